@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Stands in for include/linux/jiffies.h, ktime.h and timekeeping.h of Linux 6.12.
+"""The clock of a machine: the real one, or one that the caller moves."""
+
+from linux.mm_types cimport machine
+from linux.wait cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef enum:
+    HZ = 250
+    MSEC_PER_SEC = 1000
+    NSEC_PER_MSEC = 1000000
+
+
+cdef inline long ktime_get(machine *m) noexcept nogil:
+    """Nanoseconds; of a manual clock, from 0 on."""
+    cdef timespec ts
+    if m.manual_clock:
+        return m.clock_ns
+    clock_gettime(CLOCK_MONOTONIC, &ts)
+    return ts.tv_sec * 1000000000 + ts.tv_nsec
+
+
+cdef inline long ktime_ms_delta(long later, long earlier) noexcept nogil:
+    return (later - earlier) // NSEC_PER_MSEC
+
+
+cdef inline unsigned long jiffies(machine *m) noexcept nogil:
+    return <unsigned long>ktime_get(m) // (1000000000 // HZ)
+
+
+cdef inline unsigned long msecs_to_jiffies(unsigned int msecs) noexcept nogil:
+    # Rounded up, in 32 bits. What is negative as an int means for ever: MAX_JIFFY_OFFSET, which still fits into a comparison
+    # of jiffies.
+    if <int>msecs < 0:
+        return 0x3ffffffffffffffeUL
+    return (msecs + <unsigned int>(1000 // HZ - 1)) // <unsigned int>(1000 // HZ)
+
+
+cdef inline bint time_before(unsigned long a, unsigned long b) noexcept nogil:
+    return <long>(a - b) < 0

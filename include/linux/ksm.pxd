@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows include/linux/ksm.h of Linux 6.12.
+"""What the rest of memory management knows of KSM.
+
+The substrate stands below ksm/mm/ksm.pyx and cannot import it, so the functions that the kernel declares here are reached through
+the table machine.ksm_ops. A machine without KSM has no table, and the inlines do what they do without CONFIG_KSM.
+"""
+
+from linux.atomic cimport (atomic_long_add, atomic_long_dec, atomic_long_inc, atomic_long_read, test_bit)
+from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, machine, mm_struct, pte_t, struct_folio, vm_area_struct, vm_flags_t)
+from linux.pgtable cimport is_zero_pfn, pte_dirty, pte_pfn
+from linux.rmap cimport rmap_walk_control
+
+
+cdef inline int ksm_madvise(vm_area_struct *vma, unsigned long start, unsigned long end, int advice,
+                            vm_flags_t *vm_flags) noexcept nogil:
+    if vma.vm_mm.machine.ksm_ops == NULL:
+        return 0
+    return vma.vm_mm.machine.ksm_ops.madvise(vma, start, end, advice, vm_flags)
+
+
+cdef inline void ksm_add_vma(vm_area_struct *vma) noexcept nogil:
+    if vma.vm_mm.machine.ksm_ops != NULL:
+        vma.vm_mm.machine.ksm_ops.add_vma(vma)
+
+
+cdef inline int ksm_enable_merge_any(mm_struct *mm) noexcept nogil:
+    return mm.machine.ksm_ops.enable_merge_any(mm)
+
+
+cdef inline int ksm_disable_merge_any(mm_struct *mm) noexcept nogil:
+    return mm.machine.ksm_ops.disable_merge_any(mm)
+
+
+cdef inline int __ksm_enter(mm_struct *mm) noexcept nogil:
+    return mm.machine.ksm_ops.enter(mm)
+
+
+cdef inline void __ksm_exit(mm_struct *mm) noexcept nogil:
+    mm.machine.ksm_ops.exit(mm)
+
+
+# A zero page that KSM put there has the dirty bit, which nothing else sets on an entry of the zero page.
+
+cdef inline bint is_ksm_zero_pte(machine *m, pte_t pte) noexcept nogil:
+    return is_zero_pfn(m, pte_pfn(pte)) and pte_dirty(pte)
+
+
+cdef inline void ksm_map_zero_page(mm_struct *mm) noexcept nogil:
+    atomic_long_inc(&mm.machine.ksm_zero_pages)
+    atomic_long_inc(&mm.ksm_zero_pages)
+
+
+cdef inline void ksm_might_unmap_zero_page(mm_struct *mm, pte_t pte) noexcept nogil:
+    if is_ksm_zero_pte(mm.machine, pte):
+        atomic_long_dec(&mm.machine.ksm_zero_pages)
+        atomic_long_dec(&mm.ksm_zero_pages)
+
+
+cdef inline long mm_ksm_zero_pages(mm_struct *mm) noexcept nogil:
+    return atomic_long_read(&mm.ksm_zero_pages)
+
+
+cdef inline void ksm_fork(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
+    cdef long nr_ksm_zero_pages
+    # If the child cannot be registered it simply stays unknown to ksmd.
+    if test_bit(MMF_VM_MERGEABLE, &oldmm.flags):
+        nr_ksm_zero_pages = atomic_long_read(&mm.ksm_zero_pages)
+        mm.ksm_merging_pages = 0
+        mm.ksm_rmap_items = 0
+        atomic_long_add(nr_ksm_zero_pages, &mm.machine.ksm_zero_pages)
+        __ksm_enter(mm)
+
+
+cdef inline int ksm_execve(mm_struct *mm) noexcept nogil:
+    if test_bit(MMF_VM_MERGE_ANY, &mm.flags):
+        return __ksm_enter(mm)
+    return 0
+
+
+cdef inline void ksm_exit(mm_struct *mm) noexcept nogil:
+    if test_bit(MMF_VM_MERGEABLE, &mm.flags):
+        __ksm_exit(mm)
+
+
+cdef inline struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *vma, unsigned long addr) noexcept nogil:
+    if vma.vm_mm.machine.ksm_ops == NULL:
+        return folio
+    return vma.vm_mm.machine.ksm_ops.might_need_to_copy(folio, vma, addr)
+
+
+cdef inline void rmap_walk_ksm(machine *m, struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
+    if m.ksm_ops != NULL:
+        m.ksm_ops.rmap_walk(folio, rwc)
+
+
+cdef inline void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil:
+    if m.ksm_ops != NULL:
+        m.ksm_ops.migrate(m, newfolio, folio)
+
+
+cdef inline long ksm_process_profit(mm_struct *mm) noexcept nogil:
+    if mm.machine.ksm_ops == NULL:
+        return 0
+    return mm.machine.ksm_ops.process_profit(mm)

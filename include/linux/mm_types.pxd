@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows include/linux/mm_types.h and mmzone.h of Linux 6.12, as far as KSM can see.
+"""The structures of memory management, and `struct machine`.
+
+In the kernel, mem_map, the zones, the clock and the list of all address spaces are globals. Here they are the fields of one
+struct machine, so that a process can hold many machines; whoever needs a global is handed the machine, or finds it in an mm.
+
+A type whose name is also the usual name of a variable (page, folio, anon_vma, mm_slot) is written struct_page and so on, because
+Cython keeps types and variables in one name space.
+"""
+
+from linux.list cimport list_head
+from linux.rbtree cimport rb_node, rb_root
+from linux.slab cimport fault_attr, kmem_cache
+from linux.spinlock cimport mutex, rw_semaphore, spinlock_t
+
+
+cdef enum:
+    PAGE_SHIFT = 12
+    PAGE_SIZE = 4096
+    PMD_SHIFT = 21
+    PMD_SIZE = 2097152
+    PUD_SHIFT = 30
+    PGDIR_SHIFT = 39
+    PTRS_PER_PTE = 512
+    HPAGE_PMD_ORDER = 9
+    HPAGE_PMD_NR = 512
+    NR_PAGE_ORDERS = 10         # 0 to HPAGE_PMD_ORDER
+    MAX_NUMNODES = 64
+    NUMA_NO_NODE = -1
+
+# Unsigned and as wide as an address: a narrower mask would clear the upper half of what it is applied to.
+cdef inline unsigned long page_mask() noexcept nogil:
+    return ~(<unsigned long>PAGE_SIZE - 1)
+
+
+ctypedef unsigned long pte_t
+ctypedef unsigned long pmd_t
+ctypedef unsigned long pgprot_t
+ctypedef unsigned int vm_fault_t
+ctypedef unsigned long vm_flags_t
+
+
+cdef enum:                      # mm counters
+    MM_FILEPAGES
+    MM_ANONPAGES
+    MM_SWAPENTS
+    MM_SHMEMPAGES
+    NR_MM_COUNTERS
+
+
+cdef enum:                      # bits of mm_struct.flags
+    MMF_VM_MERGEABLE = 16       # registered with KSM; not inherited
+    MMF_HAS_PINNED = 27
+    MMF_VM_MERGE_ANY = 30       # prctl(PR_SET_MEMORY_MERGE); inherited by fork and exec
+
+
+cdef enum:                      # vm_event_item, those that somebody reads
+    PGFAULT
+    COW_KSM
+    KSM_SWPIN_COPY
+    PSWPIN
+    PSWPOUT
+    PGMIGRATE_SUCCESS
+    PGMIGRATE_FAIL
+    THP_SPLIT_PAGE
+    NR_VM_EVENT_ITEMS
+
+
+# One frame, 32 bytes. `mapping` is the tagged word of include/linux/page-flags.pxd; the page allocator links free frames through
+# `private` and `index`.
+cdef struct struct_page "page":
+    unsigned int flags
+    int _refcount
+    int _mapcount
+    unsigned int private
+    void *mapping
+    unsigned long index
+
+ctypedef struct_page struct_folio
+
+
+cdef struct struct_anon_vma "anon_vma":
+    struct_anon_vma *root
+    rw_semaphore rwsem          # used in the root only
+    int refcount
+    unsigned long num_children
+    unsigned long num_active_vmas
+    struct_anon_vma *parent
+    rb_root rb_root      # anon_vma_chains, ordered by the first page offset of their vma
+
+
+cdef struct anon_vma_chain:
+    vm_area_struct *vma
+    struct_anon_vma *anon_vma
+    list_head same_vma
+    rb_node rb
+    unsigned long rb_subtree_last
+
+
+# A shared object behind MAP_SHARED memory: frames by page index. Stands in for struct file and its address_space.
+cdef struct file:
+    int f_count
+    spinlock_t lock
+    unsigned long nr_pages
+    struct_page **pages
+
+
+cdef struct vm_area_struct:
+    unsigned long vm_start
+    unsigned long vm_end
+    mm_struct *vm_mm
+    pgprot_t vm_page_prot
+    vm_flags_t vm_flags
+    list_head anon_vma_chain
+    struct_anon_vma *anon_vma
+    unsigned long vm_pgoff
+    file *vm_file
+
+
+cdef struct mm_struct "mm_struct":
+    machine *machine
+    unsigned long *pgd
+    vm_area_struct **vmas       # sorted by address: stands in for the maple tree mm_mt
+    int map_count
+    int map_capacity
+    int mm_users                # 0: exiting
+    int mm_count                # the struct's own lifetime
+    rw_semaphore mmap_lock
+    spinlock_t page_table_lock
+    unsigned long flags
+    long rss_stat[NR_MM_COUNTERS]
+    unsigned long total_vm
+    vm_flags_t def_flags
+    unsigned long start_brk
+    unsigned long brk
+    unsigned long mmap_base
+    long tlb_flush_pending
+    unsigned long notifier_invalidations
+    unsigned long ksm_merging_pages
+    unsigned long ksm_rmap_items
+    long ksm_zero_pages
+    unsigned long nr_page_tables
+    list_head mmlist            # machine.mmlist
+    unsigned long id            # OURS: never used twice in one machine
+
+
+# One zone a node. Frames from `fresh_pfn` on were never used, those on the free lists are known to read as zeros, and those in
+# `recent` are free but not yet given back to the operating system.
+cdef struct zone:
+    spinlock_t lock
+    int nid
+    unsigned long zone_start_pfn
+    unsigned long zone_end_pfn
+    unsigned long fresh_pfn
+    unsigned long nr_free
+    unsigned int free_area[NR_PAGE_ORDERS]
+    unsigned int *recent
+    unsigned int nr_recent
+
+
+# A range of frames that was plugged in after the start: an image of memory.
+cdef struct memory_block:
+    unsigned long start_pfn
+    unsigned long nr_pages
+    int nid
+    bint online
+    bint file_backed
+
+
+# What KSM gives to the rest of mm/; include/linux/ksm.pxd has the inlines that call it. NULL in a machine without KSM.
+cdef struct ksm_operations:
+    int (*madvise)(vm_area_struct *vma, unsigned long start, unsigned long end, int advice, vm_flags_t *vm_flags) noexcept nogil
+    void (*add_vma)(vm_area_struct *vma) noexcept nogil
+    int (*enable_merge_any)(mm_struct *mm) noexcept nogil
+    int (*disable_merge_any)(mm_struct *mm) noexcept nogil
+    int (*disable)(mm_struct *mm) noexcept nogil
+    int (*enter)(mm_struct *mm) noexcept nogil
+    void (*exit)(mm_struct *mm) noexcept nogil
+    struct_folio *(*might_need_to_copy)(struct_folio *folio, vm_area_struct *vma, unsigned long addr) noexcept nogil
+    void (*rmap_walk)(struct_folio *folio, void *rwc) noexcept nogil
+    void (*migrate)(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil
+    long (*process_profit)(mm_struct *mm) noexcept nogil
+
+
+cdef enum:
+    FOLIO_BATCH_SIZE = 31       # PAGEVEC_SIZE
+
+
+cdef struct machine:
+    char *arena                 # frame pfn is at arena + pfn * PAGE_SIZE
+    struct_page *mem_map
+    unsigned long max_pfn       # of arena and mem_map
+    unsigned long plugged_pfn   # end of what is plugged in so far
+    unsigned long zero_pfn
+    int nr_node_ids
+    zone zones[MAX_NUMNODES]
+    memory_block *blocks
+    int nr_blocks
+    int blocks_capacity
+    mutex hotplug_lock
+
+    spinlock_t lru_lock
+    struct_folio *lru_add[FOLIO_BATCH_SIZE]     # the folio_batch of the one CPU
+    int nr_lru_add
+
+    kmem_cache *mm_cachep
+    kmem_cache *vm_area_cachep
+    kmem_cache *anon_vma_cachep
+    kmem_cache *anon_vma_chain_cachep
+    fault_attr fail_page_alloc
+
+    spinlock_t mmlist_lock
+    list_head mmlist
+    unsigned long next_mm_id
+    long vm_event[NR_VM_EVENT_ITEMS]
+
+    bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
+    long clock_ns
+    int sigpending              # what signal_pending(current) answers outside ksmd
+
+    long ksm_zero_pages         # the one global of mm/ksm.c that is not static
+    const ksm_operations *ksm_ops
+    void *ksm                   # struct ksm_globals of ksm/mm/ksm.pxd

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows include/linux/rmap.h of Linux 6.12.
+"""Reverse mapping: from a frame to the places that map it. The functions are in ksm/mm/rmap.pyx."""
+
+from libc.errno cimport EBUSY
+
+from linux.atomic cimport atomic_add_return, atomic_inc, test_bit
+from linux.mm_types cimport MMF_HAS_PINNED, mm_struct, struct_anon_vma, struct_folio, struct_page, vm_area_struct
+from linux.page_flags cimport ClearPageAnonExclusive, PageAnonExclusive, folio_ref_count
+from linux.spinlock cimport down_read, down_read_trylock, down_write, up_read, up_write
+
+
+cdef enum:
+    RMAP_NONE = 0
+    RMAP_EXCLUSIVE = 1
+    GUP_PIN_COUNTING_BIAS = 1024
+
+
+# The callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL.
+cdef struct rmap_walk_control:
+    void *arg
+    bint try_lock
+    bint contended
+    bint (*rmap_one)(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil
+    bint (*done)(struct_folio *folio) noexcept nogil
+    bint (*invalid_vma)(vm_area_struct *vma, void *arg) noexcept nogil
+
+
+cdef inline void get_anon_vma(struct_anon_vma *anon_vma) noexcept nogil:
+    atomic_inc(&anon_vma.refcount)
+
+
+cdef inline void anon_vma_lock_read(struct_anon_vma *anon_vma) noexcept nogil:
+    down_read(&anon_vma.root.rwsem)
+
+
+cdef inline bint anon_vma_trylock_read(struct_anon_vma *anon_vma) noexcept nogil:
+    return down_read_trylock(&anon_vma.root.rwsem)
+
+
+cdef inline void anon_vma_unlock_read(struct_anon_vma *anon_vma) noexcept nogil:
+    up_read(&anon_vma.root.rwsem)
+
+
+cdef inline void anon_vma_lock_write(struct_anon_vma *anon_vma) noexcept nogil:
+    down_write(&anon_vma.root.rwsem)
+
+
+cdef inline void anon_vma_unlock_write(struct_anon_vma *anon_vma) noexcept nogil:
+    up_write(&anon_vma.root.rwsem)
+
+
+cdef inline bint folio_maybe_dma_pinned(struct_folio *folio) noexcept nogil:
+    return folio_ref_count(folio) >= GUP_PIN_COUNTING_BIAS
+
+
+cdef inline bint folio_needs_cow_for_dma(vm_area_struct *vma, struct_folio *folio) noexcept nogil:
+    return test_bit(MMF_HAS_PINNED, &vma.vm_mm.flags) and folio_maybe_dma_pinned(folio)
+
+
+cdef inline int folio_try_dup_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *src_vma) noexcept nogil:
+    """One more mapping, for fork: -EBUSY when the page may be pinned and so has to be copied."""
+    if PageAnonExclusive(page):
+        if folio_needs_cow_for_dma(src_vma, folio):
+            return -EBUSY
+        ClearPageAnonExclusive(page)
+    atomic_add_return(&page._mapcount, 1)
+    return 0
+
+
+cdef inline int folio_try_share_anon_rmap_pte(struct_folio *folio, struct_page *page) noexcept nogil:
+    """Give up that the page is exclusive, its entry already cleared: -EBUSY when it may be pinned."""
+    if folio_maybe_dma_pinned(folio):
+        return -EBUSY
+    ClearPageAnonExclusive(page)
+    return 0

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows include/linux/swapops.h of Linux 6.12.
+"""Entries of pages that are not there: swapped out, or on their way to another frame.
+
+Bit 10 marks a migration entry, bit 11 a swap entry; what follows from bit 12 on is the frame or the slot. Bit 1 of a migration
+entry keeps whether the page was writable, bit 6 of both whether the page was exclusive.
+"""
+
+from linux.mm_types cimport machine, pte_t, struct_page
+from linux.page_flags cimport pfn_to_page
+
+cdef enum:
+    SWP_MIGRATION = 0x400
+    SWP_ENTRY = 0x800
+    SWP_MIGRATION_WRITE = 0x2
+    SWP_EXCLUSIVE = 0x40
+    SWP_OFFSET_SHIFT = 12
+
+
+cdef inline bint is_migration_pte(pte_t pte) noexcept nogil:
+    return (pte & 0x101) == 0 and (pte & SWP_MIGRATION) != 0
+
+
+cdef inline bint is_swap_pte(pte_t pte) noexcept nogil:
+    return (pte & 0x101) == 0 and (pte & SWP_ENTRY) != 0
+
+
+cdef inline pte_t make_migration_pte(unsigned long pfn, bint write, bint exclusive) noexcept nogil:
+    return (pfn << SWP_OFFSET_SHIFT) | SWP_MIGRATION | (SWP_MIGRATION_WRITE if write else 0) | (SWP_EXCLUSIVE if exclusive else 0)
+
+
+cdef inline pte_t make_swap_pte(unsigned long slot, bint exclusive) noexcept nogil:
+    return (slot << SWP_OFFSET_SHIFT) | SWP_ENTRY | (SWP_EXCLUSIVE if exclusive else 0)
+
+
+cdef inline unsigned long swp_offset(pte_t pte) noexcept nogil:
+    return pte >> SWP_OFFSET_SHIFT
+
+
+cdef inline struct_page *pfn_swap_entry_to_page(machine *m, pte_t pte) noexcept nogil:
+    return pfn_to_page(m, swp_offset(pte))

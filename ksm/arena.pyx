@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the memory that stands in for physical memory.
+"""One range of addresses, a page frame every 4096 bytes.
+
+The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes
+anonymous memory in its part of the range, or a private mapping of an image file, whose pages the system reads when somebody looks
+at them. Frames that are freed go back to the system in batches; the next use finds zeros there.
+"""
+
+from libc.errno cimport ENOMEM, errno
+from libc.stdlib cimport qsort
+
+from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *c_mmap "mmap"(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int c_munmap "munmap"(void *addr, size_t length)
+    int c_madvise "madvise"(void *addr, size_t length, int advice)
+    void *MAP_FAILED
+    enum:
+        PROT_NONE
+        PROT_READ
+        PROT_WRITE
+        MAP_PRIVATE
+        MAP_ANONYMOUS
+        MAP_NORESERVE
+        MAP_FIXED
+        MADV_DONTNEED
+        MADV_DONTDUMP
+
+
+cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil:
+    """Addresses without memory, aligned; NULL if there are none."""
+    cdef char *start = <char *>c_mmap(NULL, length + align, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    cdef size_t head
+    if start == <char *>MAP_FAILED:
+        return NULL
+    head = (align - <size_t>start % align) % align
+    if head:
+        c_munmap(start, head)
+    if align - head:
+        c_munmap(start + head + length, align - head)
+    return start + head
+
+
+cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
+    """Reserve the frames [0, max_pfn) and their struct pages, which read as zeros until somebody uses them."""
+    m.max_pfn = max_pfn
+    m.arena = <char *>reserve(max_pfn << PAGE_SHIFT, PMD_SIZE, PROT_NONE)
+    if m.arena == NULL:
+        return -ENOMEM
+    m.mem_map = <struct_page *>reserve(max_pfn * sizeof(struct_page), PMD_SIZE, PROT_READ | PROT_WRITE)
+    if m.mem_map == NULL:
+        c_munmap(m.arena, max_pfn << PAGE_SHIFT)
+        m.arena = NULL
+        return -ENOMEM
+    c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_DONTDUMP)
+    return 0
+
+
+cdef void arena_destroy(machine *m) noexcept nogil:
+    if m.mem_map != NULL:
+        c_munmap(m.mem_map, m.max_pfn * sizeof(struct_page))
+        m.mem_map = NULL
+    if m.arena != NULL:
+        c_munmap(m.arena, m.max_pfn << PAGE_SHIFT)
+        m.arena = NULL
+
+
+cdef int arena_map(machine *m, unsigned long pfn, unsigned long nr_pages, int prot, int flags, int fd,
+                   unsigned long offset) noexcept nogil:
+    cdef void *start = m.arena + (pfn << PAGE_SHIFT)
+    if c_mmap(start, nr_pages << PAGE_SHIFT, prot, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, <long>offset) == MAP_FAILED:
+        return -errno
+    return 0
+
+
+cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
+    """Put anonymous memory behind the frames."""
+    return arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
+
+
+cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:
+    """Map the file there, privately: what is written to the frames does not reach it."""
+    return arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
+
+
+cdef void arena_remove(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
+    """Back to reserved addresses."""
+    arena_map(m, pfn, nr_pages, PROT_NONE, MAP_ANONYMOUS, -1, 0)
+
+
+cdef int compare_pfns(const void *a, const void *b) noexcept nogil:
+    cdef unsigned int left = (<const unsigned int *>a)[0], right = (<const unsigned int *>b)[0]
+    return (left > right) - (left < right)
+
+
+cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil:
+    """Let the system have these frames' memory; sorts them, so that neighbours go in one call."""
+    cdef unsigned int i = 0, first
+    qsort(pfns, count, sizeof(unsigned int), &compare_pfns)
+    while i < count:
+        first = i
+        i += 1
+        while i < count and pfns[i] == pfns[i - 1] + 1:
+            i += 1
+        c_madvise(m.arena + (<unsigned long>pfns[first] << PAGE_SHIFT), <size_t>(i - first) << PAGE_SHIFT, MADV_DONTNEED)

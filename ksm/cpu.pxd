@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the processor.
+
+from linux.mm_types cimport mm_struct
+
+
+cdef unsigned long cpu_access(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept nogil
+cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigned long nr_pages, int *error) noexcept nogil

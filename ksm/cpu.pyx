@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the processor.
+"""Loads and stores of a process.
+
+As a processor does: look into the page table; if the entry allows the access, do it and note it in the entry (accessed, dirty); if not,
+raise a page fault and try again. The lock of the table is held from the look to the last byte, which stands in for the TLB flush: an
+entry that KSM has cleared under that lock is in nobody's use any more.
+"""
+
+from libc.errno cimport EFAULT, ENOMEM
+from libc.string cimport memcmp, memcpy
+
+from linux.atomic cimport READ_ONCE_ulong
+from linux.mm cimport FAULT_FLAG_USER, FAULT_FLAG_WRITE, VM_FAULT_ERROR, VM_FAULT_OOM, VM_WRITE, vma_is_accessible, vma_lookup
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pmd_t, pte_t, vm_area_struct, vm_fault_t
+from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
+from linux.pgtable cimport (_PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, pmd_offset_mm, pte_offset_map_lock, pte_pfn,
+                            pte_unmap_unlock, ptep_get, set_pte_at)
+from linux.spinlock cimport spinlock_t
+
+from ksm.mm.memory cimport handle_mm_fault
+
+
+cdef char *translate(vm_area_struct *vma, unsigned long addr, bint write, spinlock_t **ptl, int *error) noexcept nogil:
+    """Where the byte is, with the table locked; NULL with an errno. Faults pages in, and copies them on write."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef pmd_t *pmd
+    cdef pte_t *pte
+    cdef pte_t entry, needed = _PAGE_PRESENT | (_PAGE_RW if write else 0)
+    cdef pte_t noted = _PAGE_ACCESSED | (_PAGE_DIRTY if write else 0)
+    cdef vm_fault_t ret
+    while True:
+        pmd = pmd_offset_mm(mm, addr)
+        pte = pte_offset_map_lock(mm, pmd, addr, ptl) if pmd != NULL else NULL
+        if pte != NULL:
+            entry = ptep_get(pte)
+            if entry & needed == needed:
+                if entry & noted != noted:
+                    set_pte_at(mm, addr, pte, entry | noted)
+                return mm.machine.arena + (pte_pfn(entry) << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
+            pte_unmap_unlock(pte, ptl[0])
+        ret = handle_mm_fault(vma, addr, FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0))
+        if ret & VM_FAULT_ERROR:
+            error[0] = -ENOMEM if ret & VM_FAULT_OOM else -EFAULT
+            return NULL
+
+
+cdef bint access_error(vm_area_struct *vma, unsigned long addr, bint write) noexcept nogil:
+    """Would the access be a segmentation fault? Memory that can be written or executed can be read."""
+    if vma == NULL:
+        return True
+    return not (vma.vm_flags & VM_WRITE) if write else not vma_is_accessible(vma)
+
+
+cdef unsigned long cpu_access(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write,
+                              int *error) noexcept nogil:
+    """Copy from or to a process's memory; bytes done, and 0, -EFAULT or -ENOMEM in *error."""
+    cdef vm_area_struct *vma
+    cdef unsigned long done = 0, chunk
+    cdef spinlock_t *ptl = NULL
+    cdef char *place
+    error[0] = 0
+    mmap_read_lock(mm)
+    while done < length:
+        vma = vma_lookup(mm, addr)
+        if access_error(vma, addr, write):
+            error[0] = -EFAULT
+            break
+        while done < length and addr < vma.vm_end:
+            chunk = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
+            if chunk > length - done:
+                chunk = length - done
+            place = translate(vma, addr, write, &ptl, error)
+            if place == NULL:
+                break
+            if write:
+                memcpy(place, buf + done, chunk)
+            else:
+                memcpy(buf + done, place, chunk)
+            pte_unmap_unlock(NULL, ptl)
+            addr += chunk
+            done += chunk
+        if error[0]:
+            break
+    mmap_read_unlock(mm)
+    return done
+
+
+cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigned long nr_pages, int *error) noexcept nogil:
+    """Make whole pages equal to `buf`, writing only to those that differ; how many did, and 0 or -errno in *error.
+
+    A page that is not there yet is written in any case, so that it will be, even if it is zero.
+    """
+    cdef vm_area_struct *vma
+    cdef spinlock_t *ptl = NULL
+    cdef pmd_t *pmd
+    cdef pte_t *pte
+    cdef char *place
+    cdef long changed = 0
+    cdef bint same
+    error[0] = 0
+    mmap_read_lock(mm)
+    while nr_pages:
+        vma = vma_lookup(mm, addr)
+        if access_error(vma, addr, True):
+            error[0] = -EFAULT
+            break
+        same = False
+        pmd = pmd_offset_mm(mm, addr)
+        pte = pte_offset_map_lock(mm, pmd, addr, &ptl) if pmd != NULL else NULL
+        if pte != NULL:
+            if ptep_get(pte) & _PAGE_PRESENT:
+                same = memcmp(mm.machine.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT), buf, PAGE_SIZE) == 0
+            pte_unmap_unlock(pte, ptl)
+        if not same:
+            place = translate(vma, addr, True, &ptl, error)
+            if place == NULL:
+                break
+            memcpy(place, buf, PAGE_SIZE)
+            pte_unmap_unlock(NULL, ptl)
+            changed += 1
+        addr += PAGE_SIZE
+        buf += PAGE_SIZE
+        nr_pages -= 1
+    mmap_read_unlock(mm)
+    return changed

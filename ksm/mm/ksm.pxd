@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/ksm.c of Linux 6.12: its types and its file-level variables.
+"""The layout of KSM's data, for ksm.pyx and for whoever wants to look into a machine.
+
+Cython wants what other modules may see in the .pxd, so the structures of mm/ksm.c stand here, in its order; what they are for is told
+at their places in ksm.pyx. The two that overlay fields are declared in C, where they have the kernel's layout and 64 bytes.
+"""
+
+from linux.mm_types cimport machine, mm_struct, struct_anon_vma, struct_folio, vm_area_struct
+from linux.rbtree cimport rb_node, rb_root
+from linux.slab cimport kmem_cache
+from linux.spinlock cimport mutex, spinlock_t
+from linux.types cimport hlist_head, hlist_node, list_head, u8, u32
+from linux.wait cimport pthread_t, wait_queue_head
+from trace.events.ksm cimport ksm_trace_ring
+
+from ksm.mm.mm_slot cimport struct_mm_slot
+
+
+ctypedef u8 rmap_age_t
+
+
+cdef extern from *:
+    """
+    #ifndef KSM_STRUCTS_DEFINED
+    #define KSM_STRUCTS_DEFINED
+    #include "linux/list_types.h"
+    #include "linux/rbtree_types.h"
+    struct mm_struct;
+    struct anon_vma;
+    struct ksm_stable_node {
+        union {
+            struct rb_node node;
+            struct {
+                struct list_head *head;
+                union { struct hlist_node hlist_dup; struct list_head list; };
+            };
+        };
+        struct hlist_head hlist;
+        union { unsigned long kpfn, chain_prune_time; };
+        int rmap_hlist_len, nid;
+    };
+    struct ksm_rmap_item {
+        struct ksm_rmap_item *rmap_list;
+        union { struct anon_vma *anon_vma; int nid; };
+        struct mm_struct *mm;
+        unsigned long address;
+        unsigned int oldchecksum;
+        unsigned char age, remaining_skips;
+        union {
+            struct rb_node node;
+            struct { struct ksm_stable_node *head; struct hlist_node hlist; };
+        };
+    };
+    /* What is accounted per item is the kernel's 64 bytes. */
+    _Static_assert(sizeof(void *) != 8 || sizeof(struct ksm_rmap_item) == 64, "struct ksm_rmap_item");
+    _Static_assert(sizeof(void *) != 8 || sizeof(struct ksm_stable_node) <= 64, "struct ksm_stable_node");
+    #endif
+    """
+    struct ksm_stable_node:
+        rb_node node                # in the stable tree
+        list_head *head             # over the node's parent word: &migrate_nodes, or STABLE_NODE_DUP_HEAD
+        hlist_node hlist_dup        # in a chain
+        list_head list              # in migrate_nodes
+        hlist_head hlist            # rmap_items; of a chain: dups
+        unsigned long kpfn
+        unsigned long chain_prune_time
+        int rmap_hlist_len          # or STABLE_NODE_CHAIN
+        int nid
+
+    struct ksm_rmap_item:
+        ksm_rmap_item *rmap_list
+        struct_anon_vma *anon_vma   # when stable
+        int nid                     # when in the unstable tree
+        mm_struct *mm
+        unsigned long address       # with flags in the low bits
+        unsigned int oldchecksum
+        rmap_age_t age
+        rmap_age_t remaining_skips
+        rb_node node                # in the unstable tree
+        ksm_stable_node *head       # when stable
+        hlist_node hlist            # in the stable node's hlist
+
+
+cdef struct ksm_mm_slot:
+    struct_mm_slot slot             # first: an mm_slot is a ksm_mm_slot
+    ksm_rmap_item *rmap_list
+
+
+cdef struct struct_ksm_scan:
+    ksm_mm_slot *mm_slot
+    unsigned long address
+    ksm_rmap_item **rmap_list
+    unsigned long seqnr
+
+
+cdef enum:
+    STABLE_NODE_CHAIN = -1024
+
+    SEQNR_MASK = 0x0ff
+    UNSTABLE_FLAG = 0x100
+    STABLE_FLAG = 0x200
+
+    MM_SLOTS_HASH_BITS = 10
+    DEFAULT_PAGES_TO_SCAN = 100
+    KSM_ADVISOR_MIN_CPU = 10
+    EWMA_WEIGHT = 30
+
+    KSM_ADVISOR_NONE = 0
+    KSM_ADVISOR_SCAN_TIME = 1
+
+    KSM_RUN_STOP = 0
+    KSM_RUN_MERGE = 1
+    KSM_RUN_UNMERGE = 2
+    KSM_RUN_OFFLINE = 4
+
+    NR_KSM_ATTRS = 24
+
+
+cdef struct struct_advisor_ctx:
+    long start_scan                 # ktime
+    unsigned long scan_time
+    unsigned long change
+    unsigned long long cpu_time
+
+
+# A place that maps a broken page: struct to_kill of the kernel, without the killing.
+cdef struct mm_address:
+    mm_struct *mm
+    unsigned long address
+
+
+cdef struct kobj_attribute:
+    const char *name
+    long (*show)(ksm_globals *g, char *buf) noexcept nogil
+    long (*store)(ksm_globals *g, const char *buf, size_t count) noexcept nogil
+
+
+# What mm/ksm.c keeps at file level, one set a machine. ksm_globals_init() in ksm.pyx has the values and the meanings.
+cdef struct ksm_globals:
+    machine *m
+
+    rb_root one_stable_tree[1]
+    rb_root one_unstable_tree[1]
+    rb_root *root_stable_tree
+    rb_root *root_unstable_tree
+    list_head migrate_nodes
+    hlist_head mm_slots_hash[1 << MM_SLOTS_HASH_BITS]
+    ksm_mm_slot ksm_mm_head
+    struct_ksm_scan ksm_scan
+    kmem_cache *rmap_item_cache
+    kmem_cache *stable_node_cache
+    kmem_cache *mm_slot_cache
+    unsigned long ksm_pages_scanned
+    unsigned long ksm_pages_shared
+    unsigned long ksm_pages_sharing
+    unsigned long ksm_pages_unshared
+    unsigned long ksm_rmap_items
+    unsigned long ksm_stable_node_chains
+    unsigned long ksm_stable_node_dups
+    unsigned int ksm_stable_node_chains_prune_millisecs
+    int ksm_max_page_sharing
+    unsigned int ksm_thread_pages_to_scan
+    unsigned int ksm_thread_sleep_millisecs
+    unsigned int zero_checksum
+    bint ksm_use_zero_pages
+    bint ksm_smart_scan
+    unsigned long ksm_pages_skipped
+    unsigned long ksm_advisor_max_pages_to_scan
+    unsigned int ksm_advisor_max_cpu
+    unsigned long ksm_advisor_target_scan_time
+    struct_advisor_ctx advisor_ctx
+    int ksm_advisor
+    unsigned long ksm_advisor_min_pages_to_scan
+    unsigned int ksm_merge_across_nodes
+    int ksm_nr_node_ids
+    unsigned long ksm_run
+    wait_queue_head ksm_thread_wait
+    wait_queue_head ksm_iter_wait
+    mutex ksm_thread_mutex
+    spinlock_t ksm_mmlist_lock
+    kobj_attribute ksm_attrs[NR_KSM_ATTRS]
+
+    # OURS
+    ksm_trace_ring trace
+    wait_queue_head offline_wait    # the kernel waits on the bit of ksm_run itself
+    pthread_t ksmd
+    bint ksmd_started
+    int ksmd_should_stop
+    unsigned long long ksmd_runtime # nanoseconds that scanning has taken on a processor so far
+    unsigned long long ksmd_slice   # the thread's clock when the current batch began
+    bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
+
+
+cdef int ksm_init(machine *m) noexcept nogil
+cdef void ksm_exit_machine(machine *m) noexcept nogil
+cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil
+cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil
+cdef int ksmd_start(ksm_globals *g) noexcept nogil
+cdef void ksmd_stop(ksm_globals *g) noexcept nogil
+cdef bint is_stable_node_chain(ksm_stable_node *chain) noexcept nogil
+cdef bint is_stable_node_dup(ksm_globals *g, ksm_stable_node *dup) noexcept nogil
+cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil

@@ -1,0 +1,2822 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/ksm.c of Linux 6.12.
+#
+# Copyright (C) 2008-2009 Red Hat, Inc.
+# Authors of mm/ksm.c: Izik Eidus, Andrea Arcangeli, Chris Wright, Hugh Dickins
+"""Kernel samepage merging: find pages with equal contents, anywhere, and let one frame serve them all.
+
+A scanner walks the registered memory of every process, page by page, pass after pass. To find the equal of a page among millions it
+keeps pages in two red-black trees, ordered by their bytes.
+
+The stable tree has the merged pages. Nobody can write to them any more, so their order holds, and a search in it can be trusted. A node
+there also lists who maps its page: one rmap_item for each place. The list is as long as there are sharers, and whoever has to visit them
+all (reclaim, migration) pays for that; so a page takes ksm_max_page_sharing of them at most. After that a second page with the same
+contents joins the tree: the node becomes a "chain", which hangs the pages of equal contents, its "dups", below one place of the tree.
+Nodes, dups and chains are all struct ksm_stable_node.
+
+The unstable tree has pages that are still their owners', who may write to them at any time and so put them into the wrong place. That
+is allowed for. Only pages whose checksum has not moved since the last pass get in; the tree balances itself by its colours, never by what
+it holds, so it stays shallow even when it is wrong; a search that goes astray costs a merge, which the next pass may find; before two
+pages become one they are write-protected and compared in full; and the whole tree is dropped at the start of every pass.
+
+What was found once stays found, since a new page is first looked up in the stable tree and then in the unstable one. With
+merge_across_nodes off there is one pair of trees for each NUMA node.
+
+How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
+ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. A label of the kernel that
+became something else is named in a comment where it was, and what the kernel does not have is marked "OURS:".
+"""
+
+from libc.errno cimport EBUSY, EFAULT, EINVAL, ENOMEM
+from libc.limits cimport ULONG_MAX
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_ptr, WRITE_ONCE_uint,
+                           WRITE_ONCE_ulong, atomic_add_return, atomic_dec_and_test, atomic_long_read, atomic_read, clear_bit,
+                           cpu_relax, set_bit, smp_mb, smp_rmb, smp_wmb, test_bit)
+from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
+from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, IS_ERR, PTR_ERR
+from linux.hashtable cimport hash_del, hash_init
+from linux.jiffies cimport MSEC_PER_SEC, NSEC_PER_MSEC, jiffies, ktime_get, ktime_ms_delta, msecs_to_jiffies, time_before
+from linux.kstrtox cimport kstrtobool, kstrtoint, kstrtouint, kstrtoul, sysfs_emit, sysfs_streq
+from linux.ksm cimport is_ksm_zero_pte, ksm_map_zero_page, mm_ksm_zero_pages
+from linux.list cimport (INIT_HLIST_HEAD, INIT_LIST_HEAD, hlist_add_head, hlist_del, hlist_empty, hlist_is_singular_node, list_add,
+                         list_add_tail, list_del, list_empty, list_move)
+from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, NOTIFY_OK
+from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, VM_DONTEXPAND, VM_DROPPABLE, VM_FAULT_OOM, VM_FAULT_SIGBUS,
+                       VM_FAULT_SIGSEGV, VM_HUGETLB, VM_IO, VM_MAYSHARE, VM_MERGEABLE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
+                       count_vm_event, dec_mm_counter, linear_page_index, mm_tlb_flush_pending, mmu_notifier_invalidate_range_end,
+                       mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page, vma_is_dax,
+                       vma_iter_init, vma_iterator, vma_lookup, vma_next)
+from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE,
+                             anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
+                             struct_folio, struct_page, vm_area_struct, vm_fault_t, vm_flags_t)
+from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
+from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
+                              vma_start_write)
+from linux.page_flags cimport (PAGE_MAPPING_KSM, PageAnon, PageAnonExclusive, PageDirty, PageHWPoison, PageKsm, PageTransCompound,
+                               SetPageDirty, __folio_mark_uptodate, __folio_set_locked, compound_head, folio_anon_vma, folio_get,
+                               folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty, folio_page,
+                               folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon, folio_test_ksm,
+                               folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate, folio_try_get,
+                               folio_trylock, folio_unlock, lock_page, mark_page_accessed, page_address, page_folio, page_to_nid,
+                               page_to_pfn, pfn_folio, pfn_to_page, trylock_page, unlock_page)
+from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
+from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte, mm_find_pmd,
+                            pfn_pte, pmd_leaf, pmd_lock, pmd_pfn, pmd_present, pmd_trans_huge, pmdp_get, pmdp_get_lockless, pte_dirty,
+                            pte_mkclean, pte_mkdirty, pte_mkspecial, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_unmap,
+                            pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get, set_pte_at)
+from linux.rbtree cimport rb_link_node, rb_node, rb_root
+from linux.rmap cimport (RMAP_NONE, anon_vma_lock_read, anon_vma_trylock_read, anon_vma_unlock_read, folio_try_share_anon_rmap_pte,
+                         get_anon_vma, rmap_walk_control)
+from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
+from linux.types cimport hlist_head, hlist_node, list_head, u32
+from linux.wait cimport (CLOCK_THREAD_CPUTIME_ID, clock_gettime, destroy_waitqueue_head, init_waitqueue_head, prepare_to_wait,
+                         pthread_create, pthread_join, timespec, wait_for_wakeup, wait_for_wakeup_timeout, wake_up_interruptible)
+from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exit, trace_ksm_merge_one_page,
+                               trace_ksm_merge_with_ksm_page, trace_ksm_remove_ksm_page, trace_ksm_remove_rmap_item,
+                               trace_ksm_start_scan, trace_ksm_stop_scan)
+
+from ksm.kernel.fork cimport mmdrop
+from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_replace_node
+from ksm.lib.xxhash cimport xxhash
+from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
+from ksm.mm.memory cimport handle_mm_fault
+from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
+from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
+from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.pagewalk cimport folio_walk_start, walk_page_range_vma
+from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_remove_rmap_pte, page_address_in_vma, put_anon_vma
+from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy, kmem_cache_free, kmem_cache_zalloc
+from ksm.mm.swap cimport lru_add_drain_all
+from ksm.mm.util cimport memcmp_pages, pages_identical
+
+
+# Built as with CONFIG_NUMA, CONFIG_SYSFS, CONFIG_MIGRATION, CONFIG_MEMORY_HOTREMOVE and CONFIG_MEMORY_FAILURE: a machine with one node
+# is a NUMA machine with one node. NUMA(x) is x, and DO_NUMA(x) does x.
+
+# typedef rmap_age_t: ksm.pxd
+
+# struct ksm_mm_slot: what KSM knows of one address space: its mm_slot, and the first of its rmap_items, which are a list in the order of
+# their addresses.
+#
+# struct ksm_scan: the cursor. mm_slot and address are where the scan stands; rmap_list is the link in which the next rmap_item is, or
+# into which a new one goes; seqnr counts the passes that were completed. There is one.
+#
+# struct ksm_stable_node: a merged page, in one of four places. In a stable tree: node. In a chain: head is STABLE_NODE_DUP_HEAD and
+# hlist_dup the link. Taken out because its page has moved to another NUMA node: head is &migrate_nodes and list the link. And a chain
+# itself, in the tree, with STABLE_NODE_CHAIN as its length and its dups in hlist. head lies over the tree node's word of parent and colour;
+# the two addresses that it can be told by are no such word, one because no node is there, the other because it is odd in its place. hlist
+# has the rmap_items and rmap_hlist_len their number; kpfn is the page's frame, and nid the tree that holds the node, whatever node
+# the frame is on.
+#
+# struct ksm_rmap_item: one page of one address space. oldchecksum is what it was last time; age and remaining_skips belong to smart
+# scanning. The low bits of address say where the item is: in the unstable tree by node, with nid the tree; or at a stable node, head,
+# by the link hlist, with a reference on anon_vma. nid and anon_vma share a word, node and head too.
+#
+# SEQNR_MASK, UNSTABLE_FLAG, STABLE_FLAG: the low bits of an rmap_item's address: the pass in which it went into the unstable tree,
+# that it did, or that it is at a stable node. All are below PAGE_SIZE.
+
+
+cdef inline list_head *STABLE_NODE_DUP_HEAD(ksm_globals *g) noexcept nogil:
+    # An address inside migrate_nodes, which neither a list nor a tree can have for a member.
+    return <list_head *>&g.migrate_nodes.prev
+
+
+cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
+    # OURS: the initial values of the file-level variables. Everything else is zero.
+    g.root_stable_tree = g.one_stable_tree          # one root as long as merging across nodes was never switched off
+    g.root_unstable_tree = g.one_unstable_tree
+    INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page changed its NUMA node, until it is seen again
+    hash_init(g.mm_slots_hash, MM_SLOTS_HASH_BITS)  # from an mm to its slot
+    INIT_LIST_HEAD(&g.ksm_mm_head.slot.mm_node)     # all slots, in the order in which they are scanned
+    g.ksm_scan.mm_slot = &g.ksm_mm_head             # between two passes the cursor is at the head
+    # ksm_pages_scanned: calls of cmp_and_merge_page()
+    # ksm_pages_shared: stable nodes with at least one rmap_item
+    # ksm_pages_sharing: the rmap_items after the first of each: the frames saved
+    # ksm_pages_unshared: rmap_items in the unstable tree, of this pass or left from the last one
+    # ksm_rmap_items: all of them; those that are in neither tree are the volatile ones
+    # ksm_stable_node_chains, ksm_stable_node_dups: chains, and the nodes hanging in them
+    g.ksm_stable_node_chains_prune_millisecs = 2000     # how long a chain may keep dups whose page is gone
+    g.ksm_max_page_sharing = 256                    # places that one merged page may serve
+    g.ksm_thread_pages_to_scan = DEFAULT_PAGES_TO_SCAN  # in one batch
+    g.ksm_thread_sleep_millisecs = 20               # between two batches
+    # zero_checksum: of a page of zeros; ksm_init() computes it
+    # ksm_use_zero_pages: let pages of zeros share the machine's zero page
+    g.ksm_smart_scan = True                         # look less often at pages that never merged
+    # ksm_zero_pages: in the machine, because fault and unmap count it down
+    # ksm_pages_skipped: what smart scanning spared
+    g.ksm_advisor_max_pages_to_scan = 30000         # the advisor never asks for more
+    g.ksm_advisor_max_cpu = 70                      # nor for more than this share of a processor, in percent
+    g.ksm_advisor_target_scan_time = 200            # seconds in which it tries to get once through everything
+    g.ksm_advisor_min_pages_to_scan = 500           # where it starts
+    # struct advisor_ctx: when this pass began, how long the last one took, how the factor has moved on average, and ksmd's processor time
+    g.ksm_merge_across_nodes = 1                    # off: equal pages merge on their own NUMA node only
+    g.ksm_nr_node_ids = 1                           # how many roots of each kind are in use
+    init_waitqueue_head(&g.ksm_thread_wait)         # ksmd, while there is nothing to do
+    init_waitqueue_head(&g.ksm_iter_wait)           # ksmd, between two batches
+    init_waitqueue_head(&g.offline_wait)
+    mutex_init(&g.ksm_thread_mutex)                 # held over a batch, and by whoever takes the trees apart
+    spin_lock_init(&g.ksm_mmlist_lock)              # the list and the hash of slots, and where the cursor is
+    spin_lock_init(&g.trace.lock)
+
+
+# Entries of lists, and the way from an mm to its machine's globals
+
+cdef inline ksm_stable_node *stable_node_of(rb_node *node) noexcept nogil:
+    return <ksm_stable_node *>node
+
+
+cdef inline ksm_stable_node *stable_node_of_dup(hlist_node *node) noexcept nogil:
+    return <ksm_stable_node *>(<char *>node - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
+
+
+cdef inline ksm_stable_node *stable_node_of_list(list_head *link) noexcept nogil:
+    return <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list)
+
+
+cdef inline ksm_rmap_item *rmap_item_of(rb_node *node) noexcept nogil:
+    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)
+
+
+cdef inline ksm_rmap_item *rmap_item_of_hlist(hlist_node *node) noexcept nogil:
+    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).hlist)
+
+
+cdef inline ksm_mm_slot *mm_slot_of(list_head *link) noexcept nogil:
+    # slot is the first member of struct ksm_mm_slot.
+    return <ksm_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).mm_node)
+
+
+cdef inline ksm_globals *globals_of(mm_struct *mm) noexcept nogil:
+    return <ksm_globals *>mm.machine.ksm
+
+
+cdef inline void cond_resched() noexcept nogil:
+    # A thread of ours is preempted without being asked.
+    pass
+
+
+cdef void set_advisor_defaults(ksm_globals *g) noexcept nogil:
+    if g.ksm_advisor == KSM_ADVISOR_NONE:
+        g.ksm_thread_pages_to_scan = DEFAULT_PAGES_TO_SCAN
+    elif g.ksm_advisor == KSM_ADVISOR_SCAN_TIME:
+        memset(&g.advisor_ctx, 0, sizeof(struct_advisor_ctx))
+        g.ksm_thread_pages_to_scan = <unsigned int>g.ksm_advisor_min_pages_to_scan
+
+
+cdef inline void advisor_start_scan(ksm_globals *g) noexcept nogil:
+    if g.ksm_advisor == KSM_ADVISOR_SCAN_TIME:
+        g.advisor_ctx.start_scan = ktime_get(g.m)
+
+
+cdef inline unsigned long prev_scan_time(struct_advisor_ctx *ctx, unsigned long scan_time) noexcept nogil:
+    """How long the last scan took; the first scan has only itself to compare with."""
+    return ctx.scan_time if ctx.scan_time else scan_time
+
+
+cdef unsigned long ewma(unsigned long prev, unsigned long curr) noexcept nogil:
+    """A moving average in which the newest value counts for EWMA_WEIGHT percent."""
+    return ((100 - EWMA_WEIGHT) * prev + EWMA_WEIGHT * curr) // 100
+
+
+cdef unsigned long long task_sched_runtime(ksm_globals *g) noexcept nogil:
+    # OURS: the kernel asks the scheduler. Scanning may be done by any thread here, so its time is added up batch by batch; on a manual
+    # clock the caller says what it costs.
+    cdef timespec ts
+    if g.m.manual_clock or g.ksmd_slice == 0:
+        return g.ksmd_runtime
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts)
+    return g.ksmd_runtime + <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec - g.ksmd_slice
+
+
+cdef void scan_time_advisor(ksm_globals *g) noexcept nogil:
+    """At the end of a pass, choose pages_to_scan so that the next one takes ksm_advisor_target_scan_time.
+
+    The rate is scaled by scan time over target, then by a smoothed factor of how the scan time has changed, so that it does not swing.
+    Then come the limits: what the processor share of this pass says the largest and the smallest share would allow, and the largest
+    number of pages. All of it in unsigned integers, as truncated as the kernel's.
+    """
+    cdef unsigned int cpu_percent
+    cdef unsigned long cpu_time, cpu_time_diff, cpu_time_diff_ms
+    cdef unsigned long pages, per_page_cost, factor, change, last_scan_time, scan_time
+
+    # In seconds
+    scan_time = <unsigned long>(ktime_ms_delta(ktime_get(g.m), g.advisor_ctx.start_scan) // MSEC_PER_SEC)
+    scan_time = scan_time if scan_time else 1
+
+    # What this pass cost
+    cpu_time = task_sched_runtime(g)
+    cpu_time_diff = cpu_time - g.advisor_ctx.cpu_time
+    cpu_time_diff_ms = cpu_time_diff // 1000 // 1000
+
+    cpu_percent = <unsigned int>((cpu_time_diff_ms * 100) // (scan_time * 1000))
+    cpu_percent = cpu_percent if cpu_percent else 1
+    last_scan_time = prev_scan_time(&g.advisor_ctx, scan_time)
+
+    # How much of the target it took, in percent, upside down
+    factor = g.ksm_advisor_target_scan_time * 100 // scan_time
+    factor = factor if factor else 1
+
+    # Against the last pass, smoothed
+    change = scan_time * 100 // last_scan_time
+    change = change if change else 1
+    change = ewma(g.advisor_ctx.change, change)
+
+    # The product is one of unsigned int and int, and wraps like it.
+    pages = (g.ksm_thread_pages_to_scan * <unsigned int>100) // factor
+    pages = pages * change // 100
+
+    per_page_cost = g.ksm_thread_pages_to_scan // cpu_percent
+    per_page_cost = per_page_cost if per_page_cost else 1
+
+    pages = min(pages, per_page_cost * g.ksm_advisor_max_cpu)
+    pages = max(pages, per_page_cost * <unsigned long>KSM_ADVISOR_MIN_CPU)
+    pages = min(pages, g.ksm_advisor_max_pages_to_scan)
+
+    g.advisor_ctx.change = change
+    g.advisor_ctx.scan_time = scan_time
+    g.advisor_ctx.cpu_time = cpu_time
+
+    g.ksm_thread_pages_to_scan = <unsigned int>pages
+    trace_ksm_advisor(&g.trace, <long>scan_time, pages, cpu_percent)
+
+
+cdef void advisor_stop_scan(ksm_globals *g) noexcept nogil:
+    if g.ksm_advisor == KSM_ADVISOR_SCAN_TIME:
+        scan_time_advisor(g)
+
+
+# KSM_RUN_STOP, _MERGE, _UNMERGE: what is written to `run`; KSM_RUN_OFFLINE: a bit beside it while frames go away. ksm.pxd
+
+cdef int ksm_slab_init(ksm_globals *g) noexcept nogil:
+    g.rmap_item_cache = kmem_cache_create(b"ksm_rmap_item", sizeof(ksm_rmap_item))
+    if g.rmap_item_cache != NULL:
+        g.stable_node_cache = kmem_cache_create(b"ksm_stable_node", sizeof(ksm_stable_node))
+    if g.stable_node_cache != NULL:
+        g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))
+    if g.mm_slot_cache != NULL:
+        return 0
+    # out_free2, out_free1: kmem_cache_destroy() takes NULL
+    ksm_slab_free(g)
+    return -ENOMEM
+
+
+cdef void ksm_slab_free(ksm_globals *g) noexcept nogil:
+    kmem_cache_destroy(g.mm_slot_cache)
+    kmem_cache_destroy(g.stable_node_cache)
+    kmem_cache_destroy(g.rmap_item_cache)
+    g.mm_slot_cache = NULL
+
+
+cdef inline bint is_stable_node_chain(ksm_stable_node *chain) noexcept nogil:
+    return chain.rmap_hlist_len == STABLE_NODE_CHAIN
+
+
+cdef inline bint is_stable_node_dup(ksm_globals *g, ksm_stable_node *dup) noexcept nogil:
+    return dup.head == STABLE_NODE_DUP_HEAD(g)
+
+
+cdef inline void stable_node_chain_add_dup(ksm_globals *g, ksm_stable_node *dup, ksm_stable_node *chain) noexcept nogil:
+    VM_BUG_ON(is_stable_node_dup(g, dup))
+    dup.head = STABLE_NODE_DUP_HEAD(g)
+    VM_BUG_ON(not is_stable_node_chain(chain))
+    hlist_add_head(&dup.hlist_dup, &chain.hlist)
+    g.ksm_stable_node_dups += 1
+
+
+cdef inline void __stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noexcept nogil:
+    VM_BUG_ON(not is_stable_node_dup(g, dup))
+    hlist_del(&dup.hlist_dup)
+    g.ksm_stable_node_dups -= 1
+
+
+cdef inline void stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noexcept nogil:
+    """Out of its chain, or out of its tree."""
+    VM_BUG_ON(is_stable_node_chain(dup))
+    if is_stable_node_dup(g, dup):
+        __stable_node_dup_del(g, dup)
+    else:
+        rb_erase(&dup.node, g.root_stable_tree + dup.nid)
+
+
+cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
+    cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_zalloc(g.rmap_item_cache)
+    if rmap_item != NULL:
+        g.ksm_rmap_items += 1
+    return rmap_item
+
+
+cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    g.ksm_rmap_items -= 1
+    rmap_item.mm.ksm_rmap_items -= 1
+    rmap_item.mm = NULL
+    kmem_cache_free(g.rmap_item_cache, rmap_item)
+
+
+cdef inline ksm_stable_node *alloc_stable_node(ksm_globals *g) noexcept nogil:
+    # Not cleared: who asks for one fills it in.
+    return <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
+
+
+cdef inline void free_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    VM_BUG_ON(stable_node.rmap_hlist_len and not is_stable_node_chain(stable_node))
+    kmem_cache_free(g.stable_node_cache, stable_node)
+
+
+cdef inline bint ksm_test_exit(mm_struct *mm) noexcept nogil:
+    """Has the address space lost its last user? Its page tables are off limits then.
+
+    Exit does not wait for KSM, except that __ksm_exit() takes mmap_lock once if KSM may be inside: whoever finds mm_users at 0 under the
+    lock backs out, and whoever found it higher is done before the tables go.
+    """
+    return atomic_read(&mm.mm_users) == 0
+
+
+cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexcept nogil:
+    """Give the process a page of its own at addr, if a merged one is there: 0 or -ENOMEM.
+
+    A fault that asks for unsharing does the work, as a write would; but nothing is written, so the page comes out clean and still
+    read-only. The fault may give up for reasons of its own, so it is asked again for as long as a merged page is seen. It is looked for
+    each time, because the process may have changed its mappings: other pages must stay as they are.
+    """
+    cdef machine *m = vma.vm_mm.machine
+    cdef vm_fault_t ret = 0
+    cdef bint ksm_page
+    cdef folio_walk fw
+    cdef struct_folio *folio
+
+    if lock_vma:
+        vma_start_write(vma)
+
+    while True:
+        ksm_page = False
+        cond_resched()
+        folio = folio_walk_start(&fw, vma, addr, FW_MIGRATION | FW_ZEROPAGE)
+        if folio != NULL:
+            # A small folio means that fw.pte is valid.
+            if not folio_test_large(folio) and (folio_test_ksm(folio) or is_ksm_zero_pte(m, fw.pte)):
+                ksm_page = True
+            folio_walk_end(&fw, vma)
+
+        if not ksm_page:
+            return 0
+        ret = handle_mm_fault(vma, addr, FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE)
+        if ret & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_OOM):
+            break
+    # SIGBUS and SIGSEGV mean that the memory is gone, and the merged page with it. Out of memory means that it is still there: the
+    # caller must not take VM_MERGEABLE away, and a later pass tries again.
+    return -ENOMEM if ret & VM_FAULT_OOM else 0
+
+
+cdef bint vma_ksm_compatible(vm_area_struct *vma) noexcept nogil:
+    if vma.vm_flags & (VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP | VM_DROPPABLE):
+        return False            # memory that is not the process's own
+
+    if vma_is_dax(vma):
+        return False
+
+    # VM_SAO, VM_SPARC_ADI: flags of other processors
+    return True
+
+
+cdef vm_area_struct *find_mergeable_vma(mm_struct *mm, unsigned long addr) noexcept nogil:
+    cdef vm_area_struct *vma
+    if ksm_test_exit(mm):
+        return NULL
+    vma = vma_lookup(mm, addr)
+    if vma == NULL or not (vma.vm_flags & VM_MERGEABLE) or vma.anon_vma == NULL:
+        return NULL
+    return vma
+
+
+cdef void break_cow(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    """Undo the merge of a page that did not make it to a stable node."""
+    cdef mm_struct *mm = rmap_item.mm
+    cdef unsigned long addr = rmap_item.address
+    cdef vm_area_struct *vma
+
+    # The merge took a reference for the stable node's sake, which nobody will need now.
+    put_anon_vma(g.m, rmap_item.anon_vma)
+
+    mmap_read_lock(mm)
+    vma = find_mergeable_vma(mm, addr)
+    if vma != NULL:
+        break_ksm(vma, addr, False)
+    mmap_read_unlock(mm)
+
+
+cdef struct_page *get_mergeable_page(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    """The anonymous page that is there now, with a reference; NULL if there is none."""
+    cdef mm_struct *mm = rmap_item.mm
+    cdef unsigned long addr = rmap_item.address
+    cdef vm_area_struct *vma
+    cdef struct_page *page = NULL
+    cdef folio_walk fw
+    cdef struct_folio *folio
+
+    mmap_read_lock(mm)
+    vma = find_mergeable_vma(mm, addr)
+    if vma != NULL:
+        folio = folio_walk_start(&fw, vma, addr, 0)
+        if folio != NULL:
+            if not folio_is_zone_device(folio) and folio_test_anon(folio):
+                folio_get(folio)
+                page = fw.page
+            folio_walk_end(&fw, vma)
+    # out:
+    if page != NULL:
+        flush_anon_page(vma, page, addr)
+        flush_dcache_page(page)
+    mmap_read_unlock(mm)
+    return page
+
+
+cdef inline int get_kpfn_nid(ksm_globals *g, unsigned long kpfn) noexcept nogil:
+    """Which root a frame belongs to: the first when merging across nodes, else its NUMA node's."""
+    return 0 if g.ksm_merge_across_nodes else page_to_nid(pfn_to_page(g.m, kpfn))
+
+
+cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *dup, rb_root *root) noexcept nogil:
+    """A new chain that takes dup's place in the tree, with dup as its first; NULL without memory."""
+    cdef ksm_stable_node *chain = alloc_stable_node(g)
+    VM_BUG_ON(is_stable_node_chain(dup))
+    if chain != NULL:
+        INIT_HLIST_HEAD(&chain.hlist)
+        chain.chain_prune_time = jiffies(g.m)
+        chain.rmap_hlist_len = STABLE_NODE_CHAIN
+        chain.nid = -1          # debug
+        g.ksm_stable_node_chains += 1
+
+        # The contents are the same, so the chain stands where dup stood and the tree need not be rebalanced.
+        rb_replace_node(&dup.node, &chain.node, root)
+
+        # From now on dup is reached through the chain only. All dups of a chain are write-protected and equal.
+        stable_node_chain_add_dup(g, dup, chain)
+    return chain
+
+
+cdef inline void free_stable_node_chain(ksm_globals *g, ksm_stable_node *chain, rb_root *root) noexcept nogil:
+    rb_erase(&chain.node, root)
+    free_stable_node(g, chain)
+    g.ksm_stable_node_chains -= 1
+
+
+cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    """The node's page is gone: let its rmap_items go, and free it."""
+    cdef hlist_node *pos = stable_node.hlist.first
+    cdef ksm_rmap_item *rmap_item
+
+    # Neither a chain nor an underflow
+    BUG_ON(stable_node.rmap_hlist_len < 0)
+
+    while pos != NULL:
+        rmap_item = rmap_item_of_hlist(pos)
+        if rmap_item.hlist.next != NULL:
+            g.ksm_pages_sharing -= 1
+            trace_ksm_remove_rmap_item(&g.trace, stable_node.kpfn, rmap_item, rmap_item.mm)
+        else:
+            g.ksm_pages_shared -= 1
+
+        rmap_item.mm.ksm_merging_pages -= 1
+
+        VM_BUG_ON(stable_node.rmap_hlist_len <= 0)
+        stable_node.rmap_hlist_len -= 1
+        put_anon_vma(g.m, rmap_item.anon_vma)
+        rmap_item.address &= page_mask()
+        cond_resched()
+        pos = pos.next
+
+    # The kernel lets the compiler check here that STABLE_NODE_DUP_HEAD lies within migrate_nodes and behind its start.
+
+    trace_ksm_remove_ksm_page(&g.trace, stable_node.kpfn)
+    if stable_node.head == &g.migrate_nodes:
+        list_del(&stable_node.list)
+    else:
+        stable_node_dup_del(g, stable_node)
+    free_stable_node(g, stable_node)
+
+
+cdef enum ksm_get_folio_flags:
+    KSM_GET_FOLIO_NOLOCK
+    KSM_GET_FOLIO_LOCK
+    KSM_GET_FOLIO_TRYLOCK
+
+
+cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, void *expected_mapping, int flags) noexcept nogil:
+    # OURS: one attempt of ksm_get_folio(). NULL is the kernel's "goto stale".
+    cdef struct_folio *folio = pfn_folio(g.m, kpfn)
+    if READ_ONCE_ptr(folio.mapping) != expected_mapping:
+        return NULL
+
+    # A count of zero: the page is being freed, and the node stale; or, if it is in the swap cache, its count is frozen for a moment by
+    # who moves it to another frame, and then it is still ours.
+    while not folio_try_get(folio):
+        if not folio_test_swapcache(folio):
+            return NULL
+        cpu_relax()
+
+    # Freed and used again before the reference was taken?
+    if READ_ONCE_ptr(folio.mapping) != expected_mapping:
+        folio_put(g.m, folio)
+        return NULL
+
+    if flags == KSM_GET_FOLIO_TRYLOCK:
+        if not folio_trylock(folio):
+            folio_put(g.m, folio)
+            return <struct_folio *>ERR_PTR(-EBUSY)
+    elif flags == KSM_GET_FOLIO_LOCK:
+        folio_lock(folio)
+
+    if flags != KSM_GET_FOLIO_NOLOCK:
+        if READ_ONCE_ptr(folio.mapping) != expected_mapping:
+            folio_unlock(folio)
+            folio_put(g.m, folio)
+            return NULL
+    return folio
+
+
+cdef struct_folio *ksm_get_folio(ksm_globals *g, ksm_stable_node *stable_node, int flags) noexcept nogil:
+    """The node's page with a reference, perhaps locked; NULL if it is no more, and then the node is freed; ERR_PTR(-EBUSY).
+
+    A node holds no reference on its page: it would keep alive, until ksmd passes by again, what nobody maps any more. It looks through a
+    keyhole instead. The frame with the number that it remembers is still its page if that frame's mapping word is the key: the node's
+    own address. Freeing a page clears the word, so no other use of the frame can be taken for it.
+    """
+    cdef void *expected_mapping = <void *>(<unsigned long>stable_node | PAGE_MAPPING_KSM)
+    cdef struct_folio *folio
+    cdef unsigned long kpfn
+
+    while True:                 # again:
+        kpfn = READ_ONCE_ulong(stable_node.kpfn)
+        folio = ksm_get_folio_at(g, kpfn, expected_mapping, flags)
+        if folio != NULL:
+            return folio
+        # stale: unless the page has moved to another frame meanwhile. folio_migrate_ksm() writes the new number before it takes the key
+        # from the old frame.
+        smp_rmb()
+        if READ_ONCE_ulong(stable_node.kpfn) == kpfn:
+            break
+    remove_node_from_stable_tree(g, stable_node)
+    return NULL
+
+
+cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    """Take the item from its stable node, or out of the unstable tree."""
+    cdef ksm_stable_node *stable_node
+    cdef struct_folio *folio
+    cdef unsigned char age
+    if rmap_item.address & STABLE_FLAG:
+        stable_node = rmap_item.head
+        folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_LOCK)
+        if folio == NULL:
+            return              # out: the node is gone, and has let all its items go
+
+        hlist_del(&rmap_item.hlist)
+        folio_unlock(folio)
+        folio_put(g.m, folio)
+
+        if not hlist_empty(&stable_node.hlist):
+            g.ksm_pages_sharing -= 1
+        else:
+            g.ksm_pages_shared -= 1
+
+        rmap_item.mm.ksm_merging_pages -= 1
+
+        VM_BUG_ON(stable_node.rmap_hlist_len <= 0)
+        stable_node.rmap_hlist_len -= 1
+
+        put_anon_vma(g.m, rmap_item.anon_vma)
+        rmap_item.head = NULL
+        rmap_item.address &= page_mask()
+
+    elif rmap_item.address & UNSTABLE_FLAG:
+        # An item of the last pass is in no tree: the roots were reset, and what it links to may be freed. One of this pass is, and must
+        # come out. Between them they are told apart by the pass number in the address.
+        age = <unsigned char>(g.ksm_scan.seqnr - rmap_item.address)
+        BUG_ON(age > 1)
+        if not age:
+            rb_erase(&rmap_item.node, g.root_unstable_tree + rmap_item.nid)
+        g.ksm_pages_unshared -= 1
+        rmap_item.address &= page_mask()
+    # out:
+    cond_resched()
+
+
+cdef void remove_trailing_rmap_items(ksm_globals *g, ksm_rmap_item **rmap_list) noexcept nogil:
+    cdef ksm_rmap_item *rmap_item
+    while rmap_list[0] != NULL:
+        rmap_item = rmap_list[0]
+        rmap_list[0] = rmap_item.rmap_list
+        remove_rmap_item_from_tree(g, rmap_item)
+        free_rmap_item(g, rmap_item)
+
+
+cdef int unmerge_ksm_pages(vm_area_struct *vma, unsigned long start, unsigned long end, bint lock_vma) noexcept nogil:
+    """Break every merged page in [start, end): 0, -ENOMEM, or -ERESTARTSYS when a signal came.
+
+    It goes by page table, address for address, and leaves the rmap_items alone: a page can be merged before its item is at the stable
+    node, a child has merged pages and no items yet, and ksmd may be at work on one of them. ksmd finds the items useless when it comes
+    by, and puts the counters right then.
+    """
+    cdef unsigned long addr = start
+    cdef int err = 0
+
+    while addr < end and not err:
+        if ksm_test_exit(vma.vm_mm):
+            break
+        if signal_pending(vma.vm_mm.machine):
+            err = -ERESTARTSYS
+        else:
+            err = break_ksm(vma, addr, lock_vma)
+        addr += PAGE_SIZE
+    return err
+
+
+cdef inline ksm_stable_node *folio_stable_node(struct_folio *folio) noexcept nogil:
+    return <ksm_stable_node *>folio_raw_mapping(folio) if folio_test_ksm(folio) else NULL
+
+
+cdef inline ksm_stable_node *page_stable_node(struct_page *page) noexcept nogil:
+    return folio_stable_node(page_folio(page))
+
+
+cdef inline void folio_set_stable_node(struct_folio *folio, ksm_stable_node *stable_node) noexcept nogil:
+    VM_BUG_ON(folio_test_anon(folio) and PageAnonExclusive(folio))
+    WRITE_ONCE_ptr(folio.mapping, <void *>(<unsigned long>stable_node | PAGE_MAPPING_KSM))
+
+
+cdef int remove_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    """Free a node that should have no page any more: 0, or -EBUSY if the page is still mapped."""
+    cdef struct_folio *folio
+    cdef int err
+
+    folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_LOCK)
+    if folio == NULL:
+        return 0                # and the node is freed already
+
+    # A process that exits may have left KSM's list and not yet unmapped its pages.
+    err = -EBUSY
+    if not folio_mapped(folio):
+        # Somebody still has a reference, the swap cache perhaps, so the key fits; but no sharer is left to be found by the node.
+        folio_set_stable_node(folio, NULL)
+        remove_node_from_stable_tree(g, stable_node)
+        err = 0
+
+    folio_unlock(folio)
+    folio_put(g.m, folio)
+    return err
+
+
+cdef bint remove_stable_node_chain(ksm_globals *g, ksm_stable_node *stable_node, rb_root *root) noexcept nogil:
+    """The same for a node of the tree, with all its dups if it is a chain; true if something was busy."""
+    cdef hlist_node *pos
+    cdef hlist_node *hlist_safe
+    cdef ksm_stable_node *dup
+
+    if not is_stable_node_chain(stable_node):
+        VM_BUG_ON(is_stable_node_dup(g, stable_node))
+        return remove_stable_node(g, stable_node) != 0
+
+    pos = stable_node.hlist.first
+    while pos != NULL:
+        hlist_safe = pos.next
+        dup = stable_node_of_dup(pos)
+        VM_BUG_ON(not is_stable_node_dup(g, dup))
+        if remove_stable_node(g, dup):
+            return True
+        pos = hlist_safe
+    BUG_ON(not hlist_empty(&stable_node.hlist))
+    free_stable_node_chain(g, stable_node, root)
+    return False
+
+
+cdef int remove_all_stable_nodes(ksm_globals *g) noexcept nogil:
+    cdef ksm_stable_node *stable_node
+    cdef list_head *pos
+    cdef list_head *following
+    cdef int nid
+    cdef int err = 0
+
+    for nid in range(g.ksm_nr_node_ids):
+        while g.root_stable_tree[nid].rb_node != NULL:
+            stable_node = stable_node_of(g.root_stable_tree[nid].rb_node)
+            if remove_stable_node_chain(g, stable_node, g.root_stable_tree + nid):
+                err = -EBUSY
+                break           # the next node's tree
+            cond_resched()
+    pos = g.migrate_nodes.next
+    while pos != &g.migrate_nodes:
+        following = pos.next
+        if remove_stable_node(g, stable_node_of_list(pos)):
+            err = -EBUSY
+        cond_resched()
+        pos = following
+    return err
+
+
+cdef int unmerge_mm(ksm_mm_slot *mm_slot) noexcept nogil:
+    # OURS: the walk over one address space of the function below, up to mm_exiting. 0 or what unmerge_ksm_pages() says.
+    cdef mm_struct *mm = mm_slot.slot.mm
+    cdef vma_iterator vmi
+    cdef vm_area_struct *vma
+    cdef int err
+
+    # An exiting mm has nothing to unmerge that will not be unmapped.
+    if ksm_test_exit(mm):
+        return 0
+
+    vma_iter_init(&vmi, mm, 0)
+    vma = vma_next(&vmi)
+    while vma != NULL:
+        if vma.vm_flags & VM_MERGEABLE and vma.anon_vma != NULL:
+            err = unmerge_ksm_pages(vma, vma.vm_start, vma.vm_end, False)
+            if err:
+                return err
+        vma = vma_next(&vmi)
+    return 0
+
+
+cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
+    """Break all merged pages of all processes, and forget everything: what writing 2 to `run` does. 0 or -errno."""
+    cdef ksm_mm_slot *mm_slot
+    cdef mm_struct *mm
+    cdef int err = 0
+
+    spin_lock(&g.ksm_mmlist_lock)
+    g.ksm_scan.mm_slot = mm_slot_of(g.ksm_mm_head.slot.mm_node.next)
+    spin_unlock(&g.ksm_mmlist_lock)
+
+    mm_slot = g.ksm_scan.mm_slot
+    while mm_slot != &g.ksm_mm_head:
+        mm = mm_slot.slot.mm
+        mmap_read_lock(mm)
+        err = unmerge_mm(mm_slot)
+        if err:                 # error:
+            mmap_read_unlock(mm)
+            spin_lock(&g.ksm_mmlist_lock)
+            g.ksm_scan.mm_slot = &g.ksm_mm_head
+            spin_unlock(&g.ksm_mmlist_lock)
+            return err
+
+        # mm_exiting:
+        remove_trailing_rmap_items(g, &mm_slot.rmap_list)
+        mmap_read_unlock(mm)
+
+        spin_lock(&g.ksm_mmlist_lock)
+        g.ksm_scan.mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        if ksm_test_exit(mm):
+            hash_del(&mm_slot.slot.hash)
+            list_del(&mm_slot.slot.mm_node)
+            spin_unlock(&g.ksm_mmlist_lock)
+
+            mm_slot_free(g.mm_slot_cache, mm_slot)
+            clear_bit(MMF_VM_MERGEABLE, &mm.flags)
+            clear_bit(MMF_VM_MERGE_ANY, &mm.flags)
+            mmdrop(mm)
+        else:
+            spin_unlock(&g.ksm_mmlist_lock)
+        mm_slot = g.ksm_scan.mm_slot
+
+    # Nodes whose page is still somewhere may stay.
+    remove_all_stable_nodes(g)
+    g.ksm_scan.seqnr = 0
+    return 0
+
+
+cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
+    return <u32>xxhash(page_address(g.m, page), PAGE_SIZE, 0)
+
+
+cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page_vma_mapped_walk_control *pvmw,
+                                  pte_t *orig_pte) noexcept nogil:
+    # OURS: the part of write_protect_page() that has the entry locked, up to out_unlock.
+    cdef mm_struct *mm = vma.vm_mm
+    cdef int swapped
+    cdef bint anon_exclusive = PageAnonExclusive(folio)
+    cdef pte_t entry = ptep_get(pvmw.pte)
+
+    if pte_write(entry) or pte_dirty(entry) or anon_exclusive or mm_tlb_flush_pending(mm):
+        swapped = folio_test_swapcache(folio)
+        flush_cache_page(vma, pvmw.address, pvmw.pfn)
+        # First nobody may reach the page through this entry any more; then count. Who took a reference before, to read or write the
+        # page behind the processor's back, shows in the count; who wants one now finds no entry and waits for the lock.
+        entry = ptep_clear_flush(vma, pvmw.address, pvmw.pte)
+        # Every mapping explains one reference, ours is one more, and the swap cache's another.
+        if folio_mapcount(folio) + 1 + swapped != folio_ref_count(folio):
+            set_pte_at(mm, pvmw.address, pvmw.pte, entry)
+            return -EFAULT
+
+        # The entry had to be cleared before this, too.
+        if anon_exclusive and folio_try_share_anon_rmap_pte(folio, folio):
+            set_pte_at(mm, pvmw.address, pvmw.pte, entry)
+            return -EFAULT
+
+        if pte_dirty(entry):
+            folio_mark_dirty(folio)
+        entry = pte_mkclean(entry)
+
+        if pte_write(entry):
+            entry = pte_wrprotect(entry)
+
+        set_pte_at(mm, pvmw.address, pvmw.pte, entry)
+    orig_pte[0] = entry
+    return 0
+
+
+cdef int write_protect_page(vm_area_struct *vma, struct_folio *folio, pte_t *orig_pte) noexcept nogil:
+    """Make the entry that maps the folio in this vma read-only and clean, and tell what it is then: 0, or -EFAULT."""
+    cdef machine *m = vma.vm_mm.machine
+    cdef page_vma_mapped_walk_control pvmw
+    cdef int err = -EFAULT
+
+    if folio_test_large(folio):
+        WARN_ON_ONCE(True)
+        return err
+
+    pvmw.vma = vma
+    pvmw.pfn = folio_pfn(m, folio)
+    pvmw.migration = False
+    pvmw.address = page_address_in_vma(folio, vma)
+    if pvmw.address == <unsigned long>-EFAULT:
+        return err              # out: for a merged page, always
+
+    mmu_notifier_invalidate_range_start(vma.vm_mm)
+    if page_vma_mapped_walk(&pvmw):
+        err = write_protect_pte(vma, folio, &pvmw, orig_pte)
+        # out_unlock:
+        page_vma_mapped_walk_done(&pvmw)
+    # out_mn:
+    mmu_notifier_invalidate_range_end(vma.vm_mm)
+    return err
+
+
+cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page *page, struct_page *kpage, pmd_t *pmd,
+                            pte_t orig_pte) noexcept nogil:
+    # OURS: the part of replace_page() between the notifier's calls, up to out_mn.
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef struct_folio *kfolio = page_folio(kpage)
+    cdef struct_folio *folio
+    cdef spinlock_t *ptl
+    cdef pte_t *ptep
+    cdef pte_t newpte
+
+    ptep = pte_offset_map_lock(mm, pmd, addr, &ptl)
+    if ptep == NULL:
+        return -EFAULT
+    if not pte_same(ptep_get(ptep), orig_pte):
+        pte_unmap_unlock(ptep, ptl)
+        return -EFAULT
+    VM_BUG_ON(PageAnonExclusive(page))
+    VM_BUG_ON(folio_test_anon(kfolio) and PageAnonExclusive(kpage))
+
+    # The knob for zero pages needs no look here: without it nobody comes with the zero page.
+    if not is_zero_pfn(m, page_to_pfn(m, kpage)):
+        folio_get(kfolio)
+        folio_add_anon_rmap_pte(kfolio, kpage, vma, addr, RMAP_NONE)
+        newpte = mk_pte(m, kpage, vma.vm_page_prot)
+    else:
+        # Nothing else ever makes an entry of the zero page dirty: it is how KSM's are told from those of a read fault.
+        newpte = pte_mkdirty(pte_mkspecial(pfn_pte(page_to_pfn(m, kpage), vma.vm_page_prot)))
+        ksm_map_zero_page(mm)
+        # The zero page is nobody's: the process has one anonymous page less.
+        dec_mm_counter(mm, MM_ANONPAGES)
+
+    flush_cache_page(vma, addr, pte_pfn(ptep_get(ptep)))
+    # From a read-only page to another with the same bytes.
+    ptep_clear_flush(vma, addr, ptep)
+    set_pte_at(mm, addr, ptep, newpte)
+
+    folio = page_folio(page)
+    folio_remove_rmap_pte(folio, page, vma)
+    # folio_free_swap(): there is no swap area yet
+    folio_put(m, folio)
+
+    pte_unmap_unlock(ptep, ptl)
+    return 0
+
+
+cdef int replace_page(vm_area_struct *vma, struct_page *page, struct_page *kpage, pte_t orig_pte) noexcept nogil:
+    """Map kpage where the vma maps page, if the entry is still orig_pte: 0, or -EFAULT."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef pmd_t *pmd
+    cdef pmd_t pmde
+    cdef unsigned long addr
+    cdef int err = -EFAULT
+
+    addr = page_address_in_vma(page, vma)
+    if addr == <unsigned long>-EFAULT:
+        return err              # out:
+
+    pmd = mm_find_pmd(mm, addr)
+    if pmd == NULL:
+        return err
+    # A huge page may be put together here meanwhile; one look must tell both that there is a table and that it is not that.
+    pmde = pmdp_get_lockless(pmd)
+    if not pmd_present(pmde) or pmd_trans_huge(pmde):
+        return err
+
+    mmu_notifier_invalidate_range_start(mm)
+    err = replace_pte(vma, addr, page, kpage, pmd, orig_pte)
+    # out_mn:
+    mmu_notifier_invalidate_range_end(mm)
+    return err
+
+
+cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_page *kpage) noexcept nogil:
+    """Merge page into kpage, or make page a merged page itself when kpage is NULL: 0, or -EFAULT."""
+    cdef machine *m = vma.vm_mm.machine
+    cdef pte_t orig_pte = __pte(0)
+    cdef int err = -EFAULT
+
+    if page == kpage:           # a fork shares it already
+        return 0
+
+    if not PageAnon(page):
+        return err              # out:
+
+    # The lock keeps the swap cache flag still while counts are compared. Who holds it may take long: this page can wait for the next
+    # pass, the scan need not.
+    if not trylock_page(page):
+        return err
+
+    # split_huge_page(): there are no huge pages yet
+
+    # Mapped once, its entry may be writable. Mapped more often, fork has made all of them read-only. The references have to be counted
+    # in either case.
+    if write_protect_page(vma, page_folio(page), &orig_pte) == 0:
+        if kpage == NULL:
+            # Merged from here on, though without a node: stable_tree_insert() will give it one.
+            folio_set_stable_node(page_folio(page), NULL)
+            mark_page_accessed(page)
+            # Its entries are clean now, and reclaim drops a clean page without writing it anywhere.
+            if not PageDirty(page):
+                SetPageDirty(page)
+            err = 0
+        elif pages_identical(m, page, kpage):
+            err = replace_page(vma, page, kpage, orig_pte)
+
+    # out_unlock:
+    unlock_page(page)
+    return err
+
+
+cdef int try_to_merge_with_zero_page(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page) noexcept nogil:
+    """Let a page of zeros share the zero page: 0 if it does, or if its vma is gone and nothing is left to do; else -EFAULT."""
+    cdef mm_struct *mm = rmap_item.mm
+    cdef vm_area_struct *vma
+    cdef int err = -EFAULT
+
+    # The checksum is only a hint: the pages are compared before they are merged.
+    if g.ksm_use_zero_pages and rmap_item.oldchecksum == g.zero_checksum:
+        mmap_read_lock(mm)
+        vma = find_mergeable_vma(mm, rmap_item.address)
+        if vma != NULL:
+            err = try_to_merge_one_page(vma, page, ZERO_PAGE(g.m, rmap_item.address))
+            trace_ksm_merge_one_page(&g.trace, page_to_pfn(g.m, ZERO_PAGE(g.m, rmap_item.address)), rmap_item, mm, err)
+        else:
+            err = 0
+        mmap_read_unlock(mm)
+
+    return err
+
+
+cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page, struct_page *kpage) noexcept nogil:
+    """Merge the item's page into kpage, or make it a merged page when kpage is NULL: 0, or -EFAULT.
+
+    On success the item is in no tree any more, and has a reference on the vma's anon_vma.
+    """
+    cdef mm_struct *mm = rmap_item.mm
+    cdef vm_area_struct *vma
+    cdef int err = -EFAULT
+
+    mmap_read_lock(mm)
+    vma = find_mergeable_vma(mm, rmap_item.address)
+    if vma != NULL:
+        err = try_to_merge_one_page(vma, page, kpage)
+        if not err:
+            # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there.
+            remove_rmap_item_from_tree(g, rmap_item)
+
+            # Under the lock, as long as the vma certainly has it.
+            rmap_item.anon_vma = vma.anon_vma
+            get_anon_vma(vma.anon_vma)
+    # out:
+    mmap_read_unlock(mm)
+    trace_ksm_merge_with_ksm_page(&g.trace, kpage, page_to_pfn(g.m, kpage if kpage != NULL else page), rmap_item, mm, err)
+    return err
+
+
+cdef struct_page *try_to_merge_two_pages(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page,
+                                         ksm_rmap_item *tree_rmap_item, struct_page *tree_page) noexcept nogil:
+    """Make page a merged page and merge tree_page into it; page, or NULL if that failed. No frame is allocated."""
+    cdef int err
+
+    err = try_to_merge_with_ksm_page(g, rmap_item, page, NULL)
+    if not err:
+        err = try_to_merge_with_ksm_page(g, tree_rmap_item, tree_page, page)
+        # A merged page with one sharer is of no use to anybody.
+        if err:
+            break_cow(g, rmap_item)
+    return NULL if err else page
+
+
+cdef inline bint __is_page_sharing_candidate(ksm_globals *g, ksm_stable_node *stable_node, int offset) noexcept nogil:
+    VM_BUG_ON(stable_node.rmap_hlist_len < 0)
+    # Not full; and not empty either, because the page of an empty node is about to be freed.
+    return stable_node.rmap_hlist_len != 0 and stable_node.rmap_hlist_len + offset < g.ksm_max_page_sharing
+
+
+cdef inline bint is_page_sharing_candidate(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    return __is_page_sharing_candidate(g, stable_node, 0)
+
+
+cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_node_dup, ksm_stable_node **_stable_node,
+                                   rb_root *root, bint prune_stale_stable_nodes) noexcept nogil:
+    """The page of the best dup of a chain, with a reference, and the dup; NULL if all are gone, and then the chain is freed.
+
+    The best is the first with room; or, when it is time to prune, which means to look at every dup and so to drop the stale ones, the
+    fullest with room. If none has room, any. A chain with one dup left is replaced by it: *_stable_node is the dup then.
+    """
+    cdef ksm_stable_node *dup
+    cdef ksm_stable_node *found = NULL
+    cdef ksm_stable_node *stable_node = _stable_node[0]
+    cdef hlist_node *pos
+    cdef hlist_node *hlist_safe
+    cdef struct_folio *folio
+    cdef struct_folio *tree_folio = NULL
+    cdef int found_rmap_hlist_len = 0
+
+    if not prune_stale_stable_nodes or time_before(jiffies(g.m), stable_node.chain_prune_time
+                                                   + msecs_to_jiffies(g.ksm_stable_node_chains_prune_millisecs)):
+        prune_stale_stable_nodes = False
+    else:
+        stable_node.chain_prune_time = jiffies(g.m)
+
+    pos = stable_node.hlist.first
+    while pos != NULL:
+        hlist_safe = pos.next
+        dup = stable_node_of_dup(pos)
+        pos = hlist_safe
+        cond_resched()
+        # A dup whose page is gone is taken out of the chain and freed by this.
+        folio = ksm_get_folio(g, dup, KSM_GET_FOLIO_NOLOCK)
+        if folio == NULL:
+            continue
+        if found == NULL or (is_page_sharing_candidate(g, dup)
+                             and (not is_page_sharing_candidate(g, found) or dup.rmap_hlist_len > found_rmap_hlist_len)):
+            if found != NULL:
+                folio_put(g.m, tree_folio)
+            found = dup
+            found_rmap_hlist_len = found.rmap_hlist_len
+            tree_folio = folio
+            # Its reference is kept.
+            if not prune_stale_stable_nodes and is_page_sharing_candidate(g, found):
+                break
+            continue
+        folio_put(g.m, folio)
+
+    if found != NULL:
+        if hlist_is_singular_node(&found.hlist_dup, &stable_node.hlist):
+            BUG_ON(stable_node.hlist.first.next != NULL)
+
+            # A chain of one is no chain: the dup takes its place in the tree.
+            rb_replace_node(&stable_node.node, &found.node, root)
+            free_stable_node(g, stable_node)
+            g.ksm_stable_node_chains -= 1
+            g.ksm_stable_node_dups -= 1
+            # The caller tells by this that there is no chain.
+            _stable_node[0] = found
+        elif stable_node.hlist.first != &found.hlist_dup and __is_page_sharing_candidate(g, found, 1):
+            # With room for one more after the merge that is under way: to the front, where the next search finds it at once. Being
+            # first is what counts here, not how many dups were looked at.
+            hlist_del(&found.hlist_dup)
+            hlist_add_head(&found.hlist_dup, &stable_node.hlist)
+    else:
+        # Nothing was found, so nothing is left.
+        free_stable_node_chain(g, stable_node, root)
+
+    _stable_node_dup[0] = found
+    return tree_folio
+
+
+cdef struct_folio *__stable_node_chain(ksm_globals *g, ksm_stable_node **_stable_node_dup, ksm_stable_node **_stable_node,
+                                       rb_root *root, bint prune_stale_stable_nodes) noexcept nogil:
+    """The page of a node of the tree, be it one page or a chain.
+
+    When the answer is NULL, both nodes may be freed. When it is not, and the chain fell together, both are the same.
+    """
+    cdef ksm_stable_node *stable_node = _stable_node[0]
+
+    if not is_stable_node_chain(stable_node):
+        _stable_node_dup[0] = stable_node
+        return ksm_get_folio(g, stable_node, KSM_GET_FOLIO_NOLOCK)
+    return stable_node_dup(g, _stable_node_dup, _stable_node, root, prune_stale_stable_nodes)
+
+
+cdef inline struct_folio *chain_prune(ksm_globals *g, ksm_stable_node **s_n_d, ksm_stable_node **s_n, rb_root *root) noexcept nogil:
+    return __stable_node_chain(g, s_n_d, s_n, root, True)
+
+
+cdef inline struct_folio *chain(ksm_globals *g, ksm_stable_node **s_n_d, ksm_stable_node **s_n, rb_root *root) noexcept nogil:
+    return __stable_node_chain(g, s_n_d, s_n, root, False)
+
+
+cdef inline struct_page *stable_tree_take(ksm_globals *g, ksm_stable_node *page_node, struct_folio *folio) noexcept nogil:
+    # OURS: "out" of stable_tree_search(): the page's own node was put into the tree; the page, if others may share it.
+    if is_page_sharing_candidate(g, page_node):
+        folio_get(folio)
+        return folio
+    return NULL
+
+
+cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
+                                      ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
+    # OURS: "replace" of stable_tree_search(): the equal node's page has gone to another NUMA node. It makes room, for the scanned page
+    # if that has a node of its own, and waits in migrate_nodes until one of its sharers is scanned.
+    cdef struct_page *page = NULL
+
+    if stable_node_dup == stable_node:
+        VM_BUG_ON(is_stable_node_chain(stable_node_dup))
+        VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
+        # No chain, or one that fell together
+        if page_node != NULL:
+            VM_BUG_ON(page_node.head != &g.migrate_nodes)
+            list_del(&page_node.list)
+            page_node.nid = nid
+            rb_replace_node(&stable_node_dup.node, &page_node.node, root)
+            page = stable_tree_take(g, page_node, folio)
+        else:
+            rb_erase(&stable_node_dup.node, root)
+    else:
+        VM_BUG_ON(not is_stable_node_chain(stable_node))
+        __stable_node_dup_del(g, stable_node_dup)
+        if page_node != NULL:
+            VM_BUG_ON(page_node.head != &g.migrate_nodes)
+            list_del(&page_node.list)
+            page_node.nid = nid
+            stable_node_chain_add_dup(g, page_node, stable_node)
+            page = stable_tree_take(g, page_node, folio)
+    stable_node_dup.head = &g.migrate_nodes
+    list_add(&stable_node_dup.list, stable_node_dup.head)
+    return page
+
+
+cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
+                                           ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
+    # OURS: "chain_append" of stable_tree_search(): the scanned page came here from another NUMA node, with several sharers, and finds
+    # an equal one: it joins that one's chain.
+    if stable_node_dup == stable_node:
+        VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
+        # There is none yet.
+        stable_node = alloc_stable_node_chain(g, stable_node_dup, root)
+        if stable_node == NULL:
+            return NULL
+    VM_BUG_ON(not is_stable_node_dup(g, stable_node_dup))
+    VM_BUG_ON(page_node.head != &g.migrate_nodes)
+    list_del(&page_node.list)
+    page_node.nid = nid
+    stable_node_chain_add_dup(g, page_node, stable_node)
+    return stable_tree_take(g, page_node, folio)        # goto out
+
+
+cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept nogil:
+    """A merged page with the same contents, with a reference; NULL; or ERR_PTR(-EBUSY) if the one there is locked.
+
+    For a page that is merged already it is the page itself; if its node is waiting in migrate_nodes, this is where the node goes back
+    into a tree. NULL is also the answer when all equal pages are full: the page has to find an equal in the unstable tree, and the two
+    will be a new dup.
+    """
+    cdef int nid, ret
+    cdef rb_root *root
+    cdef rb_node **new
+    cdef rb_node *parent
+    cdef ksm_stable_node *stable_node
+    cdef ksm_stable_node *stable_node_dup
+    cdef ksm_stable_node *page_node
+    cdef struct_folio *folio
+    cdef struct_folio *tree_folio
+    cdef bint again
+
+    folio = page_folio(page)
+    page_node = folio_stable_node(folio)
+    if page_node != NULL and page_node.head != &g.migrate_nodes:
+        # a fork's mapping of it
+        folio_get(folio)
+        return folio
+
+    nid = get_kpfn_nid(g, folio_pfn(g.m, folio))
+    root = g.root_stable_tree + nid
+    while True:                 # again:
+        new = &root.rb_node
+        parent = NULL
+        again = False
+
+        while new[0] != NULL:
+            cond_resched()
+            stable_node = stable_node_of(new[0])
+            tree_folio = chain_prune(g, &stable_node_dup, &stable_node, root)
+            if tree_folio == NULL:
+                # The node was stale, and erasing it may have turned the tree: neither new nor parent can be trusted. To give up
+                # would be safe, and would lose merges for no better reason than that.
+                again = True
+                break
+
+            ret = memcmp_pages(g.m, page, tree_folio)
+            folio_put(g.m, tree_folio)
+
+            parent = new[0]     # read again: a chain may have been replaced by its last dup
+            if ret < 0:
+                new = &parent.rb_left
+            elif ret > 0:
+                new = &parent.rb_right
+            else:
+                if page_node != NULL:
+                    VM_BUG_ON(page_node.head != &g.migrate_nodes)
+                    # Mapped once, the page can be merged into the other, as far as sharing allows, and need not make the chain longer.
+                    if folio_mapcount(folio) > 1:
+                        return stable_tree_chain_append(g, stable_node, stable_node_dup, page_node, folio, nid, root)
+
+                if not is_page_sharing_candidate(g, stable_node_dup):
+                    # Equal, but full, and so are all the dups of the chain.
+                    return NULL
+
+                # Who moves the page to another frame holds its lock: after this, it has seen our reference.
+                tree_folio = ksm_get_folio(g, stable_node_dup, KSM_GET_FOLIO_TRYLOCK)
+
+                if PTR_ERR(tree_folio) == -EBUSY:
+                    return <struct_page *>ERR_PTR(-EBUSY)
+
+                if tree_folio == NULL:
+                    again = True
+                    break
+                folio_unlock(tree_folio)
+
+                if get_kpfn_nid(g, stable_node_dup.kpfn) != stable_node_dup.nid:
+                    folio_put(g.m, tree_folio)
+                    return stable_tree_replace(g, stable_node, stable_node_dup, page_node, folio, nid, root)
+                return tree_folio
+        if not again:
+            break
+
+    if page_node == NULL:
+        return NULL
+
+    list_del(&page_node.list)
+    page_node.nid = nid
+    rb_link_node(&page_node.node, parent, new)
+    rb_insert_color(&page_node.node, root)
+    # out:
+    return stable_tree_take(g, page_node, folio)
+
+
+cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) noexcept nogil:
+    """A node for a page that was just merged, put into the tree, or into the chain of its equals; NULL without memory."""
+    cdef int nid, ret
+    cdef unsigned long kpfn
+    cdef rb_root *root
+    cdef rb_node **new
+    cdef rb_node *parent
+    cdef ksm_stable_node *stable_node = NULL
+    cdef ksm_stable_node *stable_node_dup
+    cdef ksm_stable_node *orig
+    cdef struct_folio *tree_folio
+    cdef bint need_chain = False
+    cdef bint again
+
+    kpfn = folio_pfn(g.m, kfolio)
+    nid = get_kpfn_nid(g, kpfn)
+    root = g.root_stable_tree + nid
+    while True:                 # again:
+        parent = NULL
+        new = &root.rb_node
+        again = False
+
+        while new[0] != NULL:
+            cond_resched()
+            stable_node = stable_node_of(new[0])
+            tree_folio = chain(g, &stable_node_dup, &stable_node, root)
+            if tree_folio == NULL:
+                # As in stable_tree_search(): the tree has changed.
+                again = True
+                break
+
+            ret = memcmp_pages(g.m, kfolio, tree_folio)
+            folio_put(g.m, tree_folio)
+
+            parent = new[0]
+            if ret < 0:
+                new = &parent.rb_left
+            elif ret > 0:
+                new = &parent.rb_right
+            else:
+                need_chain = True
+                break
+        if not again:
+            break
+
+    stable_node_dup = alloc_stable_node(g)
+    if stable_node_dup == NULL:
+        return NULL
+
+    INIT_HLIST_HEAD(&stable_node_dup.hlist)
+    stable_node_dup.kpfn = kpfn
+    stable_node_dup.rmap_hlist_len = 0
+    stable_node_dup.nid = nid
+    if not need_chain:
+        rb_link_node(&stable_node_dup.node, parent, new)
+        rb_insert_color(&stable_node_dup.node, root)
+    else:
+        if not is_stable_node_chain(stable_node):
+            orig = stable_node
+            # The first dup beside it
+            stable_node = alloc_stable_node_chain(g, orig, root)
+            if stable_node == NULL:
+                free_stable_node(g, stable_node_dup)
+                return NULL
+        stable_node_dup.head = NULL     # what the slab left there could look like a dup's
+        stable_node_chain_add_dup(g, stable_node_dup, stable_node)
+
+    folio_set_stable_node(kfolio, stable_node_dup)
+
+    return stable_node_dup
+
+
+cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page,
+                                                struct_page **tree_pagep) noexcept nogil:
+    """The item of an equal page in the unstable tree, and that page with a reference; or NULL, and the item is put in.
+
+    Both in one, because both take the same way down. NULL also comes back, and nothing is put in, when the way leads past a page that is
+    no longer there, or to the scanned page itself (a fork's), or to an equal that has gone to another NUMA node.
+    """
+    cdef rb_node **new
+    cdef rb_root *root
+    cdef rb_node *parent = NULL
+    cdef ksm_rmap_item *tree_rmap_item
+    cdef struct_page *tree_page
+    cdef int nid, ret
+
+    nid = get_kpfn_nid(g, page_to_pfn(g.m, page))
+    root = g.root_unstable_tree + nid
+    new = &root.rb_node
+
+    while new[0] != NULL:
+        cond_resched()
+        tree_rmap_item = rmap_item_of(new[0])
+        tree_page = get_mergeable_page(g, tree_rmap_item)
+        if tree_page == NULL:
+            return NULL
+
+        # A page is not its own equal.
+        if page == tree_page:
+            put_page(g.m, tree_page)
+            return NULL
+
+        ret = memcmp_pages(g.m, page, tree_page)
+
+        parent = new[0]
+        if ret < 0:
+            put_page(g.m, tree_page)
+            new = &parent.rb_left
+        elif ret > 0:
+            put_page(g.m, tree_page)
+            new = &parent.rb_right
+        elif not g.ksm_merge_across_nodes and page_to_nid(tree_page) != nid:
+            # It will be put into the right tree in the next pass.
+            put_page(g.m, tree_page)
+            return NULL
+        else:
+            tree_pagep[0] = tree_page
+            return tree_rmap_item
+
+    rmap_item.address |= UNSTABLE_FLAG
+    rmap_item.address |= (g.ksm_scan.seqnr & SEQNR_MASK)
+    rmap_item.nid = nid
+    rb_link_node(&rmap_item.node, parent, new)
+    rb_insert_color(&rmap_item.node, root)
+
+    g.ksm_pages_unshared += 1
+    return NULL
+
+
+cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stable_node *stable_node,
+                             bint max_page_sharing_bypass) noexcept nogil:
+    """One more item for this stable node."""
+    # A chain, or an underflow: the page could not be found from its node any more.
+    BUG_ON(stable_node.rmap_hlist_len < 0)
+
+    stable_node.rmap_hlist_len += 1
+    if not max_page_sharing_bypass:
+        # Not fatal, but nobody should have come here.
+        WARN_ON_ONCE(stable_node.rmap_hlist_len > g.ksm_max_page_sharing)
+    elif stable_node.rmap_hlist_len > g.ksm_max_page_sharing:
+        g.sharing_bypassed = True       # OURS
+
+    rmap_item.head = stable_node
+    rmap_item.address |= STABLE_FLAG
+    hlist_add_head(&rmap_item.hlist, &stable_node.hlist)
+
+    if rmap_item.hlist.next != NULL:
+        g.ksm_pages_sharing += 1
+    else:
+        g.ksm_pages_shared += 1
+
+    rmap_item.mm.ksm_merging_pages += 1
+
+
+cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+    """What happens to one scanned page.
+
+    Merged already: see that its item is at its node. Else, if it has not changed since the last pass: the zero page, the stable tree,
+    the unstable tree, in this order.
+    """
+    cdef ksm_rmap_item *tree_rmap_item
+    cdef struct_page *tree_page = NULL
+    cdef ksm_stable_node *stable_node
+    cdef struct_page *kpage
+    cdef unsigned int checksum
+    cdef int err
+    cdef bint max_page_sharing_bypass = False
+
+    stable_node = page_stable_node(page)
+    if stable_node != NULL:
+        if stable_node.head != &g.migrate_nodes and get_kpfn_nid(g, READ_ONCE_ulong(stable_node.kpfn)) != stable_node.nid:
+            stable_node_dup_del(g, stable_node)
+            stable_node.head = &g.migrate_nodes
+            list_add(&stable_node.list, stable_node.head)
+        if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node:
+            return
+        # A fork's item has to be at the node, however many there are.
+        if not is_page_sharing_candidate(g, stable_node):
+            max_page_sharing_bypass = True
+    else:
+        remove_rmap_item_from_tree(g, rmap_item)
+
+        # A page that changes from pass to pass would only put the unstable tree out of order.
+        checksum = calc_checksum(g, page)
+        if rmap_item.oldchecksum != checksum:
+            rmap_item.oldchecksum = checksum
+            return
+
+        if not try_to_merge_with_zero_page(g, rmap_item, page):
+            return
+
+    # First among the merged pages
+    kpage = stable_tree_search(g, page)
+    if kpage == page and rmap_item.head == stable_node:
+        put_page(g.m, kpage)
+        return
+
+    remove_rmap_item_from_tree(g, rmap_item)
+
+    if kpage != NULL:
+        if PTR_ERR(kpage) == -EBUSY:
+            return
+
+        err = try_to_merge_with_ksm_page(g, rmap_item, page, kpage)
+        if not err:
+            lock_page(kpage)
+            stable_tree_append(g, rmap_item, page_stable_node(kpage), max_page_sharing_bypass)
+            unlock_page(kpage)
+        put_page(g.m, kpage)
+        return
+
+    tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
+    if tree_rmap_item != NULL:
+        kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
+        put_page(g.m, tree_page)
+        if kpage != NULL:
+            # A new merged page with two sharers
+            lock_page(kpage)
+            stable_node = stable_tree_insert(g, page_folio(kpage))
+            if stable_node != NULL:
+                stable_tree_append(g, tree_rmap_item, stable_node, False)
+                stable_tree_append(g, rmap_item, stable_node, False)
+            unlock_page(kpage)
+
+            # Without a node nobody could find the two again.
+            if stable_node == NULL:
+                break_cow(g, tree_rmap_item)
+                break_cow(g, rmap_item)
+
+
+cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list,
+                                       unsigned long addr) noexcept nogil:
+    """The item of the page at addr, a new one if need be (NULL without memory); items before it have no page any more, and go."""
+    cdef ksm_rmap_item *rmap_item
+
+    while rmap_list[0] != NULL:
+        rmap_item = rmap_list[0]
+        if (rmap_item.address & page_mask()) == addr:
+            return rmap_item
+        if rmap_item.address > addr:
+            break
+        rmap_list[0] = rmap_item.rmap_list
+        remove_rmap_item_from_tree(g, rmap_item)
+        free_rmap_item(g, rmap_item)
+
+    rmap_item = alloc_rmap_item(g)
+    if rmap_item != NULL:
+        # All else is zero.
+        rmap_item.mm = mm_slot.slot.mm
+        rmap_item.mm.ksm_rmap_items += 1
+        rmap_item.address = addr
+        rmap_item.rmap_list = rmap_list[0]
+        rmap_list[0] = rmap_item
+    return rmap_item
+
+
+cdef unsigned int skip_age(rmap_age_t age) noexcept nogil:
+    """For how many passes a page of this age is left out."""
+    if age <= 3:
+        return 1
+    if age <= 5:
+        return 2
+    if age <= 8:
+        return 4
+
+    return 8
+
+
+cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+    """Smart scanning: a page that did not merge the first three times is looked at less and less often."""
+    cdef rmap_age_t age
+
+    if not g.ksm_smart_scan:
+        return False
+
+    # A merged page costs little, and its item may have something to be put right.
+    if PageKsm(page):
+        return False
+
+    age = rmap_item.age
+    if age != 0xff:
+        rmap_item.age += 1
+
+    # It takes that many visits to get through the checksum and the trees.
+    if age < 3:
+        return False
+
+    # After the skips that were granted, one visit, and more skips the older it is.
+    if not rmap_item.remaining_skips:
+        rmap_item.remaining_skips = <rmap_age_t>skip_age(age)
+        return False
+
+    g.ksm_pages_skipped += 1
+    rmap_item.remaining_skips -= 1
+    remove_rmap_item_from_tree(g, rmap_item)    # left in, it would be two passes old next time
+    return True
+
+
+cdef struct ksm_next_page_arg:
+    struct_folio *folio
+    struct_page *page
+    unsigned long addr
+
+
+cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long end, mm_walk *walk) noexcept nogil:
+    """Below one middle entry, the first anonymous page: 1 with walk.private filled in and a reference taken; 0 if there is none."""
+    cdef ksm_next_page_arg *private = <ksm_next_page_arg *>walk.private
+    cdef vm_area_struct *vma = walk.vma
+    cdef pte_t *ptep
+    cdef pte_t pte
+    cdef mm_struct *mm = walk.mm
+    cdef struct_folio *folio = NULL
+    cdef struct_page *page = NULL
+    cdef spinlock_t *ptl
+    cdef pmd_t pmd
+
+    if ksm_test_exit(mm):
+        return 0
+
+    cond_resched()
+
+    pmd = pmdp_get_lockless(pmdp)
+    if not pmd_present(pmd):
+        return 0
+
+    if pmd_leaf(pmd):
+        ptl = pmd_lock(mm, pmdp)
+        pmd = pmdp_get(pmdp)
+        if not pmd_present(pmd):
+            spin_unlock(ptl)
+            return 0
+        elif pmd_leaf(pmd):
+            page = pfn_to_page(mm.machine, pmd_pfn(pmd))
+            folio = page_folio(page)
+
+            if folio_is_zone_device(folio) or not folio_test_anon(folio):
+                spin_unlock(ptl)
+                return 0
+
+            page += (addr & (PMD_SIZE - 1)) >> PAGE_SHIFT
+            folio_get(folio)    # found_unlock:
+            spin_unlock(ptl)
+            private.page = page
+            private.folio = folio
+            private.addr = addr
+            return 1
+        spin_unlock(ptl)
+
+    ptep = pte_offset_map_lock(mm, pmdp, addr, &ptl)
+    if ptep == NULL:
+        return 0
+
+    while addr < end:
+        pte = ptep_get(ptep)
+        if pte_present(pte):
+            page = vm_normal_page(vma, addr, pte)
+            if page != NULL:
+                folio = page_folio(page)
+                if not folio_is_zone_device(folio) and folio_test_anon(folio):
+                    break
+        ptep += 1
+        addr += PAGE_SIZE
+    if addr >= end:             # not_found_unlock:
+        spin_unlock(ptl)
+        return 0
+
+    # found_unlock:
+    folio_get(folio)
+    spin_unlock(ptl)
+    private.page = page
+    private.folio = folio
+    private.addr = addr
+    return 1
+
+
+cdef mm_walk_ops ksm_next_page_ops
+ksm_next_page_ops.pmd_entry = ksm_next_page_pmd_entry
+ksm_next_page_ops.walk_lock = PGWALK_RDLOCK
+
+
+cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) noexcept nogil:
+    """Move the cursor to the next page that is to be looked at: its item, and the page with a reference.
+
+    NULL at the end of a pass, also when there was nothing to scan; and without memory for an item, in which case the cursor stays.
+    """
+    cdef mm_struct *mm
+    cdef ksm_mm_slot *mm_slot
+    cdef vm_area_struct *vma
+    cdef ksm_rmap_item *rmap_item
+    cdef vma_iterator vmi
+    cdef ksm_stable_node *stable_node
+    cdef list_head *pos
+    cdef list_head *following
+    cdef ksm_next_page_arg next_page_arg
+    cdef struct_page *tmp_page
+    cdef struct_folio *folio
+    cdef bint next_mm = False
+    cdef int nid, found
+
+    if list_empty(&g.ksm_mm_head.slot.mm_node):
+        return NULL
+
+    mm_slot = g.ksm_scan.mm_slot
+    if mm_slot == &g.ksm_mm_head:
+        advisor_start_scan(g)
+        trace_ksm_start_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
+
+        # New pages have a reference too many until they leave their batch for the LRU lists, and cannot be merged. Somebody who waits
+        # for the counters to settle would wait for long. Once a pass is enough.
+        lru_add_drain_all(g.m)
+
+        # A search drops the stale nodes that it meets in a tree. Nobody searches this list.
+        if not g.ksm_merge_across_nodes:
+            pos = g.migrate_nodes.next
+            while pos != &g.migrate_nodes:
+                following = pos.next
+                stable_node = stable_node_of_list(pos)
+                folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_NOLOCK)
+                if folio != NULL:
+                    folio_put(g.m, folio)
+                cond_resched()
+                pos = following
+
+        for nid in range(g.ksm_nr_node_ids):
+            g.root_unstable_tree[nid].rb_node = NULL
+
+        spin_lock(&g.ksm_mmlist_lock)
+        mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        g.ksm_scan.mm_slot = mm_slot
+        spin_unlock(&g.ksm_mmlist_lock)
+        # The last one may have left since the list was found not empty.
+        if mm_slot == &g.ksm_mm_head:
+            return NULL
+        next_mm = True
+
+    while True:
+        if next_mm:             # next_mm:
+            g.ksm_scan.address = 0
+            g.ksm_scan.rmap_list = &mm_slot.rmap_list
+        next_mm = True
+
+        mm = mm_slot.slot.mm
+        vma_iter_init(&vmi, mm, g.ksm_scan.address)
+
+        mmap_read_lock(mm)
+        # An exiting mm goes straight to no_vmas.
+        vma = NULL if ksm_test_exit(mm) else vma_next(&vmi)
+
+        while vma != NULL:
+            if not (vma.vm_flags & VM_MERGEABLE):
+                vma = vma_next(&vmi)
+                continue
+            if g.ksm_scan.address < vma.vm_start:
+                g.ksm_scan.address = vma.vm_start
+            if vma.anon_vma == NULL:
+                g.ksm_scan.address = vma.vm_end
+
+            while g.ksm_scan.address < vma.vm_end:
+                tmp_page = NULL
+                folio = NULL
+
+                if ksm_test_exit(mm):
+                    break
+
+                found = walk_page_range_vma(vma, g.ksm_scan.address, vma.vm_end, &ksm_next_page_ops, &next_page_arg)
+
+                if found > 0:
+                    folio = next_page_arg.folio
+                    tmp_page = next_page_arg.page
+                    g.ksm_scan.address = next_page_arg.addr
+                else:
+                    VM_BUG_ON(found < 0)
+                    g.ksm_scan.address = vma.vm_end - PAGE_SIZE
+
+                if tmp_page != NULL:
+                    flush_anon_page(vma, tmp_page, g.ksm_scan.address)
+                    flush_dcache_page(tmp_page)
+                    rmap_item = get_next_rmap_item(g, mm_slot, g.ksm_scan.rmap_list, g.ksm_scan.address)
+                    if rmap_item == NULL or not scan_skips(g, tmp_page, rmap_item):
+                        if rmap_item != NULL:
+                            g.ksm_scan.address += PAGE_SIZE
+                            page[0] = tmp_page
+                        else:
+                            folio_put(g.m, folio)
+                        mmap_read_unlock(mm)
+                        return rmap_item
+                    folio_put(g.m, folio)
+                # next_page:
+                g.ksm_scan.address += PAGE_SIZE
+                cond_resched()
+            vma = vma_next(&vmi)
+
+        if ksm_test_exit(mm):
+            # no_vmas:
+            g.ksm_scan.address = 0
+            g.ksm_scan.rmap_list = &mm_slot.rmap_list
+        # Items above the last page that was found have none.
+        remove_trailing_rmap_items(g, g.ksm_scan.rmap_list)
+
+        spin_lock(&g.ksm_mmlist_lock)
+        g.ksm_scan.mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        if g.ksm_scan.address == 0:
+            # Not one mergeable vma, and the lock was held all the while, so no madvise can have come in between: the slot goes, as
+            # __ksm_exit() lets it go. Either the process exits (we may be faster than __ksm_exit) or it has unmapped them all.
+            hash_del(&mm_slot.slot.hash)
+            list_del(&mm_slot.slot.mm_node)
+            spin_unlock(&g.ksm_mmlist_lock)
+
+            mm_slot_free(g.mm_slot_cache, mm_slot)
+            # Of the two flags only this one: a process with MMF_VM_MERGE_ANY may have been registered at its birth, and have mapped
+            # nothing yet.
+            clear_bit(MMF_VM_MERGEABLE, &mm.flags)
+            mmap_read_unlock(mm)
+            mmdrop(mm)
+        else:
+            mmap_read_unlock(mm)
+            # In this order: without ksmmlist_lock __ksm_exit() can free the slot, since the cursor has left it, and the mm with it.
+            spin_unlock(&g.ksm_mmlist_lock)
+
+        mm_slot = g.ksm_scan.mm_slot
+        if mm_slot == &g.ksm_mm_head:
+            break
+
+    advisor_stop_scan(g)
+
+    trace_ksm_stop_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
+    g.ksm_scan.seqnr += 1
+    return NULL
+
+
+cdef inline bint scan_skips(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+    # OURS: of the function above: the cursor's link moves on whether the page is skipped or not.
+    g.ksm_scan.rmap_list = &rmap_item.rmap_list
+    return should_skip_rmap_item(g, page, rmap_item)
+
+
+cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
+    """Look at that many pages, or until the pass ends. Called with ksm_thread_mutex."""
+    cdef ksm_rmap_item *rmap_item
+    cdef struct_page *page
+
+    while scan_npages:
+        scan_npages -= 1
+        cond_resched()
+        rmap_item = scan_get_next_rmap_item(g, &page)
+        if rmap_item == NULL:
+            return
+        cmp_and_merge_page(g, page, rmap_item)
+        put_page(g.m, page)
+        g.ksm_pages_scanned += 1
+
+
+cdef bint ksmd_should_run(ksm_globals *g) noexcept nogil:
+    return READ_ONCE_ulong(g.ksm_run) & KSM_RUN_MERGE and not list_empty(&g.ksm_mm_head.slot.mm_node)
+
+
+cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
+    # OURS: ksm_do_scan() with its processor time counted; the mutex is held.
+    cdef timespec ts
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts)
+    g.ksmd_slice = <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec
+    ksm_do_scan(g, scan_npages)
+    g.ksmd_runtime = task_sched_runtime(g)
+    g.ksmd_slice = 0
+
+
+cdef void *ksm_scan_thread(void *arg) noexcept nogil:
+    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits. It cannot be frozen, and has no niceness."""
+    cdef ksm_globals *g = <ksm_globals *>arg
+    cdef unsigned int sleep_ms
+    cdef unsigned long ticket
+
+    while not READ_ONCE_int(g.ksmd_should_stop):
+        mutex_lock(&g.ksm_thread_mutex)
+        wait_while_offlining(g)
+        if ksmd_should_run(g):
+            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan))
+        mutex_unlock(&g.ksm_thread_mutex)
+
+        if ksmd_should_run(g):
+            ticket = prepare_to_wait(&g.ksm_iter_wait)
+            sleep_ms = READ_ONCE_uint(g.ksm_thread_sleep_millisecs)
+            if not READ_ONCE_int(g.ksmd_should_stop):
+                wait_for_wakeup_timeout(&g.ksm_iter_wait, ticket, <unsigned long long>sleep_ms * NSEC_PER_MSEC)
+        else:
+            ticket = prepare_to_wait(&g.ksm_thread_wait)
+            while not (ksmd_should_run(g) or READ_ONCE_int(g.ksmd_should_stop)):
+                wait_for_wakeup(&g.ksm_thread_wait, ticket)
+                ticket = prepare_to_wait(&g.ksm_thread_wait)
+    return NULL
+
+
+cdef void __ksm_add_vma(vm_area_struct *vma) noexcept nogil:
+    cdef vm_flags_t vm_flags = vma.vm_flags
+
+    if vm_flags & VM_MERGEABLE:
+        return
+
+    if vma_ksm_compatible(vma):
+        vm_flags_set(vma, VM_MERGEABLE)
+
+
+cdef int __ksm_del_vma(vm_area_struct *vma) noexcept nogil:
+    cdef int err
+
+    if not (vma.vm_flags & VM_MERGEABLE):
+        return 0
+
+    if vma.anon_vma != NULL:
+        err = unmerge_ksm_pages(vma, vma.vm_start, vma.vm_end, True)
+        if err:
+            return err
+
+    vm_flags_clear(vma, VM_MERGEABLE)
+    return 0
+
+
+cdef void ksm_add_vma(vm_area_struct *vma) noexcept nogil:
+    """A new vma of a process that asked for everything to be merged."""
+    cdef mm_struct *mm = vma.vm_mm
+
+    if test_bit(MMF_VM_MERGE_ANY, &mm.flags):
+        __ksm_add_vma(vma)
+        # Usually registered since the prctl; but ksmd drops who has nothing mergeable for a whole pass.
+        if not test_bit(MMF_VM_MERGEABLE, &mm.flags):
+            __ksm_enter(mm)
+
+
+cdef void ksm_add_vmas(mm_struct *mm) noexcept nogil:
+    cdef vma_iterator vmi
+    cdef vm_area_struct *vma
+
+    vma_iter_init(&vmi, mm, 0)
+    vma = vma_next(&vmi)
+    while vma != NULL:
+        __ksm_add_vma(vma)
+        vma = vma_next(&vmi)
+
+
+cdef int ksm_del_vmas(mm_struct *mm) noexcept nogil:
+    cdef vma_iterator vmi
+    cdef vm_area_struct *vma
+    cdef int err
+
+    vma_iter_init(&vmi, mm, 0)
+    vma = vma_next(&vmi)
+    while vma != NULL:
+        err = __ksm_del_vma(vma)
+        if err:
+            return err
+        vma = vma_next(&vmi)
+    return 0
+
+
+cdef int ksm_enable_merge_any(mm_struct *mm) noexcept nogil:
+    """prctl(PR_SET_MEMORY_MERGE, 1): all that can be merged is mergeable, now and in future. 0 or -ENOMEM."""
+    cdef int err
+
+    if test_bit(MMF_VM_MERGE_ANY, &mm.flags):
+        return 0
+
+    if not test_bit(MMF_VM_MERGEABLE, &mm.flags):
+        err = __ksm_enter(mm)
+        if err:
+            return err
+
+    set_bit(MMF_VM_MERGE_ANY, &mm.flags)
+    ksm_add_vmas(mm)
+
+    return 0
+
+
+cdef int ksm_disable_merge_any(mm_struct *mm) noexcept nogil:
+    """The opposite: unmerge everything, or, if that fails, leave everything mergeable. 0 or -errno."""
+    cdef int err
+
+    if not test_bit(MMF_VM_MERGE_ANY, &mm.flags):
+        return 0
+
+    err = ksm_del_vmas(mm)
+    if err:
+        ksm_add_vmas(mm)
+        return err
+
+    clear_bit(MMF_VM_MERGE_ANY, &mm.flags)
+    return 0
+
+
+cdef int ksm_disable(mm_struct *mm) noexcept nogil:
+    """Unmerge an address space however it became mergeable. 0 or -errno."""
+    VM_BUG_ON(not mmap_is_write_locked(mm))
+
+    if not test_bit(MMF_VM_MERGEABLE, &mm.flags):
+        return 0
+    if test_bit(MMF_VM_MERGE_ANY, &mm.flags):
+        return ksm_disable_merge_any(mm)
+    return ksm_del_vmas(mm)
+
+
+cdef int ksm_madvise(vm_area_struct *vma, unsigned long start, unsigned long end, int advice, vm_flags_t *vm_flags) noexcept nogil:
+    """madvise(MADV_MERGEABLE) and its opposite, for one vma: sets or clears VM_MERGEABLE in *vm_flags, which the caller puts into
+    effect. 0 or -errno; advice that cannot be taken is ignored."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef int err
+
+    if advice == MADV_MERGEABLE:
+        if vma.vm_flags & VM_MERGEABLE:
+            return 0
+        if not vma_ksm_compatible(vma):
+            return 0
+
+        if not test_bit(MMF_VM_MERGEABLE, &mm.flags):
+            err = __ksm_enter(mm)
+            if err:
+                return err
+
+        vm_flags[0] |= VM_MERGEABLE
+
+    elif advice == MADV_UNMERGEABLE:
+        if not (vm_flags[0] & VM_MERGEABLE):
+            return 0
+
+        if vma.anon_vma != NULL:
+            err = unmerge_ksm_pages(vma, start, end, True)
+            if err:
+                return err
+
+        vm_flags[0] &= ~VM_MERGEABLE
+
+    return 0
+
+
+cdef int __ksm_enter(mm_struct *mm) noexcept nogil:
+    """Register an address space: 0 or -ENOMEM."""
+    cdef ksm_globals *g = globals_of(mm)
+    cdef ksm_mm_slot *mm_slot
+    cdef bint needs_wakeup
+
+    mm_slot = <ksm_mm_slot *>mm_slot_alloc(g.mm_slot_cache)
+    if mm_slot == NULL:
+        return -ENOMEM
+
+    # OURS: under the lock, which the kernel does without.
+    spin_lock(&g.ksm_mmlist_lock)
+    needs_wakeup = list_empty(&g.ksm_mm_head.slot.mm_node)
+    mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, &mm_slot.slot)
+    # Just behind the cursor: the memory may settle for nearly a pass, and a fork that execs at once is gone by then. But unmerging must
+    # find every mm that has merged pages, a child of this moment too: then it goes where the cursor has not been.
+    if g.ksm_run & KSM_RUN_UNMERGE:
+        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)
+    else:
+        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
+    spin_unlock(&g.ksm_mmlist_lock)
+
+    set_bit(MMF_VM_MERGEABLE, &mm.flags)
+    mmgrab(mm)
+
+    if needs_wakeup:
+        wake_up_interruptible(&g.ksm_thread_wait)
+
+    trace_ksm_enter(&g.trace, mm)
+    return 0
+
+
+cdef void __ksm_exit(mm_struct *mm) noexcept nogil:
+    """The last user of a registered address space is gone; its pages are still there.
+
+    With no items, and the cursor elsewhere, the slot is freed here. Else ksmd will free it with the items; it is moved next to the
+    cursor so that this is soon, and taking mmap_lock waits for a break_cow() that may be in the page tables. ksmd may also have been
+    faster, and the slot may be gone.
+    """
+    cdef ksm_globals *g = globals_of(mm)
+    cdef ksm_mm_slot *mm_slot
+    cdef struct_mm_slot *slot
+    cdef bint easy_to_free = False
+
+    spin_lock(&g.ksm_mmlist_lock)
+    slot = mm_slot_lookup(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm)
+    mm_slot = <ksm_mm_slot *>slot if slot != NULL else NULL
+    if mm_slot != NULL and g.ksm_scan.mm_slot != mm_slot:
+        if mm_slot.rmap_list == NULL:
+            hash_del(&slot.hash)
+            list_del(&slot.mm_node)
+            easy_to_free = True
+        else:
+            list_move(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
+    spin_unlock(&g.ksm_mmlist_lock)
+
+    if easy_to_free:
+        mm_slot_free(g.mm_slot_cache, mm_slot)
+        clear_bit(MMF_VM_MERGE_ANY, &mm.flags)
+        clear_bit(MMF_VM_MERGEABLE, &mm.flags)
+        mmdrop(mm)
+    elif mm_slot != NULL:
+        mmap_write_lock(mm)
+        mmap_write_unlock(mm)
+
+    trace_ksm_exit(&g.trace, mm)
+
+
+cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *vma, unsigned long addr) noexcept nogil:
+    """What to map for a page that comes back from swap: the page, if it can be found again from here; else a copy, locked.
+
+    NULL without memory, ERR_PTR(-EHWPOISON) for a page that cannot be read.
+    """
+    cdef machine *m = vma.vm_mm.machine
+    cdef ksm_globals *g = globals_of(vma.vm_mm)
+    cdef struct_page *page = folio_page(folio, 0)
+    cdef struct_anon_vma *anon_vma = folio_anon_vma(folio)
+    cdef struct_folio *new_folio
+
+    if folio_test_large(folio):
+        return folio
+
+    if folio_test_ksm(folio):
+        if folio_stable_node(folio) != NULL and not (READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE):
+            return folio        # still merged
+    elif anon_vma == NULL:
+        return folio            # fresh from swap: it will belong here
+    elif folio.index == linear_page_index(vma, addr) and anon_vma.root == vma.anon_vma.root:
+        return folio            # belongs here already
+    if PageHWPoison(page):
+        return <struct_folio *>ERR_PTR(-EHWPOISON)
+    if not folio_test_uptodate(folio):
+        return folio            # do_swap_page() will see it
+
+    # mem_cgroup_charge(): nobody counts
+    new_folio = alloc_pages_node(m, 0, 0, False)
+    if new_folio != NULL:
+        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)
+        folio_set_dirty(new_folio)
+        __folio_mark_uptodate(new_folio)
+        __folio_set_locked(new_folio)
+        count_vm_event(m, KSM_SWPIN_COPY)
+
+    return new_folio
+
+
+cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
+    """Call rmap_one() for every place that maps a merged page. The folio is locked, and so is its node's hlist."""
+    cdef ksm_stable_node *stable_node
+    cdef ksm_rmap_item *rmap_item
+    cdef hlist_node *pos
+    cdef struct_anon_vma *anon_vma
+    cdef anon_vma_chain *vmac
+    cdef vm_area_struct *vma
+    cdef unsigned long addr
+    cdef int search_new_forks
+
+    VM_BUG_ON(not folio_test_ksm(folio))
+    VM_BUG_ON(not folio_test_locked(folio))
+
+    stable_node = folio_stable_node(folio)
+    if stable_node == NULL:
+        return
+    for search_new_forks in range(2):           # again:
+        pos = stable_node.hlist.first
+        while pos != NULL:
+            rmap_item = rmap_item_of_hlist(pos)
+            pos = pos.next
+            anon_vma = rmap_item.anon_vma
+
+            cond_resched()
+            if not anon_vma_trylock_read(anon_vma):
+                if rwc.try_lock:
+                    rwc.contended = True
+                    return
+                anon_vma_lock_read(anon_vma)
+            vmac = anon_vma_interval_tree_iter_first(&anon_vma.rb_root, 0, ULONG_MAX)
+            while vmac != NULL:
+                cond_resched()
+                vma = vmac.vma
+                vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
+
+                # Without the flags
+                addr = rmap_item.address & page_mask()
+
+                if addr < vma.vm_start or addr >= vma.vm_end:
+                    continue
+                # First the item's own process; then its relatives, because a child maps the page at the same address and has no item
+                # before ksmd has been there.
+                if (rmap_item.mm == vma.vm_mm) == search_new_forks:
+                    continue
+
+                if rwc.invalid_vma != NULL and rwc.invalid_vma(vma, rwc.arg):
+                    continue
+
+                if not rwc.rmap_one(folio, vma, addr, rwc.arg) or (rwc.done != NULL and rwc.done(folio)):
+                    anon_vma_unlock_read(anon_vma)
+                    return
+            anon_vma_unlock_read(anon_vma)
+
+
+cdef int collect_procs_ksm(ksm_globals *g, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil:
+    """Who has this page mapped, when its frame turns out to be broken: how many places, and as many as there is room for.
+
+    The kernel puts the processes on a list of those to be killed; here it is the caller's array, and every process counts.
+    """
+    cdef ksm_stable_node *stable_node
+    cdef ksm_rmap_item *rmap_item
+    cdef hlist_node *pos
+    cdef struct_anon_vma *av
+    cdef anon_vma_chain *vmac
+    cdef int found = 0
+
+    stable_node = folio_stable_node(folio)
+    if stable_node == NULL:
+        return 0
+    pos = stable_node.hlist.first
+    while pos != NULL:
+        rmap_item = rmap_item_of_hlist(pos)
+        pos = pos.next
+        av = rmap_item.anon_vma
+
+        anon_vma_lock_read(av)
+        vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
+        while vmac != NULL:
+            if atomic_read(&vmac.vma.vm_mm.mm_users) > 0:
+                if found < room:
+                    to_kill[found].mm = vmac.vma.vm_mm
+                    to_kill[found].address = rmap_item.address & page_mask()
+                found += 1
+            vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
+        anon_vma_unlock_read(av)
+    return found
+
+
+cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil:
+    """A page moves to another frame: its node follows. Both folios are locked, and the new one has the old one's mapping word."""
+    cdef ksm_stable_node *stable_node
+
+    VM_BUG_ON(not folio_test_locked(folio))
+    VM_BUG_ON(not folio_test_locked(newfolio))
+    VM_BUG_ON(newfolio.mapping != folio.mapping)
+
+    stable_node = folio_stable_node(folio)
+    if stable_node != NULL:
+        VM_BUG_ON(stable_node.kpfn != folio_pfn(m, folio))
+        WRITE_ONCE_ulong(stable_node.kpfn, folio_pfn(m, newfolio))
+        # Who finds that the old frame has lost the key must find the new number: see ksm_get_folio().
+        smp_wmb()
+        folio_set_stable_node(folio, NULL)
+
+
+cdef void wait_while_offlining(ksm_globals *g) noexcept nogil:
+    cdef unsigned long ticket
+    while READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
+        ticket = prepare_to_wait(&g.offline_wait)
+        mutex_unlock(&g.ksm_thread_mutex)
+        if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
+            wait_for_wakeup(&g.offline_wait, ticket)
+        mutex_lock(&g.ksm_thread_mutex)
+
+
+cdef bint stable_node_dup_remove_range(ksm_globals *g, ksm_stable_node *stable_node, unsigned long start_pfn,
+                                       unsigned long end_pfn) noexcept nogil:
+    if start_pfn <= stable_node.kpfn < end_pfn:
+        # By its number alone: the frame is no longer there to be looked at.
+        remove_node_from_stable_tree(g, stable_node)
+        return True
+    return False
+
+
+cdef bint stable_node_chain_remove_range(ksm_globals *g, ksm_stable_node *stable_node, unsigned long start_pfn,
+                                         unsigned long end_pfn, rb_root *root) noexcept nogil:
+    """Drop the node, or those of its dups, whose frames are in the range; true if the tree has changed by it."""
+    cdef hlist_node *pos
+    cdef hlist_node *hlist_safe
+    cdef ksm_stable_node *dup
+
+    if not is_stable_node_chain(stable_node):
+        VM_BUG_ON(is_stable_node_dup(g, stable_node))
+        return stable_node_dup_remove_range(g, stable_node, start_pfn, end_pfn)
+
+    pos = stable_node.hlist.first
+    while pos != NULL:
+        hlist_safe = pos.next
+        dup = stable_node_of_dup(pos)
+        VM_BUG_ON(not is_stable_node_dup(g, dup))
+        stable_node_dup_remove_range(g, dup, start_pfn, end_pfn)
+        pos = hlist_safe
+    if hlist_empty(&stable_node.hlist):
+        free_stable_node_chain(g, stable_node, root)
+        return True
+    else:
+        return False
+
+
+cdef void ksm_check_stable_tree(ksm_globals *g, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    cdef rb_node *node
+    cdef list_head *pos
+    cdef list_head *following
+    cdef ksm_stable_node *stable_node
+    cdef int nid
+
+    for nid in range(g.ksm_nr_node_ids):
+        node = rb_first(g.root_stable_tree + nid)
+        while node != NULL:
+            if stable_node_chain_remove_range(g, stable_node_of(node), start_pfn, end_pfn, g.root_stable_tree + nid):
+                node = rb_first(g.root_stable_tree + nid)
+            else:
+                node = rb_next(node)
+            cond_resched()
+    pos = g.migrate_nodes.next
+    while pos != &g.migrate_nodes:
+        following = pos.next
+        stable_node = stable_node_of_list(pos)
+        if start_pfn <= stable_node.kpfn < end_pfn:
+            remove_node_from_stable_tree(g, stable_node)
+        cond_resched()
+        pos = following
+
+
+cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+    """What KSM does while frames go away."""
+    if action == MEM_GOING_OFFLINE:
+        # From here on nobody may touch the trees who takes ksm_thread_mutex. Unmerging and the walks by page do not, and are safe.
+        mutex_lock(&g.ksm_thread_mutex)
+        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run | KSM_RUN_OFFLINE)
+        mutex_unlock(&g.ksm_thread_mutex)
+
+    elif action == MEM_OFFLINE or action == MEM_CANCEL_OFFLINE:
+        if action == MEM_OFFLINE:
+            # Migration has emptied the range. Nodes that were stale still have a frame's number from it, and ksm_get_folio() would
+            # look there.
+            ksm_check_stable_tree(g, start_pfn, start_pfn + nr_pages)
+        mutex_lock(&g.ksm_thread_mutex)
+        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run & ~<unsigned long>KSM_RUN_OFFLINE)
+        mutex_unlock(&g.ksm_thread_mutex)
+
+        smp_mb()
+        wake_up_interruptible(&g.offline_wait)
+    return NOTIFY_OK
+
+
+cdef long ksm_process_profit(mm_struct *mm) noexcept nogil:
+    """What merging saves this process, in bytes, less what it costs."""
+    return (<long>(mm.ksm_merging_pages + <unsigned long>mm_ksm_zero_pages(mm)) * PAGE_SIZE
+            - <long>(mm.ksm_rmap_items * sizeof(ksm_rmap_item)))
+
+
+# The files of /sys/kernel/mm/ksm. A show function writes the value and a newline into buf; a store function takes what was written, and
+# answers with its length or -errno. KSM_ATTR_RO and KSM_ATTR, which make a table entry of a name, became ksm_attrs_init().
+
+cdef long sleep_millisecs_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", g.ksm_thread_sleep_millisecs)
+
+
+cdef long sleep_millisecs_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef unsigned int msecs
+    cdef int err
+
+    err = kstrtouint(buf, &msecs)
+    if err:
+        return -EINVAL
+
+    WRITE_ONCE_uint(g.ksm_thread_sleep_millisecs, msecs)
+    wake_up_interruptible(&g.ksm_iter_wait)
+
+    return <long>count
+
+
+cdef long pages_to_scan_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", g.ksm_thread_pages_to_scan)
+
+
+cdef long pages_to_scan_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef unsigned int nr_pages
+    cdef int err
+
+    if g.ksm_advisor != KSM_ADVISOR_NONE:
+        return -EINVAL
+
+    err = kstrtouint(buf, &nr_pages)
+    if err:
+        return -EINVAL
+
+    WRITE_ONCE_uint(g.ksm_thread_pages_to_scan, nr_pages)
+
+    return <long>count
+
+
+cdef long run_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_run)
+
+
+cdef long run_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef unsigned int flags
+    cdef int err
+    cdef long ret = <long>count
+
+    err = kstrtouint(buf, &flags)
+    if err:
+        return -EINVAL
+    if flags > KSM_RUN_UNMERGE:
+        return -EINVAL
+
+    # 1 sets ksmd to work, 0 lets it rest. 2 lets it rest and undoes all it has done; the processes stay registered, for the next 1. Only
+    # a change of value does anything.
+
+    mutex_lock(&g.ksm_thread_mutex)
+    wait_while_offlining(g)
+    if g.ksm_run != flags:
+        WRITE_ONCE_ulong(g.ksm_run, flags)
+        if flags & KSM_RUN_UNMERGE:
+            # set_current_oom_origin(): there is no OOM killer
+            err = unmerge_and_remove_all_rmap_items(g)
+            if err:
+                WRITE_ONCE_ulong(g.ksm_run, KSM_RUN_STOP)
+                ret = err
+    mutex_unlock(&g.ksm_thread_mutex)
+
+    if flags & KSM_RUN_MERGE:
+        err = ksmd_start(g)
+        if err:
+            return err
+        wake_up_interruptible(&g.ksm_thread_wait)
+
+    return ret
+
+
+cdef long merge_across_nodes_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", g.ksm_merge_across_nodes)
+
+
+cdef long merge_across_nodes_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef unsigned long knob
+    cdef rb_root *roots
+
+    err = kstrtoul(buf, &knob)
+    if err:
+        return err
+    if knob > 1:
+        return -EINVAL
+
+    mutex_lock(&g.ksm_thread_mutex)
+    wait_while_offlining(g)
+    if g.ksm_merge_across_nodes != knob:
+        if g.ksm_pages_shared or remove_all_stable_nodes(g):
+            err = -EBUSY
+        elif g.root_stable_tree == g.one_stable_tree:
+            # The first time, room for all the roots that may be needed is made, and kept: stable ones first, then unstable ones.
+            roots = <rb_root *>calloc(g.m.nr_node_ids + g.m.nr_node_ids, sizeof(rb_root))
+            if roots == NULL:
+                err = -ENOMEM
+            else:
+                g.root_stable_tree = roots
+                g.root_unstable_tree = roots + g.m.nr_node_ids
+                # No merged page is left, but the unstable tree goes on.
+                g.root_unstable_tree[0] = g.one_unstable_tree[0]
+        if not err:
+            g.ksm_merge_across_nodes = <unsigned int>knob
+            g.ksm_nr_node_ids = 1 if knob else g.m.nr_node_ids
+    mutex_unlock(&g.ksm_thread_mutex)
+
+    return err if err else <long>count
+
+
+cdef long use_zero_pages_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", <unsigned int>g.ksm_use_zero_pages)
+
+
+cdef long use_zero_pages_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef bint value
+
+    err = kstrtobool(buf, &value)
+    if err:
+        return -EINVAL
+
+    g.ksm_use_zero_pages = value
+
+    return <long>count
+
+
+cdef long max_page_sharing_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", <unsigned int>g.ksm_max_page_sharing)
+
+
+cdef long max_page_sharing_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef int knob
+
+    err = kstrtoint(buf, &knob)
+    if err:
+        return err
+    # A new merged page has two sharers at once. Negative numbers are smaller than 2, too.
+    if knob < 2:
+        return -EINVAL
+
+    if READ_ONCE_int(g.ksm_max_page_sharing) == knob:
+        return <long>count
+
+    mutex_lock(&g.ksm_thread_mutex)
+    wait_while_offlining(g)
+    if g.ksm_max_page_sharing != knob:
+        if g.ksm_pages_shared or remove_all_stable_nodes(g):
+            err = -EBUSY
+        else:
+            WRITE_ONCE_int(g.ksm_max_page_sharing, knob)
+    mutex_unlock(&g.ksm_thread_mutex)
+
+    return err if err else <long>count
+
+
+cdef long pages_scanned_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_pages_scanned)
+
+
+cdef long pages_shared_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_pages_shared)
+
+
+cdef long pages_sharing_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_pages_sharing)
+
+
+cdef long pages_unshared_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_pages_unshared)
+
+
+cdef long pages_volatile_show(ksm_globals *g, char *buf) noexcept nogil:
+    cdef long ksm_pages_volatile
+
+    ksm_pages_volatile = <long>(g.ksm_rmap_items - g.ksm_pages_shared - g.ksm_pages_sharing - g.ksm_pages_unshared)
+    # Four numbers read without a lock need not fit together.
+    if ksm_pages_volatile < 0:
+        ksm_pages_volatile = 0
+    return sysfs_emit(buf, b"%ld\n", ksm_pages_volatile)
+
+
+cdef long pages_skipped_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_pages_skipped)
+
+
+cdef long ksm_zero_pages_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%ld\n", atomic_long_read(&g.m.ksm_zero_pages))
+
+
+cdef long general_profit_show(ksm_globals *g, char *buf) noexcept nogil:
+    cdef long general_profit
+
+    general_profit = (<long>(g.ksm_pages_sharing + <unsigned long>atomic_long_read(&g.m.ksm_zero_pages)) * PAGE_SIZE
+                      - <long>(g.ksm_rmap_items * sizeof(ksm_rmap_item)))
+
+    return sysfs_emit(buf, b"%ld\n", general_profit)
+
+
+cdef long stable_node_dups_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_stable_node_dups)
+
+
+cdef long stable_node_chains_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_stable_node_chains)
+
+
+cdef long stable_node_chains_prune_millisecs_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", g.ksm_stable_node_chains_prune_millisecs)
+
+
+cdef long stable_node_chains_prune_millisecs_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef unsigned int msecs
+    cdef int err
+
+    err = kstrtouint(buf, &msecs)
+    if err:
+        return -EINVAL
+
+    g.ksm_stable_node_chains_prune_millisecs = msecs
+
+    return <long>count
+
+
+cdef long full_scans_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_scan.seqnr)
+
+
+cdef long smart_scan_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", <unsigned int>g.ksm_smart_scan)
+
+
+cdef long smart_scan_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef bint value
+
+    err = kstrtobool(buf, &value)
+    if err:
+        return -EINVAL
+
+    g.ksm_smart_scan = value
+    return <long>count
+
+
+cdef long advisor_mode_show(ksm_globals *g, char *buf) noexcept nogil:
+    cdef const char *output
+
+    if g.ksm_advisor == KSM_ADVISOR_SCAN_TIME:
+        output = b"none [scan-time]"
+    else:
+        output = b"[none] scan-time"
+
+    return sysfs_emit(buf, b"%s\n", output)
+
+
+cdef long advisor_mode_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int curr_advisor = g.ksm_advisor
+
+    if sysfs_streq(b"scan-time", buf):
+        g.ksm_advisor = KSM_ADVISOR_SCAN_TIME
+    elif sysfs_streq(b"none", buf):
+        g.ksm_advisor = KSM_ADVISOR_NONE
+    else:
+        return -EINVAL
+
+    # Only a change resets what the other one left.
+    if curr_advisor != g.ksm_advisor:
+        set_advisor_defaults(g)
+
+    return <long>count
+
+
+cdef long advisor_max_cpu_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%u\n", g.ksm_advisor_max_cpu)
+
+
+cdef long advisor_max_cpu_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef unsigned long value
+
+    err = kstrtoul(buf, &value)
+    if err:
+        return -EINVAL
+
+    g.ksm_advisor_max_cpu = <unsigned int>value
+    return <long>count
+
+
+cdef long advisor_min_pages_to_scan_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_advisor_min_pages_to_scan)
+
+
+cdef long advisor_min_pages_to_scan_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef unsigned long value
+
+    err = kstrtoul(buf, &value)
+    if err:
+        return -EINVAL
+
+    g.ksm_advisor_min_pages_to_scan = value
+    return <long>count
+
+
+cdef long advisor_max_pages_to_scan_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_advisor_max_pages_to_scan)
+
+
+cdef long advisor_max_pages_to_scan_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef unsigned long value
+
+    err = kstrtoul(buf, &value)
+    if err:
+        return -EINVAL
+
+    g.ksm_advisor_max_pages_to_scan = value
+    return <long>count
+
+
+cdef long advisor_target_scan_time_show(ksm_globals *g, char *buf) noexcept nogil:
+    return sysfs_emit(buf, b"%lu\n", g.ksm_advisor_target_scan_time)
+
+
+cdef long advisor_target_scan_time_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
+    cdef int err
+    cdef unsigned long value
+
+    err = kstrtoul(buf, &value)
+    if err:
+        return -EINVAL
+    if value < 1:
+        return -EINVAL
+
+    g.ksm_advisor_target_scan_time = value
+    return <long>count
+
+
+cdef inline void ksm_attr(ksm_globals *g, int *i, const char *name, long (*show)(ksm_globals *, char *) noexcept nogil,
+                          long (*store)(ksm_globals *, const char *, size_t) noexcept nogil) noexcept nogil:
+    g.ksm_attrs[i[0]].name = name
+    g.ksm_attrs[i[0]].show = show
+    g.ksm_attrs[i[0]].store = store
+    i[0] += 1
+
+
+cdef void ksm_attrs_init(ksm_globals *g) noexcept nogil:
+    # OURS: ksm_attrs[], in its order. Who has no store function can only be read.
+    cdef int i = 0
+    ksm_attr(g, &i, b"sleep_millisecs", sleep_millisecs_show, sleep_millisecs_store)
+    ksm_attr(g, &i, b"pages_to_scan", pages_to_scan_show, pages_to_scan_store)
+    ksm_attr(g, &i, b"run", run_show, run_store)
+    ksm_attr(g, &i, b"pages_scanned", pages_scanned_show, NULL)
+    ksm_attr(g, &i, b"pages_shared", pages_shared_show, NULL)
+    ksm_attr(g, &i, b"pages_sharing", pages_sharing_show, NULL)
+    ksm_attr(g, &i, b"pages_unshared", pages_unshared_show, NULL)
+    ksm_attr(g, &i, b"pages_volatile", pages_volatile_show, NULL)
+    ksm_attr(g, &i, b"pages_skipped", pages_skipped_show, NULL)
+    ksm_attr(g, &i, b"ksm_zero_pages", ksm_zero_pages_show, NULL)
+    ksm_attr(g, &i, b"full_scans", full_scans_show, NULL)
+    ksm_attr(g, &i, b"merge_across_nodes", merge_across_nodes_show, merge_across_nodes_store)
+    ksm_attr(g, &i, b"max_page_sharing", max_page_sharing_show, max_page_sharing_store)
+    ksm_attr(g, &i, b"stable_node_chains", stable_node_chains_show, NULL)
+    ksm_attr(g, &i, b"stable_node_dups", stable_node_dups_show, NULL)
+    ksm_attr(g, &i, b"stable_node_chains_prune_millisecs", stable_node_chains_prune_millisecs_show, stable_node_chains_prune_millisecs_store)
+    ksm_attr(g, &i, b"use_zero_pages", use_zero_pages_show, use_zero_pages_store)
+    ksm_attr(g, &i, b"general_profit", general_profit_show, NULL)
+    ksm_attr(g, &i, b"smart_scan", smart_scan_show, smart_scan_store)
+    ksm_attr(g, &i, b"advisor_mode", advisor_mode_show, advisor_mode_store)
+    ksm_attr(g, &i, b"advisor_max_cpu", advisor_max_cpu_show, advisor_max_cpu_store)
+    ksm_attr(g, &i, b"advisor_min_pages_to_scan", advisor_min_pages_to_scan_show, advisor_min_pages_to_scan_store)
+    ksm_attr(g, &i, b"advisor_max_pages_to_scan", advisor_max_pages_to_scan_show, advisor_max_pages_to_scan_store)
+    ksm_attr(g, &i, b"advisor_target_scan_time", advisor_target_scan_time_show, advisor_target_scan_time_store)
+    BUG_ON(i != NR_KSM_ATTRS)
+
+
+# ksm_attr_group: the name of the folder, "ksm", is that of the Python object, machine.ksm.
+
+cdef int ksmd_start(ksm_globals *g) noexcept nogil:
+    # OURS: kthread_run(). The kernel starts ksmd at boot; a machine that is only ever stepped does without the thread.
+    cdef int err = 0
+    mutex_lock(&g.ksm_thread_mutex)
+    if not g.ksmd_started:
+        WRITE_ONCE_int(g.ksmd_should_stop, 0)
+        err = -pthread_create(&g.ksmd, NULL, ksm_scan_thread, g)
+        g.ksmd_started = err == 0
+    mutex_unlock(&g.ksm_thread_mutex)
+    return err
+
+
+cdef void ksmd_stop(ksm_globals *g) noexcept nogil:
+    # OURS: kthread_stop().
+    if not g.ksmd_started:
+        return
+    WRITE_ONCE_int(g.ksmd_should_stop, 1)
+    wake_up_interruptible(&g.ksm_iter_wait)
+    wake_up_interruptible(&g.ksm_thread_wait)
+    pthread_join(g.ksmd, NULL)
+    g.ksmd_started = False
+
+
+# What the rest of mm/ calls: the functions that include/linux/ksm.h declares.
+cdef ksm_operations ksm_ops
+ksm_ops.madvise = ksm_madvise
+ksm_ops.add_vma = ksm_add_vma
+ksm_ops.enable_merge_any = ksm_enable_merge_any
+ksm_ops.disable_merge_any = ksm_disable_merge_any
+ksm_ops.disable = ksm_disable
+ksm_ops.enter = __ksm_enter
+ksm_ops.exit = __ksm_exit
+ksm_ops.might_need_to_copy = ksm_might_need_to_copy
+ksm_ops.rmap_walk = <void (*)(struct_folio *, void *) noexcept nogil>rmap_walk_ksm
+ksm_ops.migrate = folio_migrate_ksm
+ksm_ops.process_profit = ksm_process_profit
+
+
+cdef int ksm_init(machine *m) noexcept nogil:
+    """Give the machine KSM: 0 or -ENOMEM. ksmd does not run yet."""
+    cdef ksm_globals *g = <ksm_globals *>calloc(1, sizeof(ksm_globals))
+    cdef int err
+    if g == NULL:
+        return -ENOMEM
+    g.m = m
+    ksm_globals_init(g)
+
+    g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))
+    # As long as nobody asks for it, zeros merge like everything else.
+    g.ksm_use_zero_pages = False
+
+    err = ksm_slab_init(g)
+    if err:
+        free(g)                 # out:
+        return err
+
+    ksm_attrs_init(g)
+
+    m.ksm = g
+    m.ksm_ops = &ksm_ops
+    return 0
+
+
+cdef void ksm_exit_machine(machine *m) noexcept nogil:
+    # OURS: the kernel's KSM stays until the power goes. All processes have exited, and their mms have been let go.
+    cdef ksm_globals *g = <ksm_globals *>m.ksm
+    if g == NULL:
+        return
+    ksmd_stop(g)
+    ksm_slab_free(g)
+    if g.root_stable_tree != g.one_stable_tree:
+        free(g.root_stable_tree)
+    free(g.trace.events)
+    destroy_waitqueue_head(&g.ksm_thread_wait)
+    destroy_waitqueue_head(&g.ksm_iter_wait)
+    destroy_waitqueue_head(&g.offline_wait)
+    mutex_destroy(&g.ksm_thread_mutex)
+    free(g)
+    m.ksm = NULL
+    m.ksm_ops = NULL

@@ -1,0 +1,686 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/memory.c of Linux 6.12.
+"""Page tables and page faults of anonymous memory.
+
+Everything that KSM undoes or depends on happens here: a first read maps the zero page, a first write a new page; a write to a page
+that others may see copies it (copy on write), unless the page is exclusive to this process; fork shares the pages of both sides;
+unmapping takes the mapping away and lets the last one free the page. A fault with FAULT_FLAG_UNSHARE makes the private copy without
+a write: the page comes out exclusive, clean and read-only. That is how KSM breaks its pages.
+"""
+
+from libc.errno cimport EAGAIN, EFAULT, ENOMEM
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from linux.atomic cimport READ_ONCE_ptr, atomic_add_return, smp_load_acquire_ulong, smp_store_release_ulong
+from linux.bug cimport BUG_ON, VM_BUG_ON
+from linux.ksm cimport ksm_might_unmap_zero_page
+from linux.mm cimport (FAULT_FLAG_ORIG_PTE_VALID, FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_ERROR,
+                       VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_MAYREAD, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE, add_mm_counter,
+                       count_vm_event, dec_mm_counter, inc_mm_counter, is_cow_mapping, linear_page_index,
+                       mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vm_normal_page, vma_lookup)
+from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT, PMD_SHIFT, PMD_SIZE,
+                             PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page, vm_area_struct,
+                             vm_fault_t)
+from linux.page_flags cimport (PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, SetPageAnonExclusive, __folio_mark_uptodate,
+                               folio_get, folio_put_testzero, folio_ref_count, folio_test_anon, folio_test_ksm, folio_test_large,
+                               folio_test_lru, folio_test_swapcache, folio_trylock, folio_unlock, page_address, page_folio,
+                               page_to_nid, pfn_to_page)
+from linux.pgtable cimport (_PAGE_PRESENT, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_none, pmd_offset_mm, pmd_table,
+                            pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial, pte_mkwrite, pte_mkyoung,
+                            pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_table,
+                            pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get, ptep_get_and_clear, set_pte_at)
+from linux.rmap cimport RMAP_EXCLUSIVE, folio_try_dup_anon_rmap_pte
+from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
+
+from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, prep_new_page
+from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap,
+                          folio_remove_rmap_pte)
+from ksm.mm.swap cimport folio_add_lru, lru_add_drain
+
+
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t align, size_t size)
+
+cdef extern from "<string.h>" nogil:
+    void *memset(void *p, int c, size_t n)
+
+
+cdef struct vm_fault:
+    vm_area_struct *vma
+    unsigned long address
+    unsigned int flags
+    unsigned long pgoff
+    pmd_t *pmd
+    pte_t *pte
+    pte_t orig_pte
+    spinlock_t *ptl
+    struct_page *page
+
+
+# Tables: made when the first page below them is, freed when their whole range is unmapped
+
+cdef void free_pte_table(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
+    free(pmd_table(pmdp[0]))
+    pmdp[0] = 0
+    mm.nr_page_tables -= 1
+
+
+cdef inline bint inside(unsigned long addr, unsigned long shift, unsigned long floor, unsigned long ceiling) noexcept nogil:
+    """Does the whole aligned block around addr lie in [floor, ceiling)? A ceiling of 0 is the end of everything."""
+    cdef unsigned long start = addr >> shift << shift
+    return start >= floor and (ceiling == 0 or start + (1UL << shift) <= ceiling)
+
+
+cdef void free_pgd_range(mm_struct *mm, unsigned long addr, unsigned long end, unsigned long floor,
+                         unsigned long ceiling) noexcept nogil:
+    """Free the tables below [addr, end), as far as no mapping outside [floor, ceiling) needs them."""
+    cdef unsigned long *pud_table
+    cdef unsigned long *pmds
+    cdef unsigned long step
+    while addr < end:
+        step = 1UL << PGDIR_SHIFT
+        pud_table = <unsigned long *>mm.pgd[(addr >> PGDIR_SHIFT) & 511]
+        if pud_table != NULL:
+            step = 1UL << PUD_SHIFT
+            pmds = <unsigned long *>pud_table[(addr >> PUD_SHIFT) & 511]
+            if pmds != NULL:
+                step = PMD_SIZE
+                if not pmd_none(pmds[(addr >> PMD_SHIFT) & 511]) and inside(addr, PMD_SHIFT, floor, ceiling):
+                    free_pte_table(mm, &pmds[(addr >> PMD_SHIFT) & 511])
+        addr = (addr + step) & ~(step - 1)
+        # The last table of a block of a gigabyte takes the block's own table with it, and so on.
+        if pud_table != NULL:
+            if inside(addr - 1, PUD_SHIFT, floor, ceiling) and (addr & ((1UL << PUD_SHIFT) - 1) == 0 or addr >= end):
+                pmds = <unsigned long *>pud_table[((addr - 1) >> PUD_SHIFT) & 511]
+                if pmds != NULL:
+                    free(pmds)
+                    pud_table[((addr - 1) >> PUD_SHIFT) & 511] = 0
+                    mm.nr_page_tables -= 1
+            if inside(addr - 1, PGDIR_SHIFT, floor, ceiling) and (addr & ((1UL << PGDIR_SHIFT) - 1) == 0 or addr >= end):
+                free(pud_table)
+                mm.pgd[((addr - 1) >> PGDIR_SHIFT) & 511] = 0
+                mm.nr_page_tables -= 1
+
+
+cdef void free_page_tables(mm_struct *mm) noexcept nogil:
+    """All of them; nothing is mapped any more."""
+    cdef unsigned long *puds
+    cdef unsigned long *pmds
+    cdef int i, j, k
+    for i in range(512):
+        puds = <unsigned long *>mm.pgd[i]
+        if puds == NULL:
+            continue
+        for j in range(512):
+            pmds = <unsigned long *>puds[j]
+            if pmds == NULL:
+                continue
+            for k in range(512):
+                if not pmd_none(pmds[k]):
+                    free_pte_table(mm, &pmds[k])
+            free(pmds)
+            mm.nr_page_tables -= 1
+        free(puds)
+        mm.nr_page_tables -= 1
+        mm.pgd[i] = 0
+
+
+cdef bint alloc_upper(mm_struct *mm, unsigned long *entry) noexcept nogil:
+    """A table behind this upper entry, unless there is one."""
+    cdef void *table
+    if smp_load_acquire_ulong(entry[0]) != 0:
+        return True
+    table = calloc(512, sizeof(unsigned long))
+    if table == NULL:
+        return False
+    spin_lock(&mm.page_table_lock)
+    if entry[0] == 0:
+        smp_store_release_ulong(entry[0], <unsigned long>table)
+        mm.nr_page_tables += 1
+        table = NULL
+    spin_unlock(&mm.page_table_lock)
+    free(table)
+    return True
+
+
+cdef pmd_t *pmd_alloc(mm_struct *mm, unsigned long addr) noexcept nogil:
+    """The middle entry for addr, with all levels above it made; NULL without memory."""
+    cdef unsigned long *pgdp = &mm.pgd[(addr >> PGDIR_SHIFT) & 511]
+    cdef unsigned long *pudp
+    if not alloc_upper(mm, pgdp):
+        return NULL
+    pudp = <unsigned long *>smp_load_acquire_ulong(pgdp[0]) + ((addr >> PUD_SHIFT) & 511)
+    if not alloc_upper(mm, pudp):
+        return NULL
+    return <pmd_t *>smp_load_acquire_ulong(pudp[0]) + ((addr >> PMD_SHIFT) & 511)
+
+
+cdef int pte_alloc(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
+    """A table of entries behind this middle entry, unless there is one; -ENOMEM."""
+    cdef pte_table *table
+    if not pmd_none(pmdp_get_lockless(pmdp)):
+        return 0
+    table = <pte_table *>aligned_alloc(64, (sizeof(pte_table) + 63) & ~<size_t>63)
+    if table == NULL:
+        return -ENOMEM
+    memset(table, 0, sizeof(pte_table))
+    spin_lock_init(&table.ptl)
+    spin_lock(&mm.page_table_lock)
+    if pmd_none(pmdp[0]):
+        smp_store_release_ulong(pmdp[0], <unsigned long>table | _PAGE_PRESENT)
+        mm.nr_page_tables += 1
+        table = NULL
+    spin_unlock(&mm.page_table_lock)
+    free(table)
+    return 0
+
+
+# fork
+
+cdef inline void __copy_present_pte(vm_area_struct *dst_vma, vm_area_struct *src_vma, pte_t *dst_pte, pte_t *src_pte, pte_t pte,
+                                    unsigned long addr) noexcept nogil:
+    # Either side writes from now on only after a fault.
+    if is_cow_mapping(src_vma.vm_flags) and pte_write(pte):
+        set_pte_at(src_vma.vm_mm, addr, src_pte, pte_wrprotect(ptep_get(src_pte)))
+        pte = pte_wrprotect(pte)
+    if src_vma.vm_flags & VM_SHARED:
+        pte = pte_mkclean(pte)
+    set_pte_at(dst_vma.vm_mm, addr, dst_pte, pte_mkold(pte))
+
+
+cdef int copy_present_page(vm_area_struct *dst_vma, pte_t *dst_pte, unsigned long addr, struct_folio **prealloc,
+                           struct_page *page) noexcept nogil:
+    """The child's own copy of a page that the parent may have pinned; -EAGAIN when no frame is at hand."""
+    cdef machine *m = dst_vma.vm_mm.machine
+    cdef struct_folio *new_folio = prealloc[0]
+    if new_folio == NULL:
+        return -EAGAIN
+    memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)
+    prealloc[0] = NULL
+    __folio_mark_uptodate(new_folio)
+    folio_add_new_anon_rmap(new_folio, dst_vma, addr, RMAP_EXCLUSIVE)
+    folio_add_lru(m, new_folio)
+    inc_mm_counter(dst_vma.vm_mm, MM_ANONPAGES)
+    set_pte_at(dst_vma.vm_mm, addr, dst_pte, maybe_mkwrite(pte_mkdirty(mk_pte(m, new_folio, dst_vma.vm_page_prot)), dst_vma))
+    return 0
+
+
+cdef int copy_present_pte(vm_area_struct *dst_vma, vm_area_struct *src_vma, pte_t *dst_pte, pte_t *src_pte, pte_t pte,
+                          unsigned long addr, struct_folio **prealloc) noexcept nogil:
+    cdef struct_page *page = vm_normal_page(src_vma, addr, pte)
+    cdef struct_folio *folio
+    if page != NULL:
+        folio = page_folio(page)
+        folio_get(folio)
+        if folio_test_anon(folio):
+            if folio_try_dup_anon_rmap_pte(folio, page, src_vma):
+                folio_put(dst_vma.vm_mm.machine, folio)
+                return copy_present_page(dst_vma, dst_pte, addr, prealloc, page)
+            inc_mm_counter(dst_vma.vm_mm, MM_ANONPAGES)
+        else:
+            atomic_add_return(&page._mapcount, 1)
+            inc_mm_counter(dst_vma.vm_mm, MM_SHMEMPAGES)
+    # The zero page has nothing to count, and its dirty bit goes along: the child's is KSM's, too.
+    __copy_present_pte(dst_vma, src_vma, dst_pte, src_pte, pte, addr)
+    return 0
+
+
+cdef int copy_pte_range(vm_area_struct *dst_vma, vm_area_struct *src_vma, pmd_t *dst_pmd, pmd_t *src_pmd, unsigned long addr,
+                        unsigned long end) noexcept nogil:
+    cdef machine *m = dst_vma.vm_mm.machine
+    cdef struct_folio *prealloc = NULL
+    cdef pte_t *dst_pte
+    cdef pte_t *src_pte
+    cdef spinlock_t *dst_ptl = NULL
+    cdef spinlock_t *src_ptl = NULL
+    cdef pte_t pte
+    cdef int ret
+    while addr < end:
+        ret = 0
+        dst_pte = pte_offset_map_lock(dst_vma.vm_mm, dst_pmd, addr, &dst_ptl)
+        src_pte = pte_offset_map_lock(src_vma.vm_mm, src_pmd, addr, &src_ptl)
+        if src_pte == NULL:
+            pte_unmap_unlock(dst_pte, dst_ptl)
+            break
+        while addr < end:
+            pte = ptep_get(src_pte)
+            if pte_present(pte):
+                ret = copy_present_pte(dst_vma, src_vma, dst_pte, src_pte, pte, addr, &prealloc)
+                if ret == -EAGAIN:
+                    break
+            addr += PAGE_SIZE
+            src_pte += 1
+            dst_pte += 1
+        pte_unmap_unlock(src_pte, src_ptl)
+        pte_unmap_unlock(dst_pte, dst_ptl)
+        if ret == -EAGAIN:
+            prealloc = alloc_pages_node(m, 0, 0, False)
+            if prealloc == NULL:
+                return -ENOMEM
+    if prealloc != NULL:
+        folio_put(m, prealloc)
+    return 0
+
+
+cdef int copy_page_range(vm_area_struct *dst_vma, vm_area_struct *src_vma) noexcept nogil:
+    """Give the child the parent's pages of this vma; -ENOMEM. What a fault can make again is left out."""
+    cdef unsigned long addr = src_vma.vm_start, end = src_vma.vm_end, following
+    cdef pmd_t *src_pmd
+    cdef pmd_t *dst_pmd
+    cdef int ret
+    if src_vma.anon_vma == NULL:
+        return 0
+    while addr < end:
+        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+        if following > end:
+            following = end
+        src_pmd = pmd_offset_mm(src_vma.vm_mm, addr)
+        if src_pmd != NULL and not pmd_none(pmdp_get_lockless(src_pmd)):
+            dst_pmd = pmd_alloc(dst_vma.vm_mm, addr)
+            if dst_pmd == NULL or pte_alloc(dst_vma.vm_mm, dst_pmd):
+                return -ENOMEM
+            ret = copy_pte_range(dst_vma, src_vma, dst_pmd, src_pmd, addr, following)
+            if ret:
+                return ret
+        addr = following
+    return 0
+
+
+# Unmapping
+
+cdef void zap_present_pte(vm_area_struct *vma, pte_t *pte, pte_t ptent, unsigned long addr) noexcept nogil:
+    cdef mm_struct *mm = vma.vm_mm
+    cdef struct_page *page = vm_normal_page(vma, addr, ptent)
+    cdef struct_folio *folio
+    ptep_get_and_clear(mm, addr, pte)
+    if page == NULL:
+        ksm_might_unmap_zero_page(mm, ptent)
+        return
+    folio = page_folio(page)
+    dec_mm_counter(mm, MM_ANONPAGES if folio_test_anon(folio) else MM_SHMEMPAGES)
+    folio_remove_rmap_pte(folio, page, vma)
+    folio_put(mm.machine, folio)
+
+
+cdef void zap_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, unsigned long end) noexcept nogil:
+    cdef spinlock_t *ptl = NULL
+    cdef pte_t *pte = pte_offset_map_lock(vma.vm_mm, pmd, addr, &ptl)
+    cdef pte_t ptent
+    if pte == NULL:
+        return
+    while addr < end:
+        ptent = ptep_get(pte)
+        if pte_present(ptent):
+            zap_present_pte(vma, pte, ptent, addr)
+        pte += 1
+        addr += PAGE_SIZE
+    spin_unlock(ptl)
+
+
+cdef void unmap_page_range(vm_area_struct *vma, unsigned long addr, unsigned long end) noexcept nogil:
+    """Take away every page that the vma maps in [addr, end)."""
+    cdef unsigned long following
+    cdef pmd_t *pmd
+    mmu_notifier_invalidate_range_start(vma.vm_mm)
+    while addr < end:
+        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+        if following > end:
+            following = end
+        pmd = pmd_offset_mm(vma.vm_mm, addr)
+        if pmd != NULL and not pmd_none(pmdp_get_lockless(pmd)):
+            zap_pte_range(vma, pmd, addr, following)
+        addr = following
+    mmu_notifier_invalidate_range_end(vma.vm_mm)
+
+
+# Faults
+
+cdef inline pte_t maybe_mkwrite(pte_t pte, vm_area_struct *vma) noexcept nogil:
+    # Not so for a forced write into memory that the process itself may not write.
+    return pte_mkwrite(pte) if vma.vm_flags & VM_WRITE else pte
+
+
+cdef struct_folio *folio_prealloc(vm_area_struct *vma, bint need_zero) noexcept nogil:
+    return alloc_pages_node(vma.vm_mm.machine, 0, 0, need_zero)
+
+
+cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
+    """Put a private copy where the shared page was. vmf.page has been given a reference, or is NULL for the zero page."""
+    cdef bint unshare = vmf.flags & FAULT_FLAG_UNSHARE
+    cdef vm_area_struct *vma = vmf.vma
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef struct_folio *old_folio = NULL
+    cdef struct_folio *new_folio = NULL
+    cdef struct_folio *unused
+    cdef pte_t entry
+    cdef bint pfn_is_zero
+    if vmf.page != NULL:
+        old_folio = page_folio(vmf.page)
+    pfn_is_zero = is_zero_pfn(m, pte_pfn(vmf.orig_pte))
+    if anon_vma_prepare(vma) == 0:
+        new_folio = folio_prealloc(vma, pfn_is_zero)
+    if new_folio == NULL:
+        if old_folio != NULL:
+            folio_put(m, old_folio)
+        return VM_FAULT_OOM
+    if not pfn_is_zero:
+        memcpy(page_address(m, new_folio), page_address(m, vmf.page), PAGE_SIZE)
+    __folio_mark_uptodate(new_folio)
+
+    mmu_notifier_invalidate_range_start(mm)
+    unused = new_folio
+    vmf.pte = pte_offset_map_lock(mm, vmf.pmd, vmf.address, &vmf.ptl)
+    # The table was unlocked in between: somebody else may have solved it.
+    if vmf.pte != NULL and pte_same(ptep_get(vmf.pte), vmf.orig_pte):
+        if old_folio != NULL:
+            if not folio_test_anon(old_folio):
+                dec_mm_counter(mm, MM_SHMEMPAGES)
+                inc_mm_counter(mm, MM_ANONPAGES)
+        else:
+            ksm_might_unmap_zero_page(mm, vmf.orig_pte)
+            inc_mm_counter(mm, MM_ANONPAGES)
+        entry = mk_pte(m, new_folio, vma.vm_page_prot)
+        if not unshare:
+            entry = maybe_mkwrite(pte_mkdirty(entry), vma)
+        ptep_clear_flush(vma, vmf.address, vmf.pte)
+        folio_add_new_anon_rmap(new_folio, vma, vmf.address, RMAP_EXCLUSIVE)
+        folio_add_lru(m, new_folio)
+        BUG_ON(unshare and pte_write(entry))
+        set_pte_at(mm, vmf.address, vmf.pte, entry)
+        if old_folio != NULL:
+            # Only now, when no entry of ours leads to it any more, may others take the old page for theirs alone.
+            folio_remove_rmap_pte(old_folio, vmf.page, vma)
+        unused = old_folio
+        pte_unmap_unlock(vmf.pte, vmf.ptl)
+    elif vmf.pte != NULL:
+        pte_unmap_unlock(vmf.pte, vmf.ptl)
+    mmu_notifier_invalidate_range_end(mm)
+
+    if unused != NULL:
+        folio_put(m, unused)
+    if old_folio != NULL:
+        folio_put(m, old_folio)
+    return 0
+
+
+cdef bint wp_can_reuse_anon_folio(struct_folio *folio, vm_area_struct *vma) noexcept nogil:
+    """Is this process the only one left that can see the page? Never said of a merged page: its node may hand it out again."""
+    if folio_test_large(folio):
+        return False
+    if folio_test_ksm(folio) or folio_ref_count(folio) > 3:
+        return False
+    if not folio_test_lru(folio):
+        lru_add_drain(vma.vm_mm.machine)
+    if folio_ref_count(folio) > 1 + folio_test_swapcache(folio):
+        return False
+    if not folio_trylock(folio):
+        return False
+    if folio_test_ksm(folio) or folio_ref_count(folio) != 1:
+        folio_unlock(folio)
+        return False
+    folio_move_anon_rmap(folio, vma)
+    folio_unlock(folio)
+    return True
+
+
+cdef void wp_page_reuse(vm_fault *vmf) noexcept nogil:
+    cdef vm_area_struct *vma = vmf.vma
+    set_pte_at(vma.vm_mm, vmf.address, vmf.pte, maybe_mkwrite(pte_mkdirty(pte_mkyoung(vmf.orig_pte)), vma))
+    pte_unmap_unlock(vmf.pte, vmf.ptl)
+
+
+cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
+    """A write, or an unsharing, meets a read-only entry. Called with the table locked, which it unlocks."""
+    cdef bint unshare = vmf.flags & FAULT_FLAG_UNSHARE
+    cdef vm_area_struct *vma = vmf.vma
+    cdef struct_folio *folio = NULL
+    vmf.page = vm_normal_page(vma, vmf.address, vmf.orig_pte)
+    if vmf.page != NULL:
+        folio = page_folio(vmf.page)
+
+    if vma.vm_flags & (VM_SHARED | VM_MAYSHARE):
+        wp_page_reuse(vmf)
+        return 0
+
+    # An exclusive page is reused without another question; of any other it is checked whether it could be exclusive.
+    if folio != NULL and folio_test_anon(folio) and (PageAnonExclusive(vmf.page) or wp_can_reuse_anon_folio(folio, vma)):
+        if not PageAnonExclusive(vmf.page):
+            SetPageAnonExclusive(vmf.page)
+        if unshare:
+            pte_unmap_unlock(vmf.pte, vmf.ptl)
+            return 0
+        wp_page_reuse(vmf)
+        return 0
+
+    if folio != NULL:
+        folio_get(folio)
+    pte_unmap_unlock(vmf.pte, vmf.ptl)
+    if folio != NULL and folio_test_ksm(folio):
+        count_vm_event(vma.vm_mm.machine, COW_KSM)
+    return wp_page_copy(vmf)
+
+
+cdef vm_fault_t do_anonymous_page(vm_fault *vmf) noexcept nogil:
+    """Nothing is there yet: the zero page for a read, a page of one's own for a write."""
+    cdef vm_area_struct *vma = vmf.vma
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef struct_folio *folio = NULL
+    cdef pte_t entry
+    if pte_alloc(mm, vmf.pmd):
+        return VM_FAULT_OOM
+    if not (vmf.flags & FAULT_FLAG_WRITE):
+        entry = pte_mkspecial(pfn_pte(my_zero_pfn(m, vmf.address), vma.vm_page_prot))
+    else:
+        if anon_vma_prepare(vma):
+            return VM_FAULT_OOM
+        folio = folio_prealloc(vma, True)
+        if folio == NULL:
+            return VM_FAULT_OOM
+        __folio_mark_uptodate(folio)
+        entry = mk_pte(m, folio, vma.vm_page_prot)
+        if vma.vm_flags & VM_WRITE:
+            entry = pte_mkwrite(pte_mkdirty(entry))
+
+    vmf.pte = pte_offset_map_lock(mm, vmf.pmd, vmf.address, &vmf.ptl)
+    if vmf.pte == NULL or not pte_none(ptep_get(vmf.pte)):
+        # Another fault was faster.
+        if vmf.pte != NULL:
+            pte_unmap_unlock(vmf.pte, vmf.ptl)
+        if folio != NULL:
+            folio_put(m, folio)
+        return 0
+    if folio != NULL:
+        add_mm_counter(mm, MM_ANONPAGES, 1)
+        folio_add_new_anon_rmap(folio, vma, vmf.address, RMAP_EXCLUSIVE)
+        folio_add_lru(m, folio)
+    set_pte_at(mm, vmf.address, vmf.pte, entry)
+    pte_unmap_unlock(vmf.pte, vmf.ptl)
+    return 0
+
+
+cdef vm_fault_t do_shared_fault(vm_fault *vmf) noexcept nogil:
+    """A page of a shared object: the one that is there for everybody, or a new one."""
+    cdef vm_area_struct *vma = vmf.vma
+    cdef mm_struct *mm = vma.vm_mm
+    cdef file *object = vma.vm_file
+    cdef struct_page *page
+    cdef struct_page *fresh = NULL
+    if vmf.pgoff >= object.nr_pages:
+        return VM_FAULT_SIGBUS
+    if READ_ONCE_ptr((<void **>&object.pages[vmf.pgoff])[0]) == NULL:
+        fresh = alloc_pages_node(mm.machine, 0, 0, True)
+        if fresh == NULL:
+            return VM_FAULT_OOM
+        __folio_mark_uptodate(fresh)
+    spin_lock(&object.lock)
+    if object.pages[vmf.pgoff] == NULL:
+        object.pages[vmf.pgoff] = fresh         # with the reference that it came with
+        fresh = NULL
+    page = object.pages[vmf.pgoff]
+    folio_get(page)
+    spin_unlock(&object.lock)
+    if fresh != NULL:
+        folio_put(mm.machine, fresh)
+    if pte_alloc(mm, vmf.pmd):
+        folio_put(mm.machine, page)
+        return VM_FAULT_OOM
+    vmf.pte = pte_offset_map_lock(mm, vmf.pmd, vmf.address, &vmf.ptl)
+    if vmf.pte != NULL and pte_none(ptep_get(vmf.pte)):
+        atomic_add_return(&page._mapcount, 1)
+        inc_mm_counter(mm, MM_SHMEMPAGES)
+        set_pte_at(mm, vmf.address, vmf.pte, mk_pte(mm.machine, page, vma.vm_page_prot))
+        page = NULL
+    if vmf.pte != NULL:
+        pte_unmap_unlock(vmf.pte, vmf.ptl)
+    if page != NULL:
+        folio_put(mm.machine, page)
+    return 0
+
+
+cdef vm_fault_t do_pte_missing(vm_fault *vmf) noexcept nogil:
+    if vmf.vma.vm_file == NULL:
+        return do_anonymous_page(vmf)
+    return do_shared_fault(vmf)
+
+
+cdef vm_fault_t handle_pte_fault(vm_fault *vmf) noexcept nogil:
+    cdef pte_t entry
+    vmf.pte = pte_offset_map(vmf.pmd, vmf.address)
+    if vmf.pte != NULL:
+        vmf.orig_pte = ptep_get(vmf.pte)
+        vmf.flags |= FAULT_FLAG_ORIG_PTE_VALID
+    if vmf.pte == NULL or pte_none(vmf.orig_pte):
+        return do_pte_missing(vmf)
+
+    vmf.pte = pte_offset_map_lock(vmf.vma.vm_mm, vmf.pmd, vmf.address, &vmf.ptl)
+    entry = vmf.orig_pte
+    if pte_same(ptep_get(vmf.pte), entry):
+        if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
+            if not pte_write(entry):
+                return do_wp_page(vmf)
+            if vmf.flags & FAULT_FLAG_WRITE:
+                entry = pte_mkdirty(entry)
+        set_pte_at(vmf.vma.vm_mm, vmf.address, vmf.pte, pte_mkyoung(entry))
+    pte_unmap_unlock(vmf.pte, vmf.ptl)
+    return 0
+
+
+cdef vm_fault_t handle_mm_fault(vm_area_struct *vma, unsigned long address, unsigned int flags) noexcept nogil:
+    """Make the page at this address what `flags` need: there, writable, or unshared. mmap_lock is held.
+
+    Answers 0 or bits of VM_FAULT_*. 0 does not promise success: the caller looks again, as a processor does that runs the
+    instruction once more.
+    """
+    cdef vm_fault vmf
+    cdef mm_struct *mm = vma.vm_mm
+    vmf.vma = vma
+    vmf.address = address & page_mask()
+    vmf.flags = flags
+    vmf.pgoff = linear_page_index(vma, vmf.address)
+    vmf.pte = NULL
+    vmf.orig_pte = 0
+    vmf.ptl = NULL
+    vmf.page = NULL
+    count_vm_event(mm.machine, PGFAULT)
+    vmf.pmd = pmd_alloc(mm, vmf.address)
+    if vmf.pmd == NULL:
+        return VM_FAULT_OOM
+    return handle_pte_fault(&vmf)
+
+
+# Access from outside, as ptrace and /proc/PID/mem have it
+
+cdef bint can_follow(vm_area_struct *vma, pte_t pte, unsigned long addr, bint write) noexcept nogil:
+    """May the page behind this entry be used? For a write into memory that is not writable, it has to be exclusive."""
+    cdef struct_page *page
+    if not pte_present(pte):
+        return False
+    if not write or pte_write(pte):
+        return True
+    if vma.vm_flags & (VM_WRITE | VM_SHARED | VM_MAYSHARE):
+        return False
+    page = vm_normal_page(vma, addr, pte)
+    return page != NULL and folio_test_anon(page_folio(page)) and PageAnonExclusive(page)
+
+
+cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write) noexcept nogil:
+    """Read or write memory of any protection, as a debugger does (FOLL_FORCE); bytes done, or -EFAULT or -ENOMEM for none."""
+    cdef machine *m = mm.machine
+    cdef vm_area_struct *vma
+    cdef unsigned long done = 0, chunk
+    cdef pmd_t *pmd
+    cdef pte_t *pte
+    cdef spinlock_t *ptl = NULL
+    cdef char *maddr
+    cdef vm_fault_t ret = 0
+    while done < length:
+        vma = vma_lookup(mm, addr)
+        if vma == NULL or (write and not (vma.vm_flags & VM_WRITE) and not is_cow_mapping(vma.vm_flags)) \
+                or (not write and not (vma.vm_flags & (VM_READ | VM_MAYREAD))):
+            break
+        pmd = pmd_offset_mm(mm, addr)
+        pte = pte_offset_map_lock(mm, pmd, addr, &ptl) if pmd != NULL else NULL
+        if pte == NULL or not can_follow(vma, ptep_get(pte), addr, write):
+            if pte != NULL:
+                pte_unmap_unlock(pte, ptl)
+            ret = handle_mm_fault(vma, addr, FAULT_FLAG_REMOTE | (FAULT_FLAG_WRITE if write else 0))
+            if ret & VM_FAULT_ERROR:
+                break
+            continue
+        chunk = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
+        if chunk > length - done:
+            chunk = length - done
+        maddr = m.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
+        if write:
+            memcpy(maddr, buf + done, chunk)
+        else:
+            memcpy(buf + done, maddr, chunk)
+        pte_unmap_unlock(pte, ptl)
+        addr += chunk
+        done += chunk
+    if done:
+        return <long>done
+    return -ENOMEM if ret & VM_FAULT_OOM else -EFAULT
+
+
+cdef int insert_frames(vm_area_struct *vma, unsigned long addr, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
+    """OURS: let the vma map frames that were plugged in, as if the process had filled them itself; -ENOMEM, -EFAULT if some
+    page is there already. mmap_lock is held for writing."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef struct_page *page
+    cdef pmd_t *pmd
+    cdef pte_t *pte
+    cdef pte_t entry
+    cdef spinlock_t *ptl = NULL
+    cdef unsigned long end = addr + (nr_pages << PAGE_SHIFT), following
+    if anon_vma_prepare(vma):
+        return -ENOMEM
+    while addr < end:
+        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+        if following > end:
+            following = end
+        pmd = pmd_alloc(mm, addr)
+        if pmd == NULL or pte_alloc(mm, pmd):
+            return -ENOMEM
+        pte = pte_offset_map_lock(mm, pmd, addr, &ptl)
+        while addr < following:
+            if not pte_none(ptep_get(pte)):
+                spin_unlock(ptl)
+                return -EFAULT
+            page = pfn_to_page(m, pfn)
+            prep_new_page(page, page_to_nid(page), PG_plugged | PG_uptodate | PG_lru)
+            folio_add_new_anon_rmap(page, vma, addr, RMAP_EXCLUSIVE)
+            entry = mk_pte(m, page, vma.vm_page_prot)
+            if vma.vm_flags & VM_WRITE:
+                entry = pte_mkwrite(pte_mkdirty(entry))
+            set_pte_at(mm, addr, pte, entry)
+            inc_mm_counter(mm, MM_ANONPAGES)
+            pfn += 1
+            pte += 1
+            addr += PAGE_SIZE
+        spin_unlock(ptl)
+    return 0

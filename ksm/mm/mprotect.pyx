@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/mprotect.c of Linux 6.12.
+"""mprotect. Pages stay where they are; merged and zero pages stay read-only whatever the vma becomes."""
+
+from libc.errno cimport EINVAL, ENOMEM
+
+from linux.mm cimport VM_EXEC, VM_READ, VM_SHARED, VM_WRITE, find_vma, vm_normal_page, vma_find_index
+from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct, vm_flags_t
+from linux.mman cimport PROT_EXEC, PROT_READ, PROT_WRITE
+from linux.page_flags cimport PageAnonExclusive, folio_test_anon, page_folio
+from linux.pgtable cimport (pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkwrite, pte_modify, pte_offset_map_lock, pte_present,
+                            pte_write, ptep_get, ptep_get_and_clear, set_pte_at)
+from linux.spinlock cimport spin_unlock, spinlock_t
+
+from ksm.mm.vma cimport vm_get_page_prot, vma_modify_flags
+
+
+cdef bint can_change_private_pte_writable(vm_area_struct *vma, unsigned long addr, pte_t pte) noexcept nogil:
+    """Would a write fault reuse the page anyway? Only if it is this process's alone."""
+    cdef struct_page *page = vm_normal_page(vma, addr, pte)
+    return page != NULL and folio_test_anon(page_folio(page)) and PageAnonExclusive(page)
+
+
+cdef void change_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, unsigned long end) noexcept nogil:
+    cdef spinlock_t *ptl = NULL
+    cdef pte_t *pte = pte_offset_map_lock(vma.vm_mm, pmd, addr, &ptl)
+    cdef pte_t ptent
+    if pte == NULL:
+        return
+    while addr < end:
+        if pte_present(ptep_get(pte)):
+            ptent = pte_modify(ptep_get_and_clear(vma.vm_mm, addr, pte), vma.vm_page_prot)
+            if (vma.vm_flags & (VM_WRITE | VM_SHARED)) == VM_WRITE and not pte_write(ptent) \
+                    and can_change_private_pte_writable(vma, addr, ptent):
+                ptent = pte_mkwrite(ptent)
+            set_pte_at(vma.vm_mm, addr, pte, ptent)
+        pte += 1
+        addr += PAGE_SIZE
+    spin_unlock(ptl)
+
+
+cdef void change_protection(vm_area_struct *vma, unsigned long addr, unsigned long end) noexcept nogil:
+    cdef unsigned long following
+    cdef pmd_t *pmd
+    while addr < end:
+        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+        if following > end:
+            following = end
+        pmd = pmd_offset_mm(vma.vm_mm, addr)
+        if pmd != NULL and not pmd_none(pmdp_get_lockless(pmd)):
+            change_pte_range(vma, pmd, addr, following)
+        addr = following
+
+
+cdef int mprotect_fixup(vm_area_struct *vma, unsigned long start, unsigned long end, vm_flags_t newflags) noexcept nogil:
+    cdef int error = 0
+    if newflags == vma.vm_flags:
+        return 0
+    vma = vma_modify_flags(vma, start, end, newflags, &error)
+    if vma == NULL:
+        return error
+    vma.vm_flags = newflags
+    vma.vm_page_prot = vm_get_page_prot(newflags)
+    change_protection(vma, start, end)
+    return 0
+
+
+cdef int do_mprotect(mm_struct *mm, unsigned long start, unsigned long length, int prot) noexcept nogil:
+    """mprotect(2): -EINVAL, or -ENOMEM for a range with holes, of which the part before the hole is changed."""
+    cdef unsigned long end, tmp
+    cdef vm_area_struct *vma
+    cdef vm_flags_t newflags, access = VM_READ | VM_WRITE | VM_EXEC
+    cdef int error
+    if start & (PAGE_SIZE - 1) or prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC):
+        return -EINVAL
+    if length == 0:
+        return 0
+    end = start + ((length + PAGE_SIZE - 1) & page_mask())
+    if end <= start:
+        return -ENOMEM
+    while start < end:
+        vma = find_vma(mm, start)
+        if vma == NULL or vma.vm_start > start:
+            return -ENOMEM
+        newflags = vma.vm_flags & ~access
+        if prot & PROT_READ:
+            newflags |= VM_READ
+        if prot & PROT_WRITE:
+            newflags |= VM_WRITE
+        if prot & PROT_EXEC:
+            newflags |= VM_EXEC
+        tmp = vma.vm_end if vma.vm_end < end else end
+        error = mprotect_fixup(vma, start, tmp, newflags)
+        if error:
+            return error
+        start = tmp
+    return 0

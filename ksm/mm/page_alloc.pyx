@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/page_alloc.c of Linux 6.12, much reduced.
+"""Page frames: who has them, and where free ones wait.
+
+A zone a node. Free frames come from three places, in this order: those freed a moment ago (`recent`, last in first out, like the
+kernel's per-CPU lists), the buddy lists, and the frames that nobody ever used. Frames leave `recent` in batches: their memory goes
+back to the operating system first, so everything on the buddy lists and beyond is known to read as zeros, and an allocation that
+wants zeros finds them without touching the frame.
+
+The buddy lists are the kernel's: blocks of 2^order frames, split in halves on the way out, joined with their buddy on the way in.
+They are linked by frame numbers inside struct page, `private` to the next and `index` to the one before; frame 0 is the zero page
+and so stands for the end.
+"""
+
+from libc.errno cimport ENOMEM
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memmove, memset
+
+from ksm.arena cimport arena_give_back
+from linux.atomic cimport READ_ONCE_ulong
+from linux.bug cimport VM_BUG_ON
+from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
+from linux.page_flags cimport (PG_buddy, PG_head, PG_node_shift, PG_plugged, PG_reserved, PG_tail, folio_test_large, page_address,
+                               page_to_nid, page_to_pfn)
+from linux.slab cimport should_fail
+from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
+
+
+cdef enum:
+    RECENT_FRAMES = 2048        # freed frames that are kept warm, at most
+    RECENT_BATCH = 1024         # how many leave at once
+
+
+cdef int zone_init(machine *m, int nid, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    cdef zone *z = &m.zones[nid]
+    memset(z, 0, sizeof(zone))
+    spin_lock_init(&z.lock)
+    z.nid = nid
+    z.zone_start_pfn = start_pfn
+    z.fresh_pfn = start_pfn
+    z.zone_end_pfn = end_pfn
+    z.nr_free = end_pfn - start_pfn
+    z.recent = <unsigned int *>malloc(RECENT_FRAMES * sizeof(unsigned int))
+    return 0 if z.recent != NULL else -ENOMEM
+
+
+cdef void zone_destroy(zone *z) noexcept nogil:
+    free(z.recent)
+    z.recent = NULL
+
+
+# Buddy lists
+
+cdef inline unsigned int buddy_order(struct_page *page) noexcept nogil:
+    return <unsigned int>(page.index >> 32)
+
+
+cdef void add_to_free_list(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
+    cdef struct_page *page = m.mem_map + pfn
+    cdef unsigned int old = z.free_area[order]
+    page.flags |= PG_buddy
+    page.private = old
+    page.index = <unsigned long>order << 32
+    if old:
+        m.mem_map[old].index = (<unsigned long>order << 32) | pfn
+    z.free_area[order] = <unsigned int>pfn
+
+
+cdef void del_page_from_free_list(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
+    cdef struct_page *page = m.mem_map + pfn
+    cdef unsigned int after = page.private, before = <unsigned int>(page.index & 0xffffffffU)
+    if before:
+        m.mem_map[before].private = after
+    else:
+        z.free_area[order] = after
+    if after:
+        m.mem_map[after].index = (<unsigned long>order << 32) | before
+    page.flags &= ~<unsigned int>PG_buddy
+    page.private = 0
+    page.index = 0
+
+
+cdef void __free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
+    """Onto the lists, joined with its buddy as often as that is free too. The zone is locked, the memory given back."""
+    cdef unsigned long buddy_pfn
+    cdef struct_page *buddy
+    while order < NR_PAGE_ORDERS - 1:
+        buddy_pfn = pfn ^ (<unsigned long>1 << order)
+        if buddy_pfn < z.zone_start_pfn or buddy_pfn >= z.fresh_pfn:
+            break
+        buddy = m.mem_map + buddy_pfn
+        if not (buddy.flags & PG_buddy) or buddy_order(buddy) != order:
+            break
+        del_page_from_free_list(m, z, buddy_pfn, order)
+        pfn &= buddy_pfn
+        order += 1
+    add_to_free_list(m, z, pfn, order)
+
+
+cdef unsigned long __rmqueue_smallest(machine *m, zone *z, unsigned int order) noexcept nogil:
+    """A block of the lists, the smallest that is large enough, halved until it fits; 0 if there is none."""
+    cdef unsigned int current_order = order
+    cdef unsigned long pfn
+    while current_order < NR_PAGE_ORDERS and z.free_area[current_order] == 0:
+        current_order += 1
+    if current_order == NR_PAGE_ORDERS:
+        return 0
+    pfn = z.free_area[current_order]
+    del_page_from_free_list(m, z, pfn, current_order)
+    while current_order > order:
+        current_order -= 1
+        add_to_free_list(m, z, pfn + (<unsigned long>1 << current_order), current_order)
+    return pfn
+
+
+cdef unsigned long take_fresh(machine *m, zone *z, unsigned int order) noexcept nogil:
+    """OURS: frames that were never used, so that a large machine costs nothing before it is."""
+    cdef unsigned long size = <unsigned long>1 << order
+    cdef unsigned long pfn = (z.fresh_pfn + size - 1) & ~(size - 1), skipped = z.fresh_pfn
+    if pfn + size > z.zone_end_pfn:
+        return 0
+    z.fresh_pfn = pfn + size
+    while skipped < pfn:
+        m.mem_map[skipped].flags = <unsigned int>z.nid << PG_node_shift
+        __free_one_page(m, z, skipped, 0)
+        skipped += 1
+    return pfn
+
+
+cdef void release_recent(machine *m, zone *z, unsigned int count) noexcept nogil:
+    """OURS: give the memory of the longest free of `recent` back, then put them on the buddy lists. The zone is not locked."""
+    cdef unsigned int pfns[RECENT_BATCH]
+    cdef unsigned int i
+    spin_lock(&z.lock)
+    if count > z.nr_recent:
+        count = z.nr_recent
+    memcpy(pfns, z.recent, count * sizeof(unsigned int))
+    z.nr_recent -= count
+    memmove(z.recent, z.recent + count, z.nr_recent * sizeof(unsigned int))
+    spin_unlock(&z.lock)
+    arena_give_back(m, pfns, count)
+    spin_lock(&z.lock)
+    for i in range(count):
+        __free_one_page(m, z, pfns[i], 0)
+    spin_unlock(&z.lock)
+
+
+cdef void drain_all_pages(machine *m) noexcept nogil:
+    """Give back what is free, on every node: afterwards the process is as small as the machine's memory in use."""
+    cdef int nid
+    for nid in range(m.nr_node_ids):
+        while nr_recent(&m.zones[nid]):
+            release_recent(m, &m.zones[nid], RECENT_BATCH)
+
+
+cdef inline unsigned int nr_recent(zone *z) noexcept nogil:
+    cdef unsigned int nr
+    spin_lock(&z.lock)
+    nr = z.nr_recent
+    spin_unlock(&z.lock)
+    return nr
+
+
+# Freeing
+
+cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
+    """Forget what the frame was. Above all its key: a stable node must never take the next user's page for its own."""
+    VM_BUG_ON(page._mapcount != -1)
+    page.mapping = NULL
+    page.index = 0
+    page.private = 0
+    page.flags &= <unsigned int>(0xff000000U | PG_plugged | PG_reserved)
+    return not page.flags & (PG_plugged | PG_reserved)
+
+
+cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
+    """A frame, or the frames of a block, to `recent`."""
+    cdef unsigned long i
+    cdef bint full
+    for i in range(<unsigned long>1 << order):
+        spin_lock(&z.lock)
+        z.recent[z.nr_recent] = <unsigned int>(pfn + i)
+        z.nr_recent += 1
+        z.nr_free += 1
+        full = z.nr_recent == RECENT_FRAMES
+        spin_unlock(&z.lock)
+        if full:
+            release_recent(m, z, RECENT_BATCH)
+
+
+cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
+    """The last reference is gone."""
+    cdef unsigned int order = 0
+    cdef unsigned long i, nr = 1
+    cdef bint ours = True
+    if folio_test_large(folio):
+        nr = HPAGE_PMD_NR
+        order = NR_PAGE_ORDERS - 1
+    for i in range(nr):
+        ours = free_pages_prepare(folio + i)
+        folio[i]._mapcount = -1
+    if ours:
+        free_one_page(m, &m.zones[page_to_nid(folio)], page_to_pfn(m, folio), order)
+
+
+# Allocating
+
+cdef void prep_new_page(struct_page *page, int nid, unsigned int extra_flags) noexcept nogil:
+    page.flags = (<unsigned int>nid << PG_node_shift) | extra_flags
+    page._mapcount = -1
+    page.mapping = NULL
+    page.index = 0
+    page.private = 0
+    page._refcount = 1
+
+
+cdef void prep_compound_page(struct_page *page, int nid) noexcept nogil:
+    cdef unsigned long i
+    for i in range(1, HPAGE_PMD_NR):
+        prep_new_page(page + i, nid, PG_tail)
+        page[i]._refcount = 0
+    page.flags |= PG_head
+
+
+cdef struct_page *rmqueue(machine *m, zone *z, unsigned int order, bint zero) noexcept nogil:
+    cdef unsigned long pfn = 0
+    cdef bint zeroed = True
+    spin_lock(&z.lock)
+    if order == 0 and z.nr_recent:
+        z.nr_recent -= 1
+        pfn = z.recent[z.nr_recent]
+        zeroed = False
+    if pfn == 0:
+        pfn = __rmqueue_smallest(m, z, order)
+    if pfn == 0:
+        pfn = take_fresh(m, z, order)
+    if pfn:
+        z.nr_free -= <unsigned long>1 << order
+    spin_unlock(&z.lock)
+    if pfn == 0:
+        return NULL
+    prep_new_page(m.mem_map + pfn, z.nid, 0)
+    if order:
+        prep_compound_page(m.mem_map + pfn, z.nid)
+    if zero and not zeroed:
+        memset(page_address(m, m.mem_map + pfn), 0, PAGE_SIZE)
+    return m.mem_map + pfn
+
+
+cdef struct_page *alloc_pages_node(machine *m, int nid, unsigned int order, bint zero) noexcept nogil:
+    """A frame (or a huge page, order 9) with one reference, of this node if it has one; NULL when memory is full."""
+    cdef struct_page *page = NULL
+    cdef int i
+    cdef bint fail = False
+    if m.fail_page_alloc.nth:
+        spin_lock(&m.zones[nid].lock)
+        fail = should_fail(&m.fail_page_alloc)
+        spin_unlock(&m.zones[nid].lock)
+    if fail:
+        return NULL
+    for i in range(m.nr_node_ids):
+        page = rmqueue(m, &m.zones[(nid + i) % m.nr_node_ids], order, zero)
+        if page != NULL:
+            break
+    return page
+
+
+cdef unsigned long nr_free_pages(machine *m) noexcept nogil:
+    """Free frames of all nodes."""
+    cdef unsigned long total = 0
+    cdef int nid
+    for nid in range(m.nr_node_ids):
+        total += READ_ONCE_ulong(m.zones[nid].nr_free)
+    return total

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/page_vma_mapped.c and include/linux/rmap.h of Linux 6.12.
+
+from linux.mm_types cimport pte_t, struct_folio, vm_area_struct
+from linux.spinlock cimport spinlock_t
+
+
+cdef struct page_vma_mapped_walk_control:
+    unsigned long pfn
+    vm_area_struct *vma
+    unsigned long address
+    pte_t *pte
+    spinlock_t *ptl
+    bint migration              # look for the page's migration entry instead
+
+
+cdef bint page_vma_mapped_walk(page_vma_mapped_walk_control *pvmw) noexcept nogil
+cdef void page_vma_mapped_walk_done(page_vma_mapped_walk_control *pvmw) noexcept nogil

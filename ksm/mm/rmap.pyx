@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/rmap.c of Linux 6.12.
+"""Reverse mapping of anonymous pages.
+
+A page does not know who maps it. It knows an anon_vma, which knows the vmas in which the page may be: the one where it was first
+written, and those that fork and split made of it. Each vma is linked to each of its anon_vmas by an anon_vma_chain; all anon_vmas
+that descend from one by fork share its root, and the root's lock.
+
+A page that KSM merged has given its anon_vma up. Its rmap_items remember one each, with a reference, so an anon_vma can outlive its
+last vma; its tree is empty then.
+"""
+
+from libc.errno cimport EFAULT, ENOMEM
+
+from linux.atomic cimport READ_ONCE_ptr, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test
+from linux.bug cimport BUG_ON, VM_BUG_ON
+from linux.ksm cimport rmap_walk_ksm
+from linux.list cimport INIT_LIST_HEAD, list_add, list_del, list_head, list_is_singular
+from linux.mm cimport VM_EXEC, VM_READ, VM_WRITE, linear_page_index, vma_find_index, vma_pages
+from linux.mm_types cimport (HPAGE_PMD_NR, PAGE_SHIFT, anon_vma_chain, machine, mm_struct, struct_anon_vma, struct_folio, struct_page,
+                             vm_area_struct)
+from linux.page_flags cimport (PAGE_MAPPING_ANON, SetPageAnonExclusive, folio_anon_vma, folio_test_anon, folio_test_ksm,
+                               folio_test_large, folio_test_locked, page_folio)
+from linux.rbtree cimport rb_root
+from linux.rmap cimport (RMAP_EXCLUSIVE, anon_vma_lock_read, anon_vma_lock_write, anon_vma_trylock_read, anon_vma_unlock_read,
+                         anon_vma_unlock_write, get_anon_vma, rmap_walk_control)
+from linux.spinlock cimport init_rwsem, spin_lock, spin_unlock
+
+from ksm.mm.interval_tree cimport (anon_vma_interval_tree_insert, anon_vma_interval_tree_iter_first,
+                                   anon_vma_interval_tree_iter_next, anon_vma_interval_tree_remove)
+from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_free
+
+
+cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
+    return <anon_vma_chain *>(<char *>link - <size_t>&(<anon_vma_chain *>NULL).same_vma)
+
+
+cdef struct_anon_vma *anon_vma_alloc(machine *m) noexcept nogil:
+    cdef struct_anon_vma *anon_vma = <struct_anon_vma *>kmem_cache_alloc(m.anon_vma_cachep)
+    if anon_vma != NULL:
+        anon_vma.refcount = 1
+        anon_vma.num_children = 0
+        anon_vma.num_active_vmas = 0
+        anon_vma.rb_root.rb_node = NULL
+        anon_vma.parent = anon_vma
+        # Its own root, until anon_vma_fork() says otherwise.
+        anon_vma.root = anon_vma
+        init_rwsem(&anon_vma.rwsem)
+    return anon_vma
+
+
+cdef void anon_vma_free(machine *m, struct_anon_vma *anon_vma) noexcept nogil:
+    VM_BUG_ON(anon_vma.refcount != 0)
+    kmem_cache_free(m.anon_vma_cachep, anon_vma)
+
+
+cdef anon_vma_chain *anon_vma_chain_alloc(machine *m) noexcept nogil:
+    return <anon_vma_chain *>kmem_cache_alloc(m.anon_vma_chain_cachep)
+
+
+cdef void anon_vma_chain_free(machine *m, anon_vma_chain *avc) noexcept nogil:
+    kmem_cache_free(m.anon_vma_chain_cachep, avc)
+
+
+cdef void anon_vma_chain_link(vm_area_struct *vma, anon_vma_chain *avc, struct_anon_vma *anon_vma) noexcept nogil:
+    avc.vma = vma
+    avc.anon_vma = anon_vma
+    list_add(&avc.same_vma, &vma.anon_vma_chain)
+    anon_vma_interval_tree_insert(avc, &anon_vma.rb_root)
+
+
+# find_mergeable_anon_vma() and its helpers are in mm/vma.c; here they stand by their only caller.
+
+cdef bint anon_vma_compatible(vm_area_struct *a, vm_area_struct *b) noexcept nogil:
+    return (a.vm_end == b.vm_start and a.vm_file == b.vm_file
+            and not ((a.vm_flags ^ b.vm_flags) & ~(VM_READ | VM_WRITE | VM_EXEC))
+            and b.vm_pgoff == a.vm_pgoff + vma_pages(a))
+
+
+cdef struct_anon_vma *reusable_anon_vma(vm_area_struct *old, vm_area_struct *a, vm_area_struct *b) noexcept nogil:
+    cdef struct_anon_vma *anon_vma
+    if anon_vma_compatible(a, b):
+        anon_vma = <struct_anon_vma *>READ_ONCE_ptr((<void **>&old.anon_vma)[0])
+        if anon_vma != NULL and list_is_singular(&old.anon_vma_chain):
+            return anon_vma
+    return NULL
+
+
+cdef struct_anon_vma *find_mergeable_anon_vma(vm_area_struct *vma) noexcept nogil:
+    """The anon_vma of a neighbour with which this vma could be merged later, if there is one."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef int i = vma_find_index(mm, vma.vm_start)
+    cdef struct_anon_vma *anon_vma = NULL
+    if i + 1 < mm.map_count:
+        anon_vma = reusable_anon_vma(mm.vmas[i + 1], vma, mm.vmas[i + 1])
+    if anon_vma == NULL and i > 0:
+        anon_vma = reusable_anon_vma(mm.vmas[i - 1], mm.vmas[i - 1], vma)
+    return anon_vma
+
+
+cdef int __anon_vma_prepare(vm_area_struct *vma) noexcept nogil:
+    """Give the vma an anon_vma before its first anonymous page; -ENOMEM."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef struct_anon_vma *anon_vma
+    cdef struct_anon_vma *allocated = NULL
+    cdef anon_vma_chain *avc = anon_vma_chain_alloc(m)
+    if avc == NULL:
+        return -ENOMEM
+    # Two faults may be here at once; the neighbour's anon_vma may be new, too.
+    spin_lock(&mm.page_table_lock)
+    anon_vma = find_mergeable_anon_vma(vma)
+    spin_unlock(&mm.page_table_lock)
+    if anon_vma == NULL:
+        anon_vma = anon_vma_alloc(m)
+        if anon_vma == NULL:
+            anon_vma_chain_free(m, avc)
+            return -ENOMEM
+        anon_vma.num_children += 1      # counts itself
+        allocated = anon_vma
+
+    anon_vma_lock_write(anon_vma)
+    spin_lock(&mm.page_table_lock)
+    if vma.anon_vma == NULL:
+        WRITE_ONCE_ptr((<void **>&vma.anon_vma)[0], anon_vma)
+        anon_vma_chain_link(vma, avc, anon_vma)
+        anon_vma.num_active_vmas += 1
+        allocated = NULL
+        avc = NULL
+    spin_unlock(&mm.page_table_lock)
+    anon_vma_unlock_write(anon_vma)
+
+    if allocated != NULL:
+        put_anon_vma(m, allocated)
+    if avc != NULL:
+        anon_vma_chain_free(m, avc)
+    return 0
+
+
+cdef int anon_vma_clone(vm_area_struct *dst, vm_area_struct *src) noexcept nogil:
+    """Link dst to all anon_vmas of src; -ENOMEM, and nothing is linked then.
+
+    For a fork (dst without anon_vma, src with one) it may also choose an anon_vma that nobody else uses for new pages, which
+    keeps a line of forks from growing without end.
+    """
+    cdef machine *m = dst.vm_mm.machine
+    cdef anon_vma_chain *avc
+    cdef struct_anon_vma *anon_vma
+    cdef list_head *pos = src.anon_vma_chain.prev
+    while pos != &src.anon_vma_chain:
+        anon_vma = avc_of_same_vma(pos).anon_vma
+        avc = anon_vma_chain_alloc(m)
+        if avc == NULL:
+            # dst's own count was not raised yet: it must not be lowered either.
+            dst.anon_vma = NULL
+            unlink_anon_vmas(dst)
+            return -ENOMEM
+        anon_vma_lock_write(anon_vma)
+        anon_vma_chain_link(dst, avc, anon_vma)
+        if (dst.anon_vma == NULL and src.anon_vma != NULL and anon_vma.num_children < 2
+                and anon_vma.num_active_vmas == 0):
+            dst.anon_vma = anon_vma
+        anon_vma_unlock_write(anon_vma)
+        pos = pos.prev
+    if dst.anon_vma != NULL:
+        dst.anon_vma.num_active_vmas += 1
+    return 0
+
+
+cdef int anon_vma_fork(vm_area_struct *vma, vm_area_struct *pvma) noexcept nogil:
+    """Link the child's vma to the parent's anon_vmas, and give it one of its own for the pages that it will write."""
+    cdef machine *m = vma.vm_mm.machine
+    cdef anon_vma_chain *avc
+    cdef struct_anon_vma *anon_vma
+    cdef int error
+    if pvma.anon_vma == NULL:
+        return 0
+    vma.anon_vma = NULL
+    error = anon_vma_clone(vma, pvma)
+    if error:
+        return error
+    if vma.anon_vma != NULL:            # reused one
+        return 0
+
+    anon_vma = anon_vma_alloc(m)
+    if anon_vma == NULL:
+        unlink_anon_vmas(vma)
+        return -ENOMEM
+    anon_vma.num_active_vmas += 1
+    avc = anon_vma_chain_alloc(m)
+    if avc == NULL:
+        put_anon_vma(m, anon_vma)
+        unlink_anon_vmas(vma)
+        return -ENOMEM
+    anon_vma.root = pvma.anon_vma.root
+    anon_vma.parent = pvma.anon_vma
+    get_anon_vma(anon_vma.root)         # its lock is needed as long as this one lives
+    vma.anon_vma = anon_vma
+    anon_vma_lock_write(anon_vma)
+    anon_vma_chain_link(vma, avc, anon_vma)
+    anon_vma.parent.num_children += 1
+    anon_vma_unlock_write(anon_vma)
+    return 0
+
+
+cdef void unlink_anon_vmas(vm_area_struct *vma) noexcept nogil:
+    """Take the vma out of all its anon_vmas, and drop those that nobody else needs."""
+    cdef machine *m = vma.vm_mm.machine
+    cdef struct_anon_vma *root = NULL
+    cdef struct_anon_vma *anon_vma
+    cdef anon_vma_chain *avc
+    cdef list_head *pos = vma.anon_vma_chain.next
+    cdef list_head *following
+    if pos != &vma.anon_vma_chain:
+        root = avc_of_same_vma(pos).anon_vma.root
+        anon_vma_lock_write(root)
+    while pos != &vma.anon_vma_chain:
+        following = pos.next
+        avc = avc_of_same_vma(pos)
+        anon_vma = avc.anon_vma
+        anon_vma_interval_tree_remove(avc, &anon_vma.rb_root)
+        if anon_vma.rb_root.rb_node == NULL:
+            # The last one: put_anon_vma() below, which may not be called under the lock.
+            anon_vma.parent.num_children -= 1
+        else:
+            list_del(&avc.same_vma)
+            anon_vma_chain_free(m, avc)
+        pos = following
+    if vma.anon_vma != NULL:
+        vma.anon_vma.num_active_vmas -= 1
+        vma.anon_vma = NULL
+    if root != NULL:
+        anon_vma_unlock_write(root)
+
+    pos = vma.anon_vma_chain.next
+    while pos != &vma.anon_vma_chain:
+        following = pos.next
+        avc = avc_of_same_vma(pos)
+        put_anon_vma(m, avc.anon_vma)
+        list_del(&avc.same_vma)
+        anon_vma_chain_free(m, avc)
+        pos = following
+
+
+cdef void __put_anon_vma(machine *m, struct_anon_vma *anon_vma) noexcept nogil:
+    cdef struct_anon_vma *root = anon_vma.root
+    anon_vma_free(m, anon_vma)
+    if root != anon_vma and atomic_dec_and_test(&root.refcount):
+        anon_vma_free(m, root)
+
+
+cdef unsigned long vma_address(vm_area_struct *vma, unsigned long pgoff) noexcept nogil:
+    """Where page pgoff of the object is in this vma, or -EFAULT."""
+    cdef unsigned long address
+    if pgoff < vma.vm_pgoff:
+        return <unsigned long>-EFAULT
+    address = vma.vm_start + ((pgoff - vma.vm_pgoff) << PAGE_SHIFT)
+    if address < vma.vm_start or address >= vma.vm_end:
+        return <unsigned long>-EFAULT
+    return address
+
+
+cdef unsigned long page_address_in_vma(struct_page *page, vm_area_struct *vma) noexcept nogil:
+    """Where the page would be in this vma by its anon_vma and index, or -EFAULT.
+
+    A merged page has no anon_vma, so the answer for it is -EFAULT in every vma; write_protect_page() depends on that.
+    """
+    cdef struct_folio *folio = page_folio(page)
+    cdef struct_anon_vma *page__anon_vma
+    if not folio_test_anon(folio):
+        return <unsigned long>-EFAULT
+    page__anon_vma = folio_anon_vma(folio)
+    if vma.anon_vma == NULL or page__anon_vma == NULL or vma.anon_vma.root != page__anon_vma.root:
+        return <unsigned long>-EFAULT
+    return vma_address(vma, folio.index + <unsigned long>(page - folio))
+
+
+cdef void folio_move_anon_rmap(struct_folio *folio, vm_area_struct *vma) noexcept nogil:
+    """The folio belongs to this vma alone now: new forks of other relatives need not look for it."""
+    VM_BUG_ON(not folio_test_locked(folio))
+    VM_BUG_ON(vma.anon_vma == NULL)
+    WRITE_ONCE_ptr(folio.mapping, <void *>(<unsigned long>vma.anon_vma | PAGE_MAPPING_ANON))
+
+
+cdef void __folio_set_anon(struct_folio *folio, vm_area_struct *vma, unsigned long address, bint exclusive) noexcept nogil:
+    cdef struct_anon_vma *anon_vma = vma.anon_vma
+    BUG_ON(anon_vma == NULL)
+    if not exclusive:
+        # Relatives may map it: only the oldest anon_vma leads to all of them.
+        anon_vma = anon_vma.root
+    WRITE_ONCE_ptr(folio.mapping, <void *>(<unsigned long>anon_vma | PAGE_MAPPING_ANON))
+    folio.index = linear_page_index(vma, address)
+
+
+cdef inline void __folio_add_rmap(struct_folio *folio, struct_page *page) noexcept nogil:
+    atomic_add_return(&page._mapcount, 1)
+    if folio_test_large(folio):
+        atomic_add_return(<int *>&folio[1].private, 1)
+
+
+cdef void folio_add_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *vma, unsigned long address,
+                                  int flags) noexcept nogil:
+    """One more entry maps this anonymous page. The table's lock is held."""
+    VM_BUG_ON(not folio_test_anon(folio))
+    __folio_add_rmap(folio, page)
+    # A merged page is found at any address; any other only at the one that its index says.
+    VM_BUG_ON(not folio_test_ksm(folio) and folio.index + <unsigned long>(page - folio) != linear_page_index(vma, address))
+    if flags & RMAP_EXCLUSIVE:
+        SetPageAnonExclusive(page)
+
+
+cdef void folio_add_new_anon_rmap(struct_folio *folio, vm_area_struct *vma, unsigned long address, int flags) noexcept nogil:
+    """The first entry that maps a new page."""
+    cdef bint exclusive = flags & RMAP_EXCLUSIVE
+    __folio_set_anon(folio, vma, address, exclusive)
+    folio._mapcount = 0
+    if exclusive:
+        SetPageAnonExclusive(folio)
+
+
+cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *vma) noexcept nogil:
+    """One entry fewer maps this page. The caller still holds that entry's reference."""
+    atomic_add_return(&page._mapcount, -1)
+    if folio_test_large(folio):
+        atomic_add_return(<int *>&folio[1].private, -1)
+
+
+cdef void rmap_walk_anon(struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
+    cdef struct_anon_vma *anon_vma = folio_anon_vma(folio)
+    cdef anon_vma_chain *avc
+    cdef unsigned long pgoff_start, pgoff_end, address
+    if anon_vma == NULL:
+        return
+    if rwc.try_lock:
+        if not anon_vma_trylock_read(anon_vma):
+            rwc.contended = True
+            return
+    else:
+        anon_vma_lock_read(anon_vma)
+    pgoff_start = folio.index
+    pgoff_end = pgoff_start + (HPAGE_PMD_NR - 1 if folio_test_large(folio) else 0)
+    avc = anon_vma_interval_tree_iter_first(&anon_vma.rb_root, pgoff_start, pgoff_end)
+    while avc != NULL:
+        address = vma_address(avc.vma, pgoff_start if pgoff_start > avc.vma.vm_pgoff else avc.vma.vm_pgoff)
+        if rwc.invalid_vma == NULL or not rwc.invalid_vma(avc.vma, rwc.arg):
+            if not rwc.rmap_one(folio, avc.vma, address, rwc.arg):
+                break
+            if rwc.done != NULL and rwc.done(folio):
+                break
+        avc = anon_vma_interval_tree_iter_next(avc, pgoff_start, pgoff_end)
+    anon_vma_unlock_read(anon_vma)
+
+
+cdef void rmap_walk(machine *m, struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
+    """Call rmap_one() for every place that may map this anonymous or merged page. The folio is locked."""
+    if folio_test_ksm(folio):
+        rmap_walk_ksm(m, folio, rwc)
+    elif folio_test_anon(folio):
+        rmap_walk_anon(folio, rwc)

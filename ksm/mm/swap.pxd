@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/swap.c of Linux 6.12.
+
+from linux.mm_types cimport machine, struct_folio
+
+
+cdef void folio_add_lru(machine *m, struct_folio *folio) noexcept nogil
+cdef void lru_add_drain(machine *m) noexcept nogil
+cdef void lru_add_drain_all(machine *m) noexcept nogil

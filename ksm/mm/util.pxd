@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/util.c and include/linux/mm.h of Linux 6.12.
+"""Comparing pages. Their bytes may change while they are compared: who needs certainty has write-protected them before."""
+
+from libc.string cimport memcmp
+
+from linux.mm_types cimport PAGE_SIZE, machine, struct_page
+from linux.page_flags cimport page_address
+
+
+cdef inline int memcmp_pages(machine *m, struct_page *page1, struct_page *page2) noexcept nogil:
+    """The sign of the first byte that differs, as unsigned bytes, in address order: it decides the shape of the trees."""
+    return memcmp(page_address(m, page1), page_address(m, page2), PAGE_SIZE)
+
+
+cdef inline bint pages_identical(machine *m, struct_page *page1, struct_page *page2) noexcept nogil:
+    return memcmp_pages(m, page1, page2) == 0

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The compiled part of the build; pyproject.toml has everything else.
+
+Every .pyx below ksm/ is a module and every folder below include/ a package of headers: a new one needs no line here.
+
+    KSM_DEBUG=1   bounds and NULL checks, asserts, BUG_ON() in headers, -O1 -g
+    KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("KSM_DEBUG", "0") not in ("", "0")
+TRACE = os.environ.get("KSM_TRACE", "0") not in ("", "0")
+MODE = "trace" if TRACE else "debug" if DEBUG else "release"
+JOBS = min(2, os.cpu_count() or 1)
+
+# cdivision stays on in every mode: it is what / and % mean.
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "initializedcheck": DEBUG,
+    "nonecheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+    "freethreading_compatible": True,
+    "linetrace": TRACE,
+}
+
+# Code in the kernel's manner casts between structures and lets integers wrap.
+FLAGS = ["-fno-strict-aliasing", "-fwrapv"]
+MACROS: list[tuple[str, str | None]] = []
+if TRACE:
+    FLAGS += ["-O1", "-g0"]
+    MACROS += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+elif DEBUG:
+    FLAGS += ["-O1", "-g", "-UNDEBUG"]
+    MACROS += [("KSM_DEBUG", "1")]
+else:
+    FLAGS += ["-O3", "-g0"]
+    MACROS += [("CYTHON_WITHOUT_ASSERTIONS", None)]
+
+
+def extension(name: str, source: str) -> Extension:
+    return Extension(name, [source], include_dirs=["include"], extra_compile_args=FLAGS, define_macros=MACROS)
+
+
+def modules() -> list[Extension]:
+    found = [extension(".".join(path.with_suffix("").parts), str(path)) for path in sorted(Path("ksm").rglob("*.pyx"))]
+    # What Cython's memoryviews need, once for all modules.
+    return [*found, extension("ksm._cyutility", "ksm/_cyutility.c")]
+
+
+def packages() -> dict[str, str]:
+    """Every package and its folder. The headers become ksm/include in a wheel, where ksm.get_include() looks."""
+    code = {path.parent for suffix in ("py", "pyx", "pxd") for path in Path("ksm").rglob(f"*.{suffix}")}
+    headers = {path.parent for suffix in ("pxd", "h") for path in Path("include").rglob(f"*.{suffix}")}
+    return {
+        **{".".join(folder.parts): str(folder) for folder in sorted(code)},
+        **{".".join(("ksm", *folder.parts)): str(folder) for folder in sorted(headers)},
+    }
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=cythonize(
+            modules(),
+            include_path=["include"],
+            compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name="ksm._cyutility",
+            build_dir=None if TRACE else f"build/{MODE}/cython",
+            nthreads=JOBS,
+        ),
+        packages=list(packages()),
+        package_dir=packages(),
+        package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed"]},
+        exclude_package_data={"": ["*.c"]},
+        # A folder for each mode: file times cannot tell what an object was built with.
+        options={"build": {"build_base": f"build/{MODE}"}, "build_ext": {"parallel": JOBS}},
+    )

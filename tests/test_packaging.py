@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The headers are found, another package can cimport the port, and a wheel made from the sdist has everything."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ksm
+
+SOURCE = Path(__file__).resolve().parents[1]
+HEADERS = Path(ksm.get_include())
+
+# What another package may take from this one: one line each.
+CIMPORTS = [
+    "from linux.rbtree cimport RB_EMPTY_ROOT, rb_link_node, rb_node, rb_root",
+    "from linux.list cimport INIT_LIST_HEAD, list_add_tail, list_empty, list_head",
+    "from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next",
+    "from ksm.lib.xxhash cimport xxhash",
+]
+
+CONSUMER = """
+cdef struct item:
+    rb_node node
+    list_head list
+    int key
+
+
+cdef inline item *entry(rb_node *p) noexcept nogil:
+    return <item *>(<char *>p - <size_t>&(<item *>NULL).node)
+
+
+def sort(numbers):
+    cdef item items[100]
+    cdef rb_root root
+    cdef rb_node **link
+    cdef rb_node *parent
+    cdef list_head head
+    cdef int i
+    root.rb_node = NULL
+    INIT_LIST_HEAD(&head)
+    for i in range(len(numbers)):
+        items[i].key = numbers[i]
+        link, parent = &root.rb_node, NULL
+        while link[0] is not NULL:
+            parent = link[0]
+            link = &parent.rb_left if items[i].key < entry(parent).key else &parent.rb_right
+        rb_link_node(&items[i].node, parent, link)
+        rb_insert_color(&items[i].node, &root)
+        list_add_tail(&items[i].list, &head)
+    assert list_empty(&head) == (not numbers)
+    found = []
+    while not RB_EMPTY_ROOT(&root):
+        parent = rb_first(&root)
+        found.append(entry(parent).key)
+        rb_erase(parent, &root)
+    return found
+
+
+def checksum(const unsigned char[::1] page):
+    return <unsigned int>xxhash(&page[0], page.shape[0], 0)
+"""
+
+SETUP = """
+import ksm
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+if __name__ == "__main__":
+    extension = Extension("consumer", ["consumer.pyx"], include_dirs=[ksm.get_include()], extra_compile_args=["-O1", "-g0"])
+    setup(name="consumer", ext_modules=cythonize([extension], include_path=[ksm.get_include(), *{extra!r}], language_level=3))
+"""
+
+CHECK = """
+import consumer
+import ksm
+assert consumer.sort([5, 3, 9, 3, 1, 7]) == [1, 3, 3, 5, 7, 9]
+assert consumer.checksum(bytes(4096)) == 0x32D8BBDB
+print(ksm.__file__)
+"""
+
+
+def python(*arguments, cwd, path):
+    """Runs this Python in a folder, with ksm from the given one."""
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def compile_and_run_consumer(folder, path):
+    """Compiles and runs a package that cimports the ksm found in the folder `path`; says which ksm that was."""
+    folder.mkdir()
+    (folder / "consumer.pyx").write_text("\n".join([*CIMPORTS, CONSUMER]))
+    # Cython looks on sys.path, where an editable ksm is not.
+    (folder / "setup.py").write_text(SETUP.format(extra=[str(path)]))
+    python("setup.py", "-q", "build_ext", "--inplace", cwd=folder, path=path)
+    return Path(python("-c", CHECK, cwd=folder, path=path).strip())
+
+
+def test_version():
+    assert ksm.__version__.count(".") == 2
+
+
+def test_headers_are_found():
+    assert (HEADERS / "linux/rbtree.pxd").is_file()
+    assert (HEADERS / "linux/rbtree_types.h").is_file()
+
+
+def test_every_folder_of_headers_is_a_package():
+    for path in HEADERS.rglob("*.pxd"):
+        assert (path.parent / "__init__.pxd").is_file(), path.parent
+
+
+@pytest.mark.skipif(not Path("/usr/include/linux").is_dir(), reason="no kernel headers installed")
+def test_no_header_hides_one_of_the_system():
+    # With -Iinclude, ours comes first when the C library includes <linux/...>.
+    hidden = [path for path in HEADERS.rglob("*.h") if Path("/usr/include", path.relative_to(HEADERS)).exists()]
+    assert hidden == []
+
+
+def test_cimport_from_another_package(tmp_path):
+    used = compile_and_run_consumer(tmp_path / "consumer", Path(ksm.__file__).resolve().parents[1])
+    assert used.resolve() == Path(ksm.__file__).resolve()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SOURCE / "setup.py").is_file(), reason="no source tree")
+def test_wheel_from_sdist(tmp_path):
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
+    tree = tmp_path / "tree"
+    shutil.copytree(SOURCE, tree, ignore=ignored)
+    python("setup.py", "-q", "sdist", cwd=tree, path="")
+    [sdist] = tree.glob("dist/*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    for suffix in ("py", "pyx", "pxd", "h"):
+        for path in [*tree.joinpath("ksm").rglob(f"*.{suffix}"), *tree.joinpath("include").rglob(f"*.{suffix}")]:
+            assert (unpacked / path.relative_to(tree)).is_file(), path
+
+    python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, unpacked, cwd=tmp_path, path="")
+    [wheel] = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in tree.joinpath("include").rglob("*.*"):
+        assert f"ksm/{path.relative_to(tree)}" in names
+    modules = {str(path.relative_to(tree).with_suffix("")) for path in tree.joinpath("ksm").rglob("*.pyx")}
+    assert modules <= {name.split(".")[0] for name in names if name.endswith(".so")}
+    assert {f"{module}.pyx" for module in modules} | {"ksm/py.typed"} <= names
+    assert not [name for name in names if name.endswith(".c")]
+    assert [name for name in names if name.endswith("/LICENSE")]
+
+    site = tmp_path / "site"
+    python("-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel, cwd=tmp_path, path="")
+    assert compile_and_run_consumer(tmp_path / "consumer", site) == site / "ksm/__init__.py"
