@@ -12,6 +12,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("KSM_DEBUG", "0") not in ("", "0")
 TRACE = os.environ.get("KSM_TRACE", "0") not in ("", "0")
@@ -64,6 +65,13 @@ def packages() -> dict[str, str]:
     }
 
 
+class BuildExt(build_ext):
+    def copy_extensions_to_source(self) -> None:
+        # What lies in the source tree may be newer, and of another mode.
+        self.force = True
+        super().copy_extensions_to_source()
+
+
 if __name__ == "__main__":
     setup(
         ext_modules=cythonize(
@@ -78,6 +86,7 @@ if __name__ == "__main__":
         package_dir=packages(),
         package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed"]},
         exclude_package_data={"": ["*.c"]},
+        cmdclass={"build_ext": BuildExt},
         # A folder for each mode: file times cannot tell what an object was built with.
         options={"build": {"build_base": f"build/{MODE}"}, "build_ext": {"parallel": JOBS}},
     )

@@ -4,7 +4,7 @@
 
 An entry has x86's bits: present 0, write 1, accessed 5, dirty 6, special 9, and the frame number from bit 12 on. A page that
 nobody may touch keeps its frame, with `protnone` in place of `present`. An entry that is neither is a swap or migration entry
-(swapops.pxd), or none. Bit 7 of a pmd marks a huge page.
+(swapops.pxd), or none. Bit 2 of a pmd marks a huge page.
 
 A table of entries is 512 words, and a lock and a count behind them; the levels above are plain. VM_WRITE never puts the write bit
 into vm_page_prot of a private mapping, so mk_pte() gives read-only, clean entries, and the fault handler alone makes them writable.
@@ -22,7 +22,7 @@ cdef enum:
     _PAGE_RW = 0x2
     _PAGE_ACCESSED = 0x20
     _PAGE_DIRTY = 0x40
-    _PAGE_PSE = 0x80
+    _PAGE_PSE = 0x4             # bit 7 on x86, but a table of ours is only 64-byte aligned
     _PAGE_PROTNONE = 0x100
     _PAGE_SPECIAL = 0x200
     _PMD_TABLE_BITS = 0x3f      # of a pmd that points to a table, which is 64-byte aligned

@@ -196,6 +196,7 @@ cdef int ksm_init(machine *m) noexcept nogil
 cdef void ksm_exit_machine(machine *m) noexcept nogil
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil
 cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil
+cdef void wait_while_offlining(ksm_globals *g) noexcept nogil
 cdef int ksmd_start(ksm_globals *g) noexcept nogil
 cdef void ksmd_stop(ksm_globals *g) noexcept nogil
 cdef bint is_stable_node_chain(ksm_stable_node *chain) noexcept nogil

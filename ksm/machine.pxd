@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the Python face of a machine.
+
+from linux.mm_types cimport machine
+from linux.spinlock cimport spinlock_t
+
+from ksm.mm.ksm cimport ksm_globals
+
+
+cdef class Machine:
+    cdef machine *m
+    cdef ksm_globals *g
+    cdef spinlock_t lock
+    cdef int active             # calls that are inside
+    cdef int exports            # memoryviews of the memory
+    cdef bint closed_
+    cdef unsigned long ram_pages
+    cdef int next_pid
+    cdef readonly dict processes
+    cdef readonly object ksm
+    cdef object __weakref__
+    cdef int enter(self) except -1
+    cdef void leave(self) noexcept nogil
+    cdef void teardown(self) noexcept
+
+
+cdef unsigned long ulong(str name, object value) except? 0xdeadbeef
+cdef object oserror(long err, str what)

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the Python face of a machine.
+"""A machine as an object: physical memory, processes, and KSM.
+
+Every call that touches the machine goes through enter() and leave(), so that close() in one thread waits for calls in others. The work
+itself is done without the GIL.
+"""
+
+import operator
+import os
+import re
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdlib cimport calloc, free
+
+from linux.jiffies cimport ktime_get
+from linux.list cimport INIT_LIST_HEAD, list_head
+from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct,
+                             struct_anon_vma, anon_vma_chain, vm_area_struct)
+from linux.mmap_lock cimport mmgrab
+from linux.page_flags cimport PG_reserved, PG_uptodate
+from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock, spin_lock_init, spin_unlock, usleep
+
+from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
+from ksm.kernel.fork cimport mmdrop, mmput
+from ksm.mm.ksm cimport ksm_do_scan, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
+from ksm.mm.page_alloc cimport drain_all_pages, nr_free_pages, zone_destroy, zone_init
+from ksm.mm.slub cimport kmem_cache_create, kmem_cache_destroy
+from ksm.mm.swap cimport lru_add_drain_all
+
+VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_split_page")
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+cdef unsigned long ulong(str name, object value) except? 0xdeadbeef:
+    """An argument that the kernel has as unsigned long: TypeError or ValueError for anything else."""
+    value = operator.index(value)
+    if not 0 <= value <= 0xffffffffffffffff:
+        raise ValueError(f"{name} must be between 0 and 2**64 - 1, not {value}")
+    return value
+
+
+cdef object oserror(long err, str what):
+    """The exception for a -errno."""
+    err = -err if err < 0 else err
+    return OSError(err, f"{os.strerror(err)}: {what}")
+
+
+def parse_size(size, str name="memory"):
+    """Bytes of a size: an int, or a string like "512M" (K, M, G, T are powers of 1024)."""
+    if isinstance(size, str):
+        match = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", size.strip(), re.IGNORECASE)
+        if match is None:
+            raise ValueError(f'{name} is a number of bytes, or one with K, M, G or T behind it, not {size!r}')
+        return int(match[1]) * UNITS[match[2].upper()]
+    return operator.index(size)
+
+
+cdef class Machine:
+    """A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
+
+    memory      size of the memory, in bytes or as "512M", "1G"; whole pages of 4096 bytes
+    nodes       NUMA nodes, each with an equal share of the memory
+    max_memory  memory and all images that will ever be mapped, together; addresses for them are reserved. Default: 64 GiB more
+    clock       "real", or "manual": time stands still until advance() moves it
+
+    A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
+    memory (memoryview(machine), read-only, frame n at n * 4096) has to be released before the machine can be closed.
+
+    Raises ValueError for sizes that make no machine, OSError(ENOMEM) when there are no addresses for it.
+    """
+
+    def __cinit__(self):
+        spin_lock_init(&self.lock)
+        self.processes = {}
+
+    def __init__(self, memory="1G", *, nodes=1, max_memory=None, clock="real"):
+        cdef unsigned long ram, most, per_node, end
+        cdef int nid, nr_nodes, err
+        if self.m != NULL or self.closed_:
+            raise RuntimeError("a machine is made once")
+        memory = parse_size(memory)
+        nodes = operator.index(nodes)
+        max_memory = memory + (64 << 30) if max_memory is None else parse_size(max_memory, "max_memory")
+        if memory < 16 * PAGE_SIZE or memory % PAGE_SIZE:
+            raise ValueError(f"memory must be a multiple of {PAGE_SIZE} and at least {16 * PAGE_SIZE} bytes, not {memory}")
+        if not memory <= max_memory <= 1 << 44:
+            raise ValueError(f"max_memory must be between memory and 16 TiB, not {max_memory}")
+        if not 1 <= nodes <= MAX_NUMNODES:
+            raise ValueError(f"nodes must be between 1 and {MAX_NUMNODES}, not {nodes}")
+        if nodes > 1 and memory < nodes * HPAGE_PMD_NR * PAGE_SIZE:
+            raise ValueError(f"each of {nodes} nodes needs 2 MiB of memory at least")
+        if clock not in ("real", "manual"):
+            raise ValueError(f'clock is "real" or "manual", not {clock!r}')
+        ram = memory >> PAGE_SHIFT
+        most = max_memory >> PAGE_SHIFT
+        nr_nodes = nodes
+
+        self.m = <machine *>calloc(1, sizeof(machine))
+        if self.m == NULL:
+            raise MemoryError
+        self.ram_pages = ram
+        self.m.manual_clock = clock == "manual"
+        self.m.nr_node_ids = nr_nodes
+        mutex_init(&self.m.hotplug_lock)
+        spin_lock_init(&self.m.lru_lock)
+        spin_lock_init(&self.m.mmlist_lock)
+        INIT_LIST_HEAD(&self.m.mmlist)
+        # Whole huge pages on every node but the last one, and behind the memory.
+        err = arena_create(self.m, (most + HPAGE_PMD_NR) & ~(<unsigned long>HPAGE_PMD_NR - 1))
+        if not err:
+            err = arena_add_ram(self.m, 0, ram)
+        if not err:
+            self.m.plugged_pfn = ram
+            # The zero page, which is nobody's
+            self.m.zero_pfn = 0
+            self.m.mem_map[0].flags = PG_reserved | PG_uptodate
+            self.m.mem_map[0]._refcount = 1
+            self.m.mem_map[0]._mapcount = -1
+            per_node = (ram // nr_nodes) & ~(<unsigned long>HPAGE_PMD_NR - 1)
+            for nid in range(nr_nodes):
+                end = ram if nid == nr_nodes - 1 else (nid + 1) * per_node
+                err = err or zone_init(self.m, nid, nid * per_node if nid else 1, end)
+        if not err:
+            self.m.mm_cachep = kmem_cache_create(b"mm_struct", sizeof(mm_struct))
+            self.m.vm_area_cachep = kmem_cache_create(b"vm_area_struct", sizeof(vm_area_struct))
+            self.m.anon_vma_cachep = kmem_cache_create(b"anon_vma", sizeof(struct_anon_vma))
+            self.m.anon_vma_chain_cachep = kmem_cache_create(b"anon_vma_chain", sizeof(anon_vma_chain))
+            if (self.m.mm_cachep == NULL or self.m.vm_area_cachep == NULL or self.m.anon_vma_cachep == NULL
+                    or self.m.anon_vma_chain_cachep == NULL):
+                err = -12
+        if not err:
+            err = ksm_init(self.m)
+        if err:
+            self.teardown()
+            raise oserror(err, f"a machine of {max_memory} bytes")
+        self.g = <ksm_globals *>self.m.ksm
+        from ksm.sysfs import Ksm
+        self.ksm = Ksm(self)
+
+    cdef int enter(self) except -1:
+        """Keep the machine open until leave(); ValueError when it is closed."""
+        cdef bint closed
+        spin_lock(&self.lock)
+        closed = self.m == NULL or self.closed_
+        if not closed:
+            self.active += 1
+        spin_unlock(&self.lock)
+        if closed:
+            raise ValueError("the machine is closed")
+        return 0
+
+    cdef void leave(self) noexcept nogil:
+        spin_lock(&self.lock)
+        self.active -= 1
+        spin_unlock(&self.lock)
+
+    cdef void teardown(self) noexcept:
+        """Free everything. Nobody is inside."""
+        cdef machine *m = self.m
+        cdef list_head *pos
+        cdef mm_struct *mm
+        cdef int nid
+        if m == NULL:
+            return
+        self.m = NULL
+        with nogil:
+            if m.ksm != NULL:
+                ksmd_stop(<ksm_globals *>m.ksm)
+                # Processes that still live exit; then a pass of KSM lets go of the last mm.
+                pos = m.mmlist.next
+                while pos != &m.mmlist:
+                    mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
+                    mmgrab(mm)
+                    while mm.mm_users > 0:
+                        mmput(mm)
+                    pos = pos.next
+                    mmdrop(mm)
+                ksm_do_scan(<ksm_globals *>m.ksm, 0xffffffff)
+                ksm_do_scan(<ksm_globals *>m.ksm, 0xffffffff)
+                ksm_exit_machine(m)
+            for nid in range(m.nr_node_ids):
+                zone_destroy(&m.zones[nid])
+            kmem_cache_destroy(m.anon_vma_chain_cachep)
+            kmem_cache_destroy(m.anon_vma_cachep)
+            kmem_cache_destroy(m.vm_area_cachep)
+            kmem_cache_destroy(m.mm_cachep)
+            arena_destroy(m)
+            mutex_destroy(&m.hotplug_lock)
+            free(m.blocks)
+            free(m)
+
+    def __dealloc__(self):
+        self.teardown()
+
+    def close(self):
+        """Let all processes exit and free the memory; waits for calls in other threads. Closing twice is no error.
+
+        Raises BufferError while a memoryview of the memory exists.
+        """
+        cdef int active
+        spin_lock(&self.lock)
+        if self.exports:
+            spin_unlock(&self.lock)
+            raise BufferError("a view of the machine's memory exists")
+        self.closed_ = True
+        spin_unlock(&self.lock)
+        with nogil:
+            while True:
+                spin_lock(&self.lock)
+                active = self.active
+                spin_unlock(&self.lock)
+                if active == 0:
+                    break
+                usleep(100)
+        for process in list(self.processes.values()):
+            process._exit()
+        self.teardown()
+
+    @property
+    def closed(self):
+        """Whether close() was called."""
+        return self.closed_
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def __repr__(self):
+        if self.closed_ or self.m == NULL:
+            return "<ksm.Machine closed>"
+        return f"<ksm.Machine {self.ram_pages * PAGE_SIZE >> 20} MiB, {self.m.nr_node_ids} node(s), {len(self.processes)} process(es)>"
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        self.enter()
+        try:
+            PyBuffer_FillInfo(buffer, self, self.m.arena, self.ram_pages << PAGE_SHIFT, 1, flags)
+            spin_lock(&self.lock)
+            self.exports += 1
+            spin_unlock(&self.lock)
+        finally:
+            self.leave()
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        spin_lock(&self.lock)
+        self.exports -= 1
+        spin_unlock(&self.lock)
+
+    def spawn(self, name=None):
+        """A new process with an empty address space: ksm.Process. OSError(ENOMEM)."""
+        from ksm.process import spawn
+        return spawn(self, name)
+
+    def _next_pid(self):
+        self.next_pid += 1
+        return self.next_pid
+
+    def total_pages(self):
+        """Frames of the machine's memory, without images; one of them is the zero page."""
+        return self.ram_pages
+
+    def free_pages(self):
+        """Frames of the memory that nobody uses."""
+        cdef unsigned long pages
+        self.enter()
+        pages = nr_free_pages(self.m)
+        self.leave()
+        return pages
+
+    def vmstat(self):
+        """Events since the machine was made, named as in /proc/vmstat: page faults, copies of merged pages on write (cow_ksm), ..."""
+        self.enter()
+        try:
+            return {name: self.m.vm_event[i] for i, name in enumerate(VM_EVENTS)}
+        finally:
+            self.leave()
+
+    def lru_add_drain_all(self):
+        """Empty the batch in which new pages wait, and in which they cannot be merged. ksmd does it at the start of every pass."""
+        self.enter()
+        with nogil:
+            lru_add_drain_all(self.m)
+        self.leave()
+
+    def drain_all_pages(self):
+        """Give the memory of free frames back to the operating system now. scan() does it at its end."""
+        self.enter()
+        with nogil:
+            drain_all_pages(self.m)
+        self.leave()
+
+    def advance(self, double seconds):
+        """Move a manual clock forward. ValueError on the real one, and backwards."""
+        self.enter()
+        try:
+            if not self.m.manual_clock:
+                raise ValueError("the clock is the real one")
+            if not 0 <= seconds < 1e9:
+                raise ValueError("a clock moves forward")
+            self.m.clock_ns += <long>(seconds * 1e9)
+        finally:
+            self.leave()
+
+    def time(self):
+        """The machine's clock, in seconds."""
+        cdef long now
+        self.enter()
+        now = ktime_get(self.m)
+        self.leave()
+        return now / 1e9
+
+    def check(self):
+        """Verify every invariant of the machine: a list of what is wrong, empty when all is well. See ksm/check.pyx."""
+        from ksm.check import check
+        return check(self)

@@ -1,0 +1,529 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the Python face of a process.
+"""A process: an address space, and the system calls and memory accesses that it makes.
+
+Addresses and lengths are in bytes, as for the system calls of the same names; what they return as -errno comes as OSError. An access to
+memory that is not mapped, or not in this way, is OSError(EFAULT) where a real process would get SIGSEGV. Every call keeps the address
+space alive until it returns, so that another thread may let the process exit meanwhile.
+"""
+
+import operator
+import os
+from array import array
+from typing import NamedTuple
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EINVAL, ENOMEM
+
+from linux.atomic cimport READ_ONCE_ulong, test_bit
+from linux.ksm cimport is_ksm_zero_pte, ksm_disable_merge_any, ksm_enable_merge_any, ksm_process_profit, mm_ksm_zero_pages
+from linux.mm cimport (VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, get_mm_counter, vma_find_index, vm_normal_page, vma_lookup)
+from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t,
+                             struct_page, vm_area_struct)
+from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
+                         PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
+from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget
+from linux.page_flags cimport folio_test_anon, folio_test_ksm, page_folio, page_to_pfn
+from linux.pgtable cimport (is_zero_pfn, pmd_offset_mm, pte_offset_map_lock, pte_pfn, pte_present, pte_unmap_unlock, ptep_get)
+from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
+
+from ksm.cpu cimport cpu_access, cpu_update
+from ksm.fs.exec cimport exec_mm
+from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
+from ksm.machine cimport Machine, oserror, ulong
+from ksm.mm.madvise cimport do_madvise
+from ksm.mm.memory cimport access_remote_vm, insert_frames
+from ksm.mm.memory_hotplug cimport add_memory_file, remove_memory
+from ksm.mm.mmap cimport do_brk, do_mmap, do_munmap
+from ksm.mm.mprotect cimport do_mprotect
+from ksm.mm.mremap cimport do_mremap
+
+PAGE_PRESENT = 1
+PAGE_KSM = 2
+PAGE_ZERO = 4
+PAGE_KSM_ZERO = 8
+PAGE_ANON = 16
+PAGE_FLAGS_SHIFT = 8
+
+
+class Vma(NamedTuple):
+    """A line of /proc/PID/maps: start and end address, what may be done (PROT_*), whether shared, whether mergeable, page offset."""
+
+    start: int
+    end: int
+    prot: int
+    shared: bool
+    mergeable: bool
+    pgoff: int
+
+
+cdef class Process:
+    """A process of a machine. Made by Machine.spawn(), fork() and exec(); not by hand."""
+
+    cdef readonly Machine machine
+    cdef readonly int pid
+    cdef public str name
+    cdef mm_struct *mm
+    cdef spinlock_t lock
+    cdef object __weakref__
+
+    def __cinit__(self):
+        spin_lock_init(&self.lock)
+
+    def __init__(self):
+        raise TypeError("processes come from Machine.spawn() and Process.fork()")
+
+    cdef mm_struct *get_mm(self) except NULL:
+        """The address space, kept until put_mm(); ProcessLookupError after exit, ValueError when the machine is closed."""
+        cdef mm_struct *mm
+        self.machine.enter()
+        spin_lock(&self.lock)
+        mm = self.mm
+        if mm != NULL:
+            mmget(mm)
+        spin_unlock(&self.lock)
+        if mm == NULL:
+            self.machine.leave()
+            raise ProcessLookupError(3, f"{os.strerror(3)}: {self.name} (pid {self.pid}) has exited")
+        return mm
+
+    cdef void put_mm(self, mm_struct *mm) noexcept:
+        with nogil:
+            mmput(mm)
+        self.machine.leave()
+
+    @property
+    def alive(self):
+        """False after exit()."""
+        return self.mm != NULL
+
+    def __repr__(self):
+        return f"<ksm.Process {self.pid} {self.name!r}{'' if self.mm != NULL else ' exited'}>"
+
+    # System calls
+
+    def mmap(self, length, prot=PROT_READ | PROT_WRITE, flags=MAP_PRIVATE | MAP_ANONYMOUS, addr=0):
+        """Map memory of zeros: its address. Private or shared (MAP_SHARED), anonymous; addr is a hint unless MAP_FIXED or
+        MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST. Follows do_mmap()."""
+        cdef unsigned long clength = ulong("length", length), caddr = ulong("addr", addr)
+        cdef int cprot = operator.index(prot), cflags = operator.index(flags)
+        cdef mm_struct *mm = self.get_mm()
+        cdef long ret
+        with nogil:
+            mmap_write_lock(mm)
+            ret = do_mmap(mm, caddr, clength, cprot, cflags)
+            mmap_write_unlock(mm)
+        self.put_mm(mm)
+        if ret < 0:
+            raise oserror(ret, f"mmap of {length} bytes at {addr:#x}")
+        return ret
+
+    def munmap(self, addr, length):
+        """Unmap [addr, addr + length). OSError EINVAL, ENOMEM. Follows do_munmap()."""
+        cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
+        cdef mm_struct *mm = self.get_mm()
+        cdef int ret
+        with nogil:
+            mmap_write_lock(mm)
+            ret = do_munmap(mm, caddr, clength)
+            mmap_write_unlock(mm)
+        self.put_mm(mm)
+        if ret < 0:
+            raise oserror(ret, f"munmap of {length} bytes at {addr:#x}")
+
+    def mprotect(self, addr, length, prot):
+        """Change what may be done with memory. OSError EINVAL, ENOMEM. Follows do_mprotect_pkey()."""
+        cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
+        cdef int cprot = operator.index(prot), ret
+        cdef mm_struct *mm = self.get_mm()
+        with nogil:
+            mmap_write_lock(mm)
+            ret = do_mprotect(mm, caddr, clength, cprot)
+            mmap_write_unlock(mm)
+        self.put_mm(mm)
+        if ret < 0:
+            raise oserror(ret, f"mprotect of {length} bytes at {addr:#x}")
+
+    def mremap(self, addr, old_length, new_length, flags=MREMAP_MAYMOVE, new_addr=None):
+        """Resize or move a mapping: its address. With new_addr it goes there (MREMAP_FIXED). Merged pages are unmerged when they move.
+        OSError EINVAL, EFAULT, ENOMEM. Follows mremap(2)."""
+        cdef unsigned long caddr = ulong("addr", addr), cold = ulong("old_length", old_length), cnew = ulong("new_length", new_length)
+        cdef unsigned long cto = 0
+        cdef int cflags = operator.index(flags)
+        cdef mm_struct *mm
+        cdef long ret
+        if new_addr is not None:
+            cto = ulong("new_addr", new_addr)
+            cflags |= MREMAP_MAYMOVE | MREMAP_FIXED
+        mm = self.get_mm()
+        with nogil:
+            mmap_write_lock(mm)
+            ret = do_mremap(mm, caddr, cold, cnew, cflags, cto)
+            mmap_write_unlock(mm)
+        self.put_mm(mm)
+        if ret < 0:
+            raise oserror(ret, f"mremap of {old_length} bytes at {addr:#x}")
+        return ret
+
+    def madvise(self, addr, length, advice):
+        """Give advice on memory: MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_DONTNEED, MADV_HUGEPAGE, ... OSError EINVAL, ENOMEM for a range
+        with holes, EAGAIN without memory. Follows do_madvise()."""
+        cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
+        cdef int cadvice = operator.index(advice), ret
+        cdef mm_struct *mm = self.get_mm()
+        with nogil:
+            ret = do_madvise(mm, caddr, clength, cadvice)
+        self.put_mm(mm)
+        if ret < 0:
+            raise oserror(ret, f"madvise({advice}) of {length} bytes at {addr:#x}")
+
+    def brk(self, addr=0):
+        """Move the end of the heap: the new end, or the old one when it could not be moved. Follows brk(2)."""
+        cdef unsigned long caddr = ulong("addr", addr)
+        cdef mm_struct *mm = self.get_mm()
+        cdef long ret
+        with nogil:
+            mmap_write_lock(mm)
+            ret = do_brk(mm, caddr)
+            mmap_write_unlock(mm)
+        self.put_mm(mm)
+        return ret
+
+    def prctl(self, option, arg=0):
+        """PR_SET_MEMORY_MERGE: make all memory that can be merged mergeable, now and in future, or (arg 0) unmerge it all;
+        PR_GET_MEMORY_MERGE: whether that is so. OSError EINVAL, ENOMEM. Follows kernel/sys.c."""
+        cdef int coption = operator.index(option), ret = -EINVAL
+        cdef unsigned long carg = ulong("arg", arg)
+        cdef mm_struct *mm = self.get_mm()
+        with nogil:
+            mmap_write_lock(mm)
+            if coption == PR_GET_MEMORY_MERGE:
+                ret = test_bit(MMF_VM_MERGE_ANY, &mm.flags)
+            elif coption == PR_SET_MEMORY_MERGE:
+                ret = ksm_enable_merge_any(mm) if carg else ksm_disable_merge_any(mm)
+            mmap_write_unlock(mm)
+        self.put_mm(mm)
+        if ret < 0:
+            raise oserror(ret, f"prctl({option}, {arg})")
+        return ret
+
+    def fork(self, name=None):
+        """A child that shares all pages, copy on write: ksm.Process. OSError(ENOMEM). Follows dup_mm()."""
+        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *child
+        cdef int error = 0
+        with nogil:
+            child = dup_mm(mm, &error)
+        self.put_mm(mm)
+        if child == NULL:
+            raise oserror(error, f"fork of {self.name}")
+        return adopt(self.machine, child, name)
+
+    def exec(self, name=None):
+        """Begin a new program: an empty address space with a stack. OSError(ENOMEM). Follows fs/exec.c."""
+        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *fresh
+        cdef int error = 0
+        cdef bint exited = False
+        with nogil:
+            fresh = exec_mm(mm, &error)
+            if fresh != NULL:
+                spin_lock(&self.lock)
+                exited = self.mm != mm
+                if not exited:
+                    self.mm = fresh
+                spin_unlock(&self.lock)
+                mmput(fresh if exited else mm)
+        self.put_mm(mm)
+        if fresh == NULL:
+            raise oserror(error, f"exec of {self.name}")
+        if name is not None:
+            self.name = name
+
+    def exit(self):
+        """Give everything back. What KSM keeps of the process goes when ksmd comes by. Exiting twice is no error."""
+        try:
+            self.machine.enter()
+        except ValueError:
+            return              # close() has seen to it
+        try:
+            self._exit()
+        finally:
+            self.machine.leave()
+
+    def _exit(self):
+        cdef mm_struct *mm
+        spin_lock(&self.lock)
+        mm = self.mm
+        self.mm = NULL
+        spin_unlock(&self.lock)
+        self.machine.processes.pop(self.pid, None)
+        if mm != NULL:
+            with nogil:
+                mmput(mm)
+
+    # Memory
+
+    def write(self, addr, data, *, force=False):
+        """Store bytes; pages are made, and copied, as faults demand. `force` also writes where the process itself may not, like a
+        debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written."""
+        cdef const unsigned char[::1] view = memoryview(data).cast("B")
+        cdef unsigned long caddr = ulong("addr", addr), length = view.shape[0], done
+        cdef mm_struct *mm
+        cdef int error = 0
+        if length == 0:
+            return
+        mm = self.get_mm()
+        if force:
+            done = remote(mm, caddr, <char *>&view[0], length, True, &error)
+        else:
+            with nogil:
+                done = cpu_access(mm, caddr, <char *>&view[0], length, True, &error)
+        self.put_mm(mm)
+        if done < length:
+            raise oserror(error, f"write of {length} bytes at {addr:#x}, {done} done")
+
+    def read(self, addr, length, *, force=False):
+        """Load bytes. OSError EFAULT or ENOMEM."""
+        cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length), done
+        cdef mm_struct *mm
+        cdef bytes result
+        cdef char *buf
+        cdef int error = 0
+        if clength > <unsigned long>1 << 46:
+            raise oserror(-14, f"read of {length} bytes at {addr:#x}")
+        mm = self.get_mm()
+        try:
+            result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>clength)
+            buf = PyBytes_AS_STRING(result)
+            if force:
+                done = remote(mm, caddr, buf, clength, False, &error)
+            else:
+                with nogil:
+                    done = cpu_access(mm, caddr, buf, clength, False, &error)
+        finally:
+            self.put_mm(mm)
+        if done < clength:
+            raise oserror(error, f"read of {length} bytes at {addr:#x}, {done} done")
+        return result
+
+    def touch(self, addr, length=1, *, bint write=True):
+        """Write the first byte of every page in the range with its own value; with write=False only read it."""
+        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length), done = 1
+        cdef mm_struct *mm = self.get_mm()
+        cdef int error = 0
+        cdef char byte
+        with nogil:
+            while caddr < end and done == 1:
+                done = cpu_access(mm, caddr, &byte, 1, False, &error)
+                if write and done == 1:
+                    done = cpu_access(mm, caddr, &byte, 1, True, &error)
+                caddr += PAGE_SIZE
+        self.put_mm(mm)
+        if done != 1:
+            raise oserror(error, f"touch at {caddr - PAGE_SIZE:#x}")
+
+    def update(self, addr, buffer):
+        """Make whole pages equal to the buffer, writing only those that differ or are not there: how many that were. OSError EFAULT,
+        ENOMEM."""
+        cdef const unsigned char[::1] view = memoryview(buffer).cast("B")
+        cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] >> PAGE_SHIFT
+        cdef mm_struct *mm
+        cdef long changed
+        cdef int error = 0
+        if caddr & (PAGE_SIZE - 1) or view.shape[0] & (PAGE_SIZE - 1):
+            raise ValueError("update() takes whole pages")
+        if nr_pages == 0:
+            return 0
+        mm = self.get_mm()
+        with nogil:
+            changed = cpu_update(mm, caddr, <const char *>&view[0], nr_pages, &error)
+        self.put_mm(mm)
+        if error:
+            raise oserror(error, f"update of {nr_pages} pages at {addr:#x}")
+        return changed
+
+    def mmap_image(self, image, offset=0, length=None, addr=0, *, node=0):
+        """Map a part of a file as memory that the process has filled itself: its address.
+
+        image is an open file or a file descriptor; offset and length are whole pages, length up to the end of the file when it is not
+        given. The file's pages become frames of the machine, mapped privately and not copied: the file must not shrink meanwhile. With
+        addr, the place is fixed, and must be free. OSError ENOMEM when max_memory or memory is too small, EEXIST, EINVAL.
+        """
+        cdef int fd = image if isinstance(image, int) else image.fileno()
+        cdef unsigned long coffset = ulong("offset", offset), caddr = ulong("addr", addr), clength
+        cdef int nid = operator.index(node), flags = MAP_PRIVATE | MAP_ANONYMOUS
+        cdef mm_struct *mm
+        cdef long pfn = 0, place = 0
+        cdef int err = 0
+        size = os.fstat(fd).st_size
+        clength = ulong("length", size - offset if length is None else length)
+        if coffset % PAGE_SIZE or clength % PAGE_SIZE or clength == 0:
+            raise ValueError("offset and length of an image are whole pages")
+        if coffset + clength > ulong("size", size):
+            raise ValueError(f"the file ends at {size}, before {coffset + clength}")
+        if not 0 <= nid < self.machine.m.nr_node_ids:
+            raise ValueError(f"there is no node {node}")
+        if caddr:
+            flags |= MAP_FIXED_NOREPLACE
+        mm = self.get_mm()
+        with nogil:
+            mmap_write_lock(mm)
+            place = do_mmap(mm, caddr, clength, PROT_READ | PROT_WRITE, flags)
+            if place >= 0:
+                pfn = add_memory_file(self.machine.m, nid, fd, coffset, clength >> PAGE_SHIFT)
+                err = <int>pfn if pfn < 0 else 0
+                if not err:
+                    err = insert_frames(vma_lookup(mm, <unsigned long>place), <unsigned long>place, <unsigned long>pfn,
+                                        clength >> PAGE_SHIFT)
+                if err:
+                    do_munmap(mm, <unsigned long>place, clength)
+                    if pfn > 0:
+                        remove_memory(self.machine.m, <unsigned long>pfn)
+            mmap_write_unlock(mm)
+        self.put_mm(mm)
+        if place < 0 or err:
+            raise oserror(place if place < 0 else err, f"mmap_image of {clength} bytes")
+        return place
+
+    # What there is
+
+    def page_table(self, addr, length):
+        """One word for each page of the range, as array('Q'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags."""
+        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length), i
+        cdef unsigned long nr_pages = (clength + PAGE_SIZE - 1) >> PAGE_SHIFT
+        cdef mm_struct *mm
+        cdef unsigned long[::1] words
+        if nr_pages > <unsigned long>1 << 35:
+            raise ValueError("length is larger than an address space")
+        result = array("L" if sizeof(unsigned long) == 8 else "Q", bytes(8)) * nr_pages
+        if nr_pages == 0:
+            return result
+        words = result
+        mm = self.get_mm()
+        with nogil:
+            mmap_read_lock(mm)
+            for i in range(nr_pages):
+                words[i] = page_word(mm, caddr + (i << PAGE_SHIFT))
+            mmap_read_unlock(mm)
+        self.put_mm(mm)
+        return result
+
+    def present(self, addr, length):
+        """One byte for each page of the range: 1 where a page is mapped."""
+        return bytes(word != 0 for word in self.page_table(addr, length))
+
+    def maps(self):
+        """The mappings, ascending: a list of Vma."""
+        cdef mm_struct *mm = self.get_mm()
+        cdef vm_area_struct *vma
+        cdef int i
+        result = []
+        try:
+            with nogil:
+                mmap_read_lock(mm)
+            for i in range(mm.map_count):
+                vma = mm.vmas[i]
+                result.append(Vma(vma.vm_start, vma.vm_end, <int>(vma.vm_flags & (VM_READ | VM_WRITE | VM_EXEC)),
+                                  (vma.vm_flags & VM_SHARED) != 0, (vma.vm_flags & VM_MERGEABLE) != 0, vma.vm_pgoff))
+            mmap_read_unlock(mm)
+        finally:
+            self.put_mm(mm)
+        return result
+
+    def rss(self):
+        """Pages of one's own and of shared objects, as /proc/PID/statm counts them; the zero page does not count."""
+        cdef mm_struct *mm = self.get_mm()
+        cdef long pages = get_mm_counter(mm, MM_ANONPAGES) + get_mm_counter(mm, MM_SHMEMPAGES)
+        self.put_mm(mm)
+        return pages
+
+    def ksm_stat(self):
+        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes."""
+        cdef mm_struct *mm = self.get_mm()
+        result = {"ksm_rmap_items": READ_ONCE_ulong(mm.ksm_rmap_items), "ksm_zero_pages": mm_ksm_zero_pages(mm),
+                  "ksm_merging_pages": READ_ONCE_ulong(mm.ksm_merging_pages), "ksm_process_profit": ksm_process_profit(mm)}
+        self.put_mm(mm)
+        return result
+
+    @property
+    def ksm_rmap_items(self):
+        """Pages that KSM keeps an rmap_item for."""
+        return self.ksm_stat()["ksm_rmap_items"]
+
+    @property
+    def ksm_zero_pages(self):
+        """Pages that KSM has replaced by the zero page."""
+        return self.ksm_stat()["ksm_zero_pages"]
+
+    @property
+    def ksm_merging_pages(self):
+        """Pages that are merged, as far as ksmd has noticed."""
+        return self.ksm_stat()["ksm_merging_pages"]
+
+    @property
+    def ksm_process_profit(self):
+        """Bytes saved, less 64 for each rmap_item."""
+        return self.ksm_stat()["ksm_process_profit"]
+
+
+cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept:
+    cdef long done
+    with nogil:
+        mmap_read_lock(mm)
+        done = access_remote_vm(mm, addr, buf, length, write)
+        mmap_read_unlock(mm)
+    error[0] = <int>done if done < 0 else -14
+    return <unsigned long>done if done > 0 else 0
+
+
+cdef unsigned long page_word(mm_struct *mm, unsigned long addr) noexcept nogil:
+    cdef vm_area_struct *vma = vma_lookup(mm, addr)
+    cdef pmd_t *pmd = pmd_offset_mm(mm, addr)
+    cdef spinlock_t *ptl = NULL
+    cdef pte_t *ptep
+    cdef pte_t pte
+    cdef struct_page *page
+    cdef unsigned long word = 0
+    if vma == NULL or pmd == NULL:
+        return 0
+    ptep = pte_offset_map_lock(mm, pmd, addr, &ptl)
+    if ptep == NULL:
+        return 0
+    pte = ptep_get(ptep)
+    if pte_present(pte):
+        word = 1
+        page = vm_normal_page(vma, addr, pte)
+        if page == NULL:
+            word |= 4 | (8 if is_ksm_zero_pte(mm.machine, pte) else 0)
+        elif folio_test_ksm(page_folio(page)):
+            word |= 2 | 16
+        elif folio_test_anon(page_folio(page)):
+            word |= 16
+        word |= pte_pfn(pte) << 8
+    pte_unmap_unlock(ptep, ptl)
+    return word
+
+
+cdef object adopt(Machine machine, mm_struct *mm, name):
+    cdef Process process = Process.__new__(Process)
+    process.machine = machine
+    process.pid = machine._next_pid()
+    process.name = f"process-{process.pid}" if name is None else str(name)
+    process.mm = mm
+    machine.processes[process.pid] = process
+    return process
+
+
+def spawn(Machine machine, name):
+    """Machine.spawn()."""
+    cdef mm_struct *mm
+    machine.enter()
+    try:
+        mm = mm_alloc(machine.m)
+        if mm == NULL:
+            raise oserror(-ENOMEM, "spawn")
+        return adopt(machine, mm, name)
+    finally:
+        machine.leave()
