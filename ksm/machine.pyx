@@ -23,12 +23,13 @@ from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock, spin_lock_init
 
 from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mmdrop, mmput
-from ksm.mm.ksm cimport ksm_do_scan, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_do_scan, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.page_alloc cimport drain_all_pages, nr_free_pages, zone_destroy, zone_init
 from ksm.mm.slub cimport kmem_cache_create, kmem_cache_destroy
 from ksm.mm.swap cimport lru_add_drain_all
 
 VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_split_page")
+ERAS = {"6.12": ERA_6_12, "2.6.38": ERA_2_6_38}
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -63,6 +64,7 @@ cdef class Machine:
     nodes       NUMA nodes, each with an equal share of the memory
     max_memory  memory and all images that will ever be mapped, together; addresses for them are reserved. Default: 64 GiB more
     clock       "real", or "manual": time stands still until advance() moves it
+    era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
     memory (memoryview(machine), read-only, frame n at n * 4096) has to be released before the machine can be closed.
@@ -74,7 +76,7 @@ cdef class Machine:
         spin_lock_init(&self.lock)
         self.processes = {}
 
-    def __init__(self, memory="1G", *, nodes=1, max_memory=None, clock="real"):
+    def __init__(self, memory="1G", *, nodes=1, max_memory=None, clock="real", era="6.12"):
         cdef unsigned long ram, most, per_node, end
         cdef int nid, nr_nodes, err
         if self.m != NULL or self.closed_:
@@ -92,6 +94,8 @@ cdef class Machine:
             raise ValueError(f"each of {nodes} nodes needs 2 MiB of memory at least")
         if clock not in ("real", "manual"):
             raise ValueError(f'clock is "real" or "manual", not {clock!r}')
+        if era not in ERAS:
+            raise ValueError(f"era is one of {', '.join(ERAS)}, not {era!r}")
         ram = memory >> PAGE_SHIFT
         most = max_memory >> PAGE_SHIFT
         nr_nodes = nodes
@@ -130,7 +134,7 @@ cdef class Machine:
                     or self.m.anon_vma_chain_cachep == NULL):
                 err = -12
         if not err:
-            err = ksm_init(self.m)
+            err = ksm_init(self.m, ERAS[era])
         if err:
             self.teardown()
             raise oserror(err, f"a machine of {max_memory} bytes")

@@ -14,7 +14,7 @@ from linux.list cimport list_empty
 from linux.spinlock cimport mutex_lock, mutex_unlock
 
 from ksm.machine cimport Machine, oserror
-from ksm.mm.ksm cimport NR_KSM_ATTRS, kobj_attribute, ksm_globals, ksm_run_batch, wait_while_offlining
+from ksm.mm.ksm cimport kobj_attribute, ksm_globals, ksm_run_batch, wait_while_offlining
 from ksm.mm.page_alloc cimport drain_all_pages
 
 
@@ -39,7 +39,7 @@ cdef class Ksm:
         """The table's entry; NULL when there is none. The machine must be entered."""
         cdef bytes wanted = name.encode()
         cdef int i
-        for i in range(NR_KSM_ATTRS):
+        for i in range(self.machine.g.nr_ksm_attrs):
             if strcmp(self.machine.g.ksm_attrs[i].name, wanted) == 0:
                 return &self.machine.g.ksm_attrs[i]
         return NULL
@@ -113,7 +113,7 @@ cdef class Ksm:
         """The names of all files, in the kernel's order."""
         self.machine.enter()
         try:
-            return [self.machine.g.ksm_attrs[i].name.decode() for i in range(NR_KSM_ATTRS)]
+            return [self.machine.g.ksm_attrs[i].name.decode() for i in range(self.machine.g.nr_ksm_attrs)]
         finally:
             self.machine.leave()
 

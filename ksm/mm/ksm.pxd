@@ -116,6 +116,10 @@ cdef enum:
 
     NR_KSM_ATTRS = 24
 
+    # OURS: whose KSM a machine has
+    ERA_6_12 = 0
+    ERA_2_6_38 = 1
+
 
 cdef struct struct_advisor_ctx:
     long start_scan                 # ktime
@@ -180,8 +184,10 @@ cdef struct ksm_globals:
     mutex ksm_thread_mutex
     spinlock_t ksm_mmlist_lock
     kobj_attribute ksm_attrs[NR_KSM_ATTRS]
+    int nr_ksm_attrs
 
     # OURS
+    int era
     ksm_trace_ring trace
     wait_queue_head offline_wait    # the kernel waits on the bit of ksm_run itself
     pthread_t ksmd
@@ -192,7 +198,7 @@ cdef struct ksm_globals:
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
 
 
-cdef int ksm_init(machine *m) noexcept nogil
+cdef int ksm_init(machine *m, int era) noexcept nogil
 cdef void ksm_exit_machine(machine *m) noexcept nogil
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil
 cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil

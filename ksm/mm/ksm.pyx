@@ -22,13 +22,17 @@ pages become one they are write-protected and compared in full; and the whole tr
 What was found once stays found, since a new page is first looked up in the stable tree and then in the unstable one. With
 merge_across_nodes off there is one pair of trees for each NUMA node.
 
+A machine can also run the code of 2011 (Linux 2.6.38), which the older texts on KSM describe. Where that differs, the function asks
+era_2011(g), and the branch says what was otherwise. It differs in small things with large effects: no limit to sharing and so no chains;
+the stable tree searched before the checksum is looked at; no page skipped; no zero pages; jhash2 in place of xxhash.
+
 How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
 ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. A label of the kernel that
 became something else is named in a comment where it was, and what the kernel does not have is marked "OURS:".
 """
 
 from libc.errno cimport EBUSY, EFAULT, EINVAL, ENOMEM
-from libc.limits cimport ULONG_MAX
+from libc.limits cimport INT_MAX, ULONG_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -38,13 +42,14 @@ from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ON
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
 from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, IS_ERR, PTR_ERR
 from linux.hashtable cimport hash_del, hash_init
+from linux.jhash cimport jhash2
 from linux.jiffies cimport MSEC_PER_SEC, NSEC_PER_MSEC, jiffies, ktime_get, ktime_ms_delta, msecs_to_jiffies, time_before
 from linux.kstrtox cimport kstrtobool, kstrtoint, kstrtouint, kstrtoul, sysfs_emit, sysfs_streq
 from linux.ksm cimport is_ksm_zero_pte, ksm_map_zero_page, mm_ksm_zero_pages
 from linux.list cimport (INIT_HLIST_HEAD, INIT_LIST_HEAD, hlist_add_head, hlist_del, hlist_empty, hlist_is_singular_node, list_add,
                          list_add_tail, list_del, list_empty, list_move)
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, NOTIFY_OK
-from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, VM_DONTEXPAND, VM_DROPPABLE, VM_FAULT_OOM, VM_FAULT_SIGBUS,
+from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_DONTEXPAND, VM_DROPPABLE, VM_FAULT_OOM, VM_FAULT_SIGBUS,
                        VM_FAULT_SIGSEGV, VM_HUGETLB, VM_IO, VM_MAYSHARE, VM_MERGEABLE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
                        count_vm_event, dec_mm_counter, linear_page_index, mm_tlb_flush_pending, mmu_notifier_invalidate_range_end,
                        mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page, vma_is_dax,
@@ -55,7 +60,7 @@ from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY,
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
-from linux.page_flags cimport (PAGE_MAPPING_KSM, PageAnon, PageAnonExclusive, PageDirty, PageHWPoison, PageKsm, PageTransCompound,
+from linux.page_flags cimport (PAGE_MAPPING_KSM, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty, PageHWPoison, PageKsm, PageTransCompound,
                                SetPageDirty, __folio_mark_uptodate, __folio_set_locked, compound_head, folio_anon_vma, folio_get,
                                folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty, folio_page,
                                folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon, folio_test_ksm,
@@ -126,6 +131,7 @@ cdef inline list_head *STABLE_NODE_DUP_HEAD(ksm_globals *g) noexcept nogil:
 
 cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
     # OURS: the initial values of the file-level variables. Everything else is zero.
+    cdef bint y2011 = era_2011(g)
     g.root_stable_tree = g.one_stable_tree          # one root as long as merging across nodes was never switched off
     g.root_unstable_tree = g.one_unstable_tree
     INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page changed its NUMA node, until it is seen again
@@ -139,12 +145,12 @@ cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
     # ksm_rmap_items: all of them; those that are in neither tree are the volatile ones
     # ksm_stable_node_chains, ksm_stable_node_dups: chains, and the nodes hanging in them
     g.ksm_stable_node_chains_prune_millisecs = 2000     # how long a chain may keep dups whose page is gone
-    g.ksm_max_page_sharing = 256                    # places that one merged page may serve
+    g.ksm_max_page_sharing = INT_MAX if y2011 else 256      # places that one merged page may serve
     g.ksm_thread_pages_to_scan = DEFAULT_PAGES_TO_SCAN  # in one batch
     g.ksm_thread_sleep_millisecs = 20               # between two batches
     # zero_checksum: of a page of zeros; ksm_init() computes it
     # ksm_use_zero_pages: let pages of zeros share the machine's zero page
-    g.ksm_smart_scan = True                         # look less often at pages that never merged
+    g.ksm_smart_scan = not y2011                    # look less often at pages that never merged
     # ksm_zero_pages: in the machine, because fault and unmap count it down
     # ksm_pages_skipped: what smart scanning spared
     g.ksm_advisor_max_pages_to_scan = 30000         # the advisor never asks for more
@@ -160,6 +166,11 @@ cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
     mutex_init(&g.ksm_thread_mutex)                 # held over a batch, and by whoever takes the trees apart
     spin_lock_init(&g.ksm_mmlist_lock)              # the list and the hash of slots, and where the cursor is
     spin_lock_init(&g.trace.lock)
+
+
+cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
+    # OURS: does this machine run the KSM of Linux 2.6.38?
+    return g.era == ERA_2_6_38
 
 
 # Entries of lists, and the way from an mm to its machine's globals
@@ -382,6 +393,8 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
     each time, because the process may have changed its mappings: other pages must stay as they are.
     """
     cdef machine *m = vma.vm_mm.machine
+    # In 2011 it was a write fault: the page comes out dirty, and writable where the vma is.
+    cdef unsigned int flags = FAULT_FLAG_WRITE if era_2011(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
     cdef vm_fault_t ret = 0
     cdef bint ksm_page
     cdef folio_walk fw
@@ -402,7 +415,7 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
 
         if not ksm_page:
             return 0
-        ret = handle_mm_fault(vma, addr, FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE)
+        ret = handle_mm_fault(vma, addr, flags | FAULT_FLAG_REMOTE)
         if ret & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_OOM):
             break
     # SIGBUS and SIGSEGV mean that the memory is gone, and the merged page with it. Out of memory means that it is still there: the
@@ -553,7 +566,7 @@ cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, v
     # A count of zero: the page is being freed, and the node stale; or, if it is in the swap cache, its count is frozen for a moment by
     # who moves it to another frame, and then it is still ours.
     while not folio_try_get(folio):
-        if not folio_test_swapcache(folio):
+        if not folio_test_swapcache(folio) or era_2011(g):      # in 2011 it was given up at once
             return NULL
         cpu_relax()
 
@@ -596,7 +609,7 @@ cdef struct_folio *ksm_get_folio(ksm_globals *g, ksm_stable_node *stable_node, i
         # stale: unless the page has moved to another frame meanwhile. folio_migrate_ksm() writes the new number before it takes the key
         # from the old frame.
         smp_rmb()
-        if READ_ONCE_ulong(stable_node.kpfn) == kpfn:
+        if READ_ONCE_ulong(stable_node.kpfn) == kpfn or era_2011(g):    # not looked at again in 2011
             break
     remove_node_from_stable_tree(g, stable_node)
     return NULL
@@ -637,7 +650,8 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
         age = <unsigned char>(g.ksm_scan.seqnr - rmap_item.address)
         BUG_ON(age > 1)
         if not age:
-            rb_erase(&rmap_item.node, g.root_unstable_tree + rmap_item.nid)
+            # In 2011 there is one root, and anon_vma may have been stored over nid.
+            rb_erase(&rmap_item.node, g.root_unstable_tree + (0 if era_2011(g) else rmap_item.nid))
         g.ksm_pages_unshared -= 1
         rmap_item.address &= page_mask()
     # out:
@@ -819,13 +833,16 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
             spin_unlock(&g.ksm_mmlist_lock)
         mm_slot = g.ksm_scan.mm_slot
 
-    # Nodes whose page is still somewhere may stay.
-    remove_all_stable_nodes(g)
+    # Nodes whose page is still somewhere may stay. In 2011 all did, until a search or a scan met them.
+    if not era_2011(g):
+        remove_all_stable_nodes(g)
     g.ksm_scan.seqnr = 0
     return 0
 
 
 cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
+    if era_2011(g):
+        return jhash2(<const u32 *>page_address(g.m, page), PAGE_SIZE // 4, 17)
     return <u32>xxhash(page_address(g.m, page), PAGE_SIZE, 0)
 
 
@@ -837,7 +854,11 @@ cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page
     cdef bint anon_exclusive = PageAnonExclusive(folio)
     cdef pte_t entry = ptep_get(pvmw.pte)
 
-    if pte_write(entry) or pte_dirty(entry) or anon_exclusive or mm_tlb_flush_pending(mm):
+    if era_2011(globals_of(mm)) and not (pte_write(entry) or pte_dirty(entry)):
+        # 2011 knows no exclusive pages: who may not write does not count.
+        if anon_exclusive:
+            ClearPageAnonExclusive(folio)
+    elif pte_write(entry) or pte_dirty(entry) or anon_exclusive or mm_tlb_flush_pending(mm):
         swapped = folio_test_swapcache(folio)
         flush_cache_page(vma, pvmw.address, pvmw.pfn)
         # First nobody may reach the page through this entry any more; then count. Who took a reference before, to read or write the
@@ -992,7 +1013,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
             folio_set_stable_node(page_folio(page), NULL)
             mark_page_accessed(page)
             # Its entries are clean now, and reclaim drops a clean page without writing it anywhere.
-            if not PageDirty(page):
+            if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)
             err = 0
         elif pages_identical(m, page, kpage):
@@ -1037,8 +1058,9 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
     if vma != NULL:
         err = try_to_merge_one_page(vma, page, kpage)
         if not err:
-            # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there.
-            remove_rmap_item_from_tree(g, rmap_item)
+            # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there. In 2011 the caller did it.
+            if not era_2011(g):
+                remove_rmap_item_from_tree(g, rmap_item)
 
             # Under the lock, as long as the vma certainly has it.
             rmap_item.anon_vma = vma.anon_vma
@@ -1260,7 +1282,9 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
             tree_folio = chain_prune(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # The node was stale, and erasing it may have turned the tree: neither new nor parent can be trusted. To give up
-                # would be safe, and would lose merges for no better reason than that.
+                # would be safe, and would lose merges for no better reason than that; in 2011 it was done.
+                if era_2011(g):
+                    return NULL
                 again = True
                 break
 
@@ -1340,6 +1364,8 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
             tree_folio = chain(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # As in stable_tree_search(): the tree has changed.
+                if era_2011(g):
+                    return NULL
                 again = True
                 break
 
@@ -1352,6 +1378,9 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
             elif ret > 0:
                 new = &parent.rb_right
             else:
+                # Without chains, in 2011, there was no place for an equal page: the caller breaks both.
+                if era_2011(g):
+                    return NULL
                 need_chain = True
                 break
         if not again:
@@ -1486,12 +1515,12 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             stable_node_dup_del(g, stable_node)
             stable_node.head = &g.migrate_nodes
             list_add(&stable_node.list, stable_node.head)
-        if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node:
+        if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node and not era_2011(g):
             return
         # A fork's item has to be at the node, however many there are.
         if not is_page_sharing_candidate(g, stable_node):
             max_page_sharing_bypass = True
-    else:
+    elif not era_2011(g):
         remove_rmap_item_from_tree(g, rmap_item)
 
         # A page that changes from pass to pass would only put the unstable tree out of order.
@@ -1503,9 +1532,13 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         if not try_to_merge_with_zero_page(g, rmap_item, page):
             return
 
+    # In 2011 the item came out of its tree first of all.
+    if era_2011(g):
+        remove_rmap_item_from_tree(g, rmap_item)
+
     # First among the merged pages
     kpage = stable_tree_search(g, page)
-    if kpage == page and rmap_item.head == stable_node:
+    if kpage == page and rmap_item.head == stable_node and not era_2011(g):
         put_page(g.m, kpage)
         return
 
@@ -1523,11 +1556,20 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         put_page(g.m, kpage)
         return
 
+    # In 2011 the checksum was only asked for here: a page that changes can still merge with one that is merged already.
+    if era_2011(g):
+        checksum = calc_checksum(g, page)
+        if rmap_item.oldchecksum != checksum:
+            rmap_item.oldchecksum = checksum
+            return
+
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
     if tree_rmap_item != NULL:
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
         put_page(g.m, tree_page)
         if kpage != NULL:
+            if era_2011(g):
+                remove_rmap_item_from_tree(g, tree_rmap_item)
             # A new merged page with two sharers
             lock_page(kpage)
             stable_node = stable_tree_insert(g, page_folio(kpage))
@@ -1720,8 +1762,9 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         trace_ksm_start_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
 
         # New pages have a reference too many until they leave their batch for the LRU lists, and cannot be merged. Somebody who waits
-        # for the counters to settle would wait for long. Once a pass is enough.
-        lru_add_drain_all(g.m)
+        # for the counters to settle would wait for long. Once a pass is enough. (Since 2.6.39; before, one did wait.)
+        if not era_2011(g):
+            lru_add_drain_all(g.m)
 
         # A search drops the stale nodes that it meets in a tree. Nobody searches this list.
         if not g.ksm_merge_across_nodes:
@@ -1828,7 +1871,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
             mmdrop(mm)
         else:
             mmap_read_unlock(mm)
-            # In this order: without ksmmlist_lock __ksm_exit() can free the slot, since the cursor has left it, and the mm with it.
+            # In this order: without ksm_mmlist_lock __ksm_exit() can free the slot, since the cursor has left it, and the mm with it.
             spin_unlock(&g.ksm_mmlist_lock)
 
         mm_slot = g.ksm_scan.mm_slot
@@ -1859,7 +1902,9 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
         rmap_item = scan_get_next_rmap_item(g, &page)
         if rmap_item == NULL:
             return
-        cmp_and_merge_page(g, page, rmap_item)
+        # In 2011 a merged page was passed over here, without a look at its node.
+        if not (era_2011(g) and PageKsm(page) and rmap_item.address & STABLE_FLAG):
+            cmp_and_merge_page(g, page, rmap_item)
         put_page(g.m, page)
         g.ksm_pages_scanned += 1
 
@@ -2060,7 +2105,7 @@ cdef int __ksm_enter(mm_struct *mm) noexcept nogil:
     mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, &mm_slot.slot)
     # Just behind the cursor: the memory may settle for nearly a pass, and a fork that execs at once is gone by then. But unmerging must
     # find every mm that has merged pages, a child of this moment too: then it goes where the cursor has not been.
-    if g.ksm_run & KSM_RUN_UNMERGE:
+    if g.ksm_run & KSM_RUN_UNMERGE and not era_2011(g):     # which 2011 did not think of
         list_add_tail(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)
     else:
         list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
@@ -2700,42 +2745,44 @@ cdef long advisor_target_scan_time_store(ksm_globals *g, const char *buf, size_t
     return <long>count
 
 
-cdef inline void ksm_attr(ksm_globals *g, int *i, const char *name, long (*show)(ksm_globals *, char *) noexcept nogil,
-                          long (*store)(ksm_globals *, const char *, size_t) noexcept nogil) noexcept nogil:
-    g.ksm_attrs[i[0]].name = name
-    g.ksm_attrs[i[0]].show = show
-    g.ksm_attrs[i[0]].store = store
-    i[0] += 1
+cdef inline void ksm_attr(ksm_globals *g, const char *name, long (*show)(ksm_globals *, char *) noexcept nogil,
+                          long (*store)(ksm_globals *, const char *, size_t) noexcept nogil, bint in_2011) noexcept nogil:
+    # OURS: the next entry of the table, if this era has it.
+    if era_2011(g) and not in_2011:
+        return
+    g.ksm_attrs[g.nr_ksm_attrs].name = name
+    g.ksm_attrs[g.nr_ksm_attrs].show = show
+    g.ksm_attrs[g.nr_ksm_attrs].store = store
+    g.nr_ksm_attrs += 1
 
 
 cdef void ksm_attrs_init(ksm_globals *g) noexcept nogil:
-    # OURS: ksm_attrs[], in its order. Who has no store function can only be read.
-    cdef int i = 0
-    ksm_attr(g, &i, b"sleep_millisecs", sleep_millisecs_show, sleep_millisecs_store)
-    ksm_attr(g, &i, b"pages_to_scan", pages_to_scan_show, pages_to_scan_store)
-    ksm_attr(g, &i, b"run", run_show, run_store)
-    ksm_attr(g, &i, b"pages_scanned", pages_scanned_show, NULL)
-    ksm_attr(g, &i, b"pages_shared", pages_shared_show, NULL)
-    ksm_attr(g, &i, b"pages_sharing", pages_sharing_show, NULL)
-    ksm_attr(g, &i, b"pages_unshared", pages_unshared_show, NULL)
-    ksm_attr(g, &i, b"pages_volatile", pages_volatile_show, NULL)
-    ksm_attr(g, &i, b"pages_skipped", pages_skipped_show, NULL)
-    ksm_attr(g, &i, b"ksm_zero_pages", ksm_zero_pages_show, NULL)
-    ksm_attr(g, &i, b"full_scans", full_scans_show, NULL)
-    ksm_attr(g, &i, b"merge_across_nodes", merge_across_nodes_show, merge_across_nodes_store)
-    ksm_attr(g, &i, b"max_page_sharing", max_page_sharing_show, max_page_sharing_store)
-    ksm_attr(g, &i, b"stable_node_chains", stable_node_chains_show, NULL)
-    ksm_attr(g, &i, b"stable_node_dups", stable_node_dups_show, NULL)
-    ksm_attr(g, &i, b"stable_node_chains_prune_millisecs", stable_node_chains_prune_millisecs_show, stable_node_chains_prune_millisecs_store)
-    ksm_attr(g, &i, b"use_zero_pages", use_zero_pages_show, use_zero_pages_store)
-    ksm_attr(g, &i, b"general_profit", general_profit_show, NULL)
-    ksm_attr(g, &i, b"smart_scan", smart_scan_show, smart_scan_store)
-    ksm_attr(g, &i, b"advisor_mode", advisor_mode_show, advisor_mode_store)
-    ksm_attr(g, &i, b"advisor_max_cpu", advisor_max_cpu_show, advisor_max_cpu_store)
-    ksm_attr(g, &i, b"advisor_min_pages_to_scan", advisor_min_pages_to_scan_show, advisor_min_pages_to_scan_store)
-    ksm_attr(g, &i, b"advisor_max_pages_to_scan", advisor_max_pages_to_scan_show, advisor_max_pages_to_scan_store)
-    ksm_attr(g, &i, b"advisor_target_scan_time", advisor_target_scan_time_show, advisor_target_scan_time_store)
-    BUG_ON(i != NR_KSM_ATTRS)
+    # OURS: ksm_attrs[], in its order, and whether 2011 had the file. Who has no store function can only be read.
+    ksm_attr(g, b"sleep_millisecs", sleep_millisecs_show, sleep_millisecs_store, True)
+    ksm_attr(g, b"pages_to_scan", pages_to_scan_show, pages_to_scan_store, True)
+    ksm_attr(g, b"run", run_show, run_store, True)
+    ksm_attr(g, b"pages_scanned", pages_scanned_show, NULL, False)
+    ksm_attr(g, b"pages_shared", pages_shared_show, NULL, True)
+    ksm_attr(g, b"pages_sharing", pages_sharing_show, NULL, True)
+    ksm_attr(g, b"pages_unshared", pages_unshared_show, NULL, True)
+    ksm_attr(g, b"pages_volatile", pages_volatile_show, NULL, True)
+    ksm_attr(g, b"pages_skipped", pages_skipped_show, NULL, False)
+    ksm_attr(g, b"ksm_zero_pages", ksm_zero_pages_show, NULL, False)
+    ksm_attr(g, b"full_scans", full_scans_show, NULL, True)
+    ksm_attr(g, b"merge_across_nodes", merge_across_nodes_show, merge_across_nodes_store, False)
+    ksm_attr(g, b"max_page_sharing", max_page_sharing_show, max_page_sharing_store, False)
+    ksm_attr(g, b"stable_node_chains", stable_node_chains_show, NULL, False)
+    ksm_attr(g, b"stable_node_dups", stable_node_dups_show, NULL, False)
+    ksm_attr(g, b"stable_node_chains_prune_millisecs", stable_node_chains_prune_millisecs_show, stable_node_chains_prune_millisecs_store, False)
+    ksm_attr(g, b"use_zero_pages", use_zero_pages_show, use_zero_pages_store, False)
+    ksm_attr(g, b"general_profit", general_profit_show, NULL, False)
+    ksm_attr(g, b"smart_scan", smart_scan_show, smart_scan_store, False)
+    ksm_attr(g, b"advisor_mode", advisor_mode_show, advisor_mode_store, False)
+    ksm_attr(g, b"advisor_max_cpu", advisor_max_cpu_show, advisor_max_cpu_store, False)
+    ksm_attr(g, b"advisor_min_pages_to_scan", advisor_min_pages_to_scan_show, advisor_min_pages_to_scan_store, False)
+    ksm_attr(g, b"advisor_max_pages_to_scan", advisor_max_pages_to_scan_show, advisor_max_pages_to_scan_store, False)
+    ksm_attr(g, b"advisor_target_scan_time", advisor_target_scan_time_show, advisor_target_scan_time_store, False)
+    BUG_ON(g.nr_ksm_attrs > NR_KSM_ATTRS)
 
 
 # ksm_attr_group: the name of the folder, "ksm", is that of the Python object, machine.ksm.
@@ -2778,13 +2825,14 @@ ksm_ops.migrate = folio_migrate_ksm
 ksm_ops.process_profit = ksm_process_profit
 
 
-cdef int ksm_init(machine *m) noexcept nogil:
-    """Give the machine KSM: 0 or -ENOMEM. ksmd does not run yet."""
+cdef int ksm_init(machine *m, int era) noexcept nogil:
+    """Give the machine the KSM of this era: 0 or -ENOMEM. ksmd does not run yet."""
     cdef ksm_globals *g = <ksm_globals *>calloc(1, sizeof(ksm_globals))
     cdef int err
     if g == NULL:
         return -ENOMEM
     g.m = m
+    g.era = era
     ksm_globals_init(g)
 
     g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))
