@@ -4,6 +4,7 @@
 Every .pyx below ksm/ is a module and every folder below include/ a package of headers: a new one needs no line here.
 
     KSM_DEBUG=1   bounds and NULL checks, asserts, BUG_ON() in headers, -O1 -g
+    KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
 """
 
@@ -16,7 +17,8 @@ from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("KSM_DEBUG", "0") not in ("", "0")
 TRACE = os.environ.get("KSM_TRACE", "0") not in ("", "0")
-MODE = "trace" if TRACE else "debug" if DEBUG else "release"
+TSAN = os.environ.get("KSM_TSAN", "0") not in ("", "0")
+MODE = "trace" if TRACE else "debug" if DEBUG else "tsan" if TSAN else "release"
 JOBS = min(2, os.cpu_count() or 1)
 
 # cdivision stays on in every mode: it is what / and % mean.
@@ -40,13 +42,16 @@ if TRACE:
 elif DEBUG:
     FLAGS += ["-O1", "-g", "-UNDEBUG"]
     MACROS += [("KSM_DEBUG", "1")]
+elif TSAN:
+    FLAGS += ["-O1", "-g", "-fsanitize=thread"]
 else:
     FLAGS += ["-O3", "-g0"]
     MACROS += [("CYTHON_WITHOUT_ASSERTIONS", None)]
 
 
 def extension(name: str, source: str) -> Extension:
-    return Extension(name, [source], include_dirs=["include"], extra_compile_args=FLAGS, define_macros=MACROS)
+    return Extension(name, [source], include_dirs=["include"], extra_compile_args=FLAGS, define_macros=MACROS,
+                     extra_link_args=["-fsanitize=thread"] if TSAN else [])
 
 
 def modules() -> list[Extension]:

@@ -11,7 +11,7 @@ cdef extern from *:
     #include <stdlib.h>
     #define KSM_BUG_ON(x) do { if (__builtin_expect(!!(x), 0)) { \\
         fprintf(stderr, "ksm: BUG at %s:%d: %s\\n", __FILE__, __LINE__, #x); abort(); } } while (0)
-    #ifdef CONFIG_DEBUG_VM
+    #ifdef KSM_DEBUG
     #define KSM_VM_BUG_ON(x) KSM_BUG_ON(x)
     #else
     #define KSM_VM_BUG_ON(x) do { if (0) { (void)(x); } } while (0)

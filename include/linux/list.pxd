@@ -16,16 +16,18 @@ and the list_for_each family is a loop; the _safe forms read the next link befor
         ...
         pos = n
 
-READ_ONCE() and WRITE_ONCE() are plain accesses: whoever changes a list holds its lock. CONFIG_LIST_HARDENED is off.
+list_empty() may be asked without the lock under which the list changes; what it reads is written in one piece, as in the kernel.
+CONFIG_LIST_HARDENED is off.
 """
 
+from linux.atomic cimport READ_ONCE_ptr, WRITE_ONCE_ptr
 from linux.poison cimport LIST_POISON1, LIST_POISON2
 from linux.types cimport hlist_head, hlist_node, list_head
 
 
 # An empty ring: the head is its own neighbour.
 cdef inline void INIT_LIST_HEAD(list_head *list) noexcept nogil:
-    list.next = list
+    WRITE_ONCE_ptr(list.next, list)
     list.prev = list
 
 
@@ -33,7 +35,7 @@ cdef inline void __list_add(list_head *new, list_head *prev, list_head *next) no
     next.prev = new
     new.next = next
     new.prev = prev
-    prev.next = new
+    WRITE_ONCE_ptr(prev.next, new)
 
 
 # In front: a stack.
@@ -48,7 +50,7 @@ cdef inline void list_add_tail(list_head *new, list_head *head) noexcept nogil:
 
 cdef inline void __list_del(list_head *prev, list_head *next) noexcept nogil:
     next.prev = prev
-    prev.next = next
+    WRITE_ONCE_ptr(prev.next, next)
 
 
 # __list_del_clearprev(): left out, for the lists of network devices.
@@ -128,7 +130,7 @@ cdef inline bint list_is_head(const list_head *list, const list_head *head) noex
 
 
 cdef inline bint list_empty(const list_head *head) noexcept nogil:
-    return head.next == head
+    return READ_ONCE_ptr((<list_head *>head).next) == head
 
 
 # list_del_init_careful(), list_empty_careful(): left out, for readers without a lock.

@@ -17,11 +17,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from ksm.arena cimport arena_give_back
-from linux.atomic cimport READ_ONCE_ulong
+from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint, atomic_fetch_and, atomic_set, smp_store_release_int
 from linux.bug cimport VM_BUG_ON
 from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
-from linux.page_flags cimport (PG_buddy, PG_head, PG_node_shift, PG_plugged, PG_reserved, PG_tail, folio_test_large, page_address,
-                               page_to_nid, page_to_pfn)
+from linux.page_flags cimport (PG_buddy, PG_head, PG_node_shift, PG_plugged, PG_reserved, PG_tail, clear_page_flag, folio_test_large,
+                               page_address, page_to_nid, page_to_pfn, set_page_flag, test_page_flag)
 from linux.slab cimport should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
@@ -58,7 +58,7 @@ cdef inline unsigned int buddy_order(struct_page *page) noexcept nogil:
 cdef void add_to_free_list(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
     cdef struct_page *page = m.mem_map + pfn
     cdef unsigned int old = z.free_area[order]
-    page.flags |= PG_buddy
+    set_page_flag(page, PG_buddy)
     page.private = old
     page.index = <unsigned long>order << 32
     if old:
@@ -75,7 +75,7 @@ cdef void del_page_from_free_list(machine *m, zone *z, unsigned long pfn, unsign
         z.free_area[order] = after
     if after:
         m.mem_map[after].index = (<unsigned long>order << 32) | before
-    page.flags &= ~<unsigned int>PG_buddy
+    clear_page_flag(page, PG_buddy)
     page.private = 0
     page.index = 0
 
@@ -89,7 +89,7 @@ cdef void __free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int o
         if buddy_pfn < z.zone_start_pfn or buddy_pfn >= z.fresh_pfn:
             break
         buddy = m.mem_map + buddy_pfn
-        if not (buddy.flags & PG_buddy) or buddy_order(buddy) != order:
+        if not test_page_flag(buddy, PG_buddy) or buddy_order(buddy) != order:
             break
         del_page_from_free_list(m, z, buddy_pfn, order)
         pfn &= buddy_pfn
@@ -121,7 +121,7 @@ cdef unsigned long take_fresh(machine *m, zone *z, unsigned int order) noexcept 
         return 0
     z.fresh_pfn = pfn + size
     while skipped < pfn:
-        m.mem_map[skipped].flags = <unsigned int>z.nid << PG_node_shift
+        WRITE_ONCE_uint(m.mem_map[skipped].flags, <unsigned int>z.nid << PG_node_shift)
         __free_one_page(m, z, skipped, 0)
         skipped += 1
     return pfn
@@ -166,11 +166,11 @@ cdef inline unsigned int nr_recent(zone *z) noexcept nogil:
 cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
     """Forget what the frame was. Above all its key: a stable node must never take the next user's page for its own."""
     VM_BUG_ON(page._mapcount != -1)
-    page.mapping = NULL
+    WRITE_ONCE_ptr(page.mapping, NULL)
     page.index = 0
     page.private = 0
-    page.flags &= <unsigned int>(0xff000000U | PG_plugged | PG_reserved)
-    return not page.flags & (PG_plugged | PG_reserved)
+    atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_reserved))
+    return not test_page_flag(page, PG_plugged | PG_reserved)
 
 
 cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
@@ -206,20 +206,21 @@ cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
 # Allocating
 
 cdef void prep_new_page(struct_page *page, int nid, unsigned int extra_flags) noexcept nogil:
-    page.flags = (<unsigned int>nid << PG_node_shift) | extra_flags
+    # A stable node may still look at the frame through its keyhole: everything that it can see is written in one piece, the count last.
+    WRITE_ONCE_uint(page.flags, (<unsigned int>nid << PG_node_shift) | extra_flags)
     page._mapcount = -1
-    page.mapping = NULL
+    WRITE_ONCE_ptr(page.mapping, NULL)
     page.index = 0
     page.private = 0
-    page._refcount = 1
+    smp_store_release_int(page._refcount, 1)
 
 
 cdef void prep_compound_page(struct_page *page, int nid) noexcept nogil:
     cdef unsigned long i
     for i in range(1, HPAGE_PMD_NR):
         prep_new_page(page + i, nid, PG_tail)
-        page[i]._refcount = 0
-    page.flags |= PG_head
+        atomic_set(&page[i]._refcount, 0)
+    set_page_flag(page, PG_head)
 
 
 cdef struct_page *rmqueue(machine *m, zone *z, unsigned int order, bint zero) noexcept nogil:
