@@ -22,6 +22,7 @@ cdef class Machine:
     cdef int enter(self) except -1
     cdef void leave(self) noexcept nogil
     cdef void teardown(self) noexcept
+    cdef dict caches(self)
 
 
 cdef unsigned long ulong(str name, object value) except? 0xdeadbeef

@@ -19,6 +19,7 @@ from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, PAGE_SHIFT, PAGE_SIZE, 
                              struct_anon_vma, anon_vma_chain, vm_area_struct)
 from linux.mmap_lock cimport mmgrab
 from linux.page_flags cimport PG_reserved, PG_uptodate
+from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock, spin_lock_init, spin_unlock, usleep
 
 from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
@@ -278,6 +279,46 @@ cdef class Machine:
         self.enter()
         try:
             return {name: self.m.vm_event[i] for i, name in enumerate(VM_EVENTS)}
+        finally:
+            self.leave()
+
+    cdef dict caches(self):
+        """The slab caches by name, as addresses. The machine is entered."""
+        cdef kmem_cache *all[7]
+        cdef int i
+        all[:] = [self.m.mm_cachep, self.m.vm_area_cachep, self.m.anon_vma_cachep, self.m.anon_vma_chain_cachep,
+                  self.g.rmap_item_cache, self.g.stable_node_cache, self.g.mm_slot_cache]
+        return {(<bytes>all[i].name).decode(): <size_t>all[i] for i in range(7)}
+
+    def slabinfo(self):
+        """Objects in use, by cache, as in /proc/slabinfo: mm_struct, vm_area_struct, anon_vma, anon_vma_chain, ksm_rmap_item,
+        ksm_stable_node, ksm_mm_slot."""
+        self.enter()
+        try:
+            return {name: (<kmem_cache *><size_t>cache).nr_objects for name, cache in self.caches().items()}
+        finally:
+            self.leave()
+
+    def fail(self, what, nth=1, times=1):
+        """Let an allocation fail, as CONFIG_FAULT_INJECTION does: the nth from now, and `times` of them in a row; nth 0 calls it off.
+
+        what is "page", for frames, or the name of a cache of slabinfo(). ValueError for another name, and negative numbers.
+        """
+        cdef fault_attr *attr
+        nth, times = operator.index(nth), operator.index(times)
+        if not (0 <= nth < 1 << 62 and 0 < times < 1 << 62):
+            raise ValueError("nth is 0 or more, times 1 or more")
+        self.enter()
+        try:
+            caches = self.caches()
+            if what == "page":
+                attr = &self.m.fail_page_alloc
+            elif what in caches:
+                attr = &(<kmem_cache *><size_t>caches[what]).fail
+            else:
+                raise ValueError(f"what fails is page or one of {', '.join(caches)}, not {what!r}")
+            attr.times = times
+            attr.nth = nth
         finally:
             self.leave()
 

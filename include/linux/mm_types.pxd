@@ -141,6 +141,7 @@ cdef struct mm_struct "mm_struct":
     unsigned long ksm_rmap_items
     long ksm_zero_pages
     unsigned long nr_page_tables
+    void *pmd_huge_pte          # tables put aside for huge pages
     list_head mmlist            # machine.mmlist
     unsigned long id            # OURS: never used twice in one machine
 
@@ -215,6 +216,7 @@ cdef struct machine:
     unsigned long next_mm_id
     long vm_event[NR_VM_EVENT_ITEMS]
 
+    int transparent_hugepage    # 0 never, 1 where MADV_HUGEPAGE was given, 2 always
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
     int sigpending              # what signal_pending(current) answers outside ksmd

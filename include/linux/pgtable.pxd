@@ -10,7 +10,7 @@ A table of entries is 512 words, and a lock and a count behind them; the levels 
 into vm_page_prot of a private mapping, so mk_pte() gives read-only, clean entries, and the fault handler alone makes them writable.
 """
 
-from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, smp_load_acquire_ulong, xchg_ulong
+from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, smp_load_acquire_ulong, smp_store_release_ulong, xchg_ulong
 from linux.mm_types cimport (PAGE_SHIFT, PMD_SHIFT, PGDIR_SHIFT, PUD_SHIFT, machine, mm_struct, pgprot_t, pmd_t, pte_t, struct_page,
                              vm_area_struct)
 from linux.page_flags cimport page_to_pfn
@@ -170,7 +170,8 @@ cdef inline bint pmd_none(pmd_t pmd) noexcept nogil:
 
 
 cdef inline bint pmd_present(pmd_t pmd) noexcept nogil:
-    return (pmd & _PAGE_PRESENT) != 0
+    # A huge page that nobody may touch is there, too.
+    return (pmd & (_PAGE_PRESENT | _PAGE_PSE)) != 0
 
 
 cdef inline bint pmd_leaf(pmd_t pmd) noexcept nogil:
@@ -187,6 +188,10 @@ cdef inline unsigned long pmd_pfn(pmd_t pmd) noexcept nogil:
 
 cdef inline pte_table *pmd_table(pmd_t pmd) noexcept nogil:
     return <pte_table *>(pmd & ~<pmd_t>_PMD_TABLE_BITS)
+
+
+cdef inline void set_pmd_at(mm_struct *mm, unsigned long addr, pmd_t *pmdp, pmd_t pmd) noexcept nogil:
+    smp_store_release_ulong(pmdp[0], pmd)
 
 
 # The walk down. Each answers NULL where there is nothing below.

@@ -68,6 +68,12 @@ cdef inline int folio_try_dup_anon_rmap_pte(struct_folio *folio, struct_page *pa
     return 0
 
 
+cdef inline void folio_entire_mapcount_add(struct_folio *folio, int nr) noexcept nogil:
+    # OURS: one more or one fewer middle entry maps this huge folio: see ksm/mm/huge_memory.pyx for the two counts.
+    atomic_add_return(<int *>&folio[1].private, nr)
+    atomic_add_return(<int *>&folio[2].private, nr)
+
+
 cdef inline int folio_try_share_anon_rmap_pte(struct_folio *folio, struct_page *page) noexcept nogil:
     """Give up that the page is exclusive, its entry already cleared: -EBUSY when it may be pinned."""
     if folio_maybe_dma_pinned(folio):
