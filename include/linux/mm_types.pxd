@@ -140,6 +140,7 @@ cdef struct mm_struct "mm_struct":
     unsigned long ksm_merging_pages
     unsigned long ksm_rmap_items
     long ksm_zero_pages
+    bint zero_pages_inexact     # OURS: see dup_mmap()
     unsigned long nr_page_tables
     void *pmd_huge_pte          # tables put aside for huge pages
     list_head mmlist            # machine.mmlist
@@ -222,5 +223,6 @@ cdef struct machine:
     int sigpending              # what signal_pending(current) answers outside ksmd
 
     long ksm_zero_pages         # the one global of mm/ksm.c that is not static
+    bint zero_pages_inexact     # OURS: see dup_mmap()
     const ksm_operations *ksm_ops
     void *ksm                   # struct ksm_globals of ksm/mm/ksm.pxd

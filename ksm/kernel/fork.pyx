@@ -10,10 +10,11 @@ from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
+from linux.atomic cimport test_bit
 from linux.ksm cimport ksm_exit, ksm_fork
 from linux.list cimport list_add_tail, list_del
 from linux.mm cimport VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK, vm_flags_clear
-from linux.mm_types cimport (MMF_VM_MERGE_ANY, NR_MM_COUNTERS, machine, mm_struct, vm_area_struct)
+from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, NR_MM_COUNTERS, machine, mm_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.spinlock cimport init_rwsem, spin_lock, spin_lock_init, spin_unlock
 
@@ -79,10 +80,12 @@ cdef int dup_mmap(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
     cdef vm_area_struct *mpnt
     cdef vm_area_struct *tmp
     cdef int i, retval = 0
+    cdef bint all_copied = True
     mmap_write_lock(oldmm)
     mmap_write_lock(mm)
     for i in range(oldmm.map_count):
         mpnt = oldmm.vmas[i]
+        all_copied = all_copied and not mpnt.vm_flags & (VM_DONTCOPY | VM_WIPEONFORK)
         if mpnt.vm_flags & VM_DONTCOPY:
             continue
         tmp = vm_area_dup(mpnt, mm)
@@ -108,6 +111,11 @@ cdef int dup_mmap(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
             retval = copy_page_range(tmp, mpnt)
         if retval:
             break
+    # OURS: the child has the parent's count of KSM's zero pages, copied or not, and it goes into the machine's only if all went well and
+    # the parent is registered; what is unmapped later is what was copied. Machine.check() must not take the kernel's arithmetic for ours.
+    if oldmm.ksm_zero_pages and (retval or not all_copied or not test_bit(MMF_VM_MERGEABLE, &oldmm.flags)):
+        mm.zero_pages_inexact = True
+        mm.machine.zero_pages_inexact = True
     if retval == 0:
         ksm_fork(mm, oldmm)
     mmap_write_unlock(mm)
