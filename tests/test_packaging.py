@@ -22,6 +22,7 @@ CIMPORTS = [
     "from linux.list cimport INIT_LIST_HEAD, list_add_tail, list_empty, list_head",
     "from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next",
     "from ksm.lib.xxhash cimport xxhash",
+    "from ksm.mm.ksm cimport ksm_do_scan, ksm_globals, ksm_rmap_item, ksm_stable_node",
 ]
 
 CONSUMER = """
