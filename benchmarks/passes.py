@@ -49,9 +49,7 @@ def contents(pages: int, equal: int, differ: int) -> Iterator[bytes]:
     # The numbers of the pages, scattered: multiplication by an odd number is a bijection, and the trees see no order.
     for first in range(0, pages, CHUNK):
         numbers = range(first, min(first + CHUNK, pages))
-        yield b"".join(
-            head + (number % different * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "little") + tail for number in numbers
-        )
+        yield b"".join(head + (number % different * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "little") + tail for number in numbers)
 
 
 def resident(field: str) -> int:
@@ -132,7 +130,7 @@ def table(results: list[dict[str, Any]]) -> Table:
 @click.command()
 @click.option("--pages", type=click.IntRange(2), default=262_144, show_default=True, help="Pages of memory.")
 @click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each case; medians are shown.")
-@click.option("--differ", type=click.IntRange(0, ksm.PAGE_SIZE - 8), default=0, show_default=True, help="The byte from which on pages differ.")
+@click.option("--differ", type=click.IntRange(0, ksm.PAGE_SIZE - 8), default=0, show_default=True, help="Where pages differ.")
 @click.option("--case", "cases", multiple=True, type=click.Choice(list(CASES)), help="Only this case.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def main(pages: int, repeat: int, differ: int, cases: tuple[str, ...], as_json: bool) -> None:
