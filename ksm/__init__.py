@@ -3,10 +3,18 @@
 
 from pathlib import Path
 
+# X as X: a name of this package, for type checkers.
 from ksm.constants import *  # noqa: F403
-from ksm.machine import Machine
-from ksm.process import PAGE_ANON, PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO, PAGE_PRESENT, PAGE_ZERO, Process, Vma
-from ksm.sysfs import Ksm
+from ksm.machine import Machine as Machine
+from ksm.process import PAGE_ANON as PAGE_ANON
+from ksm.process import PAGE_FLAGS_SHIFT as PAGE_FLAGS_SHIFT
+from ksm.process import PAGE_KSM as PAGE_KSM
+from ksm.process import PAGE_KSM_ZERO as PAGE_KSM_ZERO
+from ksm.process import PAGE_PRESENT as PAGE_PRESENT
+from ksm.process import PAGE_ZERO as PAGE_ZERO
+from ksm.process import Process as Process
+from ksm.process import Vma as Vma
+from ksm.sysfs import Ksm as Ksm
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,6 @@ entry that KSM has cleared under that lock is in nobody's use any more.
 from libc.errno cimport EFAULT, ENOMEM
 from libc.string cimport memcmp, memcpy
 
-from linux.atomic cimport READ_ONCE_ulong
 from linux.mm cimport FAULT_FLAG_USER, FAULT_FLAG_WRITE, VM_FAULT_ERROR, VM_FAULT_OOM, VM_WRITE, vma_is_accessible, vma_lookup
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pmd_t, pte_t, vm_area_struct, vm_fault_t
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock

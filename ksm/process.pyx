@@ -13,19 +13,18 @@ from array import array
 from typing import NamedTuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINVAL, ENOMEM
 
 from linux.atomic cimport READ_ONCE_ulong, test_bit
 from linux.ksm cimport is_ksm_zero_pte, ksm_disable_merge_any, ksm_enable_merge_any, ksm_process_profit, mm_ksm_zero_pages
-from linux.mm cimport (VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, get_mm_counter, vma_find_index, vm_normal_page, vma_lookup)
+from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, get_mm_counter, vm_normal_page, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t,
                              struct_page, vm_area_struct)
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
                          PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget
-from linux.page_flags cimport folio_test_anon, folio_test_ksm, page_folio, page_to_pfn
-from linux.pgtable cimport (is_zero_pfn, pmd_offset_mm, pte_offset_map_lock, pte_pfn, pte_present, pte_unmap_unlock, ptep_get)
+from linux.page_flags cimport folio_test_anon, folio_test_ksm, page_folio
+from linux.pgtable cimport pmd_offset_mm, pte_offset_map_lock, pte_pfn, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
 
 from ksm.cpu cimport cpu_access, cpu_update

@@ -2,7 +2,7 @@
 # No twin in the kernel: KSM itself counts no further than pages_sharing.
 """What merging saves, split by where the equal pages are."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE

@@ -193,7 +193,7 @@ cdef struct ksm_globals:
     pthread_t ksmd
     bint ksmd_started
     int ksmd_should_stop
-    unsigned long long ksmd_runtime # nanoseconds that scanning has taken on a processor so far
+    unsigned long long ksmd_runtime  # nanoseconds that scanning has taken on a processor so far
     unsigned long long ksmd_slice   # the thread's clock when the current batch began
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
 

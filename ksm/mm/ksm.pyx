@@ -36,11 +36,11 @@ from libc.limits cimport INT_MAX, ULONG_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_ptr, WRITE_ONCE_uint,
-                           WRITE_ONCE_ulong, atomic_add_return, atomic_dec_and_test, atomic_long_read, atomic_read, clear_bit,
-                           cpu_relax, set_bit, smp_mb, smp_rmb, smp_wmb, test_bit)
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_ptr,
+                           WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb,
+                           smp_rmb, smp_wmb, test_bit)
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
-from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, IS_ERR, PTR_ERR
+from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, PTR_ERR
 from linux.hashtable cimport hash_del, hash_init
 from linux.jhash cimport jhash2
 from linux.jiffies cimport MSEC_PER_SEC, NSEC_PER_MSEC, jiffies, ktime_get, ktime_ms_delta, msecs_to_jiffies, time_before
@@ -60,23 +60,24 @@ from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY,
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
-from linux.page_flags cimport (PAGE_MAPPING_KSM, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty, PageHWPoison, PageKsm, PageTransCompound,
-                               SetPageDirty, __folio_mark_uptodate, __folio_set_locked, compound_head, folio_anon_vma, folio_get,
+from linux.page_flags cimport (PAGE_MAPPING_KSM, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty, PageHWPoison,
+                               PageKsm, SetPageDirty, __folio_mark_uptodate, __folio_set_locked, folio_anon_vma, folio_get,
                                folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty, folio_page,
                                folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon, folio_test_ksm,
                                folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate, folio_try_get,
                                folio_trylock, folio_unlock, lock_page, mark_page_accessed, page_address, page_folio, page_to_nid,
                                page_to_pfn, pfn_folio, pfn_to_page, trylock_page, unlock_page)
 from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
-from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte, mm_find_pmd,
-                            pfn_pte, pmd_leaf, pmd_lock, pmd_pfn, pmd_present, pmd_trans_huge, pmdp_get, pmdp_get_lockless, pte_dirty,
-                            pte_mkclean, pte_mkdirty, pte_mkspecial, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_unmap,
-                            pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get, set_pte_at)
+from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte,
+                            mm_find_pmd, pfn_pte, pmd_leaf, pmd_lock, pmd_pfn, pmd_present, pmd_trans_huge, pmdp_get,
+                            pmdp_get_lockless, pte_dirty, pte_mkclean, pte_mkdirty, pte_mkspecial, pte_offset_map_lock, pte_pfn,
+                            pte_present, pte_same, pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get,
+                            set_pte_at)
 from linux.rbtree cimport rb_link_node, rb_node, rb_root
 from linux.rmap cimport (RMAP_NONE, anon_vma_lock_read, anon_vma_trylock_read, anon_vma_unlock_read, folio_try_share_anon_rmap_pte,
                          get_anon_vma, rmap_walk_control)
 from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
-from linux.types cimport hlist_head, hlist_node, list_head, u32
+from linux.types cimport hlist_node, list_head, u32
 from linux.wait cimport (CLOCK_THREAD_CPUTIME_ID, clock_gettime, destroy_waitqueue_head, init_waitqueue_head, prepare_to_wait,
                          pthread_create, pthread_join, timespec, wait_for_wakeup, wait_for_wakeup_timeout, wake_up_interruptible)
 from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exit, trace_ksm_merge_one_page,

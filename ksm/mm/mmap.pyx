@@ -13,7 +13,7 @@ from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORE
                          MAP_TYPE, PROT_EXEC, PROT_READ, PROT_WRITE)
 from linux.spinlock cimport spin_lock_init
 
-from ksm.mm.vma cimport (do_vma_munmap, remove_vma, vm_area_alloc, vm_get_page_prot, vma_link, vma_merge_new_range, vma_set_range)
+from ksm.mm.vma cimport do_vma_munmap, remove_vma, vm_area_alloc, vm_get_page_prot, vma_link, vma_merge_new_range
 
 
 cdef enum:

@@ -5,13 +5,12 @@
 from libc.errno cimport EINVAL
 
 from linux.mm cimport vm_normal_page
-from linux.mm_types cimport (PAGE_SHIFT, PGDIR_SHIFT, PMD_SHIFT, PMD_SIZE, PUD_SHIFT, mm_struct, pmd_t, pte_t, struct_folio,
-                             struct_page, vm_area_struct)
+from linux.mm_types cimport PAGE_SHIFT, PGDIR_SHIFT, PMD_SIZE, PUD_SHIFT, mm_struct, pmd_t, struct_folio, struct_page, vm_area_struct
 from linux.page_flags cimport page_folio, pfn_to_page
 from linux.pagewalk cimport FW_LEVEL_PMD, FW_LEVEL_PTE, FW_MIGRATION, FW_ZEROPAGE, folio_walk, mm_walk, mm_walk_ops
 from linux.pgtable cimport (is_zero_pfn, mm_find_pmd, pmd_leaf, pmd_lock, pmd_none, pmd_offset_mm, pmd_pfn, pmdp_get,
-                            pmdp_get_lockless, pte_none, pte_offset_map_lock, pte_pfn, pte_present, ptep_get)
-from linux.spinlock cimport spin_unlock, spinlock_t
+                            pmdp_get_lockless, pte_offset_map_lock, pte_pfn, pte_present, ptep_get)
+from linux.spinlock cimport spin_unlock
 from linux.swapops cimport is_migration_pte, pfn_swap_entry_to_page
 
 
