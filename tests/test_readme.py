@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What README.md shows is what happens."""
+
+import contextlib
+import doctest
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def names():
+    """What the Python of the README has defined when it is done, and `printed` and `promised`: its output and its comments on that."""
+    found, output = {}, io.StringIO()
+    [code] = blocks("python")
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "README.md", "exec"), found)
+    found["printed"] = output.getvalue().splitlines()
+    found["promised"] = re.findall(r"^print\(.*\) +# (.*)$", code, re.MULTILINE)
+    yield found
+    found["machine"].close()
+
+
+def test_the_example_prints_what_its_comments_say(names):
+    assert names["printed"] == names["promised"] != []
+
+
+def test_errors_look_as_shown(names):
+    [session] = blocks("pycon")
+    test = doctest.DocTestParser().get_doctest(session, names, "README.md", "README.md", 0)
+    output = io.StringIO()
+    result = doctest.DocTestRunner(verbose=False).run(test, out=output.write, clear_globs=False)
+    assert result.attempted == 3
+    assert result.failed == 0, output.getvalue()
+
+
+def test_files_that_are_named_exist():
+    named = set(re.findall(r"`?((?:ksm|tests|benchmarks|include)/[\w/]+\.(?:py|pyx|pxd))\b", README.read_text()))
+    assert {"ksm/mm/ksm.pyx", "include/linux/rbtree.pxd"} <= named
+    assert [name for name in sorted(named) if not (README.parent / name).exists()] == []
