@@ -97,6 +97,14 @@ cdef class Process:
         """False after exit()."""
         return self.mm != NULL
 
+    @property
+    def mm_id(self):
+        """The number of the address space, which trace events carry: its own for each process, new after exec()."""
+        cdef mm_struct *mm = self.get_mm()
+        number = mm.id
+        self.put_mm(mm)
+        return number
+
     def __repr__(self):
         return f"<ksm.Process {self.pid} {self.name!r}{'' if self.mm != NULL else ' exited'}>"
 

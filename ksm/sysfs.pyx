@@ -121,6 +121,12 @@ cdef class Ksm:
         """All files: {name: value}, in the kernel's order."""
         return {name: getattr(self, name) for name in self.names()}
 
+    @property
+    def trace(self):
+        """The trace events: ksm.trace.Trace, off until its start()."""
+        from ksm.trace import Trace
+        return Trace(self.machine)
+
     def __repr__(self):
         if self.machine.closed:
             return "<KSM of a closed machine>"

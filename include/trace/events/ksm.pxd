@@ -44,6 +44,7 @@ cdef struct ksm_trace_ring:
     unsigned long capacity      # a power of two
     unsigned long head          # events written since the ring was switched on
     unsigned long tail          # events read or forgotten
+    unsigned long lost          # events forgotten unread
 
 
 cdef inline ksm_trace_event *trace_reserve(ksm_trace_ring *ring, int type) noexcept nogil:
@@ -57,6 +58,7 @@ cdef inline ksm_trace_event *trace_reserve(ksm_trace_ring *ring, int type) noexc
         return NULL
     if ring.head - ring.tail == ring.capacity:
         ring.tail += 1
+        ring.lost += 1
     event = &ring.events[ring.head & (ring.capacity - 1)]
     ring.head += 1
     memset(event, 0, sizeof(ksm_trace_event))

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the trace events of KSM for Python.
+"""machine.ksm.trace: the events of include/trace/events/ksm.pxd, recorded while switched on.
+
+An event costs a few nanoseconds and 72 bytes; a full ring forgets its oldest events and counts them.
+"""
+
+import operator
+from typing import NamedTuple
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from linux.spinlock cimport spin_lock, spin_unlock
+from trace.events.ksm cimport ksm_trace_event, ksm_trace_ring
+
+from ksm.machine cimport Machine
+
+# In the order of enum ksm_trace_type
+EVENTS = ("ksm_start_scan", "ksm_stop_scan", "ksm_enter", "ksm_exit", "ksm_merge_one_page", "ksm_merge_with_ksm_page",
+          "ksm_remove_ksm_page", "ksm_remove_rmap_item", "ksm_advisor")
+
+cdef enum:
+    CHUNK = 256                 # events copied at a time, with the ring locked
+    MAX_CAPACITY = 1 << 28
+
+
+class Event(NamedTuple):
+    """One event. What it does not have is 0.
+
+    name            as in the kernel, "ksm_merge_one_page"
+    pfn, error      the page, and 0 or -errno; with ksm_page 0 a merge that made a new KSM page
+    mm_id           the address space, as Process.mm_id; unlike the address mm it is never used again
+    seq             number of the scan, with rmap_entries, all that KSM keeps
+    ksm_advisor     has the scan time in seq, pages_to_scan in pfn and the share of the processor in rmap_entries
+    """
+
+    name: str
+    seq: int
+    rmap_entries: int
+    pfn: int
+    ksm_page: int
+    rmap_item: int
+    mm: int
+    mm_id: int
+    error: int
+
+    def __str__(self):
+        """The line of the kernel's trace, from the name on."""
+        return f"{self.name}: {FORMATS[self.name](self)}"
+
+
+def _scan(event):
+    return f"seq {event.seq} rmap size {event.rmap_entries}"
+
+
+def _mm(event):
+    return f"mm {event.mm:016x}"
+
+
+def _merge(event):
+    ksm = "ksm " if event.ksm_page or event.name == "ksm_merge_one_page" else ""
+    return f"{ksm}pfn {event.pfn} rmap_item {event.rmap_item:016x} mm {event.mm:016x} error {event.error}"
+
+
+def _remove_ksm_page(event):
+    return f"pfn {event.pfn}"
+
+
+def _remove_rmap_item(event):
+    return f"pfn {event.pfn} rmap_item {event.rmap_item:016x} mm {event.mm:016x}"
+
+
+def _advisor(event):
+    return f"ksm scan time {event.seq} pages_to_scan {event.pfn} cpu percent {event.rmap_entries}"
+
+
+FORMATS = dict(zip(EVENTS, (_scan, _scan, _mm, _mm, _merge, _merge, _remove_ksm_page, _remove_rmap_item, _advisor), strict=True))
+
+
+cdef class Trace:
+    """The event ring of a machine, which is off until start(). Any number of threads may use it."""
+
+    cdef Machine machine
+
+    def __cinit__(self, Machine machine):
+        self.machine = machine
+
+    cdef ksm_trace_ring *ring(self) noexcept:
+        """The machine must be entered."""
+        return &self.machine.g.trace
+
+    def start(self, capacity=65536):
+        """Record from now on, at least `capacity` events at a time (a power of two is made of it); earlier ones are forgotten."""
+        cdef unsigned long wanted = operator.index(capacity), size = 1
+        cdef ksm_trace_event *events
+        cdef ksm_trace_ring *ring
+        if not 1 <= capacity <= MAX_CAPACITY:
+            raise ValueError(f"capacity must be between 1 and {MAX_CAPACITY}, not {capacity}")
+        while size < wanted:
+            size *= 2
+        self.machine.enter()
+        try:
+            events = <ksm_trace_event *>calloc(size, sizeof(ksm_trace_event))
+            if events == NULL:
+                raise MemoryError
+            ring = self.ring()
+            spin_lock(&ring.lock)
+            events, ring.events = ring.events, events
+            ring.capacity = size
+            ring.head = ring.tail = ring.lost = 0
+            ring.enabled = True
+            spin_unlock(&ring.lock)
+            free(events)
+        finally:
+            self.machine.leave()
+
+    def stop(self):
+        """Record no more. What was recorded can still be read."""
+        self.machine.enter()
+        self.ring().enabled = False
+        self.machine.leave()
+
+    def read(self, limit=None):
+        """Take the oldest events, all or at most `limit`, out of the ring: a list of Event."""
+        cdef ksm_trace_event[CHUNK] chunk
+        cdef ksm_trace_ring *ring
+        cdef unsigned long i, count = 1, left = <unsigned long>-1 if limit is None else operator.index(limit)
+        result = []
+        self.machine.enter()
+        try:
+            ring = self.ring()
+            while left and count:
+                spin_lock(&ring.lock)
+                count = min(ring.head - ring.tail, left, <unsigned long>CHUNK)
+                for i in range(count):
+                    memcpy(&chunk[i], &ring.events[(ring.tail + i) & (ring.capacity - 1)], sizeof(ksm_trace_event))
+                ring.tail += count
+                spin_unlock(&ring.lock)
+                left -= count
+                for i in range(count):
+                    result.append(as_event(&chunk[i]))
+        finally:
+            self.machine.leave()
+        return result
+
+    @property
+    def enabled(self):
+        """Whether events are recorded."""
+        self.machine.enter()
+        try:
+            return bool(self.ring().enabled)
+        finally:
+            self.machine.leave()
+
+    @property
+    def capacity(self):
+        """The number of events that the ring can hold; 0 before the first start()."""
+        self.machine.enter()
+        try:
+            return self.ring().capacity
+        finally:
+            self.machine.leave()
+
+    @property
+    def lost(self):
+        """The number of events that were forgotten unread since start()."""
+        self.machine.enter()
+        try:
+            return self.ring().lost
+        finally:
+            self.machine.leave()
+
+    def __len__(self):
+        cdef ksm_trace_ring *ring
+        self.machine.enter()
+        ring = self.ring()
+        spin_lock(&ring.lock)
+        count = ring.head - ring.tail
+        spin_unlock(&ring.lock)
+        self.machine.leave()
+        return count
+
+    def __bool__(self):
+        return True
+
+
+cdef object as_event(ksm_trace_event *event):
+    return Event(EVENTS[event.type], event.seq, event.rmap_entries, event.pfn, <size_t>event.ksm_page, <size_t>event.rmap_item,
+                 <size_t>event.mm, event.mm_id, event.err)
