@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The running kernel as oracle: the same workload on the kernel's KSM and on the port, and where they differ.
+
+    workload    what a workload is, and what runs one on either side
+    generate    random workloads
+    kernel      the kernel's side, with process (real processes) and observe (their pages, trace events)
+    replay      the port's side
+    compare     the first difference
+    recorded    the kernel's outcome in a file
+
+`python -m ksm.oracle --help` is the command.
+"""

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run a workload on the running kernel: real processes, the kernel's own ksmd, in exact steps. Needs root.
+
+How ksmd is stepped. ksmd does a batch of pages_to_scan pages, then waits for sleep_millisecs; this wait also ends when sleep_millisecs
+is changed. With run=0 it waits for run=1 instead. A batch stops at the end of a full scan. So, with a sleep of many days:
+
+  park   run=0, change sleep_millisecs, wait until ksmd sleeps: it waits for run=1 now (run=0 alone leaves it in the timed wait,
+         where it does not hear run=1)
+  batch  run=1, wait until ksmd sleeps again: one batch was done
+
+ksmd is in state S in these two waits only (for its locks it waits in D), and the writes that wake it return after it has become
+runnable. So S after such a write means that the work is complete; no timing is involved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import itertools
+import json
+import os
+import platform
+import re
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ksm.oracle.observe import Events
+from ksm.oracle.process import TIMEOUT, Channel, RealTask
+from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side, check_workload, process_names
+
+KSM = Path("/sys/kernel/mm/ksm")
+PARK_SLEEPS = (2_000_000_000, 2_000_000_001)  # sleep_millisecs, used in turn
+MPOL_MF_MOVE = 2
+
+
+def unavailable() -> str:
+    """Why the kernel's KSM cannot be driven; empty if it can."""
+    if not (KSM / "run").exists():
+        return "this kernel has no KSM"
+    if os.geteuid():
+        return "only root may drive the kernel's KSM"
+    if not os.access(KSM / "run", os.W_OK):
+        return "the kernel's KSM is read-only here"
+    return ""
+
+
+def default_lock() -> Path:
+    """Only one program at a time drives KSM: this one."""
+    return Path(tempfile.gettempdir()) / "ksm_oracle.lock"
+
+
+def sysfs_read(name: str) -> Any:
+    text = (KSM / name).read_text().strip()
+    text = text.partition("[")[2].partition("]")[0] or text
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+def sysfs_write(name: str, value: Any) -> None:
+    (KSM / name).write_text(f"{value}\n")
+
+
+def proc_text(path: Path) -> str:
+    """A file of /proc; empty if the process is gone."""
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""
+
+
+def drain_lru() -> None:
+    """Empty the LRU batches, whose references to pages can prevent merges: ksmd does so only at the start of a full scan.
+
+    move_pages() does it as a side effect, whatever it is asked to move.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = {"x86_64": 279, "aarch64": 239}.get(platform.machine(), -1)
+    target = ctypes.create_string_buffer(1)
+    page, node, status = ctypes.c_void_p(ctypes.addressof(target)), ctypes.c_int(0), ctypes.c_int(0)
+    if libc.syscall(ctypes.c_long(number), 0, ctypes.c_ulong(1), ctypes.byref(page), ctypes.byref(node), ctypes.byref(status),
+                    MPOL_MF_MOVE) < 0:
+        raise OracleError("move_pages() failed: " + os.strerror(ctypes.get_errno()))
+
+
+class Ksmd:
+    """Steps ksmd, and restores its settings."""
+
+    def __init__(self, backup: Path) -> None:
+        comms = [path for path in Path("/proc").glob("[0-9]*/comm") if proc_text(path) == "ksmd\n"]
+        if not comms:
+            raise OracleError("this kernel has no ksmd")
+        self.refuse_others(sure=False)
+        self.stat = os.open(comms[0].with_name("stat"), os.O_RDONLY)
+        self.sleeps = itertools.cycle(PARK_SLEEPS)
+        self.written: Json = {}
+        self.backup = backup  # it outlives a run that was killed, whose values are in the files now
+        if not backup.exists():
+            saved = {file.name: sysfs_read(file.name) for file in sorted(KSM.iterdir()) if file.stat().st_mode & 0o200}
+            backup.write_text(json.dumps(saved))
+        self.saved: Json = json.loads(backup.read_text())
+
+    def refuse_others(self, sure: bool, own: frozenset[int] = frozenset()) -> None:
+        users = [path.parent.name for path in Path("/proc").glob("[0-9]*/ksm_stat")
+                 if int(path.parent.name) not in own and re.search(r"merge(able|_any): yes", proc_text(path))]
+        if users or sure:
+            raise OracleError(f"other processes have mergeable memory: {', '.join(users) or 'unknown'}")
+
+    def wait_asleep(self) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while os.pread(self.stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
+            if time.monotonic() > deadline:
+                raise OracleError("ksmd does not come to rest")
+
+    def park(self) -> None:
+        sysfs_write("run", 0)
+        self.wait_asleep()
+        if (value := next(self.sleeps)) == sysfs_read("sleep_millisecs"):
+            value = next(self.sleeps)
+        self.set("sleep_millisecs", value)
+        self.wait_asleep()
+
+    def set(self, name: str, value: Any) -> None:
+        sysfs_write(name, value)
+        self.written[name] = value
+
+    def check_undisturbed(self, own: frozenset[int]) -> None:
+        """Refuse a result in which a program that knows nothing of the lock had a hand."""
+        self.refuse_others(sure=False, own=own)
+        for name, value in self.written.items():
+            if name != "run" and str(sysfs_read(name)) != str(value):
+                raise OracleError(f"another program has written to {name}")
+
+    def batch(self) -> bool:
+        before = sysfs_read("full_scans")
+        sysfs_write("run", 1)
+        self.wait_asleep()
+        self.park()
+        return bool(sysfs_read("full_scans") != before)
+
+    def flush_and_set(self, values: Json) -> None:
+        """Unmerge everything (run=2 does so when it changes only), then change settings."""
+        for run in (0, 2, 0):
+            sysfs_write("run", run)
+        for name, value in values.items():
+            if name in self.saved:
+                self.set(name, value)
+
+    def start(self) -> None:
+        """Reach the state that every workload starts with, or refuse."""
+        self.park()
+        for _ in range(3):  # a scan drops the processes that have nothing mergeable left
+            self.flush_and_set(DEFAULTS)
+            if not self.batch():
+                return  # nothing is registered
+        self.refuse_others(sure=True)
+
+    def restore(self) -> None:
+        self.park()
+        mode, run = self.saved.get("advisor_mode", "none"), self.saved["run"]
+        self.flush_and_set({"advisor_mode": "none"} | self.saved | {"advisor_mode": "none", "run": 0})
+        if mode != "none":  # it owns pages_to_scan, which was written before
+            sysfs_write("advisor_mode", mode)
+        sysfs_write("run", run)
+        self.backup.unlink()
+        os.close(self.stat)
+
+
+class KernelSide(Side):
+    """The running kernel."""
+
+    def __init__(self, ksmd: Ksmd, names: list[str], events: Events | None) -> None:
+        self.kernel = platform.release()
+        self.ksmd, self.events = ksmd, events
+        self.channels = {name: Channel() for name in names}
+
+    def files(self) -> list[str]:
+        return sorted(file.name for file in KSM.iterdir())
+
+    def read(self, file: str) -> Any:
+        return sysfs_read(file)
+
+    def write(self, file: str, value: Any) -> None:
+        self.ksmd.set(file, value)
+
+    def batch(self) -> bool:
+        return self.ksmd.batch()
+
+    def drain_lru(self) -> None:
+        drain_lru()
+
+    def sleep(self, ms: float) -> None:
+        time.sleep(ms / 1000)
+
+    def spawn(self, name: str) -> RealTask:
+        return RealTask(name, self.channels)
+
+    def mark(self, process: str) -> None:
+        if self.events:
+            self.events.mark(process)
+
+    def take_events(self, owners: dict[int, str]) -> list[list[Any]]:
+        return self.events.take(owners) if self.events else []
+
+    def close(self, tasks: list[RealTask]) -> None:
+        for task in tasks:
+            task.kill()
+        for channel in self.channels.values():
+            channel.close(0)
+            channel.close(1)
+
+
+def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, lock: Path | None = None) -> Json:
+    """The outcome of a workload on the running kernel. OracleError if it cannot be run. Settings of KSM are restored."""
+    check_workload(workload)
+    if reason := unavailable():
+        raise OracleError(reason)
+    lock = lock or default_lock()
+    with contextlib.ExitStack() as stack:
+        fcntl.flock(stack.enter_context(open(lock, "a", encoding="ascii")), fcntl.LOCK_EX)
+        stack.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_IGN))  # nothing to reap
+        ksmd = Ksmd(lock.with_name(lock.name + ".saved"))
+        stack.callback(ksmd.restore)
+        ksmd.start()
+        tracer = Events() if events else None
+        if tracer:
+            stack.callback(tracer.close)
+        side = KernelSide(ksmd, process_names(workload), tracer)
+        run = Run(workload, side, pages=pages, events=events)
+        try:
+            outcome = run.execute()
+            ksmd.check_undisturbed(frozenset(task.pid for task in run.tasks.values() if isinstance(task, RealTask)))
+            return outcome
+        finally:
+            side.close([task for task in run.tasks.values() if isinstance(task, RealTask)])

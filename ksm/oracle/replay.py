@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run a workload on the port: a machine of its own, whose clock moves only when the workload sleeps."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import ksm
+from ksm.oracle.workload import DEFAULTS, PAGE, Json, OracleError, Run, Side, Task, errno_name, expand, page_bytes
+
+ADVICE = {"mergeable": ksm.MADV_MERGEABLE, "unmergeable": ksm.MADV_UNMERGEABLE, "dontneed": ksm.MADV_DONTNEED,
+          "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE}
+TRACE_CAPACITY = 1 << 16
+
+
+class PortTask(Task):
+    """A process of the port's machine."""
+
+    def __init__(self, process: ksm.Process, names: dict[int, str], parent: Task | None = None) -> None:
+        super().__init__(parent)
+        self.process, self.names = process, names
+        names[process.mm_id] = process.name
+
+    def call(self, op: str, **args: Any) -> Json:
+        try:
+            getattr(self, "do_" + op)(**args)
+        except OSError as error:
+            if error.errno == errno.EFAULT and op in ("write", "touch", "read"):  # SIGSEGV
+                raise OracleError(f"a workload process does not survive: {op} {args}") from error
+            return {"error": errno_name(error)}
+        except Exception as error:  # of the workload's author
+            return {"error": repr(error)}
+        return {}
+
+    def do_mmap(self, addr: int, pages: int, contents: list[Any], mergeable: bool) -> None:
+        flags = ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED_NOREPLACE
+        self.process.mmap(pages * PAGE, ksm.PROT_READ | ksm.PROT_WRITE, flags, addr)
+        self.do_madvise(addr, pages, "nohugepage")
+        self.do_write(addr, pages, contents)
+        if mergeable:
+            self.do_madvise(addr, pages, "mergeable")
+
+    def do_write(self, addr: int, count: int, contents: list[Any]) -> None:
+        for number, content in zip(range(count), expand(contents), strict=False):
+            if content is not None:
+                self.process.write(addr + number * PAGE, page_bytes(content))
+
+    def do_touch(self, addr: int, count: int) -> None:
+        self.process.touch(addr, count * PAGE)
+
+    def do_read(self, addr: int, count: int) -> None:
+        self.process.touch(addr, count * PAGE, write=False)
+
+    def do_madvise(self, addr: int, count: int, advice: str) -> None:
+        self.process.madvise(addr, count * PAGE, ADVICE[advice])
+
+    def do_munmap(self, addr: int, count: int) -> None:
+        self.process.munmap(addr, count * PAGE)
+
+    def do_mremap(self, addr: int, old: int, new: int, to: int) -> None:
+        if to == addr:
+            self.process.mremap(addr, old * PAGE, new * PAGE, 0)
+        else:
+            self.process.mremap(addr, old * PAGE, new * PAGE, new_addr=to)
+
+    def fork(self, child: str) -> PortTask:
+        return PortTask(self.process.fork(child), self.names, self)
+
+    def exit(self) -> None:
+        self.process.exit()
+
+    def stat(self) -> Json:
+        """With the two lines that newer kernels have."""
+        merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
+        mergeable = any(vma.mergeable for vma in self.process.maps())
+        return {**self.process.ksm_stat(), "ksm_merge_any": "yes" if merge_any else "no",
+                "ksm_mergeable": "yes" if mergeable else "no", "ksm_merging_pages_file": self.process.ksm_merging_pages}
+
+    def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
+        return [(word >> ksm.PAGE_FLAGS_SHIFT, frame_kind(word)) if word else (-1, "-")
+                for word in self.process.page_table(addr, count * PAGE)]
+
+
+def frame_kind(word: int) -> str:
+    return "0" if word & ksm.PAGE_ZERO else "k" if word & ksm.PAGE_KSM else "a"
+
+
+class PortSide(Side):
+    """A machine of the port."""
+
+    def __init__(self, machine: ksm.Machine, events: bool) -> None:
+        self.kernel = f"ksm {ksm.__version__} (Linux 6.12)"
+        self.machine, self.ksm = machine, machine.ksm
+        self.names: dict[int, str] = {}  # of address spaces
+        if events:
+            self.ksm.trace.start(TRACE_CAPACITY)
+
+    def files(self) -> list[str]:
+        return sorted(self.ksm.names())
+
+    def read(self, file: str) -> Any:
+        return getattr(self.ksm, file)
+
+    def write(self, file: str, value: Any) -> None:
+        try:
+            self.ksm.store(file, f"{value}\n")
+        except KeyError:
+            raise OSError(errno.ENOENT, file) from None
+        except AttributeError:
+            raise OSError(errno.EACCES, file) from None
+
+    def batch(self) -> bool:
+        return bool(self.ksm.scan(pages=self.ksm.pages_to_scan))
+
+    def drain_lru(self) -> None:
+        self.machine.lru_add_drain_all()
+
+    def sleep(self, ms: float) -> None:
+        self.machine.advance(ms / 1000)
+
+    def spawn(self, name: str) -> PortTask:
+        return PortTask(self.machine.spawn(name), self.names)
+
+    def mark(self, process: str) -> None:
+        """Address spaces have numbers here."""
+
+    def take_events(self, owners: dict[int, str]) -> list[list[Any]]:
+        if self.ksm.trace.lost:
+            raise OracleError("trace events were lost")
+        return [self.event(event, owners) for event in self.ksm.trace.read()]
+
+    def event(self, event: Any, owners: dict[int, str]) -> list[Any]:
+        result: list[Any] = [event.name.removeprefix("ksm_")]
+        if event.mm_id:
+            result.append(self.names.get(event.mm_id, "?"))
+        if event.name == "ksm_merge_one_page":
+            result += ["ksm", "zero", event.error]
+        elif event.name == "ksm_merge_with_ksm_page":
+            result += ["ksm" if event.ksm_page else "anon", owners.get(event.pfn, "?"), event.error]
+        elif event.name in ("ksm_start_scan", "ksm_stop_scan"):
+            result += [event.seq, event.rmap_entries]
+        return result
+
+
+def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G") -> Json:
+    """The outcome of a workload on the port. OracleError if it cannot be run."""
+    with ksm.Machine(memory, max_memory=memory, clock="manual") as machine:
+        side = PortSide(machine, events)
+        for name, value in DEFAULTS.items():
+            side.write(name, value)
+        return Run(workload, side, pages=pages, events=events).execute()

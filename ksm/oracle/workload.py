@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run a KSM workload, step by step, and record every counter after every full scan.
+
+A workload is JSON. It runs on a side: the kernel (ksm.oracle.kernel) or the port (ksm.oracle.replay); the outcome has the same form.
+
+WORKLOAD  {"name": str, "settings": {sysfs file: value}, "procs": [PROC], "steps": [STEP]}; the processes start one after the other
+PROC      {"name": str, "vmas": [VMA]}
+VMA       {"name": str, "pages": n, "contents": CONTENTS, "mergeable": true, "slot": k}: mapped at 2**45 + slot * 2**30, by default
+          in the next slot that is free
+CONTENTS  list of ITEM, from the first page on. ITEM is a content id, null (the page stays as it is) or [content id or null, repeat]
+STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: page is 0 and count the rest of the VMA by default
+
+  write   pages, contents           write whole pages, in order
+  touch   pages                     rewrite the first byte of each page with its own value
+  read    pages                     read the first byte of each page (this maps the zero page)
+  madvise pages, advice             mergeable, unmergeable, dontneed, hugepage, nohugepage
+  munmap  pages
+  mmap    proc, vma, keys of VMA    a new VMA
+  mremap  proc, vma [pages] [slot]  in place if only "pages" is given, else the whole VMA moves to a new slot
+  fork    proc, child               "proc" forks; the new process is "child"
+  exit    proc
+  sysfs   file, value               errors are recorded; run=1 is "batch"; sleep_millisecs is refused
+  scan    [passes]                  full scans; the first completes one that "batch" has cut
+  batch   [pages]                   one batch: of pages_to_scan, or of "pages"
+  record                            "scan" (after every pass) and "batch" record, too
+  sleep   ms
+
+Content: the low 32 bits of the id, as a little-endian word, fill the page; then the last byte is XORed with bits 32-39 and the first
+with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their last byte only.
+
+OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
+          {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
+          "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, n the nth KSM page, and "events".
+
+pages_scanned and pages_skipped count from the workload's start. A scan of nothing (no process is registered) is "stalled". In events,
+pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+Json = dict[str, Any]
+Mapping = tuple[str, str, int, int, str]  # process, VMA, page, frame or -1, kind: "-", "a", "0", "k"
+
+PAGE = 4096
+BASE, STRIDE = 1 << 45, 1 << 30
+WHOLE_PASS = 0xFFFF_FFFF  # pages_to_scan
+# What every workload starts with; a prune interval of 0 takes the clock out of the chains.
+DEFAULTS: Json = {
+    "advisor_mode": "none", "merge_across_nodes": 1, "max_page_sharing": 256, "use_zero_pages": 0, "smart_scan": 1,
+    "pages_to_scan": WHOLE_PASS, "stable_node_chains_prune_millisecs": 0,
+}
+SINCE_BOOT = ("pages_scanned", "pages_skipped")  # the kernel never resets them
+UNRECORDED = ("sleep_millisecs", "run")  # what a side uses to step ksmd
+
+_PAGES = {"page", "count"}
+_VMA = {"contents", "mergeable", "slot"}
+# op: the keys that it must have, those that it may have
+OPS: dict[str, tuple[set[str], set[str]]] = {
+    "write": ({"proc", "vma", "contents"}, _PAGES),
+    "touch": ({"proc", "vma"}, _PAGES),
+    "read": ({"proc", "vma"}, _PAGES),
+    "madvise": ({"proc", "vma", "advice"}, _PAGES),
+    "munmap": ({"proc", "vma"}, _PAGES),
+    "mmap": ({"proc", "vma", "pages"}, _VMA),
+    "mremap": ({"proc", "vma"}, {"pages", "slot"}),
+    "fork": ({"proc", "child"}, set()),
+    "exit": ({"proc"}, set()),
+    "sysfs": ({"file", "value"}, set()),
+    "scan": (set(), {"passes"}),
+    "batch": (set(), {"pages"}),
+    "record": (set(), set()),
+    "sleep": ({"ms"}, set()),
+}
+RANGE_OPS = ("write", "touch", "read", "madvise", "munmap")
+
+
+class OracleError(Exception):
+    """The workload cannot be run, or the machine is not in a usable state."""
+
+
+def page_bytes(content: int) -> bytes:
+    """The bytes of a page with the given content id."""
+    page = bytearray(struct.pack("<I", content & 0xFFFF_FFFF) * (PAGE // 4))
+    page[-1] ^= content >> 32 & 0xFF
+    page[0] ^= content >> 40 & 0xFF
+    return bytes(page)
+
+
+def expand(contents: list[Any]) -> Iterator[int | None]:
+    """One content id, or None, for each page of a CONTENTS list."""
+    for item in contents:
+        content, repeat = item if isinstance(item, list) else (item, 1)
+        yield from itertools.repeat(content, repeat)
+
+
+def errno_name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, str(error))
+
+
+def check_keys(what: str, keys: set[str], must: set[str], may: set[str]) -> None:
+    if missing := must - keys:
+        raise OracleError(f"{what}: {', '.join(sorted(missing))} missing")
+    if unknown := keys - must - may:
+        raise OracleError(f"{what}: {', '.join(sorted(unknown))} unknown")
+
+
+def check_workload(workload: Any) -> None:
+    """Raise OracleError for what is no workload; names and values show when it runs."""
+    if not isinstance(workload, dict):
+        raise OracleError("a workload is a JSON object")
+    check_keys("the workload", set(workload), {"procs", "steps"}, {"name", "settings"})
+    for proc in workload["procs"]:
+        check_keys("a process", set(proc), {"name", "vmas"}, set())
+        for vma in proc["vmas"]:
+            check_keys(f"a VMA of {proc['name']}", set(vma), {"name", "pages"}, _VMA)
+    for number, step in enumerate(workload["steps"]):
+        if step.get("op") not in OPS:
+            raise OracleError(f"step {number}: unknown op {step.get('op')!r}")
+        check_keys(f"step {number}, {step['op']}", set(step) - {"op"}, *OPS[step["op"]])
+    names = process_names(workload)
+    if len(set(names)) != len(names):
+        raise OracleError("process names are not unique")
+
+
+def process_names(workload: Json) -> list[str]:
+    """All processes that the workload will ever have."""
+    return [proc["name"] for proc in workload["procs"]] + [step["child"] for step in workload["steps"] if step["op"] == "fork"]
+
+
+class Task(ABC):
+    """A process of a workload, on one of the sides."""
+
+    def __init__(self, parent: Task | None = None) -> None:
+        self.vmas: dict[str, tuple[int, int]] = dict(parent.vmas) if parent else {}  # address, pages
+        self.next_slot = parent.next_slot if parent else 0
+
+    def slot(self, wanted: int | None) -> int:
+        """The address of a slot: the wanted one, or the next."""
+        number = self.next_slot if wanted is None else wanted
+        self.next_slot = max(self.next_slot, number + 1)
+        return BASE + number * STRIDE
+
+    @abstractmethod
+    def call(self, op: str, **args: Any) -> Json:
+        """Do mmap, mremap or one of RANGE_OPS; {"error": errno's name} if it fails."""
+
+    @abstractmethod
+    def fork(self, child: str) -> Task: ...
+
+    @abstractmethod
+    def exit(self) -> None:
+        """Exit and wait until the memory is gone."""
+
+    @abstractmethod
+    def stat(self) -> Json:
+        """The counters of the process."""
+
+    @abstractmethod
+    def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
+        """Frame and kind of each page; without kinds, "a" is said of all."""
+
+
+class Side(ABC):
+    """Where a workload runs."""
+
+    kernel: str
+
+    @abstractmethod
+    def files(self) -> list[str]:
+        """The names of the files in sysfs."""
+
+    @abstractmethod
+    def read(self, file: str) -> Any: ...
+
+    @abstractmethod
+    def write(self, file: str, value: Any) -> None:
+        """Raises OSError as the kernel does."""
+
+    @abstractmethod
+    def batch(self) -> bool:
+        """One batch of ksmd: true when it has completed a full scan."""
+
+    @abstractmethod
+    def drain_lru(self) -> None: ...
+
+    @abstractmethod
+    def sleep(self, ms: float) -> None: ...
+
+    @abstractmethod
+    def spawn(self, name: str) -> Task: ...
+
+    @abstractmethod
+    def mark(self, process: str) -> None:
+        """The process that does what comes next."""
+
+    @abstractmethod
+    def take_events(self, owners: dict[int, str]) -> list[list[Any]]:
+        """The events since the last call, in the form of an outcome."""
+
+
+class Run:
+    """One execution of a workload."""
+
+    def __init__(self, workload: Json, side: Side, *, pages: bool = False, events: bool = False) -> None:
+        check_workload(workload)
+        self.workload, self.side, self.with_pages, self.with_events = workload, side, pages, events
+        self.tasks: dict[str, Task] = {}
+        self.records: list[Json] = []
+        self.mid_scan = False
+        self.owners: dict[int, str] = {}  # of frames, for the events
+        self.base = {name: side.read(name) for name in SINCE_BOOT}
+
+    def execute(self) -> Json:
+        for name, value in self.workload.get("settings", {}).items():
+            if error := self.set_sysfs(name, value):
+                raise OracleError(f"settings: {name}={value}: {error}")
+        for process in self.workload["procs"]:
+            self.tasks[process["name"]] = self.side.spawn(process["name"])
+            for vma in process["vmas"]:
+                self.op_mmap(-1, process["name"], vma["name"], **{key: vma[key] for key in vma if key != "name"})
+        for number, step in enumerate(self.workload["steps"]):
+            args = {key: value for key, value in step.items() if key != "op"}
+            if step["op"] in RANGE_OPS:
+                self.range_op(number, step["op"], **args)
+            else:
+                getattr(self, "op_" + step["op"])(number, **args)
+        return {"workload": self.workload.get("name", ""), "kernel": self.side.kernel, "records": self.records}
+
+    # Records
+
+    def note(self, number: int, answer: Json) -> bool:
+        """Record an operation that failed: this is a result, too."""
+        if "error" in answer:
+            self.records.append({"step": number, "error": answer["error"]})
+        return "error" not in answer
+
+    def mappings(self, kinds: bool) -> Iterator[Mapping]:
+        for name, task in self.tasks.items():
+            for vma, (addr, count) in task.vmas.items():
+                for number, (frame, kind) in enumerate(task.pages(addr, count, kinds)):
+                    yield name, vma, number, frame, kind
+
+    def page_kinds(self) -> Json:
+        kinds: Json = {}
+        numbers: dict[int, int] = {}
+        for name, vma, _, frame, kind in self.mappings(kinds=True):
+            value: int | str = numbers.setdefault(frame, len(numbers) + 1) if kind == "k" else kind
+            kinds.setdefault(name, {}).setdefault(vma, []).append(value)
+        return kinds
+
+    def record(self, number: int, **more: Any) -> None:
+        ksm = {file: self.side.read(file) for file in self.side.files() if file not in UNRECORDED}
+        ksm |= {name: ksm[name] - base for name, base in self.base.items()}
+        record: Json = {"step": number, **more, "ksm": ksm, "procs": {name: task.stat() for name, task in self.tasks.items()}}
+        if self.with_pages:
+            record["pages"] = self.page_kinds()
+        if self.with_events:
+            record["events"] = self.side.take_events(self.owners)
+        self.records.append(record)
+
+    # Operations of a process
+
+    def task(self, number: int, name: str) -> Task:
+        if name not in self.tasks:
+            raise OracleError(f"step {number}: there is no process {name!r}")
+        return self.tasks[name]
+
+    def vma(self, number: int, task: Task, name: str) -> tuple[int, int]:
+        if name not in task.vmas:
+            raise OracleError(f"step {number}: there is no VMA {name!r}")
+        return task.vmas[name]
+
+    def range_op(self, number: int, op: str, proc: str, vma: str, page: int = 0, count: int | None = None, **args: Any) -> None:
+        task = self.task(number, proc)
+        self.side.mark(proc)
+        addr, pages = self.vma(number, task, vma)
+        self.note(number, task.call(op, addr=addr + page * PAGE, count=pages - page if count is None else count, **args))
+
+    def op_mmap(self, number: int, proc: str, vma: str, pages: int, contents: Any = (), mergeable: bool = True,
+                slot: int | None = None) -> None:
+        task = self.task(number, proc)
+        self.side.mark(proc)
+        addr = task.slot(slot)
+        task.vmas[vma] = addr, pages
+        self.note(number, task.call("mmap", addr=addr, pages=pages, contents=contents, mergeable=mergeable))
+
+    def op_mremap(self, number: int, proc: str, vma: str, pages: int | None = None, slot: int | None = None) -> None:
+        task = self.task(number, proc)
+        addr, old = self.vma(number, task, vma)
+        new = old if pages is None else pages
+        to = addr if slot is None and pages is not None else task.slot(slot)
+        if self.note(number, task.call("mremap", addr=addr, old=old, new=new, to=to)):
+            task.vmas[vma] = to, new
+
+    def op_fork(self, number: int, proc: str, child: str) -> None:
+        parent = self.task(number, proc)
+        self.side.mark(child)
+        self.tasks[child] = parent.fork(child)
+
+    def op_exit(self, number: int, proc: str) -> None:
+        self.task(number, proc)
+        self.tasks.pop(proc).exit()
+
+    # Operations of KSM
+
+    def set_sysfs(self, file: str, value: Any) -> str:
+        if file == "sleep_millisecs":
+            raise OracleError("sleep_millisecs is used to step ksmd")
+        try:
+            self.side.write(file, value)
+        except OSError as error:
+            return errno_name(error)
+        return ""
+
+    def op_sysfs(self, number: int, file: str, value: Any) -> None:
+        if file == "run" and int(value) == 1:
+            self.op_batch(number)
+            return
+        error = self.set_sysfs(file, value)
+        if file == "run":
+            self.side.write("run", 0)
+            self.mid_scan = self.mid_scan and int(value) != 2  # run=2 begins the scan anew
+        self.records.append({"step": number, "sysfs": file, "value": value, "error": error})
+
+    def before_batches(self) -> None:
+        if self.mid_scan:
+            self.side.drain_lru()
+        if self.with_events:
+            self.owners = {frame: f"{name}/{vma}/{page}" for name, vma, page, frame, _ in reversed(list(self.mappings(kinds=False)))}
+
+    def op_scan(self, number: int, passes: int = 1) -> None:
+        for count in range(1, passes + 1):
+            self.before_batches()
+            batches, done, scanned = 0, False, -1
+            while not done and scanned != self.side.read("pages_scanned"):
+                scanned = self.side.read("pages_scanned")
+                done = self.side.batch()
+                batches += 1
+            self.mid_scan = False
+            self.record(number, op="scan", scan=count, batches=batches, **({} if done else {"stalled": True}))
+
+    def op_batch(self, number: int, pages: int | None = None) -> None:
+        self.before_batches()
+        old = self.side.read("pages_to_scan")
+        if pages is not None:
+            self.side.write("pages_to_scan", pages)
+        done = self.side.batch()
+        if pages is not None:
+            self.side.write("pages_to_scan", old)
+        self.mid_scan = not done
+        self.record(number, op="batch", completed_scan=done)
+
+    def op_record(self, number: int) -> None:
+        self.record(number, op="record")
+
+    def op_sleep(self, number: int, ms: float) -> None:
+        self.side.sleep(ms)
