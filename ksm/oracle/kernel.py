@@ -70,6 +70,19 @@ def proc_text(path: Path) -> str:
     return ""
 
 
+def leaves_traces(workload: Json) -> str:
+    """Why a workload would leave the kernel's counters wrong until the next boot; empty if it would not.
+
+    A child counts all zero pages of its parent, also those that it did not get: this excess stays in ksm_zero_pages.
+    """
+    steps = workload["steps"]
+    advice = any(step.get("advice") in ("dontfork", "wipeonfork") for step in steps)
+    zero = workload.get("settings", {}).get("use_zero_pages", 0) or any(step.get("file") == "use_zero_pages" for step in steps)
+    if zero and advice and any(step["op"] == "fork" for step in steps):
+        return "fork with zero pages and MADV_DONTFORK or MADV_WIPEONFORK leaves the kernel's ksm_zero_pages wrong until the next boot"
+    return ""
+
+
 def drain_lru() -> None:
     """Empty the LRU batches, whose references to pages can prevent merges: ksmd does so only at the start of a full scan.
 
@@ -123,13 +136,15 @@ class Ksmd:
 
     def set(self, name: str, value: Any) -> None:
         sysfs_write(name, value)
-        self.written[name] = value
+        self.written[name] = sysfs_read(name)
+        if name == "advisor_mode":
+            self.written.pop("pages_to_scan", None)  # it is the advisor's
 
     def check_undisturbed(self, own: frozenset[int]) -> None:
         """Refuse a result in which a program that knows nothing of the lock had a hand."""
         self.refuse_others(sure=False, own=own)
         for name, value in self.written.items():
-            if name != "run" and str(sysfs_read(name)) != str(value):
+            if name != "run" and sysfs_read(name) != value:
                 raise OracleError(f"another program has written to {name}")
 
     def batch(self) -> bool:
@@ -214,7 +229,7 @@ class KernelSide(Side):
 def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, lock: Path | None = None) -> Json:
     """The outcome of a workload on the running kernel. OracleError if it cannot be run. Settings of KSM are restored."""
     check_workload(workload)
-    if reason := unavailable():
+    if reason := unavailable() or leaves_traces(workload):
         raise OracleError(reason)
     lock = lock or default_lock()
     with contextlib.ExitStack() as stack:

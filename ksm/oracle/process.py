@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from ksm.oracle.workload import PAGE, Json, OracleError, Task, errno_name, expand, page_bytes
 
 TIMEOUT = 120.0
-ADVICE = {"mergeable": 12, "unmergeable": 13, "dontneed": 4, "hugepage": 14, "nohugepage": 15}
+ADVICE = {"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15,
+          "wipeonfork": 18, "keeponfork": 19}
 MREMAP_MAYMOVE_FIXED, MAP_FIXED_NOREPLACE = 3, 0x100000
 PM_PRESENT, PM_PFN = 1 << 63, (1 << 55) - 1
 KPF_KSM, KPF_ZERO_PAGE = 1 << 21, 1 << 24
@@ -100,6 +101,9 @@ class Mapper:
     def madvise(self, addr: int, count: int, advice: str) -> None:
         checked("madvise", addr, count * PAGE, ADVICE[advice])
 
+    def mprotect(self, addr: int, count: int, prot: int) -> None:
+        checked("mprotect", addr, count * PAGE, prot)
+
     def munmap(self, addr: int, count: int) -> None:
         checked("munmap", addr, count * PAGE)
 
@@ -134,12 +138,29 @@ class RealTask(Task):
             os._exit(1)  # the controller is gone: do nothing that only it must do
 
     def call(self, op: str, **args: Any) -> Json:
+        if op in ("poke", "peek"):
+            try:
+                getattr(self, op)(**args)
+            except OSError as error:
+                return {"error": errno_name(error)}
+            return {}
         self.channel.send(0, [op, args])
         end = self.channel.ends[0].fileno()
         if end not in select.select([end, self.pidfd], [], [], TIMEOUT)[0]:
             raise OracleError(f"a workload process does not survive: {op} {args}")
         answer: Json = self.channel.receive(0)
         return answer
+
+    def poke(self, addr: int, count: int, contents: list[Any]) -> None:
+        with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as file:
+            for number, content in zip(range(count), expand(contents), strict=False):
+                if content is not None:
+                    os.pwrite(file.fileno(), page_bytes(content), addr + number * PAGE)
+
+    def peek(self, addr: int, count: int) -> None:
+        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as file:
+            for page in range(addr, addr + count * PAGE, PAGE):
+                os.pread(file.fileno(), 1, page)
 
     def fork(self, child: str) -> RealTask:
         answer = self.call("fork", child=child)

@@ -10,7 +10,8 @@ import ksm
 from ksm.oracle.workload import DEFAULTS, PAGE, Json, OracleError, Run, Side, Task, errno_name, expand, page_bytes
 
 ADVICE = {"mergeable": ksm.MADV_MERGEABLE, "unmergeable": ksm.MADV_UNMERGEABLE, "dontneed": ksm.MADV_DONTNEED,
-          "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE}
+          "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE, "dontfork": ksm.MADV_DONTFORK, "dofork": ksm.MADV_DOFORK,
+          "wipeonfork": ksm.MADV_WIPEONFORK, "keeponfork": ksm.MADV_KEEPONFORK}
 TRACE_CAPACITY = 1 << 16
 
 
@@ -28,6 +29,8 @@ class PortTask(Task):
         except OSError as error:
             if error.errno == errno.EFAULT and op in ("write", "touch", "read"):  # SIGSEGV
                 raise OracleError(f"a workload process does not survive: {op} {args}") from error
+            if op in ("poke", "peek") and error.errno == errno.EFAULT:
+                return {"error": "EIO"}  # what /proc/PID/mem makes of it
             return {"error": errno_name(error)}
         except Exception as error:  # of the workload's author
             return {"error": repr(error)}
@@ -54,6 +57,18 @@ class PortTask(Task):
 
     def do_madvise(self, addr: int, count: int, advice: str) -> None:
         self.process.madvise(addr, count * PAGE, ADVICE[advice])
+
+    def do_poke(self, addr: int, count: int, contents: list[Any]) -> None:
+        for number, content in zip(range(count), expand(contents), strict=False):
+            if content is not None:
+                self.process.write(addr + number * PAGE, page_bytes(content), force=True)
+
+    def do_peek(self, addr: int, count: int) -> None:
+        for page in range(addr, addr + count * PAGE, PAGE):
+            self.process.read(page, 1, force=True)
+
+    def do_mprotect(self, addr: int, count: int, prot: int) -> None:
+        self.process.mprotect(addr, count * PAGE, prot)
 
     def do_munmap(self, addr: int, count: int) -> None:
         self.process.munmap(addr, count * PAGE)

@@ -13,10 +13,14 @@ STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: pag
   write   pages, contents           write whole pages, in order
   touch   pages                     rewrite the first byte of each page with its own value
   read    pages                     read the first byte of each page (this maps the zero page)
-  madvise pages, advice             mergeable, unmergeable, dontneed, hugepage, nohugepage
+  poke    pages, contents           write whole pages through /proc/PID/mem, like a debugger
+  peek    pages                     read the first byte of each page in this way
+  madvise pages, advice             [un]mergeable, dontneed, [no]hugepage, dontfork, dofork, wipeonfork, keeponfork
+  mprotect pages, prot              0 (nothing), 1 (read), 3 (read and write)
   munmap  pages
   mmap    proc, vma, keys of VMA    a new VMA
   mremap  proc, vma [pages] [slot]  in place if only "pages" is given, else the whole VMA moves to a new slot
+  move    pages, into [slot]        mremap of a part of a VMA, which becomes the VMA "into" in a new slot
   fork    proc, child               "proc" forks; the new process is "child"
   exit    proc
   sysfs   file, value               errors are recorded; run=1 is "batch"; sleep_millisecs is refused
@@ -32,7 +36,7 @@ OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has
           {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
           "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, n the nth KSM page, and "events".
 
-pages_scanned and pages_skipped count from the workload's start. A scan of nothing (no process is registered) is "stalled". In events,
+What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled". In events,
 pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
 """
 
@@ -56,7 +60,8 @@ DEFAULTS: Json = {
     "advisor_mode": "none", "merge_across_nodes": 1, "max_page_sharing": 256, "use_zero_pages": 0, "smart_scan": 1,
     "pages_to_scan": WHOLE_PASS, "stable_node_chains_prune_millisecs": 0,
 }
-SINCE_BOOT = ("pages_scanned", "pages_skipped")  # the kernel never resets them
+# What the kernel never resets. The count of zero pages is at 0 when nothing is merged, unless earlier forks have made it wrong.
+SINCE_BOOT = ("pages_scanned", "pages_skipped", "ksm_zero_pages", "general_profit")
 UNRECORDED = ("sleep_millisecs", "run")  # what a side uses to step ksmd
 
 _PAGES = {"page", "count"}
@@ -66,10 +71,14 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "write": ({"proc", "vma", "contents"}, _PAGES),
     "touch": ({"proc", "vma"}, _PAGES),
     "read": ({"proc", "vma"}, _PAGES),
+    "poke": ({"proc", "vma", "contents"}, _PAGES),
+    "peek": ({"proc", "vma"}, _PAGES),
     "madvise": ({"proc", "vma", "advice"}, _PAGES),
+    "mprotect": ({"proc", "vma", "prot"}, _PAGES),
     "munmap": ({"proc", "vma"}, _PAGES),
     "mmap": ({"proc", "vma", "pages"}, _VMA),
     "mremap": ({"proc", "vma"}, {"pages", "slot"}),
+    "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
     "fork": ({"proc", "child"}, set()),
     "exit": ({"proc"}, set()),
     "sysfs": ({"file", "value"}, set()),
@@ -78,7 +87,7 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "record": (set(), set()),
     "sleep": ({"ms"}, set()),
 }
-RANGE_OPS = ("write", "touch", "read", "madvise", "munmap")
+RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap")
 
 
 class OracleError(Exception):
@@ -298,6 +307,15 @@ class Run:
         to = addr if slot is None and pages is not None else task.slot(slot)
         if self.note(number, task.call("mremap", addr=addr, old=old, new=new, to=to)):
             task.vmas[vma] = to, new
+
+    def op_move(self, number: int, proc: str, vma: str, into: str, page: int = 0, count: int | None = None,
+                slot: int | None = None) -> None:
+        task = self.task(number, proc)
+        addr, pages = self.vma(number, task, vma)
+        count = pages - page if count is None else count
+        to = task.slot(slot)
+        if self.note(number, task.call("mremap", addr=addr + page * PAGE, old=count, new=count, to=to)):
+            task.vmas[into] = to, count
 
     def op_fork(self, number: int, proc: str, child: str) -> None:
         parent = self.task(number, proc)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's outcome of a workload in a file, for machines without that kernel.
+
+A record holds only what has changed since the last one (in "ksm", "procs" and "pages"; None for what has gone), one record a line:
+so the files stay small, and a recording that is made anew can be read as a diff.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ksm.oracle.compare import Difference, first_difference
+from ksm.oracle.kernel import run_kernel
+from ksm.oracle.replay import run_port
+from ksm.oracle.workload import Json
+
+CHANGING = ("ksm", "procs", "pages")
+
+
+def delta(old: Any, new: Any) -> Any:
+    """What makes new of old."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    changed = {key: delta(old.get(key), value) for key, value in new.items() if key not in old or old[key] != value}
+    return changed | {key: None for key in old if key not in new}
+
+
+def apply(old: Any, change: Any) -> Any:
+    """The opposite of delta()."""
+    if not isinstance(change, dict):
+        return change
+    result = dict(old) if isinstance(old, dict) else {}
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = apply(result.get(key), value)
+    return result
+
+
+def pack(records: list[Json]) -> list[Json]:
+    last: Json = {}
+    packed = []
+    for record in records:
+        packed.append({key: delta(last.get(key, {}), value) if key in CHANGING else value for key, value in record.items()})
+        last |= {key: record[key] for key in CHANGING if key in record}
+    return packed
+
+
+def unpack(packed: list[Json]) -> list[Json]:
+    last: Json = {}
+    records = []
+    for line in packed:
+        record = {key: apply(last.get(key, {}), value) if key in CHANGING else value for key, value in line.items()}
+        last |= {key: record[key] for key in CHANGING if key in record}
+        records.append(record)
+    return records
+
+
+def save(path: Path, workload: Json, outcome: Json, *, pages: bool, events: bool) -> None:
+    head = {"kernel": outcome["kernel"], "pages": pages, "events": events, "workload": workload}
+    lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in pack(outcome["records"]))
+    text = json.dumps(head, separators=(",", ":"))
+    path.write_text(f'{text[:-1]},"records":[\n{lines}\n]}}\n')
+
+
+def load(path: Path) -> tuple[Json, Json]:
+    """The file's workload and options, and the kernel's outcome."""
+    data = json.loads(path.read_text())
+    return data, {"workload": data["workload"].get("name", ""), "kernel": data["kernel"], "records": unpack(data["records"])}
+
+
+def record(path: Path, workload: Json, *, pages: bool = True, events: bool = True) -> None:
+    """Run a workload on the running kernel and keep its outcome."""
+    save(path, workload, run_kernel(workload, pages=pages, events=events), pages=pages, events=events)
+
+
+def replay(path: Path) -> Difference | None:
+    """Run a recorded workload on the port: the first difference from what the kernel did."""
+    data, outcome = load(path)
+    return first_difference(outcome, run_port(data["workload"], pages=data["pages"], events=data["events"]))
