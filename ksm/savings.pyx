@@ -32,7 +32,6 @@ cdef class Tally:
 
     cdef Machine machine
     cdef uint32_t *last         # of a frame: the source that was last seen to map it, from 1
-    cdef unsigned long nr_frames
     cdef uint32_t source
     cdef readonly unsigned long zero
     cdef readonly unsigned long within
@@ -40,16 +39,14 @@ cdef class Tally:
 
     def __cinit__(self, Machine machine):
         machine.enter()
-        self.machine = machine
-        self.nr_frames = machine.m.max_pfn
-        self.last = <uint32_t *>calloc(self.nr_frames, sizeof(uint32_t))
+        self.last = <uint32_t *>calloc(machine.m.max_pfn, sizeof(uint32_t))
+        machine.leave()
         if self.last == NULL:
             raise MemoryError
+        self.machine = machine
 
     def __dealloc__(self):
         free(self.last)
-        if self.machine is not None:
-            self.machine.leave()
 
     def next_source(self):
         """What is added from now on belongs to another source."""
@@ -62,6 +59,7 @@ cdef class Tally:
         cdef Py_ssize_t i
         if self.source == 0:
             raise ValueError("next_source() comes first")
+        self.machine.enter()
         with nogil:
             for i in range(words.shape[0]):
                 word = words[i]
@@ -80,6 +78,7 @@ cdef class Tally:
                     else:
                         self.across += 1
                     self.last[frame] = (last & ZEROS) | self.source
+        self.machine.leave()
         return present
 
 
