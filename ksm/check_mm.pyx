@@ -402,6 +402,8 @@ cdef void check_frames(checker *c) noexcept nogil:
     cdef int i
     for i in range(c.m.nr_lru_add):
         hold(c, c.m.lru_add[i])
+    for i in range(c.m.nr_lru_activate):
+        hold(c, c.m.lru_activate[i])
     check_zero_page(c)
     for i in range(c.m.nr_node_ids):
         z = &c.m.zones[i]

@@ -205,6 +205,8 @@ cdef struct machine:
     spinlock_t lru_lock
     struct_folio *lru_add[FOLIO_BATCH_SIZE]     # the folio_batch of the one CPU
     int nr_lru_add
+    struct_folio *lru_activate[FOLIO_BATCH_SIZE]
+    int nr_lru_activate
 
     kmem_cache *mm_cachep
     kmem_cache *vm_area_cachep

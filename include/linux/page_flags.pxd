@@ -29,6 +29,7 @@ cdef enum:
     PG_reserved = 0x2000        # the zero page, frames that are not there
     PG_plugged = 0x4000         # of a plugged-in range: not for the page allocator
     PG_swapbacked = 0x8000
+    PG_active = 0x10000
     PG_node_shift = 24          # the node is in the top byte
 
 cdef enum:
@@ -145,10 +146,6 @@ cdef inline void SetPageAnonExclusive(struct_page *page) noexcept nogil:
 
 cdef inline void ClearPageAnonExclusive(struct_page *page) noexcept nogil:
     clear_page_flag(page, PG_anon_exclusive)
-
-
-cdef inline void mark_page_accessed(struct_page *page) noexcept nogil:
-    set_page_flag(compound_head(page), PG_referenced)
 
 
 cdef inline bint folio_is_zone_device(const struct_folio *folio) noexcept nogil:

@@ -65,7 +65,7 @@ from linux.page_flags cimport (PAGE_MAPPING_KSM, ClearPageAnonExclusive, PageAno
                                folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty, folio_page,
                                folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon, folio_test_ksm,
                                folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate, folio_try_get,
-                               folio_trylock, folio_unlock, lock_page, mark_page_accessed, page_address, page_folio, page_to_nid,
+                               folio_trylock, folio_unlock, lock_page, page_address, page_folio, page_to_nid,
                                page_to_pfn, pfn_folio, pfn_to_page, trylock_page, unlock_page)
 from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
 from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte,
@@ -95,7 +95,7 @@ from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_c
 from ksm.mm.pagewalk cimport folio_walk_start, walk_page_range_vma
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_remove_rmap_pte, page_address_in_vma, put_anon_vma
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy, kmem_cache_free, kmem_cache_zalloc
-from ksm.mm.swap cimport lru_add_drain_all
+from ksm.mm.swap cimport lru_add_drain_all, mark_page_accessed
 from ksm.mm.util cimport memcmp_pages, pages_identical
 
 
@@ -1012,7 +1012,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
         if kpage == NULL:
             # Merged from here on, though without a node: stable_tree_insert() will give it one.
             folio_set_stable_node(page_folio(page), NULL)
-            mark_page_accessed(page)
+            mark_page_accessed(m, page)
             # Its entries are clean now, and reclaim drops a clean page without writing it anywhere.
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)

@@ -36,7 +36,7 @@ from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, prep_new_page
 from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap,
                           folio_remove_rmap_pte)
-from ksm.mm.swap cimport folio_add_lru, lru_add_drain
+from ksm.mm.swap cimport folio_add_lru, lru_add_drain, mark_page_accessed
 
 
 cdef extern from "<stdlib.h>" nogil:
@@ -633,6 +633,8 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
         chunk = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
         if chunk > length - done:
             chunk = length - done
+        if not is_zero_pfn(m, pte_pfn(ptep_get(pte))):
+            mark_page_accessed(m, pfn_to_page(m, pte_pfn(ptep_get(pte))))    # FOLL_TOUCH
         maddr = m.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
         if write:
             memcpy(maddr, buf + done, chunk)

@@ -1,32 +1,77 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/swap.c of Linux 6.12.
-"""New pages wait in a batch before they reach the LRU lists, and the batch holds a reference on each.
+"""New pages wait in a batch before they reach the LRU lists, and the batch holds a reference on each. So do pages to be activated.
 
-That reference is all of the LRU that KSM can see: as long as a page is in the batch, its count is one higher than its mappings
-explain, and write_protect_page() refuses it. The machine has one processor's batch, of 31 pages like the kernel's; a full one is
-drained, and ksmd drains it at the start of a full scan.
+These references are all of the LRU that KSM can see: as long as a page is in a batch, its count is higher than its mappings explain.
+write_protect_page() refuses it, and a KSM page that nobody maps any more is not stale yet. The machine has one processor's batches, of
+31 pages like the kernel's; a full one is drained, and ksmd drains both at the start of a full scan.
+
+A page that is marked accessed is referenced the first time, activated the second. Merging marks it, and so does access by others
+(access_remote_vm()): a KSM page that a debugger reads once gets into the batch.
 """
 
-from linux.mm_types cimport FOLIO_BATCH_SIZE, machine, struct_folio
-from linux.page_flags cimport PG_lru, folio_get, set_page_flag
+from linux.mm_types cimport FOLIO_BATCH_SIZE, machine, struct_folio, struct_page
+from linux.page_flags cimport (PG_active, PG_lru, PG_referenced, clear_page_flag, folio_get, folio_test_lru, page_folio, set_page_flag,
+                               test_page_flag)
 from linux.spinlock cimport spin_lock, spin_unlock
 
 from ksm.mm.page_alloc cimport folio_put
 
 
-cdef int folio_batch_take(machine *m, struct_folio **folios) noexcept nogil:
-    cdef int i, nr = m.nr_lru_add
+cdef int folio_batch_take(struct_folio **batch, int *count, struct_folio **folios) noexcept nogil:
+    """Move a batch to `folios`. The lock is held."""
+    cdef int i, nr = count[0]
     for i in range(nr):
-        folios[i] = m.lru_add[i]
-    m.nr_lru_add = 0
+        folios[i] = batch[i]
+    count[0] = 0
     return nr
 
 
-cdef void folio_batch_move_lru(machine *m, struct_folio **folios, int nr) noexcept nogil:
+cdef void folio_batch_move_lru(machine *m, struct_folio **folios, int nr, unsigned int flag) noexcept nogil:
+    """To the lists: as new pages (PG_lru), or from the inactive to the active one (PG_active)."""
     cdef int i
     for i in range(nr):
-        set_page_flag(folios[i], PG_lru)
+        set_page_flag(folios[i], flag)
         folio_put(m, folios[i])
+
+
+cdef void folio_activate(machine *m, struct_folio *folio) noexcept nogil:
+    cdef struct_folio *folios[FOLIO_BATCH_SIZE]
+    cdef int nr = 0
+    if test_page_flag(folio, PG_active) or not folio_test_lru(folio):
+        return
+    folio_get(folio)
+    spin_lock(&m.lru_lock)
+    m.lru_activate[m.nr_lru_activate] = folio
+    m.nr_lru_activate += 1
+    if m.nr_lru_activate == FOLIO_BATCH_SIZE:
+        nr = folio_batch_take(m.lru_activate, &m.nr_lru_activate, folios)
+    spin_unlock(&m.lru_lock)
+    folio_batch_move_lru(m, folios, nr, PG_active)
+
+
+cdef void __lru_cache_activate_folio(machine *m, struct_folio *folio) noexcept nogil:
+    """Not on a list yet: it will come to the active one, if it is in the batch."""
+    cdef int i
+    spin_lock(&m.lru_lock)
+    for i in range(m.nr_lru_add - 1, -1, -1):
+        if m.lru_add[i] == folio:
+            set_page_flag(folio, PG_active)
+            break
+    spin_unlock(&m.lru_lock)
+
+
+cdef void mark_page_accessed(machine *m, struct_page *page) noexcept nogil:
+    """folio_mark_accessed() of its folio. There is no unevictable, idle or generational LRU."""
+    cdef struct_folio *folio = page_folio(page)
+    if not test_page_flag(folio, PG_referenced):
+        set_page_flag(folio, PG_referenced)
+    elif not test_page_flag(folio, PG_active):
+        if folio_test_lru(folio):
+            folio_activate(m, folio)
+        else:
+            __lru_cache_activate_folio(m, folio)
+        clear_page_flag(folio, PG_referenced)
 
 
 cdef void folio_add_lru(machine *m, struct_folio *folio) noexcept nogil:
@@ -38,19 +83,23 @@ cdef void folio_add_lru(machine *m, struct_folio *folio) noexcept nogil:
     m.lru_add[m.nr_lru_add] = folio
     m.nr_lru_add += 1
     if m.nr_lru_add == FOLIO_BATCH_SIZE:
-        nr = folio_batch_take(m, folios)
+        nr = folio_batch_take(m.lru_add, &m.nr_lru_add, folios)
     spin_unlock(&m.lru_lock)
-    folio_batch_move_lru(m, folios, nr)
+    folio_batch_move_lru(m, folios, nr, PG_lru)
 
 
 cdef void lru_add_drain(machine *m) noexcept nogil:
-    """Empty the batch."""
+    """Empty the batches."""
     cdef struct_folio *folios[FOLIO_BATCH_SIZE]
     cdef int nr
     spin_lock(&m.lru_lock)
-    nr = folio_batch_take(m, folios)
+    nr = folio_batch_take(m.lru_add, &m.nr_lru_add, folios)
     spin_unlock(&m.lru_lock)
-    folio_batch_move_lru(m, folios, nr)
+    folio_batch_move_lru(m, folios, nr, PG_lru)
+    spin_lock(&m.lru_lock)
+    nr = folio_batch_take(m.lru_activate, &m.nr_lru_activate, folios)
+    spin_unlock(&m.lru_lock)
+    folio_batch_move_lru(m, folios, nr, PG_active)
 
 
 cdef void lru_add_drain_all(machine *m) noexcept nogil:
