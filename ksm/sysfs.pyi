@@ -5,6 +5,7 @@ from typing import Literal, SupportsIndex, TypeAlias
 from typing_extensions import Self
 
 from ksm.machine import Machine
+from ksm.trace import Trace
 
 _Value: TypeAlias = SupportsIndex | str | bytes
 
@@ -15,6 +16,9 @@ class Ksm:
     def names(self) -> list[str]: ...
     def attributes(self) -> dict[str, int | str]: ...
     def scan(self, passes: SupportsIndex | None = None, *, pages: SupportsIndex | None = None) -> bool: ...
+
+    @property
+    def trace(self) -> Trace: ...
 
     # The files, in the kernel's order: sysfs.pyx finds them by their names, in the table of ksm/mm/ksm.pyx.
     @property

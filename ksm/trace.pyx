@@ -47,7 +47,7 @@ class Event(NamedTuple):
 
     def __str__(self):
         """The line of the kernel's trace, from the name on."""
-        return f"{self.name}: {FORMATS[self.name](self)}"
+        return f"{self.name}: {_FORMATS[self.name](self)}"
 
 
 def _scan(event):
@@ -75,7 +75,7 @@ def _advisor(event):
     return f"ksm scan time {event.seq} pages_to_scan {event.pfn} cpu percent {event.rmap_entries}"
 
 
-FORMATS = dict(zip(EVENTS, (_scan, _scan, _mm, _mm, _merge, _merge, _remove_ksm_page, _remove_rmap_item, _advisor), strict=True))
+_FORMATS = dict(zip(EVENTS, (_scan, _scan, _mm, _mm, _merge, _merge, _remove_ksm_page, _remove_rmap_item, _advisor), strict=True))
 
 
 cdef class Trace:
@@ -92,11 +92,12 @@ cdef class Trace:
 
     def start(self, capacity=65536):
         """Record from now on, at least `capacity` events at a time (a power of two is made of it); earlier ones are forgotten."""
-        cdef unsigned long wanted = operator.index(capacity), size = 1
+        cdef unsigned long wanted, size = 1
         cdef ksm_trace_event *events
         cdef ksm_trace_ring *ring
-        if not 1 <= capacity <= MAX_CAPACITY:
+        if not 1 <= operator.index(capacity) <= MAX_CAPACITY:
             raise ValueError(f"capacity must be between 1 and {MAX_CAPACITY}, not {capacity}")
+        wanted = capacity
         while size < wanted:
             size *= 2
         self.machine.enter()
@@ -125,7 +126,7 @@ cdef class Trace:
         """Take the oldest events, all or at most `limit`, out of the ring: a list of Event."""
         cdef ksm_trace_event[CHUNK] chunk
         cdef ksm_trace_ring *ring
-        cdef unsigned long i, count = 1, left = <unsigned long>-1 if limit is None else operator.index(limit)
+        cdef unsigned long i, count = 1, left = MAX_CAPACITY if limit is None else max(0, min(operator.index(limit), MAX_CAPACITY))
         result = []
         self.machine.enter()
         try:
