@@ -16,6 +16,7 @@ from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.pgtable cimport (_PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, pmd_offset_mm, pte_offset_map_lock, pte_pfn,
                             pte_unmap_unlock, ptep_get, set_pte_at)
 from linux.spinlock cimport spinlock_t
+from linux.swapops cimport is_swap_pte
 
 from ksm.mm.memory cimport handle_mm_fault
 
@@ -94,6 +95,7 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
     cdef spinlock_t *ptl = NULL
     cdef pmd_t *pmd
     cdef pte_t *pte
+    cdef pte_t entry
     cdef char *place
     cdef long changed = 0
     cdef bint same
@@ -108,9 +110,17 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
         pmd = pmd_offset_mm(mm, addr)
         pte = pte_offset_map_lock(mm, pmd, addr, &ptl) if pmd != NULL else NULL
         if pte != NULL:
-            if ptep_get(pte) & _PAGE_PRESENT:
+            entry = ptep_get(pte)
+            if entry & _PAGE_PRESENT:
                 same = memcmp(mm.machine.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT), buf, PAGE_SIZE) == 0
             pte_unmap_unlock(pte, ptl)
+            if is_swap_pte(entry):
+                # Read it back before it is written for nothing.
+                place = translate(vma, addr, False, &ptl, error)
+                if place == NULL:
+                    break
+                same = memcmp(place, buf, PAGE_SIZE) == 0
+                pte_unmap_unlock(NULL, ptl)
         if not same:
             place = translate(vma, addr, True, &ptl, error)
             if place == NULL:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/memory.h and notifier.h of Linux 6.12.
-"""What is announced when frames are added to the machine or taken away."""
+"""What is announced when frames are added to the machine or taken away. KSM alone listens."""
+
+from linux.mm_types cimport machine
 
 cdef enum:
     MEM_ONLINE = 1 << 0
@@ -11,3 +13,9 @@ cdef enum:
     MEM_CANCEL_OFFLINE = 1 << 5
 
     NOTIFY_OK = 1
+
+
+cdef inline int memory_notify(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+    if m.ksm_ops == NULL:
+        return NOTIFY_OK
+    return m.ksm_ops.memory_callback(m, action, start_pfn, nr_pages)

@@ -145,6 +145,7 @@ cdef struct mm_struct "mm_struct":
     void *pmd_huge_pte          # tables put aside for huge pages
     list_head mmlist            # machine.mmlist
     unsigned long id            # OURS: never used twice in one machine
+    int nid                     # OURS: the node where its faults look for a frame first; a task's in the kernel
 
 
 # One zone a node. Frames from `fresh_pfn` on were never used, those on the free lists are known to read as zeros, and those in
@@ -159,6 +160,30 @@ cdef struct zone:
     unsigned int free_area[NR_PAGE_ORDERS]
     unsigned int *recent
     unsigned int nr_recent
+    unsigned long isolate_start # frames that are going offline: when they are free, they are not handed out any more
+    unsigned long isolate_end
+
+
+# A swap area (include/linux/swap.h). Slot 0 is the header, so 0 is no slot.
+cdef struct swap_info_struct:
+    spinlock_t lock             # of swap_map, and of who looks for a free slot
+    int users                   # percpu_ref: 0 is no area
+    unsigned long flags
+    unsigned long max           # slots, slot 0 included
+    unsigned long cluster_next  # where the search for a free slot goes on
+    unsigned long inuse_pages
+    unsigned int *swap_map      # for each slot how many entries name it, and SWAP_HAS_CACHE
+    unsigned char *zeromap      # slots whose page was all zeros, and was not written
+    spinlock_t i_pages_lock     # of the swap cache
+    struct_folio **i_pages      # the swap cache: what is in memory of a slot
+    char *data                  # slot n is at data + n * PAGE_SIZE
+    unsigned long data_length   # of all of it: one mapping, whose pages come when they are used
+
+
+# A place that maps a broken page: struct to_kill of the kernel, without the killing. Holds a reference on the mm (mm_count).
+cdef struct mm_address:
+    mm_struct *mm
+    unsigned long address
 
 
 # A range of frames that was plugged in after the start: an image of memory.
@@ -183,6 +208,8 @@ cdef struct ksm_operations:
     void (*rmap_walk)(struct_folio *folio, void *rwc) noexcept nogil
     void (*migrate)(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil
     long (*process_profit)(mm_struct *mm) noexcept nogil
+    int (*collect_procs)(machine *m, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil
+    int (*memory_callback)(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil
 
 
 cdef enum:
@@ -201,6 +228,10 @@ cdef struct machine:
     int nr_blocks
     int blocks_capacity
     mutex hotplug_lock
+    unsigned long nr_offline    # frames of the memory that are offline
+    long num_poisoned_pages     # frames that memory_failure() has seen, and that were freed since
+    mutex swapon_mutex
+    swap_info_struct *swap_info # NULL until the first swapon()
 
     spinlock_t lru_lock
     struct_folio *lru_add[FOLIO_BATCH_SIZE]     # the folio_batch of the one CPU

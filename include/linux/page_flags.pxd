@@ -7,7 +7,7 @@ stable node, or nothing). folio_test_anon() is true for both, folio_anon_vma() a
 """
 
 from linux.atomic cimport (READ_ONCE_ptr, READ_ONCE_uint, WRITE_ONCE_ptr, atomic_add_return, atomic_fetch_and,
-                           atomic_fetch_or, atomic_inc_not_zero, atomic_read)
+                           atomic_fetch_or, atomic_inc_not_zero, atomic_read, atomic_try_cmpxchg, smp_store_release_int)
 from linux.mm_types cimport HPAGE_PMD_NR, machine, struct_anon_vma, struct_folio, struct_page
 from linux.spinlock cimport backoff
 
@@ -30,6 +30,7 @@ cdef enum:
     PG_plugged = 0x4000         # of a plugged-in range: not for the page allocator
     PG_swapbacked = 0x8000
     PG_active = 0x10000
+    PG_offline = 0x100000       # free, in a range that goes offline or is; on no free list
     PG_node_shift = 24          # the node is in the top byte
 
 cdef enum:
@@ -132,6 +133,18 @@ cdef inline void folio_set_dirty(struct_folio *folio) noexcept nogil:
     set_page_flag(folio, PG_dirty)
 
 
+cdef inline bint folio_test_dirty(const struct_folio *folio) noexcept nogil:
+    return test_page_flag(folio, PG_dirty)
+
+
+cdef inline bint folio_test_clear_dirty(struct_folio *folio) noexcept nogil:
+    return (atomic_fetch_and(&folio.flags, ~<unsigned int>PG_dirty) & PG_dirty) != 0
+
+
+cdef inline bint folio_test_clear_lru(struct_folio *folio) noexcept nogil:
+    return (atomic_fetch_and(&folio.flags, ~<unsigned int>PG_lru) & PG_lru) != 0
+
+
 cdef inline bint PageHWPoison(const struct_page *page) noexcept nogil:
     return test_page_flag(page, PG_hwpoison)
 
@@ -209,6 +222,15 @@ cdef inline bint folio_try_get(struct_folio *folio) noexcept nogil:
 
 cdef inline bint folio_put_testzero(struct_folio *folio) noexcept nogil:
     return atomic_add_return(&folio._refcount, -1) == 0
+
+
+cdef inline bint folio_ref_freeze(struct_folio *folio, int count) noexcept nogil:
+    # Nobody can take a reference until it is unfrozen.
+    return atomic_try_cmpxchg(<int *>&folio._refcount, count, 0)
+
+
+cdef inline void folio_ref_unfreeze(struct_folio *folio, int count) noexcept nogil:
+    smp_store_release_int(folio._refcount, count)
 
 
 cdef inline int folio_mapcount(const struct_folio *folio) noexcept nogil:

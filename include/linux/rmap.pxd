@@ -16,11 +16,13 @@ cdef enum:
     GUP_PIN_COUNTING_BIAS = 1024
 
 
-# The callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL.
+# The callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL. With anon_lock the anon_vma is found by
+# folio_lock_anon_vma_read(), which a page needs that can be unmapped meanwhile.
 cdef struct rmap_walk_control:
     void *arg
     bint try_lock
     bint contended
+    bint anon_lock
     bint (*rmap_one)(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil
     bint (*done)(struct_folio *folio) noexcept nogil
     bint (*invalid_vma)(vm_area_struct *vma, void *arg) noexcept nogil

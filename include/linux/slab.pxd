@@ -23,6 +23,7 @@ cdef struct kmem_cache:
     long nr_objects             # in use
     long nr_slabs
     fault_attr fail
+    bint typesafe               # SLAB_TYPESAFE_BY_RCU: a freed object stays an object of its kind, as it was left
 
 
 cdef inline bint should_fail(fault_attr *attr) noexcept nogil:

@@ -24,6 +24,7 @@ cdef mm_struct *exec_mm(mm_struct *oldmm, int *error) noexcept nogil:
     if mm == NULL:
         return NULL
     mm.flags = oldmm.flags & (1UL << MMF_VM_MERGE_ANY)
+    mm.nid = oldmm.nid
     mmap_write_lock(mm)
     error[0] = ksm_execve(mm)
     # The stack is the first thing that KSM may find there.

@@ -128,12 +128,6 @@ cdef struct struct_advisor_ctx:
     unsigned long long cpu_time
 
 
-# A place that maps a broken page: struct to_kill of the kernel, without the killing.
-cdef struct mm_address:
-    mm_struct *mm
-    unsigned long address
-
-
 cdef struct kobj_attribute:
     const char *name
     long (*show)(ksm_globals *g, char *buf) noexcept nogil

@@ -55,7 +55,7 @@ from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, 
                        mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page, vma_is_dax,
                        vma_iter_init, vma_iterator, vma_lookup, vma_next)
 from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE,
-                             anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
+                             anon_vma_chain, ksm_operations, machine, mm_address, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
                              struct_folio, struct_page, vm_area_struct, vm_fault_t, vm_flags_t)
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
@@ -96,6 +96,7 @@ from ksm.mm.pagewalk cimport folio_walk_start, walk_page_range_vma
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_remove_rmap_pte, page_address_in_vma, put_anon_vma
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy, kmem_cache_free, kmem_cache_zalloc
 from ksm.mm.swap cimport lru_add_drain_all, mark_page_accessed
+from ksm.mm.swapfile cimport folio_free_swap
 from ksm.mm.util cimport memcmp_pages, pages_identical
 
 
@@ -953,7 +954,8 @@ cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page
 
     folio = page_folio(page)
     folio_remove_rmap_pte(folio, page, vma)
-    # folio_free_swap(): there is no swap area yet
+    if not folio_mapped(folio):
+        folio_free_swap(m, folio)
     folio_put(m, folio)
 
     pte_unmap_unlock(ptep, ptl)
@@ -2185,7 +2187,7 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
         return folio            # do_swap_page() will see it
 
     # mem_cgroup_charge(): nobody counts
-    new_folio = alloc_pages_node(m, 0, 0, False)
+    new_folio = alloc_pages_node(m, vma.vm_mm.nid, 0, False)
     if new_folio != NULL:
         memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)
         folio_set_dirty(new_folio)
@@ -2251,6 +2253,19 @@ cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept no
             anon_vma_unlock_read(anon_vma)
 
 
+cdef int add_to_kill_ksm(mm_struct *mm, unsigned long addr, mm_address *to_kill, int found, int room) noexcept nogil:
+    # mm/memory-failure.c: each place once. A process is met in the tree of more than one anon_vma, and there with more than one vma.
+    cdef int i
+    for i in range(found if found < room else room):
+        if to_kill[i].mm == mm and to_kill[i].address == addr:
+            return found
+    if found < room:
+        mmgrab(mm)              # get_task_struct()
+        to_kill[found].mm = mm
+        to_kill[found].address = addr
+    return found + 1
+
+
 cdef int collect_procs_ksm(ksm_globals *g, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil:
     """Who has this page mapped, when its frame turns out to be broken: how many places, and as many as there is room for.
 
@@ -2276,10 +2291,7 @@ cdef int collect_procs_ksm(ksm_globals *g, struct_folio *folio, mm_address *to_k
         vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
         while vmac != NULL:
             if atomic_read(&vmac.vma.vm_mm.mm_users) > 0:
-                if found < room:
-                    to_kill[found].mm = vmac.vma.vm_mm
-                    to_kill[found].address = rmap_item.address & page_mask()
-                found += 1
+                found = add_to_kill_ksm(vmac.vma.vm_mm, rmap_item.address & page_mask(), to_kill, found, room)
             vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
         anon_vma_unlock_read(av)
     return found
@@ -2811,6 +2823,16 @@ cdef void ksmd_stop(ksm_globals *g) noexcept nogil:
     g.ksmd_started = False
 
 
+cdef int collect_procs_hook(machine *m, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil:
+    # OURS: the hooks know the machine, not its KSM.
+    return collect_procs_ksm(<ksm_globals *>m.ksm, folio, to_kill, room)
+
+
+cdef int memory_callback_hook(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+    # OURS: ksm_memory_callback_mem_nb, which ksm_init() registers.
+    return ksm_memory_callback(<ksm_globals *>m.ksm, action, start_pfn, nr_pages)
+
+
 # What the rest of mm/ calls: the functions that include/linux/ksm.h declares.
 cdef ksm_operations ksm_ops
 ksm_ops.madvise = ksm_madvise
@@ -2824,6 +2846,8 @@ ksm_ops.might_need_to_copy = ksm_might_need_to_copy
 ksm_ops.rmap_walk = <void (*)(struct_folio *, void *) noexcept nogil>rmap_walk_ksm
 ksm_ops.migrate = folio_migrate_ksm
 ksm_ops.process_profit = ksm_process_profit
+ksm_ops.collect_procs = collect_procs_hook
+ksm_ops.memory_callback = memory_callback_hook
 
 
 cdef int ksm_init(machine *m, int era) noexcept nogil:

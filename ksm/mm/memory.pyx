@@ -6,37 +6,49 @@ Everything that KSM undoes or depends on happens here: a first read maps the zer
 that others may see copies it (copy on write), unless the page is exclusive to this process; fork shares the pages of both sides;
 unmapping takes the mapping away and lets the last one free the page. A fault with FAULT_FLAG_UNSHARE makes the private copy without
 a write: the page comes out exclusive, clean and read-only. That is how KSM breaks its pages.
+
+An entry whose page is not there names a slot of the swap area, from which the fault brings the page back, or a page that is being moved,
+for which it waits.
 """
 
-from libc.errno cimport EAGAIN, EFAULT, ENOMEM
+from libc.errno cimport EAGAIN, EFAULT, EIO, ENOMEM
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from linux.atomic cimport READ_ONCE_ptr, atomic_add_return, smp_load_acquire_ulong, smp_store_release_ulong
 from linux.bug cimport BUG_ON, VM_BUG_ON
-from linux.ksm cimport ksm_might_unmap_zero_page
+from linux.err cimport IS_ERR
+from linux.ksm cimport ksm_might_need_to_copy, ksm_might_unmap_zero_page
 from linux.mm cimport (FAULT_FLAG_ORIG_PTE_VALID, FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_ERROR,
-                       VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_MAYREAD, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE, add_mm_counter,
+                       VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_LOCKED, VM_MAYREAD, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE,
+                       add_mm_counter,
                        count_vm_event, dec_mm_counter, inc_mm_counter, is_cow_mapping, linear_page_index,
                        mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vm_normal_page, vma_lookup)
-from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT, PMD_SHIFT, PMD_SIZE,
-                             PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page, vm_area_struct,
-                             vm_fault_t)
-from linux.page_flags cimport (PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, SetPageAnonExclusive, __folio_mark_uptodate,
-                               folio_get, folio_put_testzero, folio_ref_count, folio_test_anon, folio_test_ksm, folio_test_large,
-                               folio_test_lru, folio_test_swapcache, folio_trylock, folio_unlock, page_address, page_folio,
+from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT, PMD_SHIFT, PMD_SIZE,
+                             PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
+                             swap_info_struct, vm_area_struct, vm_fault_t)
+from linux.page_flags cimport (PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, PageHWPoison, SetPageAnonExclusive,
+                               __folio_mark_uptodate, folio_get, folio_lock, folio_put_testzero, folio_ref_count, folio_test_anon, folio_test_ksm, folio_test_large,
+                               folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock, page_address, page_folio,
                                page_to_nid, pfn_to_page)
 from linux.pgtable cimport (_PAGE_PRESENT, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_none, pmd_offset_mm, pmd_table,
                             pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial, pte_mkwrite, pte_mkyoung,
                             pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_table,
                             pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get, ptep_get_and_clear, set_pte_at)
-from linux.rmap cimport RMAP_EXCLUSIVE, folio_try_dup_anon_rmap_pte
+from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, folio_try_dup_anon_rmap_pte
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
+from linux.swap cimport folio_swap, vm_swap_full
+from linux.swapops cimport (is_migration_pte, is_readable_migration_pte, is_swap_pte, make_migration_pte, pfn_swap_entry_folio,
+                            pte_swp_clear_exclusive, pte_swp_exclusive, swp_offset)
 
+from ksm.mm.migrate cimport migration_entry_wait
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, prep_new_page
 from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap,
                           folio_remove_rmap_pte)
 from ksm.mm.swap cimport folio_add_lru, lru_add_drain, mark_page_accessed
+from ksm.mm.swap_state cimport free_swap_cache, swap_cache_get_folio, swapin_readahead
+from ksm.mm.swapfile cimport (folio_free_swap, free_swap_and_cache, get_swap_device, put_swap_device, swap_duplicate,
+                              swap_free)
 
 
 cdef extern from "<stdlib.h>" nogil:
@@ -178,6 +190,29 @@ cdef int pte_alloc(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
 
 # fork
 
+cdef int copy_nonpresent_pte(mm_struct *dst_mm, mm_struct *src_mm, pte_t *dst_pte, pte_t *src_pte, vm_area_struct *dst_vma,
+                             unsigned long addr) noexcept nogil:
+    """The child gets the parent's swap or migration entry, and neither is exclusive then; -EIO if the slot takes no more."""
+    cdef machine *m = dst_mm.machine
+    cdef pte_t orig_pte = ptep_get(src_pte)
+    cdef pte_t pte = orig_pte
+    if is_swap_pte(orig_pte):
+        if swap_duplicate(m, swp_offset(orig_pte)) < 0:
+            return -EIO
+        if pte_swp_exclusive(orig_pte):
+            pte = pte_swp_clear_exclusive(orig_pte)
+            set_pte_at(src_mm, addr, src_pte, pte)
+        inc_mm_counter(dst_mm, MM_SWAPENTS)
+    elif is_migration_pte(orig_pte):
+        inc_mm_counter(dst_mm, MM_ANONPAGES if folio_test_anon(pfn_swap_entry_folio(m, orig_pte)) else MM_SHMEMPAGES)
+        if not is_readable_migration_pte(orig_pte) and is_cow_mapping(dst_vma.vm_flags):
+            # Without young and dirty, as in the kernel: the dirty bit is with the page already.
+            pte = make_migration_pte(swp_offset(orig_pte), False, False)
+            set_pte_at(src_mm, addr, src_pte, pte)
+    set_pte_at(dst_mm, addr, dst_pte, pte)
+    return 0
+
+
 cdef inline void __copy_present_pte(vm_area_struct *dst_vma, vm_area_struct *src_vma, pte_t *dst_pte, pte_t *src_pte, pte_t pte,
                                     unsigned long addr) noexcept nogil:
     # Either side writes from now on only after a fault.
@@ -247,20 +282,25 @@ cdef int copy_pte_range(vm_area_struct *dst_vma, vm_area_struct *src_vma, pmd_t 
             pte = ptep_get(src_pte)
             if pte_present(pte):
                 ret = copy_present_pte(dst_vma, src_vma, dst_pte, src_pte, pte, addr, &prealloc)
-                if ret == -EAGAIN:
-                    break
+            elif not pte_none(pte):
+                ret = copy_nonpresent_pte(dst_vma.vm_mm, src_vma.vm_mm, dst_pte, src_pte, dst_vma, addr)
+            if ret:
+                break
             addr += PAGE_SIZE
             src_pte += 1
             dst_pte += 1
         pte_unmap_unlock(src_pte, src_ptl)
         pte_unmap_unlock(dst_pte, dst_ptl)
         if ret == -EAGAIN:
-            prealloc = alloc_pages_node(m, 0, 0, False)
+            prealloc = alloc_pages_node(m, src_vma.vm_mm.nid, 0, False)
             if prealloc == NULL:
                 return -ENOMEM
+        elif ret:
+            ret = -ENOMEM
+            break
     if prealloc != NULL:
         folio_put(m, prealloc)
-    return 0
+    return ret
 
 
 cdef int copy_page_range(vm_area_struct *dst_vma, vm_area_struct *src_vma) noexcept nogil:
@@ -300,7 +340,20 @@ cdef void zap_present_pte(vm_area_struct *vma, pte_t *pte, pte_t ptent, unsigned
     folio = page_folio(page)
     dec_mm_counter(mm, MM_ANONPAGES if folio_test_anon(folio) else MM_SHMEMPAGES)
     folio_remove_rmap_pte(folio, page, vma)
+    # free_pages_and_swap_cache()
+    free_swap_cache(mm.machine, folio)
     folio_put(mm.machine, folio)
+
+
+cdef void zap_nonpresent_pte(vm_area_struct *vma, pte_t *pte, pte_t ptent, unsigned long addr) noexcept nogil:
+    # OURS: the rest of the kernel's loop in zap_pte_range().
+    cdef mm_struct *mm = vma.vm_mm
+    if is_swap_pte(ptent):
+        dec_mm_counter(mm, MM_SWAPENTS)
+        free_swap_and_cache(mm.machine, swp_offset(ptent))
+    elif is_migration_pte(ptent):
+        dec_mm_counter(mm, MM_ANONPAGES if folio_test_anon(pfn_swap_entry_folio(mm.machine, ptent)) else MM_SHMEMPAGES)
+    set_pte_at(mm, addr, pte, 0)
 
 
 cdef void zap_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, unsigned long end) noexcept nogil:
@@ -313,6 +366,8 @@ cdef void zap_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, uns
         ptent = ptep_get(pte)
         if pte_present(ptent):
             zap_present_pte(vma, pte, ptent, addr)
+        elif not pte_none(ptent):
+            zap_nonpresent_pte(vma, pte, ptent, addr)
         pte += 1
         addr += PAGE_SIZE
     spin_unlock(ptl)
@@ -342,7 +397,7 @@ cdef inline pte_t maybe_mkwrite(pte_t pte, vm_area_struct *vma) noexcept nogil:
 
 
 cdef struct_folio *folio_prealloc(vm_area_struct *vma, bint need_zero) noexcept nogil:
-    return alloc_pages_node(vma.vm_mm.machine, 0, 0, need_zero)
+    return alloc_pages_node(vma.vm_mm.machine, vma.vm_mm.nid, 0, need_zero)
 
 
 cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
@@ -355,7 +410,7 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
     cdef struct_folio *new_folio = NULL
     cdef struct_folio *unused
     cdef pte_t entry
-    cdef bint pfn_is_zero
+    cdef bint pfn_is_zero, page_copied = False
     if vmf.page != NULL:
         old_folio = page_folio(vmf.page)
     pfn_is_zero = is_zero_pfn(m, pte_pfn(vmf.orig_pte))
@@ -393,6 +448,7 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
             # Only now, when no entry of ours leads to it any more, may others take the old page for theirs alone.
             folio_remove_rmap_pte(old_folio, vmf.page, vma)
         unused = old_folio
+        page_copied = True
         pte_unmap_unlock(vmf.pte, vmf.ptl)
     elif vmf.pte != NULL:
         pte_unmap_unlock(vmf.pte, vmf.ptl)
@@ -401,6 +457,8 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
     if unused != NULL:
         folio_put(m, unused)
     if old_folio != NULL:
+        if page_copied:
+            free_swap_cache(m, old_folio)
         folio_put(m, old_folio)
     return 0
 
@@ -417,6 +475,8 @@ cdef bint wp_can_reuse_anon_folio(struct_folio *folio, vm_area_struct *vma) noex
         return False
     if not folio_trylock(folio):
         return False
+    if folio_test_swapcache(folio):
+        folio_free_swap(vma.vm_mm.machine, folio)
     if folio_test_ksm(folio) or folio_ref_count(folio) != 1:
         folio_unlock(folio)
         return False
@@ -511,7 +571,7 @@ cdef vm_fault_t do_shared_fault(vm_fault *vmf) noexcept nogil:
     if vmf.pgoff >= object.nr_pages:
         return VM_FAULT_SIGBUS
     if READ_ONCE_ptr((<void **>&object.pages[vmf.pgoff])[0]) == NULL:
-        fresh = alloc_pages_node(mm.machine, 0, 0, True)
+        fresh = alloc_pages_node(mm.machine, mm.nid, 0, True)
         if fresh == NULL:
             return VM_FAULT_OOM
         __folio_mark_uptodate(fresh)
@@ -540,6 +600,142 @@ cdef vm_fault_t do_shared_fault(vm_fault *vmf) noexcept nogil:
     return 0
 
 
+cdef inline bint should_try_to_free_swap(machine *m, struct_folio *folio, vm_area_struct *vma, unsigned int fault_flags) noexcept nogil:
+    if not folio_test_swapcache(folio):
+        return False
+    if vm_swap_full(m.swap_info) or vma.vm_flags & VM_LOCKED:
+        return True
+    # To map it writable, it must be ours alone; the cache's reference would speak against that.
+    return fault_flags & FAULT_FLAG_WRITE and not folio_test_ksm(folio) and folio_ref_count(folio) == 2
+
+
+cdef vm_fault_t do_swap_page_map(vm_fault *vmf, unsigned long entry, struct_folio *folio, struct_folio *swapcache) noexcept nogil:
+    """OURS: do_swap_page() from the point where both folios are locked and the table is, too. Unlocks and puts all of that."""
+    cdef vm_area_struct *vma = vmf.vma
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef bint exclusive = False
+    cdef int rmap_flags = RMAP_NONE
+    cdef pte_t pte
+    # An entry of swap never has a page that is exclusive to somebody else.
+    BUG_ON(folio_test_anon(folio) and PageAnonExclusive(folio))
+
+    # Under the table's lock, because fork may make the entry a shared one.
+    if not folio_test_ksm(folio):
+        # A copy that KSM made has been seen by nobody.
+        exclusive = pte_swp_exclusive(vmf.orig_pte) or folio != swapcache
+
+    swap_free(m, entry)
+    if should_try_to_free_swap(m, folio, vma, vmf.flags):
+        folio_free_swap(m, folio)
+
+    inc_mm_counter(mm, MM_ANONPAGES)
+    dec_mm_counter(mm, MM_SWAPENTS)
+    pte = mk_pte(m, folio, vma.vm_page_prot)
+    if not folio_test_ksm(folio) and (exclusive or folio_ref_count(folio) == 1):
+        if vma.vm_flags & VM_WRITE:
+            pte = pte_mkwrite(pte)
+            if vmf.flags & FAULT_FLAG_WRITE:
+                pte = pte_mkdirty(pte)
+                vmf.flags &= ~<unsigned int>FAULT_FLAG_WRITE
+        rmap_flags |= RMAP_EXCLUSIVE
+    vmf.orig_pte = pte
+
+    if folio != swapcache:
+        folio_add_new_anon_rmap(folio, vma, vmf.address, RMAP_EXCLUSIVE)
+        folio_add_lru(m, folio)
+    elif not folio_test_anon(folio):
+        folio_add_new_anon_rmap(folio, vma, vmf.address, rmap_flags)
+    else:
+        folio_add_anon_rmap_pte(folio, folio, vma, vmf.address, rmap_flags)
+    VM_BUG_ON(pte_write(pte) and not PageAnonExclusive(folio))
+    set_pte_at(mm, vmf.address, vmf.pte, pte)
+
+    folio_unlock(folio)
+    if folio != swapcache:
+        # Locked until now, so that the slot could not be given to another page before the entry was compared.
+        folio_unlock(swapcache)
+        folio_put(m, swapcache)
+
+    if vmf.flags & FAULT_FLAG_WRITE:
+        return do_wp_page(vmf)
+    pte_unmap_unlock(vmf.pte, vmf.ptl)
+    return 0
+
+
+cdef vm_fault_t do_swap_page(vm_fault *vmf) noexcept nogil:
+    """The page is in the swap area, or being moved. 0 also when somebody else was faster, and the entry is another one by now."""
+    cdef vm_area_struct *vma = vmf.vma
+    cdef machine *m = vma.vm_mm.machine
+    cdef swap_info_struct *si
+    cdef struct_folio *folio
+    cdef struct_folio *swapcache
+    cdef unsigned long entry
+    cdef vm_fault_t ret = 0
+    if not is_swap_pte(vmf.orig_pte):
+        if is_migration_pte(vmf.orig_pte):
+            migration_entry_wait(vma.vm_mm, vmf.pmd, vmf.address)
+            return 0
+        return VM_FAULT_SIGBUS
+
+    entry = swp_offset(vmf.orig_pte)
+    si = get_swap_device(m, entry)
+    if si == NULL:
+        return 0
+    folio = swap_cache_get_folio(m, entry)
+    if folio == NULL:
+        folio = swapin_readahead(m, entry, vma)
+        if folio == NULL:
+            # No memory, or no need any more
+            vmf.pte = pte_offset_map_lock(vma.vm_mm, vmf.pmd, vmf.address, &vmf.ptl)
+            if vmf.pte != NULL:
+                if pte_same(ptep_get(vmf.pte), vmf.orig_pte):
+                    ret = VM_FAULT_OOM
+                pte_unmap_unlock(vmf.pte, vmf.ptl)
+            put_swap_device(si)
+            return ret
+    elif PageHWPoison(folio):
+        folio_put(m, folio)
+        put_swap_device(si)
+        return VM_FAULT_HWPOISON
+
+    swapcache = folio
+    folio_lock(folio)
+    # Neither a reference nor the unchanged entry keeps the page in the cache; its lock does.
+    if not folio_test_swapcache(folio) or folio_swap(folio) != entry:
+        folio_unlock(folio)
+        folio_put(m, folio)
+        put_swap_device(si)
+        return 0
+    # A merged page may be mapped again; one that came from elsewhere in a process, after it was merged and forgotten, is copied.
+    folio = ksm_might_need_to_copy(folio, vma, vmf.address)
+    if folio == NULL or IS_ERR(folio):
+        ret = VM_FAULT_OOM if folio == NULL else VM_FAULT_HWPOISON
+        folio_unlock(swapcache)
+        folio_put(m, swapcache)
+        put_swap_device(si)
+        return ret
+    if vmf.flags & FAULT_FLAG_WRITE and folio == swapcache and not folio_test_ksm(folio) and not folio_test_lru(folio):
+        lru_add_drain(m)
+
+    vmf.pte = pte_offset_map_lock(vma.vm_mm, vmf.pmd, vmf.address, &vmf.ptl)
+    if vmf.pte != NULL and pte_same(ptep_get(vmf.pte), vmf.orig_pte) and folio_test_uptodate(folio):
+        ret = do_swap_page_map(vmf, entry, folio, swapcache)
+    else:
+        # out_nomap:
+        if vmf.pte != NULL:
+            if pte_same(ptep_get(vmf.pte), vmf.orig_pte):
+                ret = VM_FAULT_SIGBUS
+            pte_unmap_unlock(vmf.pte, vmf.ptl)
+        folio_unlock(folio)
+        folio_put(m, folio)
+        if folio != swapcache:
+            folio_unlock(swapcache)
+            folio_put(m, swapcache)
+    put_swap_device(si)
+    return ret
+
+
 cdef vm_fault_t do_pte_missing(vm_fault *vmf) noexcept nogil:
     if vmf.vma.vm_file == NULL:
         return do_anonymous_page(vmf)
@@ -554,6 +750,8 @@ cdef vm_fault_t handle_pte_fault(vm_fault *vmf) noexcept nogil:
         vmf.flags |= FAULT_FLAG_ORIG_PTE_VALID
     if vmf.pte == NULL or pte_none(vmf.orig_pte):
         return do_pte_missing(vmf)
+    if not pte_present(vmf.orig_pte):
+        return do_swap_page(vmf)
 
     vmf.pte = pte_offset_map_lock(vmf.vma.vm_mm, vmf.pmd, vmf.address, &vmf.ptl)
     entry = vmf.orig_pte

@@ -11,6 +11,7 @@ from linux.page_flags cimport PageAnonExclusive, folio_test_anon, page_folio
 from linux.pgtable cimport (pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkwrite, pte_modify, pte_offset_map_lock, pte_present,
                             pte_write, ptep_get, ptep_get_and_clear, set_pte_at)
 from linux.spinlock cimport spin_unlock, spinlock_t
+from linux.swapops cimport is_migration_pte, is_writable_migration_pte, make_migration_pte, swp_offset
 
 from ksm.mm.vma cimport vm_get_page_prot, vma_modify_flags
 
@@ -34,6 +35,9 @@ cdef void change_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, 
                     and can_change_private_pte_writable(vma, addr, ptent):
                 ptent = pte_mkwrite(ptent)
             set_pte_at(vma.vm_mm, addr, pte, ptent)
+        elif is_migration_pte(ptep_get(pte)) and is_writable_migration_pte(ptep_get(pte)):
+            # Whether it may stay so is hard to say: it stays exclusive, and a fault looks at it again.
+            set_pte_at(vma.vm_mm, addr, pte, make_migration_pte(swp_offset(ptep_get(pte)), False, True))
         pte += 1
         addr += PAGE_SIZE
     spin_unlock(ptl)

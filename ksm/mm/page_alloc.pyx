@@ -17,11 +17,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from ksm.arena cimport arena_give_back
-from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint, atomic_fetch_and, atomic_set, smp_store_release_int
+from linux.atomic cimport (READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set,
+                           smp_store_release_int)
 from linux.bug cimport VM_BUG_ON
 from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
-from linux.page_flags cimport (PG_buddy, PG_head, PG_node_shift, PG_plugged, PG_reserved, PG_tail, clear_page_flag, folio_test_large,
-                               page_address, page_to_nid, page_to_pfn, set_page_flag, test_page_flag)
+from linux.page_flags cimport (PG_buddy, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail, PageHWPoison,
+                               clear_page_flag, folio_test_large, page_address, page_to_nid, page_to_pfn, set_page_flag, test_page_flag)
 from linux.slab cimport should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
@@ -97,6 +98,19 @@ cdef void __free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int o
     add_to_free_list(m, z, pfn, order)
 
 
+cdef inline bint is_migrate_isolate(zone *z, unsigned long pfn) noexcept nogil:
+    return z.isolate_start <= pfn < z.isolate_end
+
+
+cdef void put_free_page(machine *m, zone *z, unsigned long pfn) noexcept nogil:
+    """OURS: a free frame, its memory given back, to where it belongs: the lists, or aside while its range goes offline. Locked."""
+    if is_migrate_isolate(z, pfn):
+        set_page_flag(m.mem_map + pfn, PG_offline)
+        z.nr_free -= 1
+    else:
+        __free_one_page(m, z, pfn, 0)
+
+
 cdef unsigned long __rmqueue_smallest(machine *m, zone *z, unsigned int order) noexcept nogil:
     """A block of the lists, the smallest that is large enough, halved until it fits; 0 if there is none."""
     cdef unsigned int current_order = order
@@ -117,12 +131,15 @@ cdef unsigned long take_fresh(machine *m, zone *z, unsigned int order) noexcept 
     """OURS: frames that were never used, so that a large machine costs nothing before it is."""
     cdef unsigned long size = <unsigned long>1 << order
     cdef unsigned long pfn = (z.fresh_pfn + size - 1) & ~(size - 1), skipped = z.fresh_pfn
+    while pfn < z.zone_end_pfn and test_page_flag(m.mem_map + pfn, PG_offline):
+        pfn = (pfn + HPAGE_PMD_NR) & ~(<unsigned long>HPAGE_PMD_NR - 1)     # went offline unused
     if pfn + size > z.zone_end_pfn:
         return 0
     z.fresh_pfn = pfn + size
     while skipped < pfn:
-        WRITE_ONCE_uint(m.mem_map[skipped].flags, <unsigned int>z.nid << PG_node_shift)
-        __free_one_page(m, z, skipped, 0)
+        if not test_page_flag(m.mem_map + skipped, PG_offline):
+            WRITE_ONCE_uint(m.mem_map[skipped].flags, <unsigned int>z.nid << PG_node_shift)
+            __free_one_page(m, z, skipped, 0)
         skipped += 1
     return pfn
 
@@ -141,7 +158,7 @@ cdef void release_recent(machine *m, zone *z, unsigned int count) noexcept nogil
     arena_give_back(m, pfns, count)
     spin_lock(&z.lock)
     for i in range(count):
-        __free_one_page(m, z, pfns[i], 0)
+        put_free_page(m, z, pfns[i])
     spin_unlock(&z.lock)
 
 
@@ -164,26 +181,38 @@ cdef inline unsigned int nr_recent(zone *z) noexcept nogil:
 # Freeing
 
 cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
-    """Forget what the frame was. Above all its key: a stable node must never take the next user's page for its own."""
+    """Forget what the frame was. Above all its key: a stable node must never take the next user's page for its own.
+
+    False when the frame must not be handed out again: it is of an image, or broken.
+    """
     VM_BUG_ON(page._mapcount != -1)
     WRITE_ONCE_ptr(page.mapping, NULL)
     page.index = 0
     page.private = 0
-    atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_reserved))
-    return not test_page_flag(page, PG_plugged | PG_reserved)
+    atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_reserved | PG_hwpoison))
+    return not test_page_flag(page, PG_plugged | PG_reserved | PG_hwpoison)
 
 
 cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
     """A frame, or the frames of a block, to `recent`."""
     cdef unsigned long i
-    cdef bint full
+    cdef unsigned int frame
+    cdef bint full, isolated
     for i in range(<unsigned long>1 << order):
+        frame = <unsigned int>(pfn + i)
         spin_lock(&z.lock)
-        z.recent[z.nr_recent] = <unsigned int>(pfn + i)
-        z.nr_recent += 1
         z.nr_free += 1
+        isolated = is_migrate_isolate(z, frame)
+        if not isolated:
+            z.recent[z.nr_recent] = frame
+            z.nr_recent += 1
         full = z.nr_recent == RECENT_FRAMES
         spin_unlock(&z.lock)
+        if isolated:
+            arena_give_back(m, &frame, 1)
+            spin_lock(&z.lock)
+            put_free_page(m, z, frame)
+            spin_unlock(&z.lock)
         if full:
             release_recent(m, z, RECENT_BATCH)
 
@@ -201,6 +230,8 @@ cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
         folio[i]._mapcount = -1
     if ours:
         free_one_page(m, &m.zones[page_to_nid(folio)], page_to_pfn(m, folio), order)
+    elif PageHWPoison(folio):
+        atomic_long_inc(&m.num_poisoned_pages)
 
 
 # Allocating
@@ -248,22 +279,80 @@ cdef struct_page *rmqueue(machine *m, zone *z, unsigned int order, bint zero) no
     return m.mem_map + pfn
 
 
-cdef struct_page *alloc_pages_node(machine *m, int nid, unsigned int order, bint zero) noexcept nogil:
-    """A frame (or a huge page, order 9) with one reference, of this node if it has one; NULL when memory is full."""
+cdef struct_page *__alloc_pages(machine *m, int preferred_nid, unsigned long nodemask, unsigned int order, bint zero) noexcept nogil:
+    """A frame (or a huge page, order 9) with one reference, of a node in the mask, the preferred one if it can be; else NULL."""
     cdef struct_page *page = NULL
-    cdef int i
+    cdef int i, nid
     cdef bint fail = False
     if m.fail_page_alloc.nth:
-        spin_lock(&m.zones[nid].lock)
+        spin_lock(&m.zones[preferred_nid].lock)
         fail = should_fail(&m.fail_page_alloc)
-        spin_unlock(&m.zones[nid].lock)
+        spin_unlock(&m.zones[preferred_nid].lock)
     if fail:
         return NULL
     for i in range(m.nr_node_ids):
-        page = rmqueue(m, &m.zones[(nid + i) % m.nr_node_ids], order, zero)
-        if page != NULL:
-            break
+        nid = (preferred_nid + i) % m.nr_node_ids
+        if nodemask >> nid & 1:
+            page = rmqueue(m, &m.zones[nid], order, zero)
+            if page != NULL:
+                break
     return page
+
+
+cdef struct_page *alloc_pages_node(machine *m, int nid, unsigned int order, bint zero) noexcept nogil:
+    """The same from any node, this one if it has a frame; NULL when memory is full."""
+    return __alloc_pages(m, nid, ~(<unsigned long>0), order, zero)
+
+
+# Frames that go offline (mm/page_isolation.c)
+
+cdef void start_isolate_page_range(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    """Hand out no frame of the range from now on: those that are free get PG_offline, the others will when they are freed.
+
+    The range is of whole blocks of the highest order, so no block on the lists is half in it; one such range at a time.
+    """
+    cdef unsigned long pfn, i
+    cdef unsigned int order
+    cdef struct_page *page
+    spin_lock(&z.lock)
+    z.isolate_start = start_pfn
+    z.isolate_end = end_pfn
+    pfn = start_pfn
+    while pfn < end_pfn:
+        page = m.mem_map + pfn
+        if pfn >= z.fresh_pfn:
+            if not test_page_flag(page, PG_offline):
+                # take_fresh() will pass it over
+                WRITE_ONCE_uint(page.flags, (<unsigned int>z.nid << PG_node_shift) | PG_offline)
+                z.nr_free -= 1
+            pfn += 1
+        elif test_page_flag(page, PG_buddy):
+            order = buddy_order(page)
+            del_page_from_free_list(m, z, pfn, order)
+            for i in range(<unsigned long>1 << order):
+                put_free_page(m, z, pfn + i)
+            pfn += <unsigned long>1 << order
+        else:
+            pfn += 1
+    spin_unlock(&z.lock)
+    # No frame of the range is on the lists; those in `recent` are still handed out, and come back.
+    while nr_recent(z):
+        release_recent(m, z, RECENT_BATCH)
+
+
+cdef void undo_isolate_page_range(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    """The range stays, after all."""
+    cdef unsigned long pfn
+    spin_lock(&z.lock)
+    z.isolate_start = 0
+    z.isolate_end = 0
+    for pfn in range(start_pfn, end_pfn):
+        if test_page_flag(m.mem_map + pfn, PG_offline):
+            clear_page_flag(m.mem_map + pfn, PG_offline)
+            z.nr_free += 1
+            if pfn < z.fresh_pfn:
+                __free_one_page(m, z, pfn, 0)
+    spin_unlock(&z.lock)
 
 
 cdef unsigned long nr_free_pages(machine *m) noexcept nogil:

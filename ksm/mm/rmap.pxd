@@ -17,6 +17,9 @@ cdef void folio_add_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_are
                                   int flags) noexcept nogil
 cdef void folio_add_new_anon_rmap(struct_folio *folio, vm_area_struct *vma, unsigned long address, int flags) noexcept nogil
 cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *vma) noexcept nogil
+cdef struct_anon_vma *folio_get_anon_vma(machine *m, struct_folio *folio) noexcept nogil
+cdef void try_to_unmap(machine *m, struct_folio *folio) noexcept nogil
+cdef void try_to_migrate(machine *m, struct_folio *folio) noexcept nogil
 cdef void rmap_walk(machine *m, struct_folio *folio, rmap_walk_control *rwc) noexcept nogil
 
 

@@ -12,23 +12,31 @@ last vma; its tree is empty then.
 
 from libc.errno cimport EFAULT, ENOMEM
 
-from linux.atomic cimport READ_ONCE_ptr, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test
+from linux.atomic cimport READ_ONCE_ptr, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test, atomic_inc_not_zero, atomic_set
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.ksm cimport rmap_walk_ksm
 from linux.list cimport INIT_LIST_HEAD, list_add, list_del, list_head, list_is_singular
-from linux.mm cimport VM_EXEC, VM_READ, VM_WRITE, linear_page_index, vma_find_index, vma_pages
-from linux.mm_types cimport (HPAGE_PMD_NR, PAGE_SHIFT, anon_vma_chain, machine, mm_struct, struct_anon_vma, struct_folio, struct_page,
-                             vm_area_struct)
-from linux.page_flags cimport (PAGE_MAPPING_ANON, SetPageAnonExclusive, folio_anon_vma, folio_test_anon, folio_test_ksm,
-                               folio_test_large, folio_test_locked, page_folio)
+from linux.mm cimport (VM_EXEC, VM_LOCKED, VM_READ, VM_WRITE, dec_mm_counter, inc_mm_counter, linear_page_index,
+                       mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vma_find_index, vma_pages)
+from linux.mm_types cimport (HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, anon_vma_chain, machine, mm_struct, pte_t,
+                             struct_anon_vma, struct_folio, struct_page, vm_area_struct)
+from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PageAnonExclusive, SetPageAnonExclusive, folio_anon_vma,
+                               folio_mapped, folio_mapping_word, folio_mark_dirty, folio_pfn, folio_test_anon, folio_test_ksm,
+                               folio_test_large, folio_test_locked, folio_test_swapcache, page_folio)
+from linux.pgtable cimport pte_dirty, pte_write, pte_young, ptep_clear_flush, set_pte_at
 from linux.rbtree cimport rb_root
 from linux.rmap cimport (RMAP_EXCLUSIVE, anon_vma_lock_read, anon_vma_lock_write, anon_vma_trylock_read, anon_vma_unlock_read,
-                         anon_vma_unlock_write, get_anon_vma, rmap_walk_control)
-from linux.spinlock cimport init_rwsem, spin_lock, spin_unlock
+                         anon_vma_unlock_write, folio_try_share_anon_rmap_pte, get_anon_vma, rmap_walk_control)
+from linux.spinlock cimport down_read_trylock, rwsem_is_locked, spin_lock, spin_unlock, up_read
+from linux.swap cimport folio_swap
+from linux.swapops cimport make_migration_pte, make_migration_pte_dirty, make_migration_pte_young, make_swap_pte
 
 from ksm.mm.interval_tree cimport (anon_vma_interval_tree_insert, anon_vma_interval_tree_iter_first,
                                    anon_vma_interval_tree_iter_next, anon_vma_interval_tree_remove)
+from ksm.mm.page_alloc cimport folio_put
+from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_free
+from ksm.mm.swapfile cimport swap_duplicate, swap_free
 
 
 cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
@@ -38,19 +46,23 @@ cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
 cdef struct_anon_vma *anon_vma_alloc(machine *m) noexcept nogil:
     cdef struct_anon_vma *anon_vma = <struct_anon_vma *>kmem_cache_alloc(m.anon_vma_cachep)
     if anon_vma != NULL:
-        anon_vma.refcount = 1
+        # Not the lock, which is free: somebody may still be looking at what was here before, see folio_lock_anon_vma_read().
+        atomic_set(&anon_vma.refcount, 1)
         anon_vma.num_children = 0
         anon_vma.num_active_vmas = 0
         anon_vma.rb_root.rb_node = NULL
         anon_vma.parent = anon_vma
         # Its own root, until anon_vma_fork() says otherwise.
-        anon_vma.root = anon_vma
-        init_rwsem(&anon_vma.rwsem)
+        WRITE_ONCE_ptr((<void **>&anon_vma.root)[0], anon_vma)
     return anon_vma
 
 
 cdef void anon_vma_free(machine *m, struct_anon_vma *anon_vma) noexcept nogil:
     VM_BUG_ON(anon_vma.refcount != 0)
+    # folio_lock_anon_vma_read() may have the lock without a reference; it lets go as soon as it sees that the page is unmapped.
+    if rwsem_is_locked(&anon_vma.root.rwsem):
+        anon_vma_lock_write(anon_vma)
+        anon_vma_unlock_write(anon_vma)
     kmem_cache_free(m.anon_vma_cachep, anon_vma)
 
 
@@ -192,7 +204,7 @@ cdef int anon_vma_fork(vm_area_struct *vma, vm_area_struct *pvma) noexcept nogil
         put_anon_vma(m, anon_vma)
         unlink_anon_vmas(vma)
         return -ENOMEM
-    anon_vma.root = pvma.anon_vma.root
+    WRITE_ONCE_ptr((<void **>&anon_vma.root)[0], pvma.anon_vma.root)
     anon_vma.parent = pvma.anon_vma
     get_anon_vma(anon_vma.root)         # its lock is needed as long as this one lives
     vma.anon_vma = anon_vma
@@ -247,6 +259,68 @@ cdef void __put_anon_vma(machine *m, struct_anon_vma *anon_vma) noexcept nogil:
     anon_vma_free(m, anon_vma)
     if root != anon_vma and atomic_dec_and_test(&root.refcount):
         anon_vma_free(m, root)
+
+
+cdef inline bint same_mapping(struct_folio *folio, struct_anon_vma *anon_vma) noexcept nogil:
+    return <unsigned long>folio_mapping_word(folio) == <unsigned long>anon_vma | PAGE_MAPPING_ANON
+
+
+cdef struct_anon_vma *folio_get_anon_vma(machine *m, struct_folio *folio) noexcept nogil:
+    """The page's anon_vma with a reference; NULL if nobody maps the page, because its mapping word may then be of the past.
+
+    The anon_vma may be freed between two lines of this, but it stays an anon_vma (SLAB_TYPESAFE_BY_RCU), perhaps another one: a page
+    that is still mapped after the reference was taken has kept it alive all along.
+    """
+    cdef struct_anon_vma *anon_vma = folio_anon_vma(folio)
+    if anon_vma == NULL or not folio_mapped(folio) or not atomic_inc_not_zero(&anon_vma.refcount):
+        return NULL
+    if not folio_mapped(folio):
+        put_anon_vma(m, anon_vma)
+        return NULL
+    return anon_vma
+
+
+cdef struct_anon_vma *folio_lock_anon_vma_read(machine *m, struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
+    """The same, with the lock in place of the reference. With rwc.try_lock it does not wait, and notes that it would have to."""
+    cdef struct_anon_vma *anon_vma
+    cdef struct_anon_vma *root_anon_vma
+    while True:                 # retry:
+        anon_vma = folio_anon_vma(folio)
+        if anon_vma == NULL or not folio_mapped(folio):
+            return NULL
+        root_anon_vma = <struct_anon_vma *>READ_ONCE_ptr((<void **>&anon_vma.root)[0])
+        if down_read_trylock(&root_anon_vma.rwsem):
+            # A reuse after a write may have changed the anon_vma.
+            if not same_mapping(folio, anon_vma):
+                up_read(&root_anon_vma.rwsem)
+                continue
+            # Mapped still: then it is the page's, and under the lock it stays.
+            if not folio_mapped(folio):
+                up_read(&root_anon_vma.rwsem)
+                return NULL
+            return anon_vma
+
+        if rwc != NULL and rwc.try_lock:
+            rwc.contended = True
+            return NULL
+
+        # Waiting takes a reference first.
+        if not atomic_inc_not_zero(&anon_vma.refcount):
+            return NULL
+        if not folio_mapped(folio):
+            put_anon_vma(m, anon_vma)
+            return NULL
+        anon_vma_lock_read(anon_vma)
+        if not same_mapping(folio, anon_vma):
+            anon_vma_unlock_read(anon_vma)
+            put_anon_vma(m, anon_vma)
+            continue
+        if atomic_dec_and_test(&anon_vma.refcount):
+            # Ours was the last: unlock before it is freed.
+            anon_vma_unlock_read(anon_vma)
+            __put_anon_vma(m, anon_vma)
+            return NULL
+        return anon_vma
 
 
 cdef unsigned long vma_address(vm_area_struct *vma, unsigned long pgoff) noexcept nogil:
@@ -325,18 +399,136 @@ cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_
         atomic_add_return(<int *>&folio[1].private, -1)
 
 
-cdef void rmap_walk_anon(struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
-    cdef struct_anon_vma *anon_vma = folio_anon_vma(folio)
+# Unmapping a page everywhere: for swap, and for a move to another frame
+
+cdef inline void walk_entry(page_vma_mapped_walk_control *pvmw, machine *m, struct_folio *folio, vm_area_struct *vma,
+                            unsigned long address) noexcept nogil:
+    pvmw.vma = vma
+    pvmw.pfn = folio_pfn(m, folio)
+    pvmw.address = address
+    pvmw.migration = False
+
+
+cdef bint try_to_unmap_one(struct_folio *folio, vm_area_struct *vma, unsigned long address, void *arg) noexcept nogil:
+    """Put the page's slot in place of the page; False to stop the walk."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef page_vma_mapped_walk_control pvmw
+    cdef bint anon_exclusive, ret = False
+    cdef pte_t pteval
+    cdef unsigned long entry
+    walk_entry(&pvmw, m, folio, vma, address)
+    mmu_notifier_invalidate_range_start(mm)
+    if not page_vma_mapped_walk(&pvmw):
+        ret = True
+    elif not vma.vm_flags & VM_LOCKED:
+        anon_exclusive = PageAnonExclusive(folio)
+        pteval = ptep_clear_flush(vma, address, pvmw.pte)
+        if pte_dirty(pteval):
+            folio_mark_dirty(folio)
+        entry = folio_swap(folio)
+        if not folio_test_swapcache(folio) or swap_duplicate(m, entry) < 0:
+            set_pte_at(mm, address, pvmw.pte, pteval)
+        elif anon_exclusive and folio_try_share_anon_rmap_pte(folio, folio):
+            swap_free(m, entry)
+            set_pte_at(mm, address, pvmw.pte, pteval)
+        else:
+            dec_mm_counter(mm, MM_ANONPAGES)
+            inc_mm_counter(mm, MM_SWAPENTS)
+            set_pte_at(mm, address, pvmw.pte, make_swap_pte(entry, anon_exclusive))
+            folio_remove_rmap_pte(folio, folio, vma)
+            folio_put(m, folio)
+            ret = True
+        page_vma_mapped_walk_done(&pvmw)
+    else:
+        page_vma_mapped_walk_done(&pvmw)
+    mmu_notifier_invalidate_range_end(mm)
+    return ret
+
+
+cdef bint folio_not_mapped(struct_folio *folio) noexcept nogil:
+    return not folio_mapped(folio)
+
+
+cdef void try_to_unmap(machine *m, struct_folio *folio) noexcept nogil:
+    """Unmap a locked page of the swap cache from every process, as far as it can be: the caller looks whether it is mapped still."""
+    cdef rmap_walk_control rwc
+    rwc.arg = NULL
+    rwc.try_lock = False
+    rwc.contended = False
+    rwc.rmap_one = try_to_unmap_one
+    rwc.done = folio_not_mapped
+    rwc.invalid_vma = NULL
+    rwc.anon_lock = True
+    rmap_walk(m, folio, &rwc)
+
+
+cdef bint try_to_migrate_one(struct_folio *folio, vm_area_struct *vma, unsigned long address, void *arg) noexcept nogil:
+    """Put a migration entry in place of the page, for which whoever wants the page has to wait; False to stop the walk."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef machine *m = mm.machine
+    cdef page_vma_mapped_walk_control pvmw
+    cdef bint anon_exclusive, ret = True
+    cdef pte_t pteval, entry
+    walk_entry(&pvmw, m, folio, vma, address)
+    mmu_notifier_invalidate_range_start(mm)
+    if page_vma_mapped_walk(&pvmw):
+        anon_exclusive = PageAnonExclusive(folio)
+        pteval = ptep_clear_flush(vma, address, pvmw.pte)
+        if pte_dirty(pteval):
+            folio_mark_dirty(folio)
+        VM_BUG_ON(pte_write(pteval) and not anon_exclusive)
+        if anon_exclusive and folio_try_share_anon_rmap_pte(folio, folio):
+            set_pte_at(mm, address, pvmw.pte, pteval)
+            ret = False
+        else:
+            entry = make_migration_pte(pvmw.pfn, pte_write(pteval), anon_exclusive)
+            if pte_young(pteval):
+                entry = make_migration_pte_young(entry)
+            if pte_dirty(pteval):
+                entry = make_migration_pte_dirty(entry)
+            set_pte_at(mm, address, pvmw.pte, entry)
+            folio_remove_rmap_pte(folio, folio, vma)
+            folio_put(m, folio)
+        page_vma_mapped_walk_done(&pvmw)
+    mmu_notifier_invalidate_range_end(mm)
+    return ret
+
+
+cdef void try_to_migrate(machine *m, struct_folio *folio) noexcept nogil:
+    """Replace every mapping of a locked page by a migration entry, as far as it can be."""
+    cdef rmap_walk_control rwc
+    rwc.arg = NULL
+    rwc.try_lock = False
+    rwc.contended = False
+    rwc.rmap_one = try_to_migrate_one
+    rwc.done = folio_not_mapped
+    rwc.invalid_vma = NULL
+    rwc.anon_lock = True
+    rmap_walk(m, folio, &rwc)
+
+
+cdef struct_anon_vma *rmap_walk_anon_lock(machine *m, struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
+    cdef struct_anon_vma *anon_vma
+    if rwc.anon_lock:
+        return folio_lock_anon_vma_read(m, folio, rwc)
+    # remove_migration_ptes(): nobody maps the page, but who calls that has a reference on the anon_vma, or knows a process that has.
+    anon_vma = folio_anon_vma(folio)
+    if anon_vma == NULL or anon_vma_trylock_read(anon_vma):
+        return anon_vma
+    if rwc.try_lock:
+        rwc.contended = True
+        return NULL
+    anon_vma_lock_read(anon_vma)
+    return anon_vma
+
+
+cdef void rmap_walk_anon(machine *m, struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
+    cdef struct_anon_vma *anon_vma = rmap_walk_anon_lock(m, folio, rwc)
     cdef anon_vma_chain *avc
     cdef unsigned long pgoff_start, pgoff_end, address
     if anon_vma == NULL:
         return
-    if rwc.try_lock:
-        if not anon_vma_trylock_read(anon_vma):
-            rwc.contended = True
-            return
-    else:
-        anon_vma_lock_read(anon_vma)
     pgoff_start = folio.index
     pgoff_end = pgoff_start + (HPAGE_PMD_NR - 1 if folio_test_large(folio) else 0)
     avc = anon_vma_interval_tree_iter_first(&anon_vma.rb_root, pgoff_start, pgoff_end)
@@ -356,4 +548,4 @@ cdef void rmap_walk(machine *m, struct_folio *folio, rmap_walk_control *rwc) noe
     if folio_test_ksm(folio):
         rmap_walk_ksm(m, folio, rwc)
     elif folio_test_anon(folio):
-        rmap_walk_anon(folio, rwc)
+        rmap_walk_anon(m, folio, rwc)

@@ -48,6 +48,19 @@ cdef kmem_cache *kmem_cache_create(const char *name, size_t size) noexcept nogil
     return cache
 
 
+cdef kmem_cache *kmem_cache_create_typesafe(const char *name, size_t size) noexcept nogil:
+    """The same, for objects that may be looked at after they were freed: SLAB_TYPESAFE_BY_RCU. New ones are zeros."""
+    cdef kmem_cache *cache = kmem_cache_create(name, size + sizeof(void *))     # the link of free objects is behind the object
+    if cache != NULL:
+        cache.object_size = size
+        cache.typesafe = True
+    return cache
+
+
+cdef inline void **free_link(kmem_cache *cache, void *object) noexcept nogil:
+    return <void **>(<char *>object + cache.size - sizeof(void *)) if cache.typesafe else <void **>object
+
+
 cdef void kmem_cache_destroy(kmem_cache *cache) noexcept nogil:
     cdef chunk_header *chunk
     if cache == NULL:
@@ -85,7 +98,7 @@ cdef void *kmem_cache_alloc(kmem_cache *cache) noexcept nogil:
         return NULL
     if cache.freelist != NULL:
         object = cache.freelist
-        cache.freelist = (<void **>object)[0]
+        cache.freelist = free_link(cache, object)[0]
     elif cache.fresh != NULL and cache.fresh + cache.size <= cache.fresh_end or grow(cache):
         object = cache.fresh
         cache.fresh += cache.size
@@ -104,9 +117,10 @@ cdef void *kmem_cache_zalloc(kmem_cache *cache) noexcept nogil:
 
 
 cdef void kmem_cache_free(kmem_cache *cache, void *object) noexcept nogil:
-    memset(object, POISON_FREE, cache.object_size)
+    if not cache.typesafe:
+        memset(object, POISON_FREE, cache.object_size)
     spin_lock(&cache.lock)
-    (<void **>object)[0] = cache.freelist
+    free_link(cache, object)[0] = cache.freelist
     cache.freelist = object
     cache.nr_objects -= 1
     spin_unlock(&cache.lock)

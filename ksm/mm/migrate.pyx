@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/migrate.c of Linux 6.12, for one small anonymous page at a time.
+"""Moving a page to another frame, while processes go on using it.
+
+The page is taken off the LRU and locked, and every entry that maps it becomes a migration entry: whoever touches the page waits until it is
+unlocked. If no reference is left but those that are known, bytes, mapping word and flags go to the new frame, and the migration entries
+become mappings of that. A merged page takes its stable node along, in folio_migrate_ksm(), and is found by way of the node both times.
+"""
+
+from libc.errno cimport EAGAIN, EBUSY, EFAULT, ENOENT, ENOMEM
+from libc.string cimport memcpy
+
+from linux.bug cimport VM_BUG_ON
+from linux.ksm cimport folio_migrate_ksm
+from linux.mm cimport count_vm_event, vma_lookup
+from linux.mm_types cimport (PAGE_SIZE, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machine, mm_struct, pmd_t, pte_t, struct_anon_vma,
+                             struct_folio, swap_info_struct, vm_area_struct)
+from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
+from linux.page_flags cimport (PG_dirty, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate, PageHWPoison, clear_page_flag,
+                               folio_get, folio_lock, folio_mapcount, folio_mapped, folio_pfn, folio_ref_count, folio_ref_freeze,
+                               folio_ref_unfreeze, folio_set_dirty, folio_test_anon, folio_test_clear_dirty, folio_test_dirty,
+                               folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_try_get,
+                               folio_unlock, page_address, page_to_nid, pfn_folio, set_page_flag, test_page_flag)
+from linux.pagewalk cimport FW_ZEROPAGE, folio_walk, folio_walk_end
+from linux.pgtable cimport (is_zero_pfn, mk_pte, pte_mkdirty, pte_mkold, pte_mkwrite, pte_offset_map_lock, ptep_get, set_pte_at)
+from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, rmap_walk_control
+from linux.spinlock cimport backoff, spin_lock, spin_unlock, spinlock_t
+from linux.swap cimport folio_swap
+from linux.swapops cimport (is_migration_pte, is_migration_pte_dirty, is_migration_pte_young, is_readable_migration_pte,
+                            is_writable_migration_pte, pfn_swap_entry_folio)
+
+from ksm.mm.page_alloc cimport __alloc_pages, folio_put
+from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.pagewalk cimport folio_walk_start
+from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_get_anon_vma, put_anon_vma, rmap_walk, try_to_migrate
+from ksm.mm.swap cimport folio_add_lru, lru_add_drain_all
+from ksm.mm.vmscan cimport folio_isolate_lru, folio_putback_lru
+
+
+cdef enum:
+    NR_MAX_MIGRATE_PAGES_RETRY = 10
+
+
+cdef bint remove_migration_pte(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil:
+    """Map the page where a migration entry stands for the frame that it had, arg."""
+    cdef machine *m = vma.vm_mm.machine
+    cdef page_vma_mapped_walk_control pvmw
+    cdef int rmap_flags = RMAP_NONE
+    cdef pte_t old_pte, pte
+    pvmw.vma = vma
+    pvmw.pfn = folio_pfn(m, <struct_folio *>arg)
+    pvmw.address = addr
+    pvmw.migration = True
+    if page_vma_mapped_walk(&pvmw):
+        old_pte = ptep_get(pvmw.pte)
+        folio_get(folio)
+        pte = mk_pte(m, folio, vma.vm_page_prot)
+        if not is_migration_pte_young(old_pte):
+            pte = pte_mkold(pte)
+        if folio_test_dirty(folio) and is_migration_pte_dirty(old_pte):
+            pte = pte_mkdirty(pte)
+        if is_writable_migration_pte(old_pte):
+            pte = pte_mkwrite(pte)
+        if not is_readable_migration_pte(old_pte):
+            rmap_flags |= RMAP_EXCLUSIVE
+        folio_add_anon_rmap_pte(folio, folio, vma, addr, rmap_flags)
+        set_pte_at(vma.vm_mm, addr, pvmw.pte, pte)
+        page_vma_mapped_walk_done(&pvmw)
+    return True
+
+
+cdef void remove_migration_ptes(machine *m, struct_folio *src, struct_folio *dst) noexcept nogil:
+    """Turn the migration entries of src into mappings of dst, which is src itself when the move was given up."""
+    cdef rmap_walk_control rwc
+    rwc.arg = src
+    rwc.try_lock = False
+    rwc.contended = False
+    rwc.rmap_one = remove_migration_pte
+    rwc.done = NULL
+    rwc.invalid_vma = NULL
+    rwc.anon_lock = False
+    rmap_walk(m, dst, &rwc)
+
+
+cdef void migration_entry_wait(mm_struct *mm, pmd_t *pmd, unsigned long address) noexcept nogil:
+    """Wait until the page behind the migration entry at this address is unlocked."""
+    cdef spinlock_t *ptl = NULL
+    cdef struct_folio *folio = NULL
+    cdef pte_t *ptep = pte_offset_map_lock(mm, pmd, address, &ptl)
+    cdef pte_t pte
+    cdef int spins = 0
+    if ptep == NULL:
+        return
+    pte = ptep_get(ptep)
+    if is_migration_pte(pte):
+        folio = pfn_swap_entry_folio(mm.machine, pte)
+    spin_unlock(ptl)
+    # Without a reference, which would stop the migration. If the frame has another user meanwhile, then it is his lock that we watch: the
+    # caller looks at the entry again in any case.
+    while folio != NULL and folio_test_locked(folio):
+        backoff(&spins)
+
+
+cdef inline int folio_expected_ref_count(struct_folio *folio) noexcept nogil:
+    return folio_test_swapcache(folio) + folio_mapcount(folio)
+
+
+cdef int __folio_migrate_mapping(machine *m, struct_folio *newfolio, struct_folio *folio, int expected_count) noexcept nogil:
+    """Give newfolio the place of folio, in the swap cache too: 0, or -EAGAIN if there are more references than expected."""
+    cdef swap_info_struct *si
+    if not folio_test_swapcache(folio):
+        newfolio.index = folio.index
+        newfolio.mapping = folio.mapping
+        return 0
+    si = m.swap_info
+    spin_lock(&si.i_pages_lock)
+    if not folio_ref_freeze(folio, expected_count):
+        spin_unlock(&si.i_pages_lock)
+        return -EAGAIN
+    newfolio.index = folio.index
+    newfolio.mapping = folio.mapping
+    folio_get(newfolio)
+    set_page_flag(newfolio, PG_swapcache)
+    newfolio.private = folio.private
+    if folio_test_clear_dirty(folio):
+        folio_set_dirty(newfolio)
+    si.i_pages[folio_swap(folio)] = newfolio
+    folio_ref_unfreeze(folio, expected_count - 1)
+    spin_unlock(&si.i_pages_lock)
+    return 0
+
+
+cdef void folio_migrate_flags(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil:
+    if test_page_flag(folio, PG_referenced):
+        set_page_flag(newfolio, PG_referenced)
+    if test_page_flag(folio, PG_uptodate):
+        set_page_flag(newfolio, PG_uptodate)
+    if test_page_flag(folio, PG_dirty):
+        set_page_flag(newfolio, PG_dirty)
+
+    folio_migrate_ksm(m, newfolio, folio)
+    # Only now: ksm_get_folio() waits, while the count is frozen, for as long as it sees this flag, and then looks where the node leads.
+    if folio_test_swapcache(folio):
+        clear_page_flag(folio, PG_swapcache)
+    folio.private = 0
+
+
+cdef int migrate_folio(machine *m, struct_folio *dst, struct_folio *src) noexcept nogil:
+    """Both locked, src mapped by nobody: 0, or -EAGAIN if somebody has a reference."""
+    cdef int expected_count = folio_expected_ref_count(src) + 1
+    cdef int rc
+    VM_BUG_ON(not folio_test_locked(src))
+    VM_BUG_ON(not folio_test_locked(dst))
+    if folio_ref_count(src) != expected_count:
+        return -EAGAIN
+    memcpy(page_address(m, dst), page_address(m, src), PAGE_SIZE)
+    rc = __folio_migrate_mapping(m, dst, src, expected_count)
+    if rc == 0:
+        folio_migrate_flags(m, dst, src)
+    return rc
+
+
+cdef void migrate_folio_undo(machine *m, struct_folio *src, struct_folio *dst, bint page_was_mapped,
+                             struct_anon_vma *anon_vma) noexcept nogil:
+    if page_was_mapped:
+        remove_migration_ptes(m, src, src)
+    if anon_vma != NULL:
+        put_anon_vma(m, anon_vma)
+    folio_unlock(src)
+    folio_unlock(dst)
+
+
+cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst) noexcept nogil:
+    """migrate_folio_unmap() and migrate_folio_move(): one attempt. On success src has lost our reference, and dst belongs to the
+    processes. -EAGAIN leaves all as it was."""
+    cdef struct_anon_vma *anon_vma = NULL
+    cdef bint page_was_mapped = False
+    cdef int rc = -EAGAIN, retry
+    folio_lock(src)
+    # What the page's mapping word leads to has to stay while nobody maps the page. A merged page's node does, by the page's lock.
+    if folio_test_anon(src) and not folio_test_ksm(src):
+        anon_vma = folio_get_anon_vma(m, src)
+    folio_lock(dst)             # fresh: at once
+    if folio_mapped(src):
+        try_to_migrate(m, src)
+        page_was_mapped = True
+    if not folio_mapped(src):
+        for retry in range(NR_MAX_MIGRATE_PAGES_RETRY):
+            rc = migrate_folio(m, dst, src)
+            if rc != -EAGAIN:
+                break
+    if rc:
+        migrate_folio_undo(m, src, dst, page_was_mapped, anon_vma)
+        return rc
+
+    folio_add_lru(m, dst)
+    if page_was_mapped:
+        remove_migration_ptes(m, src, dst)
+    folio_unlock(dst)
+    folio_put(m, dst)           # the one it was allocated with: its mappings have their own
+    if anon_vma != NULL:
+        put_anon_vma(m, anon_vma)
+    folio_unlock(src)
+    folio_put(m, src)           # migrate_folio_done(): with the last one the frame is free
+    return 0
+
+
+cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, unsigned long *new_pfn) noexcept nogil:
+    """Move an isolated page to a frame of these nodes, this one if it can be: 0 and the frame, or -ENOMEM, -EAGAIN, and it is back on
+    the LRU."""
+    cdef struct_folio *dst = NULL
+    cdef int rc = 0, retry
+    if folio_ref_count(folio) == 1:
+        # Freed meanwhile: ours is the last reference.
+        folio_put(m, folio)
+        new_pfn[0] = 0
+        return 0
+    dst = __alloc_pages(m, nid, nodemask, 0, False)
+    if dst == NULL:
+        rc = -ENOMEM
+    else:
+        new_pfn[0] = folio_pfn(m, dst)
+        for retry in range(NR_MAX_MIGRATE_PAGES_RETRY):
+            rc = unmap_and_move(m, folio, dst)
+            if rc != -EAGAIN:
+                break
+    if rc:
+        count_vm_event(m, PGMIGRATE_FAIL)
+        if dst != NULL:
+            folio_put(m, dst)
+        folio_putback_lru(m, folio)
+    else:
+        count_vm_event(m, PGMIGRATE_SUCCESS)
+    return rc
+
+
+cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil:
+    """OURS: move the page that is in this frame, to this node or (NUMA_NO_NODE) wherever there is room: its new frame.
+
+    -EBUSY for a frame without a page that can move: free, of a shared object, broken, or in somebody else's hands. -ENOMEM, -EAGAIN.
+    """
+    cdef struct_folio *folio
+    cdef unsigned long new_pfn = 0
+    cdef bint isolated
+    cdef int rc
+    lru_add_drain_all(m)
+    folio = pfn_folio(m, pfn)
+    if test_page_flag(folio, PG_reserved) or not folio_try_get(folio):
+        return -EBUSY
+    isolated = not PageHWPoison(folio) and not folio_test_large(folio) and folio_isolate_lru(folio)
+    folio_put(m, folio)
+    if not isolated:
+        return -EBUSY
+    rc = migrate_pages(m, folio, page_to_nid(folio) if nid < 0 else nid,
+                       ~(<unsigned long>0) if nid < 0 else <unsigned long>1 << nid, &new_pfn)
+    return rc if rc else <long>new_pfn
+
+
+cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, struct_folio **folio) noexcept nogil:
+    """The page at this address, isolated: 1; 0 if it is on the node already. -ENOENT without a page, -EFAULT for the zero page and where
+    nothing is mapped, -EBUSY."""
+    cdef vm_area_struct *vma
+    cdef folio_walk fw
+    cdef int err = -EFAULT
+    mmap_read_lock(mm)
+    vma = vma_lookup(mm, addr)
+    if vma != NULL:
+        folio[0] = folio_walk_start(&fw, vma, addr, FW_ZEROPAGE)
+        err = -ENOENT
+        if folio[0] != NULL:
+            if is_zero_pfn(mm.machine, folio_pfn(mm.machine, folio[0])):
+                err = -EFAULT
+            elif page_to_nid(folio[0]) == node:
+                err = 0
+            elif folio_test_anon(folio[0]) and not folio_test_large(folio[0]) and not PageHWPoison(folio[0]) \
+                    and folio_isolate_lru(folio[0]):
+                err = 1
+            else:
+                err = -EBUSY
+            folio_walk_end(&fw, vma)
+    mmap_read_unlock(mm)
+    return err

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/page_io.c of Linux 6.12.
+"""Between a page and its slot: bytes go to the swap area and come back, at once.
+
+A page of zeros is not written; its slot has a mark instead, and neither way is counted as input or output.
+"""
+
+from libc.string cimport memcmp, memcpy, memset
+
+from linux.bug cimport VM_BUG_ON
+from linux.mm cimport count_vm_event
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PSWPIN, PSWPOUT, machine, struct_folio, swap_info_struct
+from linux.page_flags cimport __folio_mark_uptodate, folio_test_locked, folio_test_swapcache, folio_unlock, page_address
+from linux.swap cimport folio_swap
+
+from ksm.mm.swapfile cimport folio_free_swap
+
+
+cdef inline bint is_folio_zero_filled(machine *m, struct_folio *folio) noexcept nogil:
+    cdef char *data = <char *>page_address(m, folio)
+    return data[PAGE_SIZE - 1] == 0 and data[0] == 0 and memcmp(data, data + 1, PAGE_SIZE - 1) == 0
+
+
+cdef void swap_writepage(machine *m, struct_folio *folio) noexcept nogil:
+    """Write the locked page to its slot; unlocks it. A page whose slot nobody wants loses it instead, and is dirty then."""
+    cdef swap_info_struct *si = m.swap_info
+    cdef unsigned long entry
+    if not folio_free_swap(m, folio):
+        # The folio's lock guards zeromap: only its page has the slot.
+        entry = folio_swap(folio)
+        si.zeromap[entry] = is_folio_zero_filled(m, folio)
+        if not si.zeromap[entry]:
+            memcpy(si.data + (entry << PAGE_SHIFT), page_address(m, folio), PAGE_SIZE)
+            count_vm_event(m, PSWPOUT)
+    folio_unlock(folio)
+
+
+cdef void swap_read_folio(machine *m, struct_folio *folio) noexcept nogil:
+    """Fill the locked page, which nobody has mapped yet, from its slot; unlocks it."""
+    cdef swap_info_struct *si = m.swap_info
+    cdef unsigned long entry = folio_swap(folio)
+    VM_BUG_ON(not folio_test_swapcache(folio))
+    VM_BUG_ON(not folio_test_locked(folio))
+    if si.zeromap[entry]:
+        memset(page_address(m, folio), 0, PAGE_SIZE)
+    else:
+        memcpy(page_address(m, folio), si.data + (entry << PAGE_SHIFT), PAGE_SIZE)
+        count_vm_event(m, PSWPIN)
+    __folio_mark_uptodate(folio)
+    folio_unlock(folio)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows mm/vmscan.c and the pageout half of mm/madvise.c of Linux 6.12.
+"""Reclaim, of pages that the caller names: there is no memory pressure here, and no LRU order.
+
+A page leaves in four steps: it is taken off the LRU; it gets a slot, and joins the swap cache; its mappings become entries of that slot; it
+is written, and leaves the cache, which frees the frame. Whatever stops it on the way, the page stays usable: in the cache, and mapped again
+by the next fault.
+"""
+
+from linux.mm cimport vma_find_index
+from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, struct_folio, vm_area_struct
+from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
+from linux.page_flags cimport (PageHWPoison, folio_get, folio_mapped, folio_ref_count, folio_ref_freeze, folio_ref_unfreeze,
+                               folio_test_anon, folio_test_clear_dirty, folio_test_clear_lru, folio_test_dirty, folio_test_large,
+                               folio_test_swapcache, folio_trylock, folio_unlock)
+from linux.pagewalk cimport folio_walk, folio_walk_end
+from linux.rmap cimport folio_maybe_dma_pinned
+from linux.spinlock cimport spin_lock, spin_unlock
+from linux.swap cimport folio_swap, vm_swap_full
+
+from ksm.mm.page_alloc cimport __folio_put, folio_put
+from ksm.mm.page_io cimport swap_writepage
+from ksm.mm.pagewalk cimport folio_walk_start
+from ksm.mm.rmap cimport try_to_unmap
+from ksm.mm.swap cimport folio_add_lru, lru_add_drain
+from ksm.mm.swap_state cimport __delete_from_swap_cache, add_to_swap
+from ksm.mm.swapfile cimport folio_free_swap, put_swap_folio
+
+
+cdef bint folio_isolate_lru(struct_folio *folio) noexcept nogil:
+    """Take the page off the LRU, with a reference. False for a page that is not there, or that somebody else has taken."""
+    if not folio_test_clear_lru(folio):
+        return False
+    folio_get(folio)
+    return True
+
+
+cdef void folio_putback_lru(machine *m, struct_folio *folio) noexcept nogil:
+    """Back, by way of the batch, without that reference."""
+    folio_add_lru(m, folio)
+    folio_put(m, folio)
+
+
+cdef bint __remove_mapping(machine *m, struct_folio *folio) noexcept nogil:
+    """Take an unmapped page out of the swap cache, unless somebody else has a reference or has made it dirty; it has none left then."""
+    cdef unsigned long swap = folio_swap(folio)
+    spin_lock(&m.swap_info.i_pages_lock)
+    # The cache's reference and ours. The count first: who had a reference may have written, and then let go.
+    if not folio_ref_freeze(folio, 2):
+        spin_unlock(&m.swap_info.i_pages_lock)
+        return False
+    if folio_test_dirty(folio):
+        folio_ref_unfreeze(folio, 2)
+        spin_unlock(&m.swap_info.i_pages_lock)
+        return False
+    __delete_from_swap_cache(m, folio, swap)
+    spin_unlock(&m.swap_info.i_pages_lock)
+    put_swap_folio(m, swap)
+    return True
+
+
+cdef bint shrink_folio(machine *m, struct_folio *folio) noexcept nogil:
+    """shrink_folio_list() for one isolated anonymous page: true when its frame is free."""
+    cdef bint locked = folio_trylock(folio)
+    cdef bint freed = False
+    if not locked:
+        folio_putback_lru(m, folio)
+        return False
+    if folio_test_swapcache(folio) or (not folio_maybe_dma_pinned(folio) and add_to_swap(m, folio)):
+        if folio_mapped(folio):
+            try_to_unmap(m, folio)
+        if folio_mapped(folio) or folio_maybe_dma_pinned(folio):
+            # activate_locked:
+            if vm_swap_full(m.swap_info):
+                folio_free_swap(m, folio)
+        else:
+            # pageout(): only when nobody but the cache and we have it.
+            if folio_ref_count(folio) == 2 and folio_test_clear_dirty(folio):
+                swap_writepage(m, folio)
+                locked = folio_trylock(folio)
+            if locked and not folio_test_dirty(folio) and folio_test_swapcache(folio):
+                freed = __remove_mapping(m, folio)
+    if locked:
+        folio_unlock(folio)
+    if freed:
+        __folio_put(m, folio)
+    else:
+        folio_putback_lru(m, folio)
+    return freed
+
+
+cdef long reclaim_vma(vm_area_struct *vma, unsigned long addr, unsigned long end) noexcept nogil:
+    cdef machine *m = vma.vm_mm.machine
+    cdef folio_walk fw
+    cdef struct_folio *folio
+    cdef bint isolated
+    cdef long nr_reclaimed = 0
+    while addr < end:
+        folio = folio_walk_start(&fw, vma, addr, 0)
+        if folio != NULL:
+            isolated = (folio_test_anon(folio) and not folio_test_large(folio) and not PageHWPoison(folio)
+                        and folio_isolate_lru(folio))
+            folio_walk_end(&fw, vma)
+            if isolated:
+                nr_reclaimed += shrink_folio(m, folio)
+        addr += PAGE_SIZE
+    return nr_reclaimed
+
+
+cdef long reclaim_range(mm_struct *mm, unsigned long start, unsigned long end) noexcept nogil:
+    """OURS: MADV_PAGEOUT, and for pages that others map as well, which madvise leaves to reclaim proper: frames that became free."""
+    cdef vm_area_struct *vma
+    cdef unsigned long first, last
+    cdef long nr_reclaimed = 0
+    cdef int i
+    lru_add_drain(mm.machine)
+    mmap_read_lock(mm)
+    i = vma_find_index(mm, start)
+    while i < mm.map_count and mm.vmas[i].vm_start < end:
+        vma = mm.vmas[i]
+        first = vma.vm_start if vma.vm_start > start else start
+        last = vma.vm_end if vma.vm_end < end else end
+        if vma.anon_vma != NULL:
+            nr_reclaimed += reclaim_vma(vma, first, last)
+        i += 1
+    mmap_read_unlock(mm)
+    return nr_reclaimed
