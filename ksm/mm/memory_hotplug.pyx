@@ -1,14 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/memory_hotplug.c of Linux 6.12.
-"""Frames that come and go while the machine runs: images of memory, mapped into the arena."""
+"""Frames that come and go while the machine runs: images of memory, mapped into the arena, and parts of the memory.
 
-from libc.errno cimport ENOMEM
+Before a range goes, its free frames are put aside, and its pages move elsewhere; KSM hears of it before, so that nobody walks its trees
+meanwhile, and after, to forget the nodes whose frames were there. Memory goes in blocks of 2 MiB (the kernel's are 128 MiB), an image as a
+whole, and its range is free for another one.
+"""
+
+from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
 from libc.stdlib cimport realloc
 
 from ksm.arena cimport arena_add_file, arena_remove
-from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block
-from linux.page_flags cimport PG_node_shift, PG_plugged, PG_reserved
-from linux.spinlock cimport mutex_lock, mutex_unlock
+from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
+from linux.mm cimport signal_pending
+from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
+from linux.page_flags cimport (PG_hwpoison, PG_lru, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PageHWPoison, folio_ref_count,
+                               folio_test_large, folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
+from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
+
+from ksm.mm.migrate cimport migrate_pages
+from ksm.mm.page_alloc cimport folio_put, start_isolate_page_range, undo_isolate_page_range
+from ksm.mm.swap cimport lru_add_drain_all
+from ksm.mm.vmscan cimport folio_isolate_lru
+
+
+cdef enum:
+    NR_OFFLINE_ROUNDS = 16      # OURS: the kernel tries until it gets a signal
 
 
 cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, unsigned long nr_pages) noexcept nogil:
@@ -40,17 +57,175 @@ cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, uns
     return ret
 
 
+cdef void __remove_memory(machine *m, memory_block *block) noexcept nogil:
+    cdef unsigned long pfn
+    block.online = False
+    for pfn in range(block.start_pfn, block.start_pfn + block.nr_pages):
+        m.mem_map[pfn].flags = PG_reserved
+    arena_remove(m, block.start_pfn, block.nr_pages)
+    # What was plugged in last and is gone makes room again.
+    while m.nr_blocks and not m.blocks[m.nr_blocks - 1].online:
+        m.nr_blocks -= 1
+    m.plugged_pfn = m.zones[m.nr_node_ids - 1].zone_end_pfn
+    if m.nr_blocks:
+        m.plugged_pfn = m.blocks[m.nr_blocks - 1].start_pfn + m.blocks[m.nr_blocks - 1].nr_pages
+
+
+cdef memory_block *find_memory_block(machine *m, unsigned long start_pfn) noexcept nogil:
+    cdef int i
+    for i in range(m.nr_blocks):
+        if m.blocks[i].start_pfn == start_pfn and m.blocks[i].online:
+            return &m.blocks[i]
+    return NULL
+
+
 cdef void remove_memory(machine *m, unsigned long start_pfn) noexcept nogil:
     """Take the block that begins there away. Nobody uses its frames any more."""
-    cdef int i
-    cdef unsigned long pfn
     cdef memory_block *block
     mutex_lock(&m.hotplug_lock)
-    for i in range(m.nr_blocks):
-        block = &m.blocks[i]
-        if block.start_pfn == start_pfn and block.online:
-            block.online = False
-            for pfn in range(block.start_pfn, block.start_pfn + block.nr_pages):
-                m.mem_map[pfn].flags = PG_reserved
-            arena_remove(m, block.start_pfn, block.nr_pages)
+    block = find_memory_block(m, start_pfn)
+    if block != NULL:
+        __remove_memory(m, block)
     mutex_unlock(&m.hotplug_lock)
+
+
+cdef bint memory_block_unused(machine *m, memory_block *block) noexcept nogil:
+    cdef unsigned long pfn
+    for pfn in range(block.start_pfn, block.start_pfn + block.nr_pages):
+        if folio_ref_count(m.mem_map + pfn) != 0:
+            return False
+    return True
+
+
+cdef void remove_unused_memory(machine *m) noexcept nogil:
+    """OURS: take the images away that no process has a page of, after an exit. Stable nodes of theirs are stale, which the frames'
+    mapping words still say."""
+    cdef int i
+    mutex_lock(&m.hotplug_lock)
+    for i in range(m.nr_blocks - 1, -1, -1):
+        if m.blocks[i].online and memory_block_unused(m, &m.blocks[i]):
+            __remove_memory(m, &m.blocks[i])
+    mutex_unlock(&m.hotplug_lock)
+
+
+# Offline
+
+cdef void do_migrate_range(machine *m, unsigned long start_pfn, unsigned long end_pfn, int nid) noexcept nogil:
+    """Try to move every page of the range to another node, or on this one if there is no other."""
+    cdef unsigned long pfn, new_pfn = 0, nmask = ~(<unsigned long>0)
+    cdef struct_folio *folio
+    cdef bint isolated
+    if m.nr_node_ids > 1:
+        nmask &= ~(<unsigned long>1 << nid)
+    for pfn in range(start_pfn, end_pfn):
+        folio = page_folio(pfn_to_page(m, pfn))
+        if not test_page_flag(folio, PG_lru) or not folio_try_get(folio):
+            continue
+        # Broken pages stay where they are until they are unmapped.
+        isolated = not PageHWPoison(folio) and not folio_test_large(folio) and folio_isolate_lru(folio)
+        folio_put(m, folio)
+        if isolated:
+            migrate_pages(m, folio, nid, nmask, &new_pfn)
+
+
+cdef bint test_pages_isolated(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    """Are all frames free? Those of the memory (z) have been put aside then."""
+    cdef unsigned long pfn
+    cdef bint isolated = True
+    if z != NULL:
+        spin_lock(&z.lock)
+    for pfn in range(start_pfn, end_pfn):
+        if folio_ref_count(m.mem_map + pfn) != 0 or (z != NULL and not m.mem_map[pfn].flags & (PG_offline | PG_hwpoison)):
+            isolated = False
+            break
+    if z != NULL:
+        spin_unlock(&z.lock)
+    return isolated
+
+
+cdef zone *zone_of_range(machine *m, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    """The zone that the range is in: whole blocks, or up to its end; else NULL."""
+    cdef int nid
+    cdef zone *z
+    for nid in range(m.nr_node_ids):
+        z = &m.zones[nid]
+        if start_pfn + 1 > z.zone_start_pfn and end_pfn <= z.zone_end_pfn:
+            if end_pfn % HPAGE_PMD_NR == 0 or end_pfn == z.zone_end_pfn:
+                return z
+    return NULL
+
+
+cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+    """Take frames away: blocks of memory, or an image. 0, -EINVAL for another range, -EBUSY when a page of it cannot move, -EINTR."""
+    cdef unsigned long end_pfn = start_pfn + nr_pages, pfn
+    cdef memory_block *block
+    cdef zone *z = NULL
+    cdef int ret = -EBUSY, round
+    if nr_pages == 0 or start_pfn % HPAGE_PMD_NR or end_pfn < start_pfn or end_pfn > m.max_pfn:
+        return -EINVAL
+    mutex_lock(&m.hotplug_lock)
+    block = find_memory_block(m, start_pfn)
+    if block == NULL or block.nr_pages != nr_pages:
+        z = zone_of_range(m, start_pfn, end_pfn)
+        if z == NULL:
+            mutex_unlock(&m.hotplug_lock)
+            return -EINVAL
+        for pfn in range(start_pfn, end_pfn):
+            # Offline already: a hole. The zero page never moves.
+            if test_page_flag(m.mem_map + pfn, PG_offline | PG_reserved):
+                ret = -EINVAL if test_page_flag(m.mem_map + pfn, PG_offline) else -EBUSY
+                mutex_unlock(&m.hotplug_lock)
+                return ret
+        start_isolate_page_range(m, z, start_pfn, end_pfn)
+
+    memory_notify(m, MEM_GOING_OFFLINE, start_pfn, nr_pages)
+    for round in range(NR_OFFLINE_ROUNDS):
+        if signal_pending(m):
+            ret = -EINTR
+            break
+        lru_add_drain_all(m)
+        do_migrate_range(m, start_pfn, end_pfn, page_to_nid(m.mem_map + start_pfn))
+        if test_pages_isolated(m, z, start_pfn, end_pfn):
+            ret = 0
+            break
+
+    if ret:
+        # failed_removal_isolated:
+        if z != NULL:
+            undo_isolate_page_range(m, z, start_pfn, end_pfn)
+        memory_notify(m, MEM_CANCEL_OFFLINE, start_pfn, nr_pages)
+    else:
+        if z != NULL:
+            spin_lock(&z.lock)
+            z.isolate_start = 0
+            z.isolate_end = 0
+            spin_unlock(&z.lock)
+            m.nr_offline += nr_pages
+        else:
+            __remove_memory(m, block)
+        memory_notify(m, MEM_OFFLINE, start_pfn, nr_pages)
+    mutex_unlock(&m.hotplug_lock)
+    return ret
+
+
+cdef int online_pages(machine *m, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+    """Give frames of the memory back that went offline: 0, or -EINVAL if some did not."""
+    cdef unsigned long end_pfn = start_pfn + nr_pages, pfn
+    cdef zone *z = NULL
+    cdef int ret = 0
+    if nr_pages == 0 or start_pfn % HPAGE_PMD_NR or end_pfn < start_pfn:
+        return -EINVAL
+    mutex_lock(&m.hotplug_lock)
+    z = zone_of_range(m, start_pfn, end_pfn)
+    if z == NULL:
+        ret = -EINVAL
+    else:
+        for pfn in range(start_pfn, end_pfn):
+            if not test_page_flag(m.mem_map + pfn, PG_offline | PG_hwpoison):
+                ret = -EINVAL
+                break
+    if not ret:
+        undo_isolate_page_range(m, z, start_pfn, end_pfn)
+        m.nr_offline -= nr_pages
+    mutex_unlock(&m.hotplug_lock)
+    return ret
