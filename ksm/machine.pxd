@@ -23,6 +23,9 @@ cdef class Machine:
     cdef void leave(self) noexcept nogil
     cdef void teardown(self) noexcept
     cdef dict caches(self)
+    cdef int check_node(self, object node) except -1
+    cdef int swapon_(self, object size) except -1
+    cdef unsigned long check_pfn(self, object pfn) except? 0xdeadbeef
 
 
 cdef unsigned long ulong(str name, object value) except? 0xdeadbeef

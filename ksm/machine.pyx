@@ -11,23 +11,28 @@ import os
 import re
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdlib cimport calloc, free
+from libc.errno cimport EBUSY, EINVAL
+from libc.stdlib cimport calloc, free, malloc
 
 from linux.jiffies cimport ktime_get
 from linux.list cimport INIT_LIST_HEAD, list_head
-from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct,
+from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_address, mm_struct,
                              struct_anon_vma, anon_vma_chain, vm_area_struct)
 from linux.mmap_lock cimport mmgrab
-from linux.page_flags cimport PG_reserved, PG_uptodate
+from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock, spin_lock_init, spin_unlock, usleep
 
 from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mmdrop, mmput
 from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_do_scan, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
-from ksm.mm.page_alloc cimport drain_all_pages, nr_free_pages, zone_destroy, zone_init
-from ksm.mm.slub cimport kmem_cache_create, kmem_cache_destroy
+from ksm.mm.memory_failure cimport memory_failure
+from ksm.mm.memory_hotplug cimport offline_pages, online_pages
+from ksm.mm.migrate cimport migrate_pfn
+from ksm.mm.page_alloc cimport drain_all_pages, folio_put, nr_free_pages, zone_destroy, zone_init
+from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy
 from ksm.mm.swap cimport lru_add_drain_all
+from ksm.mm.swapfile cimport swap_exit, swapoff, swapon
 
 VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_split_page")
 ERAS = {"6.12": ERA_6_12, "2.6.38": ERA_2_6_38}
@@ -64,6 +69,7 @@ cdef class Machine:
     memory      size of the memory, in bytes or as "512M", "1G"; whole pages of 4096 bytes
     nodes       NUMA nodes, each with an equal share of the memory
     max_memory  memory and all images that will ever be mapped, together; addresses for them are reserved. Default: 64 GiB more
+    swap        size of the swap area, "64M": Process.swap_out() writes pages there. None: there is none
     clock       "real", or "manual": time stands still until advance() moves it
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
 
@@ -77,7 +83,7 @@ cdef class Machine:
         spin_lock_init(&self.lock)
         self.processes = {}
 
-    def __init__(self, memory="1G", *, nodes=1, max_memory=None, clock="real", era="6.12"):
+    def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", era="6.12"):
         cdef unsigned long ram, most, per_node, end
         cdef int nid, nr_nodes, err
         if self.m != NULL or self.closed_:
@@ -108,6 +114,7 @@ cdef class Machine:
         self.m.manual_clock = clock == "manual"
         self.m.nr_node_ids = nr_nodes
         mutex_init(&self.m.hotplug_lock)
+        mutex_init(&self.m.swapon_mutex)
         spin_lock_init(&self.m.lru_lock)
         spin_lock_init(&self.m.mmlist_lock)
         INIT_LIST_HEAD(&self.m.mmlist)
@@ -129,7 +136,7 @@ cdef class Machine:
         if not err:
             self.m.mm_cachep = kmem_cache_create(b"mm_struct", sizeof(mm_struct))
             self.m.vm_area_cachep = kmem_cache_create(b"vm_area_struct", sizeof(vm_area_struct))
-            self.m.anon_vma_cachep = kmem_cache_create(b"anon_vma", sizeof(struct_anon_vma))
+            self.m.anon_vma_cachep = kmem_cache_create_typesafe(b"anon_vma", sizeof(struct_anon_vma))
             self.m.anon_vma_chain_cachep = kmem_cache_create(b"anon_vma_chain", sizeof(anon_vma_chain))
             if (self.m.mm_cachep == NULL or self.m.vm_area_cachep == NULL or self.m.anon_vma_cachep == NULL
                     or self.m.anon_vma_chain_cachep == NULL):
@@ -139,6 +146,12 @@ cdef class Machine:
         if err:
             self.teardown()
             raise oserror(err, f"a machine of {max_memory} bytes")
+        if swap is not None:
+            try:
+                self.swapon_(swap)
+            except BaseException:
+                self.teardown()
+                raise
         self.g = <ksm_globals *>self.m.ksm
         from ksm.sysfs import Ksm
         self.ksm = Ksm(self)
@@ -190,7 +203,9 @@ cdef class Machine:
             kmem_cache_destroy(m.anon_vma_cachep)
             kmem_cache_destroy(m.vm_area_cachep)
             kmem_cache_destroy(m.mm_cachep)
+            swap_exit(m)
             arena_destroy(m)
+            mutex_destroy(&m.swapon_mutex)
             mutex_destroy(&m.hotplug_lock)
             free(m.blocks)
             free(m)
@@ -253,18 +268,32 @@ cdef class Machine:
         self.exports -= 1
         spin_unlock(&self.lock)
 
-    def spawn(self, name=None):
-        """A new process with an empty address space: ksm.Process. OSError(ENOMEM)."""
+    def spawn(self, name=None, node=0):
+        """A new process with an empty address space: ksm.Process. Its pages come from this NUMA node as long as it has free ones, and those
+        of its children too. OSError(ENOMEM)."""
         from ksm.process import spawn
-        return spawn(self, name)
+        return spawn(self, name, self.check_node(node))
+
+    cdef int check_node(self, object node) except -1:
+        node = operator.index(node)
+        self.enter()
+        nr_nodes = self.m.nr_node_ids
+        self.leave()
+        if not 0 <= node < nr_nodes:
+            raise ValueError(f"there is no node {node}")
+        return node
 
     def _next_pid(self):
         self.next_pid += 1
         return self.next_pid
 
     def total_pages(self):
-        """Frames of the machine's memory, without images; one of them is the zero page."""
-        return self.ram_pages
+        """Frames of the machine's memory, without images and what is offline; one of them is the zero page."""
+        cdef unsigned long pages
+        self.enter()
+        pages = self.ram_pages - self.m.nr_offline
+        self.leave()
+        return pages
 
     def free_pages(self):
         """Frames of the memory that nobody uses."""
@@ -335,6 +364,156 @@ cdef class Machine:
         with nogil:
             drain_all_pages(self.m)
         self.leave()
+
+    # Swap
+
+    cdef int swapon_(self, object size) except -1:
+        cdef object nbytes = parse_size(size, "swap")
+        cdef unsigned long nr_pages
+        cdef int err
+        if nbytes < PAGE_SIZE or nbytes % PAGE_SIZE:
+            raise ValueError(f"swap must be a multiple of {PAGE_SIZE} bytes, not {nbytes}")
+        nr_pages = nbytes >> PAGE_SHIFT
+        with nogil:
+            err = swapon(self.m, nr_pages)
+        if err:
+            raise oserror(err, f"swapon of {nbytes} bytes")
+        return 0
+
+    def swapon(self, size):
+        """Give the machine a swap area. OSError EBUSY if it has one, ENOMEM. Follows swapon(2)."""
+        self.enter()
+        try:
+            self.swapon_(size)
+        finally:
+            self.leave()
+
+    def swapoff(self):
+        """Bring every page back into memory, and take the swap area away. OSError ENOMEM when memory is too small, and what is not back
+        by then stays; EINVAL without an area. Follows swapoff(2)."""
+        cdef int err
+        self.enter()
+        with nogil:
+            err = swapoff(self.m)
+        self.leave()
+        if err:
+            raise oserror(err, "swapoff")
+
+    def swap_pages(self):
+        """Pages of the swap area: (in use, all). A page can be in memory too, and still have its place there."""
+        cdef unsigned long used = 0, total = 0
+        self.enter()
+        if self.m.swap_info != NULL and self.m.swap_info.flags:
+            used = self.m.swap_info.inuse_pages
+            total = self.m.swap_info.max - 1
+        self.leave()
+        return used, total
+
+    # Frames
+
+    cdef unsigned long check_pfn(self, object pfn) except? 0xdeadbeef:
+        cdef unsigned long cpfn = ulong("pfn", pfn)
+        if cpfn >= self.m.plugged_pfn:
+            raise oserror(EINVAL, f"frame {pfn}")
+        return cpfn
+
+    def migrate(self, pfn, node=None):
+        """Move the page in this frame to another one, on this node, or wherever there is one: the new frame's number.
+
+        OSError EBUSY for a frame that has no page which can be moved; EAGAIN when somebody holds the page, so that it could not be moved;
+        ENOMEM. Follows mm/migrate.c.
+        """
+        cdef int nid = NUMA_NO_NODE if node is None else self.check_node(node)
+        cdef unsigned long cpfn
+        cdef long ret
+        self.enter()
+        try:
+            cpfn = self.check_pfn(pfn)
+            with nogil:
+                ret = migrate_pfn(self.m, cpfn, nid)
+        finally:
+            self.leave()
+        if ret < 0:
+            raise oserror(ret, f"migration of frame {pfn}")
+        return ret
+
+    def offline(self, start_pfn, nr_pages):
+        """Take frames out of the machine: blocks of 512 of its memory, or all of an image. Their pages move elsewhere first.
+
+        OSError EBUSY when one cannot, and all frames stay; EINVAL for a range that is none. Follows mm/memory_hotplug.c.
+        """
+        cdef unsigned long start = ulong("start_pfn", start_pfn), nr = ulong("nr_pages", nr_pages)
+        cdef int err
+        self.enter()
+        with nogil:
+            err = offline_pages(self.m, start, nr)
+        self.leave()
+        if err:
+            raise oserror(err, f"offlining of {nr_pages} frames from {start_pfn} on")
+
+    def online(self, start_pfn, nr_pages):
+        """Bring frames back that offline() has taken. OSError EINVAL."""
+        cdef unsigned long start = ulong("start_pfn", start_pfn), nr = ulong("nr_pages", nr_pages)
+        cdef int err
+        self.enter()
+        with nogil:
+            err = online_pages(self.m, start, nr)
+        self.leave()
+        if err:
+            raise oserror(err, f"onlining of {nr_pages} frames from {start_pfn} on")
+
+    def memory_failure(self, pfn):
+        """Say that the memory of this frame is broken: a list of (process, address), whom the kernel would kill.
+
+        For a merged page that is every process related to one that has it, at the same address. The page stays mapped here; the frame is
+        not used again. OSError EBUSY for a free frame, ENXIO for one that is not there. Follows mm/memory-failure.c.
+        """
+        cdef unsigned long cpfn = ulong("pfn", pfn)
+        cdef mm_address *to_kill = NULL
+        cdef int room = 64, found, i
+        from ksm.process import process_of
+        self.enter()
+        try:
+            while True:
+                to_kill = <mm_address *>malloc(room * sizeof(mm_address))
+                if to_kill == NULL:
+                    raise MemoryError
+                with nogil:
+                    found = memory_failure(self.m, cpfn, to_kill, room)
+                if found < 0:
+                    raise oserror(found, f"memory_failure of frame {pfn}")
+                if found <= room:
+                    return [(process_of(self, <size_t>to_kill[i].mm), to_kill[i].address) for i in range(found)]
+                for i in range(room):
+                    mmdrop(to_kill[i].mm)
+                free(to_kill)
+                to_kill = NULL
+                room, found = found + 16, 0
+        finally:
+            if to_kill != NULL:
+                for i in range(found):
+                    mmdrop(to_kill[i].mm)
+                free(to_kill)
+            self.leave()
+
+    def _get_page(self, pfn):
+        """Take a reference on the page in this frame, as a driver would: for tests of what must not be done to such a page."""
+        cdef bint got
+        self.enter()
+        try:
+            got = folio_try_get(pfn_folio(self.m, self.check_pfn(pfn)))
+        finally:
+            self.leave()
+        if not got:
+            raise oserror(EBUSY, f"frame {pfn} is free")
+
+    def _put_page(self, pfn):
+        """Give a reference of _get_page() back."""
+        self.enter()
+        try:
+            folio_put(self.m, pfn_folio(self.m, self.check_pfn(pfn)))
+        finally:
+            self.leave()
 
     def advance(self, double seconds):
         """Move a manual clock forward. ValueError on the real one, and backwards."""

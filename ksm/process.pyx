@@ -18,14 +18,15 @@ from libc.errno cimport EINVAL, ENOMEM
 from linux.atomic cimport READ_ONCE_ulong, test_bit
 from linux.ksm cimport is_ksm_zero_pte, ksm_disable_merge_any, ksm_enable_merge_any, ksm_process_profit, mm_ksm_zero_pages
 from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, get_mm_counter, vm_normal_page, vma_lookup
-from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t,
-                             struct_page, vm_area_struct)
+from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
+                             pmd_t, pte_t, struct_folio, struct_page, vm_area_struct)
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
                          PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget
 from linux.page_flags cimport folio_test_anon, folio_test_ksm, page_folio
 from linux.pgtable cimport pmd_offset_mm, pte_offset_map_lock, pte_pfn, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
+from linux.swapops cimport is_swap_pte, swp_offset
 
 from ksm.cpu cimport cpu_access, cpu_update
 from ksm.fs.exec cimport exec_mm
@@ -33,16 +34,20 @@ from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
 from ksm.machine cimport Machine, oserror, ulong
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
-from ksm.mm.memory_hotplug cimport add_memory_file, remove_memory
+from ksm.mm.memory_hotplug cimport add_memory_file, remove_memory, remove_unused_memory
+from ksm.mm.migrate cimport add_folio_for_migration, migrate_pages
 from ksm.mm.mmap cimport do_brk, do_mmap, do_munmap
 from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
+from ksm.mm.swap cimport lru_add_drain_all
+from ksm.mm.vmscan cimport reclaim_range
 
 PAGE_PRESENT = 1
 PAGE_KSM = 2
 PAGE_ZERO = 4
 PAGE_KSM_ZERO = 8
 PAGE_ANON = 16
+PAGE_SWAPPED = 32
 PAGE_FLAGS_SHIFT = 8
 
 
@@ -269,6 +274,8 @@ cdef class Process:
         if mm != NULL:
             with nogil:
                 mmput(mm)
+                if self.machine.m.nr_blocks:
+                    remove_unused_memory(self.machine.m)
 
     # Memory
 
@@ -376,28 +383,75 @@ cdef class Process:
             flags |= MAP_FIXED_NOREPLACE
         mm = self.get_mm()
         with nogil:
-            mmap_write_lock(mm)
-            place = do_mmap(mm, caddr, clength, PROT_READ | PROT_WRITE, flags)
-            if place >= 0:
-                pfn = add_memory_file(self.machine.m, nid, fd, coffset, clength >> PAGE_SHIFT)
-                err = <int>pfn if pfn < 0 else 0
-                if not err:
+            # First the frames: hotplug waits for ksmd, which may wait for mmap_lock.
+            pfn = add_memory_file(self.machine.m, nid, fd, coffset, clength >> PAGE_SHIFT)
+            err = <int>pfn if pfn < 0 else 0
+            if not err:
+                mmap_write_lock(mm)
+                place = do_mmap(mm, caddr, clength, PROT_READ | PROT_WRITE, flags)
+                if place < 0:
+                    err = <int>place
+                else:
                     err = insert_frames(vma_lookup(mm, <unsigned long>place), <unsigned long>place, <unsigned long>pfn,
                                         clength >> PAGE_SHIFT)
+                    if err:
+                        do_munmap(mm, <unsigned long>place, clength)
+                mmap_write_unlock(mm)
                 if err:
-                    do_munmap(mm, <unsigned long>place, clength)
-                    if pfn > 0:
-                        remove_memory(self.machine.m, <unsigned long>pfn)
-            mmap_write_unlock(mm)
+                    remove_memory(self.machine.m, <unsigned long>pfn)
         self.put_mm(mm)
-        if place < 0 or err:
-            raise oserror(place if place < 0 else err, f"mmap_image of {clength} bytes")
+        if err:
+            raise oserror(err, f"mmap_image of {clength} bytes")
         return place
+
+    def swap_out(self, addr, length):
+        """Reclaim the range's anonymous pages, those that are shared with others for all of them: how many frames that freed.
+
+        Pages come back when somebody touches them. What cannot be written, because the swap area is full, or somebody holds the page,
+        stays. Stands for memory pressure; madvise(MADV_PAGEOUT) does this for pages that nobody shares.
+        """
+        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length)
+        cdef mm_struct *mm = self.get_mm()
+        cdef long reclaimed
+        with nogil:
+            reclaimed = reclaim_range(mm, caddr, end)
+        self.put_mm(mm)
+        return reclaimed
+
+    def move_pages(self, addr, length, node):
+        """Move the range's pages to a node, those that are shared too: a list with, for every page, the node where it is now, or -errno: -ENOENT
+        for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. Follows move_pages(2) with MPOL_MF_MOVE_ALL."""
+        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length), new_pfn = 0
+        cdef int nid = self.machine.check_node(node), err
+        cdef mm_struct *mm = self.get_mm()
+        cdef struct_folio *folio = NULL
+        status = []
+        try:
+            lru_add_drain_all(mm.machine)
+            while caddr < end:
+                with nogil:
+                    err = add_folio_for_migration(mm, caddr, nid, &folio)
+                    if err > 0:
+                        err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, &new_pfn)
+                status.append(err if err < 0 else nid)
+                caddr += PAGE_SIZE
+        finally:
+            self.put_mm(mm)
+        return status
 
     # What there is
 
+    @property
+    def node(self):
+        """The NUMA node from which faults take pages first."""
+        cdef mm_struct *mm = self.get_mm()
+        cdef int nid = mm.nid
+        self.put_mm(mm)
+        return nid
+
     def page_table(self, addr, length):
-        """One word for each page of the range, as array('Q'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags."""
+        """One word for each page of the range, as array('Q'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. Of a page that is
+        swapped out it is its place in the swap area << 8 | PAGE_SWAPPED."""
         cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length), i
         cdef unsigned long nr_pages = (clength + PAGE_SIZE - 1) >> PAGE_SHIFT
         cdef mm_struct *mm
@@ -419,7 +473,7 @@ cdef class Process:
 
     def present(self, addr, length):
         """One byte for each page of the range: 1 where a page is mapped."""
-        return bytes(word != 0 for word in self.page_table(addr, length))
+        return bytes(word & 1 for word in self.page_table(addr, length))
 
     def maps(self):
         """The mappings, ascending: a list of Vma."""
@@ -443,6 +497,13 @@ cdef class Process:
         """Pages of one's own and of shared objects, as /proc/PID/statm counts them; the zero page does not count."""
         cdef mm_struct *mm = self.get_mm()
         cdef long pages = get_mm_counter(mm, MM_ANONPAGES) + get_mm_counter(mm, MM_SHMEMPAGES)
+        self.put_mm(mm)
+        return pages
+
+    def swap_entries(self):
+        """Pages that are swapped out: VmSwap of /proc/PID/status, in pages."""
+        cdef mm_struct *mm = self.get_mm()
+        cdef long pages = get_mm_counter(mm, MM_SWAPENTS)
         self.put_mm(mm)
         return pages
 
@@ -509,6 +570,8 @@ cdef unsigned long page_word(mm_struct *mm, unsigned long addr) noexcept nogil:
         elif folio_test_anon(page_folio(page)):
             word |= 16
         word |= pte_pfn(pte) << 8
+    elif is_swap_pte(pte):
+        word = (swp_offset(pte) << 8) | 32
     pte_unmap_unlock(ptep, ptl)
     return word
 
@@ -523,7 +586,16 @@ cdef object adopt(Machine machine, mm_struct *mm, name):
     return process
 
 
-def spawn(Machine machine, name):
+def process_of(Machine machine, size_t mm):
+    """The process with this address space, or None."""
+    cdef Process process
+    for process in list(machine.processes.values()):
+        if <size_t>process.mm == mm:
+            return process
+    return None
+
+
+def spawn(Machine machine, name, int node):
     """Machine.spawn()."""
     cdef mm_struct *mm
     machine.enter()
@@ -531,6 +603,7 @@ def spawn(Machine machine, name):
         mm = mm_alloc(machine.m)
         if mm == NULL:
             raise oserror(-ENOMEM, "spawn")
+        mm.nid = node
         return adopt(machine, mm, name)
     finally:
         machine.leave()
