@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-
-from typing import NamedTuple
+# The types of trace.pyx.
+from collections.abc import Callable
+from typing import NamedTuple, SupportsIndex
 
 from typing_extensions import Self
 
 from ksm.machine import Machine
 
 EVENTS: tuple[str, ...]
+FORMATS: dict[str, Callable[[Event], str]]
 
 class Event(NamedTuple):
     name: str
@@ -23,7 +25,7 @@ class Trace:
     def __new__(cls, machine: Machine) -> Self: ...
     def start(self, capacity: int = 65536) -> None: ...
     def stop(self) -> None: ...
-    def read(self, limit: int | None = None) -> list[Event]: ...
+    def read(self, limit: SupportsIndex | None = None) -> list[Event]: ...
     @property
     def enabled(self) -> bool: ...
     @property
