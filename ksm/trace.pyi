@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The types of trace.pyx.
-from collections.abc import Callable
 from typing import NamedTuple, SupportsIndex
 
 from typing_extensions import Self
@@ -8,7 +7,6 @@ from typing_extensions import Self
 from ksm.machine import Machine
 
 EVENTS: tuple[str, ...]
-FORMATS: dict[str, Callable[[Event], str]]
 
 class Event(NamedTuple):
     name: str
