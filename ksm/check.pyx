@@ -15,6 +15,8 @@ What is legal although it looks wrong, because the kernel does the same:
 - A chain whose dups are all gone stays until then, too.
 - A merged page without a node: a merge that could not be completed nor, for want of memory, be undone.
 - A merged page that its node does not lead to, in a process that was forked: ksmd has not seen it there yet.
+- An entry of a merged page that is dirty, in a vma that is not mergeable, or not found from the node, if relatives by fork shared the
+  page when it was merged: only the entry of the process that ksmd looked at was cared for.
 - A node with more sharers than max_page_sharing, when forks brought them.
 - More KSM zero pages counted than there are, or fewer, after a fork that left mappings out, or failed half way.
 """

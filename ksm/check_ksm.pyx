@@ -12,7 +12,7 @@ from linux.rbtree cimport rb_node
 from linux.types cimport hlist_node, list_head
 
 from ksm.checker cimport (ANON_VMA_ITEMS, MM_ITEMS, MM_SLOTS, MM_STABLE_ITEMS, NODE_IS_CHAIN, NODE_PLACES, checker, finding,
-                        looks_like_object, map_find, map_put, see_anon_vma, tally)
+                          looks_like_object, map_find, map_put, see_anon_vma, tally)
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.lib.rbtree_check cimport rb_check, rb_check_str
 from ksm.mm.ksm cimport (MM_SLOTS_HASH_BITS, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item,

@@ -10,16 +10,15 @@ from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_
 from linux.mm_types cimport (MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT,
                              PMD_SHIFT, PUD_SHIFT, anon_vma_chain, file, memory_block, mm_struct, pte_t, struct_anon_vma,
                              struct_page, vm_area_struct, zone)
-from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_locked,
-                               PG_node_shift, PG_plugged)
+from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy,
+                               PG_ksm_relatives, PG_locked, PG_node_shift, PG_plugged)
 from linux.pgtable cimport (is_zero_pfn, pmd_leaf, pmd_none, pmd_table, pte_dirty, pte_none, pte_pfn, pte_present, pte_special,
                             pte_table, pte_write)
 from linux.rbtree cimport rb_node
 from linux.slab cimport kmem_cache
 
 from ksm.checker cimport (ANON_VMA_ACTIVE, ANON_VMA_CHAINS, ANON_VMA_CHILDREN, ANON_VMA_DESCENDANTS, ANON_VMA_ITEMS, FILE_MAPS, MM_SLOTS,
-                        NODE_IS_CHAIN, checker, finding, frame_use, looks_like_object, map_find,
-                        map_put, see_anon_vma, tally)
+                          NODE_IS_CHAIN, checker, finding, frame_use, looks_like_object, map_find, map_put, see_anon_vma, tally)
 from ksm.check_ksm cimport find_item
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.lib.rbtree_check cimport RB_CHECK_OK, rb_check, rb_check_str
@@ -59,7 +58,8 @@ cdef void check_reverse(checker *c, vm_area_struct *vma, unsigned long addr, uns
                     addr, pfn, item.anon_vma)
         return
     # A forked vma is linked to its parents' anon_vmas, too.
-    if vma.anon_vma_chain.next == vma.anon_vma_chain.prev and not list_empty(&vma.anon_vma_chain):
+    if (not c.m.mem_map[pfn].flags & PG_ksm_relatives and not list_empty(&vma.anon_vma_chain)
+            and vma.anon_vma_chain.next == vma.anon_vma_chain.prev):
         at = 0
         item = find_item(c, addr, node, NULL, &at)
         while item != NULL:
@@ -73,9 +73,10 @@ cdef void check_ksm_pte(checker *c, vm_area_struct *vma, unsigned long addr, pte
     cdef unsigned long pfn = pte_pfn(pte)
     cdef mm_struct *mm = vma.vm_mm
     cdef ksm_stable_node *node = <ksm_stable_node *>(<unsigned long>page.mapping & ~<unsigned long>PAGE_MAPPING_FLAGS)
-    if pte_write(pte) or pte_dirty(pte):
+    cdef bint relatives = (page.flags & PG_ksm_relatives) != 0
+    if pte_write(pte) or (pte_dirty(pte) and not relatives):
         finding(&c.found, b"mm %lu: at %#lx merged page %lu, by a %s entry", mm.id, addr, pfn, b"writable" if pte_write(pte) else b"dirty")
-    if not (vma.vm_flags & VM_MERGEABLE) or vma.anon_vma == NULL:
+    if not (vma.vm_flags & VM_MERGEABLE or relatives) or vma.anon_vma == NULL:
         finding(&c.found, b"mm %lu: at %#lx merged page %lu, in a vma that is not mergeable: flags %#lx, anon_vma %p", mm.id, addr, pfn,
                 vma.vm_flags, vma.anon_vma)
     if page.flags & PG_anon_exclusive:

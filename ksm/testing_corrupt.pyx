@@ -7,16 +7,15 @@ from typing import NamedTuple
 
 from linux.list cimport list_head
 from linux.mm cimport vma_lookup
-from linux.mm_types cimport (MM_ANONPAGES, MM_SHMEMPAGES, anon_vma_chain, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
+from linux.mm_types cimport (MM_ANONPAGES, MM_SHMEMPAGES, anon_vma_chain, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
                              struct_page, vm_area_struct, zone)
-from linux.page_flags cimport PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM
 from linux.pgtable cimport pmd_none, pmd_offset_mm, pmd_table, pte_offset_map, pte_pfn, pte_present
 from linux.rbtree cimport rb_node
 from linux.slab cimport kmem_cache
 
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.machine cimport Machine
-from ksm.mm.ksm cimport (MM_SLOTS_HASH_BITS, STABLE_FLAG, UNSTABLE_FLAG, is_stable_node_chain, is_stable_node_dup, ksm_globals, ksm_mm_slot,
+from ksm.mm.ksm cimport (MM_SLOTS_HASH_BITS, STABLE_FLAG, is_stable_node_chain, is_stable_node_dup, ksm_globals, ksm_mm_slot,
                          ksm_rmap_item, ksm_stable_node)
 from ksm.mm.mm_slot cimport mm_slot_lookup
 

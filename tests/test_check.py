@@ -100,7 +100,7 @@ DAMAGE = {
     "unstable parent": (U, "item.rb_parent", plus(64), r"unstable tree 0: "),
     "unstable colour": (U, "item.rb_parent", flip(1), r"unstable tree 0: |unstable trees: "),
     # Keys (4)
-    "key of another node": (A, "page.mapping", plus(64), r"merged, and names 0x\w+, which is no stable node|its stable node is that of pfn"),
+    "key of another node": (A, "page.mapping", plus(64), r"merged, and (names 0x\w+, which is no stable node|its stable node is that of)"),
     "key of an item": (A, "page.mapping", lambda old, fields: fields["item"].address | 3, r"merged, and names .* no stable node"),
     "kpfn": (A, "node.kpfn", plus(1), r"frame \d+: merged, and its stable node is that of pfn"),
     "kpfn far away": (A, "node.kpfn", 1 << 40, r"stable node 0x\w+: pfn 1099511627776 of"),

@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whatever processes and KSM do, in whatever order: every byte is what was last written, and Machine.check() finds nothing.
+
+A model keeps the bytes of every page of every process. The rules are what processes can do, and ksmd; after each of them all mapped
+frames are compared with the model, without touching the pages, and the machine is checked.
+"""
+
+import ctypes
+import errno
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import ksm
+from ksm.testing_corrupt import machine_fields
+
+PAGE = ksm.PAGE_SIZE
+RW = ksm.PROT_READ | ksm.PROT_WRITE
+ZEROS = bytes(PAGE)
+HEAP = 0x555555556000
+# The window lies across a boundary of every level of page tables.
+BASE = (1 << 39) - 24 * PAGE
+WINDOW = 48
+MOST_PROCESSES = 4
+
+# Few contents, so that pages meet; among them such that differ in the first or the last byte only.
+POOL = [ZEROS, b"A" * PAGE, b"B" + b"A" * (PAGE - 1), b"A" * (PAGE - 1) + b"B", bytes(PAGE - 1) + b"\1", b"\xff" * PAGE, b"\x80" + bytes(PAGE - 1)]
+ADVICE = [ksm.MADV_MERGEABLE, ksm.MADV_MERGEABLE, ksm.MADV_UNMERGEABLE, ksm.MADV_DONTNEED, ksm.MADV_DONTFORK, ksm.MADV_DOFORK,
+          ksm.MADV_WIPEONFORK, ksm.MADV_KEEPONFORK, ksm.MADV_NORMAL, ksm.MADV_HUGEPAGE, ksm.MADV_NOHUGEPAGE]
+CACHES = ("mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "rmap_item", "stable_node", "mm_slot")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A mapped page of the model: of a shared object (and then its bytes are there), or private."""
+
+    prot: int
+    shared: tuple | None = None
+    data: bytes = ZEROS
+    dontfork: bool = False
+    wipeonfork: bool = False
+
+
+class Shared(list):
+    """A shared object: the bytes of its pages."""
+
+    __hash__ = object.__hash__
+
+
+class Model:
+    """A process and what its memory has to be."""
+
+    def __init__(self, process, pages=(), brk=HEAP):
+        self.process = process
+        self.pages = dict(pages)
+        self.brk = brk
+
+    def data(self, addr):
+        page = self.pages[addr]
+        return page.data if page.shared is None else page.shared[0][page.shared[1]]
+
+    def store(self, addr, data):
+        page = self.pages[addr]
+        if page.shared is None:
+            self.pages[addr] = replace(page, data=data)
+        else:
+            page.shared[0][page.shared[1]] = data
+
+    def beyond_object(self, addr):
+        page = self.pages[addr]
+        return page.shared is not None and page.shared[1] >= len(page.shared[0])
+
+    def readable(self, addr):
+        return addr in self.pages and self.pages[addr].prot != 0 and not self.beyond_object(addr)
+
+    def writable(self, addr):
+        return addr in self.pages and self.pages[addr].prot & ksm.PROT_WRITE and not self.beyond_object(addr)
+
+
+@contextmanager
+def may_fail(*errors):
+    """The block may raise these, and then says so."""
+    result = []
+    try:
+        yield result
+    except OSError as e:
+        if e.errno not in errors:
+            raise
+        result.append(e.errno)
+
+
+def span(addr, pages):
+    return range(addr, addr + pages * PAGE, PAGE)
+
+
+slots = st.integers(0, WINDOW - 1)
+lengths = st.integers(1, 12)
+who = st.integers(0, MOST_PROCESSES - 1)
+prots = st.sampled_from([RW, RW, RW, ksm.PROT_READ, ksm.PROT_NONE, RW | ksm.PROT_EXEC])
+contents = st.integers(0, len(POOL) - 1)     # by number: failing runs are printed
+
+
+def place(slot):
+    return BASE + slot * PAGE
+
+
+class World(RuleBasedStateMachine):
+    memory = "8M"
+    nodes = 2
+
+    @initialize(smart=st.booleans(), zero=st.booleans(), sharing=st.sampled_from([2, 3, 5, 256]), across=st.booleans(),
+                prune=st.sampled_from([0, 2000]))
+    def start(self, smart, zero, sharing, across, prune):
+        self.machine = ksm.Machine(memory=self.memory, max_memory=self.memory, nodes=self.nodes)
+        self.view = memoryview(self.machine)
+        knobs = self.machine.ksm
+        knobs.smart_scan, knobs.use_zero_pages, knobs.max_page_sharing = smart, zero, sharing
+        knobs.merge_across_nodes, knobs.stable_node_chains_prune_millisecs = across, prune
+        self.models = [Model(self.machine.spawn())]
+        self.mmap(0, 4, 40, RW, False)
+        self.settle(0, 4, 40, min(sharing, len(POOL)), False)
+
+    def model(self, who):
+        return self.models[who % len(self.models)]
+
+    # Mappings
+
+    @precondition(lambda self: len(self.models) < MOST_PROCESSES)
+    @rule()
+    def spawn(self):
+        self.models.append(Model(self.machine.spawn()))
+
+    @rule(who=who, slot=slots, n=lengths, prot=prots, shared=st.booleans())
+    def mmap(self, who, slot, n, prot, shared):
+        model = self.model(who)
+        kind = ksm.MAP_SHARED if shared else ksm.MAP_PRIVATE
+        assert model.process.mmap(n * PAGE, prot, kind | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, place(slot)) == place(slot)
+        object_ = Shared([ZEROS] * n) if shared else None
+        for i, addr in enumerate(span(place(slot), n)):
+            model.pages[addr] = Page(prot, (object_, i) if shared else None)
+
+    @rule(who=who, slot=slots, n=lengths)
+    def munmap(self, who, slot, n):
+        model = self.model(who)
+        model.process.munmap(place(slot), n * PAGE)
+        for addr in span(place(slot), n):
+            model.pages.pop(addr, None)
+
+    @rule(who=who, slot=slots, n=lengths, prot=prots)
+    def mprotect(self, who, slot, n, prot):
+        model = self.model(who)
+        with may_fail(errno.ENOMEM) as failed:
+            model.process.mprotect(place(slot), n * PAGE, prot)
+        for addr in span(place(slot), n):
+            if addr not in model.pages:
+                assert failed
+                return
+            model.pages[addr] = replace(model.pages[addr], prot=prot)
+        assert not failed
+
+    @rule(who=who, slot=slots, n=lengths, advice=st.sampled_from(ADVICE))
+    def madvise(self, who, slot, n, advice):
+        model = self.model(who)
+        with may_fail(errno.ENOMEM, errno.EAGAIN, errno.EINVAL) as failed:
+            model.process.madvise(place(slot), n * PAGE, advice)
+        holes = False
+        for addr in span(place(slot), n):
+            page = model.pages.get(addr)
+            if page is None:
+                holes = True
+                continue
+            if advice == ksm.MADV_WIPEONFORK and page.shared is not None:
+                assert failed == [errno.EINVAL]
+                return
+            if advice == ksm.MADV_DONTNEED and page.shared is None:
+                page = replace(page, data=ZEROS)
+            elif advice in (ksm.MADV_DONTFORK, ksm.MADV_DOFORK):
+                page = replace(page, dontfork=advice == ksm.MADV_DONTFORK)
+            elif advice in (ksm.MADV_WIPEONFORK, ksm.MADV_KEEPONFORK):
+                page = replace(page, wipeonfork=advice == ksm.MADV_WIPEONFORK)
+            model.pages[addr] = page
+        if advice == ksm.MADV_UNMERGEABLE and failed == [errno.EAGAIN]:
+            return
+        assert failed == ([errno.ENOMEM] if holes else [])
+
+    @rule(who=who, slot=slots, old=st.integers(0, 12), new=lengths, to=st.none() | slots, may_move=st.booleans())
+    def mremap(self, who, slot, old, new, to, may_move):
+        model = self.model(who)
+        addr, pages = place(slot), model.pages
+        vma = next((vma for vma in model.process.maps() if vma.start <= addr < vma.end), None)
+        target = None if to is None else place(to)
+        with may_fail(errno.EINVAL, errno.EFAULT, errno.ENOMEM) as failed:
+            result = model.process.mremap(addr, old * PAGE, new * PAGE, ksm.MREMAP_MAYMOVE if may_move else 0, target)
+        if vma is None:
+            assert failed == [errno.EFAULT]
+            return
+        if target is not None:
+            if addr + old * PAGE > target and target + new * PAGE > addr:
+                assert failed == [errno.EINVAL]
+                return
+            # What was at the target is gone whatever comes of it, and what is cut off, too.
+            for gone in [*span(target, new), *(span(addr + new * PAGE, old - new) if old > new else ())]:
+                pages.pop(gone, None)
+            old = min(old, new)
+        elif old >= new:
+            for gone in span(addr + new * PAGE, old - new):
+                pages.pop(gone, None)
+            assert not failed and result == addr
+            return
+        if addr not in pages:
+            assert failed == [errno.EFAULT]
+            return
+        if old == 0 and not vma.shared:
+            assert failed == [errno.EINVAL]
+            return
+        if failed:
+            assert failed[0] != errno.EINVAL
+            if failed == [errno.EFAULT]:
+                assert addr + old * PAGE > vma.end or any(page not in pages for page in span(addr, old))
+            elif target is None and not may_move:
+                assert addr + old * PAGE < vma.end or any(page in pages for page in span(vma.end, new - old)) or vma.shared
+            return
+        last = pages[addr + (old - 1) * PAGE] if old else pages[addr]
+        moved = [pages[page] for page in span(addr, old)]
+        first = pages[addr]
+        if result != addr:
+            for page in span(addr, old):
+                del pages[page]
+        for i in range(new):
+            if i < old:
+                pages[result + i * PAGE] = moved[i]
+            elif first.shared is not None:
+                pages[result + i * PAGE] = replace(last, shared=(first.shared[0], first.shared[1] + i))
+            else:
+                pages[result + i * PAGE] = replace(last, data=ZEROS)
+
+    @rule(who=who, pages=st.integers(-1, 8), odd=st.sampled_from([0, 0, 1]))
+    def brk(self, who, pages, odd):
+        model = self.model(who)
+        wanted = HEAP + pages * PAGE + odd
+        result = model.process.brk(wanted)
+        if wanted < HEAP:
+            assert result == model.brk
+            return
+        old, new = -(-model.brk // PAGE) * PAGE, -(-wanted // PAGE) * PAGE
+        assert result == model.brk == wanted or result == wanted
+        for addr in range(old, new, PAGE):
+            model.pages[addr] = Page(RW)
+        for addr in range(new, old, PAGE):
+            model.pages.pop(addr, None)
+        model.brk = wanted
+
+    # Bytes
+
+    def addresses(self, model, slot, n, heap):
+        return list(span(HEAP + slot % 8 * PAGE if heap else place(slot), n))
+
+    def store(self, model, addr, offset, data, force=False):
+        """Write within one page; what must not be written is refused, and without memory nothing happens."""
+        page = model.pages.get(addr)
+        allowed = model.writable(addr) or (force and page is not None and page.shared is None)
+        with may_fail(errno.ENOMEM, errno.EFAULT) as failed:
+            model.process.write(addr + offset, data, force=force)
+        if not allowed:
+            assert failed == [errno.EFAULT]
+        elif not failed:
+            old = model.data(addr)
+            model.store(addr, old[:offset] + data + old[offset + len(data):])
+        else:
+            assert failed == [errno.ENOMEM]
+
+    @rule(who=who, slot=slots, n=lengths, content=contents, heap=st.booleans())
+    def write(self, who, slot, n, content, heap):
+        model = self.model(who)
+        for addr in self.addresses(model, slot, n, heap):
+            self.store(model, addr, 0, POOL[content])
+
+    @rule(who=who, slot=slots, offset=st.sampled_from([0, 1, 2048, PAGE - 1]), byte=st.sampled_from([b"\0", b"A", b"B"]), force=st.booleans())
+    def write_byte(self, who, slot, offset, byte, force):
+        self.store(self.model(who), place(slot), offset, byte, force)
+
+    @rule(who=who, slot=slots, n=lengths, write=st.booleans(), heap=st.booleans())
+    def touch(self, who, slot, n, write, heap):
+        model = self.model(who)
+        for addr in self.addresses(model, slot, n, heap):
+            with may_fail(errno.EFAULT, errno.ENOMEM) as failed:
+                model.process.touch(addr, write=write)
+            if failed != [errno.ENOMEM]:
+                assert (failed == []) == bool(model.writable(addr) if write else model.readable(addr))
+
+    @rule(who=who, slot=slots, n=lengths, force=st.booleans())
+    def read(self, who, slot, n, force):
+        model = self.model(who)
+        for addr in span(place(slot), n):
+            with may_fail(errno.EFAULT, errno.ENOMEM) as failed:
+                data = model.process.read(addr, PAGE, force=force)
+            allowed = model.readable(addr) or (force and addr in model.pages and not model.beyond_object(addr))
+            if failed != [errno.ENOMEM]:
+                assert (failed == []) == allowed
+            assert failed or data == model.data(addr)
+
+    @rule(who=who, slot=slots, n=lengths, content=contents)
+    def update(self, who, slot, n, content):
+        model, data = self.model(who), POOL[content]
+        for addr in span(place(slot), n):
+            with may_fail(errno.EFAULT, errno.ENOMEM) as failed:
+                changed = model.process.update(addr, data)
+            if not model.writable(addr):
+                assert failed == [errno.EFAULT]
+            elif not failed:
+                assert changed in ([1] if model.data(addr) != data else [0, 1])
+                model.store(addr, data)
+
+    @rule(who=who, slot=slots, n=st.integers(2, 40), kinds=st.integers(1, len(POOL)), heap=st.booleans())
+    def settle(self, who, slot, n, kinds, heap):
+        """Many equal pages, merged: so that there is something to be taken apart."""
+        model = self.model(who)
+        for i, addr in enumerate(self.addresses(model, slot, n, heap)):
+            if model.writable(addr):
+                self.store(model, addr, 0, POOL[i % kinds])
+        with may_fail(errno.ENOMEM, errno.EAGAIN):
+            model.process.madvise(HEAP if heap else place(slot), n * PAGE, ksm.MADV_MERGEABLE)
+        self.machine.ksm.scan(2)
+
+    # Processes
+
+    @precondition(lambda self: len(self.models) < MOST_PROCESSES)
+    @rule(who=who)
+    def fork(self, who):
+        model = self.model(who)
+        with may_fail(errno.ENOMEM) as failed:
+            child = model.process.fork()
+        if failed:
+            return
+        pages = {addr: replace(page, data=ZEROS) if page.wipeonfork and page.shared is None else page
+                 for addr, page in model.pages.items() if not page.dontfork}
+        self.models.append(Model(child, pages, model.brk))
+
+    @precondition(lambda self: len(self.models) > 1)
+    @rule(who=who)
+    def exit(self, who):
+        model = self.model(who)
+        model.process.exit()
+        self.models.remove(model)
+
+    @rule(who=who)
+    def exec(self, who):
+        model = self.model(who)
+        model.process.exec()
+        model.pages, model.brk = {}, HEAP
+
+    @rule(who=who, on=st.booleans())
+    def prctl(self, who, on):
+        with may_fail(errno.ENOMEM):
+            self.model(who).process.prctl(ksm.PR_SET_MEMORY_MERGE, int(on))
+
+    # KSM
+
+    @rule(passes=st.integers(1, 3))
+    def scan(self, passes):
+        self.machine.ksm.scan(passes)
+
+    @rule(pages=st.integers(1, 20))
+    def batch(self, pages):
+        self.machine.ksm.scan(pages=pages)
+
+    @rule(name=st.sampled_from(["use_zero_pages", "smart_scan"]), value=st.booleans())
+    def knob(self, name, value):
+        setattr(self.machine.ksm, name, value)
+
+    @rule(value=st.sampled_from([2, 3, 4, 7, 256]))
+    def max_page_sharing(self, value):
+        with may_fail(errno.EBUSY):
+            self.machine.ksm.max_page_sharing = value
+
+    @rule(value=st.booleans())
+    def merge_across_nodes(self, value):
+        with may_fail(errno.EBUSY):
+            self.machine.ksm.merge_across_nodes = value
+
+    @rule(value=st.sampled_from([0, 2000]))
+    def prune_millisecs(self, value):
+        self.machine.ksm.stable_node_chains_prune_millisecs = value
+
+    @rule()
+    def unmerge(self):
+        with may_fail(errno.ENOMEM) as failed:
+            self.machine.ksm.run = 2
+        if not failed:
+            assert self.machine.ksm.pages_sharing == self.machine.ksm.pages_shared == self.machine.ksm.ksm_zero_pages == 0 \
+                or self.machine.ksm.ksm_zero_pages != 0
+        self.machine.ksm.run = 0
+
+    @rule()
+    def drain(self):
+        self.machine.lru_add_drain_all()
+
+    # After every rule
+
+    @invariant()
+    def nothing_is_wrong(self):
+        if hasattr(self, "machine"):
+            assert self.machine.check() == []
+
+    @invariant()
+    def bytes_are_what_was_written(self):
+        for model in getattr(self, "models", ()):
+            for first, count in ((BASE - 16 * PAGE, WINDOW + 32), (HEAP, 10)):
+                words = model.process.page_table(first, count * PAGE)
+                for addr, word in zip(span(first, count), words, strict=True):
+                    if word:
+                        start = (word >> ksm.PAGE_FLAGS_SHIFT) * PAGE
+                        assert self.view[start:start + PAGE] == model.data(addr)
+                    elif addr in model.pages and model.pages[addr].shared is None:
+                        assert model.pages[addr].data == ZEROS
+
+    def teardown(self):
+        if not hasattr(self, "machine"):
+            return
+        machine = self.machine
+        for model in self.models:
+            model.process.exit()
+        assert machine.check() == []
+        machine.ksm.scan(2)
+        machine.ksm.run = 2         # nodes whose page is gone would wait for a search
+        machine.lru_add_drain_all()
+        assert machine.check() == []
+        assert machine.free_pages() == machine.total_pages() - 1
+        fields = machine_fields(machine)
+        for cache in CACHES:
+            assert ctypes.c_long.from_address(fields[f"cache.{cache}"].address).value == 0, cache
+        self.view.release()
+        machine.close()
+
+
+class Crowded(World):
+    """A machine in which memory runs out."""
+
+    memory = "160K"
+    nodes = 1
+
+
+# The fast ones are the same every time; the long ones are new ones.
+FAST = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None,
+                derandomize=True)
+LONG = settings(FAST, max_examples=3000, stateful_step_count=80, derandomize=False, print_blob=True)
+
+TestWorld = World.TestCase
+TestWorld.settings = FAST
+TestCrowded = Crowded.TestCase
+TestCrowded.settings = FAST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [World, Crowded])
+def test_long(world):
+    class Test(world.TestCase):
+        settings = LONG
+
+    Test().runTest()
