@@ -794,6 +794,21 @@ cdef int unmerge_mm(ksm_mm_slot *mm_slot) noexcept nogil:
     return 0
 
 
+cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
+    # OURS: a pass was broken off, and the next one, of the same number, begins by dropping the unstable trees. The kernel goes on to take
+    # the rmap_items for members of the new tree, and erases from it what is not in it. Here they become items of an earlier pass.
+    cdef ksm_mm_slot *mm_slot = mm_slot_of(g.ksm_mm_head.slot.mm_node.next)
+    cdef ksm_rmap_item *rmap_item
+
+    while mm_slot != &g.ksm_mm_head:
+        rmap_item = mm_slot.rmap_list
+        while rmap_item != NULL:
+            if rmap_item.address & UNSTABLE_FLAG:
+                rmap_item.address = (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)
+            rmap_item = rmap_item.rmap_list
+        mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+
+
 cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
     """Break all merged pages of all processes, and forget everything: what writing 2 to `run` does. 0 or -errno."""
     cdef ksm_mm_slot *mm_slot
@@ -813,6 +828,7 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
             mmap_read_unlock(mm)
             spin_lock(&g.ksm_mmlist_lock)
             g.ksm_scan.mm_slot = &g.ksm_mm_head
+            age_unstable_items(g)
             spin_unlock(&g.ksm_mmlist_lock)
             return err
 
@@ -1783,7 +1799,9 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                 cond_resched()
                 pos = following
 
-        for nid in range(g.ksm_nr_node_ids):
+        # OURS: all the roots there are; the kernel resets those in use. With merge_across_nodes switched on in a pass, and off again in the
+        # next, the others come back into use with links to rmap_items that may be freed.
+        for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
 
         spin_lock(&g.ksm_mmlist_lock)
