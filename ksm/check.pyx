@@ -4,7 +4,8 @@
 
 A machine is many structures that say the same thing twice: a page table maps a frame, and the frame counts its mappings; a stable node
 knows its page, and the page its node; the counters of sysfs count what the trees hold. The checker walks all of it and reports each pair
-that disagrees. ksm/check_ksm.pyx looks at what KSM keeps, ksm/check_mm.pyx at address spaces, page tables, anon_vmas and frames.
+that disagrees. ksm/check_ksm.pyx looks at what KSM keeps, ksm/check_mm.pyx at address spaces, page tables, anon_vmas and frames,
+ksm/check_swap.pyx at the swap area.
 
 It may be called whenever no other call on the machine is under way; ksmd may run, and is held between two of its batches. Nothing is
 changed, whatever is wrong.
@@ -32,6 +33,7 @@ from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.check_ksm cimport check_counters, check_slots, check_stable_trees, check_unstable_trees
 from ksm.check_mm cimport check_anon_vmas, check_caches, check_files, check_frames, check_mms
+from ksm.check_swap cimport check_swap
 from ksm.checker cimport KSM_MOST_FINDINGS, checker, frame_use, map_put
 from ksm.kernel.fork cimport mmdrop
 from ksm.machine cimport Machine
@@ -82,6 +84,9 @@ cdef void run_checks(checker *c) noexcept nogil:
     for i in range(c.nr_mms):
         map_put(c, &c.mm, c.mms[i])
     c.use = <frame_use *>calloc(c.m.plugged_pfn, sizeof(frame_use))
+    if c.m.swap_info != NULL and c.m.swap_info.flags:
+        c.slots = <unsigned int *>calloc(c.m.swap_info.max, sizeof(unsigned int))
+        c.no_memory = c.no_memory or c.slots == NULL
     if c.use == NULL or c.no_memory:
         c.no_memory = True
         return
@@ -91,6 +96,7 @@ cdef void run_checks(checker *c) noexcept nogil:
     check_counters(c)
     check_mms(c)
     check_files(c)
+    check_swap(c)
     check_anon_vmas(c)
     check_frames(c)
     check_caches(c)
@@ -128,3 +134,4 @@ def check(Machine machine not None):
         free(c.files.slots)
         free(c.items)
         free(c.use)
+        free(c.slots)

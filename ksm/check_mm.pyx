@@ -7,11 +7,11 @@ from libc.string cimport memcmp
 from linux.atomic cimport test_bit
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
-from linux.mm_types cimport (MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT,
-                             PMD_SHIFT, PUD_SHIFT, anon_vma_chain, file, memory_block, mm_struct, pte_t, struct_anon_vma,
+from linux.mm_types cimport (MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
+                             PGDIR_SHIFT, PMD_SHIFT, PUD_SHIFT, anon_vma_chain, file, memory_block, mm_struct, pte_t, struct_anon_vma,
                              struct_page, vm_area_struct, zone)
-from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy,
-                               PG_ksm_relatives, PG_locked, PG_node_shift, PG_plugged)
+from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_hwpoison,
+                               PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache)
 from linux.pgtable cimport (is_zero_pfn, pmd_leaf, pmd_none, pmd_table, pte_dirty, pte_none, pte_pfn, pte_present, pte_special,
                             pte_table, pte_write)
 from linux.rbtree cimport rb_node
@@ -20,6 +20,7 @@ from linux.slab cimport kmem_cache
 from ksm.checker cimport (ANON_VMA_ACTIVE, ANON_VMA_CHAINS, ANON_VMA_CHILDREN, ANON_VMA_DESCENDANTS, ANON_VMA_ITEMS, FILE_MAPS, MM_SLOTS,
                           NODE_IS_CHAIN, checker, finding, frame_use, looks_like_object, map_find, map_put, see_anon_vma, tally)
 from ksm.check_ksm cimport find_item
+from ksm.check_swap cimport check_swap_entry
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.lib.rbtree_check cimport RB_CHECK_OK, rb_check, rb_check_str
 from ksm.mm.ksm cimport ksm_rmap_item, ksm_stable_node
@@ -105,12 +106,13 @@ cdef void check_shared_pte(checker *c, vm_area_struct *vma, unsigned long addr, 
                 index)
 
 
-cdef void check_pte(checker *c, vm_area_struct *vma, unsigned long addr, pte_t pte, long *anon, long *shmem, long *zero) noexcept nogil:
+cdef void check_pte(checker *c, vm_area_struct *vma, unsigned long addr, pte_t pte, long *anon, long *shmem, long *zero,
+                    long *swapents) noexcept nogil:
     cdef mm_struct *mm = vma.vm_mm
     cdef unsigned long pfn = pte_pfn(pte)
     cdef struct_page *page
     if not pte_present(pte):
-        finding(&c.found, b"mm %lu: at %#lx an entry that is not present: %#lx", mm.id, addr, pte)
+        swapents[0] += check_swap_entry(c, mm, addr, pte)
         return
     if pfn >= c.m.plugged_pfn:
         finding(&c.found, b"mm %lu: at %#lx frame %lu of %lu", mm.id, addr, pfn, c.m.plugged_pfn)
@@ -147,7 +149,7 @@ cdef void check_tables(checker *c, mm_struct *mm) noexcept nogil:
     cdef pte_table *table
     cdef vm_area_struct *vma
     cdef unsigned long tables = 0, addr
-    cdef long anon = 0, shmem = 0, zero = 0
+    cdef long anon = 0, shmem = 0, zero = 0, swapents = 0
     cdef int i, j, k, n, next_vma = 0
     for i in range(512):
         puds = <unsigned long *>mm.pgd[i]
@@ -175,7 +177,7 @@ cdef void check_tables(checker *c, mm_struct *mm) noexcept nogil:
                         if vma == NULL or vma.vm_start > addr:
                             finding(&c.found, b"mm %lu: at %#lx an entry outside of all vmas: %#lx", mm.id, addr, table.pte[n])
                         elif vma.vm_mm == mm:
-                            check_pte(c, vma, addr, table.pte[n], &anon, &shmem, &zero)
+                            check_pte(c, vma, addr, table.pte[n], &anon, &shmem, &zero, &swapents)
                     addr += PAGE_SIZE
     if mm.nr_page_tables != tables:
         finding(&c.found, b"mm %lu: %lu page tables, counted %lu", mm.id, mm.nr_page_tables, tables)
@@ -183,6 +185,8 @@ cdef void check_tables(checker *c, mm_struct *mm) noexcept nogil:
         finding(&c.found, b"mm %lu: %ld anonymous pages, counted %ld", mm.id, mm.rss_stat[MM_ANONPAGES], anon)
     if mm.rss_stat[MM_SHMEMPAGES] != shmem:
         finding(&c.found, b"mm %lu: %ld shared pages, counted %ld", mm.id, mm.rss_stat[MM_SHMEMPAGES], shmem)
+    if mm.rss_stat[MM_SWAPENTS] != swapents:
+        finding(&c.found, b"mm %lu: %ld entries of swap, counted %ld", mm.id, mm.rss_stat[MM_SWAPENTS], swapents)
     if mm.ksm_zero_pages != zero and (mm.ksm_zero_pages < zero or not mm.zero_pages_inexact):
         finding(&c.found, b"mm %lu: ksm_zero_pages %ld, counted %ld", mm.id, mm.ksm_zero_pages, zero)
     c.mm_zero_pages += mm.ksm_zero_pages
@@ -320,9 +324,11 @@ cdef inline void hold(checker *c, struct_page *page) noexcept nogil:
 cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
     """Mark what is free, and count it."""
     cdef struct_page *page
-    cdef unsigned long free = z.zone_end_pfn - z.fresh_pfn, size, i
+    cdef unsigned long free = 0, size, i
     cdef unsigned int pfn, previous
     cdef int order
+    for i in range(z.fresh_pfn, z.zone_end_pfn):
+        free += not c.m.mem_map[i].flags & PG_offline
     for order in range(NR_PAGE_ORDERS):
         size = 1UL << order
         pfn = z.free_area[order]
@@ -359,24 +365,27 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
     cdef frame_use *use = &c.use[pfn]
     cdef unsigned long mapping = <unsigned long>page.mapping
     cdef ksm_stable_node *node = <ksm_stable_node *>(mapping & ~<unsigned long>PAGE_MAPPING_FLAGS)
+    cdef unsigned int free_flags = 0xff000000U | PG_buddy | PG_plugged | PG_hwpoison | PG_offline
     cdef tally *seen
     if <int>(page.flags >> PG_node_shift) != nid:
         finding(&c.found, b"frame %lu: on node %d, flags %#x", pfn, nid, page.flags)
     if page._mapcount + 1 != <long>use.mapped:
         finding(&c.found, b"frame %lu: mapcount %d, counted %u", pfn, page._mapcount + 1, use.mapped)
     if use.free or page._refcount == 0:
-        # What was plugged in is not for the page allocator, and on none of its lists.
-        if not use.free and not page.flags & PG_plugged:
-            finding(&c.found, b"frame %lu: no references, and on no free list", pfn)
-        if page._refcount or use.mapped or use.held or mapping or page.flags & ~<unsigned int>(0xff000000U | PG_buddy | PG_plugged):
+        # What was plugged in is not for the page allocator, and on none of its lists; what is broken or offline, neither.
+        if use.free == ((page.flags & (PG_plugged | PG_hwpoison | PG_offline)) != 0):
+            finding(&c.found, b"frame %lu: no references, and on %s free list: flags %#x", pfn, b"a" if use.free else b"no", page.flags)
+        if page._refcount or use.mapped or use.held or mapping or page.flags & ~free_flags:
             finding(&c.found, b"frame %lu: free, and has refcount %d, mapping %#lx, flags %#x, %u mappings, %u other references", pfn,
                     page._refcount, mapping, page.flags, use.mapped, use.held)
         return
     if page._refcount != <long>(use.mapped + use.held) and not (c.pinned and page._refcount > <long>(use.mapped + use.held)):
         finding(&c.found, b"frame %lu: refcount %d, explained %u: %u mappings, %u other references", pfn, page._refcount,
                 use.mapped + use.held, use.mapped, use.held)
-    if page.flags & (PG_locked | PG_buddy):
-        finding(&c.found, b"frame %lu: in use, and locked or in the buddy lists: flags %#x", pfn, page.flags)
+    if page.flags & (PG_locked | PG_buddy | PG_offline):
+        finding(&c.found, b"frame %lu: in use, and locked, offline or in the buddy lists: flags %#x", pfn, page.flags)
+    if ((page.flags & PG_swapcache) != 0) != use.cached:
+        finding(&c.found, b"frame %lu: flags %#x, and it is %sin the swap cache", pfn, page.flags, b"" if use.cached else b"not ")
     if page.flags & PG_anon_exclusive and use.mapped > 1:
         finding(&c.found, b"frame %lu: exclusive, and mapped %u times", pfn, use.mapped)
     if mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM and node != NULL:

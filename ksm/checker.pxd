@@ -81,8 +81,9 @@ cdef enum:
 # What the tables and lists say about a frame
 cdef struct frame_use:
     unsigned int mapped         # entries that lead to it
-    unsigned int held           # references that are not from entries: the LRU batch, shared objects
+    unsigned int held           # references that are not from entries: the LRU batch, shared objects, the swap cache
     bint free                   # on a list of free frames
+    bint cached                 # in the swap cache
 
 
 cdef struct checker:
@@ -108,6 +109,7 @@ cdef struct checker:
     unsigned long nr_vmas
     unsigned long zero_ptes     # entries of the zero page that KSM made
     long mm_zero_pages          # what the mms say about it
+    unsigned int *slots         # by slot of the swap area: entries that have it
     bint pinned                 # some mm has pinned pages: references without a mapping
 
 

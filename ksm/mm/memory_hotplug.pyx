@@ -98,13 +98,17 @@ cdef bint memory_block_unused(machine *m, memory_block *block) noexcept nogil:
 
 
 cdef void remove_unused_memory(machine *m) noexcept nogil:
-    """OURS: take the images away that no process has a page of, after an exit. Stable nodes of theirs are stale, which the frames'
-    mapping words still say."""
+    """OURS: take the images away that no process has a page of, after an exit."""
+    cdef unsigned long start_pfn, nr_pages
     cdef int i
     mutex_lock(&m.hotplug_lock)
     for i in range(m.nr_blocks - 1, -1, -1):
         if m.blocks[i].online and memory_block_unused(m, &m.blocks[i]):
+            start_pfn = m.blocks[i].start_pfn
+            nr_pages = m.blocks[i].nr_pages
+            memory_notify(m, MEM_GOING_OFFLINE, start_pfn, nr_pages)
             __remove_memory(m, &m.blocks[i])
+            memory_notify(m, MEM_OFFLINE, start_pfn, nr_pages)
     mutex_unlock(&m.hotplug_lock)
 
 

@@ -17,6 +17,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from ksm.arena cimport arena_give_back
+from ksm.mm.vmscan cimport try_to_free_pages
 from linux.atomic cimport (READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set,
                            smp_store_release_int)
 from linux.bug cimport VM_BUG_ON
@@ -283,20 +284,24 @@ cdef struct_page *__alloc_pages(machine *m, int preferred_nid, unsigned long nod
     """A frame (or a huge page, order 9) with one reference, of a node in the mask, the preferred one if it can be; else NULL."""
     cdef struct_page *page = NULL
     cdef int i, nid
-    cdef bint fail = False
+    cdef bint fail = False, again = True
     if m.fail_page_alloc.nth:
         spin_lock(&m.zones[preferred_nid].lock)
         fail = should_fail(&m.fail_page_alloc)
         spin_unlock(&m.zones[preferred_nid].lock)
     if fail:
         return NULL
-    for i in range(m.nr_node_ids):
-        nid = (preferred_nid + i) % m.nr_node_ids
-        if nodemask >> nid & 1:
-            page = rmqueue(m, &m.zones[nid], order, zero)
-            if page != NULL:
-                break
-    return page
+    while True:
+        for i in range(m.nr_node_ids):
+            nid = (preferred_nid + i) % m.nr_node_ids
+            if nodemask >> nid & 1:
+                page = rmqueue(m, &m.zones[nid], order, zero)
+                if page != NULL:
+                    return page
+        # Once more, if there was something that could be freed. Nobody allocates under a lock that this takes.
+        if not again or order or not try_to_free_pages(m):
+            return NULL
+        again = False
 
 
 cdef struct_page *alloc_pages_node(machine *m, int nid, unsigned int order, bint zero) noexcept nogil:

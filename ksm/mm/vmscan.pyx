@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/vmscan.c and the pageout half of mm/madvise.c of Linux 6.12.
-"""Reclaim, of pages that the caller names: there is no memory pressure here, and no LRU order.
+"""Reclaim, of pages that the caller names: there is no LRU order here. When memory is full, what goes is what the swap cache alone has.
 
 A page leaves in four steps: it is taken off the LRU; it gets a slot, and joins the swap cache; its mappings become entries of that slot; it
 is written, and leaves the cache, which frees the frame. Whatever stops it on the way, the page stays usable: in the cache, and mapped again
 by the next fault.
 """
 
+from linux.atomic cimport READ_ONCE_ptr
 from linux.mm cimport vma_find_index
-from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, struct_folio, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, struct_folio, swap_info_struct, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PageHWPoison, folio_get, folio_mapped, folio_ref_count, folio_ref_freeze, folio_ref_unfreeze,
                                folio_test_anon, folio_test_clear_dirty, folio_test_clear_lru, folio_test_dirty, folio_test_large,
@@ -23,8 +24,8 @@ from ksm.mm.page_io cimport swap_writepage
 from ksm.mm.pagewalk cimport folio_walk_start
 from ksm.mm.rmap cimport try_to_unmap
 from ksm.mm.swap cimport folio_add_lru, lru_add_drain
-from ksm.mm.swap_state cimport __delete_from_swap_cache, add_to_swap
-from ksm.mm.swapfile cimport folio_free_swap, put_swap_folio
+from ksm.mm.swap_state cimport __delete_from_swap_cache, add_to_swap, swap_cache_get_folio
+from ksm.mm.swapfile cimport folio_free_swap, get_swap_device, put_swap_device, put_swap_folio
 
 
 cdef bint folio_isolate_lru(struct_folio *folio) noexcept nogil:
@@ -86,6 +87,32 @@ cdef bint shrink_folio(machine *m, struct_folio *folio) noexcept nogil:
         __folio_put(m, folio)
     else:
         folio_putback_lru(m, folio)
+    return freed
+
+
+cdef bint try_to_free_pages(machine *m) noexcept nogil:
+    """Free the pages of the swap cache that nobody maps: those that a copy has replaced (ksm_might_need_to_copy()), or that were being
+    written when somebody held them. False if there were none. Pages in use stay: the kernel would take them, too."""
+    cdef swap_info_struct *si = get_swap_device(m, 0)
+    cdef struct_folio *folio
+    cdef unsigned long entry
+    cdef bint isolated, freed = False
+    if si == NULL:
+        return False
+    lru_add_drain(m)
+    for entry in range(1, si.max):
+        if READ_ONCE_ptr((<void **>&si.i_pages[entry])[0]) == NULL:
+            continue
+        folio = swap_cache_get_folio(m, entry)
+        if folio == NULL:
+            continue
+        isolated = not folio_mapped(folio) and not PageHWPoison(folio) and folio_isolate_lru(folio)
+        folio_put(m, folio)
+        if isolated:
+            shrink_folio(m, folio)
+            freed = True
+    put_swap_device(si)
+    lru_add_drain(m)
     return freed
 
 

@@ -1,0 +1,452 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Swap: pages leave, are forgotten as merged ones, and come back; nobody loses a byte, and no slot or frame stays behind."""
+
+import errno
+import random
+
+import pytest
+
+import ksm
+
+PAGE = ksm.PAGE_SIZE
+
+
+def fill(number):
+    return bytes([number & 255, number >> 8]) * (PAGE // 2)
+
+
+def frames(process, addr, pages):
+    """The frames of the range, None where the page is not there."""
+    return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
+
+
+def flags(process, addr, pages=1):
+    return [word & 255 for word in process.page_table(addr, pages * PAGE)]
+
+
+def damage(machine):
+    """What check() finds, without what the kernel does as well to pages that relatives shared before they were merged."""
+    relatives = "by a dirty entry", "in a vma that is not mergeable", "to which no rmap_item"
+    return [line for line in machine.check() if not any(words in line for words in relatives)]
+
+
+@pytest.fixture
+def machine():
+    machine = ksm.Machine("32M", swap="16M")
+    machine.ksm.smart_scan = 0
+    yield machine
+    assert damage(machine) == []
+    for process in list(machine.processes.values()):
+        process.exit()
+    machine.ksm.scan(passes=2)
+    machine.lru_add_drain_all()
+    assert machine.check() == []
+    # What only the swap cache has, as in the kernel until somebody needs the memory.
+    cached = machine.swap_pages()[0]
+    assert machine.free_pages() == machine.total_pages() - 1 - cached
+    if cached:
+        machine.swapoff()
+    assert machine.free_pages() == machine.total_pages() - 1
+    assert machine.ksm.pages_shared == machine.ksm.pages_sharing == 0
+    machine.close()
+
+
+def mergeable(process, contents):
+    """A mapping with these pages, mergeable: its address."""
+    addr = process.mmap(len(contents) * PAGE)
+    process.madvise(addr, len(contents) * PAGE, ksm.MADV_MERGEABLE)
+    for i, content in enumerate(contents):
+        process.write(addr + i * PAGE, content)
+    return addr
+
+
+def test_out_and_in(machine):
+    process = machine.spawn()
+    addr = process.mmap(8 * PAGE)
+    process.write(addr, b"".join(map(fill, range(1, 9))))
+    machine.lru_add_drain_all()
+    free = machine.free_pages()
+    assert process.swap_out(addr, 8 * PAGE) == 8
+    assert machine.free_pages() == free + 8
+    assert (process.rss(), process.swap_entries()) == (0, 8)
+    assert flags(process, addr, 8) == [ksm.PAGE_SWAPPED] * 8
+    assert process.present(addr, 8 * PAGE) == bytes(8)
+    assert machine.swap_pages() == (8, 4096)
+    assert machine.vmstat()["pswpout"] == 8
+    assert machine.check() == []
+    assert process.read(addr, 8 * PAGE) == b"".join(map(fill, range(1, 9)))
+    assert (process.rss(), process.swap_entries()) == (8, 0)
+    assert machine.vmstat()["pswpin"] == 8
+    # Read, but not written: the slots are kept, and the pages need not be written again.
+    assert machine.swap_pages()[0] == 8
+    machine.lru_add_drain_all()
+    assert process.swap_out(addr, 8 * PAGE) == 8
+    assert machine.vmstat()["pswpout"] == 8
+    # Written: no longer what is in the slot.
+    process.write(addr, b"X")
+    machine.lru_add_drain_all()
+    assert process.swap_out(addr, PAGE) == 1
+    assert machine.vmstat()["pswpout"] == 9
+    assert process.read(addr, PAGE) == b"X" + fill(1)[1:]
+
+
+def test_zeros_are_not_written(machine):
+    process = machine.spawn()
+    addr = process.mmap(2 * PAGE)
+    process.touch(addr, 2 * PAGE)
+    assert process.swap_out(addr, 2 * PAGE) == 2
+    assert machine.swap_pages()[0] == 2
+    assert process.read(addr, 2 * PAGE) == bytes(2 * PAGE)
+    assert machine.vmstat()["pswpout"] == machine.vmstat()["pswpin"] == 0
+
+
+def test_the_zero_page_and_holes_stay(machine):
+    process = machine.spawn()
+    addr = process.mmap(3 * PAGE)
+    process.read(addr, 1)
+    assert process.swap_out(addr, 3 * PAGE) == 0
+    assert flags(process, addr, 3) == [ksm.PAGE_PRESENT | ksm.PAGE_ZERO, 0, 0]
+
+
+def test_no_area():
+    with ksm.Machine("16M") as machine:
+        process = machine.spawn()
+        addr = process.mmap(PAGE)
+        process.write(addr, b"here")
+        assert process.swap_out(addr, PAGE) == 0
+        assert process.read(addr, 4) == b"here"
+        with pytest.raises(OSError) as caught:
+            machine.swapoff()
+        assert caught.value.errno == errno.EINVAL
+        machine.swapon("1M")
+        with pytest.raises(OSError) as caught:
+            machine.swapon("1M")
+        assert caught.value.errno == errno.EBUSY
+        machine.lru_add_drain_all()
+        assert process.swap_out(addr, PAGE) == 1
+        machine.swapoff()
+        machine.swapon("2M")
+        assert machine.swap_pages() == (0, 512)
+        assert process.read(addr, 4) == b"here"
+        assert machine.check() == []
+
+
+@pytest.mark.parametrize("size", ["0", 100, "4097", -4096])
+def test_bad_sizes(size):
+    with pytest.raises(ValueError, match="swap"):
+        ksm.Machine("16M", swap=size)
+
+
+def test_a_full_area():
+    with ksm.Machine("16M", swap=4 * PAGE) as machine:
+        process = machine.spawn()
+        addr = process.mmap(8 * PAGE)
+        process.write(addr, b"".join(map(fill, range(1, 9))))
+        assert process.swap_out(addr, 8 * PAGE) == 4
+        assert machine.swap_pages() == (4, 4)
+        assert process.read(addr, 8 * PAGE) == b"".join(map(fill, range(1, 9)))
+        # More than half full: pages that are in memory do not keep their slots.
+        assert machine.swap_pages()[0] <= 2
+        machine.lru_add_drain_all()
+        assert process.swap_out(addr, 8 * PAGE) == 4
+        assert machine.check() == []
+        process.munmap(addr, 8 * PAGE)
+        assert machine.swap_pages() == (0, 4)
+
+
+def test_what_takes_entries_away_frees_slots(machine):
+    process = machine.spawn()
+    addr = process.mmap(6 * PAGE)
+    process.write(addr, b"".join(map(fill, range(1, 7))))
+    assert process.swap_out(addr, 6 * PAGE) == 6
+    process.madvise(addr, PAGE, ksm.MADV_DONTNEED)
+    assert machine.swap_pages()[0] == 5
+    assert process.read(addr, PAGE) == bytes(PAGE)
+    process.munmap(addr + PAGE, PAGE)
+    assert machine.swap_pages()[0] == 4
+    process.mprotect(addr + 2 * PAGE, PAGE, ksm.PROT_READ)
+    moved = process.mremap(addr + 3 * PAGE, 3 * PAGE, 5 * PAGE)
+    assert machine.swap_pages()[0] == 4
+    assert process.read(moved, 3 * PAGE) == b"".join(map(fill, range(4, 7)))
+    assert process.read(addr + 2 * PAGE, PAGE) == fill(3)
+    with pytest.raises(OSError):
+        process.write(addr + 2 * PAGE, b"x")
+    process.mprotect(addr + 2 * PAGE, PAGE, ksm.PROT_READ | ksm.PROT_WRITE)
+    process.write(addr + 2 * PAGE, b"x")
+    assert machine.check() == []
+    process.exit()
+    assert machine.swap_pages()[0] == 0
+
+
+def test_fork_shares_slots(machine):
+    parent = machine.spawn()
+    addr = parent.mmap(4 * PAGE)
+    parent.write(addr, b"".join(map(fill, range(1, 5))))
+    assert parent.swap_out(addr, 4 * PAGE) == 4
+    child = parent.fork()
+    assert child.swap_entries() == 4
+    assert machine.swap_pages()[0] == 4
+    assert machine.check() == []
+    # One of the two reads a page: the other finds it in the swap cache, and it is the same frame.
+    assert parent.read(addr, PAGE) == child.read(addr, PAGE) == fill(1)
+    assert frames(parent, addr, 1) == frames(child, addr, 1)
+    assert machine.vmstat()["pswpin"] == 1
+    child.write(addr + PAGE, b"child")
+    assert parent.read(addr + PAGE, PAGE) == fill(2)
+    parent.write(addr, b"parent")
+    assert child.read(addr, PAGE) == fill(1)
+    parent.exit()
+    assert child.read(addr + 2 * PAGE, 2 * PAGE) == fill(3) + fill(4)
+    assert machine.check() == []
+
+
+def test_a_page_shared_by_fork_goes_for_both(machine):
+    parent = machine.spawn()
+    addr = parent.mmap(2 * PAGE)
+    parent.write(addr, fill(1) + fill(2))
+    child = parent.fork()
+    assert parent.swap_out(addr, 2 * PAGE) == 2
+    assert parent.swap_entries() == child.swap_entries() == 2
+    assert child.read(addr, 2 * PAGE) == fill(1) + fill(2)
+    assert parent.swap_entries() == 2
+
+
+def test_merged_pages_go_at_once_and_are_forgotten(machine):
+    one, two = machine.spawn(), machine.spawn()
+    a, b = mergeable(one, [fill(1)] * 3 + [fill(2)]), mergeable(two, [fill(1)] * 2)
+    machine.ksm.scan(passes=3)
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 4)
+    child = one.fork()
+    # One frame with eight mappings
+    assert two.swap_out(b, PAGE) == 1
+    assert (one.swap_entries(), two.swap_entries(), child.swap_entries()) == (3, 2, 3)
+    assert machine.swap_pages()[0] == 1
+    assert machine.vmstat()["pswpout"] == 1
+    assert machine.check() == []
+    # The node is stale, and its items count until ksmd comes by.
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 4)
+    machine.ksm.scan(passes=1)
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (0, 0)
+
+    # Each place gets a page of its own now, except relatives, whose pages have the same index.
+    assert one.read(a, PAGE) == fill(1)
+    assert machine.vmstat()["ksm_swpin_copy"] == 0
+    assert child.read(a, PAGE) == fill(1)
+    assert machine.vmstat()["ksm_swpin_copy"] == 0
+    assert one.read(a + PAGE, PAGE) == two.read(b, PAGE) == fill(1)
+    assert machine.vmstat()["ksm_swpin_copy"] == 2
+    assert machine.vmstat()["pswpin"] == 1
+    assert frames(one, a, 1) == frames(child, a, 1) != frames(one, a + PAGE, 1)
+    assert machine.check() == []
+    for process, addr, pages in ((one, a, 3), (child, a, 3), (two, b, 2)):
+        assert process.read(addr, pages * PAGE) == fill(1) * pages
+    assert machine.ksm.pages_shared == 0
+    machine.ksm.scan(passes=4)
+    assert machine.ksm.pages_shared == 1
+    assert machine.ksm.pages_sharing == 7
+
+
+def test_a_merged_page_in_the_swap_cache(machine):
+    """Somebody holds the page, so that it is unmapped and written, but not freed: it is merged still, and mapped again as such."""
+    process = machine.spawn()
+    addr = mergeable(process, [fill(1)] * 4)
+    machine.ksm.scan(passes=3)
+    (frame,) = set(frames(process, addr, 4))
+    machine._get_page(frame)
+    assert process.swap_out(addr, 4 * PAGE) == 0
+    assert process.swap_entries() == 4
+    child = process.fork()
+    assert child.swap_entries() == 4
+    assert process.read(addr, PAGE) == child.read(addr + PAGE, PAGE) == fill(1)
+    assert frames(process, addr, 1) == frames(child, addr + PAGE, 1) == [frame]
+    assert flags(process, addr) == [ksm.PAGE_PRESENT | ksm.PAGE_KSM | ksm.PAGE_ANON]
+    assert machine.vmstat()["ksm_swpin_copy"] == 0
+    # Never written to in place, although it is the only mapping: a copy.
+    process.write(addr, b"X")
+    assert machine.vmstat()["cow_ksm"] == 1
+    assert frames(process, addr, 1) != [frame]
+    machine._put_page(frame)
+    machine.lru_add_drain_all()
+    assert machine.check() == []
+    # The gate counts the cache's reference: a page that is in it merges.
+    other = machine.spawn()
+    there = mergeable(other, [fill(1)])
+    machine.ksm.scan(passes=3)
+    assert frames(other, there, 1) == [frame]
+    assert machine.ksm.pages_shared == 1
+
+
+def test_pages_of_the_swap_cache_merge(machine):
+    """mapcount + 1 + swapped == count: read back, not written, and so with a slot."""
+    process = machine.spawn()
+    addr = mergeable(process, [fill(1)] * 2 + [fill(2)] * 2)
+    machine.lru_add_drain_all()
+    assert process.swap_out(addr, 4 * PAGE) == 4
+    assert process.read(addr, 4 * PAGE) == fill(1) * 2 + fill(2) * 2
+    assert machine.swap_pages()[0] == 4
+    machine.ksm.scan(passes=3)
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (2, 2)
+    # replace_page() has given up the slots of those that were replaced.
+    assert machine.swap_pages()[0] == 2
+    assert machine.check() == []
+    # Merging made them dirty: what is in the slot does not count.
+    assert process.swap_out(addr, 4 * PAGE) == 2
+    assert process.read(addr, 4 * PAGE) == fill(1) * 2 + fill(2) * 2
+
+
+@pytest.mark.parametrize("how", ["madvise", "run"])
+def test_unmerge_while_swapped_out(machine, how):
+    process = machine.spawn()
+    addr = mergeable(process, [fill(1)] * 4 + [fill(2)] * 4)
+    machine.ksm.scan(passes=3)
+    child = process.fork()
+    assert process.swap_out(addr, 4 * PAGE) == 1
+    if how == "madvise":
+        process.madvise(addr, 8 * PAGE, ksm.MADV_UNMERGEABLE)
+    else:
+        machine.ksm.run = 2
+        assert machine.ksm.pages_shared == 0
+    # What is swapped out is merged no more, and stays where it is.
+    assert process.swap_entries() == 4
+    assert machine.check() == []
+    assert process.read(addr, 8 * PAGE) == child.read(addr, 8 * PAGE) == fill(1) * 4 + fill(2) * 4
+    assert not any(flag & ksm.PAGE_KSM for flag in flags(process, addr, 8))
+
+
+def test_unmerge_while_in_the_swap_cache(machine):
+    """run = 2: a merged page that the swap cache keeps is copied, not mapped, when somebody wants it."""
+    process = machine.spawn()
+    addr = mergeable(process, [fill(1)] * 2)
+    machine.ksm.scan(passes=3)
+    frame = frames(process, addr, 1)[0]
+    machine._get_page(frame)
+    process.swap_out(addr, 2 * PAGE)
+    machine.ksm.run = 2
+    assert machine.ksm.pages_shared == 0
+    assert process.read(addr, 2 * PAGE) == fill(1) * 2
+    assert machine.vmstat()["ksm_swpin_copy"] == 2
+    assert frame not in frames(process, addr, 2)
+    machine._put_page(frame)
+
+
+def test_swapoff(machine):
+    parent = machine.spawn()
+    addr = mergeable(parent, [fill(i // 2) for i in range(1, 33)])
+    machine.ksm.scan(passes=3)
+    children = [parent.fork() for _ in range(3)]
+    children[0].write(addr, b"child")
+    assert parent.swap_out(addr, 32 * PAGE) > 0
+    children[1].read(addr, 8 * PAGE)
+    assert machine.check() == []
+    machine.swapoff()
+    assert machine.check() == []
+    assert machine.swap_pages() == (0, 0)
+    for process in (parent, *children):
+        assert process.swap_entries() == 0
+        assert process.rss() == 32
+        expected = b"".join(fill(i // 2) for i in range(1, 33))
+        assert process.read(addr, 32 * PAGE) == (b"child" + expected[5:] if process is children[0] else expected)
+
+
+def test_swapoff_without_room():
+    with ksm.Machine("1M", swap="1M") as machine:
+        process = machine.spawn()
+        addr = process.mmap(300 * PAGE)
+        for i in range(100):
+            process.write(addr + i * PAGE, fill(i + 1))
+        process.swap_out(addr, 100 * PAGE)
+        for i in range(100, 300):
+            process.write(addr + i * PAGE, fill(i + 1))
+        with pytest.raises(OSError) as caught:
+            machine.swapoff()
+        assert caught.value.errno == errno.ENOMEM
+        assert machine.check() == []
+        process.munmap(addr + 200 * PAGE, 100 * PAGE)
+        for i in range(200):
+            assert process.read(addr + i * PAGE, PAGE) == fill(i + 1)
+        machine.swapoff()
+        assert machine.check() == []
+
+
+def test_no_memory_to_come_back():
+    with ksm.Machine("1M", swap="1M") as machine:
+        process = machine.spawn()
+        addr = process.mmap(400 * PAGE)
+        process.write(addr, fill(1))
+        process.swap_out(addr, PAGE)
+        with pytest.raises(OSError) as caught:
+            for i in range(1, 400):
+                process.write(addr + i * PAGE, fill(i + 1))
+        assert caught.value.errno == errno.ENOMEM
+        with pytest.raises(OSError) as caught:
+            process.read(addr, 1)
+        assert caught.value.errno == errno.ENOMEM
+        process.munmap(addr + PAGE, 399 * PAGE)
+        assert process.read(addr, PAGE) == fill(1)
+        assert machine.check() == []
+
+
+def test_what_only_the_cache_has_goes_when_memory_is_full():
+    with ksm.Machine("1M", swap="1M") as machine:
+        process = machine.spawn()
+        addr = process.mmap(PAGE)
+        process.write(addr, fill(1))
+        child = process.fork()
+        process.read(addr, PAGE)
+        machine._get_page(frame := frames(process, addr, 1)[0])
+        process.swap_out(addr, PAGE)
+        machine._put_page(frame)
+        assert machine.swap_pages()[0] == 1
+        filler = process.mmap(300 * PAGE)
+        with pytest.raises(OSError):
+            process.write(filler, bytes([1]) * 300 * PAGE)
+        assert process.rss() == 255     # all but the zero page: the page in the cache has gone
+        assert machine.check() == []
+        process.munmap(filler, 300 * PAGE)
+        assert process.read(addr, PAGE) == child.read(addr, PAGE) == fill(1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_everything_at_random(machine, seed):
+    """Processes write, fork, swap, merge, unmerge and exit; each knows what it should read."""
+    rng = random.Random(seed)
+    pages = 24
+    first = machine.spawn()
+    addr = mergeable(first, [fill(0)] * pages)
+    known = {first: [fill(0)] * pages}
+    for step in range(160):
+        process = rng.choice(list(known))
+        page = rng.randrange(pages)
+        length = rng.randrange(1, pages - page + 1)
+        action = rng.choice(["write", "write", "read", "fork", "out", "out", "scan", "exit", "unmerge", "merge", "swapoff", "discard", "page"])
+        if action == "write":
+            for i in range(page, page + length):
+                known[process][i] = fill(rng.randrange(1, 5))
+                process.write(addr + i * PAGE, known[process][i])
+        elif action == "read":
+            assert process.read(addr + page * PAGE, length * PAGE) == b"".join(known[process][page : page + length])
+        elif action == "page":
+            known[process][page] = b"!" + known[process][page][1:]
+            process.write(addr + page * PAGE, b"!")
+        elif action == "fork" and len(known) < 6:
+            known[process.fork()] = list(known[process])
+        elif action == "out":
+            process.swap_out(addr + page * PAGE, length * PAGE)
+        elif action == "scan":
+            machine.ksm.scan(passes=rng.randrange(1, 4))
+        elif action == "exit" and len(known) > 1:
+            process.exit()
+            del known[process]
+        elif action == "unmerge":
+            process.madvise(addr + page * PAGE, length * PAGE, ksm.MADV_UNMERGEABLE)
+        elif action == "merge":
+            process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
+        elif action == "swapoff" and step % 4 == 0:
+            machine.swapoff()
+            machine.swapon("16M")
+        elif action == "discard":
+            process.madvise(addr + page * PAGE, length * PAGE, ksm.MADV_DONTNEED)
+            known[process][page : page + length] = [fill(0)] * length
+        assert damage(machine) == []
+    for process, contents in known.items():
+        assert process.read(addr, pages * PAGE) == b"".join(contents)
