@@ -4,19 +4,21 @@
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
 
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
 
 from ksm.machine cimport Machine
 
 
-cdef extern from "<string.h>" nogil:
-    int memcmp(const void *a, const void *b, size_t n)
-
 cdef enum:
     PAGE_KSM = 2
     PAGE_KSM_ZERO = 8
     PAGE_FLAGS_SHIFT = 8
+
+    ZERO = 0
+    WITHIN
+    ACROSS
 
 # Beside the number of a source: the frame holds nothing but zeros.
 cdef uint32_t ZEROS = <uint32_t>1 << 31
@@ -54,32 +56,46 @@ cdef class Tally:
 
     def add(self, const unsigned long[::1] words):
         """A page table, as Process.page_table() gives it: how many of its pages are present."""
-        cdef unsigned long word, frame, present = 0
-        cdef uint32_t last
+        cdef unsigned long counts[3]
+        cdef unsigned long present = 0
         cdef Py_ssize_t i
-        if self.source == 0:
+        cdef const char *arena
+        cdef uint32_t *last = self.last
+        cdef uint32_t source = self.source
+        if source == 0:
             raise ValueError("next_source() comes first")
+        memset(counts, 0, sizeof(counts))
         self.machine.enter()
+        arena = self.machine.m.arena
         with nogil:
             for i in range(words.shape[0]):
-                word = words[i]
-                present += word != 0
-                if word & PAGE_KSM_ZERO:
-                    self.zero += 1
-                elif word & PAGE_KSM:
-                    frame = word >> PAGE_FLAGS_SHIFT
-                    last = self.last[frame]
-                    if last == 0:
-                        last = ZEROS if is_zeros(self.machine.m.arena + (frame << PAGE_SHIFT)) else 0
-                    elif last & ZEROS:
-                        self.zero += 1
-                    elif last == self.source:
-                        self.within += 1
-                    else:
-                        self.across += 1
-                    self.last[frame] = (last & ZEROS) | self.source
+                present += words[i] != 0
+                if words[i] & (PAGE_KSM | PAGE_KSM_ZERO):
+                    count_word(words[i], arena, last, source, counts)
         self.machine.leave()
+        self.zero += counts[ZERO]
+        self.within += counts[WITHIN]
+        self.across += counts[ACROSS]
         return present
+
+
+cdef inline void count_word(unsigned long word, const char *arena, uint32_t *last, uint32_t source,
+                            unsigned long *counts) noexcept nogil:
+    """A mapping of a merged page, or of KSM's zero page."""
+    cdef unsigned long frame = word >> PAGE_FLAGS_SHIFT
+    if word & PAGE_KSM_ZERO:
+        counts[ZERO] += 1
+        return
+    if last[frame] == 0:
+        # The first mapping saves nothing.
+        last[frame] = ZEROS if is_zeros(arena + (frame << PAGE_SHIFT)) else 0
+    elif last[frame] & ZEROS:
+        counts[ZERO] += 1
+    elif last[frame] == source:
+        counts[WITHIN] += 1
+    else:
+        counts[ACROSS] += 1
+    last[frame] = (last[frame] & ZEROS) | source
 
 
 cdef bint is_zeros(const char *page) noexcept nogil:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the command line.
+"""The command `ksm`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+import ksm
+from ksm.cli.scan import scan
+
+
+class OneLineGroup(click.Group):
+    """A group whose errors are one line on stderr: exit code 2 for wrong usage, 1 for everything else."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            sys.exit(super().main(*args, standalone_mode=False, **extra) or 0)
+        except click.UsageError as error:
+            name = error.ctx.command_path if error.ctx else "ksm"
+            fail(f"{name}: {error.format_message()} ({name} --help)", error.exit_code)
+        except click.ClickException as error:
+            fail(f"ksm: {error.format_message()}", error.exit_code)
+        except click.Abort:
+            fail("ksm: interrupted", 130)
+        except MemoryError:
+            fail("ksm: out of memory", 1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                # Whoever read our output has gone. Python must not try to flush the rest at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    line = " ".join(text.split())
+    click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)
+    sys.exit(code)
+
+
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(ksm.__version__, prog_name="ksm", message="%(prog)s %(version)s")
+def main() -> None:
+    """Linux's samepage merger (KSM) outside the kernel: what would it merge, and what would that save?"""
+
+
+main.add_command(scan)

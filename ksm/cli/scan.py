@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the command line.
+"""ksm scan: what would KSM save here?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from ksm import report
+from ksm import scan as scanner
+from ksm.cli.busfault import exit_on_bus_error
+from ksm.sources import Host, SourceError, open_sources
+
+
+def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """The --set options, tried before anything is read."""
+    result = {}
+    for value in values:
+        name, equals, setting = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{value}: it is written KNOB=VALUE", ctx, param)
+        result[name] = setting
+    try:
+        if result:
+            scanner.check_settings(result)
+    except scanner.SettingError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return result
+
+
+@contextmanager
+def progress_bar() -> Iterator[scanner.Progress]:
+    """Something that tells a person how far it is; nothing where stderr is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield scanner.no_progress
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=report.shortened(report.printable(what), 40), completed=done, total=total or None)
+
+        yield show
+
+
+@click.command(short_help="What would KSM save here?")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
+@click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
+@click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
+@click.option(
+    "--interval", type=click.FloatRange(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
+def scan(
+    sources: tuple[str, ...], advised: bool, settings: dict[str, str], passes: int | None, interval: float | None, as_json: bool
+) -> None:
+    """What would KSM save here?
+
+    A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), or an ELF core (gcore, the
+    kernel's, QEMU's dump-guest-memory). Without any, all processes that you may read. As root, the scan also knows which pages processes
+    have in common since a fork.
+
+    Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
+    """
+    host = Host()
+    opened = []
+    try:
+        exit_on_bus_error()
+        opened, remarks = open_sources(sources, host, advised=advised)
+        if not opened:
+            raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
+        with progress_bar() as progress, scanner.Scan(opened, settings=settings, progress=progress) as running:
+            result = running.run(passes, interval)
+    except SourceError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        for source in opened:
+            source.close()
+        host.close()
+    result.notes.extend(remarks)
+    if as_json:
+        click.echo(json.dumps(report.as_json(result), indent=2))
+    else:
+        report.print_report(result, Console())

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: where memory to be scanned comes from.
+"""Sources of memory: running processes, raw images, ELF cores. open_sources() tells them apart."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+
+from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
+from ksm.sources.core import open_core
+from ksm.sources.formats import HEAD
+from ksm.sources.image import open_image
+from ksm.sources.live import Host, open_all, open_process
+
+__all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone", "open_file", "open_source", "open_sources"]
+
+
+def open_file(path: str) -> Source:
+    """A file, by its content: an ELF core, or a raw image. SourceError says why not, in one line."""
+    try:
+        # A FIFO must not block here before it is refused.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise SourceError(f"{path}: is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError(f"{path}: not a regular file")
+        if not status.st_size:
+            raise SourceError(f"{path}: empty")
+        head = os.pread(fd, HEAD, 0)
+        if head.startswith(b"\x7fELF"):
+            return open_core(path, fd, status.st_size)
+        return open_image(path, fd, status.st_size, head)
+    except OSError as error:
+        os.close(fd)
+        raise SourceError(f"{path}: {error.strerror or error}") from None
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def open_source(text: str, host: Host, *, advised: bool = False) -> Source:
+    """A source by what the user wrote: pid:N, or a file's name."""
+    if text.startswith("pid:"):
+        if not re.fullmatch(r"pid:[0-9]{1,9}", text):
+            raise SourceError(f"{text}: a process is written as pid:N; a file of this name as ./{text}")
+        return open_process(int(text[4:]), host, advised=advised)
+    return open_file(text)
+
+
+def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> tuple[list[Source], list[str]]:
+    """All sources that the user wrote, or all processes if he wrote none; and remarks on what is left out."""
+    if not texts:
+        return open_all(host, advised=advised)
+    sources: list[Source] = []
+    names: set[str] = set()
+    try:
+        for text in texts:
+            sources.append(open_source(text, host, advised=advised))
+            # The same image twice is two equal machines; the same process twice is nothing that can be.
+            if sources[-1].live and sources[-1].name in names:
+                raise SourceError(f"{text}: given twice")
+            names.add(sources[-1].name)
+    except BaseException:
+        for source in sources:
+            source.close()
+        raise
+    return sources, []

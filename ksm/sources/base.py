@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a source of memory is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+from ksm.constants import PAGE_SIZE, PR_SET_MEMORY_MERGE
+from ksm.machine import Machine
+from ksm.process import Process
+
+# Where a source's memory may be in its process
+LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
+
+Kind = Literal["process", "image", "core"]
+
+
+class SourceError(Exception):
+    """A source cannot be used. The text is one line: which source, and what is wrong with it."""
+
+
+class SourceGone(SourceError):
+    """A process that could be read a moment ago cannot be read any more: it has exited, or become somebody else's."""
+
+
+class SourceDenied(SourceGone):
+    """The user may not read it."""
+
+
+class Source(ABC):
+    """Memory to be scanned: a running process, or a file. It becomes one process of a machine.
+
+        attach(machine)     map the memory into a new process
+        refresh(number)     before every later pass: follow what changed; number counts passes, from 1 for the one after attach()
+        ranges()            where in the process the memory lies: (address, length)
+        close()             let go of files; the process, if the machine still exists, exits
+
+    name            as the report shows it
+    kind            "process", "image" or "core"
+    live            whether the memory may change between passes
+    copied, mapped  bytes that the machine needs for it: of its own memory, and of addresses for mapped files
+    shared          pages that are not counted, because another source of the scan has the same frames
+    hidden          pages that other processes have too, where nobody says whether those are in the scan
+    notes           lines for the report: what was left out, and why
+    """
+
+    kind: Kind
+    live: ClassVar[bool] = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.copied = 0
+        self.mapped = 0
+        self.shared = 0
+        self.hidden = 0
+        self.notes: list[str] = []
+        self.process: Process | None = None
+
+    @abstractmethod
+    def attach(self, machine: Machine) -> None: ...
+
+    def refresh(self, number: int) -> None:
+        return None  # nothing changes in a file
+
+    @abstractmethod
+    def ranges(self) -> list[tuple[int, int]]: ...
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.exit()
+
+    def spawn(self, machine: Machine) -> Process:
+        """A process of the machine, as if it had called prctl(PR_SET_MEMORY_MERGE).
+
+        It has a mapping from HIGHEST on, like a real one its stack: KSM forgets a process that it finds without any.
+        """
+        self.process = process = machine.spawn(self.name)
+        process.prctl(PR_SET_MEMORY_MERGE, 1)
+        process.mmap(PAGE_SIZE, addr=HIGHEST)
+        return process

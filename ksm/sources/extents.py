@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Memory that lies in a file: where its pages are, and how they come into a machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from ksm.constants import MADV_DONTNEED, PAGE_SIZE
+from ksm.machine import Machine
+from ksm.process import Process
+from ksm.sources.base import Kind, Source, SourceError
+
+WIDE_HOLE = 16 << 20  # holes from this size on split a mapping; smaller ones are mapped and thrown away
+ALIGNED = 2 << 20  # a mapping's frames begin at a multiple of this
+CHUNK = 4 << 20  # bytes copied at once
+
+
+class Extent(NamedTuple):
+    """Whole pages of memory at a place in a file; the place itself may be odd."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts (start, end) of a file that are not holes; all of it where the file system does not say."""
+    start = 0
+    while start < size:
+        try:
+            start = os.lseek(fd, start, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # which means: nothing but a hole from here on
+                yield start, size
+            return
+        yield start, min(end, size)
+        start = end
+
+
+def without_holes(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) -> list[Extent]:
+    """The pages of the extents that have any data, in the order of the extents. A page that is data only in part is data."""
+    parts = sorted(data)
+    ends = [end for _, end in parts]
+    result: list[Extent] = []
+    for extent in extents:
+        done = 0  # pages of this extent that were seen to
+        for start, end in parts[bisect_right(ends, extent.offset) :]:
+            if start >= extent.end:
+                break
+            first = max(done, (start - extent.offset) // PAGE_SIZE)
+            done = min(extent.length, end - extent.offset + PAGE_SIZE - 1) // PAGE_SIZE
+            if first < done:
+                result.append(Extent(extent.offset + first * PAGE_SIZE, (done - first) * PAGE_SIZE))
+    return result
+
+
+def groups(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
+    """Extents that go in one mapping: those with no wide hole between them."""
+    group: list[Extent] = []
+    for extent in extents:
+        if group and not 0 <= extent.offset - group[-1].end < WIDE_HOLE:
+            yield group
+            group = []
+        group.append(extent)
+    if group:
+        yield group
+
+
+class FileSource(Source):
+    """A file with memory in it. What is aligned to pages there is mapped, the rest is copied."""
+
+    def __init__(self, name: str, kind: Kind, fd: int, extents: list[Extent]) -> None:
+        super().__init__(name)
+        self.kind = kind
+        self.fd = fd
+        self.groups = list(groups(extent for extent in extents if not extent.offset % PAGE_SIZE))
+        self.odd = [extent for extent in extents if extent.offset % PAGE_SIZE]
+        self.mapped = sum(group[-1].end - group[0].offset + ALIGNED for group in self.groups)
+        self.copied = sum(extent.length for extent in self.odd)
+        self._ranges: list[tuple[int, int]] = []
+
+    def attach(self, machine: Machine) -> None:
+        process = self.spawn(machine)
+        try:
+            for group in self.groups:
+                self._map(process, group)
+            if self.odd:
+                self._copy(process)
+        except OSError as error:
+            raise SourceError(f"{self.name}: {error.strerror or error}") from None
+
+    def _map(self, process: Process, group: list[Extent]) -> None:
+        first, length = group[0].offset, group[-1].end - group[0].offset
+        addr = process.mmap_image(self.fd, first, length)
+        for before, after in pairwise(group):
+            if before.end < after.offset:
+                process.madvise(addr + before.end - first, after.offset - before.end, MADV_DONTNEED)
+        self._ranges.append((addr, length))
+
+    def _copy(self, process: Process) -> None:
+        addr = process.mmap(self.copied)
+        self._ranges.append((addr, self.copied))
+        with memoryview(bytearray(CHUNK)) as buffer:
+            for extent in self.odd:
+                for at in range(0, extent.length, CHUNK):
+                    part = buffer[: min(CHUNK, extent.length - at)]
+                    if os.preadv(self.fd, [part], extent.offset + at) < len(part):
+                        raise SourceError(f"{self.name}: was truncated meanwhile")
+                    process.write(addr, part)
+                    addr += len(part)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        return self._ranges
+
+    def close(self) -> None:
+        super().close()
+        os.close(self.fd)

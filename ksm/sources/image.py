@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A raw memory image: the pages of a machine, one after the other, as QEMU's pmemsave and Firecracker's snapshots write them."""
+
+from __future__ import annotations
+
+from ksm.constants import PAGE_SIZE
+from ksm.sources.base import SourceError
+from ksm.sources.extents import Extent, FileSource, data_extents, without_holes
+from ksm.sources.formats import what_is
+
+
+def open_image(name: str, fd: int, size: int, head: bytes) -> FileSource:
+    """The source; takes over the descriptor. A hole of the file is a page that is not there, not a page of zeros."""
+    if what := what_is(head):
+        raise SourceError(f"{name}: not a memory image, but {what}")
+    if size % PAGE_SIZE:
+        raise SourceError(f"{name}: not a memory image: {size} bytes are not whole pages of {PAGE_SIZE}; or it is truncated")
+    return FileSource(name, "image", fd, without_holes([Extent(0, size)], data_extents(fd, size)))

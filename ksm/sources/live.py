@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A running process: the pages of its private memory that are anonymous and present, read anew for every pass.
+
+The model has the pages at their own addresses, in blocks of 2 MiB: it maps a block while the process has a page there. (One mapping for
+each of the process's would make KSM walk through all the addresses that Go, Java or a sanitizer reserve.)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from ksm.machine import Machine
+from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
+from ksm.sources.pagemap import anonymous_runs, copy_runs, own_runs, same_memory
+
+BLOCK = 2 << 20
+BUFFER = 4 << 20
+
+# A mapping in /proc/PID/smaps: start, end, permissions, anonymous kB, flags.
+MAPPING = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*?^Anonymous: +(\d+) kB$.*?^VmFlags:([^\n]*)$", re.MULTILINE | re.DOTALL
+)
+# What vma_ksm_compatible() of mm/ksm.c refuses: shared, may be shared, IO, PFN map, do not expand, mixed map, hugetlb, droppable
+REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
+MERGEABLE = "mg"
+PF_KTHREAD = 0x00200000  # include/linux/sched.h
+
+Run = tuple[int, int]
+
+
+class Mapping(NamedTuple):
+    """A mapping of the process: anonymous memory in bytes, whether KSM may have merged some of it."""
+
+    start: int
+    end: int
+    anonymous: int
+    mergeable: bool
+
+
+class Host:
+    """What the processes of one scan have in common: which frames were already seen in this pass."""
+
+    def __init__(self) -> None:
+        self.claimed: set[int] = set()
+        self.number = 0
+        self.kpageflags = -1
+        if os.access("/proc/kpageflags", os.R_OK):
+            self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+
+    def begin(self, number: int) -> None:
+        """A process reads its pages for the pass of this number."""
+        if number != self.number:
+            self.claimed.clear()
+            self.number = number
+
+    def close(self) -> None:
+        if self.kpageflags >= 0:
+            os.close(self.kpageflags)
+            self.kpageflags = -1
+
+
+class KernelThread(SourceError):
+    """Not a process like others."""
+
+
+class LiveSource(Source):
+    kind = "process"
+    live = True
+
+    def __init__(self, pid: int, host: Host, *, advised: bool = False) -> None:
+        super().__init__(f"pid {pid}")
+        self.pid = pid
+        self.host = host
+        self.advised = advised
+        self.parent = 0
+        self.started = ""
+        self.kernel_thread = False
+        self.folder = -1
+        self.runs: list[Run] = []
+        self.blocks: list[Run] = []
+        with self._inside():
+            self.name = f"pid {pid} ({self._text('comm').rstrip()})"
+            self.copied = sum(mapping.anonymous for mapping in self._mappings())
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """With /proc/PID open as self.folder, and surely this process's: the number may become another one's. Raises SourceError."""
+        try:
+            self.folder = os.open(f"/proc/{self.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # From the state on; the name before it may hold anything. See proc_pid_stat(5).
+                stat = self._text("stat").rpartition(")")[2].split()
+                if self.started not in ("", stat[19]):
+                    raise self.gone()
+                self.parent, self.started = int(stat[1]), stat[19]
+                self.kernel_thread = bool(int(stat[6]) & PF_KTHREAD)
+                yield
+            finally:
+                os.close(self.folder)
+        except OSError as error:
+            raise self.error(error) from None
+
+    def error(self, error: OSError) -> SourceError:
+        """What an error of /proc means for the user."""
+        known = self.process is not None
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            return self.gone() if known else SourceGone(f"{self.name}: no such process")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return SourceDenied(f"{self.name}: no permission to read its memory")
+        if error.errno == errno.ENOMEM and known:
+            return SourceError(f"{self.name}: its memory has grown too large for this scan")
+        return (SourceGone if known else SourceError)(f"{self.name}: {error.strerror or error}")
+
+    def gone(self) -> SourceGone:
+        return SourceGone(f"{self.name}: exited during the scan" if self.process is not None else f"{self.name}: has exited")
+
+    def _open(self, file: str) -> int:
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.folder)
+
+    def _text(self, file: str) -> str:
+        with os.fdopen(self._open(file), errors="replace") as stream:
+            return stream.read()
+
+    def _mappings(self) -> Iterator[Mapping]:
+        """What KSM may look at."""
+        text = self._text("smaps")
+        if not text:
+            # A process that waits for its parent to take notice has no memory any more.
+            raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
+        for start, end, permissions, anonymous, flags in MAPPING.findall(text):
+            names = set(flags.split())
+            if anonymous == "0" or permissions[3] != "p" or names & REFUSED or (self.advised and MERGEABLE not in names):
+                continue
+            first, last = max(int(start, 16), LOWEST), min(int(end, 16), HIGHEST)
+            if first < last:
+                yield Mapping(first, last, int(anonymous) << 10, MERGEABLE in names)
+
+    def attach(self, machine: Machine) -> None:
+        self.spawn(machine)
+        self.refresh(0)
+
+    def refresh(self, number: int) -> None:
+        self.host.begin(number)
+        with self._inside():
+            self._follow()
+
+    def _follow(self) -> None:
+        """Make the model's process equal to the real one."""
+        alone, common = self._present()
+        runs = sorted(alone + common)
+        self._forget(without(self.runs, runs))
+        self._map(blocks_of(runs))
+        buffer = bytearray(BUFFER)
+        mem = self._open("mem")
+        try:
+            read = copy_runs(self.pid, mem, alone, self.process, buffer, by_file=False)
+            read += copy_runs(self.pid, mem, common, self.process, buffer, by_file=True)
+        finally:
+            os.close(mem)
+        self.runs = sorted(read)
+        # What vanished between pagemap and reading
+        self._forget(without(runs, self.runs))
+
+    def _present(self) -> tuple[list[Run], list[Run]]:
+        """The pages that count here: those that are this process's alone, and those that may be common to several."""
+        mappings = list(self._mappings())
+        pagemap = self._open("pagemap")
+        try:
+            found = [
+                own_runs(pagemap, self.host.kpageflags, anonymous_runs(pagemap, self.host.kpageflags, areas), self.host.claimed)
+                for areas in (
+                    [(mapping.start, mapping.end) for mapping in mappings if not mapping.mergeable],
+                    [(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable],
+                )
+            ]
+        finally:
+            os.close(pagemap)
+        (alone, common, shared, hidden), (merged_alone, merged_common, *others) = found
+        self.shared, self.hidden = shared + others[0], hidden + others[1]
+        # A merged page may have lost all its other mappings, and still must not be copied.
+        return alone, common + merged_alone + merged_common
+
+    def _forget(self, runs: list[Run]) -> None:
+        assert self.process is not None
+        for start, end in runs:
+            self.process.madvise(start, end - start, MADV_DONTNEED)
+
+    def _map(self, blocks: list[Run]) -> None:
+        """Map these blocks, and no others."""
+        assert self.process is not None
+        for start, end in without(self.blocks, blocks):
+            self.process.munmap(start, end - start)
+        for start, end in without(blocks, self.blocks):
+            self.process.mmap(
+                end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start
+            )
+        self.blocks = blocks
+
+    def ranges(self) -> list[Run]:
+        return [(start, end - start) for start, end in self.blocks]
+
+
+def blocks_of(runs: list[Run]) -> list[Run]:
+    """The blocks in which the runs lie, neighbours joined."""
+    blocks: list[Run] = []
+    for start, end in runs:
+        first = max(start // BLOCK * BLOCK, LOWEST)
+        last = min(-(-end // BLOCK) * BLOCK, HIGHEST)
+        if blocks and first <= blocks[-1][1]:
+            blocks[-1] = (blocks[-1][0], max(last, blocks[-1][1]))
+        else:
+            blocks.append((first, last))
+    return blocks
+
+
+def without(runs: list[Run], others: list[Run]) -> list[Run]:
+    """The parts of the runs that none of the others covers; all are sorted."""
+    result: list[Run] = []
+    place = 0
+    for start, end in runs:
+        while place < len(others) and others[place][1] <= start:
+            place += 1
+        other = place
+        while other < len(others) and others[other][0] < end:
+            if start < others[other][0]:
+                result.append((start, others[other][0]))
+            start = max(start, others[other][1])
+            other += 1
+        if start < end:
+            result.append((start, end))
+    return result
+
+
+def open_process(pid: int, host: Host, *, advised: bool = False) -> LiveSource:
+    """One process. SourceError says why not."""
+    if pid == os.getpid():
+        raise SourceError(f"pid {pid}: that is this ksm")
+    return LiveSource(pid, host, advised=advised)
+
+
+def open_all(host: Host, *, advised: bool = False) -> tuple[list[Source], list[str]]:
+    """All processes that may be read but this one, and remarks on those that are left out."""
+    sources: dict[int, LiveSource] = {}
+    remarks: list[str] = []
+    denied = same = 0
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        if pid == os.getpid():
+            continue
+        try:
+            source = LiveSource(pid, host, advised=advised)
+        except SourceDenied:
+            denied += 1
+        except (SourceGone, KernelThread):
+            pass
+        except SourceError as error:
+            remarks.append(f"skipped {error}")
+        else:
+            if source.parent in sources and same_memory(pid, source.parent):
+                same += 1
+            else:
+                sources[pid] = source
+    if denied:
+        remarks.append(f"skipped, for lack of permission to read their memory: {denied:,} of the processes")
+    if same:
+        remarks.append(f"skipped, because they run in their parent's memory: {same:,} of the processes")
+    return [*sources.values()], remarks

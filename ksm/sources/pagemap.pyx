@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the other side of fs/proc/task_mmu.c and mm/process_vm_access.c.
+"""Which pages a running process has, and what is in them.
+
+A run is a tuple (start, end) of addresses of neighbouring pages. Nothing here faults a page in: pagemap is asked first, and only what is
+present is read.
+"""
+
+import os
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EFAULT, EINTR, EIO, ENOTTY, errno
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
+
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t process_vm_readv(int pid, const iovec *local, unsigned long nr_local, const iovec *remote, unsigned long nr_remote,
+                             unsigned long flags)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *buf, size_t count, long offset)
+    long syscall(long number, ...)
+    int getpid()
+
+cdef extern from "<sys/syscall.h>" nogil:
+    """
+    #ifndef SYS_kcmp            /* left out of some C libraries */
+    #define SYS_kcmp -1
+    #endif
+    """
+    long SYS_kcmp
+
+
+# include/uapi/linux/fs.h, since Linux 6.7: newer than the headers of many systems.
+cdef struct pm_scan_arg:
+    uint64_t size
+    uint64_t flags
+    uint64_t start
+    uint64_t end
+    uint64_t walk_end
+    uint64_t vec
+    uint64_t vec_len
+    uint64_t max_pages
+    uint64_t category_inverted
+    uint64_t category_mask
+    uint64_t category_anyof_mask
+    uint64_t return_mask
+
+cdef struct page_region:
+    uint64_t start
+    uint64_t end
+    uint64_t categories
+
+cdef enum:
+    PAGE_IS_FILE = 1 << 2
+    PAGE_IS_PRESENT = 1 << 3
+    PAGE_IS_PFNZERO = 1 << 5
+    NR_REGIONS = 512
+
+    KCMP_VM = 1
+
+    KPF_KSM = 21
+    KPF_ZERO_PAGE = 24
+
+    NR_ENTRIES = 512            # of pagemap in one read
+    NR_IOVEC = 1024             # IOV_MAX
+
+cdef uint64_t PAGEMAP_SCAN = (<uint64_t>3 << 30) | (<uint64_t>sizeof(pm_scan_arg) << 16) | (<uint64_t>c'f' << 8) | 16
+
+# Bits of a pagemap entry
+cdef uint64_t PM_PRESENT = <uint64_t>1 << 63
+cdef uint64_t PM_FILE = <uint64_t>1 << 61
+cdef uint64_t PM_MMAP_EXCLUSIVE = <uint64_t>1 << 56
+cdef uint64_t PM_PFRAME = (<uint64_t>1 << 55) - 1
+
+
+cdef void append(list runs, uint64_t start, uint64_t end):
+    """Add a run, joined with the last one if that ends here."""
+    if runs and (<tuple>runs[len(runs) - 1])[1] == start:
+        start = (<tuple>runs.pop())[0]
+    runs.append((start, end))
+
+
+def anonymous_runs(int pagemap, int kpageflags, list areas, *, bint ask_ioctl=True):
+    """The runs of present anonymous pages in `areas`, a list of (start, end); pages that are the kernel's zero page are left out.
+
+    Kernels before 6.7 do not have the PAGEMAP_SCAN ioctl, and their pagemap does not know the zero page: there /proc/kpageflags
+    tells it, or nobody if that could not be opened (-1). With ask_ioctl=False, every kernel is taken for such a one. OSError;
+    ProcessLookupError when the process is gone.
+    """
+    cdef list runs = []
+    for start, end in areas:
+        if not ask_ioctl or not scan_area(pagemap, start, end, runs):
+            walk_area(pagemap, kpageflags, start, end, runs)
+        PyErr_CheckSignals()
+    return runs
+
+
+cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs) except -1:
+    """PAGEMAP_SCAN; False where the kernel has none."""
+    cdef page_region regions[NR_REGIONS]
+    cdef pm_scan_arg arg
+    cdef int n, i
+    while start < end:
+        memset(&arg, 0, sizeof(arg))
+        arg.size = sizeof(arg)
+        arg.start = start
+        arg.end = end
+        arg.vec = <uint64_t>&regions[0]
+        arg.vec_len = NR_REGIONS
+        arg.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO
+        arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO
+        arg.return_mask = PAGE_IS_PRESENT
+        with nogil:
+            n = ioctl(fd, PAGEMAP_SCAN, &arg)
+        if n < 0:
+            if errno == EINTR:
+                PyErr_CheckSignals()
+                continue
+            if errno == ENOTTY:
+                return False
+            raise OSError(errno, os.strerror(errno))
+        for i in range(n):
+            append(runs, regions[i].start, regions[i].end)
+        if arg.walk_end <= start:
+            break
+        start = arg.walk_end
+    return True
+
+
+cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1:
+    """Pagemap of at most NR_ENTRIES pages: how many were read; 0 where the address space ends."""
+    cdef ssize_t n
+    if nr_pages > NR_ENTRIES:
+        nr_pages = NR_ENTRIES
+    with nogil:
+        n = pread(fd, entries, nr_pages * sizeof(uint64_t), <long>(addr >> PAGE_SHIFT) * <long>sizeof(uint64_t))
+    if n < 0:
+        raise OSError(errno, os.strerror(errno))
+    return n // <ssize_t>sizeof(uint64_t)
+
+
+cdef uint64_t page_flags(int kpageflags, uint64_t pfn) noexcept nogil:
+    """Flags of a frame; 0 if nobody tells."""
+    cdef uint64_t flags = 0
+    if kpageflags < 0 or pfn == 0 or pread(kpageflags, &flags, sizeof(flags), <long>pfn * 8) != sizeof(flags):
+        return 0
+    return flags
+
+
+cdef int walk_area(int fd, int kpageflags, uint64_t start, uint64_t end, list runs) except -1:
+    cdef uint64_t entries[NR_ENTRIES]
+    cdef uint64_t entry, addr = start
+    cdef ssize_t n, i
+    while addr < end:
+        n = read_entries(fd, entries, addr, (end - addr) >> PAGE_SHIFT)
+        if n == 0:
+            break
+        for i in range(n):
+            entry = entries[i]
+            if entry & PM_PRESENT and not entry & PM_FILE:
+                # Many mappings have the zero page: one that is nobody else's is not it.
+                if entry & PM_MMAP_EXCLUSIVE or not page_flags(kpageflags, entry & PM_PFRAME) >> KPF_ZERO_PAGE & 1:
+                    append(runs, addr, addr + PAGE_SIZE)
+            addr += PAGE_SIZE
+    return 0
+
+
+def own_runs(int pagemap, int kpageflags, list runs, set claimed):
+    """The runs without the pages that another process has brought: (alone, common, shared, hidden).
+
+    `alone` has the pages that no other process maps, `common` those that some do and that count here. Pages that a fork left in common
+    are one frame already: the first to ask has it in `claimed`, for the next ones it is left out and counts as shared. Frames that the
+    kernel's own KSM has merged are not held to be shared: that they are one is what KSM saves. Without CAP_SYS_ADMIN, pagemap shows no
+    frames: such pages stay in, and count as hidden.
+    """
+    cdef uint64_t entries[NR_ENTRIES]
+    cdef uint64_t entry, pfn, addr, end
+    cdef unsigned long shared = 0, hidden = 0
+    cdef ssize_t n, i
+    cdef list alone = [], common = []
+    for run_start, run_end in runs:
+        addr = run_start
+        end = run_end
+        while addr < end:
+            n = read_entries(pagemap, entries, addr, (end - addr) >> PAGE_SHIFT)
+            if n == 0:
+                break
+            i = 0
+            while i < n:
+                entry = entries[i]
+                if entry & PM_PRESENT and entry & PM_MMAP_EXCLUSIVE:
+                    first = addr
+                    while i < n and entries[i] & PM_PRESENT and entries[i] & PM_MMAP_EXCLUSIVE:
+                        i += 1
+                        addr += PAGE_SIZE
+                    append(alone, first, addr)
+                    continue
+                if entry & PM_PRESENT:
+                    pfn = entry & PM_PFRAME
+                    if pfn == 0:
+                        hidden += 1
+                        append(common, addr, addr + PAGE_SIZE)
+                    elif pfn in claimed and not page_flags(kpageflags, pfn) >> KPF_KSM & 1:
+                        shared += 1
+                    else:
+                        claimed.add(pfn)
+                        append(common, addr, addr + PAGE_SIZE)
+                i += 1
+                addr += PAGE_SIZE
+        PyErr_CheckSignals()
+    return alone, common, shared, hidden
+
+
+def same_memory(int first, int second):
+    """Whether two processes share one address space (vfork, CLONE_VM); False where the kernel does not say."""
+    return SYS_kcmp >= 0 and syscall(SYS_kcmp, first, second, KCMP_VM, 0, 0) == 0
+
+
+cdef ssize_t read_batch(int pid, iovec *remote, int nr, char *buf, size_t length) noexcept nogil:
+    """process_vm_readv: bytes read, or -errno."""
+    cdef iovec local
+    cdef ssize_t n
+    local.iov_base = buf
+    local.iov_len = length
+    n = process_vm_readv(pid, &local, 1, remote, nr, 0)
+    return n if n >= 0 else -errno
+
+
+cdef ssize_t read_forced(int mem, char *buf, size_t length, uint64_t addr) noexcept nogil:
+    """/proc/PID/mem: also reads what the process itself may not (PROT_NONE). Bytes read, 0 if there is nothing any more."""
+    cdef ssize_t n = pread(mem, buf, length, <long>addr)
+    return n if n >= 0 else (0 if errno == EIO or errno == EFAULT else -errno)
+
+
+def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, bint by_file):
+    """Read the runs' pages and give them to process.update(), a buffer at a time; returns the runs that were read.
+
+    by_file reads /proc/PID/mem, otherwise process_vm_readv does it, which is faster by half and fails for what the process itself may not
+    read (PROT_NONE): that comes from the file too. But since Linux 5.19, process_vm_readv gives the process copies of its own of what it
+    had in common with others, by a fork or by KSM. Such pages must be read from the file.
+
+    What could not be read is gone: the process has unmapped it meanwhile. OSError; ProcessLookupError when the process is gone.
+    """
+    cdef iovec *remote = <iovec *>malloc(NR_IOVEC * sizeof(iovec))
+    cdef size_t size = buf.shape[0] & ~(<size_t>PAGE_SIZE - 1), length, left, n, at
+    cdef uint64_t addr, end
+    cdef ssize_t got
+    cdef int nr, i
+    cdef Py_ssize_t place = 0, nr_runs = len(runs)
+    cdef list done = []
+    cdef bint forced = by_file      # read the next batch, a run or a part of one, from the file
+    if remote == NULL:
+        raise MemoryError
+    view = memoryview(buf)
+    addr = runs[0][0] if runs else 0
+    try:
+        while place < nr_runs:
+            # As many runs, or the first part of one, as the buffer holds. After a page that could not be read this way: only what is
+            # left of its run, the other way.
+            length = nr = 0
+            while place < nr_runs and nr < NR_IOVEC and length < size:
+                end = (<tuple>runs[place])[1]
+                n = end - addr if end - addr < size - length else size - length
+                remote[nr].iov_base = <void *><size_t>addr
+                remote[nr].iov_len = n
+                nr += 1
+                length += n
+                addr += n
+                if addr == end:
+                    place += 1
+                    addr = (<tuple>runs[place])[0] if place < nr_runs else 0
+                if forced:
+                    break
+            with nogil:
+                if forced:
+                    got = read_forced(mem, <char *>&buf[0], length, <uint64_t>remote[0].iov_base)
+                else:
+                    got = read_batch(pid, remote, nr, <char *>&buf[0], length)
+            if got == -EFAULT:
+                got = 0
+            if got < 0:
+                raise OSError(-got, os.strerror(<int>-got))
+            got &= ~(<ssize_t>PAGE_SIZE - 1)
+            at = 0
+            for i in range(nr):
+                left = <size_t>got - at
+                n = remote[i].iov_len if remote[i].iov_len < left else left
+                if n:
+                    process.update(<size_t>remote[i].iov_base, view[at:at + n])
+                    append(done, <uint64_t>remote[i].iov_base, <uint64_t>remote[i].iov_base + n)
+                    at += n
+                if n < remote[i].iov_len:
+                    # Go back to the page that could not be read; if it could in neither way, past it.
+                    addr = <uint64_t>remote[i].iov_base + n
+                    place = place_of(runs, addr)
+                    if forced and n == 0:
+                        addr += PAGE_SIZE
+                        if addr == (<tuple>runs[place])[1]:
+                            place += 1
+                            addr = (<tuple>runs[place])[0] if place < nr_runs else 0
+                    forced = by_file or not (forced and n == 0)
+                    break
+            else:
+                forced = by_file
+            PyErr_CheckSignals()
+    finally:
+        free(remote)
+    return done
+
+
+cdef Py_ssize_t place_of(list runs, uint64_t addr) except -1:
+    """The index of the run that addr lies in."""
+    cdef Py_ssize_t low = 0, high = len(runs), mid
+    while high - low > 1:
+        mid = (low + high) // 2
+        if (<tuple>runs[mid])[0] <= addr:
+            low = mid
+        else:
+            high = mid
+    return low

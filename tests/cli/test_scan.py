@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command `ksm scan`, as a user calls it."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import ksm
+from ksm.cli import main
+
+PAGE = 4096
+TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
+
+
+def page(number):
+    return number.to_bytes(8, "little") * (PAGE // 8)
+
+
+def write_image(path, numbers):
+    path.write_bytes(b"".join(page(number) for number in numbers))
+    return str(path)
+
+
+def invoke(*arguments, code=0):
+    """(stdout, stderr) in this process."""
+    result = CliRunner().invoke(main, ["scan", *map(str, arguments)], prog_name="ksm", catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout, result.stderr
+
+
+def refused(*arguments, code=1):
+    """The one line that says why not."""
+    out, err = invoke(*arguments, code=code)
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err[:-1]
+
+
+def command(*arguments, prefix=(), **options):
+    """The command in a process of its own, as it is installed."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
+    return subprocess.run([*prefix, sys.executable, "-m", "ksm", "scan", *map(str, arguments)], env=environment, text=True, **options)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two images: 3 zero pages, 4 duplicates within the first, 2 pages in both."""
+    return (
+        write_image(tmp_path / "first", [0, 0, 0, 1, 1, 1, 2, 2, 2, 7, 8, 9]),
+        write_image(tmp_path / "second", [0, 7, 8, 10]),
+    )
+
+
+def test_json(images):
+    out, err = invoke("--json", *images)
+    assert err == ""
+    report = json.loads(out)
+    assert set(report["ksm"]) == {
+        "run", "pages_to_scan", "sleep_millisecs", "merge_across_nodes", "max_page_sharing", "use_zero_pages", "smart_scan",
+        "stable_node_chains_prune_millisecs", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_scanned",
+        "pages_skipped", "full_scans", "stable_node_chains", "stable_node_dups", "ksm_zero_pages", "general_profit", "advisor_mode",
+        "advisor_max_cpu", "advisor_min_pages_to_scan", "advisor_max_pages_to_scan", "advisor_target_scan_time",
+    }  # fmt: skip
+    assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
+    assert report["sources"] == [
+        {"name": images[0], "kind": "image", "pages": 12, "ksm_rmap_items": 12, "ksm_merging_pages": 11, "ksm_zero_pages": 0,
+         "ksm_process_profit": 11 * PAGE - 12 * 64},
+        {"name": images[1], "kind": "image", "pages": 4, "ksm_rmap_items": 4, "ksm_merging_pages": 3, "ksm_zero_pages": 0,
+         "ksm_process_profit": 3 * PAGE - 4 * 64},
+    ]  # fmt: skip
+    assert report["ksm"]["pages_shared"] == 5
+    assert report["ksm"]["pages_unshared"] == 2
+    assert (report["pages"], report["passes"], report["settled"]) == (16, 3, True)
+    assert any("a still image overstates" in note for note in report["notes"])
+
+
+def test_report_for_a_person(images):
+    out, _ = invoke(*images)
+    lines = out.splitlines()
+    assert lines[0] == "KSM would free 0.0 MiB of 0.1 MiB (56.2 %), and need 0.0 MiB itself."
+    figures = {" ".join(words[:-3]): words[-3] for words in map(str.split, lines[3:11])}
+    assert figures == {
+        "Freed": "9", "zero pages": "3", "duplicates within one source": "4", "duplicates across sources": "2", "Kept": "7",
+        "merged: the one copy": "5", "unshared: no page is equal": "2", "volatile: changed between passes": "0",
+    }  # fmt: skip
+    assert any(line.startswith("general_profit") for line in lines)
+    assert [re.split("  +", line)[1] for line in lines if ("image" in line and "first" in line) or "second" in line] == ["image"] * 2
+    assert sum("a still image overstates" in line for line in lines) == 1
+    assert max(map(len, lines)) <= 80
+
+
+def test_nothing_to_gain(tmp_path):
+    out, _ = invoke(write_image(tmp_path / "unique", range(100, 356)))
+    assert out.startswith("KSM would free nothing: of 1.0 MiB, no two pages are equal.\n")
+    out, _ = invoke(write_image(tmp_path / "little", [1, *range(1, 1000)]))
+    assert out.startswith("Not worth it: KSM would free 0.0 MiB of 3.9 MiB (0.1 %), and need 0.1 MiB itself.\n")
+    path = tmp_path / "hole"
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    if path.stat().st_blocks == 0:
+        assert invoke(path)[0].startswith("There are no pages that KSM could merge.\n\n- ")
+
+
+def test_settings_and_passes(images):
+    report = json.loads(invoke("--json", "--set", "use_zero_pages=1", "--set", "max_page_sharing=2", "--passes", 5, *images)[0])
+    assert report["ksm"]["use_zero_pages"] == 1
+    assert report["savings"] == {"zero": 4, "within": 2, "across": 2, "pages": 8, "bytes": 8 * PAGE}
+    assert report["passes"] == report["ksm"]["full_scans"] == 5
+    assert "zero" in invoke("--set", "use_zero_pages=1", *images)[0].split("Source")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["--set", "nonsense=1"], "KSM has no nonsense; there are "),
+        (["--set", "full_scans=1"], "full_scans can only be read"),
+        (["--set", "max_page_sharing=1"], "max_page_sharing=1: Invalid argument"),
+        (["--set", "run"], "run: it is written KNOB=VALUE"),
+        (["--passes", "0"], "0 is not in the range"),
+        (["--interval", "x"], "'x' is not a valid float"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_wrong_usage(arguments, text):
+    line = refused(*arguments, code=2)
+    assert line.startswith("ksm scan: ")
+    assert text in line
+
+
+def test_bad_sources(tmp_path, images):
+    assert refused(tmp_path / "missing") == f"ksm: {tmp_path}/missing: No such file or directory"
+    assert refused(images[0], tmp_path) == f"ksm: {tmp_path}: is a directory"
+    assert refused("pid:999999999") == "ksm: pid:999999999: no such process".replace("pid:", "pid ")
+    (tmp_path / "bad\n\x1b[31mname").touch()
+    assert refused(tmp_path / "bad\n\x1b[31mname") == f"ksm: {tmp_path}/bad ?[31mname: empty"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, and setpriv")
+def test_no_permission(tmp_path, images):
+    os.chmod(images[0], 0)
+    result = command(images[0], prefix=["setpriv", "--bounding-set=-all", "--inh-caps=-all"], capture_output=True)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"ksm: {images[0]}: Permission denied\n")
+
+
+def test_as_installed(images, tmp_path):
+    result = command("--json", "first", "second", capture_output=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["savings"]["pages"] == 9
+    result = command("missing", capture_output=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", "ksm: missing: No such file or directory\n")
+    with open("/dev/full", "w") as full:
+        result = command(*images, stdout=full, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (1, "ksm: No space left on device\n")
+
+
+def test_a_bar_where_somebody_looks(images):
+    ours, theirs = pty.openpty()
+    result = command("--json", *images, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    seen = os.read(ours, 65536)
+    os.close(ours)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["savings"]["pages"] == 9
+    assert b"pass 3" in seen
+
+
+def test_an_image_that_shrinks(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(os.urandom(64 * PAGE))
+    script = """if True:
+        import os, sys
+        from ksm.cli.busfault import exit_on_bus_error
+        from ksm.scan import Scan
+        from ksm.sources import open_file
+        exit_on_bus_error()
+        scan = Scan([open_file(sys.argv[1])])
+        scan.read(0)
+        os.truncate(sys.argv[1], 4096)
+        scan.scan(1)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
+    result = subprocess.run([sys.executable, "-c", script, path], env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "ksm: a memory image cannot be read any more: it has been truncated, or its disk has failed\n"
+
+
+@pytest.fixture
+def target():
+    """A process with 300 pages that are three of a kind, 50 zero pages, and 20 that are unique."""
+    process = subprocess.Popen([sys.executable, TARGET], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdin.write("a = area(370); fill(a, 0, [10**15 + i // 100 for i in range(300)] + [0] * 50 + [10**16 + i for i in range(20)])\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "done\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_live_process(target):
+    report = json.loads(invoke("--json", "--interval", "0", f"pid:{target.pid}")[0])
+    [source] = report["sources"]
+    assert source["name"].startswith(f"pid {target.pid} (")
+    assert source["kind"] == "process"
+    assert report["savings"]["within"] >= 297
+    assert report["savings"]["zero"] >= 49
+    assert source["ksm_merging_pages"] >= 350
+    assert source["pages"] >= 370
+    assert not any("a still image" in note for note in report["notes"])
+    assert "There are no pages" in invoke("--advised", "--interval", "0", f"pid:{target.pid}")[0]
+
+
+def test_a_process_beside_images(target, tmp_path):
+    path = write_image(tmp_path / "image", [10**15, 10**15 + 1, 10**15 + 1, 99])
+    report = json.loads(invoke("--json", "--interval", "0", path, f"pid:{target.pid}")[0])
+    assert [source["kind"] for source in report["sources"]] == ["image", "process"]
+    assert report["savings"]["across"] >= 2
+    assert report["savings"]["within"] >= 298
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root, and unshare")
+def test_all_processes(tmp_path):
+    """In a PID namespace of their own, so that it is known which there are."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
+    script = """
+        { echo 'a = area(300); fill(a, 0, [10**15] * 300)'; sleep 1000; } | "$0" "$1" > started &
+        while ! grep -q done started; do sleep 0.05; done
+        "$0" -m ksm scan --json --interval 0
+    """
+    result = subprocess.run(
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, sys.executable, TARGET],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    if result.returncode and "unshare" in result.stderr:
+        pytest.skip(result.stderr)
+    report = json.loads(result.stdout)
+    names = [source["name"] for source in report["sources"]]
+    assert "pid 1 (sh)" in names
+    assert sum("sleep" in name for name in names) >= 1
+    assert report["savings"]["within"] >= 298  # at most 256 share a page
+    assert all(source["kind"] == "process" for source in report["sources"])
+
+
+def test_the_program_itself():
+    runner = CliRunner()
+    assert runner.invoke(main, ["--version"], prog_name="ksm").output == f"ksm {ksm.__version__}\n"
+    result = runner.invoke(main, ["--help"], prog_name="ksm")
+    assert result.exit_code == 0
+    assert "scan" in result.output
+    result = runner.invoke(main, ["nonsense"], prog_name="ksm")
+    assert (result.exit_code, result.stderr) == (2, "ksm: No such command 'nonsense'. (ksm --help)\n")

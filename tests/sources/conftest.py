@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Fixtures: a process that does as it is told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+class Target:
+    """tests/sources/target.py, running."""
+
+    def __init__(self, *prefix):
+        command = [*prefix, sys.executable, str(Path(__file__).with_name("target.py"))]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = int(self.process.stdout.readline())
+
+    def do(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+
+    def ask(self, expression):
+        """Numbers that the target knows."""
+        self.process.stdin.write(f"print(*({expression}), flush=True)\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert self.process.stdout.readline() == "done\n"
+        return [int(number) for number in answer.split()]
+
+    def end(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start():
+    """Start a target; all end with the test."""
+    targets = []
+
+    def start(*prefix):
+        targets.append(Target(*prefix))
+        return targets[-1]
+
+    yield start
+    for target in targets:
+        target.end()
+
+
+@pytest.fixture
+def target(start):
+    return start()

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A process to be looked at: does every line that it reads, and says so. `area(n)` is new private memory of n pages."""
+
+import ctypes
+import mmap
+import os
+import sys
+import time  # noqa: F401 (the lines use it)
+
+PAGE = 4096
+
+
+def area(pages: int, flags: int = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) -> mmap.mmap:
+    return mmap.mmap(-1, pages * PAGE, flags=flags)
+
+
+def address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def fill(memory: mmap.mmap, first: int, contents: list) -> None:
+    """Pages from `first` on, each with a number of its own, or zeros."""
+    for place, number in enumerate(contents, first):
+        memory[place * PAGE : (place + 1) * PAGE] = number.to_bytes(8, "little") * (PAGE // 8)
+
+
+print(os.getpid(), flush=True)
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)

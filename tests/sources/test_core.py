@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""ELF cores: made here, by gcore, and by the kernel."""
+
+import mmap
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import ksm
+from ksm.sources import SourceError, open_file
+
+PAGE = 4096
+PT_LOAD, PT_NOTE = 1, 4
+NT_FILE, NT_AUXV = 0x46494C45, 6
+AT_SYSINFO_EHDR = 33
+READ, WRITE = 4, 2
+
+
+def page(number):
+    return number.to_bytes(8, "little") * (PAGE // 8)
+
+
+def note(owner, kind, data):
+    name = owner.encode() + b"\0"
+    return struct.pack("<3I", len(name), len(data), kind) + name + bytes(-len(name) % 4) + data + bytes(-len(data) % 4)
+
+
+def files_note(*files):
+    head = struct.pack("<2Q", len(files), PAGE) + b"".join(struct.pack("<3Q", start, end, 0) for start, end, _ in files)
+    return note("CORE", NT_FILE, head + b"".join(path.encode() + b"\0" for _, _, path in files))
+
+
+def auxv_note(vdso):
+    return note("CORE", NT_AUXV, struct.pack("<4Q", AT_SYSINFO_EHDR, vdso, 0, 0))
+
+
+def write_core(path, segments, notes=b"", *, odd=0, kind=4, bits=64, xnum=False):
+    """A core of segments (address, data, flags[, memsz]); the data begin `odd` bytes behind a multiple of a page."""
+    entry, header, section = (56, 64, 64) if bits == 64 else (32, 52, 40)
+    number = len(segments) + 1
+    offset = header + number * entry + (section if xnum else 0)
+    headers = [(PT_NOTE, offset, 0, len(notes), 0, 0)]
+    body = bytearray(notes)
+    for addr, data, flags, *memsz in segments:
+        body += bytes(-(offset + len(body)) % PAGE + odd)
+        headers.append((PT_LOAD, offset + len(body), addr, len(data), *(memsz or [len(data)]), flags))
+        body += data
+    elf = b"\x7fELF" + bytes([2 if bits == 64 else 1, 1, 1]) + bytes(9)
+    packed = 0xFFFF if xnum else number
+    where = header + number * entry if xnum else 0
+    if bits == 64:
+        elf += struct.pack("<2HI3QI6H", kind, 62, 1, 0, header, where, 0, header, entry, packed, section, int(xnum), 0)
+        elf += b"".join(struct.pack("<2I6Q", t, f, o, a, a, size, mem, PAGE) for t, o, a, size, mem, f in headers)
+    else:
+        elf += struct.pack("<2HI3II6H", kind, 3, 1, 0, header, where, 0, header, entry, packed, section, int(xnum), 0)
+        elf += b"".join(struct.pack("<8I", t, o, a, a, size, mem, f, PAGE) for t, o, a, size, mem, f in headers)
+    if xnum:
+        elf += struct.pack("<2I4Q2I2Q", 0, 0, 0, 0, 0, 0, 0, number, 0, 0)
+    path.write_bytes(elf + body)
+    return path
+
+
+def content(path):
+    """The pages that a core brings, and its notes."""
+    source = open_file(str(path))
+    try:
+        assert source.kind == "core"
+        with ksm.Machine("64M", max_memory="1G") as machine:
+            source.attach(machine)
+            pages = [
+                source.process.read(addr + place * PAGE, PAGE)
+                for addr, length in source.ranges()
+                for place, word in enumerate(source.process.page_table(addr, length))
+                if word
+            ]
+        return pages, " | ".join(source.notes)
+    finally:
+        source.close()
+
+
+def refusal(path):
+    with pytest.raises(SourceError) as caught:
+        open_file(str(path)).close()
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("odd", [0, 0x8C8], ids=["mapped", "copied"])
+def test_segments_become_memory(tmp_path, odd):
+    data = [page(number) for number in range(1, 9)]
+    path = write_core(
+        tmp_path / "core", [(0x10000, b"".join(data[:3]), READ | WRITE), (0x40000, b"".join(data[3:]), READ | WRITE)], odd=odd
+    )
+    source = open_file(str(path))
+    assert bool(source.copied) == bool(odd)
+    source.close()
+    assert content(path) == (data, "")
+
+
+@pytest.mark.parametrize("bits, xnum", [(32, False), (64, True)])
+def test_other_headers(tmp_path, bits, xnum):
+    path = write_core(tmp_path / "core", [(0x10000, page(1) + page(2), READ | WRITE)], bits=bits, xnum=xnum)
+    assert content(path) == ([page(1), page(2)], "")
+
+
+def test_memory_without_bytes_is_absent(tmp_path):
+    path = write_core(tmp_path / "core", [(0x10000, page(1), READ | WRITE, 100 * PAGE), (0x90000, b"", READ | WRITE, PAGE)])
+    assert content(path) == ([page(1)], "")
+
+
+def test_holes_of_the_file_are_absent(tmp_path):
+    path = write_core(tmp_path / "core", [(0x100000, page(1) + bytes(64 * PAGE) + page(2), READ | WRITE)])
+    subprocess.run(["fallocate", "--dig-holes", path], check=True, capture_output=True)
+    if path.stat().st_blocks * 512 > 32 * PAGE:
+        pytest.skip("this file system has no holes")
+    assert content(path)[0] == [page(1), page(2)]
+
+
+def test_parts_of_pages_are_left_out(tmp_path):
+    path = write_core(tmp_path / "core", [(0x10800, b"x" * 0x800 + page(1) + b"y" * 100, READ | WRITE)])
+    assert content(path) == ([page(1)], "")
+
+
+def test_what_is_not_anonymous_is_left_out(tmp_path):
+    segments = [
+        (0x10000, page(1), READ),  # text
+        (0x20000, page(2), READ | WRITE),  # data
+        (0x30000, page(3), READ | WRITE),  # shared memory
+        (0x40000, page(4), READ),  # anonymous, protected
+        (0x50000, page(5), READ),  # vdso
+        (0x60000, page(6) + page(7) + page(8), READ),  # a file in the middle
+        (0xFFFFFFFFFF600000, page(9), READ),  # vsyscall
+    ]
+    notes = files_note(
+        (0x10000, 0x11000, "/bin/a"), (0x20000, 0x21000, "/bin/a"), (0x30000, 0x31000, "/dev/zero (deleted)"), (0x61000, 0x62000, "/b")
+    )
+    pages, remark = content(write_core(tmp_path / "core", segments, notes + auxv_note(0x50000)))
+    assert pages == [page(2), page(4), page(6), page(8)]
+    assert remark == "left out 5 pages of mapped files and shared memory, which KSM would not merge"
+
+
+@pytest.mark.parametrize("owner", ["QEMU", "VMCOREINFO"])
+def test_a_machine_counts_whole_and_once(tmp_path, owner):
+    # As in /proc/vmcore: the kernel's text again, and memory that cannot be written
+    segments = [(0x100000, page(1) + page(2), READ), (0x101000, page(2) + page(3), READ), (0x50000, page(4), READ)]
+    pages, remark = content(write_core(tmp_path / "core", segments, note(owner, 0, b"abcd") + files_note((0x50000, 0x51000, "/bin/a"))))
+    assert pages == [page(4), page(1), page(2), page(3)]
+    assert remark == "1 pages that the core holds twice count once"
+
+
+def test_gdb_is_told_by_its_note(tmp_path):
+    path = write_core(tmp_path / "core", [(0x10000, page(1), READ | WRITE)], note("GDB", 0xFF000000, b"<target/>"))
+    assert content(path)[1].startswith("gdb writes pages that were never touched as zeros")
+
+
+def test_truncated(tmp_path):
+    path = write_core(tmp_path / "core", [(0x10000, page(1) * 8, READ | WRITE)])
+    os.truncate(path, path.stat().st_size - 1)
+    assert refusal(path).startswith("truncated: the file has ")
+    os.truncate(path, 100)
+    assert refusal(path).startswith(("truncated", "damaged ELF core"))
+
+
+def test_no_core(tmp_path):
+    assert "a program or a shared library in ELF format" in refusal(shutil.copy(sys.executable, tmp_path / "elf"))
+    assert refusal(write_core(tmp_path / "core", [])) == "an ELF core without memory"
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=12), st.booleans())
+def test_damage_is_survived(tmp_path, changes, cut):
+    notes = files_note((0x10000, 0x11000, "/bin/a")) + auxv_note(0x50000) + note("QEMU", 0, b"abcd")
+    path = write_core(tmp_path / "core", [(0x10000, page(1), READ), (0x20000, page(2), READ | WRITE)], notes)
+    data = bytearray(path.read_bytes())
+    for place, value in changes:
+        data[place] = value
+    data[:4] = b"\x7fELF"
+    path.write_bytes(data[: 600 if cut else None])
+    try:
+        open_file(str(path)).close()
+    except SourceError as error:
+        assert "\n" not in str(error)
+
+
+def pages_of_core(path):
+    """An own reading of a core: all bytes of all segments, {address: page}."""
+    data = path.read_bytes()
+    [offset] = struct.unpack_from("<Q", data, 32)
+    [size, number] = struct.unpack_from("<2H", data, 54)
+    pages = {}
+    for place in range(number):
+        kind, flags, start, vaddr, _, length = struct.unpack_from("<2I4Q", data, offset + place * size)
+        if kind == PT_LOAD and flags & WRITE:
+            for at in range(0, length, PAGE):
+                pages[vaddr + at] = data[start + at : start + at + PAGE]
+    return pages
+
+
+FILL = "a = area(400); fill(a, 0, [7] * 100 + [0] * 50 + list(range(1000, 1100)))"
+
+
+@pytest.mark.skipif(shutil.which("gcore") is None, reason="no gdb")
+def test_gcore(tmp_path, target):
+    target.do(FILL)
+    run = subprocess.run(["gcore", "-o", str(tmp_path / "core"), str(target.pid)], capture_output=True, text=True)
+    path = tmp_path / f"core.{target.pid}"
+    if not path.exists():
+        pytest.skip(f"gcore cannot: {run.stderr}")
+    pages, remark = content(path)
+    assert "gdb writes pages" in remark
+    assert "left out" in remark
+    assert pages.count(page(7)) == 100
+    assert all(pages.count(page(number)) == 1 for number in range(1000, 1100))
+    # Everything that can be written, and not all else
+    everything = pages_of_core(path)
+    assert len(everything) <= len(pages) < len(everything) + 400
+    counts = {content: pages.count(content) for content in set(everything.values())}
+    assert all(number >= list(everything.values()).count(content) for content, number in counts.items() if content != bytes(PAGE))
+
+
+@pytest.mark.skipif(Path("/proc/sys/kernel/core_pattern").read_text().strip() != "core", reason="cores go elsewhere")
+def test_core_of_the_kernel(tmp_path):
+    script = Path(__file__).with_name("target.py")
+    limit = resource.RLIM_INFINITY
+
+    def prepare():
+        resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+        os.chdir(tmp_path)
+
+    try:
+        subprocess.run([sys.executable, script], input=f"{FILL}\nos.abort()\n", text=True, stdout=subprocess.DEVNULL, preexec_fn=prepare)
+    except subprocess.SubprocessError:
+        pytest.skip("no cores allowed")
+    [path] = tmp_path.glob("core*")
+    pages, remark = content(path)
+    assert "left out" in remark
+    assert pages.count(page(7)) == 100
+    # The 150 pages that were never touched are holes
+    assert bytes(mmap.PAGESIZE) in pages
+    assert 50 <= pages.count(bytes(PAGE)) < 150

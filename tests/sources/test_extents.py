@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where in a file there are pages."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksm.sources.extents import WIDE_HOLE, Extent, data_extents, groups, without_holes
+
+PAGE = 4096
+
+
+def sparse(path, size, *data):
+    """A file of holes with data at some offsets."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for offset, content in data:
+            file.seek(offset)
+            file.write(content)
+    return path
+
+
+@pytest.fixture
+def can_have_holes(tmp_path):
+    if sparse(tmp_path / "probe", 1 << 20).stat().st_blocks:
+        pytest.skip("this file system has no holes")
+
+
+def extents_of(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return list(data_extents(fd, os.fstat(fd).st_size))
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("can_have_holes")
+def test_data_extents(tmp_path):
+    path = sparse(tmp_path / "image", 100 * PAGE, (10 * PAGE, b"a" * PAGE), (50 * PAGE, b"b" * 3 * PAGE))
+    assert extents_of(path) == [(10 * PAGE, 11 * PAGE), (50 * PAGE, 53 * PAGE)]
+    assert extents_of(sparse(tmp_path / "hole", 100 * PAGE)) == []
+    assert extents_of(sparse(tmp_path / "full", PAGE, (0, bytes(PAGE)))) == [(0, PAGE)]
+
+
+def test_data_extents_where_nobody_knows_of_holes():
+    # Some files cannot be asked.
+    with open("/proc/self/status", "rb") as file:
+        assert list(data_extents(file.fileno(), 8192)) == [(0, 8192)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=4),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60)), max_size=8),
+    st.integers(0, 9),
+)
+def test_without_holes_keeps_the_pages_that_have_data(wanted, data, odd):
+    # In units of a tenth of a page
+    unit = 512
+    extents = [Extent((odd + 8 * start) * unit, pages * PAGE) for start, pages in wanted]
+    parts, last = [], 0
+    for start, length in sorted(data):
+        if start > last:
+            parts.append((start * unit, (start + length) * unit))
+            last = start + length
+    expected = [
+        offset
+        for extent in extents
+        for offset in range(extent.offset, extent.end, PAGE)
+        if any(start < offset + PAGE and end > offset for start, end in parts)
+    ]
+    found = without_holes(extents, reversed(parts))
+    assert [offset for extent in found for offset in range(extent.offset, extent.end, PAGE)] == expected
+    assert all(extent.length > 0 and extent.length % PAGE == 0 for extent in found)
+
+
+def test_wide_holes_split_mappings():
+    extents = [Extent(0, PAGE), Extent(2 * PAGE, PAGE), Extent(3 * PAGE + WIDE_HOLE, PAGE), Extent(PAGE, PAGE)]
+    assert list(groups(extents)) == [extents[:2], extents[2:3], extents[3:]]
+    assert list(groups([])) == []

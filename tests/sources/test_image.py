@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Raw images, and what is none."""
+
+import os
+
+import pytest
+
+import ksm
+from ksm.sources import SourceError, open_file
+from ksm.sources.formats import MAGIC, what_is
+
+PAGE = 4096
+
+
+def content(source):
+    """The pages of a source as the machine sees them; None where there is none."""
+    with ksm.Machine("1M", max_memory="1G") as machine:
+        source.attach(machine)
+        pages = []
+        for addr, length in source.ranges():
+            for place, word in enumerate(source.process.page_table(addr, length)):
+                pages.append(source.process.read(addr + place * PAGE, PAGE) if word else None)
+        source.close()
+    return pages
+
+
+def test_an_image_becomes_memory(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(b"a" * PAGE + bytes(PAGE) + b"c" * PAGE)
+    source = open_file(str(path))
+    assert (source.kind, source.name, source.live, source.notes) == ("image", str(path), False, [])
+    assert content(source) == [b"a" * PAGE, bytes(PAGE), b"c" * PAGE]
+
+
+def test_a_hole_is_not_a_zero_page(tmp_path):
+    path = tmp_path / "image"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+        for place in (3, 5, 9000):
+            file.seek(place * PAGE)
+            file.write(bytes([place % 256]) * PAGE)
+    if path.stat().st_blocks > 1000:
+        pytest.skip("this file system has no holes")
+    pages = content(open_file(str(path)))
+    assert [page for page in pages if page is not None] == [bytes([3]) * PAGE, bytes([5]) * PAGE, bytes([9000 % 256]) * PAGE]
+    assert len(pages) < 16      # the wide holes are not even mapped
+
+
+def test_an_image_of_nothing_but_holes(tmp_path):
+    path = tmp_path / "image"
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    if path.stat().st_blocks:
+        pytest.skip("this file system has no holes")
+    assert content(open_file(str(path))) == []
+
+
+def refusal(path):
+    with pytest.raises(SourceError) as caught:
+        open_file(str(path)).close()
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    return text.removeprefix(f"{path}: ")
+
+
+def test_what_is_no_image(tmp_path):
+    assert refusal(tmp_path / "missing") == "No such file or directory"
+    assert refusal(tmp_path) == "is a directory"
+    assert refusal("/dev/null") == "not a regular file"
+    os.mkfifo(tmp_path / "fifo")
+    assert refusal(tmp_path / "fifo") == "not a regular file"
+    (tmp_path / "empty").touch()
+    assert refusal(tmp_path / "empty") == "empty"
+    (tmp_path / "short").write_bytes(b"a" * (PAGE + 1))
+    assert "4097 bytes are not whole pages of 4096; or it is truncated" in refusal(tmp_path / "short")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(bytes(PAGE))
+    path.chmod(0)
+    assert refusal(path) == "Permission denied"
+
+
+@pytest.mark.parametrize("offset, magic, what, remedy", MAGIC, ids=lambda value: value if isinstance(value, str) and value else "")
+def test_other_formats_are_known(tmp_path, offset, magic, what, remedy):
+    path = tmp_path / "file"
+    path.write_bytes((bytes(offset) + magic).ljust(2 * PAGE, b"\0"))
+    text = refusal(path)
+    assert text.startswith(f"not a memory image, but {what}")
+    assert text.endswith(remedy)
+
+
+def test_memory_looks_like_nothing_else():
+    assert what_is(bytes(PAGE)) is None
+    assert what_is(b"") is None
+    # A real mode interrupt table, where the memory of a PC begins
+    assert what_is(b"\x53\xff\x00\xf0" * 1024) is None
