@@ -33,10 +33,10 @@ class OneLineGroup(click.Group):
         except MemoryError:
             fail("ksm: out of memory", 1)
         except OSError as error:
+            # It may be our output that could not be written: Python must not try to flush the rest at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if error.errno == errno.EPIPE:
-                # Whoever read our output has gone. Python must not try to flush the rest at its end.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(1)
+                sys.exit(1)         # whoever read it has gone
             fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
 
 
