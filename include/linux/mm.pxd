@@ -31,6 +31,8 @@ cdef extern from *:
     const vm_flags_t VM_IO "KSM_VM(14)"
     const vm_flags_t VM_DONTCOPY "KSM_VM(17)"
     const vm_flags_t VM_DONTEXPAND "KSM_VM(18)"
+    const vm_flags_t VM_ACCOUNT "KSM_VM(20)"
+    const vm_flags_t VM_NORESERVE "KSM_VM(21)"
     const vm_flags_t VM_HUGETLB "KSM_VM(22)"
     const vm_flags_t VM_WIPEONFORK "KSM_VM(25)"
     const vm_flags_t VM_MIXEDMAP "KSM_VM(28)"

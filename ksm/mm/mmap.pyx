@@ -6,7 +6,7 @@ from libc.errno cimport EEXIST, EINVAL, ENOMEM
 from libc.stdlib cimport calloc, free
 
 from linux.ksm cimport ksm_add_vma
-from linux.mm cimport (VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, find_vma,
+from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_READ, VM_SHARED, VM_WRITE, find_vma,
                        vma_find_index)
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, file, mm_struct, page_mask, struct_page, vm_area_struct, vm_flags_t
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, MAP_SHARED,
@@ -60,6 +60,9 @@ cdef long mmap_region(mm_struct *mm, unsigned long addr, unsigned long length, v
                       unsigned long pgoff) noexcept nogil:
     cdef vm_area_struct *vma
     cdef int err
+    # Nothing is accounted here. But the flag keeps mappings apart that mprotect has made alike.
+    if (vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
+        vm_flags |= VM_ACCOUNT
     # The flag that prctl(PR_SET_MEMORY_MERGE) brings is set after the attempt to merge: such neighbours stay apart.
     if not (vm_flags & VM_SHARED):
         vma = vma_merge_new_range(mm, addr, addr + length, vm_flags, pgoff, NULL)
@@ -110,7 +113,7 @@ cdef long do_mmap(mm_struct *mm, unsigned long addr, unsigned long length, int p
         if (flags & MAP_FIXED_NOREPLACE) and vma != NULL and vma.vm_start < addr + length:
             return -EEXIST
     else:
-        addr = (addr + PAGE_SIZE - 1) & page_mask()
+        addr &= page_mask()
         vma = find_vma(mm, addr)
         if addr < MMAP_MIN_ADDR or addr > task_size() - length or (vma != NULL and vma.vm_start < addr + length):
             addr = get_unmapped_area(mm, length)
@@ -124,6 +127,8 @@ cdef long do_mmap(mm_struct *mm, unsigned long addr, unsigned long length, int p
         vm_flags |= VM_EXEC
     if (flags & MAP_TYPE) == MAP_SHARED:
         vm_flags |= VM_SHARED | VM_MAYSHARE
+    if flags & MAP_NORESERVE:
+        vm_flags |= VM_NORESERVE
     err = do_vma_munmap(mm, addr, addr + length)
     if err:
         return err
@@ -148,13 +153,16 @@ cdef long do_brk(mm_struct *mm, unsigned long brk) noexcept nogil:
     if brk < mm.start_brk or brk > task_size():
         return <long>mm.brk
     if newbrk > oldbrk:
+        # A page stays free before the next mapping.
         vma = find_vma(mm, oldbrk)
-        if vma != NULL and newbrk > vma.vm_start:
+        if vma != NULL and newbrk + PAGE_SIZE > vma.vm_start:
             return <long>mm.brk
         if mmap_region(mm, oldbrk, newbrk - oldbrk, mm.def_flags | VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC,
                        oldbrk >> PAGE_SHIFT) < 0:
             return <long>mm.brk
-    elif newbrk < oldbrk and do_vma_munmap(mm, newbrk, oldbrk):
-        return <long>mm.brk
+    elif newbrk < oldbrk:
+        vma = find_vma(mm, newbrk)
+        if vma == NULL or vma.vm_start >= oldbrk or do_vma_munmap(mm, newbrk, oldbrk):
+            return <long>mm.brk
     mm.brk = brk
     return <long>brk

@@ -4,7 +4,7 @@
 
 from libc.errno cimport EINVAL, ENOMEM
 
-from linux.mm cimport VM_EXEC, VM_READ, VM_SHARED, VM_WRITE, find_vma, vm_normal_page, vma_find_index
+from linux.mm cimport VM_ACCOUNT, VM_EXEC, VM_HUGETLB, VM_NORESERVE, VM_READ, VM_SHARED, VM_WRITE, find_vma, vm_normal_page
 from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct, vm_flags_t
 from linux.mman cimport PROT_EXEC, PROT_READ, PROT_WRITE
 from linux.page_flags cimport PageAnonExclusive, folio_test_anon, page_folio
@@ -60,6 +60,12 @@ cdef int mprotect_fixup(vm_area_struct *vma, unsigned long start, unsigned long 
     cdef int error = 0
     if newflags == vma.vm_flags:
         return 0
+    # Memory that becomes writable is accounted from then on; it stays so, unless nothing was written yet.
+    if newflags & VM_WRITE:
+        if not vma.vm_flags & (VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE):
+            newflags |= VM_ACCOUNT
+    elif vma.vm_flags & VM_ACCOUNT and vma.vm_file == NULL and vma.anon_vma == NULL:
+        newflags &= ~VM_ACCOUNT
     vma = vma_modify_flags(vma, start, end, newflags, &error)
     if vma == NULL:
         return error
@@ -75,13 +81,15 @@ cdef int do_mprotect(mm_struct *mm, unsigned long start, unsigned long length, i
     cdef vm_area_struct *vma
     cdef vm_flags_t newflags, access = VM_READ | VM_WRITE | VM_EXEC
     cdef int error
-    if start & (PAGE_SIZE - 1) or prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC):
+    if start & (PAGE_SIZE - 1):
         return -EINVAL
     if length == 0:
         return 0
     end = start + ((length + PAGE_SIZE - 1) & page_mask())
     if end <= start:
         return -ENOMEM
+    if prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC):
+        return -EINVAL
     while start < end:
         vma = find_vma(mm, start)
         if vma == NULL or vma.vm_start > start:

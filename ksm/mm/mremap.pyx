@@ -203,7 +203,7 @@ cdef long do_mremap(mm_struct *mm, unsigned long addr, unsigned long old_len, un
     ret = vma_to_resize(vma, addr, old_len, new_len)
     if ret:
         return ret
-    if old_len == vma.vm_end - addr and vma.vm_file == NULL and addr + new_len <= task_size():
+    if old_len == vma.vm_end - addr and new_len <= task_size() and addr <= task_size() - new_len:
         following = find_vma(mm, vma.vm_end)
         if following == NULL or following.vm_start >= addr + new_len:
             if vma_merge_extend(vma, addr + new_len):

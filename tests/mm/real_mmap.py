@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A process that makes the system calls of test_mmap.py for real. One line of JSON in, a list of calls; one line out, what came of them."""
+
+import ctypes
+import json
+import sys
+
+PAGE = 4096
+FAILED = 2**64 - 1
+
+libc = ctypes.CDLL(None, use_errno=True)
+ulong, int_ = ctypes.c_ulong, ctypes.c_int
+for name, arguments in (("mmap", (ulong, ulong, int_, int_, int_, ctypes.c_long)), ("munmap", (ulong, ulong)),
+                        ("mprotect", (ulong, ulong, int_)), ("mremap", (ulong, ulong, ulong, int_, ulong)),
+                        ("madvise", (ulong, ulong, int_))):
+    function = getattr(libc, name)
+    function.argtypes, function.restype = arguments, ulong
+
+
+def call(name, *arguments):
+    """0 or the errno."""
+    if name == "mmap":
+        arguments += (-1, 0)
+    ctypes.set_errno(0)
+    result = getattr(libc, name)(*arguments)
+    return ctypes.get_errno() if result in (FAILED, 2**32 - 1) else 0
+
+
+def maps(start, end):
+    found = []
+    with open("/proc/self/maps") as lines:
+        for line in lines:
+            limits, flags = line.split()[:2]
+            low, high = (int(limit, 16) for limit in limits.split("-"))
+            if low < end and high > start:
+                prot = sum(bit for bit, letter in ((1, "r"), (2, "w"), (4, "x")) if letter in flags)
+                found.append([low, high, prot, flags[3] == "s"])
+    return found
+
+
+def run(start, end, calls):
+    results = []
+    for name, *arguments in calls:
+        if name == "write":
+            addr, byte = arguments
+            ctypes.memset(addr, byte, 1)
+            results.append(0)
+        elif name == "read":
+            results.append(ctypes.string_at(arguments[0], 1)[0])
+        else:
+            results.append(call(name, *arguments))
+        results.append(maps(start, end))
+    contents = []
+    for low, high, prot, shared in maps(start, end):
+        if prot and not shared:         # shared memory may be longer than what it shares
+            contents.append(ctypes.string_at(low, high - low)[::PAGE].hex())
+    libc.munmap(start, end - start)
+    return results, contents
+
+
+def main():
+    for line in sys.stdin:
+        print(json.dumps(run(*json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
