@@ -456,7 +456,7 @@ class Crowded(World):
 # The fast ones are the same every time; the long ones are new ones.
 FAST = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None,
                 derandomize=True)
-LONG = settings(FAST, max_examples=3000, stateful_step_count=80, derandomize=False, print_blob=True)
+LONG = settings(FAST, max_examples=500, stateful_step_count=80, derandomize=False, print_blob=True)
 
 TestWorld = World.TestCase
 TestWorld.settings = FAST
@@ -466,7 +466,8 @@ TestCrowded.settings = FAST
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [World, Crowded])
-def test_long(world):
+@pytest.mark.parametrize("part", range(8))
+def test_long(world, part):
     class Test(world.TestCase):
         settings = LONG
 
