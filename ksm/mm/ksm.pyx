@@ -2199,8 +2199,9 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
             return folio        # still merged
     elif anon_vma == NULL:
         return folio            # fresh from swap: it will belong here
-    elif folio.index == linear_page_index(vma, addr) and anon_vma.root == vma.anon_vma.root:
-        return folio            # belongs here already
+    elif folio.index == linear_page_index(vma, addr) and READ_ONCE_ptr((<void **>&anon_vma.root)[0]) == vma.anon_vma.root:
+        # Belongs here already. Nothing keeps the anon_vma of a page that nobody maps: it may be freed, and used again by now.
+        return folio
     if PageHWPoison(page):
         return <struct_folio *>ERR_PTR(-EHWPOISON)
     if not folio_test_uptodate(folio):

@@ -153,7 +153,8 @@ cdef zone *zone_of_range(machine *m, unsigned long start_pfn, unsigned long end_
     cdef zone *z
     for nid in range(m.nr_node_ids):
         z = &m.zones[nid]
-        if start_pfn + 1 > z.zone_start_pfn and end_pfn <= z.zone_end_pfn:
+        # The first zone begins behind the zero page.
+        if start_pfn >= z.zone_start_pfn & ~(<unsigned long>HPAGE_PMD_NR - 1) and end_pfn <= z.zone_end_pfn:
             if end_pfn % HPAGE_PMD_NR == 0 or end_pfn == z.zone_end_pfn:
                 return z
     return NULL

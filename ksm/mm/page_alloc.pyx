@@ -140,6 +140,7 @@ cdef unsigned long take_fresh(machine *m, zone *z, unsigned int order) noexcept 
     while skipped < pfn:
         if not test_page_flag(m.mem_map + skipped, PG_offline):
             WRITE_ONCE_uint(m.mem_map[skipped].flags, <unsigned int>z.nid << PG_node_shift)
+            m.mem_map[skipped]._mapcount = -1
             __free_one_page(m, z, skipped, 0)
         skipped += 1
     return pfn
@@ -329,6 +330,7 @@ cdef void start_isolate_page_range(machine *m, zone *z, unsigned long start_pfn,
             if not test_page_flag(page, PG_offline):
                 # take_fresh() will pass it over
                 WRITE_ONCE_uint(page.flags, (<unsigned int>z.nid << PG_node_shift) | PG_offline)
+                page._mapcount = -1
                 z.nr_free -= 1
             pfn += 1
         elif test_page_flag(page, PG_buddy):

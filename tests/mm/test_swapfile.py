@@ -211,6 +211,35 @@ def test_a_page_shared_by_fork_goes_for_both(machine):
     assert parent.swap_entries() == 2
 
 
+def test_an_anon_vma_that_is_used_again(machine):
+    """A hole of the kernel's: ksm_might_need_to_copy() asks the anon_vma of a page in the swap cache for its root, and nothing keeps that
+    anon_vma once nobody maps the page. Here it is freed with its process, and used again by a fork of the reader: the page is taken for
+    one of the reader's, and no walk from the page finds it there."""
+    flags = ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED
+    one, two = machine.spawn(), machine.spawn()
+    addr = 0x10000000
+    for process in (two, one):
+        process.mmap(2 * PAGE, addr=addr, flags=flags)
+        process.madvise(addr, 2 * PAGE, ksm.MADV_MERGEABLE)
+        process.write(addr, fill(1))
+    machine.ksm.scan(passes=3)
+    assert two.swap_out(addr, PAGE) == 1
+    one.read(addr, 1)
+    one.exit()
+    machine.ksm.scan(passes=2)                          # its rmap_item goes, and the anon_vma with it
+    child = two.fork()
+    two.read(addr, 1)
+    assert any("names anon_vma" in line for line in machine.check())
+    machine.lru_add_drain_all()
+    with pytest.raises(OSError) as caught:
+        machine.migrate(frames(two, addr, 1)[0])
+    assert caught.value.errno == errno.EAGAIN
+    child.exit()
+    assert two.read(addr, PAGE) == fill(1)
+    two.write(addr, fill(2))
+    assert machine.check() == []
+
+
 def test_merged_pages_go_at_once_and_are_forgotten(machine):
     one, two = machine.spawn(), machine.spawn()
     a, b = mergeable(one, [fill(1)] * 3 + [fill(2)]), mergeable(two, [fill(1)] * 2)

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Frames leave the machine: parts of its memory, images, and those that are broken."""
+
+import errno
+import threading
+
+import pytest
+
+import ksm
+
+PAGE = ksm.PAGE_SIZE
+BLOCK = 512
+
+
+def fill(number):
+    return bytes([number & 255, number >> 8]) * (PAGE // 2)
+
+
+def frames(process, addr, pages=1):
+    return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
+
+
+def mergeable(process, contents):
+    addr = process.mmap(len(contents) * PAGE)
+    process.madvise(addr, len(contents) * PAGE, ksm.MADV_MERGEABLE)
+    for i, content in enumerate(contents):
+        process.write(addr + i * PAGE, content)
+    return addr
+
+
+def fails(number, function, *args):
+    with pytest.raises(OSError) as caught:
+        function(*args)
+    assert caught.value.errno == number
+
+
+@pytest.fixture
+def machine():
+    machine = ksm.Machine("16M")
+    machine.ksm.smart_scan = 0
+    yield machine
+    assert machine.check() == []
+    for process in list(machine.processes.values()):
+        process.exit()
+    machine.ksm.scan(passes=2)
+    machine.lru_add_drain_all()
+    assert machine.check() == []
+    assert machine.free_pages() == machine.total_pages() - 1
+    machine.close()
+
+
+def in_second_block(machine):
+    """A process, and memory of it that pushes what comes next into the second block."""
+    process = machine.spawn()
+    addr = process.mmap(BLOCK * PAGE)
+    process.touch(addr, BLOCK * PAGE)
+    machine.lru_add_drain_all()
+    return process, addr
+
+
+def test_unused_memory(machine):
+    free = machine.free_pages()
+    machine.offline(2 * BLOCK, 3 * BLOCK)
+    assert machine.free_pages() == free - 3 * BLOCK
+    assert machine.total_pages() == 16 * BLOCK // 2 - 3 * BLOCK
+    assert machine.check() == []
+    process = machine.spawn()
+    addr = process.mmap(16 << 20)
+    with pytest.raises(OSError):
+        process.touch(addr, 16 << 20)
+    assert process.rss() == machine.total_pages() - 1
+    assert not {frame for frame in frames(process, addr, 4096) if frame and 2 * BLOCK <= frame < 5 * BLOCK}
+    process.munmap(addr, 16 << 20)
+    assert machine.check() == []
+    machine.online(2 * BLOCK, 3 * BLOCK)
+    machine.lru_add_drain_all()
+    assert machine.free_pages() == free
+
+
+def test_ranges(machine):
+    fails(errno.EINVAL, machine.offline, 1, BLOCK)
+    fails(errno.EINVAL, machine.offline, BLOCK, 100)
+    fails(errno.EINVAL, machine.offline, BLOCK, 0)
+    fails(errno.EINVAL, machine.offline, 7 * BLOCK, 2 * BLOCK)
+    fails(errno.EINVAL, machine.offline, 1 << 40, BLOCK)
+    fails(errno.EINVAL, machine.online, BLOCK, BLOCK)
+    fails(errno.EBUSY, machine.offline, 0, BLOCK)       # the zero page
+    machine.offline(BLOCK, BLOCK)
+    fails(errno.EINVAL, machine.offline, BLOCK, BLOCK)
+    machine.online(BLOCK, BLOCK)
+
+
+def test_pages_move_out(machine):
+    process, addr = in_second_block(machine)
+    before = frames(process, addr, BLOCK)
+    assert any(frame >= BLOCK for frame in before)
+    process.write(addr, b"".join(fill(i) for i in range(BLOCK)))
+    machine.offline(BLOCK, BLOCK)
+    assert all(not BLOCK <= frame < 2 * BLOCK for frame in frames(process, addr, BLOCK))
+    assert process.read(addr, BLOCK * PAGE) == b"".join(fill(i) for i in range(BLOCK))
+    fails(errno.EINVAL, machine.offline, BLOCK, BLOCK)
+    machine.online(BLOCK, BLOCK)
+
+
+def test_merged_pages_move_out(machine):
+    process, _ = in_second_block(machine)
+    addr = mergeable(process, [fill(i // 4) for i in range(64)])
+    machine.ksm.scan(passes=3)
+    child = process.fork()
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (16, 48)
+    assert all(BLOCK <= frame < 2 * BLOCK for frame in frames(process, addr, 64))
+    gone = mergeable(process, [fill(100)] * 2)
+    machine.ksm.scan(passes=3)
+    process.munmap(gone, 2 * PAGE)                       # a stale node, with a frame's number from the range
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (17, 113)
+    machine.offline(BLOCK, BLOCK)
+    assert machine.ksm.run == 0
+    assert machine.check() == []
+    # The stale node is dropped; the others have moved.
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (16, 112)
+    for who in (process, child):
+        assert who.read(addr, 64 * PAGE) == b"".join(fill(i // 4) for i in range(64))
+    machine.ksm.scan(passes=2)
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (16, 112)
+    machine.online(BLOCK, BLOCK)
+
+
+def test_what_cannot_move_cancels(machine):
+    process, _ = in_second_block(machine)
+    addr = mergeable(process, [fill(i // 4) for i in range(16)])
+    machine.ksm.scan(passes=3)
+    free = machine.free_pages()
+    frame = frames(process, addr)[0]
+    assert BLOCK <= frame < 2 * BLOCK
+    machine._get_page(frame)
+    fails(errno.EBUSY, machine.offline, BLOCK, BLOCK)
+    assert machine.ksm.run == 0                          # KSM_RUN_OFFLINE is gone
+    assert frames(process, addr)[0] == frame
+    machine._put_page(frame)
+    machine.lru_add_drain_all()
+    assert machine.check() == []
+    assert machine.free_pages() == free
+    assert machine.ksm.pages_shared == 4
+    assert process.read(addr, 16 * PAGE) == b"".join(fill(i // 4) for i in range(16))
+    machine.offline(BLOCK, BLOCK)
+    machine.online(BLOCK, BLOCK)
+
+
+def test_shared_objects_do_not_move(machine):
+    process, _ = in_second_block(machine)
+    addr = process.mmap(PAGE, flags=ksm.MAP_SHARED | ksm.MAP_ANONYMOUS)
+    process.write(addr, b"shared")
+    fails(errno.EBUSY, machine.offline, BLOCK, BLOCK)
+    assert process.read(addr, 6) == b"shared"
+
+
+def test_no_room_elsewhere():
+    with ksm.Machine("4M") as machine:
+        process = machine.spawn()
+        addr = process.mmap(900 * PAGE)
+        process.touch(addr, 900 * PAGE)
+        machine.lru_add_drain_all()
+        free = machine.free_pages()
+        fails(errno.EBUSY, machine.offline, BLOCK, BLOCK)
+        assert machine.free_pages() == free
+        assert machine.check() == []
+
+
+def test_other_nodes_take_the_pages():
+    with ksm.Machine("16M", nodes=2) as machine:
+        process = machine.spawn(node=1)
+        addr = process.mmap(8 * PAGE)
+        process.write(addr, b"".join(map(fill, range(8))))
+        assert min(frames(process, addr, 8)) >= 4 * BLOCK
+        machine.offline(4 * BLOCK, 4 * BLOCK)
+        assert max(frames(process, addr, 8)) < 4 * BLOCK
+        assert process.read(addr, 8 * PAGE) == b"".join(map(fill, range(8)))
+        process.touch(process.mmap(8 * PAGE), 8 * PAGE)  # a node without memory
+        assert machine.check() == []
+
+
+def test_ksmd_waits_until_it_is_over(machine):
+    process, _ = in_second_block(machine)
+    addr = mergeable(process, [fill(i // 2) for i in range(64)])
+    machine.ksm.sleep_millisecs = 0
+    machine.ksm.run = 1
+    for _ in range(30):
+        machine.offline(BLOCK, BLOCK)
+        machine.online(BLOCK, BLOCK)
+    machine.ksm.run = 0
+    machine.ksm.scan(passes=3)
+    assert machine.ksm.pages_shared == 32
+    assert process.read(addr, 64 * PAGE) == b"".join(fill(i // 2) for i in range(64))
+
+
+def test_processes_go_on_meanwhile(machine):
+    process, _ = in_second_block(machine)
+    addr = mergeable(process, [fill(i // 2) for i in range(64)])
+    machine.ksm.scan(passes=3)
+    child = process.fork()
+    done, errors = threading.Event(), []
+
+    def works():
+        number = 0
+        while not done.is_set():
+            number += 1
+            child.write(addr, fill(number % 1000))
+            if child.read(addr, 2 * PAGE) != fill(number % 1000) + fill(0):
+                errors.append(number)
+
+    thread = threading.Thread(target=works)
+    thread.start()
+    try:
+        for _ in range(20):
+            try:
+                machine.offline(BLOCK, BLOCK)
+                machine.online(BLOCK, BLOCK)
+            except OSError as error:
+                assert error.errno == errno.EBUSY
+    finally:
+        done.set()
+        thread.join()
+    assert not errors
+
+
+# Images
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(b"".join(fill(i // 2) for i in range(100)))
+    with path.open("rb") as file:
+        yield file
+
+
+def test_an_image_goes_offline(machine, image):
+    process = machine.spawn()
+    addr = process.mmap_image(image)
+    process.madvise(addr, 100 * PAGE, ksm.MADV_MERGEABLE)
+    start = frames(process, addr)[0]
+    assert start >= machine.total_pages()
+    machine.ksm.scan(passes=3)
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (50, 50)
+    child = process.fork()
+    fails(errno.EINVAL, machine.offline, start, 99)
+    machine.offline(start, 100)
+    assert max(frames(process, addr, 100)) < machine.total_pages()
+    assert machine.check() == []
+    for who in (process, child):
+        assert who.read(addr, 100 * PAGE) == b"".join(fill(i // 2) for i in range(100))
+    machine.ksm.scan(passes=2)
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (50, 150)
+    fails(errno.EINVAL, machine.offline, start, 100)
+    # Its frames are free for the next one.
+    again = process.mmap_image(image)
+    assert frames(process, again)[0] == start
+
+
+def test_an_image_leaves_with_its_last_process(machine, image):
+    process = machine.spawn()
+    addr = process.mmap_image(image)
+    process.madvise(addr, 100 * PAGE, ksm.MADV_MERGEABLE)
+    start = frames(process, addr)[0]
+    machine.ksm.scan(passes=3)
+    child = process.fork()
+    process.exit()
+    assert machine.check() == []
+    assert child.read(addr, 100 * PAGE) == b"".join(fill(i // 2) for i in range(100))
+    child.exit()
+    assert machine.check() == []
+    # All nodes had frames of the image, and went with it.
+    assert machine.ksm.pages_shared == machine.ksm.pages_sharing == 0
+    other = machine.spawn()
+    there = other.mmap_image(image)
+    assert frames(other, there)[0] == start
+    assert other.read(there, 100 * PAGE) == b"".join(fill(i // 2) for i in range(100))
+
+
+def test_an_image_stays_while_others_share_its_pages(machine, image):
+    process, other = machine.spawn(), machine.spawn()
+    addr = process.mmap_image(image)
+    process.madvise(addr, 100 * PAGE, ksm.MADV_MERGEABLE)
+    start = frames(process, addr)[0]
+    there = mergeable(other, [fill(7)] * 2)
+    machine.ksm.scan(passes=3)
+    process.exit()
+    (frame,) = set(frames(other, there, 2))
+    assert frame >= start
+    assert other.read(there, 2 * PAGE) == fill(7) * 2
+    assert machine.check() == []
+    machine.offline(start, 100)
+    assert other.read(there, 2 * PAGE) == fill(7) * 2
+    assert frames(other, there)[0] < start
+
+
+def test_many_images_one_after_the_other(image):
+    with ksm.Machine("16M", max_memory="20M") as machine:
+        for _ in range(20):
+            process = machine.spawn()
+            addr = process.mmap_image(image)
+            assert process.read(addr + 99 * PAGE, PAGE) == fill(49)
+            process.exit()
+        assert machine.check() == []
+
+
+def test_an_image_without_room(tmp_path):
+    (tmp_path / "large").write_bytes(bytes(1000 * PAGE))
+    with (tmp_path / "large").open("rb") as image, ksm.Machine("16M", max_memory="16M") as machine:
+        process = machine.spawn()
+        fails(errno.ENOMEM, process.mmap_image, image)
+        assert process.maps() == []
+
+
+# Broken frames
+
+@pytest.fixture
+def broken():
+    machine = ksm.Machine("16M")
+    machine.ksm.smart_scan = 0
+    yield machine
+    for process in list(machine.processes.values()):
+        process.exit()
+    machine.ksm.scan(passes=2)
+    machine.lru_add_drain_all()
+    assert machine.check() == []
+    machine.close()
+
+
+def test_who_has_a_private_page(broken):
+    machine = broken
+    process = machine.spawn()
+    addr = process.mmap(2 * PAGE)
+    process.write(addr, fill(1) + fill(2))
+    child = process.fork()
+    frame, other = frames(process, addr, 2)
+    assert sorted(machine.memory_failure(frame), key=str) == sorted([(process, addr), (child, addr)], key=str)
+    child.write(addr + PAGE, b"X")
+    assert machine.memory_failure(other) == [(process, addr + PAGE)]
+    fails(errno.EBUSY, machine.migrate, frame)
+    fails(errno.ENXIO, machine.memory_failure, 0)
+    fails(errno.ENXIO, machine.memory_failure, machine.total_pages())
+    fails(errno.EBUSY, machine.memory_failure, machine.total_pages() - 1)
+    assert machine.check() == []
+
+
+def test_who_has_a_merged_page(broken):
+    machine = broken
+    one, two = machine.spawn(), machine.spawn()
+    a, b = mergeable(one, [fill(1)] * 2), mergeable(two, [fill(1)])
+    machine.ksm.scan(passes=3)
+    child = one.fork()
+    found = machine.memory_failure(frames(one, a)[0])
+    assert len(found) == len(set(found)) == 5
+    assert set(found) == {(one, a), (one, a + PAGE), (child, a), (child, a + PAGE), (two, b)}
+
+
+def test_many_have_it(broken):
+    machine = broken
+    process = machine.spawn()
+    addr = mergeable(process, [fill(1)] * 200)
+    machine.ksm.scan(passes=3)
+    found = machine.memory_failure(frames(process, addr)[0])
+    assert sorted(place for _, place in found) == [addr + i * PAGE for i in range(200)]
+
+
+def test_a_broken_frame_is_not_used_again():
+    with ksm.Machine("1M") as machine:
+        process = machine.spawn()
+        addr = process.mmap(300 * PAGE)
+        process.write(addr, fill(1))
+        frame = frames(process, addr)[0]
+        machine.memory_failure(frame)
+        process.munmap(addr, PAGE)
+        machine.lru_add_drain_all()
+        assert machine.check() == []
+        with pytest.raises(OSError):
+            process.touch(addr + PAGE, 299 * PAGE)
+        assert frame not in frames(process, addr + PAGE, 299)
+        assert process.rss() == 254
