@@ -19,9 +19,11 @@ def address(memory: mmap.mmap) -> int:
 
 
 def fill(memory: mmap.mmap, first: int, contents: list) -> None:
-    """Pages from `first` on, each with a number of its own, or zeros."""
+    """Pages from `first` on, each with a number of its own, or zeros. In pieces: elsewhere in this process there is no such page."""
     for place, number in enumerate(contents, first):
-        memory[place * PAGE : (place + 1) * PAGE] = number.to_bytes(8, "little") * (PAGE // 8)
+        piece = number.to_bytes(8, "little") * 64
+        for at in range(place * PAGE, (place + 1) * PAGE, len(piece)):
+            memory[at : at + len(piece)] = piece
 
 
 print(os.getpid(), flush=True)
