@@ -29,4 +29,5 @@ cdef class Machine:
 
 
 cdef unsigned long ulong(str name, object value) except? 0xdeadbeef
+cdef int cint(str name, object value) except? -0xdead
 cdef object oserror(long err, str what)

@@ -47,6 +47,14 @@ cdef unsigned long ulong(str name, object value) except? 0xdeadbeef:
     return value
 
 
+cdef int cint(str name, object value) except? -0xdead:
+    """An argument that the kernel has as int: TypeError or ValueError for anything else."""
+    value = operator.index(value)
+    if not -0x80000000 <= value <= 0x7fffffff:
+        raise ValueError(f"{name} must be between -2**31 and 2**31 - 1, not {value}")
+    return value
+
+
 cdef object oserror(long err, str what):
     """The exception for a -errno."""
     err = -err if err < 0 else err

@@ -7,7 +7,6 @@ memory that is not mapped, or not in this way, is OSError(EFAULT) where a real p
 space alive until it returns, so that another thread may let the process exit meanwhile.
 """
 
-import operator
 import os
 from array import array
 from typing import NamedTuple
@@ -31,7 +30,7 @@ from linux.swapops cimport is_swap_pte, swp_offset
 from ksm.cpu cimport cpu_access, cpu_update
 from ksm.fs.exec cimport exec_mm
 from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
-from ksm.machine cimport Machine, oserror, ulong
+from ksm.machine cimport Machine, cint, oserror, ulong
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
 from ksm.mm.memory_hotplug cimport add_memory_file, remove_memory, remove_unused_memory
@@ -49,6 +48,8 @@ PAGE_KSM_ZERO = 8
 PAGE_ANON = 16
 PAGE_SWAPPED = 32
 PAGE_FLAGS_SHIFT = 8
+
+cdef object MADE_HERE = object()
 
 
 class Vma(NamedTuple):
@@ -72,11 +73,11 @@ cdef class Process:
     cdef spinlock_t lock
     cdef object __weakref__
 
-    def __cinit__(self):
+    def __cinit__(self, made_by=None):
+        # Without a machine nothing below would hold.
+        if made_by is not MADE_HERE:
+            raise TypeError("processes come from Machine.spawn() and Process.fork()")
         spin_lock_init(&self.lock)
-
-    def __init__(self):
-        raise TypeError("processes come from Machine.spawn() and Process.fork()")
 
     cdef mm_struct *get_mm(self) except NULL:
         """The address space, kept until put_mm(); ProcessLookupError after exit, ValueError when the machine is closed."""
@@ -119,7 +120,7 @@ cdef class Process:
         """Map memory of zeros: its address. Private or shared (MAP_SHARED), anonymous; addr is a hint unless MAP_FIXED or
         MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST. Follows do_mmap()."""
         cdef unsigned long clength = ulong("length", length), caddr = ulong("addr", addr)
-        cdef int cprot = operator.index(prot), cflags = operator.index(flags)
+        cdef int cprot = cint("prot", prot), cflags = cint("flags", flags)
         cdef mm_struct *mm = self.get_mm()
         cdef long ret
         with nogil:
@@ -147,7 +148,7 @@ cdef class Process:
     def mprotect(self, addr, length, prot):
         """Change what may be done with memory. OSError EINVAL, ENOMEM. Follows do_mprotect_pkey()."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
-        cdef int cprot = operator.index(prot), ret
+        cdef int cprot = cint("prot", prot), ret
         cdef mm_struct *mm = self.get_mm()
         with nogil:
             mmap_write_lock(mm)
@@ -162,7 +163,7 @@ cdef class Process:
         OSError EINVAL, EFAULT, ENOMEM. Follows mremap(2)."""
         cdef unsigned long caddr = ulong("addr", addr), cold = ulong("old_length", old_length), cnew = ulong("new_length", new_length)
         cdef unsigned long cto = 0
-        cdef int cflags = operator.index(flags)
+        cdef int cflags = cint("flags", flags)
         cdef mm_struct *mm
         cdef long ret
         if new_addr is not None:
@@ -182,7 +183,7 @@ cdef class Process:
         """Give advice on memory: MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_DONTNEED, MADV_HUGEPAGE, ... OSError EINVAL, ENOMEM for a range
         with holes, EAGAIN without memory. Follows do_madvise()."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
-        cdef int cadvice = operator.index(advice), ret
+        cdef int cadvice = cint("advice", advice), ret
         cdef mm_struct *mm = self.get_mm()
         with nogil:
             ret = do_madvise(mm, caddr, clength, cadvice)
@@ -205,7 +206,7 @@ cdef class Process:
     def prctl(self, option, arg=0):
         """PR_SET_MEMORY_MERGE: make all memory that can be merged mergeable, now and in future, or (arg 0) unmerge it all;
         PR_GET_MEMORY_MERGE: whether that is so. OSError EINVAL, ENOMEM. Follows kernel/sys.c."""
-        cdef int coption = operator.index(option), ret = -EINVAL
+        cdef int coption = cint("option", option), ret = -EINVAL
         cdef unsigned long carg = ulong("arg", arg)
         cdef mm_struct *mm = self.get_mm()
         with nogil:
@@ -365,9 +366,9 @@ cdef class Process:
         given. The file's pages become frames of the machine, mapped privately and not copied: the file must not shrink meanwhile. With
         addr, the place is fixed, and must be free. OSError ENOMEM when max_memory or memory is too small, EEXIST, EINVAL.
         """
-        cdef int fd = image if isinstance(image, int) else image.fileno()
+        cdef int fd = cint("image", image if isinstance(image, int) else image.fileno())
         cdef unsigned long coffset = ulong("offset", offset), caddr = ulong("addr", addr), clength
-        cdef int nid = operator.index(node), flags = MAP_PRIVATE | MAP_ANONYMOUS
+        cdef int nid = cint("node", node), flags = MAP_PRIVATE | MAP_ANONYMOUS
         cdef mm_struct *mm
         cdef long pfn = 0, place = 0
         cdef int err = 0
@@ -377,11 +378,12 @@ cdef class Process:
             raise ValueError("offset and length of an image are whole pages")
         if coffset + clength > ulong("size", size):
             raise ValueError(f"the file ends at {size}, before {coffset + clength}")
-        if not 0 <= nid < self.machine.m.nr_node_ids:
-            raise ValueError(f"there is no node {node}")
         if caddr:
             flags |= MAP_FIXED_NOREPLACE
         mm = self.get_mm()
+        if not 0 <= nid < self.machine.m.nr_node_ids:
+            self.put_mm(mm)
+            raise ValueError(f"there is no node {node}")
         with nogil:
             # First the frames: hotplug waits for ksmd, which may wait for mmap_lock.
             pfn = add_memory_file(self.machine.m, nid, fd, coffset, clength >> PAGE_SHIFT)
@@ -577,7 +579,7 @@ cdef unsigned long page_word(mm_struct *mm, unsigned long addr) noexcept nogil:
 
 
 cdef object adopt(Machine machine, mm_struct *mm, name):
-    cdef Process process = Process.__new__(Process)
+    cdef Process process = Process.__new__(Process, MADE_HERE)
     process.machine = machine
     process.pid = machine._next_pid()
     process.name = f"process-{process.pid}" if name is None else str(name)

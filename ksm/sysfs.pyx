@@ -13,7 +13,7 @@ from libc.string cimport strcmp
 from linux.list cimport list_empty
 from linux.spinlock cimport mutex_lock, mutex_unlock
 
-from ksm.machine cimport Machine, oserror
+from ksm.machine cimport Machine, oserror, ulong
 from ksm.mm.ksm cimport kobj_attribute, ksm_globals, ksm_run_batch, wait_while_offlining
 from ksm.mm.page_alloc cimport drain_all_pages
 
@@ -32,7 +32,7 @@ cdef class Ksm:
 
     cdef Machine machine
 
-    def __cinit__(self, Machine machine):
+    def __cinit__(self, Machine machine not None):
         self.machine = machine
 
     cdef kobj_attribute *find(self, str name) except? NULL:
@@ -146,7 +146,7 @@ cdef class Ksm:
         cdef bint empty = False, done = False
         if passes is not None and pages is not None:
             raise TypeError("either passes or pages")
-        todo = 1 if passes is None else operator.index(passes)
+        todo = 1 if passes is None else ulong("passes", passes)
         if pages is not None:
             if not 0 <= operator.index(pages) <= 0xffffffff:
                 raise ValueError("pages is an unsigned int")

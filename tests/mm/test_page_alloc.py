@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Frames: where they come from, that they come back, and that merging makes the test's own process smaller."""
+
+import errno
+import os
+import random
+
+import pytest
+
+import ksm
+
+PAGE = ksm.PAGE_SIZE
+MIB = 1 << 20
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def emptied(machine):
+    machine.lru_add_drain_all()
+    return machine.free_pages() == machine.total_pages() - 1
+
+
+def test_an_unused_machine_is_small():
+    before = resident()
+    with ksm.Machine(memory="4G", max_memory="8G") as machine:
+        assert machine.total_pages() == 1 << 20
+        assert machine.free_pages() == (1 << 20) - 1
+        assert resident() - before < 4 * MIB
+
+
+def test_merging_gives_memory_back():
+    with ksm.Machine(memory="128M", max_memory="128M") as machine:
+        process = machine.spawn()
+        pages = 64 * MIB // PAGE
+        addr = process.mmap(64 * MIB)
+        chunk = b"the same page over and over again".ljust(PAGE, b".") * 1024
+        before = resident()
+        for offset in range(0, 64 * MIB, len(chunk)):
+            process.write(addr + offset, chunk)
+        full = resident()
+        assert full - before > 60 * MIB
+        process.madvise(addr, 64 * MIB, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(3)
+        assert machine.ksm.pages_sharing > pages - 2 * pages // 256
+        assert full - resident() > 60 * MIB
+        assert process.read(addr + 63 * MIB, PAGE) == chunk[:PAGE]
+        process.exit()
+        assert emptied(machine)
+        assert machine.check() == []
+
+
+def test_exit_gives_memory_back():
+    with ksm.Machine(memory="32M", max_memory="32M") as machine:
+        before = resident()
+        process = machine.spawn()
+        process.touch(process.mmap(24 * MIB), 24 * MIB)
+        assert resident() - before > 23 * MIB
+        process.exit()
+        machine.lru_add_drain_all()
+        machine.drain_all_pages()
+        assert resident() - before < 2 * MIB
+
+
+def test_memory_that_is_full():
+    with ksm.Machine(memory="256K", max_memory="256K") as machine:
+        process = machine.spawn()
+        addr = process.mmap(100 * PAGE)
+        with pytest.raises(OSError, match="Cannot allocate") as info:
+            process.write(addr, b"x" * 100 * PAGE)
+        assert info.value.errno == errno.ENOMEM
+        assert machine.free_pages() == 0
+        assert process.rss() == 63
+        assert process.read(addr, 63 * PAGE) == b"x" * 63 * PAGE
+        assert machine.check() == []
+        # The zero page is always there.
+        assert process.read(addr + 63 * PAGE, PAGE) == bytes(PAGE)
+        child = process.fork()
+        assert child.read(addr, PAGE) == b"x" * PAGE
+        with pytest.raises(OSError, match="Cannot allocate"):
+            child.write(addr, b"y")
+        assert machine.check() == []
+        machine.lru_add_drain_all()
+        process.munmap(addr, PAGE)
+        child.write(addr, b"y")         # nobody else has it now
+        assert child.read(addr, 2) == b"yx"
+
+
+def test_merging_makes_room():
+    with ksm.Machine(memory="256K", max_memory="256K") as machine:
+        process = machine.spawn()
+        addr = process.mmap(200 * PAGE)
+        process.madvise(addr, 200 * PAGE, ksm.MADV_MERGEABLE)
+        for i in range(200):
+            process.write(addr + i * PAGE, b"all alike")
+            if machine.free_pages() < 4:
+                machine.ksm.scan(2)
+        assert process.rss() == 200
+        assert machine.check() == []
+        assert all(process.read(addr + i * PAGE, 9) == b"all alike" for i in range(200))
+
+
+def test_nodes_fall_back_on_each_other():
+    with ksm.Machine(memory="4M", max_memory="4M", nodes=2) as machine:
+        process = machine.spawn()
+        addr = process.mmap(4 * MIB)
+        process.touch(addr, 1023 * PAGE)
+        frames = {word >> ksm.PAGE_FLAGS_SHIFT for word in process.page_table(addr, 1023 * PAGE)}
+        assert frames == set(range(1, 1024))
+        assert machine.check() == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_leaks(seed):
+    """Pages that come and go in random order; the free lists stay in order, and all frames come back."""
+    rng = random.Random(seed)
+    with ksm.Machine(memory="16M", max_memory="16M", nodes=2) as machine:
+        process = machine.spawn()
+        mapped = []
+        for step in range(300):
+            if mapped and rng.random() < 0.45:
+                process.munmap(*mapped.pop(rng.randrange(len(mapped))))
+            else:
+                length = rng.choice([1, 1, 2, 7, 30, 200]) * PAGE
+                if (machine.free_pages() * PAGE) > length:
+                    addr = process.mmap(length)
+                    process.touch(addr, length)
+                    mapped.append((addr, length))
+            if rng.random() < 0.1:
+                machine.drain_all_pages()
+            if step % 10 == 0:
+                assert machine.check() == []
+        while mapped:
+            process.munmap(*mapped.pop(rng.randrange(len(mapped))))
+        machine.drain_all_pages()
+        assert emptied(machine)
+        assert machine.check() == []
+
+
+def test_frames_given_back_read_as_zeros():
+    with ksm.Machine(memory="4M", max_memory="4M") as machine:
+        process = machine.spawn()
+        for _ in range(3):
+            addr = process.mmap(1000 * PAGE)
+            assert process.read(addr, 1000 * PAGE).count(0) == 1000 * PAGE
+            process.touch(addr, 1000 * PAGE)
+            assert process.read(addr, 1000 * PAGE).count(0) == 1000 * PAGE
+            process.write(addr, b"\xff" * 1000 * PAGE)
+            machine.lru_add_drain_all()
+            process.munmap(addr, 1000 * PAGE)
+            machine.drain_all_pages()
