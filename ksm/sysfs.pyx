@@ -60,7 +60,7 @@ cdef class Ksm:
 
     def store(self, str name, text):
         """Write text (str or bytes) to a file. KeyError, AttributeError for a file that can only be read, OSError as the kernel says."""
-        cdef bytes data = text.encode() if isinstance(text, str) else bytes(text)
+        cdef bytes data = text.encode() if isinstance(text, str) else bytes(memoryview(text))
         cdef const char *buf = data
         cdef size_t count = len(data)
         cdef kobj_attribute *attr

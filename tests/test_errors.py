@@ -34,7 +34,8 @@ def test_machines_that_cannot_be(arguments):
 
 
 @pytest.mark.parametrize("arguments", [
-    {"memory": None}, {"memory": 1.5}, {"memory": b"1M"}, {"nodes": "2"}, {"nodes": 1.0}, {"max_memory": 1e9}, {"memory": []}, {"unknown": 1},
+    {"memory": None}, {"memory": 1.5}, {"memory": b"1M"}, {"nodes": "2"}, {"nodes": 1.0}, {"max_memory": 1e9}, {"memory": []},
+    {"unknown": 1},
 ])
 def test_machines_of_wrong_types(arguments):
     with pytest.raises(TypeError):
@@ -104,8 +105,8 @@ def test_everything_of_an_exited_process(machine):
     calls = [process.maps, process.rss, process.fork, process.exec, process.ksm_stat, process.brk, lambda: process.read(addr, 1),
              lambda: process.write(addr, b"x"), lambda: process.mmap(PAGE), lambda: process.munmap(addr, PAGE), lambda: process.touch(addr),
              lambda: process.madvise(addr, PAGE, 12), lambda: process.page_table(addr, PAGE), lambda: process.ksm_merging_pages,
-             lambda: process.prctl(ksm.PR_GET_MEMORY_MERGE), lambda: process.update(addr, bytes(PAGE)), lambda: process.mprotect(addr, 1, 1),
-             lambda: process.mremap(addr, PAGE, PAGE)]
+             lambda: process.prctl(ksm.PR_GET_MEMORY_MERGE), lambda: process.update(addr, bytes(PAGE)),
+             lambda: process.mprotect(addr, 1, 1), lambda: process.mremap(addr, PAGE, PAGE)]
     for call in calls:
         with pytest.raises(ProcessLookupError, match="late"):
             call()
@@ -136,43 +137,59 @@ def test_machines_that_are_forgotten():
 
 # Arguments
 
-def test_wrong_types(machine):
-    process = machine.spawn()
-    addr = process.mmap(4 * PAGE)
-    for bad in (None, 1.5, "4096", b"x", [], object()):
-        for call in (lambda: process.mmap(bad), lambda: process.munmap(bad, PAGE), lambda: process.munmap(addr, bad),
-                     lambda: process.mprotect(addr, PAGE, bad), lambda: process.madvise(addr, PAGE, bad), lambda: process.read(bad, 1),
-                     lambda: process.read(addr, bad), lambda: process.write(bad, b"x"), lambda: process.brk(bad),
-                     lambda: process.prctl(bad), lambda: process.mremap(addr, PAGE, bad), lambda: process.touch(addr, bad),
-                     lambda: process.page_table(addr, bad), lambda: machine.ksm.scan(pages=bad) if bad is not None else len(1),
-                     lambda: machine.advance(bad) if not isinstance(bad, float) else len(1)):
-            with pytest.raises(TypeError):
-                call()
-    for bad in (None, 1, 1.5, "text", [1]):
-        with pytest.raises(TypeError):
-            process.write(addr, bad)
-        with pytest.raises(TypeError):
-            process.update(addr, bad)
+def bad_calls(machine, process, addr, bad):
+    """Calls with something bad where an address or a length has to be."""
+    knobs = machine.ksm
+    return [lambda: process.mmap(bad), lambda: process.munmap(bad, PAGE), lambda: process.munmap(addr, bad), lambda: process.read(bad, 1),
+            lambda: process.read(addr, bad), lambda: process.write(bad, b"x"), lambda: process.brk(bad), lambda: process.prctl(67, bad),
+            lambda: process.mremap(addr, PAGE, bad), lambda: process.touch(bad), lambda: process.page_table(addr, bad),
+            lambda: knobs.scan(pages=bad) if bad is not None else len(1), lambda: knobs.scan(bad) if bad is not None else len(1)]
 
 
-def test_numbers_out_of_range(machine):
+def bad_numbers(process, addr, bad):
+    """Calls with something bad where an int has to be."""
+    return [lambda: process.mmap(PAGE, bad), lambda: process.mmap(PAGE, flags=bad), lambda: process.mprotect(addr, PAGE, bad),
+            lambda: process.madvise(addr, PAGE, bad), lambda: process.prctl(bad), lambda: process.mremap(addr, PAGE, PAGE, bad)]
+
+
+@pytest.mark.parametrize("bad", [None, 1.5, "4096", b"x", [], object()])
+def test_wrong_types(machine, bad):
     process = machine.spawn()
     addr = process.mmap(4 * PAGE)
-    for bad in (-1, 1 << 64, -(1 << 70)):
-        for call in (lambda: process.mmap(bad), lambda: process.munmap(bad, PAGE), lambda: process.read(addr, bad),
-                     lambda: process.write(bad, b"x"), lambda: process.brk(bad), lambda: process.prctl(67, bad),
-                     lambda: process.mremap(addr, PAGE, bad), lambda: machine.ksm.scan(pages=bad), lambda: machine.ksm.scan(bad),
-                     lambda: process.page_table(addr, bad), lambda: process.touch(bad)):
-            with pytest.raises(ValueError, match="must be|is an unsigned|between"):
-                call()
-    for bad in (1 << 31, 1 << 64, -(1 << 32)):
-        for call in (lambda: process.mmap(PAGE, bad), lambda: process.mmap(PAGE, flags=bad), lambda: process.mprotect(addr, PAGE, bad),
-                     lambda: process.madvise(addr, PAGE, bad), lambda: process.prctl(bad), lambda: process.mremap(addr, PAGE, PAGE, bad)):
-            with pytest.raises(ValueError, match="must be"):
-                call()
-    for bad in (-1.0, float("nan"), float("inf"), 1.0):
-        with pytest.raises(ValueError, match="clock"):
-            machine.advance(bad)
+    for call in bad_calls(machine, process, addr, bad) + bad_numbers(process, addr, bad):
+        with pytest.raises(TypeError):
+            call()
+    for buffer in (None, 1, 1.5, "text", [1]):
+        with pytest.raises(TypeError):
+            process.write(addr, buffer)
+        with pytest.raises(TypeError):
+            process.update(addr, buffer)
+    with pytest.raises(TypeError):
+        machine.advance("1")
+
+
+@pytest.mark.parametrize("bad", [-1, 1 << 64, -(1 << 70)])
+def test_numbers_out_of_range(machine, bad):
+    process = machine.spawn()
+    addr = process.mmap(4 * PAGE)
+    for call in bad_calls(machine, process, addr, bad):
+        with pytest.raises(ValueError, match=r"must be|is an unsigned"):
+            call()
+
+
+@pytest.mark.parametrize("bad", [1 << 31, 1 << 64, -(1 << 32)])
+def test_numbers_larger_than_an_int(machine, bad):
+    process = machine.spawn()
+    addr = process.mmap(4 * PAGE)
+    for call in bad_numbers(process, addr, bad):
+        with pytest.raises(ValueError, match="must be"):
+            call()
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), 1.0])
+def test_clocks_that_cannot_be_moved(machine, bad):
+    with pytest.raises(ValueError, match="clock"):
+        machine.advance(bad)
 
 
 def test_update_takes_whole_pages(machine):
@@ -205,6 +222,10 @@ def test_files_of_sysfs(machine):
         knobs.pages_shared = 1
     with pytest.raises(KeyError):
         knobs.show("nonsense")
+    for bad in (1, None, 1 << 70, [b"1"]):
+        with pytest.raises(TypeError):
+            knobs.store("run", bad)
+    knobs.store("run", b"0\n")
     for name, value, error in (("run", 3, errno.EINVAL), ("run", -1, errno.EINVAL), ("run", "one", errno.EINVAL), ("run", "", errno.EINVAL),
                                ("max_page_sharing", 1, errno.EINVAL), ("max_page_sharing", 1 << 31, errno.ERANGE),
                                ("merge_across_nodes", 2, errno.EINVAL), ("merge_across_nodes", 1 << 64, errno.ERANGE),
@@ -225,8 +246,8 @@ def test_images(machine, tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"i" * 4 * PAGE + b"rest")
     with open(path, "rb") as image:
-        for arguments in ({}, {"offset": 1}, {"length": 0}, {"length": PAGE + 1}, {"offset": 8 * PAGE, "length": PAGE}, {"length": 5 * PAGE},
-                          {"length": PAGE, "node": 1}, {"length": PAGE, "node": -1}, {"offset": -PAGE, "length": PAGE}):
+        for arguments in ({}, {"offset": 1}, {"length": 0}, {"length": PAGE + 1}, {"offset": 8 * PAGE, "length": PAGE},
+                          {"length": 5 * PAGE}, {"length": PAGE, "node": 1}, {"length": PAGE, "node": -1}, {"offset": -PAGE, "length": PAGE}):
             with pytest.raises(ValueError, match=r"image|file|node|offset|length|must be"):
                 process.mmap_image(image, **arguments)
         addr = process.mmap_image(image, length=4 * PAGE)
@@ -259,16 +280,18 @@ INTS = st.one_of(
 WILD = st.one_of(INTS, INTS, INTS, INTS, st.none(), st.floats(), st.text(max_size=8), st.binary(max_size=64), st.booleans(),
                  st.just([]), st.just(object()), st.sampled_from([b"x" * PAGE, b"\0" * 3 * PAGE]))
 METHODS = {
-    "process": ["mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "prctl", "write", "read", "touch", "update", "page_table", "present",
-                "maps", "rss", "ksm_stat", "fork", "exec", "exit", "mmap_image"],
+    "process": ["mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "prctl", "write", "read", "touch", "update", "page_table",
+                "present", "maps", "rss", "ksm_stat", "fork", "exec", "exit", "mmap_image"],
     "machine": ["spawn", "total_pages", "free_pages", "vmstat", "lru_add_drain_all", "drain_all_pages", "advance", "time", "check"],
     "ksm": ["show", "store", "names", "attributes"],
 }
 ATTRIBUTES = ["run", "pages_to_scan", "sleep_millisecs", "merge_across_nodes", "max_page_sharing", "use_zero_pages", "smart_scan",
-              "stable_node_chains_prune_millisecs", "advisor_mode", "advisor_max_cpu", "advisor_target_scan_time", "nonsense", "pages_shared"]
+              "stable_node_chains_prune_millisecs", "advisor_mode", "advisor_max_cpu", "advisor_target_scan_time", "nonsense",
+              "pages_shared"]
 CALL = st.one_of(
     *(st.tuples(st.just(kind), st.sampled_from(names), st.lists(WILD, max_size=5)) for kind, names in METHODS.items()),
-    st.tuples(st.just("process"), st.sampled_from(["mmap", "write", "madvise", "mremap", "munmap"]), st.lists(INTS, min_size=2, max_size=4)),
+    st.tuples(st.just("process"), st.sampled_from(["mmap", "write", "madvise", "mremap", "munmap"]),
+              st.lists(INTS, min_size=2, max_size=4)),
     st.tuples(st.just("set"), st.sampled_from(ATTRIBUTES), st.lists(WILD, min_size=1, max_size=1)),
     st.tuples(st.just("scan"), st.just("scan"), st.lists(st.integers(0, 50), max_size=1)),
 )

@@ -6,8 +6,8 @@ from libc.errno cimport EEXIST, EINVAL, ENOMEM
 from libc.stdlib cimport calloc, free
 
 from linux.ksm cimport ksm_add_vma
-from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_READ, VM_SHARED, VM_WRITE, find_vma,
-                       vma_find_index)
+from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_READ, VM_SHARED,
+                       VM_WRITE, find_vma, vma_find_index)
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, file, mm_struct, page_mask, struct_page, vm_area_struct, vm_flags_t
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, MAP_SHARED,
                          MAP_TYPE, PROT_EXEC, PROT_READ, PROT_WRITE)
