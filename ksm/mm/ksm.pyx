@@ -539,6 +539,9 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
         VM_BUG_ON(stable_node.rmap_hlist_len <= 0)
         stable_node.rmap_hlist_len -= 1
         put_anon_vma(g.m, rmap_item.anon_vma)
+        # OURS: the kernel leaves `head` as it is. Should a new node come to lie where this one was, and make a KSM page of this very
+        # item's page, through a fork's item, then cmp_and_merge_page() would take the item for one that is at its node already.
+        rmap_item.head = NULL
         rmap_item.address &= page_mask()
         cond_resched()
         pos = pos.next
