@@ -6,6 +6,7 @@
     kernel      the kernel's side, with process (real processes) and observe (their pages, trace events)
     replay      the port's side
     compare     the first difference
+    verify      both sides, and again if they differ
     recorded    the kernel's outcome in a file
 
 `python -m ksm.oracle --help` is the command.

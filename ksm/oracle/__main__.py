@@ -13,10 +13,10 @@ from typing import IO, Any
 import click
 
 from ksm.oracle import recorded
-from ksm.oracle.compare import first_difference
 from ksm.oracle.generate import generate
 from ksm.oracle.kernel import run_kernel
 from ksm.oracle.replay import run_port
+from ksm.oracle.verify import verify as verify_one
 from ksm.oracle.workload import Json, OracleError, check_workload
 
 DIFFERENT, UNUSABLE = 1, 2  # exit codes
@@ -118,7 +118,7 @@ def verify(workload: tuple[IO[str], ...], seeds: range, pages: bool, events: boo
     count = different = 0
     for one in workloads():
         count += 1
-        found = first_difference(run_kernel(one, pages=pages, events=events), run_port(one, pages=pages, events=events))
+        found = verify_one(one, pages=pages, events=events)
         if found:
             different += 1
             click.echo(f"{one.get('name', 'workload')}: {found}")
