@@ -376,8 +376,8 @@ cdef class Process:
         clength = ulong("length", size - offset if length is None else length)
         if coffset % PAGE_SIZE or clength % PAGE_SIZE or clength == 0:
             raise ValueError("offset and length of an image are whole pages")
-        if coffset + clength > ulong("size", size):
-            raise ValueError(f"the file ends at {size}, before {coffset + clength}")
+        if offset + clength > size:
+            raise ValueError(f"the file ends at {size}, before {offset + clength}")
         if caddr:
             flags |= MAP_FIXED_NOREPLACE
         mm = self.get_mm()

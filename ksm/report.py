@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ksm.constants import PAGE_SIZE
-from ksm.scan import MOST_PASSES, Result, SourceResult, size
+from ksm.scan import MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
 
 RMAP_ITEM = 64  # bytes, on a 64-bit kernel
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
@@ -146,7 +146,7 @@ def all_notes(result: Result) -> list[str]:
 def how_it_ended(result: Result) -> str:
     if result.settled:
         return f"{result.passes} passes; the last one changed nothing"
-    if result.passes == MOST_PASSES[result.live]:
+    if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
         return f"{result.passes} passes, and still the last one changed something: this memory does not hold still"
     return f"{result.passes} {'pass' if result.passes == 1 else 'passes'}, as asked for; the last one still changed something"
 

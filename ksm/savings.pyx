@@ -39,7 +39,7 @@ cdef class Tally:
     cdef readonly unsigned long within
     cdef readonly unsigned long across
 
-    def __cinit__(self, Machine machine):
+    def __cinit__(self, Machine machine not None):
         machine.enter()
         self.last = <uint32_t *>calloc(machine.m.max_pfn, sizeof(uint32_t))
         machine.leave()
@@ -55,10 +55,11 @@ cdef class Tally:
         self.source += 1
 
     def add(self, const unsigned long[::1] words):
-        """A page table, as Process.page_table() gives it: how many of its pages are present."""
+        """A page table, as Process.page_table() gives it: how many of its pages are present. ValueError for a frame that is not there."""
         cdef unsigned long counts[3]
-        cdef unsigned long present = 0
+        cdef unsigned long present = 0, most
         cdef Py_ssize_t i
+        cdef bint beyond = False
         cdef const char *arena
         cdef uint32_t *last = self.last
         cdef uint32_t source = self.source
@@ -67,12 +68,18 @@ cdef class Tally:
         memset(counts, 0, sizeof(counts))
         self.machine.enter()
         arena = self.machine.m.arena
+        most = self.machine.m.plugged_pfn
         with nogil:
             for i in range(words.shape[0]):
                 present += words[i] != 0
+                if words[i] & (PAGE_KSM | PAGE_KSM_ZERO) and words[i] >> PAGE_FLAGS_SHIFT >= most:
+                    beyond = True
+                    break
                 if words[i] & (PAGE_KSM | PAGE_KSM_ZERO):
                     count_word(words[i], arena, last, source, counts)
         self.machine.leave()
+        if beyond:
+            raise ValueError("the page table has frames that the machine has not")
         self.zero += counts[ZERO]
         self.within += counts[WITHIN]
         self.across += counts[ACROSS]

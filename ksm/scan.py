@@ -16,7 +16,7 @@ from ksm.sources import Source, SourceError, SourceGone
 from ksm.sources.host import available_memory, total_memory
 
 LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
-MOST_PASSES = {True: 10, False: 100}  # by whether a source is live
+MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # when there is no end to it
 BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 18  # pages of a page table that are counted at once
 SLACK = 64 << 20
@@ -171,7 +171,7 @@ class Scan:
         """Make so many passes, or as many as it takes until nothing changes; wait between them if a source is live."""
         if interval is None:
             interval = 1.0 if self.live else 0.0
-        most = MOST_PASSES[self.live] if passes is None else passes
+        most = passes or (MOST_PASSES_LIVE if self.live else MOST_PASSES)
         before = None
         number = 0
         settled = False

@@ -138,12 +138,12 @@ cdef class Ksm:
 
         Passes begin where the last batch stopped: a pass that was begun counts as one when it ends. True if all passes were completed,
         of a batch if a pass ended in it; False if nothing is registered, or the batch ended within a pass. Ctrl-C stops between pages.
-        Follows ksm_do_scan().
+        OSError(ENOMEM) when there is no memory for an rmap_item: the scan stays where it is. Follows ksm_do_scan().
         """
         cdef ksm_globals *g
         cdef unsigned int batch = BATCH
-        cdef unsigned long seqnr, todo
-        cdef bint empty = False, done = False
+        cdef unsigned long seqnr, todo, looked_at
+        cdef bint empty = False, done = False, stuck = False
         if passes is not None and pages is not None:
             raise TypeError("either passes or pages")
         todo = 1 if passes is None else ulong("passes", passes)
@@ -159,12 +159,17 @@ cdef class Ksm:
                     mutex_lock(&g.ksm_thread_mutex)
                     wait_while_offlining(g)
                     seqnr = g.ksm_scan.seqnr
+                    looked_at = g.ksm_pages_scanned + g.ksm_pages_skipped
                     ksm_run_batch(g, batch)
                     done = g.ksm_scan.seqnr != seqnr
                     empty = not done and list_empty(&g.ksm_mm_head.slot.mm_node)
+                    # Neither a page nor an end: only the want of an rmap_item does that.
+                    stuck = not done and not empty and batch != 0 and looked_at == g.ksm_pages_scanned + g.ksm_pages_skipped
                     mutex_unlock(&g.ksm_thread_mutex)
                 if done:
                     todo -= 1
+                if stuck:
+                    raise oserror(-12, "scan")
                 if empty or pages is not None:
                     break
                 PyErr_CheckSignals()

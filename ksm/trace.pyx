@@ -83,7 +83,7 @@ cdef class Trace:
 
     cdef Machine machine
 
-    def __cinit__(self, Machine machine):
+    def __cinit__(self, Machine machine not None):
         self.machine = machine
 
     cdef ksm_trace_ring *ring(self) noexcept:

@@ -10,7 +10,7 @@ from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from linux.atomic cimport test_bit
+from linux.atomic cimport atomic_long_read, atomic_long_set, test_bit
 from linux.ksm cimport ksm_exit, ksm_fork
 from linux.list cimport list_add_tail, list_del
 from linux.mm cimport VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK, vm_flags_clear
@@ -83,6 +83,9 @@ cdef int dup_mmap(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
     cdef bint all_copied = True
     mmap_write_lock(oldmm)
     mmap_write_lock(mm)
+    # OURS: dup_mm() has copied this without a lock, in the kernel too. What ksmd has merged since would be missing from the count, here and
+    # in the machine's, for good.
+    atomic_long_set(&mm.ksm_zero_pages, atomic_long_read(&oldmm.ksm_zero_pages))
     for i in range(oldmm.map_count):
         mpnt = oldmm.vmas[i]
         all_copied = all_copied and not mpnt.vm_flags & (VM_DONTCOPY | VM_WIPEONFORK)

@@ -78,7 +78,7 @@ from linux.rmap cimport (RMAP_NONE, anon_vma_lock_read, anon_vma_trylock_read, a
                          get_anon_vma, rmap_walk_control)
 from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
 from linux.types cimport hlist_node, list_head, u32
-from linux.wait cimport (CLOCK_THREAD_CPUTIME_ID, clock_gettime, destroy_waitqueue_head, init_waitqueue_head, prepare_to_wait,
+from linux.wait cimport (CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, destroy_waitqueue_head, init_waitqueue_head, prepare_to_wait,
                          pthread_create, pthread_join, timespec, wait_for_wakeup, wait_for_wakeup_timeout, wake_up_interruptible)
 from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exit, trace_ksm_merge_one_page,
                                trace_ksm_merge_with_ksm_page, trace_ksm_remove_ksm_page, trace_ksm_remove_rmap_item,
@@ -323,11 +323,11 @@ cdef void ksm_slab_free(ksm_globals *g) noexcept nogil:
     g.mm_slot_cache = NULL
 
 
-cdef inline bint is_stable_node_chain(ksm_stable_node *chain) noexcept nogil:
+cdef bint is_stable_node_chain(ksm_stable_node *chain) noexcept nogil:
     return chain.rmap_hlist_len == STABLE_NODE_CHAIN
 
 
-cdef inline bint is_stable_node_dup(ksm_globals *g, ksm_stable_node *dup) noexcept nogil:
+cdef bint is_stable_node_dup(ksm_globals *g, ksm_stable_node *dup) noexcept nogil:
     return dup.head == STABLE_NODE_DUP_HEAD(g)
 
 
@@ -1590,6 +1590,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
     if tree_rmap_item != NULL:
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
+        # Two parts of one huge page: the kernel splits it here, for the next pass. There are no huge pages yet.
         put_page(g.m, tree_page)
         if kpage != NULL:
             if era_2011(g):
@@ -1949,11 +1950,19 @@ cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil
     g.ksmd_slice = 0
 
 
+cdef inline unsigned long long monotonic_ns() noexcept nogil:
+    # OURS: sleeping is done by the real clock, whatever the machine's is.
+    cdef timespec ts
+    clock_gettime(CLOCK_MONOTONIC, &ts)
+    return <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec
+
+
 cdef void *ksm_scan_thread(void *arg) noexcept nogil:
     """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits. It cannot be frozen, and has no niceness."""
     cdef ksm_globals *g = <ksm_globals *>arg
     cdef unsigned int sleep_ms
     cdef unsigned long ticket
+    cdef unsigned long long deadline, now
 
     while not READ_ONCE_int(g.ksmd_should_stop):
         mutex_lock(&g.ksm_thread_mutex)
@@ -1963,10 +1972,16 @@ cdef void *ksm_scan_thread(void *arg) noexcept nogil:
         mutex_unlock(&g.ksm_thread_mutex)
 
         if ksmd_should_run(g):
-            ticket = prepare_to_wait(&g.ksm_iter_wait)
             sleep_ms = READ_ONCE_uint(g.ksm_thread_sleep_millisecs)
-            if not READ_ONCE_int(g.ksmd_should_stop):
-                wait_for_wakeup_timeout(&g.ksm_iter_wait, ticket, <unsigned long long>sleep_ms * NSEC_PER_MSEC)
+            deadline = monotonic_ns() + <unsigned long long>sleep_ms * NSEC_PER_MSEC
+            ticket = prepare_to_wait(&g.ksm_iter_wait)
+            now = monotonic_ns()
+            # Only another value ends the sleep, not the same one written again.
+            while (sleep_ms == READ_ONCE_uint(g.ksm_thread_sleep_millisecs) and not READ_ONCE_int(g.ksmd_should_stop)
+                   and now < deadline):
+                wait_for_wakeup_timeout(&g.ksm_iter_wait, ticket, deadline - now)
+                ticket = prepare_to_wait(&g.ksm_iter_wait)
+                now = monotonic_ns()
         else:
             ticket = prepare_to_wait(&g.ksm_thread_wait)
             while not (ksmd_should_run(g) or READ_ONCE_int(g.ksmd_should_stop)):

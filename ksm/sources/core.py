@@ -83,7 +83,7 @@ def open_core(name: str, fd: int, size: int) -> FileSource:
     if core.notes.machine:
         twice = pages(core.segments) - pages(segments)
         if twice:
-            remarks.append(f"{twice:,} pages that the core holds twice count once")
+            remarks.append(f"pages that the core holds twice and that count once: {twice:,}")
     else:
         kept = list(process_memory(segments, core.notes))
         files = pages(segments) - pages(kept)

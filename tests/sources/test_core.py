@@ -155,7 +155,7 @@ def test_a_machine_counts_whole_and_once(tmp_path, owner):
     segments = [(0x100000, page(1) + page(2), READ), (0x101000, page(2) + page(3), READ), (0x50000, page(4), READ)]
     pages, remark = content(write_core(tmp_path / "core", segments, note(owner, 0, b"abcd") + files_note((0x50000, 0x51000, "/bin/a"))))
     assert pages == [page(4), page(1), page(2), page(3)]
-    assert remark == "1 pages that the core holds twice count once"
+    assert remark == "pages that the core holds twice and that count once: 1"
 
 
 def test_gdb_is_told_by_its_note(tmp_path):

@@ -87,10 +87,7 @@ def stress(seconds: float, seed: int = 0) -> tuple[list[str], int, int]:
             thread.join()
         passes = machine.ksm.full_scans
         machine.ksm.run = 0
-        # Fork copies the count of zero pages before it takes the parent's lock, in the kernel as here: what ksmd merges in between is
-        # missing from the child's count, and from the machine's after the child has unmapped it.
-        findings = [finding for finding in machine.check() if not finding.startswith("ksm_zero_pages")]
-        errors = [error for thread in threads for error in thread.errors] + findings
+        errors = [error for thread in threads for error in thread.errors] + machine.check()
         machine.ksm.run = 2
         if machine.ksm.pages_sharing or machine.ksm.pages_shared:
             errors.append("run=2 left merged pages")
