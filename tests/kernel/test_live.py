@@ -28,7 +28,8 @@ def test_same_as_the_running_kernel(seed, batches, wide):
 
 
 def test_what_would_leave_traces_is_refused():
-    workload = {"name": "", "settings": {"use_zero_pages": 1}, "procs": [{"name": "a", "vmas": [{"name": "v", "pages": 1, "contents": [0]}]}],
+    vma = {"name": "v", "pages": 1, "contents": [0]}
+    workload = {"name": "", "settings": {"use_zero_pages": 1}, "procs": [{"name": "a", "vmas": [vma]}],
                 "steps": [{"op": "madvise", "proc": "a", "vma": "v", "advice": "wipeonfork"}, {"op": "fork", "proc": "a", "child": "b"}]}
     assert leaves_traces(workload)
     with pytest.raises(OracleError, match="until the next boot"):
