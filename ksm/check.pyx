@@ -17,7 +17,8 @@ What is legal although it looks wrong, because the kernel does the same:
 - A merged page without a node: a merge that could not be completed nor, for want of memory, be undone.
 - A merged page that its node does not lead to, in a process that was forked: ksmd has not seen it there yet.
 - An entry of a merged page that is dirty, in a vma that is not mergeable, or not found from the node, if relatives by fork shared the
-  page when it was merged: only the entry of the process that ksmd looked at was cared for.
+  page when it was merged, or had its slot in the swap area: only the entry of the process that ksmd looked at was cared for. The same
+  of one that was in the swap cache, where neither madvise() nor mremap() look for it.
 - A node with more sharers than max_page_sharing, when forks brought them.
 - More KSM zero pages counted than there are, or fewer, after a fork that left mappings out, or failed half way.
 """

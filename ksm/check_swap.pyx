@@ -29,7 +29,8 @@ cdef void check_cached(checker *c, unsigned long slot, struct_page *page) noexce
         finding(&c.found, b"swap cache: slot %lu has page %p, which is no struct page", slot, page)
         return
     if not page.flags & PG_swapcache or page.private != slot:
-        finding(&c.found, b"swap cache: slot %lu has frame %lu, whose flags are %#x and whose slot is %u", slot, pfn, page.flags, page.private)
+        finding(&c.found, b"swap cache: slot %lu has frame %lu, whose flags are %#x and whose slot is %u", slot, pfn, page.flags,
+                page.private)
     if page.flags & PG_anon_exclusive and c.slots[slot]:
         finding(&c.found, b"swap cache: slot %lu has frame %lu, which is exclusive, and %u entries", slot, pfn, c.slots[slot])
     c.use[pfn].held += 1

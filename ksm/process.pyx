@@ -421,8 +421,8 @@ cdef class Process:
         return reclaimed
 
     def move_pages(self, addr, length, node):
-        """Move the range's pages to a node, those that are shared too: a list with, for every page, the node where it is now, or -errno: -ENOENT
-        for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. Follows move_pages(2) with MPOL_MF_MOVE_ALL."""
+        """Move the range's pages to a node, those that are shared too: a list with, for every page, the node where it is now, or -errno:
+        -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. Follows move_pages(2) with MPOL_MF_MOVE_ALL."""
         cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length), new_pfn = 0
         cdef int nid = self.machine.check_node(node), err
         cdef mm_struct *mm = self.get_mm()

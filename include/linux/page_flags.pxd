@@ -31,7 +31,8 @@ cdef enum:
     PG_swapbacked = 0x8000
     PG_active = 0x10000
     PG_offline = 0x100000       # free, in a range that goes offline or is; on no free list
-    PG_ksm_relatives = 0x20000  # OURS: was mapped by relatives, too, when KSM took it: theirs may be dirty, not mergeable, not found
+    # OURS: when KSM took it, relatives had it, too, or it was swapped since: entries of it may be dirty, not found, in any vma
+    PG_ksm_relatives = 0x20000
     PG_node_shift = 24          # the node is in the top byte
 
 cdef enum:

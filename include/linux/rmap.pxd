@@ -16,8 +16,8 @@ cdef enum:
     GUP_PIN_COUNTING_BIAS = 1024
 
 
-# The callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL. With anon_lock the anon_vma is found by
-# folio_lock_anon_vma_read(), which a page needs that can be unmapped meanwhile.
+# The callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL. With anon_lock the anon_vma is
+# found by folio_lock_anon_vma_read(), which a page needs that can be unmapped meanwhile.
 cdef struct rmap_walk_control:
     void *arg
     bint try_lock

@@ -60,12 +60,12 @@ from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY,
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
-from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty, PageHWPoison,
-                               PageKsm, SetPageDirty, __folio_mark_uptodate, __folio_set_locked, folio_anon_vma, folio_get,
-                               folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty, folio_page,
-                               folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon, folio_test_ksm,
-                               folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate, folio_try_get,
-                               folio_trylock, folio_unlock, lock_page, page_address, page_folio, page_to_nid,
+from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty,
+                               PageHWPoison, PageKsm, SetPageDirty, __folio_mark_uptodate, __folio_set_locked, folio_anon_vma,
+                               folio_get, folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty,
+                               folio_page, folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon,
+                               folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate,
+                               folio_try_get, folio_trylock, folio_unlock, lock_page, page_address, page_folio, page_to_nid,
                                page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, trylock_page, unlock_page)
 from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
 from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte,
@@ -1033,7 +1033,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
         if kpage == NULL:
             # Merged from here on, though without a node: stable_tree_insert() will give it one.
             folio_set_stable_node(page_folio(page), NULL)
-            if folio_mapcount(page_folio(page)) > 1:
+            if folio_mapcount(page_folio(page)) > 1 or folio_test_swapcache(page_folio(page)):
                 set_page_flag(page_folio(page), PG_ksm_relatives)       # OURS: for Machine.check()
             mark_page_accessed(m, page)
             # Its entries are clean now, and reclaim drops a clean page without writing it anywhere.

@@ -20,17 +20,16 @@ from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.err cimport IS_ERR
 from linux.ksm cimport ksm_might_need_to_copy, ksm_might_unmap_zero_page
 from linux.mm cimport (FAULT_FLAG_ORIG_PTE_VALID, FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_ERROR,
-                       VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_LOCKED, VM_MAYREAD, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE,
-                       add_mm_counter,
-                       count_vm_event, dec_mm_counter, inc_mm_counter, is_cow_mapping, linear_page_index,
+                       VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_LOCKED, VM_MAYREAD, VM_MAYSHARE, VM_READ, VM_SHARED,
+                       VM_WRITE, add_mm_counter, count_vm_event, dec_mm_counter, inc_mm_counter, is_cow_mapping, linear_page_index,
                        mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vm_normal_page, vma_lookup)
-from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT, PMD_SHIFT, PMD_SIZE,
-                             PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
-                             swap_info_struct, vm_area_struct, vm_fault_t)
+from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT,
+                             PMD_SHIFT, PMD_SIZE, PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio,
+                             struct_page, swap_info_struct, vm_area_struct, vm_fault_t)
 from linux.page_flags cimport (PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, PageHWPoison, SetPageAnonExclusive,
-                               __folio_mark_uptodate, folio_get, folio_lock, folio_put_testzero, folio_ref_count, folio_test_anon, folio_test_ksm, folio_test_large,
-                               folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock, page_address, page_folio,
-                               page_to_nid, pfn_to_page)
+                               __folio_mark_uptodate, folio_get, folio_lock, folio_ref_count, folio_test_anon, folio_test_ksm,
+                               folio_test_large, folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock,
+                               folio_unlock, page_address, page_folio, page_to_nid, pfn_to_page)
 from linux.pgtable cimport (_PAGE_PRESENT, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_none, pmd_offset_mm, pmd_table,
                             pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial, pte_mkwrite, pte_mkyoung,
                             pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_table,

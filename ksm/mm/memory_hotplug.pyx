@@ -165,7 +165,7 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
     cdef unsigned long end_pfn = start_pfn + nr_pages, pfn
     cdef memory_block *block
     cdef zone *z = NULL
-    cdef int ret = -EBUSY, round
+    cdef int ret = -EBUSY, _round
     if nr_pages == 0 or start_pfn % HPAGE_PMD_NR or end_pfn < start_pfn or end_pfn > m.max_pfn:
         return -EINVAL
     mutex_lock(&m.hotplug_lock)
@@ -184,7 +184,7 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
         start_isolate_page_range(m, z, start_pfn, end_pfn)
 
     memory_notify(m, MEM_GOING_OFFLINE, start_pfn, nr_pages)
-    for round in range(NR_OFFLINE_ROUNDS):
+    for _round in range(NR_OFFLINE_ROUNDS):
         if signal_pending(m):
             ret = -EINTR
             break

@@ -16,7 +16,8 @@ from linux.mm cimport count_vm_event, vma_lookup
 from linux.mm_types cimport (PAGE_SIZE, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machine, mm_struct, pmd_t, pte_t, struct_anon_vma,
                              struct_folio, swap_info_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.page_flags cimport (PG_dirty, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate, PageHWPoison, clear_page_flag,
+from linux.page_flags cimport (PG_active, PG_dirty, PG_ksm_relatives, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate,
+                               PageHWPoison, clear_page_flag,
                                folio_get, folio_lock, folio_mapcount, folio_mapped, folio_pfn, folio_ref_count, folio_ref_freeze,
                                folio_ref_unfreeze, folio_set_dirty, folio_test_anon, folio_test_clear_dirty, folio_test_dirty,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_try_get,
@@ -135,8 +136,13 @@ cdef void folio_migrate_flags(machine *m, struct_folio *newfolio, struct_folio *
         set_page_flag(newfolio, PG_referenced)
     if test_page_flag(folio, PG_uptodate):
         set_page_flag(newfolio, PG_uptodate)
+    if test_page_flag(folio, PG_active):
+        clear_page_flag(folio, PG_active)
+        set_page_flag(newfolio, PG_active)
     if test_page_flag(folio, PG_dirty):
         set_page_flag(newfolio, PG_dirty)
+    if test_page_flag(folio, PG_ksm_relatives):         # OURS
+        set_page_flag(newfolio, PG_ksm_relatives)
 
     folio_migrate_ksm(m, newfolio, folio)
     # Only now: ksm_get_folio() waits, while the count is frozen, for as long as it sees this flag, and then looks where the node leads.
@@ -175,7 +181,7 @@ cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst) noexce
     processes. -EAGAIN leaves all as it was."""
     cdef struct_anon_vma *anon_vma = NULL
     cdef bint page_was_mapped = False
-    cdef int rc = -EAGAIN, retry
+    cdef int rc = -EAGAIN, _retry
     folio_lock(src)
     # What the page's mapping word leads to has to stay while nobody maps the page. A merged page's node does, by the page's lock.
     if folio_test_anon(src) and not folio_test_ksm(src):
@@ -185,7 +191,7 @@ cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst) noexce
         try_to_migrate(m, src)
         page_was_mapped = True
     if not folio_mapped(src):
-        for retry in range(NR_MAX_MIGRATE_PAGES_RETRY):
+        for _retry in range(NR_MAX_MIGRATE_PAGES_RETRY):
             rc = migrate_folio(m, dst, src)
             if rc != -EAGAIN:
                 break
@@ -209,7 +215,7 @@ cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long n
     """Move an isolated page to a frame of these nodes, this one if it can be: 0 and the frame, or -ENOMEM, -EAGAIN, and it is back on
     the LRU."""
     cdef struct_folio *dst = NULL
-    cdef int rc = 0, retry
+    cdef int rc = 0, _retry
     if folio_ref_count(folio) == 1:
         # Freed meanwhile: ours is the last reference.
         folio_put(m, folio)
@@ -220,7 +226,7 @@ cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long n
         rc = -ENOMEM
     else:
         new_pfn[0] = folio_pfn(m, dst)
-        for retry in range(NR_MAX_MIGRATE_PAGES_RETRY):
+        for _retry in range(NR_MAX_MIGRATE_PAGES_RETRY):
             rc = unmap_and_move(m, folio, dst)
             if rc != -EAGAIN:
                 break

@@ -15,14 +15,14 @@ from libc.errno cimport EFAULT, ENOMEM
 from linux.atomic cimport READ_ONCE_ptr, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test, atomic_inc_not_zero, atomic_set
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.ksm cimport rmap_walk_ksm
-from linux.list cimport INIT_LIST_HEAD, list_add, list_del, list_head, list_is_singular
+from linux.list cimport list_add, list_del, list_head, list_is_singular
 from linux.mm cimport (VM_EXEC, VM_LOCKED, VM_READ, VM_WRITE, dec_mm_counter, inc_mm_counter, linear_page_index,
                        mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vma_find_index, vma_pages)
 from linux.mm_types cimport (HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, anon_vma_chain, machine, mm_struct, pte_t,
                              struct_anon_vma, struct_folio, struct_page, vm_area_struct)
-from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PageAnonExclusive, SetPageAnonExclusive, folio_anon_vma,
-                               folio_mapped, folio_mapping_word, folio_mark_dirty, folio_pfn, folio_test_anon, folio_test_ksm,
-                               folio_test_large, folio_test_locked, folio_test_swapcache, page_folio)
+from linux.page_flags cimport (PAGE_MAPPING_ANON, PageAnonExclusive, SetPageAnonExclusive, folio_anon_vma, folio_mapped,
+                               folio_mapping_word, folio_mark_dirty, folio_pfn, folio_test_anon, folio_test_ksm, folio_test_large,
+                               folio_test_locked, folio_test_swapcache, page_folio)
 from linux.pgtable cimport pte_dirty, pte_write, pte_young, ptep_clear_flush, set_pte_at
 from linux.rbtree cimport rb_root
 from linux.rmap cimport (RMAP_EXCLUSIVE, anon_vma_lock_read, anon_vma_lock_write, anon_vma_trylock_read, anon_vma_unlock_read,

@@ -11,9 +11,9 @@ from libc.errno cimport EEXIST
 
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.mm_types cimport machine, struct_folio, swap_info_struct, vm_area_struct
-from linux.page_flags cimport (PG_swapcache, __folio_set_locked, clear_page_flag, folio_get, folio_mapped, folio_mark_dirty,
-                               folio_ref_add, folio_test_locked, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock,
-                               set_page_flag)
+from linux.page_flags cimport (PG_ksm_relatives, PG_swapcache, __folio_set_locked, clear_page_flag, folio_get, folio_mapped,
+                               folio_mark_dirty, folio_ref_add, folio_test_ksm, folio_test_locked, folio_test_swapcache,
+                               folio_test_uptodate, folio_trylock, folio_unlock, set_page_flag)
 from linux.spinlock cimport backoff, spin_lock, spin_unlock
 from linux.swap cimport folio_swap
 
@@ -32,6 +32,8 @@ cdef void add_to_swap_cache(machine *m, struct_folio *folio, unsigned long entry
     folio_ref_add(folio, 1)
     set_page_flag(folio, PG_swapcache)
     folio.private = <unsigned int>entry
+    if folio_test_ksm(folio):
+        set_page_flag(folio, PG_ksm_relatives)      # OURS: for Machine.check()
     spin_lock(&si.i_pages_lock)
     si.i_pages[entry] = folio
     spin_unlock(&si.i_pages_lock)

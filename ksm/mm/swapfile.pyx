@@ -94,10 +94,10 @@ cdef int __try_to_reclaim_swap(machine *m, swap_info_struct *si, unsigned long o
 
 cdef unsigned long scan_swap_map_slots(machine *m, swap_info_struct *si) noexcept nogil:
     """A free slot, with SWAP_HAS_CACHE set; 0 if there is none. A round that begins where the last one ended."""
-    cdef unsigned long offset, i, found = 0
+    cdef unsigned long offset, _i, found = 0
     spin_lock(&si.lock)
     offset = si.cluster_next
-    for i in range(si.max - 1):
+    for _i in range(si.max - 1):
         if not si.flags & SWP_WRITEOK or si.inuse_pages == si.max - 1:
             break
         if offset >= si.max:

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Threads use memory while others swap it out, move it, take frames offline and merge: no byte is lost, no frame, and nobody waits
+for ever."""
+
+import errno
+import random
+import threading
+import time
+
+import pytest
+
+import ksm
+
+PAGE = ksm.PAGE_SIZE
+PAGES = 64
+BASE = 0x10000000
+EXPECTED = {errno.EAGAIN, errno.EBUSY, errno.ESRCH, errno.EINVAL, errno.ENOMEM}
+
+
+def fill(number):
+    return bytes([number]) * PAGE
+
+
+class Stress:
+    def __init__(self, across):
+        self.machine = machine = ksm.Machine("64M", nodes=2, swap="4M")
+        machine.ksm.smart_scan = 0
+        machine.ksm.merge_across_nodes = across
+        machine.ksm.sleep_millisecs = 0
+        machine.ksm.run = 1
+        self.stop = threading.Event()
+        self.processes = []
+        self.errors = []
+
+    def user(self, number):
+        """A process that knows what it should read; now and then it forks a child for a moment."""
+        rng = random.Random(number)
+        process = self.machine.spawn(node=number % 2)
+        process.mmap(PAGES * PAGE, addr=BASE, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED)
+        process.madvise(BASE, PAGES * PAGE, ksm.MADV_MERGEABLE)
+        self.processes.append(process)
+        known = [fill(0)] * PAGES
+        while not self.stop.is_set():
+            page, action = rng.randrange(PAGES), rng.random()
+            place = BASE + page * PAGE
+            if action < 0.4:
+                known[page] = fill(rng.randrange(1, 5))
+                process.write(place, known[page])
+            elif action < 0.8:
+                assert process.read(place, PAGE) == known[page]
+            elif action < 0.85:
+                child = process.fork()
+                self.processes.append(child)
+                child.write(place, b"child")
+                assert child.read(place, PAGE) == b"child" + known[page][5:]
+                other = rng.randrange(PAGES)
+                assert other == page or child.read(BASE + other * PAGE, PAGE) == known[other]
+                self.processes.remove(child)
+                child.exit()
+            elif action < 0.9:
+                process.swap_out(place, 8 * PAGE)
+            elif action < 0.92:
+                process.madvise(place, PAGE, ksm.MADV_DONTNEED)
+                known[page] = fill(0)
+            elif action < 0.94:
+                process.madvise(BASE, PAGES * PAGE, ksm.MADV_UNMERGEABLE)
+                process.madvise(BASE, PAGES * PAGE, ksm.MADV_MERGEABLE)
+            elif action < 0.97:
+                process.move_pages(place, PAGE, rng.randrange(2))
+        assert process.read(BASE, PAGES * PAGE) == b"".join(known)
+
+    def trouble(self, number):
+        rng = random.Random(number)
+        machine = self.machine
+        while not self.stop.is_set():
+            action = rng.random()
+            try:
+                if action < 0.5:
+                    words = rng.choice(list(self.processes)).page_table(BASE, PAGES * PAGE)
+                    machine.migrate(rng.choice([word >> 8 for word in words if word & ksm.PAGE_PRESENT]), node=rng.choice([0, 1, None]))
+                elif action < 0.7:
+                    rng.choice(list(self.processes)).swap_out(BASE, PAGES * PAGE)
+                elif action < 0.75:
+                    machine.swapoff()
+                    machine.swapon("4M")
+                elif action < 0.8:
+                    block = rng.randrange(1, 16) * 512
+                    machine.offline(block, 512)
+                    machine.online(block, 512)
+                elif action < 0.82:
+                    machine.ksm.run = 2
+                    machine.ksm.run = 1
+            except IndexError:
+                pass
+            except OSError as error:
+                assert error.errno in EXPECTED
+
+    def caught(self, function, number):
+        try:
+            function(number)
+        except BaseException as error:
+            self.errors.append(error)
+
+    def run(self, seconds):
+        threads = [threading.Thread(target=self.caught, args=(self.user, number)) for number in range(4)]
+        threads += [threading.Thread(target=self.caught, args=(self.trouble, number)) for number in (98, 99)]
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds)
+        self.stop.set()
+        for thread in threads:
+            thread.join()
+        if self.errors:
+            raise self.errors[0]
+
+
+@pytest.mark.parametrize("across", [0, 1])
+def test_swap_and_migration_under_load(across):
+    stress = Stress(across)
+    stress.run(2)
+    machine = stress.machine
+    machine.ksm.run = 0
+    assert [line for line in machine.check() if "names anon_vma" not in line and (across or "no rmap_item" not in line)] == []
+    events = machine.vmstat()
+    assert events["pswpin"] and events["pswpout"] and events["pgmigrate_success"]
+    for process in list(machine.processes.values()):
+        process.exit()
+    machine.ksm.scan(passes=2)
+    machine.lru_add_drain_all()
+    if machine.swap_pages()[0]:
+        machine.swapoff()
+    assert machine.check() == []
+    assert machine.free_pages() == machine.total_pages() - 1
+    machine.close()
