@@ -87,14 +87,14 @@ def test_everything_of_a_closed_machine(machine):
     assert not process.alive
     process.exit()
     calls = [machine.spawn, machine.free_pages, machine.vmstat, machine.check, machine.time, machine.lru_add_drain_all,
-             machine.drain_all_pages, knobs.scan, knobs.names, knobs.attributes, process.maps, process.rss, process.fork, process.exec,
+             machine.total_pages, machine.drain_all_pages, knobs.scan, knobs.names, knobs.attributes, process.maps, process.rss,
+             process.fork, process.exec,
              process.ksm_stat, process.brk, lambda: machine.advance(1), lambda: memoryview(machine), lambda: process.read(addr, 1),
              lambda: process.write(addr, b"x"), lambda: process.mmap(PAGE), lambda: knobs.run, lambda: setattr(knobs, "run", 1)]
     for call in calls:
         with pytest.raises(ValueError, match="closed"):
             call()
     repr(machine), repr(process), repr(knobs)
-    assert machine.total_pages() == 256
 
 
 def test_everything_of_an_exited_process(machine):
@@ -247,7 +247,8 @@ def test_images(machine, tmp_path):
     path.write_bytes(b"i" * 4 * PAGE + b"rest")
     with open(path, "rb") as image:
         for arguments in ({}, {"offset": 1}, {"length": 0}, {"length": PAGE + 1}, {"offset": 8 * PAGE, "length": PAGE},
-                          {"length": 5 * PAGE}, {"length": PAGE, "node": 1}, {"length": PAGE, "node": -1}, {"offset": -PAGE, "length": PAGE}):
+                          {"length": 5 * PAGE}, {"length": PAGE, "node": 1}, {"length": PAGE, "node": -1},
+                          {"offset": -PAGE, "length": PAGE}):
             with pytest.raises(ValueError, match=r"image|file|node|offset|length|must be"):
                 process.mmap_image(image, **arguments)
         addr = process.mmap_image(image, length=4 * PAGE)
