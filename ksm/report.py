@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ksm.constants import PAGE_SIZE
-from ksm.scan import MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
+from ksm.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
 
 RMAP_ITEM = 64  # bytes, on a 64-bit kernel
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
@@ -64,13 +64,29 @@ def answer(result: Result) -> Text:
     share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)})"
     if not total:
         text = "There are no pages that KSM could merge."
-    elif not saved:
+    elif not saved and all_compared(result):
         text = f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
+    elif not saved:
+        text = f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
     elif result.ksm["general_profit"] <= 0:
         text = f"Not worth it: KSM would free {share}, and need {size(cost)} itself."
     else:
         text = f"KSM would free {share}, and need {size(cost)} itself."
     return Text(text, style="bold")
+
+
+def all_compared(result: Result) -> bool:
+    """Whether KSM has looked for an equal of every page: it does so only with those that hold still between two passes."""
+    return result.settled and result.passes >= LEAST_PASSES and not volatile(result)
+
+
+def volatile(result: Result) -> int:
+    """Pages that were not the same in two passes. KSM also counts those so that smart_scan has passed over."""
+    return max(0, result.ksm["pages_volatile"] - result.skipped)
+
+
+def passes(result: Result) -> str:
+    return f"{result.passes} {'pass' if result.passes == 1 else 'passes'}"
 
 
 def metadata(result: Result) -> int:
@@ -100,7 +116,8 @@ def breakdown(result: Result) -> Table:
     row("Kept", total - savings.pages, "bold")
     row("  merged: the one copy", ksm["pages_shared"])
     row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
-    row("  volatile: changed between passes", max(0, ksm["pages_volatile"] - result.skipped))
+    # After one pass there is nothing yet that a page could differ from.
+    row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
     bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
     bytes_row("general_profit: freed less metadata", ksm["general_profit"], "bold")
     return table
@@ -145,10 +162,10 @@ def all_notes(result: Result) -> list[str]:
 
 def how_it_ended(result: Result) -> str:
     if result.settled:
-        return f"{result.passes} passes; the last one changed nothing"
+        return f"{passes(result)}; the last one changed nothing"
     if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
-        return f"{result.passes} passes, and still the last one changed something: this memory does not hold still"
-    return f"{result.passes} {'pass' if result.passes == 1 else 'passes'}, as asked for; the last one still changed something"
+        return f"{passes(result)}, and still the last one changed something: this memory does not hold still"
+    return f"{passes(result)}, as asked for; the last one still changed something"
 
 
 def overstatement(result: Result) -> list[str]:

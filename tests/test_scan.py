@@ -166,6 +166,20 @@ def test_pages_that_change_are_volatile():
     assert result.savings == (0, 19, 0)
 
 
+class Fleeting(Changing):
+    """Equal pages that never hold still long enough to be compared."""
+
+    def refresh(self, number):
+        self.process.update(self.addr, page(1000 + number) * 40)
+
+
+def test_volatile_pages_may_be_equal():
+    with scan.Scan([Fleeting()]) as running:
+        result = running.run(interval=0)
+    assert (result.settled, result.passes, result.savings.pages) == (True, 3, 0)
+    assert report.answer(result).plain.startswith("KSM found nothing to free in 3 passes over ")
+
+
 class Restless(Changing):
     """Two more equal pages before every pass."""
 

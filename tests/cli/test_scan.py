@@ -110,6 +110,18 @@ def test_nothing_to_gain(tmp_path):
         assert invoke(path)[0].startswith("There are no pages that KSM could merge.\n\n- ")
 
 
+def test_nothing_found_is_not_nothing_there(tmp_path):
+    """One pass compares nothing, it only takes checksums."""
+    path = write_image(tmp_path / "equal", [5] * 256)
+    out, _ = invoke("--passes", 1, path)
+    assert out.startswith("KSM found nothing to free in 1 pass over 1.0 MiB.\n")
+    assert "volatile: not yet seen unchanged" in out
+    assert "changed between passes" not in out
+    out, _ = invoke("--passes", 2, write_image(tmp_path / "unique", range(100, 356)))
+    assert out.startswith("KSM found nothing to free in 2 passes over 1.0 MiB.\n")
+    assert "volatile: changed between passes" in out
+
+
 def test_settings_and_passes(images):
     report = json.loads(invoke("--json", "--set", "use_zero_pages=1", "--set", "max_page_sharing=2", "--passes", 5, *images)[0])
     assert report["ksm"]["use_zero_pages"] == 1
