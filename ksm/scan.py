@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -124,6 +125,11 @@ def apply_settings(machine: Machine, settings: Mapping[str, str]) -> None:
             raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
         except AttributeError:
             raise SettingError(f"{name} can only be read; there are {', '.join(writable(machine))}") from None
+        except UnicodeEncodeError:
+            # Bytes of a command line that are not UTF-8: no name has any, and no file takes them.
+            if name not in machine.ksm.names():
+                raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
+            raise SettingError(f"{name}={value}: {os.strerror(errno.EINVAL)}") from None
         except OSError as error:
             raise SettingError(f"{name}={value}: {os.strerror(error.errno)}") from None
 

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from rich.console import Console
@@ -23,7 +25,7 @@ def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     result = {}
     for value in values:
         name, equals, setting = value.partition("=")
-        if not equals:
+        if not equals or not name:
             raise click.BadParameter(f"{value}: it is written KNOB=VALUE", ctx, param)
         result[name] = setting
     try:
@@ -32,6 +34,16 @@ def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     except scanner.SettingError as error:
         raise click.BadParameter(str(error), ctx, param) from None
     return result
+
+
+class Seconds(click.FloatRange):
+    """A range that also leaves out NaN, which is neither below nor above anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{number} is not in the range {self.min}<=x<={self.max}.", param, ctx)
+        return number
 
 
 @contextmanager
@@ -57,7 +69,7 @@ def progress_bar() -> Iterator[scanner.Progress]:
 @click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
 @click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
 @click.option(
-    "--interval", type=click.FloatRange(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
+    "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(

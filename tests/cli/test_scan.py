@@ -137,8 +137,13 @@ def test_settings_and_passes(images):
         (["--set", "full_scans=1"], "full_scans can only be read"),
         (["--set", "max_page_sharing=1"], "max_page_sharing=1: Invalid argument"),
         (["--set", "run"], "run: it is written KNOB=VALUE"),
+        (["--set", "="], "=: it is written KNOB=VALUE"),
+        (["--set", os.fsdecode(b"us\xffe=1")], "KSM has no us?e; there are "),
+        (["--set", os.fsdecode(b"run=\xff")], "run=?: Invalid argument"),
         (["--passes", "0"], "0 is not in the range"),
         (["--interval", "x"], "'x' is not a valid float"),
+        (["--interval", "nan"], "nan is not in the range"),
+        (["--interval", "inf"], "inf is not in the range"),
         (["--nonsense"], "No such option"),
     ],
 )
