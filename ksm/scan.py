@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.machine import Machine
 from ksm.savings import Tally
-from ksm.sources import Source, SourceError, SourceGone
+from ksm.sources import Source, SourceError
 from ksm.sources.host import available_memory, total_memory
 
 LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
@@ -21,7 +21,7 @@ MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # when there is no end to it
 BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 18  # pages of a page table that are counted at once
 SLACK = 64 << 20
-MOST_LINES = 5  # on processes that have gone
+MOST_LINES = 5  # on processes that were left out
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
 # What is being done, and how far it is: (what, done, total)
@@ -198,7 +198,7 @@ class Scan:
             time.sleep(seconds)
 
     def read(self, number: int) -> None:
-        """Bring the memory of all sources in: for the first time, or what has changed. A process that is gone is left out from then on."""
+        """Bring the memory of all sources in: for the first time, or what has changed. A process that cannot be read is left out."""
         what = "reading" if number else "mapping"
         for place, source in enumerate(list(self.sources)):
             self.progress(f"{what} {source.name}", place, len(self.sources))
@@ -207,8 +207,10 @@ class Scan:
                     source.refresh(number)
                 else:
                     source.attach(self.machine)
-            except SourceGone as error:
-                if len(self.sources) == 1:
+            except SourceError as error:
+                # One process among many must not cost the whole scan, whether it has gone or grown too large. A file stays as it is:
+                # what is wrong with it, the user should know first.
+                if len(self.sources) == 1 or not source.live:
                     raise
                 self.left.append(str(error))
                 self.sources.remove(source)
@@ -252,7 +254,7 @@ class Scan:
     def left_notes(self) -> list[str]:
         """On sources that were left out midway: of many, only how many."""
         if len(self.left) > MOST_LINES:
-            return [f"skipped {len(self.left):,} processes that exited or became unreadable during the scan"]
+            return [f"skipped {len(self.left):,} processes that exited, grew too large or became unreadable during the scan"]
         return [f"skipped {reason}" for reason in self.left]
 
     def common_notes(self) -> list[str]:

@@ -203,9 +203,41 @@ def test_who_goes_is_left_out():
     assert result.savings == (0, 19, 0)
     with scan.Scan([Changing("a"), *(Changing(str(place), 1) for place in range(6))]) as running:
         result = running.run(interval=0)
-    assert result.notes == ["skipped 6 processes that exited or became unreadable during the scan"]
+    assert result.notes == ["skipped 6 processes that exited, grew too large or became unreadable during the scan"]
     with scan.Scan([Changing("a", 1)]) as running, pytest.raises(SourceGone, match=r"^a: gone$"):
         running.run(interval=0)
+
+
+class Growing(Changing):
+    """Has grown too large before pass `end`."""
+
+    def refresh(self, number):
+        if number >= self.end:
+            raise SourceError(f"{self.name}: its memory has grown too large for this scan")
+        super().refresh(number)
+
+
+def test_who_grows_too_large_is_left_out():
+    with scan.Scan([Changing("a"), Growing("b", 2), Growing("c", 0)]) as running:
+        result = running.run(interval=0)
+    assert [source.name for source in result.sources] == ["a"]
+    assert result.notes == [f"skipped {name}: its memory has grown too large for this scan" for name in "cb"]
+    assert result.savings == (0, 19, 0)
+    with scan.Scan([Growing("a", 1)]) as running, pytest.raises(SourceError, match=r"^a: its memory has grown too large"):
+        running.run(interval=0)
+
+
+def test_a_file_that_was_asked_for_is_not_left_out(folder, monkeypatch):
+    sources = [open_file(write_image(folder / name, [1, 2])) for name in ("there", "broken")]
+
+    def attach(machine):
+        raise SourceError("broken: was truncated meanwhile")
+
+    monkeypatch.setattr(sources[1], "attach", attach)
+    with scan.Scan(sources) as running, pytest.raises(SourceError, match=r"^broken: "):
+        running.run()
+    for source in sources:
+        source.close()
 
 
 def test_progress_and_waiting(folder):
