@@ -30,6 +30,7 @@ WHOLE_MACHINE = {"QEMU", "VMCOREINFO", "VBCORE"}
 SHARED_MEMORY = ("/dev/zero (deleted)", "/SYSV", "/dev/shm/", "/memfd:", "/[aio]")
 
 AT_SYSINFO_EHDR = 33
+MANY = 0xFFFF  # PN_XNUM: more segments than the header can say
 KERNEL_HALF = 1 << 63  # vsyscall, the only thing of a process up there
 
 
@@ -72,9 +73,10 @@ def open_core(name: str, fd: int, size: int) -> FileSource:
             core = read_core(name, file, size)
     except SourceError:
         raise
-    except Exception as error:
+    except Exception:
         # pyelftools stumbles over damaged files in many ways: ELFError, construct's, KeyError, UnicodeDecodeError, ...
-        raise SourceError(f"{name}: damaged ELF core: {' '.join(str(error).split()) or type(error).__name__}") from None
+        # What it says speaks of its own insides.
+        raise SourceError(f"{name}: damaged ELF core") from None
     if not core.segments:
         raise SourceError(f"{name}: an ELF core without memory")
 
@@ -102,8 +104,33 @@ def pages(segments: list[Segment]) -> int:
     return sum(segment.end - segment.start for segment in segments) // PAGE_SIZE
 
 
+def truncated(name: str, size: int, wanted: int) -> SourceError:
+    return SourceError(f"{name}: truncated: the file has {size:,} bytes, and should have {wanted:,} at least")
+
+
+def check_tables(name: str, file: BinaryIO, size: int) -> None:
+    """Whether the file reaches as far as its header and its tables of segments and sections: gdb writes the latter last."""
+    head = file.read(64)
+    file.seek(0)
+    if len(head) < 6 or head[4] not in (1, 2):
+        return
+    wide = head[4] == 2
+    header = struct.Struct((">" if head[5] == 2 else "<") + ("24x8x2Q4x2x4H2x" if wide else "24x4x2I4x2x4H2x"))
+    if len(head) < header.size:
+        raise truncated(name, size, header.size)
+    segments, sections, segment, number, section, count = header.unpack_from(head)
+    if number == MANY:
+        # The real number is in the first section.
+        count = max(count, 1)
+        number = 0
+    wanted = max(segments + number * segment, sections + count * section if count else 0)
+    if wanted > size:
+        raise truncated(name, size, wanted)
+
+
 def read_core(name: str, file: BinaryIO, size: int) -> Core:
     """The segments in whole pages, by physical address for a machine, and the notes."""
+    check_tables(name, file, size)
     elf = ELFFile(file)
     kind = elf.header["e_type"]
     if kind != "ET_CORE":
@@ -117,7 +144,7 @@ def read_core(name: str, file: BinaryIO, size: int) -> Core:
             continue
         offset, length = header["p_offset"], header["p_filesz"]
         if offset + length > size:
-            raise SourceError(f"{name}: truncated: the file has {size:,} bytes, and should have {offset + length:,} at least")
+            raise truncated(name, size, offset + length)
         addr = header["p_paddr"] if notes.machine else header["p_vaddr"]
         start = -(-addr // PAGE_SIZE) * PAGE_SIZE
         end = (addr + length) // PAGE_SIZE * PAGE_SIZE
