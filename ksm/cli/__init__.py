@@ -21,6 +21,9 @@ class OneLineGroup(click.Group):
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
+        if sys.stdout is None:
+            # Python and click would drop all output and call that a success.
+            fail("ksm: standard output is closed", 1)
         try:
             sys.exit(super().main(*args, standalone_mode=False, **extra) or 0)
         except click.UsageError as error:
@@ -38,6 +41,14 @@ class OneLineGroup(click.Group):
             if error.errno == errno.EPIPE:
                 sys.exit(1)         # whoever read it has gone
             fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
+
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            # The help where errors go. click's own way depends on its version: exit code 0, or an exception whose text is the help.
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
 
 def fail(text: str, code: int) -> NoReturn:

@@ -275,3 +275,15 @@ def test_the_program_itself():
     assert "scan" in result.output
     result = runner.invoke(main, ["nonsense"], prog_name="ksm")
     assert (result.exit_code, result.stderr) == (2, "ksm: No such command 'nonsense'. (ksm --help)\n")
+
+
+def test_without_a_command_the_help_is_shown():
+    runner = CliRunner()
+    result = runner.invoke(main, [], prog_name="ksm")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == runner.invoke(main, ["--help"], prog_name="ksm").stdout
+
+
+def test_without_a_standard_output(images):
+    result = command(*images, prefix=["sh", "-c", 'exec "$0" "$@" >&-'], stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (1, "ksm: standard output is closed\n")
