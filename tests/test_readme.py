@@ -46,3 +46,11 @@ def test_files_that_are_named_exist():
     named = set(re.findall(r"`?((?:ksm|tests|benchmarks|include)/[\w/]+\.(?:py|pyx|pxd))\b", README.read_text()))
     assert {"ksm/mm/ksm.pyx", "include/linux/rbtree.pxd"} <= named
     assert [name for name in sorted(named) if not (README.parent / name).exists()] == []
+
+
+def test_picture_of_a_scan():
+    """The picture is there, and has the rows that a report has."""
+    picture = README.read_text().partition("<!-- ksm scan: begin -->")[2].partition("<!-- ksm scan: end -->")[0]
+    for row in ("KSM would free", "zero pages", "duplicates within one source", "duplicates across sources", "unshared", "volatile",
+                "Metadata", "general_profit", "vm1.img", "overstates"):  # fmt: skip
+        assert row in picture
