@@ -3,7 +3,7 @@
 
 Every .pyx below ksm/ is a module and every folder below include/ a package of headers: a new one needs no line here.
 
-    KSM_DEBUG=1   bounds and NULL checks, asserts, BUG_ON() in headers, -O1 -g
+    KSM_DEBUG=1   bounds checks, asserts, BUG_ON() in headers, -O1 -g
     KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
 """
@@ -26,7 +26,7 @@ DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
-    "nonecheck": DEBUG,
+    "nonecheck": False,  # cannot be had without the GIL
     "wraparound": False,
     "cdivision": True,
     "freethreading_compatible": True,

@@ -8,7 +8,8 @@ from linux.atomic cimport test_bit
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
 from linux.mm_types cimport (MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
-                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PUD_SHIFT, anon_vma_chain, file, memory_block, mm_struct, pte_t, struct_anon_vma,
+                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PUD_SHIFT, anon_vma_chain, file, memory_block,
+                             mm_struct, pte_t, struct_anon_vma,
                              struct_page, vm_area_struct, zone)
 from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_hwpoison,
                                PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache)
@@ -50,7 +51,8 @@ cdef bint linked_to(vm_area_struct *vma, const void *anon_vma) noexcept nogil:
 # Entries
 
 cdef void check_reverse(checker *c, vm_area_struct *vma, unsigned long addr, unsigned long pfn, ksm_stable_node *node) noexcept nogil:
-    """Would rmap_walk_ksm() find this entry? Only a process that was forked may have it before ksmd has been there; and a page that has gone
+    """Would rmap_walk_ksm() find this entry? Only a process that was forked may have it before ksmd has been there; and a page that
+    has gone
     to another NUMA node may have its rmap_items taken away for a pass, or, with one sharer and an equal on that node, for good."""
     cdef size_t at = 0
     cdef ksm_rmap_item *item = find_item(c, addr, node, vma.vm_mm, &at)

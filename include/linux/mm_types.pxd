@@ -160,7 +160,7 @@ cdef struct zone:
     unsigned int free_area[NR_PAGE_ORDERS]
     unsigned int *recent
     unsigned int nr_recent
-    unsigned long isolate_start # frames that are going offline: when they are free, they are not handed out any more
+    unsigned long isolate_start  # frames that are going offline: when they are free, they are not handed out any more
     unsigned long isolate_end
 
 
@@ -231,7 +231,7 @@ cdef struct machine:
     unsigned long nr_offline    # frames of the memory that are offline
     long num_poisoned_pages     # frames that memory_failure() has seen, and that were freed since
     mutex swapon_mutex
-    swap_info_struct *swap_info # NULL until the first swapon()
+    swap_info_struct *swap_info  # NULL until the first swapon()
 
     spinlock_t lru_lock
     struct_folio *lru_add[FOLIO_BATCH_SIZE]     # the folio_batch of the one CPU

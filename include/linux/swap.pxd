@@ -11,7 +11,7 @@ from linux.mm_types cimport struct_folio, swap_info_struct
 
 
 cdef enum:
-    SWAP_HAS_CACHE = 0x40000000 # in swap_map, above the count; the kernel counts in 6 bits, and goes on elsewhere
+    SWAP_HAS_CACHE = 0x40000000  # in swap_map, above the count; the kernel counts in 6 bits, and goes on elsewhere
     SWAP_MAP_MAX = 0x3fffffff
 
     SWP_USED = 0x1

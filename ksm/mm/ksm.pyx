@@ -78,7 +78,8 @@ from linux.rmap cimport (RMAP_NONE, anon_vma_lock_read, anon_vma_trylock_read, a
                          get_anon_vma, rmap_walk_control)
 from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
 from linux.types cimport hlist_node, list_head, u32
-from linux.wait cimport (CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, destroy_waitqueue_head, init_waitqueue_head, prepare_to_wait,
+from linux.wait cimport (CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, destroy_waitqueue_head,
+                         init_waitqueue_head, prepare_to_wait,
                          pthread_create, pthread_join, timespec, wait_for_wakeup, wait_for_wakeup_timeout, wake_up_interruptible)
 from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exit, trace_ksm_merge_one_page,
                                trace_ksm_merge_with_ksm_page, trace_ksm_remove_ksm_page, trace_ksm_remove_rmap_item,
@@ -2825,7 +2826,8 @@ cdef void ksm_attrs_init(ksm_globals *g) noexcept nogil:
     ksm_attr(g, b"max_page_sharing", max_page_sharing_show, max_page_sharing_store, False)
     ksm_attr(g, b"stable_node_chains", stable_node_chains_show, NULL, False)
     ksm_attr(g, b"stable_node_dups", stable_node_dups_show, NULL, False)
-    ksm_attr(g, b"stable_node_chains_prune_millisecs", stable_node_chains_prune_millisecs_show, stable_node_chains_prune_millisecs_store, False)
+    ksm_attr(g, b"stable_node_chains_prune_millisecs", stable_node_chains_prune_millisecs_show,
+             stable_node_chains_prune_millisecs_store, False)
     ksm_attr(g, b"use_zero_pages", use_zero_pages_show, use_zero_pages_store, False)
     ksm_attr(g, b"general_profit", general_profit_show, NULL, False)
     ksm_attr(g, b"smart_scan", smart_scan_show, smart_scan_store, False)

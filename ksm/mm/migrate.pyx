@@ -17,7 +17,8 @@ from linux.mm_types cimport (PAGE_SIZE, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machi
                              struct_folio, swap_info_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PG_active, PG_dirty, PG_ksm_relatives, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate,
-                               PageHWPoison, clear_page_flag, folio_get, folio_lock, folio_mapcount, folio_mapped, folio_pfn, folio_ref_count, folio_ref_freeze,
+                               PageHWPoison, clear_page_flag, folio_get, folio_lock, folio_mapcount, folio_mapped, folio_pfn,
+                               folio_ref_count, folio_ref_freeze,
                                folio_ref_unfreeze, folio_set_dirty, folio_test_anon, folio_test_clear_dirty, folio_test_dirty,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_try_get,
                                folio_unlock, page_address, page_to_nid, pfn_folio, set_page_flag, test_page_flag)

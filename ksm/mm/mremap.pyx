@@ -10,7 +10,7 @@ from libc.errno cimport EFAULT, EINVAL, ENOMEM
 
 from linux.atomic cimport atomic_add_return
 from linux.ksm cimport ksm_madvise
-from linux.mm cimport VM_DONTEXPAND, VM_PFNMAP, VM_SHARED, find_vma, vma_find_index, vma_lookup
+from linux.mm cimport VM_DONTEXPAND, VM_PFNMAP, VM_SHARED, find_vma, vma_lookup
 from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, vm_area_struct, vm_flags_t)
 from linux.mman cimport MADV_UNMERGEABLE, MREMAP_FIXED, MREMAP_MAYMOVE
 from linux.pgtable cimport (pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_none, pte_offset_map_lock, ptep_get,

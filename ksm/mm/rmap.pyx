@@ -24,7 +24,6 @@ from linux.page_flags cimport (PAGE_MAPPING_ANON, PageAnonExclusive, SetPageAnon
                                folio_mapping_word, folio_mark_dirty, folio_pfn, folio_test_anon, folio_test_ksm, folio_test_large,
                                folio_test_locked, folio_test_swapcache, page_folio)
 from linux.pgtable cimport pte_dirty, pte_write, pte_young, ptep_clear_flush, set_pte_at
-from linux.rbtree cimport rb_root
 from linux.rmap cimport (RMAP_EXCLUSIVE, anon_vma_lock_read, anon_vma_lock_write, anon_vma_trylock_read, anon_vma_unlock_read,
                          anon_vma_unlock_write, folio_try_share_anon_rmap_pte, get_anon_vma, rmap_walk_control)
 from linux.spinlock cimport down_read_trylock, rwsem_is_locked, spin_lock, spin_unlock, up_read

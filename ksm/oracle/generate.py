@@ -43,7 +43,7 @@ class Generator:
         self.procs: dict[str, list[Vma]] = {}
         self.counter = 0
         rng = self.rng
-        families = [0] + rng.sample(range(1, 1 << 20), rng.choice((2, 4, 8)))
+        families = [0, *rng.sample(range(1, 1 << 20), rng.choice((2, 4, 8)))]
         pool = list(families)
         for family in families:  # pages that differ in one byte only
             pool += [family | rng.randrange(1, 256) << 32, family | rng.randrange(1, 256) << 40]

@@ -36,7 +36,8 @@ OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has
           {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
           "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, n the nth KSM page, and "events".
 
-What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled". In events,
+What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled".
+In events,
 pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
 """
 

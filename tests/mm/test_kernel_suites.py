@@ -216,11 +216,11 @@ class TestLtp:
         processes = [machine.spawn() for _ in range(3)]
         size = self.PAGES * PAGE_SIZE
         addrs = [process.mmap(size) for process in processes]
-        for process, addr in zip(processes, addrs):
+        for process, addr in zip(processes, addrs, strict=True):
             process.madvise(addr, size, ksm.MADV_MERGEABLE)
 
         def counters(letters, last=None):
-            for process, addr, letter in zip(processes, addrs, letters):
+            for process, addr, letter in zip(processes, addrs, letters, strict=True):
                 process.write(addr, letter * size)
             if last:
                 processes[1].write(addrs[1] + size - 1, last)
@@ -238,7 +238,7 @@ class TestLtp:
         machine.ksm.run = 2
         assert (machine.ksm.pages_shared, machine.ksm.pages_sharing, machine.ksm.pages_unshared) == (0, 0, 0)
         assert machine.ksm.pages_volatile == 0
-        for process, addr, last in zip(processes, addrs, [b"d", b"e", b"d"]):
+        for process, addr, last in zip(processes, addrs, [b"d", b"e", b"d"], strict=True):
             assert process.read(addr, size) == b"d" * (size - 1) + last
 
     def test_ksm05(self, machine):
