@@ -75,7 +75,10 @@ class Result(NamedTuple):
 
 def size(count: int) -> str:
     """Bytes for a person."""
-    return f"{count / (1 << 30):,.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):,.1f} MiB"
+    for shift, unit in ((30, "GiB"), (20, "MiB")):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):,.1f} {unit}"
+    return f"{count / 1024:,.1f} KiB"
 
 
 class SettingError(Exception):

@@ -274,9 +274,13 @@ def test_settings():
         assert machine.ksm.attributes() == before
 
 
+def test_size():
+    assert [*map(scan.size, (0, PAGE, 1 << 20, 5 << 29, 3 << 40))] == ["0.0 KiB", "4.0 KiB", "1.0 MiB", "2.5 GiB", "3,072.0 GiB"]
+
+
 def test_memory_that_is_not_there(monkeypatch, folder):
     monkeypatch.setattr(scan, "available_memory", lambda: 100 * PAGE)
-    with pytest.raises(SourceError, match=re.escape("not enough memory: 390.6 MiB would have to be copied, and 0.4 MiB are available")):
+    with pytest.raises(SourceError, match=re.escape("not enough memory: 390.6 MiB would have to be copied, and 400.0 KiB are available")):
         large = Changing()
         large.copied = 100_000 * PAGE
         scan.make_machine([large])

@@ -86,7 +86,7 @@ def test_json(images):
 def test_report_for_a_person(images):
     out, _ = invoke(*images)
     lines = out.splitlines()
-    assert lines[0] == "KSM would free 0.0 MiB of 0.1 MiB (56.2 %), and need 0.0 MiB itself."
+    assert lines[0] == "KSM would free 36.0 KiB of 64.0 KiB (56.2 %), and need 1.0 KiB itself."
     figures = {" ".join(words[:-3]): words[-3] for words in map(str.split, lines[3:11])}
     assert figures == {
         "Freed": "9", "zero pages": "3", "duplicates within one source": "4", "duplicates across sources": "2", "Kept": "7",
@@ -102,7 +102,7 @@ def test_nothing_to_gain(tmp_path):
     out, _ = invoke(write_image(tmp_path / "unique", range(100, 356)))
     assert out.startswith("KSM would free nothing: of 1.0 MiB, no two pages are equal.\n")
     out, _ = invoke(write_image(tmp_path / "little", [1, *range(1, 1000)]))
-    assert out.startswith("Not worth it: KSM would free 0.0 MiB of 3.9 MiB (0.1 %), and need 0.1 MiB itself.\n")
+    assert out.startswith("Not worth it: KSM would free 4.0 KiB of 3.9 MiB (0.1 %), and need 62.5 KiB itself.\n")
     path = tmp_path / "hole"
     with path.open("wb") as file:
         file.truncate(1 << 20)
