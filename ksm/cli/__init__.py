@@ -43,6 +43,13 @@ class OneLineGroup(click.Group):
             fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
 
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # click would write an empty line first.
+            raise click.Abort() from None
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
             # The help where errors go. click's own way depends on its version: exit code 0, or an exception whose text is the help.

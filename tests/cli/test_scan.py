@@ -6,8 +6,10 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,39 @@ def test_as_installed(images, tmp_path):
     with open("/dev/full", "w") as full:
         result = command(*images, stdout=full, stderr=subprocess.PIPE)
     assert (result.returncode, result.stderr) == (1, "ksm: No space left on device\n")
+
+
+def hear_ctrl_c():
+    # A shell starts what is in the background with SIGINT ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_interrupted_while_importing(tmp_path):
+    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(10)\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(ksm.__file__).resolve().parents[1])])
+    for arguments in (["-m", "ksm"], ["-c", "from ksm.start import main; main()"]):
+        result = subprocess.run(
+            [sys.executable, *arguments, "scan"], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60,
+            preexec_fn=hear_ctrl_c,
+        )  # fmt: skip
+        assert (result.returncode, result.stdout, result.stderr) == (130, "", "ksm: interrupted\n")
+
+
+def test_interrupted_in_a_scan(images):
+    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ksm", "scan", "--interval", "60", images[0]],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c,
+    )  # fmt: skip
+    try:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while images[0] not in maps.read_text() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "ksm: interrupted\n")
+        assert process.returncode == 130
+    finally:
+        process.kill()
 
 
 def test_a_bar_where_somebody_looks(images):
