@@ -60,9 +60,10 @@ def is_property(node):
     return isinstance(node, ast.FunctionDef) and bool(node.decorator_list)
 
 
-def test_there_is_a_stub_for_each_compiled_module_of_the_face():
+def test_there_is_a_stub_for_each_compiled_module_that_python_code_calls():
     face = {"ksm.machine", "ksm.process", "ksm.sysfs", "ksm.trace", "ksm.check"}
-    assert face <= set(NAMES)
+    command = {"ksm.savings", "ksm.sources.pagemap", "ksm.cli.busfault"}
+    assert face | command <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
