@@ -35,7 +35,7 @@ cdef extern from *:
                 struct list_head *head;
                 union { struct hlist_node hlist_dup; struct list_head list; };
             };
-        };
+        };  /* as long as a tree node */
         struct hlist_head hlist;
         union { unsigned long kpfn, chain_prune_time; };
         int rmap_hlist_len, nid;
