@@ -5,7 +5,13 @@ from pathlib import Path
 
 # X as X: a name of this package, for type checkers.
 from ksm.constants import *  # noqa: F403
-from ksm.machine import Machine as Machine
+
+try:
+    from ksm.machine import Machine as Machine
+except ModuleNotFoundError as error:
+    if error.name != "ksm.machine":
+        raise
+    raise ImportError("this is the source tree of ksm, and not built: leave the folder, or install it with pip install -e .") from None
 from ksm.process import PAGE_ANON as PAGE_ANON
 from ksm.process import PAGE_FLAGS_SHIFT as PAGE_FLAGS_SHIFT
 from ksm.process import PAGE_KSM as PAGE_KSM

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The running kernel and the port do the same. Runs as root, where KSM is used by nobody else; a file lock lets in one at a time."""
 
+import os
 import re
+import time
 
 import pytest
 
@@ -15,16 +17,25 @@ pytestmark = [pytest.mark.kernel, pytest.mark.skipif(bool(unavailable()), reason
 CASES = [(seed, batches, wide) for batches in (False, True) for wide in (False, True) for seed in range(5)]
 
 
+def at_rest(call):
+    """The call's answer, when KSM is free for it. Tests that run beside this one have mergeable processes too, but not for long."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return call()
+        except OracleError as error:
+            if not re.match("other processes|another program|.*does not repeat itself", str(error)):
+                raise
+            if time.monotonic() > deadline:
+                # On a machine with KSM this has to run where it counts.
+                (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        time.sleep(0.5)
+
+
 @pytest.mark.parametrize(("seed", "batches", "wide"), CASES)
 def test_same_as_the_running_kernel(seed, batches, wide):
     workload = generate(seed, batches=batches, wide=wide)
-    try:
-        found = verify(workload, pages=True, events=True)
-    except OracleError as error:
-        if re.match("other processes|another program|.*does not repeat itself", str(error)):
-            pytest.skip(str(error))
-        raise
-    assert found is None
+    assert at_rest(lambda: verify(workload, pages=True, events=True)) is None
 
 
 def test_what_would_leave_traces_is_refused():
