@@ -17,7 +17,8 @@ What is legal although it looks wrong, because the kernel does the same:
 - A merged page without a node: a merge that could not be completed nor, for want of memory, be undone.
 - A merged page that its node does not lead to, in a process that was forked: ksmd has not seen it there yet. Or one that has gone to
   another NUMA node while pages merge on their own node only: ksmd takes its rmap_items away, and gives them back in the next pass, or,
-  when it has one sharer and meets an equal on the new node, never.
+  when it has one sharer and meets an equal on the new node, never. Or one that was in the swap cache when it was merged: who then
+  comes back from swap maps it, and waits for ksmd, if its memory is mergeable at all.
 - An entry of a merged page that is dirty, in a vma that is not mergeable, or not found from the node, if relatives by fork shared the
   page when it was merged, or had its slot in the swap area: only the entry of the process that ksmd looked at was cared for. The same
   of one that was in the swap cache, where neither madvise() nor mremap() look for it.

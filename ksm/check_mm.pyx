@@ -8,9 +8,8 @@ from linux.atomic cimport test_bit
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
 from linux.mm_types cimport (MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
-                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PUD_SHIFT, anon_vma_chain, file, memory_block,
-                             mm_struct, pte_t, struct_anon_vma,
-                             struct_page, vm_area_struct, zone)
+                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PSWPOUT, PUD_SHIFT, anon_vma_chain, file, memory_block, mm_struct,
+                             pte_t, struct_anon_vma, struct_page, vm_area_struct, zone)
 from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_hwpoison,
                                PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache)
 from linux.pgtable cimport (is_zero_pfn, pmd_leaf, pmd_none, pmd_table, pte_dirty, pte_none, pte_pfn, pte_present, pte_special,
@@ -51,9 +50,7 @@ cdef bint linked_to(vm_area_struct *vma, const void *anon_vma) noexcept nogil:
 # Entries
 
 cdef void check_reverse(checker *c, vm_area_struct *vma, unsigned long addr, unsigned long pfn, ksm_stable_node *node) noexcept nogil:
-    """Would rmap_walk_ksm() find this entry? Only a process that was forked may have it before ksmd has been there; and a page that
-    has gone
-    to another NUMA node may have its rmap_items taken away for a pass, or, with one sharer and an equal on that node, for good."""
+    """Would rmap_walk_ksm() find this entry? See ksm/check.pyx for who may have one that it does not."""
     cdef size_t at = 0
     cdef ksm_rmap_item *item = find_item(c, addr, node, vma.vm_mm, &at)
     if item != NULL:
@@ -63,7 +60,7 @@ cdef void check_reverse(checker *c, vm_area_struct *vma, unsigned long addr, uns
         return
     # A forked vma is linked to its parents' anon_vmas, too.
     if (not c.m.mem_map[pfn].flags & PG_ksm_relatives and not list_empty(&vma.anon_vma_chain)
-            and vma.anon_vma_chain.next == vma.anon_vma_chain.prev
+            and vma.anon_vma_chain.next == vma.anon_vma_chain.prev and not c.m.vm_event[PSWPOUT]
             and (c.g.ksm_merge_across_nodes or not c.m.vm_event[PGMIGRATE_SUCCESS])):
         at = 0
         item = find_item(c, addr, node, NULL, &at)
@@ -79,9 +76,10 @@ cdef void check_ksm_pte(checker *c, vm_area_struct *vma, unsigned long addr, pte
     cdef mm_struct *mm = vma.vm_mm
     cdef ksm_stable_node *node = <ksm_stable_node *>(<unsigned long>page.mapping & ~<unsigned long>PAGE_MAPPING_FLAGS)
     cdef bint relatives = (page.flags & PG_ksm_relatives) != 0
+    cdef bint swapped_in = c.m.vm_event[PSWPOUT] != 0
     if pte_write(pte) or (pte_dirty(pte) and not relatives):
         finding(&c.found, b"mm %lu: at %#lx merged page %lu, by a %s entry", mm.id, addr, pfn, b"writable" if pte_write(pte) else b"dirty")
-    if not (vma.vm_flags & VM_MERGEABLE or relatives) or vma.anon_vma == NULL:
+    if not (vma.vm_flags & VM_MERGEABLE or relatives or swapped_in) or vma.anon_vma == NULL:
         finding(&c.found, b"mm %lu: at %#lx merged page %lu, in a vma that is not mergeable: flags %#lx, anon_vma %p", mm.id, addr, pfn,
                 vma.vm_flags, vma.anon_vma)
     if page.flags & PG_anon_exclusive:
