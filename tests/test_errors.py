@@ -282,8 +282,9 @@ WILD = st.one_of(INTS, INTS, INTS, INTS, st.none(), st.floats(), st.text(max_siz
                  st.just([]), st.just(object()), st.sampled_from([b"x" * PAGE, b"\0" * 3 * PAGE]))
 METHODS = {
     "process": ["mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "prctl", "write", "read", "touch", "update", "page_table",
-                "present", "maps", "rss", "ksm_stat", "fork", "exec", "exit", "mmap_image"],
-    "machine": ["spawn", "total_pages", "free_pages", "vmstat", "lru_add_drain_all", "drain_all_pages", "advance", "time", "check"],
+                "present", "swap_out", "move_pages", "maps", "rss", "ksm_stat", "fork", "exec", "exit", "mmap_image"],
+    "machine": ["spawn", "total_pages", "free_pages", "vmstat", "slabinfo", "lru_add_drain_all", "drain_all_pages", "advance", "time",
+                "check", "swapon", "swapoff", "swap_pages", "migrate", "offline", "online", "memory_failure", "fail"],
     "ksm": ["show", "store", "names", "attributes"],
 }
 ATTRIBUTES = ["run", "pages_to_scan", "sleep_millisecs", "merge_across_nodes", "max_page_sharing", "use_zero_pages", "smart_scan",
@@ -301,7 +302,7 @@ EXPECTED = (TypeError, ValueError, OSError, AttributeError, KeyError, MemoryErro
 
 def affordable(name, arguments):
     """Not what would really be done, and take long: fill memory with the answer."""
-    return not (name in ("read", "page_table", "present", "touch", "advance")
+    return not (name in ("read", "page_table", "present", "touch", "advance", "swap_out", "move_pages")
                 and any(isinstance(a, int) and (1 << 24) < a < (1 << 62) for a in arguments[1:]))
 
 
