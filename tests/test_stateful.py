@@ -115,6 +115,7 @@ class World(RuleBasedStateMachine):
     memory = "4M"
     nodes = 2
     filled = 450
+    shortage = ()
 
     @initialize(smart=st.booleans(), zero=st.booleans(), sharing=st.sampled_from([2, 3, 5, 256]), across=st.booleans(),
                 prune=st.sampled_from([0, 2000]), swap=st.sampled_from([None, "32K", "400K"]))
@@ -335,7 +336,7 @@ class World(RuleBasedStateMachine):
                 self.store(model, addr, 0, POOL[i % kinds])
         with may_fail(errno.ENOMEM, errno.EAGAIN):
             model.process.madvise(HEAP if heap else place(slot), n * PAGE, ksm.MADV_MERGEABLE)
-        self.machine.ksm.scan(2)
+        self.scan(2)
 
     # Processes
 
@@ -375,7 +376,8 @@ class World(RuleBasedStateMachine):
 
     @rule(passes=st.integers(1, 3))
     def scan(self, passes):
-        self.machine.ksm.scan(passes)
+        with may_fail(*self.shortage):
+            self.machine.ksm.scan(passes)
 
     @rule(pages=st.integers(1, 20))
     def batch(self, pages):
@@ -442,6 +444,7 @@ class World(RuleBasedStateMachine):
     def without_memory(self, what, nth, times, then, who, slot):
         """An allocation fails in the middle of something."""
         self.machine.fail(what, nth, times)
+        self.shortage = [errno.ENOMEM]      # of rmap_items: scan() says so
         if then in ("fork", "spawn") and len(self.models) == MOST_PROCESSES:
             then = "write"
         if then == "fork":
@@ -466,6 +469,7 @@ class World(RuleBasedStateMachine):
         elif then == "move_pages":
             self.move_pages(who, slot, 12, 0)
         self.machine.fail(what, 0)
+        self.shortage = []
 
     # After every rule
 

@@ -13,6 +13,7 @@ from linux.mman cimport (MADV_DOFORK, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAG
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 
 from ksm.mm.memory cimport unmap_page_range
+from ksm.mm.swap cimport lru_add_drain
 from ksm.mm.vma cimport vma_modify_flags
 
 
@@ -28,6 +29,7 @@ cdef bint madvise_need_mmap_write(int behavior) noexcept nogil:
 cdef int madvise_dontneed(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil:
     if vma.vm_flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
         return -EINVAL
+    lru_add_drain(vma.vm_mm.machine)
     unmap_page_range(vma, start, end)
     return 0
 

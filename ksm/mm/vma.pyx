@@ -24,6 +24,7 @@ from ksm.mm.memory cimport free_page_tables, free_pgd_range, unmap_page_range
 from ksm.mm.page_alloc cimport folio_put
 from ksm.mm.rmap cimport anon_vma_clone, unlink_anon_vmas
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_free
+from ksm.mm.swap cimport lru_add_drain
 
 
 cdef enum:
@@ -341,6 +342,7 @@ cdef int do_vma_munmap(mm_struct *mm, unsigned long start, unsigned long end) no
         if err:
             return err
     floor = mm.vmas[first - 1].vm_end if first > 0 else 0
+    lru_add_drain(mm.machine)           # what is unmapped can then be freed at once
     tables_start = mm.vmas[first].vm_start
     tables_end = tables_start
     while first < mm.map_count and mm.vmas[first].vm_start < end:
@@ -358,6 +360,7 @@ cdef int do_vma_munmap(mm_struct *mm, unsigned long start, unsigned long end) no
 cdef void exit_mmap(mm_struct *mm) noexcept nogil:
     """The whole address space (mm/mmap.c)."""
     cdef int i
+    lru_add_drain(mm.machine)
     mmap_write_lock(mm)
     for i in range(mm.map_count):
         unmap_page_range(mm.vmas[i], mm.vmas[i].vm_start, mm.vmas[i].vm_end)
