@@ -32,6 +32,11 @@ ADVICE = [ksm.MADV_MERGEABLE, ksm.MADV_MERGEABLE, ksm.MADV_UNMERGEABLE, ksm.MADV
           ksm.MADV_WIPEONFORK, ksm.MADV_KEEPONFORK, ksm.MADV_NORMAL, ksm.MADV_HUGEPAGE, ksm.MADV_NOHUGEPAGE]
 
 
+KNOBS = [("use_zero_pages", 0), ("use_zero_pages", 1), ("smart_scan", 0), ("smart_scan", 1), ("merge_across_nodes", 0),
+         ("merge_across_nodes", 1), *(("max_page_sharing", n) for n in (2, 3, 4, 7, 256)),
+         *(("stable_node_chains_prune_millisecs", n) for n in (0, 2000))]
+CHANGES = {ksm.MADV_DONTNEED: {"data": ZEROS}, ksm.MADV_DONTFORK: {"dontfork": True}, ksm.MADV_DOFORK: {"dontfork": False},
+           ksm.MADV_WIPEONFORK: {"wipeonfork": True}, ksm.MADV_KEEPONFORK: {"wipeonfork": False}}
 SLABS = ["mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "ksm_rmap_item", "ksm_stable_node", "ksm_mm_slot"]
 
 
@@ -44,12 +49,6 @@ class Page:
     data: bytes = ZEROS
     dontfork: bool = False
     wipeonfork: bool = False
-
-
-class Shared(list):
-    """A shared object: the bytes of its pages."""
-
-    __hash__ = object.__hash__
 
 
 class Model:
@@ -109,6 +108,10 @@ def place(slot):
     return BASE + slot * PAGE
 
 
+def addresses(slot, n, heap):
+    return span(HEAP + slot % 8 * PAGE if heap else place(slot), n)
+
+
 class World(RuleBasedStateMachine):
     """Two NUMA nodes, the first of them nearly full, and a swap area that may be missing."""
 
@@ -149,7 +152,7 @@ class World(RuleBasedStateMachine):
         model = self.model(who)
         kind = ksm.MAP_SHARED if shared else ksm.MAP_PRIVATE
         assert model.process.mmap(n * PAGE, prot, kind | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, place(slot)) == place(slot)
-        object_ = Shared([ZEROS] * n) if shared else None
+        object_ = [ZEROS] * n if shared else None
         for i, addr in enumerate(span(place(slot), n)):
             model.pages[addr] = Page(prot, (object_, i) if shared else None)
 
@@ -186,13 +189,7 @@ class World(RuleBasedStateMachine):
             if advice == ksm.MADV_WIPEONFORK and page.shared is not None:
                 assert failed == [errno.EINVAL]
                 return
-            if advice == ksm.MADV_DONTNEED and page.shared is None:
-                page = replace(page, data=ZEROS)
-            elif advice in (ksm.MADV_DONTFORK, ksm.MADV_DOFORK):
-                page = replace(page, dontfork=advice == ksm.MADV_DONTFORK)
-            elif advice in (ksm.MADV_WIPEONFORK, ksm.MADV_KEEPONFORK):
-                page = replace(page, wipeonfork=advice == ksm.MADV_WIPEONFORK)
-            model.pages[addr] = page
+            model.pages[addr] = replace(page, **CHANGES.get(advice, {}))
         if advice == ksm.MADV_UNMERGEABLE and failed == [errno.EAGAIN]:
             return
         assert failed == ([errno.ENOMEM] if holes else [])
@@ -208,10 +205,10 @@ class World(RuleBasedStateMachine):
         if vma is None:
             assert failed == [errno.EFAULT]
             return
+        if target is not None and addr + old * PAGE > target and target + new * PAGE > addr:
+            assert failed == [errno.EINVAL]
+            return
         if target is not None:
-            if addr + old * PAGE > target and target + new * PAGE > addr:
-                assert failed == [errno.EINVAL]
-                return
             # What was at the target is gone whatever comes of it, and what is cut off, too.
             for gone in [*span(target, new), *(span(addr + new * PAGE, old - new) if old > new else ())]:
                 pages.pop(gone, None)
@@ -221,11 +218,8 @@ class World(RuleBasedStateMachine):
                 pages.pop(gone, None)
             assert not failed and result == addr
             return
-        if addr not in pages:
-            assert failed == [errno.EFAULT]
-            return
-        if old == 0 and not vma.shared:
-            assert failed == [errno.EINVAL]
+        if addr not in pages or (old == 0 and not vma.shared):
+            assert failed == [errno.EFAULT if addr not in pages else errno.EINVAL]
             return
         if failed:
             assert failed[0] != errno.EINVAL
@@ -234,9 +228,7 @@ class World(RuleBasedStateMachine):
             elif target is None and not may_move:
                 assert addr + old * PAGE < vma.end or any(page in pages for page in span(vma.end, new - old))
             return
-        last = pages[addr + (old - 1) * PAGE] if old else pages[addr]
-        moved = [pages[page] for page in span(addr, old)]
-        first = pages[addr]
+        moved, first = [pages[page] for page in span(addr, old)], pages[addr]
         if result != addr:
             for page in span(addr, old):
                 del pages[page]
@@ -244,21 +236,19 @@ class World(RuleBasedStateMachine):
             if i < old:
                 pages[result + i * PAGE] = moved[i]
             elif first.shared is not None:
-                pages[result + i * PAGE] = replace(last, shared=(first.shared[0], first.shared[1] + i))
+                pages[result + i * PAGE] = replace(first, shared=(first.shared[0], first.shared[1] + i))
             else:
-                pages[result + i * PAGE] = replace(last, data=ZEROS)
+                pages[result + i * PAGE] = replace(first, data=ZEROS)
 
     @rule(who=who, pages=st.integers(-1, 8), odd=st.sampled_from([0, 0, 1]))
     def brk(self, who, pages, odd):
         model = self.model(who)
         wanted = HEAP + pages * PAGE + odd
         result = model.process.brk(wanted)
+        assert result == (wanted if wanted >= HEAP else model.brk)
         if wanted < HEAP:
-            assert result == model.brk
             return
         old, new = -(-model.brk // PAGE) * PAGE, -(-wanted // PAGE) * PAGE
-        # What is left of the heap may have been unmapped by itself; then nothing is left to be given back.
-        assert result == wanted
         for addr in range(old, new, PAGE):
             model.pages[addr] = Page(RW)
         for addr in range(new, old, PAGE):
@@ -267,27 +257,21 @@ class World(RuleBasedStateMachine):
 
     # Bytes
 
-    def addresses(self, model, slot, n, heap):
-        return list(span(HEAP + slot % 8 * PAGE if heap else place(slot), n))
-
     def store(self, model, addr, offset, data, force=False):
         """Write within one page; what must not be written is refused, and without memory nothing happens."""
         page = model.pages.get(addr)
         allowed = model.writable(addr) or (force and page is not None and page.shared is None)
         with may_fail(errno.ENOMEM, errno.EFAULT) as failed:
             model.process.write(addr + offset, data, force=force)
-        if not allowed:
-            assert failed == [errno.EFAULT]
-        elif not failed:
+        assert failed in ([[], [errno.ENOMEM]] if allowed else [[errno.EFAULT]])
+        if not failed:
             old = model.data(addr)
             model.store(addr, old[:offset] + data + old[offset + len(data):])
-        else:
-            assert failed == [errno.ENOMEM]
 
     @rule(who=who, slot=slots, n=lengths, content=contents, heap=st.booleans())
     def write(self, who, slot, n, content, heap):
         model = self.model(who)
-        for addr in self.addresses(model, slot, n, heap):
+        for addr in addresses(slot, n, heap):
             self.store(model, addr, 0, POOL[content])
 
     @rule(who=who, slot=slots, offset=st.sampled_from([0, 1, 2048, PAGE - 1]), byte=st.sampled_from([b"\0", b"A", b"B"]),
@@ -298,7 +282,7 @@ class World(RuleBasedStateMachine):
     @rule(who=who, slot=slots, n=lengths, write=st.booleans(), heap=st.booleans())
     def touch(self, who, slot, n, write, heap):
         model = self.model(who)
-        for addr in self.addresses(model, slot, n, heap):
+        for addr in addresses(slot, n, heap):
             with may_fail(errno.EFAULT, errno.ENOMEM) as failed:
                 model.process.touch(addr, write=write)
             if failed != [errno.ENOMEM]:
@@ -331,7 +315,7 @@ class World(RuleBasedStateMachine):
     def settle(self, who, slot, n, kinds, heap):
         """Many equal pages, merged: so that there is something to be taken apart."""
         model = self.model(who)
-        for i, addr in enumerate(self.addresses(model, slot, n, heap)):
+        for i, addr in enumerate(addresses(slot, n, heap)):
             if model.writable(addr):
                 self.store(model, addr, 0, POOL[i % kinds])
         with may_fail(errno.ENOMEM, errno.EAGAIN):
@@ -355,9 +339,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: len(self.models) > 1)
     @rule(who=who)
     def exit(self, who):
-        model = self.model(who)
-        model.process.exit()
-        self.models.remove(model)
+        self.models.pop(who % len(self.models)).process.exit()
 
     @rule(who=who)
     def exec(self, who):
@@ -383,38 +365,24 @@ class World(RuleBasedStateMachine):
     def batch(self, pages):
         self.machine.ksm.scan(pages=pages)
 
-    @rule(name=st.sampled_from(["use_zero_pages", "smart_scan"]), value=st.booleans())
-    def knob(self, name, value):
-        setattr(self.machine.ksm, name, value)
-
-    @rule(value=st.sampled_from([2, 3, 4, 7, 256]))
-    def max_page_sharing(self, value):
+    @rule(knob=st.sampled_from(KNOBS))
+    def knob(self, knob):
         with may_fail(errno.EBUSY):
-            self.machine.ksm.max_page_sharing = value
-
-    @rule(value=st.booleans())
-    def merge_across_nodes(self, value):
-        with may_fail(errno.EBUSY):
-            self.machine.ksm.merge_across_nodes = value
-
-    @rule(value=st.sampled_from([0, 2000]))
-    def prune_millisecs(self, value):
-        self.machine.ksm.stable_node_chains_prune_millisecs = value
+            setattr(self.machine.ksm, *knob)
 
     @rule()
     def unmerge(self):
         with may_fail(errno.ENOMEM) as failed:
             self.machine.ksm.run = 2
         if not failed:
-            assert self.machine.ksm.pages_sharing == self.machine.ksm.pages_shared == self.machine.ksm.ksm_zero_pages == 0 \
-                or self.machine.ksm.ksm_zero_pages != 0
+            assert self.machine.ksm.pages_unshared == self.machine.ksm.full_scans == 0
         self.machine.ksm.run = 0
+
+    # Frames
 
     @rule()
     def drain(self):
         self.machine.lru_add_drain_all()
-
-    # Frames
 
     @rule(who=who, slot=slots, n=st.integers(1, 40))
     def swap_out(self, who, slot, n):
@@ -423,20 +391,17 @@ class World(RuleBasedStateMachine):
     @rule(on=st.booleans())
     def swap_area(self, on):
         with may_fail(errno.ENOMEM, errno.EINVAL, errno.EBUSY):
-            if on:
-                self.machine.swapon("64K")
-            else:
-                self.machine.swapoff()
+            self.machine.swapon("64K") if on else self.machine.swapoff()
 
     @rule(who=who, slot=slots, n=st.integers(1, 40), node=st.integers(0, 1))
     def move_pages(self, who, slot, n, node):
         status = self.model(who).process.move_pages(place(slot), n * PAGE, node % self.nodes)
         assert set(status) <= {0, 1, -errno.ENOENT, -errno.EFAULT, -errno.EBUSY, -errno.EAGAIN, -errno.ENOMEM}
 
-    @rule(block=st.integers(0, 1), online=st.booleans())
-    def hotplug(self, block, online):
+    @rule(block=st.integers(0, 1), call=st.sampled_from(["online", "offline"]))
+    def hotplug(self, block, call):
         with may_fail(errno.EINVAL, errno.EBUSY):
-            (self.machine.online if online else self.machine.offline)(block * 512, 512)
+            getattr(self.machine, call)(block * 512, 512)
 
     @rule(what=st.sampled_from(["page", "page", *SLABS]), nth=st.integers(1, 6), times=st.integers(1, 3),
           then=st.sampled_from(["fork", "spawn", "exec", "write", "scan", "settle", "prctl", "merge", "unmerge", "swap_out", "move_pages"]),
@@ -447,27 +412,21 @@ class World(RuleBasedStateMachine):
         self.shortage = [errno.ENOMEM]      # of rmap_items: scan() says so
         if then in ("fork", "spawn") and len(self.models) == MOST_PROCESSES:
             then = "write"
-        if then == "fork":
-            self.fork(who)
-        elif then == "spawn":
-            self.spawn(0)
-        elif then == "exec":
-            self.exec(who)
-        elif then == "write":
-            self.write(who, slot, 12, slot % len(POOL), False)
-        elif then == "scan":
-            self.scan(1)
-        elif then == "settle":
-            self.settle(who, slot, 20, 3, False)
-        elif then == "prctl":
-            self.prctl(who, True)
-        elif then == "merge" or then == "unmerge":
-            with may_fail(errno.ENOMEM, errno.EAGAIN):
-                self.model(who).process.madvise(place(slot), 12 * PAGE, ksm.MADV_MERGEABLE if then == "merge" else ksm.MADV_UNMERGEABLE)
-        elif then == "swap_out":
-            self.swap_out(who, slot, 12)
-        elif then == "move_pages":
-            self.move_pages(who, slot, 12, 0)
+        process = self.model(who).process
+        with may_fail(errno.ENOMEM, errno.EAGAIN):
+            {
+                "fork": lambda: self.fork(who),
+                "spawn": lambda: self.spawn(0),
+                "exec": lambda: self.exec(who),
+                "write": lambda: self.write(who, slot, 12, slot % len(POOL), False),
+                "scan": lambda: self.scan(1),
+                "settle": lambda: self.settle(who, slot, 20, 3, False),
+                "prctl": lambda: self.prctl(who, True),
+                "merge": lambda: process.madvise(place(slot), 12 * PAGE, ksm.MADV_MERGEABLE),
+                "unmerge": lambda: process.madvise(place(slot), 12 * PAGE, ksm.MADV_UNMERGEABLE),
+                "swap_out": lambda: self.swap_out(who, slot, 12),
+                "move_pages": lambda: self.move_pages(who, slot, 12, 0),
+            }[then]()
         self.machine.fail(what, 0)
         self.shortage = []
 
