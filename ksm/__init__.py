@@ -18,6 +18,7 @@ from ksm.process import PAGE_KSM as PAGE_KSM
 from ksm.process import PAGE_KSM_ZERO as PAGE_KSM_ZERO
 from ksm.process import PAGE_PRESENT as PAGE_PRESENT
 from ksm.process import PAGE_SWAPPED as PAGE_SWAPPED
+from ksm.process import PAGE_THP as PAGE_THP
 from ksm.process import PAGE_ZERO as PAGE_ZERO
 from ksm.process import Process as Process
 from ksm.process import Vma as Vma

@@ -7,12 +7,13 @@ from libc.string cimport memcmp
 from linux.atomic cimport test_bit
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
-from linux.mm_types cimport (MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
-                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PSWPOUT, PUD_SHIFT, anon_vma_chain, file, memory_block, mm_struct,
-                             pte_t, struct_anon_vma, struct_page, vm_area_struct, zone)
-from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_hwpoison,
-                               PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache)
-from linux.pgtable cimport (is_zero_pfn, pmd_leaf, pmd_none, pmd_table, pte_dirty, pte_none, pte_pfn, pte_present, pte_special,
+from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
+                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain, file, memory_block,
+                             mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page, vm_area_struct, zone)
+from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_head, PG_hwpoison,
+                               PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache, PG_tail,
+                               compound_head, page_to_pfn)
+from linux.pgtable cimport (is_zero_pfn, pmd_leaf, pmd_none, pmd_pfn, pmd_table, pte_dirty, pte_none, pte_pfn, pte_present, pte_special,
                             pte_table, pte_write)
 from linux.rbtree cimport rb_node
 from linux.slab cimport kmem_cache
@@ -93,12 +94,50 @@ cdef void check_anon_pte(checker *c, vm_area_struct *vma, unsigned long addr, pt
     cdef mm_struct *mm = vma.vm_mm
     if pte_write(pte) and not (page.flags & PG_anon_exclusive):
         finding(&c.found, b"mm %lu: at %#lx page %lu is writable and not exclusive", mm.id, addr, pfn)
-    if page.index != linear_page_index(vma, addr):
-        finding(&c.found, b"mm %lu: at %#lx page %lu has index %#lx, the place has %#lx", mm.id, addr, pfn, page.index,
+    check_anon_place(c, vma, addr, page)
+
+
+cdef void check_anon_place(checker *c, vm_area_struct *vma, unsigned long addr, struct_page *page) noexcept nogil:
+    cdef unsigned long pfn = page_to_pfn(c.m, page)
+    cdef struct_page *head = compound_head(page)
+    cdef unsigned long index = head.index + <unsigned long>(page - head)
+    if index != linear_page_index(vma, addr):
+        finding(&c.found, b"mm %lu: at %#lx page %lu has index %#lx, the place has %#lx", vma.vm_mm.id, addr, pfn, index,
                 linear_page_index(vma, addr))
-    if not linked_to(vma, <void *>(<unsigned long>page.mapping - PAGE_MAPPING_ANON)):
-        finding(&c.found, b"mm %lu: at %#lx page %lu names anon_vma %#lx, not one of the vma's", mm.id, addr, pfn,
-                <unsigned long>page.mapping - PAGE_MAPPING_ANON)
+    if not linked_to(vma, <void *>(<unsigned long>head.mapping - PAGE_MAPPING_ANON)):
+        finding(&c.found, b"mm %lu: at %#lx page %lu names anon_vma %#lx, not one of the vma's", vma.vm_mm.id, addr, pfn,
+                <unsigned long>head.mapping - PAGE_MAPPING_ANON)
+
+
+cdef void check_huge_pmd(checker *c, vm_area_struct *vma, unsigned long addr, pmd_t pmd) noexcept nogil:
+    cdef mm_struct *mm = vma.vm_mm
+    cdef unsigned long pfn = pmd_pfn(pmd)
+    cdef struct_page *page
+    if pfn + HPAGE_PMD_NR > c.m.plugged_pfn or pfn & (HPAGE_PMD_NR - 1):
+        finding(&c.found, b"mm %lu: at %#lx a huge page at frame %lu of %lu", mm.id, addr, pfn, c.m.plugged_pfn)
+        return
+    page = c.m.mem_map + pfn
+    c.use[pfn].entire += 1
+    if not page.flags & PG_head or <unsigned long>page.mapping & PAGE_MAPPING_FLAGS != PAGE_MAPPING_ANON:
+        finding(&c.found, b"mm %lu: at %#lx a middle entry of frame %lu: flags %#x, mapping %p", mm.id, addr, pfn, page.flags, page.mapping)
+        return
+    if addr + PMD_SIZE > vma.vm_end:
+        finding(&c.found, b"mm %lu: at %#lx a huge page beyond the end of its vma, %#lx", mm.id, addr, vma.vm_end)
+    if pte_write(pmd) and not (vma.vm_flags & VM_WRITE and page.flags & PG_anon_exclusive):
+        finding(&c.found, b"mm %lu: at %#lx huge page %lu is writable: its flags %#x, the vma's %#lx", mm.id, addr, pfn, page.flags,
+                vma.vm_flags)
+    check_anon_place(c, vma, addr, page)
+
+
+cdef vm_area_struct *vma_of(checker *c, mm_struct *mm, unsigned long addr, unsigned long entry, int *next_vma) noexcept nogil:
+    cdef vm_area_struct *vma
+    while next_vma[0] < mm.map_count and mm.vmas[next_vma[0]].vm_end <= addr:
+        next_vma[0] += 1
+    vma = mm.vmas[next_vma[0]] if next_vma[0] < mm.map_count else NULL
+    if vma == NULL or vma.vm_start > addr:
+        finding(&c.found, b"mm %lu: at %#lx an entry outside of all vmas: %#lx", mm.id, addr, entry)
+        return NULL
+    return vma if vma.vm_mm == mm else NULL
 
 
 cdef void check_shared_pte(checker *c, vm_area_struct *vma, unsigned long addr, unsigned long pfn, struct_page *page) noexcept nogil:
@@ -136,7 +175,7 @@ cdef void check_pte(checker *c, vm_area_struct *vma, unsigned long addr, pte_t p
     if <unsigned long>page.mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM:
         anon[0] += 1
         check_ksm_pte(c, vma, addr, pte, page)
-    elif <unsigned long>page.mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_ANON:
+    elif <unsigned long>compound_head(page).mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_ANON:
         anon[0] += 1
         check_anon_pte(c, vma, addr, pte, page)
     else:
@@ -150,7 +189,7 @@ cdef void check_tables(checker *c, mm_struct *mm) noexcept nogil:
     cdef unsigned long *pmds
     cdef pte_table *table
     cdef vm_area_struct *vma
-    cdef unsigned long tables = 0, addr
+    cdef unsigned long tables = 0, aside = 0, addr
     cdef long anon = 0, shmem = 0, zero = 0, swapents = 0
     cdef int i, j, k, n, next_vma = 0
     for i in range(512):
@@ -164,23 +203,34 @@ cdef void check_tables(checker *c, mm_struct *mm) noexcept nogil:
                 continue
             tables += 1
             for k in range(512):
-                if pmd_none(pmds[k]) or pmd_leaf(pmds[k]):
+                if pmd_none(pmds[k]):
                     continue
+                # A huge page has its table put aside.
                 tables += 1
-                table = pmd_table(pmds[k])
                 addr = <unsigned long>i << PGDIR_SHIFT | <unsigned long>j << PUD_SHIFT | <unsigned long>k << PMD_SHIFT
+                if pmd_leaf(pmds[k]):
+                    aside += 1
+                    anon += HPAGE_PMD_NR
+                    vma = vma_of(c, mm, addr, pmds[k], &next_vma)
+                    if vma != NULL:
+                        check_huge_pmd(c, vma, addr, pmds[k])
+                    continue
+                table = pmd_table(pmds[k])
                 if table.ptl.locked:
                     finding(&c.found, b"mm %lu: the page table of %#lx is locked", mm.id, addr)
                 for n in range(512):
                     if not pte_none(table.pte[n]):
-                        while next_vma < mm.map_count and mm.vmas[next_vma].vm_end <= addr:
-                            next_vma += 1
-                        vma = mm.vmas[next_vma] if next_vma < mm.map_count else NULL
-                        if vma == NULL or vma.vm_start > addr:
-                            finding(&c.found, b"mm %lu: at %#lx an entry outside of all vmas: %#lx", mm.id, addr, table.pte[n])
-                        elif vma.vm_mm == mm:
+                        vma = vma_of(c, mm, addr, table.pte[n], &next_vma)
+                        if vma != NULL:
                             check_pte(c, vma, addr, table.pte[n], &anon, &shmem, &zero, &swapents)
                     addr += PAGE_SIZE
+    table = <pte_table *>mm.pmd_huge_pte
+    while table != NULL and aside:
+        aside -= 1
+        table = <pte_table *>table.pte[0]
+    if table != NULL or aside:
+        finding(&c.found, b"mm %lu: as many tables put aside as huge pages, and %lu %s", mm.id, aside if aside else 1,
+                b"missing" if aside else b"or more left over")
     if mm.nr_page_tables != tables:
         finding(&c.found, b"mm %lu: %lu page tables, counted %lu", mm.id, mm.nr_page_tables, tables)
     if mm.rss_stat[MM_ANONPAGES] != anon:
@@ -362,6 +412,17 @@ cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
         finding(&c.found, b"node %d: nr_free %lu, counted %lu", z.nid, z.nr_free, free)
 
 
+cdef void check_compound(checker *c, unsigned long pfn) noexcept nogil:
+    """A head at a multiple of 512, and behind it nothing but tails without references of their own."""
+    cdef struct_page *page = c.m.mem_map + pfn
+    cdef struct_page *head = c.m.mem_map + (pfn & ~(<unsigned long>HPAGE_PMD_NR - 1))
+    if page.flags & PG_head and page != head or not head.flags & PG_head or page != head and not page.flags & PG_tail:
+        finding(&c.found, b"frame %lu: part of a huge page, flags %#x, its head %#x", pfn, page.flags, head.flags)
+    if page != head and (page._refcount or page.mapping != NULL or c.use[pfn].held or c.use[pfn].free):
+        finding(&c.found, b"frame %lu: a tail, and has refcount %d, mapping %p, %u references", pfn, page._refcount, page.mapping,
+                c.use[pfn].held)
+
+
 cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
     cdef struct_page *page = c.m.mem_map + pfn
     cdef frame_use *use = &c.use[pfn]
@@ -369,10 +430,16 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
     cdef ksm_stable_node *node = <ksm_stable_node *>(mapping & ~<unsigned long>PAGE_MAPPING_FLAGS)
     cdef unsigned int free_flags = 0xff000000U | PG_buddy | PG_plugged | PG_hwpoison | PG_offline
     cdef tally *seen
+    cdef unsigned long i
+    cdef unsigned int mapped
+    if page.flags & (PG_head | PG_tail):
+        check_compound(c, pfn)
     if <int>(page.flags >> PG_node_shift) != nid:
         finding(&c.found, b"frame %lu: on node %d, flags %#x", pfn, nid, page.flags)
     if page._mapcount + 1 != <long>use.mapped:
         finding(&c.found, b"frame %lu: mapcount %d, counted %u", pfn, page._mapcount + 1, use.mapped)
+    if page.flags & PG_tail:
+        return
     if use.free or page._refcount == 0:
         # What was plugged in is not for the page allocator, and on none of its lists; what is broken or offline, neither.
         if use.free == ((page.flags & (PG_plugged | PG_hwpoison | PG_offline)) != 0):
@@ -381,15 +448,23 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
             finding(&c.found, b"frame %lu: free, and has refcount %d, mapping %#lx, flags %#x, %u mappings, %u other references", pfn,
                     page._refcount, mapping, page.flags, use.mapped, use.held)
         return
-    if page._refcount != <long>(use.mapped + use.held) and not (c.pinned and page._refcount > <long>(use.mapped + use.held)):
+    # A huge page is counted at its head.
+    mapped = use.mapped + use.entire
+    if page.flags & PG_head:
+        for i in range(1, HPAGE_PMD_NR):
+            mapped += c.use[pfn + i].mapped
+    if page._refcount != <long>(mapped + use.held) and not (c.pinned and page._refcount > <long>(mapped + use.held)):
         finding(&c.found, b"frame %lu: refcount %d, explained %u: %u mappings, %u other references", pfn, page._refcount,
-                use.mapped + use.held, use.mapped, use.held)
+                mapped + use.held, mapped, use.held)
+    if page.flags & PG_head and (page[1].private != mapped or page[2].private != use.entire):
+        finding(&c.found, b"frame %lu: huge, mapped %u times and %u times as a whole, counted %u and %u", pfn, page[1].private,
+                page[2].private, mapped, use.entire)
     if page.flags & (PG_locked | PG_buddy | PG_offline):
         finding(&c.found, b"frame %lu: in use, and locked, offline or in the buddy lists: flags %#x", pfn, page.flags)
     if ((page.flags & PG_swapcache) != 0) != use.cached:
         finding(&c.found, b"frame %lu: flags %#x, and it is %sin the swap cache", pfn, page.flags, b"" if use.cached else b"not ")
-    if page.flags & PG_anon_exclusive and use.mapped > 1:
-        finding(&c.found, b"frame %lu: exclusive, and mapped %u times", pfn, use.mapped)
+    if page.flags & PG_anon_exclusive and use.mapped + use.entire > 1:
+        finding(&c.found, b"frame %lu: exclusive, and mapped %u times", pfn, use.mapped + use.entire)
     if mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM and node != NULL:
         seen = map_find(&c.nodes, node)
         if seen == NULL or seen.n[NODE_IS_CHAIN]:

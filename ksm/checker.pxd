@@ -81,6 +81,7 @@ cdef enum:
 # What the tables and lists say about a frame
 cdef struct frame_use:
     unsigned int mapped         # entries that lead to it
+    unsigned int entire         # middle entries that lead to the huge page that it is the head of
     unsigned int held           # references that are not from entries: the LRU batch, shared objects, the swap cache
     bint free                   # on a list of free frames
     bint cached                 # in the swap cache

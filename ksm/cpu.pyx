@@ -10,11 +10,12 @@ entry that KSM has cleared under that lock is in nobody's use any more.
 from libc.errno cimport EFAULT, ENOMEM
 from libc.string cimport memcmp, memcpy
 
+from linux.atomic cimport atomic_fetch_or
 from linux.mm cimport FAULT_FLAG_USER, FAULT_FLAG_WRITE, VM_FAULT_ERROR, VM_FAULT_OOM, VM_WRITE, vma_is_accessible, vma_lookup
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pmd_t, pte_t, vm_area_struct, vm_fault_t
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pte_t, vm_area_struct, vm_fault_t
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.pgtable cimport (_PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, pmd_offset_mm, pte_offset_map_lock, pte_pfn,
-                            pte_unmap_unlock, ptep_get, set_pte_at)
+from linux.pgtable cimport (_PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, entry_offset_map_lock, pte_unmap_unlock, ptep_get,
+                            set_pte_at)
 from linux.spinlock cimport spinlock_t
 from linux.swapops cimport is_swap_pte
 
@@ -24,20 +25,19 @@ from ksm.mm.memory cimport handle_mm_fault
 cdef char *translate(vm_area_struct *vma, unsigned long addr, bint write, spinlock_t **ptl, int *error) noexcept nogil:
     """Where the byte is, with the table locked; NULL with an errno. Faults pages in, and copies them on write."""
     cdef mm_struct *mm = vma.vm_mm
-    cdef pmd_t *pmd
+    cdef unsigned long pfn = 0
     cdef pte_t *pte
     cdef pte_t entry, needed = _PAGE_PRESENT | (_PAGE_RW if write else 0)
     cdef pte_t noted = _PAGE_ACCESSED | (_PAGE_DIRTY if write else 0)
     cdef vm_fault_t ret
     while True:
-        pmd = pmd_offset_mm(mm, addr)
-        pte = pte_offset_map_lock(mm, pmd, addr, ptl) if pmd != NULL else NULL
+        pte = entry_offset_map_lock(mm, addr, ptl, &pfn)
         if pte != NULL:
             entry = ptep_get(pte)
             if entry & needed == needed:
                 if entry & noted != noted:
                     set_pte_at(mm, addr, pte, entry | noted)
-                return mm.machine.arena + (pte_pfn(entry) << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
+                return mm.machine.arena + (pfn << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
             pte_unmap_unlock(pte, ptl[0])
         ret = handle_mm_fault(vma, addr, FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0))
         if ret & VM_FAULT_ERROR:
@@ -86,6 +86,30 @@ cdef unsigned long cpu_access(mm_struct *mm, unsigned long addr, char *buf, unsi
     return done
 
 
+cdef unsigned long cpu_touch(mm_struct *mm, unsigned long addr, unsigned long end, bint write, int *error) noexcept nogil:
+    """Look at the first word of every page in [addr, end), or write it as it is, in one access; where it stopped, and 0 or -errno."""
+    cdef vm_area_struct *vma
+    cdef spinlock_t *ptl = NULL
+    cdef char *place
+    error[0] = 0
+    mmap_read_lock(mm)
+    while addr < end and error[0] == 0:
+        vma = vma_lookup(mm, addr)
+        if access_error(vma, addr, write):
+            error[0] = -EFAULT
+            break
+        while addr < end and addr < vma.vm_end:
+            place = translate(vma, addr, write, &ptl, error)
+            if place == NULL:
+                break
+            if write:
+                atomic_fetch_or(<unsigned int *>place, 0)
+            pte_unmap_unlock(NULL, ptl)
+            addr += PAGE_SIZE
+    mmap_read_unlock(mm)
+    return addr
+
+
 cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigned long nr_pages, int *error) noexcept nogil:
     """Make whole pages equal to `buf`, writing only to those that differ; how many did, and 0 or -errno in *error.
 
@@ -93,7 +117,7 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
     """
     cdef vm_area_struct *vma
     cdef spinlock_t *ptl = NULL
-    cdef pmd_t *pmd
+    cdef unsigned long pfn = 0
     cdef pte_t *pte
     cdef pte_t entry
     cdef char *place
@@ -107,12 +131,11 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
             error[0] = -EFAULT
             break
         same = False
-        pmd = pmd_offset_mm(mm, addr)
-        pte = pte_offset_map_lock(mm, pmd, addr, &ptl) if pmd != NULL else NULL
+        pte = entry_offset_map_lock(mm, addr, &ptl, &pfn)
         if pte != NULL:
             entry = ptep_get(pte)
             if entry & _PAGE_PRESENT:
-                same = memcmp(mm.machine.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT), buf, PAGE_SIZE) == 0
+                same = memcmp(mm.machine.arena + (pfn << PAGE_SHIFT), buf, PAGE_SIZE) == 0
             pte_unmap_unlock(pte, ptl)
             if is_swap_pte(entry):
                 # Read it back before it is written for nothing.

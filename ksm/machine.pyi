@@ -9,6 +9,7 @@ from ksm.process import Process
 from ksm.sysfs import Ksm
 
 VM_EVENTS: tuple[str, ...]
+HUGEPAGE_MODES: tuple[str, ...]
 ERAS: dict[str, int]
 UNITS: dict[str, int]
 
@@ -23,8 +24,10 @@ class Machine:
         max_memory: str | SupportsIndex | None = None,
         swap: str | SupportsIndex | None = None,
         clock: Literal["real", "manual"] = "real",
+        transparent_hugepage: Literal["never", "madvise", "always"] = "madvise",
         era: Literal["6.12", "2.6.38"] = "6.12",
     ) -> None: ...
+    transparent_hugepage: Literal["never", "madvise", "always"]
     @property
     def ksm(self) -> Ksm: ...
     @property

@@ -14,6 +14,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport EBUSY, EINVAL
 from libc.stdlib cimport calloc, free, malloc
 
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int
 from linux.jiffies cimport ktime_get
 from linux.list cimport INIT_LIST_HEAD, list_head
 from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_address, mm_struct,
@@ -34,7 +35,9 @@ from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cac
 from ksm.mm.swap cimport lru_add_drain_all
 from ksm.mm.swapfile cimport swap_exit, swapoff, swapon
 
-VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_split_page")
+VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_fault_alloc",
+             "thp_fault_fallback", "thp_split_page", "thp_split_page_failed", "thp_split_pmd")
+HUGEPAGE_MODES = ("never", "madvise", "always")
 ERAS = {"6.12": ERA_6_12, "2.6.38": ERA_2_6_38}
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -71,6 +74,12 @@ def parse_size(size, str name="memory"):
     return operator.index(size)
 
 
+cdef int hugepage_mode(mode) except -1:
+    if mode not in HUGEPAGE_MODES:
+        raise ValueError(f"transparent_hugepage is one of {', '.join(HUGEPAGE_MODES)}, not {mode!r}")
+    return HUGEPAGE_MODES.index(mode)
+
+
 cdef class Machine:
     """A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
 
@@ -79,6 +88,8 @@ cdef class Machine:
     max_memory  memory and all images that will ever be mapped, together; addresses for them are reserved. Default: 64 GiB more
     swap        size of the swap area, "64M": Process.swap_out() writes pages there. None: there is none
     clock       "real", or "manual": time stands still until advance() moves it
+    transparent_hugepage
+                "madvise", "always" or "never": where a first write gets a huge page, as in /sys/kernel/mm/transparent_hugepage/enabled
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
@@ -91,9 +102,10 @@ cdef class Machine:
         spin_lock_init(&self.lock)
         self.processes = {}
 
-    def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", era="6.12"):
+    def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
+                 era="6.12"):
         cdef unsigned long ram, most, per_node, end
-        cdef int nid, nr_nodes, err
+        cdef int nid, nr_nodes, err, thp
         if self.m != NULL or self.closed_:
             raise RuntimeError("a machine is made once")
         memory = parse_size(memory)
@@ -109,6 +121,7 @@ cdef class Machine:
             raise ValueError(f"each of {nodes} nodes needs 2 MiB of memory at least")
         if clock not in ("real", "manual"):
             raise ValueError(f'clock is "real" or "manual", not {clock!r}')
+        thp = hugepage_mode(transparent_hugepage)
         if era not in ERAS:
             raise ValueError(f"era is one of {', '.join(ERAS)}, not {era!r}")
         ram = memory >> PAGE_SHIFT
@@ -121,6 +134,8 @@ cdef class Machine:
         self.ram_pages = ram
         self.m.manual_clock = clock == "manual"
         self.m.nr_node_ids = nr_nodes
+        self.m.transparent_hugepage = thp
+        self.m.map_unused_to_zeropage = ERAS[era] != ERA_2_6_38
         mutex_init(&self.m.hotplug_lock)
         mutex_init(&self.m.swapon_mutex)
         spin_lock_init(&self.m.lru_lock)
@@ -163,6 +178,23 @@ cdef class Machine:
         self.g = <ksm_globals *>self.m.ksm
         from ksm.sysfs import Ksm
         self.ksm = Ksm(self)
+
+    @property
+    def transparent_hugepage(self):
+        """Where a first write gets a huge page: "never", "madvise" (after MADV_HUGEPAGE) or "always". Setting it concerns faults to come;
+        ValueError for another word."""
+        self.enter()
+        try:
+            return HUGEPAGE_MODES[READ_ONCE_int(self.m.transparent_hugepage)]
+        finally:
+            self.leave()
+
+    @transparent_hugepage.setter
+    def transparent_hugepage(self, mode):
+        cdef int thp = hugepage_mode(mode)
+        self.enter()
+        WRITE_ONCE_int(self.m.transparent_hugepage, thp)
+        self.leave()
 
     cdef int enter(self) except -1:
         """Keep the machine open until leave(); ValueError when it is closed."""

@@ -14,6 +14,7 @@ PAGE_ZERO: int
 PAGE_KSM_ZERO: int
 PAGE_ANON: int
 PAGE_SWAPPED: int
+PAGE_THP: int
 PAGE_FLAGS_SHIFT: int
 
 class Vma(NamedTuple):

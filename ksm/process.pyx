@@ -18,16 +18,16 @@ from linux.atomic cimport READ_ONCE_ulong, test_bit
 from linux.ksm cimport is_ksm_zero_pte, ksm_disable_merge_any, ksm_enable_merge_any, ksm_process_profit, mm_ksm_zero_pages
 from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, get_mm_counter, vm_normal_page, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
-                             pmd_t, pte_t, struct_folio, struct_page, vm_area_struct)
+                             pte_t, struct_folio, struct_page, vm_area_struct)
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
                          PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget
-from linux.page_flags cimport folio_test_anon, folio_test_ksm, page_folio
-from linux.pgtable cimport pmd_offset_mm, pte_offset_map_lock, pte_pfn, pte_present, pte_unmap_unlock, ptep_get
+from linux.page_flags cimport PageTransCompound, folio_test_anon, folio_test_ksm, page_folio, pfn_to_page
+from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
 from linux.swapops cimport is_swap_pte, swp_offset
 
-from ksm.cpu cimport cpu_access, cpu_update
+from ksm.cpu cimport cpu_access, cpu_touch, cpu_update
 from ksm.fs.exec cimport exec_mm
 from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
 from ksm.machine cimport Machine, cint, oserror, ulong
@@ -47,6 +47,7 @@ PAGE_ZERO = 4
 PAGE_KSM_ZERO = 8
 PAGE_ANON = 16
 PAGE_SWAPPED = 32
+PAGE_THP = 64
 PAGE_FLAGS_SHIFT = 8
 
 cdef object MADE_HERE = object()
@@ -325,19 +326,14 @@ cdef class Process:
 
     def touch(self, addr, length=1, *, bint write=True):
         """Write the first byte of every page in the range with its own value; with write=False only read it."""
-        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length), done = 1
+        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length)
         cdef mm_struct *mm = self.get_mm()
         cdef int error = 0
-        cdef char byte
         with nogil:
-            while caddr < end and done == 1:
-                done = cpu_access(mm, caddr, &byte, 1, False, &error)
-                if write and done == 1:
-                    done = cpu_access(mm, caddr, &byte, 1, True, &error)
-                caddr += PAGE_SIZE
+            caddr = cpu_touch(mm, caddr, end, write, &error)
         self.put_mm(mm)
-        if done != 1:
-            raise oserror(error, f"touch at {caddr - PAGE_SIZE:#x}")
+        if error:
+            raise oserror(error, f"touch at {caddr:#x}")
 
     def update(self, addr, buffer):
         """Make whole pages equal to the buffer, writing only those that differ or are not there: how many that were. OSError EFAULT,
@@ -550,28 +546,31 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
 
 cdef unsigned long page_word(mm_struct *mm, unsigned long addr) noexcept nogil:
     cdef vm_area_struct *vma = vma_lookup(mm, addr)
-    cdef pmd_t *pmd = pmd_offset_mm(mm, addr)
     cdef spinlock_t *ptl = NULL
     cdef pte_t *ptep
     cdef pte_t pte
     cdef struct_page *page
-    cdef unsigned long word = 0
-    if vma == NULL or pmd == NULL:
+    cdef unsigned long word = 0, pfn = 0
+    if vma == NULL:
         return 0
-    ptep = pte_offset_map_lock(mm, pmd, addr, &ptl)
+    ptep = entry_offset_map_lock(mm, addr, &ptl, &pfn)
     if ptep == NULL:
         return 0
     pte = ptep_get(ptep)
     if pte_present(pte):
         word = 1
         page = vm_normal_page(vma, addr, pte)
+        if page != NULL:
+            page = pfn_to_page(mm.machine, pfn)
+            if PageTransCompound(page):
+                word |= 64
         if page == NULL:
             word |= 4 | (8 if is_ksm_zero_pte(mm.machine, pte) else 0)
         elif folio_test_ksm(page_folio(page)):
             word |= 2 | 16
         elif folio_test_anon(page_folio(page)):
             word |= 16
-        word |= pte_pfn(pte) << 8
+        word |= pfn << 8
     elif is_swap_pte(pte):
         word = (swp_offset(pte) << 8) | 32
     pte_unmap_unlock(ptep, ptl)

@@ -63,7 +63,11 @@ cdef enum:                      # vm_event_item, those that somebody reads
     PSWPOUT
     PGMIGRATE_SUCCESS
     PGMIGRATE_FAIL
+    THP_FAULT_ALLOC
+    THP_FAULT_FALLBACK
     THP_SPLIT_PAGE
+    THP_SPLIT_PAGE_FAILED
+    THP_SPLIT_PMD
     NR_VM_EVENT_ITEMS
 
 
@@ -251,6 +255,7 @@ cdef struct machine:
     long vm_event[NR_VM_EVENT_ITEMS]
 
     int transparent_hugepage    # 0 never, 1 where MADV_HUGEPAGE was given, 2 always
+    bint map_unused_to_zeropage  # what every split does since 6.12
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
     int sigpending              # what signal_pending(current) answers outside ksmd

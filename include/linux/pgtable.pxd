@@ -240,6 +240,24 @@ cdef inline pte_t *pte_offset_map_lock(mm_struct *mm, pmd_t *pmdp, unsigned long
     return NULL
 
 
+# OURS: the entry that maps addr, be it a small page's or a huge one's: of both, the bits of access are at the same places.
+cdef inline pte_t *entry_offset_map_lock(mm_struct *mm, unsigned long addr, spinlock_t **ptlp, unsigned long *pfn) noexcept nogil:
+    cdef pmd_t *pmdp = pmd_offset_mm(mm, addr)
+    cdef pte_t *ptep
+    if pmdp == NULL:
+        return NULL
+    if pmd_leaf(pmdp_get_lockless(pmdp)):
+        ptlp[0] = pmd_lock(mm, pmdp)
+        if pmd_leaf(pmdp_get(pmdp)):
+            pfn[0] = pmd_pfn(pmdp_get(pmdp)) + ((addr >> PAGE_SHIFT) & 511)
+            return pmdp
+        spin_unlock(ptlp[0])
+    ptep = pte_offset_map_lock(mm, pmdp, addr, ptlp)
+    if ptep != NULL:
+        pfn[0] = pte_pfn(ptep_get(ptep))
+    return ptep
+
+
 cdef inline void pte_unmap(pte_t *pte) noexcept nogil:
     pass                        # tables are always mapped
 

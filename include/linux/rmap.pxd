@@ -6,7 +6,7 @@ from libc.errno cimport EBUSY
 
 from linux.atomic cimport atomic_add_return, atomic_inc, test_bit
 from linux.mm_types cimport MMF_HAS_PINNED, mm_struct, struct_anon_vma, struct_folio, struct_page, vm_area_struct
-from linux.page_flags cimport ClearPageAnonExclusive, PageAnonExclusive, folio_ref_count
+from linux.page_flags cimport ClearPageAnonExclusive, PageAnonExclusive, folio_ref_count, folio_test_large
 from linux.spinlock cimport down_read, down_read_trylock, down_write, up_read, up_write
 
 
@@ -60,13 +60,29 @@ cdef inline bint folio_needs_cow_for_dma(vm_area_struct *vma, struct_folio *foli
     return test_bit(MMF_HAS_PINNED, &vma.vm_mm.flags) and folio_maybe_dma_pinned(folio)
 
 
+cdef inline void __folio_add_rmap(struct_folio *folio, struct_page *page) noexcept nogil:
+    atomic_add_return(&page._mapcount, 1)
+    if folio_test_large(folio):
+        atomic_add_return(<int *>&folio[1].private, 1)
+
+
 cdef inline int folio_try_dup_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *src_vma) noexcept nogil:
     """One more mapping, for fork: -EBUSY when the page may be pinned and so has to be copied."""
     if PageAnonExclusive(page):
         if folio_needs_cow_for_dma(src_vma, folio):
             return -EBUSY
         ClearPageAnonExclusive(page)
-    atomic_add_return(&page._mapcount, 1)
+    __folio_add_rmap(folio, page)
+    return 0
+
+
+cdef inline int folio_try_dup_anon_rmap_pmd(struct_folio *folio, vm_area_struct *src_vma) noexcept nogil:
+    """The same for a middle entry."""
+    if PageAnonExclusive(folio):
+        if folio_needs_cow_for_dma(src_vma, folio):
+            return -EBUSY
+        ClearPageAnonExclusive(folio)
+    folio_entire_mapcount_add(folio, 1)
     return 0
 
 

@@ -61,7 +61,8 @@ from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
 from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty,
-                               PageHWPoison, PageKsm, SetPageDirty, __folio_mark_uptodate, __folio_set_locked, folio_anon_vma,
+                               PageHWPoison, PageKsm, PageTransCompound, SetPageDirty, __folio_mark_uptodate, __folio_set_locked,
+                               compound_head, folio_anon_vma,
                                folio_get, folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty,
                                folio_page, folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate,
@@ -88,6 +89,7 @@ from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exi
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_replace_node
 from ksm.lib.xxhash cimport xxhash
+from ksm.mm.huge_memory cimport split_huge_page
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
@@ -1026,7 +1028,10 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
     if not trylock_page(page):
         return err
 
-    # split_huge_page(): there are no huge pages yet
+    # Only small pages are merged. Whoever else has a part of it may stand in the way: another pass will come.
+    if PageTransCompound(page) and split_huge_page(m, page):
+        unlock_page(page)       # goto out_unlock
+        return err
 
     # Mapped once, its entry may be writable. Mapped more often, fork has made all of them read-only. The references have to be counted
     # in either case.
@@ -1533,6 +1538,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
     cdef unsigned int checksum
     cdef int err
     cdef bint max_page_sharing_bypass = False
+    cdef bint split
 
     stable_node = page_stable_node(page)
     if stable_node != NULL:
@@ -1591,7 +1597,8 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
     if tree_rmap_item != NULL:
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
-        # Two parts of one huge page: the kernel splits it here, for the next pass. There are no huge pages yet.
+        # Two equal parts of one huge page cannot be merged together: each looks as if somebody else had a reference on the other.
+        split = PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and not era_2011(g)
         put_page(g.m, tree_page)
         if kpage != NULL:
             if era_2011(g):
@@ -1608,6 +1615,12 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             if stable_node == NULL:
                 break_cow(g, tree_rmap_item)
                 break_cow(g, rmap_item)
+        elif split:
+            # Now only this page's reference is left. Merged they are in a later pass.
+            if not trylock_page(page):
+                return
+            split_huge_page(g.m, page)
+            unlock_page(page)
 
 
 cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list,

@@ -20,41 +20,36 @@ from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.err cimport IS_ERR
 from linux.ksm cimport ksm_might_need_to_copy, ksm_might_unmap_zero_page
 from linux.mm cimport (FAULT_FLAG_ORIG_PTE_VALID, FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_ERROR,
-                       VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_LOCKED, VM_MAYREAD, VM_MAYSHARE, VM_READ, VM_SHARED,
-                       VM_WRITE, add_mm_counter, count_vm_event, dec_mm_counter, inc_mm_counter, is_cow_mapping, linear_page_index,
-                       mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vm_normal_page, vma_lookup)
-from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT,
-                             PMD_SHIFT, PMD_SIZE, PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio,
-                             struct_page, swap_info_struct, vm_area_struct, vm_fault_t)
+                       VM_FAULT_FALLBACK, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_LOCKED, VM_MAYREAD, VM_MAYSHARE, VM_READ,
+                       VM_SHARED, VM_WRITE, add_mm_counter, count_vm_event, dec_mm_counter, inc_mm_counter, is_cow_mapping,
+                       linear_page_index, mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vm_normal_page,
+                       vma_lookup)
+from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT, PMD_SHIFT,
+                             PMD_SIZE, PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
+                             swap_info_struct, vm_area_struct, vm_fault_t)
 from linux.page_flags cimport (PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, PageHWPoison, SetPageAnonExclusive,
                                __folio_mark_uptodate, folio_get, folio_lock, folio_ref_count, folio_test_anon, folio_test_ksm,
-                               folio_test_large, folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock,
-                               folio_unlock, page_address, page_folio, page_to_nid, pfn_to_page)
-from linux.pgtable cimport (_PAGE_PRESENT, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_none, pmd_offset_mm, pmd_table,
-                            pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial, pte_mkwrite, pte_mkyoung,
-                            pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_table,
+                               folio_test_large, folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock,
+                               page_address, page_folio, page_to_nid, pfn_to_page)
+from linux.pgtable cimport (_PAGE_PRESENT, entry_offset_map_lock, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_leaf, pmd_none,
+                            pmd_offset_mm, pmd_table, pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial, pte_mkwrite,
+                            pte_mkyoung, pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_table,
                             pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get, ptep_get_and_clear, set_pte_at)
 from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, folio_try_dup_anon_rmap_pte
-from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
+from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 from linux.swap cimport folio_swap, vm_swap_full
 from linux.swapops cimport (is_migration_pte, is_readable_migration_pte, is_swap_pte, make_migration_pte, pfn_swap_entry_folio,
                             pte_swp_clear_exclusive, pte_swp_exclusive, swp_offset)
 
+from ksm.mm.huge_memory cimport (copy_huge_pmd, do_huge_pmd_anonymous_page, do_huge_pmd_wp_page, huge_pmd_set_accessed, split_huge_pmd,
+                                 zap_huge_pmd)
 from ksm.mm.migrate cimport migration_entry_wait
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, prep_new_page
-from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap,
-                          folio_remove_rmap_pte)
+from ksm.mm.pgtable_generic cimport pte_alloc_one, pte_free
+from ksm.mm.rmap cimport anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap, folio_remove_rmap_pte
 from ksm.mm.swap cimport folio_add_lru, lru_add_drain, mark_page_accessed
 from ksm.mm.swap_state cimport free_swap_cache, swap_cache_get_folio, swapin_readahead
-from ksm.mm.swapfile cimport (folio_free_swap, free_swap_and_cache, get_swap_device, put_swap_device, swap_duplicate,
-                              swap_free)
-
-
-cdef extern from "<stdlib.h>" nogil:
-    void *aligned_alloc(size_t align, size_t size)
-
-cdef extern from "<string.h>" nogil:
-    void *memset(void *p, int c, size_t n)
+from ksm.mm.swapfile cimport folio_free_swap, free_swap_and_cache, get_swap_device, put_swap_device, swap_duplicate, swap_free
 
 
 cdef struct vm_fault:
@@ -72,7 +67,7 @@ cdef struct vm_fault:
 # Tables: made when the first page below them is, freed when their whole range is unmapped
 
 cdef void free_pte_table(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
-    free(pmd_table(pmdp[0]))
+    pte_free(mm, pmd_table(pmdp[0]))
     pmdp[0] = 0
     mm.nr_page_tables -= 1
 
@@ -172,18 +167,17 @@ cdef int pte_alloc(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
     cdef pte_table *table
     if not pmd_none(pmdp_get_lockless(pmdp)):
         return 0
-    table = <pte_table *>aligned_alloc(64, (sizeof(pte_table) + 63) & ~<size_t>63)
+    table = pte_alloc_one(mm)
     if table == NULL:
         return -ENOMEM
-    memset(table, 0, sizeof(pte_table))
-    spin_lock_init(&table.ptl)
     spin_lock(&mm.page_table_lock)
     if pmd_none(pmdp[0]):
         smp_store_release_ulong(pmdp[0], <unsigned long>table | _PAGE_PRESENT)
         mm.nr_page_tables += 1
         table = NULL
     spin_unlock(&mm.page_table_lock)
-    free(table)
+    if table != NULL:
+        pte_free(mm, table)
     return 0
 
 
@@ -317,7 +311,16 @@ cdef int copy_page_range(vm_area_struct *dst_vma, vm_area_struct *src_vma) noexc
         src_pmd = pmd_offset_mm(src_vma.vm_mm, addr)
         if src_pmd != NULL and not pmd_none(pmdp_get_lockless(src_pmd)):
             dst_pmd = pmd_alloc(dst_vma.vm_mm, addr)
-            if dst_pmd == NULL or pte_alloc(dst_vma.vm_mm, dst_pmd):
+            if dst_pmd == NULL:
+                return -ENOMEM
+            if pmd_leaf(pmdp_get_lockless(src_pmd)):
+                ret = copy_huge_pmd(dst_vma, src_vma, dst_pmd, src_pmd, addr)
+                if ret == -ENOMEM:
+                    return ret
+                if ret == 0:
+                    addr = following
+                    continue
+            if pte_alloc(dst_vma.vm_mm, dst_pmd):
                 return -ENOMEM
             ret = copy_pte_range(dst_vma, src_vma, dst_pmd, src_pmd, addr, following)
             if ret:
@@ -382,6 +385,12 @@ cdef void unmap_page_range(vm_area_struct *vma, unsigned long addr, unsigned lon
         if following > end:
             following = end
         pmd = pmd_offset_mm(vma.vm_mm, addr)
+        if pmd != NULL and pmd_leaf(pmdp_get_lockless(pmd)):
+            if following - addr != PMD_SIZE:
+                split_huge_pmd(vma, pmd, addr)
+            elif zap_huge_pmd(vma, pmd, addr):
+                addr = following
+                continue
         if pmd != NULL and not pmd_none(pmdp_get_lockless(pmd)):
             zap_pte_range(vma, pmd, addr, following)
         addr = following
@@ -773,6 +782,8 @@ cdef vm_fault_t handle_mm_fault(vm_area_struct *vma, unsigned long address, unsi
     """
     cdef vm_fault vmf
     cdef mm_struct *mm = vma.vm_mm
+    cdef pmd_t orig_pmd
+    cdef vm_fault_t ret
     vmf.vma = vma
     vmf.address = address & page_mask()
     vmf.flags = flags
@@ -785,6 +796,20 @@ cdef vm_fault_t handle_mm_fault(vm_area_struct *vma, unsigned long address, unsi
     vmf.pmd = pmd_alloc(mm, vmf.address)
     if vmf.pmd == NULL:
         return VM_FAULT_OOM
+    orig_pmd = pmdp_get_lockless(vmf.pmd)
+    if pmd_none(orig_pmd):
+        # There is no huge zero page: a read goes on to the small one.
+        if flags & FAULT_FLAG_WRITE:
+            ret = do_huge_pmd_anonymous_page(vma, vmf.pmd, vmf.address)
+            if not ret & VM_FAULT_FALLBACK:
+                return ret
+    elif pmd_leaf(orig_pmd):
+        if not flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) or pte_write(orig_pmd):
+            huge_pmd_set_accessed(vma, vmf.pmd, vmf.address, orig_pmd, flags)
+            return 0
+        ret = do_huge_pmd_wp_page(vma, vmf.pmd, vmf.address, orig_pmd, flags)
+        if not ret & VM_FAULT_FALLBACK:
+            return ret
     return handle_pte_fault(&vmf)
 
 
@@ -808,9 +833,9 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
     cdef machine *m = mm.machine
     cdef vm_area_struct *vma
     cdef unsigned long done = 0, chunk
-    cdef pmd_t *pmd
     cdef pte_t *pte
     cdef spinlock_t *ptl = NULL
+    cdef unsigned long pfn = 0
     cdef char *maddr
     cdef vm_fault_t ret = 0
     while done < length:
@@ -818,8 +843,7 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
         if vma == NULL or (write and not (vma.vm_flags & VM_WRITE) and not is_cow_mapping(vma.vm_flags)) \
                 or (not write and not (vma.vm_flags & (VM_READ | VM_MAYREAD))):
             break
-        pmd = pmd_offset_mm(mm, addr)
-        pte = pte_offset_map_lock(mm, pmd, addr, &ptl) if pmd != NULL else NULL
+        pte = entry_offset_map_lock(mm, addr, &ptl, &pfn)
         if pte == NULL or not can_follow(vma, ptep_get(pte), addr, write):
             if pte != NULL:
                 pte_unmap_unlock(pte, ptl)
@@ -830,9 +854,9 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
         chunk = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
         if chunk > length - done:
             chunk = length - done
-        if not is_zero_pfn(m, pte_pfn(ptep_get(pte))):
-            mark_page_accessed(m, pfn_to_page(m, pte_pfn(ptep_get(pte))))    # FOLL_TOUCH
-        maddr = m.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
+        if not is_zero_pfn(m, pfn):
+            mark_page_accessed(m, pfn_to_page(m, pfn))      # FOLL_TOUCH
+        maddr = m.arena + (pfn << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
         if write:
             memcpy(maddr, buf + done, chunk)
         else:
@@ -866,6 +890,8 @@ cdef int insert_frames(vm_area_struct *vma, unsigned long addr, unsigned long pf
         if pmd == NULL or pte_alloc(mm, pmd):
             return -ENOMEM
         pte = pte_offset_map_lock(mm, pmd, addr, &ptl)
+        if pte == NULL:
+            return -EFAULT
         while addr < following:
             if not pte_none(ptep_get(pte)):
                 spin_unlock(ptl)

@@ -13,9 +13,10 @@ from linux.ksm cimport collect_procs_ksm
 from linux.mm_types cimport machine, mm_address, struct_folio, vm_area_struct
 from linux.mmap_lock cimport mmgrab
 from linux.page_flags cimport (PG_hwpoison, PG_offline, PG_reserved, folio_lock, folio_mapped, folio_pfn, folio_test_anon, folio_test_ksm,
-                               folio_test_large, folio_try_get, folio_unlock, pfn_folio, test_page_flag)
+                               folio_try_get, folio_unlock, pfn_folio, pfn_to_page, test_page_flag)
 from linux.rmap cimport rmap_walk_control
 
+from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.page_alloc cimport folio_put
 from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.rmap cimport rmap_walk
@@ -65,7 +66,7 @@ cdef int collect_procs_anon(machine *m, struct_folio *folio, mm_address *to_kill
 cdef int memory_failure(machine *m, unsigned long pfn, mm_address *to_kill, int room) noexcept nogil:
     """Mark the frame, and answer how many places have its page, with a reference on the mm of each for which there was room.
 
-    -ENXIO for a frame that is not there, -EBUSY for one that is free or part of a huge page. Asking again is allowed.
+    -ENXIO for a frame that is not there, -EBUSY for one that is free, or part of a huge page that cannot be split. Asking again is allowed.
     """
     cdef struct_folio *folio
     cdef int found = 0
@@ -76,16 +77,18 @@ cdef int memory_failure(machine *m, unsigned long pfn, mm_address *to_kill, int 
         return -ENXIO
     if not folio_try_get(folio):
         return -EBUSY
+    # What has to go is one page; the rest of a huge one can stay.
+    if not split_folio(m, pfn_to_page(m, pfn)):
+        folio_put(m, folio)
+        return -EBUSY
+    folio = pfn_folio(m, pfn)
     folio_lock(folio)
-    if folio_test_large(folio):
-        found = -EBUSY
-    else:
-        atomic_fetch_or(&folio.flags, PG_hwpoison)
-        if folio_mapped(folio):
-            if folio_test_ksm(folio):
-                found = collect_procs_ksm(m, folio, to_kill, room)
-            elif folio_test_anon(folio):
-                found = collect_procs_anon(m, folio, to_kill, room)
+    atomic_fetch_or(&folio.flags, PG_hwpoison)
+    if folio_mapped(folio):
+        if folio_test_ksm(folio):
+            found = collect_procs_ksm(m, folio, to_kill, room)
+        elif folio_test_anon(folio):
+            found = collect_procs_anon(m, folio, to_kill, room)
     folio_unlock(folio)
     folio_put(m, folio)
     return found

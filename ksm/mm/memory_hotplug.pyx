@@ -15,9 +15,10 @@ from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, me
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
 from linux.page_flags cimport (PG_hwpoison, PG_lru, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PageHWPoison, folio_ref_count,
-                               folio_test_large, folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
+                               folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
+from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.migrate cimport migrate_pages
 from ksm.mm.page_alloc cimport folio_put, start_isolate_page_range, undo_isolate_page_range
 from ksm.mm.swap cimport lru_add_drain_all
@@ -125,8 +126,10 @@ cdef void do_migrate_range(machine *m, unsigned long start_pfn, unsigned long en
         folio = page_folio(pfn_to_page(m, pfn))
         if not test_page_flag(folio, PG_lru) or not folio_try_get(folio):
             continue
+        isolated = split_folio(m, pfn_to_page(m, pfn))
+        folio = page_folio(pfn_to_page(m, pfn))
         # Broken pages stay where they are until they are unmapped.
-        isolated = not PageHWPoison(folio) and not folio_test_large(folio) and folio_isolate_lru(folio)
+        isolated = isolated and not PageHWPoison(folio) and folio_isolate_lru(folio)
         folio_put(m, folio)
         if isolated:
             migrate_pages(m, folio, nid, nmask, &new_pfn)

@@ -14,14 +14,14 @@ from linux.bug cimport VM_BUG_ON
 from linux.ksm cimport folio_migrate_ksm
 from linux.mm cimport count_vm_event, vma_lookup
 from linux.mm_types cimport (PAGE_SIZE, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machine, mm_struct, pmd_t, pte_t, struct_anon_vma,
-                             struct_folio, swap_info_struct, vm_area_struct)
+                             struct_folio, struct_page, swap_info_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PG_active, PG_dirty, PG_ksm_relatives, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate,
                                PageHWPoison, clear_page_flag, folio_get, folio_lock, folio_mapcount, folio_mapped, folio_pfn,
                                folio_ref_count, folio_ref_freeze,
                                folio_ref_unfreeze, folio_set_dirty, folio_test_anon, folio_test_clear_dirty, folio_test_dirty,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_try_get,
-                               folio_unlock, page_address, page_to_nid, pfn_folio, set_page_flag, test_page_flag)
+                               folio_unlock, page_address, page_folio, page_to_nid, pfn_folio, pfn_to_page, set_page_flag, test_page_flag)
 from linux.pagewalk cimport FW_ZEROPAGE, folio_walk, folio_walk_end
 from linux.pgtable cimport (is_zero_pfn, mk_pte, pte_mkdirty, pte_mkold, pte_mkwrite, pte_offset_map_lock, ptep_get, set_pte_at)
 from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, rmap_walk_control
@@ -30,6 +30,7 @@ from linux.swap cimport folio_swap
 from linux.swapops cimport (is_migration_pte, is_migration_pte_dirty, is_migration_pte_young, is_readable_migration_pte,
                             is_writable_migration_pte, pfn_swap_entry_folio)
 
+from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.page_alloc cimport __alloc_pages, folio_put
 from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.pagewalk cimport folio_walk_start
@@ -253,7 +254,10 @@ cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil:
     folio = pfn_folio(m, pfn)
     if test_page_flag(folio, PG_reserved) or not folio_try_get(folio):
         return -EBUSY
-    isolated = not PageHWPoison(folio) and not folio_test_large(folio) and folio_isolate_lru(folio)
+    # Huge pages are split first. In the kernel they move as a whole, if there is room for that.
+    isolated = split_folio(m, pfn_to_page(m, pfn))
+    folio = pfn_folio(m, pfn)
+    isolated = isolated and not PageHWPoison(folio) and folio_isolate_lru(folio)
     folio_put(m, folio)
     if not isolated:
         return -EBUSY
@@ -267,6 +271,8 @@ cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, st
     nothing is mapped, -EBUSY."""
     cdef vm_area_struct *vma
     cdef folio_walk fw
+    cdef struct_page *page
+    cdef bint split
     cdef int err = -EFAULT
     mmap_read_lock(mm)
     vma = vma_lookup(mm, addr)
@@ -278,8 +284,16 @@ cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, st
                 err = -EFAULT
             elif page_to_nid(folio[0]) == node:
                 err = 0
-            elif folio_test_anon(folio[0]) and not folio_test_large(folio[0]) and not PageHWPoison(folio[0]) \
-                    and folio_isolate_lru(folio[0]):
+            elif folio_test_large(folio[0]):
+                # Split it, and look again. In the kernel it moves as a whole.
+                page = fw.page
+                folio_get(folio[0])
+                folio_walk_end(&fw, vma)
+                split = split_folio(mm.machine, page)
+                folio_put(mm.machine, page_folio(page))
+                mmap_read_unlock(mm)
+                return add_folio_for_migration(mm, addr, node, folio) if split else -EBUSY
+            elif folio_test_anon(folio[0]) and not PageHWPoison(folio[0]) and folio_isolate_lru(folio[0]):
                 err = 1
             else:
                 err = -EBUSY

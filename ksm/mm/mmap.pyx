@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from linux.ksm cimport ksm_add_vma
 from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_READ, VM_SHARED,
                        VM_WRITE, find_vma, vma_find_index)
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, file, mm_struct, page_mask, struct_page, vm_area_struct, vm_flags_t
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, file, mm_struct, page_mask, struct_page, vm_area_struct, vm_flags_t
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, MAP_SHARED,
                          MAP_TYPE, PROT_EXEC, PROT_READ, PROT_WRITE)
 from linux.spinlock cimport spin_lock_init
@@ -34,6 +34,9 @@ cdef unsigned long get_unmapped_area(mm_struct *mm, unsigned long length) noexce
     while True:
         low = mm.vmas[i].vm_end if i >= 0 else MMAP_MIN_ADDR
         if high > low and high - low >= length:
+            # Where whole huge pages are asked for, they get a place that has them, if it is free (mm/huge_memory.c).
+            if length & (PMD_SIZE - 1) == 0 and (high - length) & ~(<unsigned long>PMD_SIZE - 1) >= low:
+                return (high - length) & ~(<unsigned long>PMD_SIZE - 1)
             return high - length
         if i < 0:
             return 0

@@ -13,11 +13,12 @@ from linux.ksm cimport ksm_madvise
 from linux.mm cimport VM_DONTEXPAND, VM_PFNMAP, VM_SHARED, find_vma, vma_lookup
 from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, vm_area_struct, vm_flags_t)
 from linux.mman cimport MADV_UNMERGEABLE, MREMAP_FIXED, MREMAP_MAYMOVE
-from linux.pgtable cimport (pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_none, pte_offset_map_lock, ptep_get,
+from linux.pgtable cimport (pmd_leaf, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_none, pte_offset_map_lock, ptep_get,
                             ptep_get_and_clear, set_pte_at)
 from linux.rmap cimport anon_vma_lock_write, anon_vma_unlock_write
 from linux.spinlock cimport spin_unlock, spinlock_t
 
+from ksm.mm.huge_memory cimport move_huge_pmd, split_huge_pmd
 from ksm.mm.memory cimport pmd_alloc, pte_alloc
 from ksm.mm.mmap cimport do_munmap, get_unmapped_area, task_size
 from ksm.mm.rmap cimport anon_vma_clone, unlink_anon_vmas
@@ -76,7 +77,15 @@ cdef unsigned long move_page_tables(vm_area_struct *vma, unsigned long old_addr,
         old_pmd = pmd_offset_mm(mm, old_addr)
         if old_pmd != NULL and not pmd_none(pmdp_get_lockless(old_pmd)):
             new_pmd = pmd_alloc(mm, new_addr)
-            if new_pmd == NULL or pte_alloc(mm, new_pmd):
+            if new_pmd == NULL:
+                break
+            if pmd_leaf(pmdp_get_lockless(old_pmd)):
+                if extent == PMD_SIZE and move_huge_pmd(vma, old_pmd, new_addr, new_pmd):
+                    old_addr += extent
+                    new_addr += extent
+                    continue
+                split_huge_pmd(vma, old_pmd, old_addr)
+            if pte_alloc(mm, new_pmd):
                 break
             move_ptes(vma, old_pmd, old_addr, old_addr + extent, new_pmd, new_addr)
         old_addr += extent

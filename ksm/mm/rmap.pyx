@@ -24,8 +24,9 @@ from linux.page_flags cimport (PAGE_MAPPING_ANON, PageAnonExclusive, SetPageAnon
                                folio_mapping_word, folio_mark_dirty, folio_pfn, folio_test_anon, folio_test_ksm, folio_test_large,
                                folio_test_locked, folio_test_swapcache, page_folio)
 from linux.pgtable cimport pte_dirty, pte_write, pte_young, ptep_clear_flush, set_pte_at
-from linux.rmap cimport (RMAP_EXCLUSIVE, anon_vma_lock_read, anon_vma_lock_write, anon_vma_trylock_read, anon_vma_unlock_read,
-                         anon_vma_unlock_write, folio_try_share_anon_rmap_pte, get_anon_vma, rmap_walk_control)
+from linux.rmap cimport (RMAP_EXCLUSIVE, __folio_add_rmap, anon_vma_lock_read, anon_vma_lock_write, anon_vma_trylock_read,
+                         anon_vma_unlock_read, anon_vma_unlock_write, folio_entire_mapcount_add, folio_try_share_anon_rmap_pte,
+                         get_anon_vma, rmap_walk_control)
 from linux.spinlock cimport down_read_trylock, rwsem_is_locked, spin_lock, spin_unlock, up_read
 from linux.swap cimport folio_swap
 from linux.swapops cimport make_migration_pte, make_migration_pte_dirty, make_migration_pte_young, make_swap_pte
@@ -365,12 +366,6 @@ cdef void __folio_set_anon(struct_folio *folio, vm_area_struct *vma, unsigned lo
     folio.index = linear_page_index(vma, address)
 
 
-cdef inline void __folio_add_rmap(struct_folio *folio, struct_page *page) noexcept nogil:
-    atomic_add_return(&page._mapcount, 1)
-    if folio_test_large(folio):
-        atomic_add_return(<int *>&folio[1].private, 1)
-
-
 cdef void folio_add_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *vma, unsigned long address,
                                   int flags) noexcept nogil:
     """One more entry maps this anonymous page. The table's lock is held."""
@@ -383,10 +378,13 @@ cdef void folio_add_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_are
 
 
 cdef void folio_add_new_anon_rmap(struct_folio *folio, vm_area_struct *vma, unsigned long address, int flags) noexcept nogil:
-    """The first entry that maps a new page."""
+    """The first entry that maps a new page; of a huge one, a middle entry."""
     cdef bint exclusive = flags & RMAP_EXCLUSIVE
     __folio_set_anon(folio, vma, address, exclusive)
-    folio._mapcount = 0
+    if folio_test_large(folio):
+        folio_entire_mapcount_add(folio, 1)
+    else:
+        folio._mapcount = 0
     if exclusive:
         SetPageAnonExclusive(folio)
 

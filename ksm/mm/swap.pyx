@@ -11,8 +11,8 @@ A page that is marked accessed is referenced the first time, activated the secon
 """
 
 from linux.mm_types cimport FOLIO_BATCH_SIZE, machine, struct_folio, struct_page
-from linux.page_flags cimport (PG_active, PG_lru, PG_referenced, clear_page_flag, folio_get, folio_test_lru, page_folio, set_page_flag,
-                               test_page_flag)
+from linux.page_flags cimport (PG_active, PG_lru, PG_referenced, clear_page_flag, folio_get, folio_test_large, folio_test_lru, page_folio,
+                               set_page_flag, test_page_flag)
 from linux.spinlock cimport spin_lock, spin_unlock
 
 from ksm.mm.page_alloc cimport folio_put
@@ -44,7 +44,7 @@ cdef void folio_activate(machine *m, struct_folio *folio) noexcept nogil:
     spin_lock(&m.lru_lock)
     m.lru_activate[m.nr_lru_activate] = folio
     m.nr_lru_activate += 1
-    if m.nr_lru_activate == FOLIO_BATCH_SIZE:
+    if m.nr_lru_activate == FOLIO_BATCH_SIZE or folio_test_large(folio):
         nr = folio_batch_take(m.lru_activate, &m.nr_lru_activate, folios)
     spin_unlock(&m.lru_lock)
     folio_batch_move_lru(m, folios, nr, PG_active)
@@ -75,14 +75,14 @@ cdef void mark_page_accessed(machine *m, struct_page *page) noexcept nogil:
 
 
 cdef void folio_add_lru(machine *m, struct_folio *folio) noexcept nogil:
-    """Into the batch; a full batch moves on to the lists."""
+    """Into the batch; a full batch moves on to the lists, and so does one with a huge page."""
     cdef struct_folio *folios[FOLIO_BATCH_SIZE]
     cdef int nr = 0
     folio_get(folio)
     spin_lock(&m.lru_lock)
     m.lru_add[m.nr_lru_add] = folio
     m.nr_lru_add += 1
-    if m.nr_lru_add == FOLIO_BATCH_SIZE:
+    if m.nr_lru_add == FOLIO_BATCH_SIZE or folio_test_large(folio):
         nr = folio_batch_take(m.lru_add, &m.nr_lru_add, folios)
     spin_unlock(&m.lru_lock)
     folio_batch_move_lru(m, folios, nr, PG_lru)

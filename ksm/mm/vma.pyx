@@ -19,6 +19,7 @@ from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.pgtable cimport _PAGE_ACCESSED, _PAGE_PRESENT, _PAGE_PROTNONE, _PAGE_RW
 from linux.rmap cimport anon_vma_lock_write, anon_vma_unlock_write
 
+from ksm.mm.huge_memory cimport vma_adjust_trans_huge
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_insert, anon_vma_interval_tree_remove
 from ksm.mm.memory cimport free_page_tables, free_pgd_range, unmap_page_range
 from ksm.mm.page_alloc cimport folio_put
@@ -125,6 +126,7 @@ cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
 cdef void vma_set_range(vm_area_struct *vma, unsigned long start, unsigned long end, unsigned long pgoff) noexcept nogil:
     cdef struct_anon_vma *locked = NULL
     cdef list_head *pos = vma.anon_vma_chain.next
+    vma_adjust_trans_huge(vma, start, end)
     if pos != &vma.anon_vma_chain:
         locked = avc_of_same_vma(pos).anon_vma.root
         anon_vma_lock_write(locked)

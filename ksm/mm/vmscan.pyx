@@ -9,16 +9,17 @@ by the next fault.
 
 from linux.atomic cimport READ_ONCE_ptr
 from linux.mm cimport vma_find_index
-from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, struct_folio, swap_info_struct, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, struct_folio, struct_page, swap_info_struct, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PageHWPoison, folio_get, folio_mapped, folio_ref_count, folio_ref_freeze, folio_ref_unfreeze,
                                folio_test_anon, folio_test_clear_dirty, folio_test_clear_lru, folio_test_dirty, folio_test_large,
-                               folio_test_swapcache, folio_trylock, folio_unlock)
+                               folio_test_swapcache, folio_trylock, folio_unlock, page_folio)
 from linux.pagewalk cimport folio_walk, folio_walk_end
 from linux.rmap cimport folio_maybe_dma_pinned
 from linux.spinlock cimport spin_lock, spin_unlock
 from linux.swap cimport folio_swap, vm_swap_full
 
+from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.page_alloc cimport __folio_put, folio_put
 from ksm.mm.page_io cimport swap_writepage
 from ksm.mm.pagewalk cimport folio_walk_start
@@ -120,10 +121,19 @@ cdef long reclaim_vma(vm_area_struct *vma, unsigned long addr, unsigned long end
     cdef machine *m = vma.vm_mm.machine
     cdef folio_walk fw
     cdef struct_folio *folio
-    cdef bint isolated
+    cdef struct_page *page
+    cdef bint isolated, split
     cdef long nr_reclaimed = 0
     while addr < end:
         folio = folio_walk_start(&fw, vma, addr, 0)
+        if folio != NULL and folio_test_large(folio):
+            # Split first; if that cannot be, this page stays.
+            page = fw.page
+            folio_get(folio)
+            folio_walk_end(&fw, vma)
+            split = split_folio(m, page)
+            folio_put(m, page_folio(page))
+            folio = folio_walk_start(&fw, vma, addr, 0) if split else NULL
         if folio != NULL:
             isolated = (folio_test_anon(folio) and not folio_test_large(folio) and not PageHWPoison(folio)
                         and folio_isolate_lru(folio))
