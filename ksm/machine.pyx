@@ -22,7 +22,7 @@ from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIF
 from linux.mmap_lock cimport mmgrab
 from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
-from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock, spin_lock_init, spin_unlock, usleep
+from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, usleep
 
 from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mmdrop, mmput
@@ -555,15 +555,24 @@ cdef class Machine:
         finally:
             self.leave()
 
-    def advance(self, double seconds):
-        """Move a manual clock forward. ValueError on the real one, and backwards."""
+    def advance(self, double seconds, *, double ksmd=0.0):
+        """Move a manual clock forward. Of these seconds, ksmd was on a processor for `ksmd`: what its advisor takes for the cost of a pass.
+
+        ValueError on the real clock, backwards, and for a ksmd that took longer than the time.
+        """
         self.enter()
         try:
             if not self.m.manual_clock:
                 raise ValueError("the clock is the real one")
             if not 0 <= seconds < 1e9:
                 raise ValueError("a clock moves forward")
-            self.m.clock_ns += <long>(seconds * 1e9)
+            if not 0 <= ksmd <= seconds:
+                raise ValueError("ksmd takes a part of the seconds")
+            with nogil:
+                mutex_lock(&self.g.ksm_thread_mutex)
+                self.m.clock_ns += <long>(seconds * 1e9)
+                self.g.ksmd_runtime += <unsigned long long>(ksmd * 1e9)
+                mutex_unlock(&self.g.ksm_thread_mutex)
         finally:
             self.leave()
 
