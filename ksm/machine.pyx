@@ -371,9 +371,11 @@ cdef class Machine:
     def fail(self, what, nth=1, times=1):
         """Let an allocation fail, as CONFIG_FAULT_INJECTION does: the nth from now, and `times` of them in a row; nth 0 calls it off.
 
-        what is "page", for frames, or the name of a cache of slabinfo(). ValueError for another name, and negative numbers.
+        what is "page", for frames, or the name of a cache of slabinfo(). The answer is how often what was ordered before has yet to fail.
+        ValueError for another name, and negative numbers.
         """
         cdef fault_attr *attr
+        cdef long left
         nth, times = operator.index(nth), operator.index(times)
         if not (0 <= nth < 1 << 62 and 0 < times < 1 << 62):
             raise ValueError("nth is 0 or more, times 1 or more")
@@ -386,10 +388,12 @@ cdef class Machine:
                 attr = &(<kmem_cache *><size_t>caches[what]).fail
             else:
                 raise ValueError(f"what fails is page or one of {', '.join(caches)}, not {what!r}")
+            left = attr.times if attr.nth else 0
             attr.times = times
             attr.nth = nth
         finally:
             self.leave()
+        return left
 
     def lru_add_drain_all(self):
         """Empty the batch in which new pages wait, and in which they cannot be merged. ksmd does it at the start of every pass."""
