@@ -51,6 +51,8 @@ def machine_fields(Machine machine not None):
         "scan.rmap_list": field(&g.ksm_scan.rmap_list, 8),
         "scan.seqnr": field(&g.ksm_scan.seqnr, 8),
         "head": field(&g.ksm_mm_head, sizeof(ksm_mm_slot)),
+        "run": field(&g.ksm_run, 8),
+        "sigpending": field(&machine.m.sigpending, 4),
         "migrate_nodes.next": field(&g.migrate_nodes.next, 8),
         "stable_root": field(&g.root_stable_tree[0].rb_node, 8),
         "unstable_root": field(&g.root_unstable_tree[0].rb_node, 8),

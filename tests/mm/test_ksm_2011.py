@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Machine(era="2.6.38"): where the KSM of 2011 did otherwise than the one of Linux 6.12."""
+
+import pytest
+
+import ksm
+
+PAGE = ksm.PAGE_SIZE
+FILES = ["sleep_millisecs", "pages_to_scan", "run", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "full_scans"]
+
+
+def new_machine(era):
+    return ksm.Machine(memory="8M", max_memory="8M", era=era, swap="256K")
+
+
+@pytest.fixture
+def machine():
+    with new_machine("2.6.38") as machine:
+        yield machine
+        assert machine.check() == []
+
+
+@pytest.fixture(params=["2.6.38", "6.12"])
+def either(request):
+    with new_machine(request.param) as machine:
+        if request.param == "6.12":
+            machine.ksm.smart_scan = 0
+        yield machine, request.param == "2.6.38"
+        assert machine.check() == []
+
+
+def mergeable(process, contents, settled=True):
+    addr = process.mmap(len(contents) * PAGE)
+    for i, letter in enumerate(contents):
+        process.write(addr + i * PAGE, letter.encode() * PAGE)
+    process.madvise(addr, len(contents) * PAGE, ksm.MADV_MERGEABLE)
+    if settled:
+        process.machine.lru_add_drain_all()
+    return addr
+
+
+def bytes_of(process, addr, pages):
+    return "".join(process.read(addr + i * PAGE, PAGE).decode()[0] for i in range(pages))
+
+
+def state(machine):
+    return machine.ksm.pages_shared, machine.ksm.pages_sharing, machine.ksm.pages_unshared, machine.ksm.pages_volatile
+
+
+def test_its_files(machine):
+    assert machine.ksm.names() == FILES
+    with pytest.raises(AttributeError, match="max_page_sharing"):
+        machine.ksm.max_page_sharing = 2
+
+
+def test_no_limit_to_sharing(machine):
+    mergeable(machine.spawn(), "a" * 1000)
+    machine.ksm.scan(3)
+    assert state(machine) == (1, 999, 0, 0)
+
+
+def test_zeros_merge_like_everything_else(machine):
+    mergeable(machine.spawn(), "\0" * 10)
+    machine.ksm.scan(3)
+    assert state(machine) == (1, 9, 0, 0)
+
+
+def test_nothing_is_skipped(machine):
+    mergeable(machine.spawn(), "abcdef")
+    machine.ksm.scan(20)
+    assert state(machine) == (0, 0, 6, 0)
+
+
+def test_new_pages_wait_for_others(either):
+    """New pages have a reference too many until their batch is full, which nobody emptied for KSM's sake then."""
+    machine, y2011 = either
+    mergeable(machine.spawn(), "aa", settled=False)
+    machine.ksm.scan(5)
+    assert state(machine)[:2] == ((0, 0) if y2011 else (1, 1))
+    machine.lru_add_drain_all()
+    machine.ksm.scan(2)
+    assert state(machine) == (1, 1, 0, 0)
+
+
+def test_a_page_that_changes_merges_with_a_merged_one(either):
+    """The stable tree came before the checksum: a page that was never seen merges at once."""
+    machine, y2011 = either
+    process = machine.spawn()
+    addr = mergeable(process, "aabc")
+    machine.ksm.scan(3)
+    assert state(machine) == (1, 1, 2, 0)
+    process.write(addr + 2 * PAGE, b"a" * PAGE)
+    machine.ksm.scan()
+    assert state(machine) == ((1, 2, 1, 0) if y2011 else (1, 1, 1, 1))
+    # What changes, and equals nothing that is merged, is in no tree, in either.
+    process.write(addr + 3 * PAGE, b"d" * PAGE)
+    machine.ksm.scan()
+    assert state(machine) == (1, 2, 0, 1)
+    machine.ksm.scan()
+    assert state(machine) == (1, 2, 1, 0)
+
+
+def test_a_page_is_broken_by_a_write(either):
+    """It comes back writable; since 6.2 it comes back as it was, and the next write takes a fault more."""
+    machine, y2011 = either
+    process = machine.spawn()
+    addr = mergeable(process, "aa")
+    machine.ksm.scan(2)
+    process.madvise(addr, 2 * PAGE, ksm.MADV_UNMERGEABLE)
+    faults = machine.vmstat()["pgfault"]
+    process.write(addr, b"b")
+    assert machine.vmstat()["pgfault"] - faults == (0 if y2011 else 1)
+    assert machine.vmstat()["cow_ksm"] == 2
+
+
+def test_a_clean_page_that_nobody_may_write(machine):
+    """Without a dirty or writable entry there is nothing to protect, and the references are not counted."""
+    process = machine.spawn()
+    addr = mergeable(process, "aab")
+    process.mprotect(addr, 3 * PAGE, ksm.PROT_READ)
+    process.swap_out(addr, 3 * PAGE)
+    assert bytes_of(process, addr, 3) == "aab"
+    machine.lru_add_drain_all()
+    machine.ksm.scan(3)
+    assert state(machine) == (1, 1, 1, 0)
+    assert bytes_of(process, addr, 3) == "aab"
+
+
+@pytest.mark.parametrize("stale", range(5))
+def test_stale_nodes_end_a_search(stale):
+    """A search that met a stale node gave up, and so did an insertion; and one that met an equal page, for there were no chains: then the
+    two pages that were to be merged are broken again. Nothing is lost by it but time."""
+    with new_machine("2.6.38") as machine:
+        process = machine.spawn()
+        others = "".join(letter * 2 for letter in "bcde"[:stale])
+        addr = mergeable(process, "aaaa" + others)
+        machine.ksm.scan(2)
+        assert state(machine) == (1 + stale, 3 + stale, 0, 0)
+        # The first two are taken out, and are again what they were; of the others nothing is left.
+        for i in range(2):
+            process.write(addr + i * PAGE, b"z" * PAGE)
+            process.write(addr + i * PAGE, b"a" * PAGE)
+        machine.lru_add_drain_all()
+        if stale:
+            process.munmap(addr + 4 * PAGE, 2 * stale * PAGE)
+        broken = machine.vmstat()["cow_ksm"]
+        machine.ksm.scan()
+        assert machine.check() == []
+        assert bytes_of(process, addr, 4) == "aaaa"
+        # Two nodes in the way: neither of the two finds the merged page, but they find each other, and meet it when they are put in.
+        assert machine.vmstat()["cow_ksm"] - broken == (2 if stale >= 2 else 0)
+        machine.lru_add_drain_all()
+        machine.ksm.scan(3)
+        assert state(machine) == (1, 3, 0, 0)
+        assert machine.check() == []
