@@ -31,6 +31,7 @@ from ksm.cpu cimport cpu_access, cpu_touch, cpu_update
 from ksm.fs.exec cimport exec_mm
 from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
 from ksm.machine cimport Machine, cint, oserror, ulong
+from ksm.mm.ksm cimport ERA_2_6_38
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
 from ksm.mm.memory_hotplug cimport add_memory_file, remove_memory, remove_unused_memory
@@ -506,32 +507,42 @@ cdef class Process:
         return pages
 
     def ksm_stat(self):
-        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes."""
+        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes. Empty in the era of 2011,
+        which counted nothing for a process. Follows proc_pid_ksm_stat()."""
         cdef mm_struct *mm = self.get_mm()
-        result = {"ksm_rmap_items": READ_ONCE_ulong(mm.ksm_rmap_items), "ksm_zero_pages": mm_ksm_zero_pages(mm),
-                  "ksm_merging_pages": READ_ONCE_ulong(mm.ksm_merging_pages), "ksm_process_profit": ksm_process_profit(mm)}
+        result = {}
+        if self.machine.g.era != ERA_2_6_38:
+            result = {"ksm_rmap_items": READ_ONCE_ulong(mm.ksm_rmap_items), "ksm_zero_pages": mm_ksm_zero_pages(mm),
+                      "ksm_merging_pages": READ_ONCE_ulong(mm.ksm_merging_pages), "ksm_process_profit": ksm_process_profit(mm)}
         self.put_mm(mm)
         return result
+
+    cdef object ksm_count(self, str name):
+        """A line of ksm_stat; AttributeError where this era has none."""
+        stat = self.ksm_stat()
+        if name not in stat:
+            raise AttributeError(f"KSM of this era has no {name}")
+        return stat[name]
 
     @property
     def ksm_rmap_items(self):
         """Pages that KSM keeps an rmap_item for."""
-        return self.ksm_stat()["ksm_rmap_items"]
+        return self.ksm_count("ksm_rmap_items")
 
     @property
     def ksm_zero_pages(self):
         """Pages that KSM has replaced by the zero page."""
-        return self.ksm_stat()["ksm_zero_pages"]
+        return self.ksm_count("ksm_zero_pages")
 
     @property
     def ksm_merging_pages(self):
         """Pages that are merged, as far as ksmd has noticed."""
-        return self.ksm_stat()["ksm_merging_pages"]
+        return self.ksm_count("ksm_merging_pages")
 
     @property
     def ksm_process_profit(self):
         """Bytes saved, less 64 for each rmap_item."""
-        return self.ksm_stat()["ksm_process_profit"]
+        return self.ksm_count("ksm_process_profit")
 
 
 cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept:

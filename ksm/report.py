@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 from rich import box
@@ -13,17 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ksm.constants import PAGE_SIZE
-from ksm.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
+from ksm.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
 
 RMAP_ITEM = 64  # bytes, on a 64-bit kernel
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """The report as JSON takes it. Pages are counts of pages, everything else is in bytes."""
+    """The report as JSON takes it. Pages are counts of pages, everything else is in bytes. What the era did not count is not there."""
     return {
+        "era": result.era,
         "ksm": result.ksm,
-        "sources": [source._asdict() for source in result.sources],
+        "sources": [{"name": source.name, "kind": source.kind, "pages": source.pages, **source.ksm_stat} for source in result.sources],
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
         "passes": result.passes,
@@ -60,7 +62,8 @@ def percent(pages: int, total: int) -> str:
 
 def answer(result: Result) -> Text:
     """The first line: is it worth it?"""
-    total, saved, cost = result.pages, result.savings.pages, metadata(result)
+    total, saved = result.pages, result.savings.pages
+    cost = f", and need {size(metadata(result))} itself" if knows_profit(result) else ""
     share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)})"
     if not total:
         text = "There are no pages that KSM could merge."
@@ -68,16 +71,21 @@ def answer(result: Result) -> Text:
         text = f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
     elif not saved:
         text = f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
-    elif result.ksm["general_profit"] <= 0:
-        text = f"Not worth it: KSM would free {share}, and need {size(cost)} itself."
+    elif knows_profit(result) and result.ksm["general_profit"] <= 0:
+        text = f"Not worth it: KSM would free {share}{cost}."
     else:
-        text = f"KSM would free {share}, and need {size(cost)} itself."
+        text = f"KSM would free {share}{cost}."
     return Text(text, style="bold")
 
 
 def all_compared(result: Result) -> bool:
     """Whether KSM has looked for an equal of every page: it does so only with those that hold still between two passes."""
     return result.settled and result.passes >= LEAST_PASSES and not volatile(result)
+
+
+def knows_profit(result: Result) -> bool:
+    """Whether the era set what KSM needs itself against what it frees. That of 2011 did not count it."""
+    return "general_profit" in result.ksm
 
 
 def volatile(result: Result) -> int:
@@ -91,7 +99,7 @@ def passes(result: Result) -> str:
 
 def metadata(result: Result) -> int:
     """Bytes of KSM's own records."""
-    return RMAP_ITEM * sum(source.ksm_rmap_items for source in result.sources)
+    return RMAP_ITEM * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
 
 
 def breakdown(result: Result) -> Table:
@@ -118,35 +126,36 @@ def breakdown(result: Result) -> Table:
     row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
     # After one pass there is nothing yet that a page could differ from.
     row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
-    bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
-    bytes_row("general_profit: freed less metadata", ksm["general_profit"], "bold")
+    if knows_profit(result):
+        bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
+        bytes_row("general_profit: freed less metadata", ksm["general_profit"], "bold")
     return table
 
 
 def sources_table(result: Result, width: int) -> Table:
     """A line a source, with what /proc/PID/ksm_stat would say."""
-    zero = any(source.ksm_zero_pages for source in result.sources)  # only with use_zero_pages
+    columns: dict[str, Callable[[SourceResult], int]] = {"MiB": lambda source: source.pages * PAGE_SIZE}
+    if knows_profit(result):
+        columns["merged"] = lambda source: source.ksm_stat["ksm_merging_pages"] * PAGE_SIZE
+        if any(source.ksm_stat["ksm_zero_pages"] for source in result.sources):  # only with use_zero_pages
+            columns["zero"] = lambda source: source.ksm_stat["ksm_zero_pages"] * PAGE_SIZE
+        columns["profit"] = lambda source: source.ksm_stat["ksm_process_profit"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Source", no_wrap=True)
     table.add_column("Kind", no_wrap=True)
-    for heading in ("MiB", "merged", *(["zero"] if zero else []), "profit"):
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True, min_width=8)
     room = NAME_WIDTH + max(0, width - 80)
     for source in ordered(result):
-        counts = [source.pages, source.ksm_merging_pages, *([source.ksm_zero_pages] if zero else [])]
-        table.add_row(
-            Text(shortened(printable(source.name), room)),
-            source.kind,
-            *(mib(pages * PAGE_SIZE) for pages in counts),
-            mib(source.ksm_process_profit),
-        )
+        name = Text(shortened(printable(source.name), room))
+        table.add_row(name, source.kind, *(mib(count(source)) for count in columns.values()))
     return table
 
 
 def ordered(result: Result) -> list[SourceResult]:
-    """Files in the order in which they were named; processes by what they bring."""
+    """Files in the order in which they were named; processes by what they bring, or where that was not counted, by their size."""
     if all(source.kind == "process" for source in result.sources):
-        return sorted(result.sources, key=lambda source: -source.ksm_process_profit)
+        return sorted(result.sources, key=lambda source: -source.ksm_stat.get("ksm_process_profit", source.pages))
     return result.sources
 
 
@@ -157,7 +166,13 @@ def shortened(name: str, room: int) -> str:
 
 def all_notes(result: Result) -> list[str]:
     """What one should know before one believes the figures."""
-    return [how_it_ended(result), *overstatement(result), *result.notes]
+    return [how_it_ended(result), *which_era(result), *overstatement(result), *result.notes]
+
+
+def which_era(result: Result) -> list[str]:
+    if result.era == ERA:
+        return []
+    return [f"the KSM of Linux {result.era}, which did not count what it needs itself"]
 
 
 def how_it_ended(result: Result) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
-from ksm.machine import Machine
+from ksm.machine import ERAS, Machine
 from ksm.savings import Tally
 from ksm.sources import Source, SourceError
 from ksm.sources.host import available_memory, total_memory
@@ -22,6 +22,7 @@ BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 18  # pages of a page table that are counted at once
 SLACK = 64 << 20
 MOST_LINES = 5  # on processes that were left out
+ERA = next(iter(ERAS))  # what a machine runs if nothing is said
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
 # What is being done, and how far it is: (what, done, total)
@@ -45,20 +46,18 @@ class Savings(NamedTuple):
 
 
 class SourceResult(NamedTuple):
-    """A source after the last pass: its pages, and its /proc/PID/ksm_stat."""
+    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have."""
 
     name: str
     kind: str
     pages: int
-    ksm_rmap_items: int
-    ksm_merging_pages: int
-    ksm_zero_pages: int
-    ksm_process_profit: int
+    ksm_stat: dict[str, int]
 
 
 class Result(NamedTuple):
     """What a scan found."""
 
+    era: str
     ksm: dict[str, Any]  # every sysfs file after the last pass
     sources: list[SourceResult]
     savings: Savings
@@ -89,7 +88,7 @@ def no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def make_machine(sources: list[Source]) -> Machine:
+def make_machine(sources: list[Source], era: str = ERA) -> Machine:
     """A machine large enough for the sources. SourceError says why there is none."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
@@ -106,14 +105,14 @@ def make_machine(sources: list[Source]) -> Machine:
         memory += max(copied, total_memory())
     memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
     try:
-        return Machine(memory, max_memory=memory + mapped)
+        return Machine(memory, max_memory=memory + mapped, era=era)
     except (OSError, ValueError):
         raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
 
 
-def check_settings(settings: Mapping[str, str]) -> None:
+def check_settings(settings: Mapping[str, str], era: str = ERA) -> None:
     """Try settings on a machine of no use. SettingError."""
-    with Machine(memory=16 * PAGE_SIZE, max_memory=16 * PAGE_SIZE) as machine:
+    with Machine(memory=16 * PAGE_SIZE, max_memory=16 * PAGE_SIZE, era=era) as machine:
         apply_settings(machine, settings)
 
 
@@ -152,14 +151,17 @@ def writable(machine: Machine) -> list[str]:
 
 
 class Scan:
-    """Sources in a machine. The sources stay the caller's to close."""
+    """Sources in a machine of an era. The sources stay the caller's to close."""
 
-    def __init__(self, sources: list[Source], *, settings: Mapping[str, str] | None = None, progress: Progress = no_progress) -> None:
+    def __init__(
+        self, sources: list[Source], *, settings: Mapping[str, str] | None = None, era: str = ERA, progress: Progress = no_progress
+    ) -> None:
         self.sources = list(sources)
+        self.era = era
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
-        self.machine = make_machine(sources)
+        self.machine = make_machine(sources, era)
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:
@@ -190,7 +192,7 @@ class Scan:
             self.read(number)
             number += 1
             self.scan(number)
-            state = [getattr(self.machine.ksm, name) for name in PASS_STATE]
+            state = [self.counter(name) for name in PASS_STATE]
             settled = state == before
             before = state
         return self.result(number, settled)
@@ -222,14 +224,20 @@ class Scan:
 
     def scan(self, number: int) -> None:
         """One pass of KSM over everything."""
-        ksm = self.machine.ksm
-        seen, skipped = ksm.pages_scanned, ksm.pages_skipped
+        skipped = self.counter("pages_skipped")
         total = sum(source.process.rss() for source in self.sources if source.process is not None)
+        scanned = 0
         done = False
         while not done:
-            done = ksm.scan(pages=BATCH)
-            self.skipped = ksm.pages_skipped - skipped
-            self.progress(f"pass {number}", min(ksm.pages_scanned - seen + self.skipped, total), total)
+            done = self.machine.ksm.scan(pages=BATCH)
+            scanned += BATCH
+            self.skipped = self.counter("pages_skipped") - skipped
+            self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
+
+    def counter(self, name: str) -> int:
+        """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because nothing of the kind happens there."""
+        value: int = getattr(self.machine.ksm, name, 0)
+        return value
 
     def result(self, passes: int, settled: bool) -> Result:
         tally = Tally(self.machine)
@@ -241,9 +249,10 @@ class Scan:
             for addr, length in source.ranges():
                 for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
                     pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
-            results.append(SourceResult(source.name, source.kind, pages, **source.process.ksm_stat()))
+            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat()))
         own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
         return Result(
+            era=self.era,
             ksm=self.machine.ksm.attributes(),
             sources=results,
             savings=Savings(tally.zero, tally.within, tally.across),

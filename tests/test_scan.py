@@ -44,6 +44,9 @@ def run(paths, passes=None, **options):
             source.close()
 
 
+UNLIMITED = 2**31  # how many may share a page in 2011
+
+
 def saved(count, most=256):
     """Pages saved of so many equal ones, when at most so many may share a page."""
     return count - -(-count // most)
@@ -60,8 +63,11 @@ def check(result, images, most=256):
         across = sum(sum(number in image for image in images) - 1 for number in everything)
         assert result.savings[1:] == (rest - across, across)
     values = result.ksm
-    assert values["pages_sharing"] + values["ksm_zero_pages"] == result.savings.pages == result.savings.bytes // PAGE
-    assert values["general_profit"] == result.savings.bytes - 64 * sum(source.ksm_rmap_items for source in result.sources)
+    assert values["pages_sharing"] + values.get("ksm_zero_pages", 0) == result.savings.pages == result.savings.bytes // PAGE
+    if result.era == "6.12":
+        assert values["general_profit"] == result.savings.bytes - 64 * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
+    else:
+        assert all(source.ksm_stat == {} for source in result.sources)
     assert [source.pages for source in result.sources] == [sum(number is not None for number in image) for image in images]
     assert values["pages_volatile"] == result.skipped == 0
     assert result.settled
@@ -76,12 +82,13 @@ numbers = st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=1, max_size
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(numbers, min_size=1, max_size=4), st.sampled_from([2, 3, 4, 256]))
+@given(st.lists(numbers, min_size=1, max_size=4), st.sampled_from([2, 3, 4, 256, UNLIMITED]))
 def test_savings_are_what_a_count_says(folder, images, most):
     paths = [write_image(folder / f"image{place}", image) for place, image in enumerate(images)]
     if os.stat(paths[0]).st_blocks * 512 > PAGE * (sum(number is not None for number in images[0]) + 1):
         images = [[number or 0 for number in image] for image in images]  # a file system without holes
-    check(run(paths, settings={"max_page_sharing": str(most)}), images, most)
+    options = {"era": "2.6.38"} if most == UNLIMITED else {"settings": {"max_page_sharing": str(most)}}
+    check(run(paths, **options), images, most)
 
 
 def known_image(pages, seed):
@@ -90,16 +97,37 @@ def known_image(pages, seed):
     return [chance.choice((0, chance.randrange(1, 5), chance.randrange(5, pages // 4), 10**9 * seed + place)) for place in range(pages)]
 
 
-def check_known_image(folder, pages):
+def check_known_image(folder, pages, era="6.12"):
     images = [known_image(pages - pages // 8, 1), known_image(pages // 8, 2)]
     paths = [write_image(folder / f"known{place}", image) for place, image in enumerate(images)]
-    check(run(paths), images)
+    check(run(paths, era=era), images, 256 if era == "6.12" else UNLIMITED)
     for path in paths:
         os.unlink(path)
 
 
-def test_16_mib_with_known_duplicates(folder):
-    check_known_image(folder, 4096)
+@pytest.mark.parametrize("era", ksm.machine.ERAS)
+def test_16_mib_with_known_duplicates(folder, era):
+    check_known_image(folder, 4096, era)
+
+
+def test_what_2011_did_not_know(folder):
+    """No zero page of its own, no limit to sharing, and none of the counts that came later."""
+    path = write_image(folder / "old", [0] * 600 + [1] * 300 + [2, 3])
+    old = run([path], era="2.6.38")
+    assert set(old.ksm) == {
+        "run", "pages_to_scan", "sleep_millisecs", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "full_scans",
+    }  # fmt: skip
+    assert old.savings == (599, 299, 0)
+    assert [old.ksm[name] for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")] == [2, 898, 2, 0]
+    assert (old.passes, old.settled, old.skipped, old.sources[0].ksm_stat) == (3, True, 0, {})
+    assert run([path]).savings == (597, 298, 0)
+    with ksm.Machine("1M", era="2.6.38") as machine:
+        process = machine.spawn()
+        assert process.ksm_stat() == {}
+        with pytest.raises(AttributeError, match=r"^KSM of this era has no ksm_zero_pages$"):
+            _ = process.ksm_zero_pages
+    with pytest.raises(scan.SettingError, match=r"^KSM has no smart_scan; there are sleep_millisecs, pages_to_scan, run$"):
+        scan.check_settings({"smart_scan": "1"}, "2.6.38")
 
 
 @pytest.mark.slow
@@ -114,7 +142,7 @@ def test_zero_pages_with_and_without_the_knob(folder):
     assert without.savings == (99, 1, 0)
     assert without.ksm["ksm_zero_pages"] == 0
     assert using.savings == (100, 1, 0)  # the kernel's zero page was there already
-    assert using.ksm["ksm_zero_pages"] == using.sources[0].ksm_zero_pages == 100
+    assert using.ksm["ksm_zero_pages"] == using.sources[0].ksm_stat["ksm_zero_pages"] == 100
     assert using.ksm["pages_sharing"] == 1
 
 

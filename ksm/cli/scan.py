@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from ksm import report
 from ksm import scan as scanner
 from ksm.cli.busfault import exit_on_bus_error
+from ksm.machine import ERAS
 from ksm.sources import Host, SourceError, open_sources
 
 
@@ -30,7 +31,7 @@ def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
         result[name] = setting
     try:
         if result:
-            scanner.check_settings(result)
+            scanner.check_settings(result, ctx.params["era"])
     except scanner.SettingError as error:
         raise click.BadParameter(str(error), ctx, param) from None
     return result
@@ -66,6 +67,9 @@ def progress_bar() -> Iterator[scanner.Progress]:
 @click.command(short_help="What would KSM save here?")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
+@click.option(
+    "--era", type=click.Choice([*ERAS]), default=scanner.ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
+)
 @click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
 @click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
 @click.option(
@@ -73,7 +77,13 @@ def progress_bar() -> Iterator[scanner.Progress]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
-    sources: tuple[str, ...], advised: bool, settings: dict[str, str], passes: int | None, interval: float | None, as_json: bool
+    sources: tuple[str, ...],
+    advised: bool,
+    era: str,
+    settings: dict[str, str],
+    passes: int | None,
+    interval: float | None,
+    as_json: bool,
 ) -> None:
     """What would KSM save here?
 
@@ -82,6 +92,8 @@ def scan(
     have in common since a fork.
 
     Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
+
+    The report of --era 2.6.38, the KSM of 2011, has only what that one counted: neither metadata nor profit, and nothing for a process.
     """
     host = Host()
     opened = []
@@ -90,7 +102,7 @@ def scan(
         opened, remarks = open_sources(sources, host, advised=advised)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
-        with progress_bar() as progress, scanner.Scan(opened, settings=settings, progress=progress) as running:
+        with progress_bar() as progress, scanner.Scan(opened, settings=settings, era=era, progress=progress) as running:
             result = running.run(passes, interval)
     except SourceError as error:
         raise click.ClickException(str(error)) from None

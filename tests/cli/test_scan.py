@@ -72,6 +72,7 @@ def test_json(images):
         "pages_skipped", "full_scans", "stable_node_chains", "stable_node_dups", "ksm_zero_pages", "general_profit", "advisor_mode",
         "advisor_max_cpu", "advisor_min_pages_to_scan", "advisor_max_pages_to_scan", "advisor_target_scan_time",
     }  # fmt: skip
+    assert report["era"] == "6.12"
     assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
     assert report["sources"] == [
         {"name": images[0], "kind": "image", "pages": 12, "ksm_rmap_items": 12, "ksm_merging_pages": 11, "ksm_zero_pages": 0,
@@ -98,6 +99,38 @@ def test_report_for_a_person(images):
     assert [re.split("  +", line)[1] for line in lines if ("image" in line and "first" in line) or "second" in line] == ["image"] * 2
     assert sum("a still image overstates" in line for line in lines) == 1
     assert max(map(len, lines)) <= 80
+
+
+def test_the_era_of_2011(images):
+    report = json.loads(invoke("--json", "--era", "2.6.38", *images)[0])
+    assert set(report["ksm"]) == {
+        "run", "pages_to_scan", "sleep_millisecs", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "full_scans",
+    }  # fmt: skip
+    assert (report["era"], report["pages"], report["passes"], report["settled"]) == ("2.6.38", 16, 3, True)
+    assert [report["ksm"][name] for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")] == [5, 9, 2, 0]
+    assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
+    assert report["sources"] == [{"name": name, "kind": "image", "pages": pages} for name, pages in zip(images, (12, 4), strict=True)]
+
+    out, _ = invoke("--era", "2.6.38", *images)
+    lines = out.splitlines()
+    assert lines[0] == "KSM would free 36.0 KiB of 64.0 KiB (56.2 %)."
+    figures = {" ".join(words[:-3]): words[-3] for words in map(str.split, lines[3:11])}
+    assert figures == {
+        "Freed": "9", "zero pages": "3", "duplicates within one source": "4", "duplicates across sources": "2", "Kept": "7",
+        "merged: the one copy": "5", "unshared: no page is equal": "2", "volatile: changed between passes": "0",
+    }  # fmt: skip
+    assert lines[12].split() == ["Source", "Kind", "MiB"]
+    assert not re.search("metadata|general_profit|rmap_item", out, re.IGNORECASE)
+    assert sum("the KSM of Linux 2.6.38" in line for line in lines) == 1
+
+
+def test_the_era_of_2011_looks_into_a_process(target):
+    report = json.loads(invoke("--json", "--era", "2.6.38", "--interval", "0", f"pid:{target.pid}")[0])
+    [source] = report["sources"]
+    assert set(source) == {"name", "kind", "pages"}
+    assert report["savings"]["within"] >= 297
+    assert report["savings"]["zero"] >= 49
+    assert invoke("--era", "2.6.38", "--interval", "0", f"pid:{target.pid}")[0].startswith("KSM would free ")
 
 
 def test_nothing_to_gain(tmp_path):
@@ -142,6 +175,10 @@ def test_settings_and_passes(images):
         (["--set", "="], "=: it is written KNOB=VALUE"),
         (["--set", os.fsdecode(b"us\xffe=1")], "KSM has no us?e; there are "),
         (["--set", os.fsdecode(b"run=\xff")], "run=?: Invalid argument"),
+        (["--era", "3.0"], "'3.0' is not one of '6.12', '2.6.38'"),
+        (["--era", ""], "is not one of '6.12', '2.6.38'"),
+        (["--era", "2.6.38", "--set", "smart_scan=1"], "KSM has no smart_scan; there are sleep_millisecs, pages_to_scan, run ("),
+        (["--set", "use_zero_pages=1", "--era", "2.6.38"], "KSM has no use_zero_pages"),
         (["--passes", "0"], "0 is not in the range"),
         (["--interval", "x"], "'x' is not a valid float"),
         (["--interval", "nan"], "nan is not in the range"),
