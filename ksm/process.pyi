@@ -1,29 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The types of process.pyx.
 from array import array
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer
 
 from ksm.machine import Machine
-
-PAGE_PRESENT: int
-PAGE_KSM: int
-PAGE_ZERO: int
-PAGE_KSM_ZERO: int
-PAGE_ANON: int
-PAGE_SWAPPED: int
-PAGE_THP: int
-PAGE_FLAGS_SHIFT: int
-
-class Vma(NamedTuple):
-    start: int
-    end: int
-    prot: int
-    shared: bool
-    mergeable: bool
-    pgoff: int
+from ksm.procfs import Smap, Vma
 
 class Process:
     name: str
@@ -70,6 +54,7 @@ class Process:
     def page_table(self, addr: SupportsIndex, length: SupportsIndex) -> array[int]: ...
     def present(self, addr: SupportsIndex, length: SupportsIndex) -> bytes: ...
     def maps(self) -> list[Vma]: ...
+    def smaps(self) -> list[Smap]: ...
     def swap_entries(self) -> int: ...
     def rss(self) -> int: ...
     def ksm_stat(self) -> dict[str, int]: ...

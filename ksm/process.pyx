@@ -9,23 +9,19 @@ space alive until it returns, so that another thread may let the process exit me
 
 import os
 from array import array
-from typing import NamedTuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EINVAL, ENOMEM
 
-from linux.atomic cimport READ_ONCE_ulong, test_bit
-from linux.ksm cimport is_ksm_zero_pte, ksm_disable_merge_any, ksm_enable_merge_any, ksm_process_profit, mm_ksm_zero_pages
-from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, get_mm_counter, vm_normal_page, vma_lookup
+from linux.atomic cimport test_bit
+from linux.ksm cimport ksm_disable_merge_any, ksm_enable_merge_any
+from linux.mm cimport get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
-                             pte_t, struct_folio, struct_page, vm_area_struct)
+                             struct_folio)
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
                          PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget
-from linux.page_flags cimport PageTransCompound, folio_test_anon, folio_test_ksm, page_folio, pfn_to_page
-from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
-from linux.swapops cimport is_swap_pte, swp_offset
 
 from ksm.cpu cimport cpu_access, cpu_touch, cpu_update
 from ksm.fs.exec cimport exec_mm
@@ -41,28 +37,9 @@ from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
 from ksm.mm.swap cimport lru_add_drain_all
 from ksm.mm.vmscan cimport reclaim_range
-
-PAGE_PRESENT = 1
-PAGE_KSM = 2
-PAGE_ZERO = 4
-PAGE_KSM_ZERO = 8
-PAGE_ANON = 16
-PAGE_SWAPPED = 32
-PAGE_THP = 64
-PAGE_FLAGS_SHIFT = 8
+from ksm.procfs cimport read_page_table, show_ksm_stat, show_maps, show_smaps
 
 cdef object MADE_HERE = object()
-
-
-class Vma(NamedTuple):
-    """A line of /proc/PID/maps: start and end address, what may be done (PROT_*), whether shared, whether mergeable, page offset."""
-
-    start: int
-    end: int
-    prot: int
-    shared: bool
-    mergeable: bool
-    pgoff: int
 
 
 cdef class Process:
@@ -451,7 +428,7 @@ cdef class Process:
     def page_table(self, addr, length):
         """One word for each page of the range, as array('Q'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. Of a page that is
         swapped out it is its place in the swap area << 8 | PAGE_SWAPPED."""
-        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length), i
+        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length)
         cdef unsigned long nr_pages = (clength + PAGE_SIZE - 1) >> PAGE_SHIFT
         cdef mm_struct *mm
         cdef unsigned long[::1] words
@@ -463,10 +440,7 @@ cdef class Process:
         words = result
         mm = self.get_mm()
         with nogil:
-            mmap_read_lock(mm)
-            for i in range(nr_pages):
-                words[i] = page_word(mm, caddr + (i << PAGE_SHIFT))
-            mmap_read_unlock(mm)
+            read_page_table(mm, caddr, nr_pages, &words[0])
         self.put_mm(mm)
         return result
 
@@ -477,20 +451,19 @@ cdef class Process:
     def maps(self):
         """The mappings, ascending: a list of Vma."""
         cdef mm_struct *mm = self.get_mm()
-        cdef vm_area_struct *vma
-        cdef int i
-        result = []
         try:
-            with nogil:
-                mmap_read_lock(mm)
-            for i in range(mm.map_count):
-                vma = mm.vmas[i]
-                result.append(Vma(vma.vm_start, vma.vm_end, <int>(vma.vm_flags & (VM_READ | VM_WRITE | VM_EXEC)),
-                                  (vma.vm_flags & VM_SHARED) != 0, (vma.vm_flags & VM_MERGEABLE) != 0, vma.vm_pgoff))
-            mmap_read_unlock(mm)
+            return show_maps(mm)
         finally:
             self.put_mm(mm)
-        return result
+
+    def smaps(self):
+        """The mappings with their pages, ascending: a list of Smap, in bytes. What KSM has replaced by the zero page counts nowhere, as in
+        the kernel. Follows show_smap()."""
+        cdef mm_struct *mm = self.get_mm()
+        try:
+            return show_smaps(mm)
+        finally:
+            self.put_mm(mm)
 
     def rss(self):
         """Pages of one's own and of shared objects, as /proc/PID/statm counts them; the zero page does not count."""
@@ -510,10 +483,7 @@ cdef class Process:
         """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes. Empty in the era of 2011,
         which counted nothing for a process. Follows proc_pid_ksm_stat()."""
         cdef mm_struct *mm = self.get_mm()
-        result = {}
-        if self.machine.g.era != ERA_2_6_38:
-            result = {"ksm_rmap_items": READ_ONCE_ulong(mm.ksm_rmap_items), "ksm_zero_pages": mm_ksm_zero_pages(mm),
-                      "ksm_merging_pages": READ_ONCE_ulong(mm.ksm_merging_pages), "ksm_process_profit": ksm_process_profit(mm)}
+        result = {} if self.machine.g.era == ERA_2_6_38 else show_ksm_stat(mm)
         self.put_mm(mm)
         return result
 
@@ -553,39 +523,6 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
         mmap_read_unlock(mm)
     error[0] = <int>done if done < 0 else -14
     return <unsigned long>done if done > 0 else 0
-
-
-cdef unsigned long page_word(mm_struct *mm, unsigned long addr) noexcept nogil:
-    cdef vm_area_struct *vma = vma_lookup(mm, addr)
-    cdef spinlock_t *ptl = NULL
-    cdef pte_t *ptep
-    cdef pte_t pte
-    cdef struct_page *page
-    cdef unsigned long word = 0, pfn = 0
-    if vma == NULL:
-        return 0
-    ptep = entry_offset_map_lock(mm, addr, &ptl, &pfn)
-    if ptep == NULL:
-        return 0
-    pte = ptep_get(ptep)
-    if pte_present(pte):
-        word = 1
-        page = vm_normal_page(vma, addr, pte)
-        if page != NULL:
-            page = pfn_to_page(mm.machine, pfn)
-            if PageTransCompound(page):
-                word |= 64
-        if page == NULL:
-            word |= 4 | (8 if is_ksm_zero_pte(mm.machine, pte) else 0)
-        elif folio_test_ksm(page_folio(page)):
-            word |= 2 | 16
-        elif folio_test_anon(page_folio(page)):
-            word |= 16
-        word |= pfn << 8
-    elif is_swap_pte(pte):
-        word = (swp_offset(pte) << 8) | 32
-    pte_unmap_unlock(ptep, ptl)
-    return word
 
 
 cdef object adopt(Machine machine, mm_struct *mm, name):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ksm.oracle.workload import Json
 
-NEWER = ("ksm_merge_any", "ksm_mergeable")  # lines of ksm_stat that Linux 6.12 does not have
+NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps")  # what Linux 6.12, or an older record of a run, does not have
 MISSING = "nothing"
 
 

@@ -8,6 +8,7 @@ import ctypes
 import json
 import mmap
 import os
+import re
 import select
 import signal
 import socket
@@ -15,12 +16,16 @@ import struct
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ksm.oracle.workload import PAGE, Json, OracleError, Task, errno_name, expand, page_bytes
+from ksm.oracle.workload import PAGE, PLACES, Json, OracleError, Task, errno_name, expand, page_bytes
 
 TIMEOUT = 120.0
 ADVICE = {"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15,
           "wipeonfork": 18, "keeponfork": 19}
 MREMAP_MAYMOVE_FIXED, MAP_FIXED_NOREPLACE = 3, 0x100000
+# A mapping in /proc/PID/smaps: its start; kB in memory, anonymous, merged, swapped out.
+SMAPS = re.compile(
+    r"^([0-9a-f]+)-.*\n" + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in ("Rss", "Anonymous", "KSM", "Swap")), re.M
+)
 PM_PRESENT, PM_PFN = 1 << 63, (1 << 55) - 1
 KPF_KSM, KPF_ZERO_PAGE = 1 << 21, 1 << 24
 
@@ -188,7 +193,10 @@ class RealTask(Task):
         proc = Path(f"/proc/{self.pid}")
         stat = dict(line.replace(":", "").split() for line in (proc / "ksm_stat").read_text().splitlines())
         stat["ksm_merging_pages_file"] = (proc / "ksm_merging_pages").read_text()
-        return {key: value if value in ("yes", "no") else int(value) for key, value in stat.items()}
+        found = SMAPS.findall((proc / "smaps").read_text())
+        smaps = [[int(kb) << 10 for kb in sizes] for start, *sizes in found if int(start, 16) in PLACES]
+        counts: Json = {key: value if value in ("yes", "no") else int(value) for key, value in stat.items()}
+        return {**counts, "smaps": [sum(sizes) for sizes in zip(*smaps, strict=True)]}
 
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as file:

@@ -7,7 +7,7 @@ import errno
 from typing import Any
 
 import ksm
-from ksm.oracle.workload import DEFAULTS, PAGE, Json, OracleError, Run, Side, Task, errno_name, expand, page_bytes
+from ksm.oracle.workload import DEFAULTS, PAGE, PLACES, Json, OracleError, Run, Side, Task, errno_name, expand, page_bytes
 
 ADVICE = {"mergeable": ksm.MADV_MERGEABLE, "unmergeable": ksm.MADV_UNMERGEABLE, "dontneed": ksm.MADV_DONTNEED,
           "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE, "dontfork": ksm.MADV_DONTFORK, "dofork": ksm.MADV_DOFORK,
@@ -89,8 +89,10 @@ class PortTask(Task):
         """With the two lines that newer kernels have."""
         merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
         mergeable = any(vma.mergeable for vma in self.process.maps())
+        smaps = [(vma.rss, vma.anonymous, vma.ksm, vma.swap) for vma in self.process.smaps() if vma.start in PLACES]
         return {**self.process.ksm_stat(), "ksm_merge_any": "yes" if merge_any else "no",
-                "ksm_mergeable": "yes" if mergeable else "no", "ksm_merging_pages_file": self.process.ksm_merging_pages}
+                "ksm_mergeable": "yes" if mergeable else "no", "ksm_merging_pages_file": self.process.ksm_merging_pages,
+                "smaps": [sum(sizes) for sizes in zip(*smaps, strict=True)]}
 
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         return [(word >> ksm.PAGE_FLAGS_SHIFT, frame_kind(word)) if word else (-1, "-")

@@ -55,6 +55,7 @@ Mapping = tuple[str, str, int, int, str]  # process, VMA, page, frame or -1, kin
 
 PAGE = 4096
 BASE, STRIDE = 1 << 45, 1 << 30
+PLACES = range(BASE, BASE + (1 << 44))  # where the mappings of a workload are, and no others
 WHOLE_PASS = 0xFFFF_FFFF  # pages_to_scan
 # What every workload starts with; a prune interval of 0 takes the clock out of the chains.
 DEFAULTS: Json = {
