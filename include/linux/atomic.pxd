@@ -47,8 +47,11 @@ cdef extern from *:
     void WRITE_ONCE_ulong "KSM_WRITE_ONCE"(unsigned long x, unsigned long v) noexcept nogil
     void WRITE_ONCE_ptr "KSM_WRITE_ONCE"(void *x, void *v) noexcept nogil
     unsigned long smp_load_acquire_ulong "KSM_SMP_LOAD_ACQUIRE"(unsigned long x) noexcept nogil
+    void *smp_load_acquire_ptr "KSM_SMP_LOAD_ACQUIRE"(void *x) noexcept nogil
+    int smp_load_acquire_int "KSM_SMP_LOAD_ACQUIRE"(int x) noexcept nogil
     void smp_store_release_int "KSM_SMP_STORE_RELEASE"(int x, int v) noexcept nogil
     void smp_store_release_ulong "KSM_SMP_STORE_RELEASE"(unsigned long x, unsigned long v) noexcept nogil
+    void smp_store_release_ptr "KSM_SMP_STORE_RELEASE"(void *x, void *v) noexcept nogil
     void smp_mb "KSM_SMP_MB"() noexcept nogil
     void smp_rmb "KSM_SMP_RMB"() noexcept nogil
     void smp_wmb "KSM_SMP_WMB"() noexcept nogil
@@ -87,11 +90,13 @@ cdef inline bint atomic_dec_and_test(int *v) noexcept nogil:
 
 
 cdef inline bint atomic_inc_not_zero(int *v) noexcept nogil:
-    cdef int old = atomic_read(v)
+    # Acquire, because who meets a 0 may go on to what the last user has left. The kernel has fences at such places, which
+    # ThreadSanitizer does not know.
+    cdef int old = smp_load_acquire_int(v[0])
     while old != 0:
         if atomic_try_cmpxchg(v, old, old + 1):
             return True
-        old = atomic_read(v)
+        old = smp_load_acquire_int(v[0])
     return False
 
 

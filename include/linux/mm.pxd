@@ -2,7 +2,7 @@
 # Follows include/linux/mm.h, mm_inline.h, pagemap.h, vmstat.h and mmu_notifier.h of Linux 6.12.
 """Flags of a mapping, flags of a fault, and the small inlines that everybody in mm/ uses."""
 
-from linux.atomic cimport READ_ONCE_int, atomic_long_add_return, atomic_long_read
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ulong, atomic_long_add_return, atomic_long_read
 from linux.mm_types cimport (PAGE_SHIFT, machine, mm_struct, pte_t, struct_page,
                              vm_area_struct, vm_flags_t)
 from linux.page_flags cimport pfn_to_page
@@ -59,12 +59,17 @@ cdef enum:
     VM_FAULT_ERROR = 0x000873
 
 
+cdef inline void vm_flags_reset(vm_area_struct *vma, vm_flags_t flags) noexcept nogil:
+    # In one piece: try_to_unmap_one() looks without mmap_lock.
+    WRITE_ONCE_ulong(vma.vm_flags, flags)
+
+
 cdef inline void vm_flags_set(vm_area_struct *vma, vm_flags_t flags) noexcept nogil:
-    vma.vm_flags |= flags
+    vm_flags_reset(vma, vma.vm_flags | flags)
 
 
 cdef inline void vm_flags_clear(vm_area_struct *vma, vm_flags_t flags) noexcept nogil:
-    vma.vm_flags &= ~flags
+    vm_flags_reset(vma, vma.vm_flags & ~flags)
 
 
 cdef inline bint is_cow_mapping(vm_flags_t flags) noexcept nogil:

@@ -6,8 +6,8 @@ The two low bits of `mapping` say what a frame is: 1 anonymous (the rest is its 
 stable node, or nothing). folio_test_anon() is true for both, folio_anon_vma() answers for the first only.
 """
 
-from linux.atomic cimport (READ_ONCE_ptr, READ_ONCE_uint, WRITE_ONCE_ptr, atomic_add_return, atomic_fetch_and,
-                           atomic_fetch_or, atomic_inc_not_zero, atomic_read, atomic_try_cmpxchg, smp_store_release_int)
+from linux.atomic cimport (READ_ONCE_uint, atomic_add_return, atomic_fetch_and, atomic_fetch_or, atomic_inc_not_zero, atomic_read,
+                           atomic_try_cmpxchg, smp_load_acquire_ptr, smp_store_release_int, smp_store_release_ptr)
 from linux.mm_types cimport HPAGE_PMD_NR, machine, struct_anon_vma, struct_folio, struct_page
 from linux.spinlock cimport backoff
 
@@ -249,7 +249,13 @@ cdef inline bint folio_mapped(const struct_folio *folio) noexcept nogil:
 # The mapping word
 
 cdef inline void *folio_mapping_word(const struct_folio *folio) noexcept nogil:
-    return READ_ONCE_ptr((<struct_folio *>folio).mapping)
+    # Acquire, and the store is a release: who finds that a stable node's page has lost its key takes the node apart, behind whoever used
+    # it last. The kernel has fences for that, in ksm_get_folio() and folio_migrate_ksm(), which ThreadSanitizer does not know.
+    return smp_load_acquire_ptr((<struct_folio *>folio).mapping)
+
+
+cdef inline void folio_set_mapping_word(struct_folio *folio, void *mapping) noexcept nogil:
+    smp_store_release_ptr(folio.mapping, mapping)
 
 
 cdef inline bint folio_test_anon(const struct_folio *folio) noexcept nogil:

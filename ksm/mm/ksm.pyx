@@ -36,9 +36,9 @@ from libc.limits cimport INT_MAX, ULONG_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_ptr,
-                           WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb,
-                           smp_rmb, smp_wmb, test_bit)
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint,
+                           WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb, smp_rmb, smp_wmb,
+                           test_bit)
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
 from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, PTR_ERR
 from linux.hashtable cimport hash_del, hash_init
@@ -62,7 +62,7 @@ from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_un
                               vma_start_write)
 from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty,
                                PageHWPoison, PageKsm, PageTransCompound, SetPageDirty, __folio_mark_uptodate, __folio_set_locked,
-                               compound_head, folio_anon_vma,
+                               compound_head, folio_anon_vma, folio_mapping_word, folio_set_mapping_word,
                                folio_get, folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty,
                                folio_page, folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate,
@@ -568,7 +568,7 @@ cdef enum ksm_get_folio_flags:
 cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, void *expected_mapping, int flags) noexcept nogil:
     # OURS: one attempt of ksm_get_folio(). NULL is the kernel's "goto stale".
     cdef struct_folio *folio = pfn_folio(g.m, kpfn)
-    if READ_ONCE_ptr(folio.mapping) != expected_mapping:
+    if folio_mapping_word(folio) != expected_mapping:
         return NULL
 
     # A count of zero: the page is being freed, and the node stale; or, if it is in the swap cache, its count is frozen for a moment by
@@ -579,7 +579,7 @@ cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, v
         cpu_relax()
 
     # Freed and used again before the reference was taken?
-    if READ_ONCE_ptr(folio.mapping) != expected_mapping:
+    if folio_mapping_word(folio) != expected_mapping:
         folio_put(g.m, folio)
         return NULL
 
@@ -591,7 +591,7 @@ cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, v
         folio_lock(folio)
 
     if flags != KSM_GET_FOLIO_NOLOCK:
-        if READ_ONCE_ptr(folio.mapping) != expected_mapping:
+        if folio_mapping_word(folio) != expected_mapping:
             folio_unlock(folio)
             folio_put(g.m, folio)
             return NULL
@@ -706,7 +706,7 @@ cdef inline ksm_stable_node *page_stable_node(struct_page *page) noexcept nogil:
 
 cdef inline void folio_set_stable_node(struct_folio *folio, ksm_stable_node *stable_node) noexcept nogil:
     VM_BUG_ON(folio_test_anon(folio) and PageAnonExclusive(folio))
-    WRITE_ONCE_ptr(folio.mapping, <void *>(<unsigned long>stable_node | PAGE_MAPPING_KSM))
+    folio_set_mapping_word(folio, <void *>(<unsigned long>stable_node | PAGE_MAPPING_KSM))
 
 
 cdef int remove_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
@@ -2160,7 +2160,7 @@ cdef int __ksm_enter(mm_struct *mm) noexcept nogil:
     mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, &mm_slot.slot)
     # Just behind the cursor: the memory may settle for nearly a pass, and a fork that execs at once is gone by then. But unmerging must
     # find every mm that has merged pages, a child of this moment too: then it goes where the cursor has not been.
-    if g.ksm_run & KSM_RUN_UNMERGE and not era_2011(g):     # which 2011 did not think of
+    if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE and not era_2011(g):    # which 2011 did not think of
         list_add_tail(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)
     else:
         list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
@@ -2379,7 +2379,8 @@ cdef void wait_while_offlining(ksm_globals *g) noexcept nogil:
 
 cdef bint stable_node_dup_remove_range(ksm_globals *g, ksm_stable_node *stable_node, unsigned long start_pfn,
                                        unsigned long end_pfn) noexcept nogil:
-    if start_pfn <= stable_node.kpfn < end_pfn:
+    # Pages outside the range may move meanwhile.
+    if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
         # By its number alone: the frame is no longer there to be looked at.
         remove_node_from_stable_tree(g, stable_node)
         return True
@@ -2430,7 +2431,7 @@ cdef void ksm_check_stable_tree(ksm_globals *g, unsigned long start_pfn, unsigne
     while pos != &g.migrate_nodes:
         following = pos.next
         stable_node = stable_node_of_list(pos)
-        if start_pfn <= stable_node.kpfn < end_pfn:
+        if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
             remove_node_from_stable_tree(g, stable_node)
         cond_resched()
         pos = following

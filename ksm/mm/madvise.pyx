@@ -6,7 +6,7 @@ from libc.errno cimport EAGAIN, EINVAL, ENOMEM
 
 from linux.ksm cimport ksm_madvise
 from linux.mm cimport (VM_DONTCOPY, VM_DROPPABLE, VM_HUGEPAGE, VM_HUGETLB, VM_IO, VM_LOCKED, VM_NOHUGEPAGE, VM_PFNMAP, VM_SHARED,
-                       VM_WIPEONFORK, find_vma)
+                       VM_WIPEONFORK, find_vma, vm_flags_reset)
 from linux.mm_types cimport PAGE_SIZE, mm_struct, page_mask, vm_area_struct, vm_flags_t
 from linux.mman cimport (MADV_DOFORK, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_KEEPONFORK, MADV_MERGEABLE,
                          MADV_NOHUGEPAGE, MADV_NORMAL, MADV_UNMERGEABLE, MADV_WIPEONFORK)
@@ -41,7 +41,7 @@ cdef int madvise_update_vma(vm_area_struct **vma, unsigned long start, unsigned 
     vma[0] = vma_modify_flags(vma[0], start, end, new_flags, &error)
     if vma[0] == NULL:
         return error
-    vma[0].vm_flags = new_flags
+    vm_flags_reset(vma[0], new_flags)
     return 0
 
 

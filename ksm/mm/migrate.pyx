@@ -18,7 +18,7 @@ from linux.mm_types cimport (PAGE_SIZE, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machi
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PG_active, PG_dirty, PG_ksm_relatives, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate,
                                PageHWPoison, clear_page_flag, folio_get, folio_lock, folio_mapcount, folio_mapped, folio_pfn,
-                               folio_ref_count, folio_ref_freeze,
+                               folio_ref_count, folio_ref_freeze, folio_mapping_word, folio_set_mapping_word,
                                folio_ref_unfreeze, folio_set_dirty, folio_test_anon, folio_test_clear_dirty, folio_test_dirty,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_try_get,
                                folio_unlock, page_address, page_folio, page_to_nid, pfn_folio, pfn_to_page, set_page_flag, test_page_flag)
@@ -112,7 +112,7 @@ cdef int __folio_migrate_mapping(machine *m, struct_folio *newfolio, struct_foli
     cdef swap_info_struct *si
     if not folio_test_swapcache(folio):
         newfolio.index = folio.index
-        newfolio.mapping = folio.mapping
+        folio_set_mapping_word(newfolio, folio_mapping_word(folio))
         return 0
     si = m.swap_info
     spin_lock(&si.i_pages_lock)
@@ -120,7 +120,7 @@ cdef int __folio_migrate_mapping(machine *m, struct_folio *newfolio, struct_foli
         spin_unlock(&si.i_pages_lock)
         return -EAGAIN
     newfolio.index = folio.index
-    newfolio.mapping = folio.mapping
+    folio_set_mapping_word(newfolio, folio_mapping_word(folio))
     folio_get(newfolio)
     set_page_flag(newfolio, PG_swapcache)
     newfolio.private = folio.private

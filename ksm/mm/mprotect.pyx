@@ -4,7 +4,8 @@
 
 from libc.errno cimport EINVAL, ENOMEM
 
-from linux.mm cimport VM_ACCOUNT, VM_EXEC, VM_HUGETLB, VM_NORESERVE, VM_READ, VM_SHARED, VM_WRITE, find_vma, vm_normal_page
+from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_HUGETLB, VM_NORESERVE, VM_READ, VM_SHARED, VM_WRITE, find_vma, vm_flags_reset,
+                       vm_normal_page)
 from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct, vm_flags_t
 from linux.mman cimport PROT_EXEC, PROT_READ, PROT_WRITE
 from linux.page_flags cimport PageAnonExclusive, folio_test_anon, page_folio
@@ -76,7 +77,7 @@ cdef int mprotect_fixup(vm_area_struct *vma, unsigned long start, unsigned long 
     vma = vma_modify_flags(vma, start, end, newflags, &error)
     if vma == NULL:
         return error
-    vma.vm_flags = newflags
+    vm_flags_reset(vma, newflags)
     vma.vm_page_prot = vm_get_page_prot(newflags)
     change_protection(vma, start, end)
     return 0

@@ -18,12 +18,12 @@ from libc.string cimport memcpy, memmove, memset
 
 from ksm.arena cimport arena_give_back
 from ksm.mm.vmscan cimport try_to_free_pages
-from linux.atomic cimport (READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set,
-                           smp_store_release_int)
+from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set, smp_store_release_int
 from linux.bug cimport VM_BUG_ON
 from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
 from linux.page_flags cimport (PG_buddy, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail, PageHWPoison,
-                               clear_page_flag, folio_test_large, page_address, page_to_nid, page_to_pfn, set_page_flag, test_page_flag)
+                               clear_page_flag, folio_set_mapping_word, folio_test_large, page_address, page_to_nid, page_to_pfn,
+                               set_page_flag, test_page_flag)
 from linux.slab cimport should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
@@ -188,7 +188,7 @@ cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
     False when the frame must not be handed out again: it is of an image, or broken.
     """
     VM_BUG_ON(page._mapcount != -1)
-    WRITE_ONCE_ptr(page.mapping, NULL)
+    folio_set_mapping_word(<struct_folio *>page, NULL)
     page.index = 0
     page.private = 0
     atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_reserved | PG_hwpoison))
@@ -242,7 +242,7 @@ cdef void prep_new_page(struct_page *page, int nid, unsigned int extra_flags) no
     # A stable node may still look at the frame through its keyhole: everything that it can see is written in one piece, the count last.
     WRITE_ONCE_uint(page.flags, (<unsigned int>nid << PG_node_shift) | extra_flags)
     page._mapcount = -1
-    WRITE_ONCE_ptr(page.mapping, NULL)
+    folio_set_mapping_word(<struct_folio *>page, NULL)
     page.index = 0
     page.private = 0
     smp_store_release_int(page._refcount, 1)

@@ -12,7 +12,8 @@ last vma; its tree is empty then.
 
 from libc.errno cimport EFAULT, ENOMEM
 
-from linux.atomic cimport READ_ONCE_ptr, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test, atomic_inc_not_zero, atomic_set
+from linux.atomic cimport (READ_ONCE_ptr, READ_ONCE_ulong, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test,
+                           atomic_inc_not_zero, atomic_set)
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.ksm cimport rmap_walk_ksm
 from linux.list cimport list_add, list_del, list_head, list_is_singular
@@ -21,7 +22,8 @@ from linux.mm cimport (VM_EXEC, VM_LOCKED, VM_READ, VM_WRITE, dec_mm_counter, in
 from linux.mm_types cimport (HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, anon_vma_chain, machine, mm_struct, pte_t,
                              struct_anon_vma, struct_folio, struct_page, vm_area_struct)
 from linux.page_flags cimport (PAGE_MAPPING_ANON, PageAnonExclusive, SetPageAnonExclusive, folio_anon_vma, folio_mapped,
-                               folio_mapping_word, folio_mark_dirty, folio_pfn, folio_test_anon, folio_test_ksm, folio_test_large,
+                               folio_mapping_word, folio_mark_dirty, folio_pfn, folio_set_mapping_word, folio_test_anon,
+                               folio_test_ksm, folio_test_large,
                                folio_test_locked, folio_test_swapcache, page_folio)
 from linux.pgtable cimport pte_dirty, pte_write, pte_young, ptep_clear_flush, set_pte_at
 from linux.rmap cimport (RMAP_EXCLUSIVE, __folio_add_rmap, anon_vma_lock_read, anon_vma_lock_write, anon_vma_trylock_read,
@@ -353,7 +355,7 @@ cdef void folio_move_anon_rmap(struct_folio *folio, vm_area_struct *vma) noexcep
     """The folio belongs to this vma alone now: new forks of other relatives need not look for it."""
     VM_BUG_ON(not folio_test_locked(folio))
     VM_BUG_ON(vma.anon_vma == NULL)
-    WRITE_ONCE_ptr(folio.mapping, <void *>(<unsigned long>vma.anon_vma | PAGE_MAPPING_ANON))
+    folio_set_mapping_word(folio, <void *>(<unsigned long>vma.anon_vma | PAGE_MAPPING_ANON))
 
 
 cdef void __folio_set_anon(struct_folio *folio, vm_area_struct *vma, unsigned long address, bint exclusive) noexcept nogil:
@@ -362,7 +364,7 @@ cdef void __folio_set_anon(struct_folio *folio, vm_area_struct *vma, unsigned lo
     if not exclusive:
         # Relatives may map it: only the oldest anon_vma leads to all of them.
         anon_vma = anon_vma.root
-    WRITE_ONCE_ptr(folio.mapping, <void *>(<unsigned long>anon_vma | PAGE_MAPPING_ANON))
+    folio_set_mapping_word(folio, <void *>(<unsigned long>anon_vma | PAGE_MAPPING_ANON))
     folio.index = linear_page_index(vma, address)
 
 
@@ -418,7 +420,7 @@ cdef bint try_to_unmap_one(struct_folio *folio, vm_area_struct *vma, unsigned lo
     mmu_notifier_invalidate_range_start(mm)
     if not page_vma_mapped_walk(&pvmw):
         ret = True
-    elif not vma.vm_flags & VM_LOCKED:
+    elif not READ_ONCE_ulong(vma.vm_flags) & VM_LOCKED:
         anon_exclusive = PageAnonExclusive(folio)
         pteval = ptep_clear_flush(vma, address, pvmw.pte)
         if pte_dirty(pteval):

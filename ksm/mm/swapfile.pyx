@@ -10,8 +10,8 @@ slots are written, apart from the arena: pages that are swapped out leave the ma
 from libc.errno cimport EBUSY, EEXIST, EINTR, EINVAL, EIO, ENOENT, ENOMEM
 from libc.stdlib cimport calloc, free
 
-from linux.atomic cimport (READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint, WRITE_ONCE_ulong,
-                           atomic_dec, atomic_inc_not_zero, atomic_read, atomic_set)
+from linux.atomic cimport (READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_dec, atomic_inc_not_zero,
+                           smp_load_acquire_int, smp_load_acquire_ptr, smp_store_release_int, smp_store_release_ptr)
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.err cimport IS_ERR
 from linux.ksm cimport ksm_might_need_to_copy
@@ -58,7 +58,7 @@ cdef enum:
 
 cdef swap_info_struct *get_swap_device(machine *m, unsigned long entry) noexcept nogil:
     """The area of this slot, kept until put_swap_device(); NULL if it is gone."""
-    cdef swap_info_struct *si = <swap_info_struct *>READ_ONCE_ptr((<void **>&m.swap_info)[0])
+    cdef swap_info_struct *si = <swap_info_struct *>smp_load_acquire_ptr((<void **>&m.swap_info)[0])
     if si == NULL or not atomic_inc_not_zero(&si.users):
         return NULL
     if entry >= si.max:
@@ -396,7 +396,7 @@ cdef int swapoff(machine *m) noexcept nogil:
         else:
             # percpu_ref_kill(): whoever has seen the area is done with it
             atomic_dec(&si.users)
-            while atomic_read(&si.users) != 0:
+            while smp_load_acquire_int(si.users) != 0:
                 backoff(&spins)
             c_munmap(si.data, si.data_length)
             si.flags = 0
@@ -419,7 +419,7 @@ cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
         if si != NULL:
             spin_lock_init(&si.lock)
             spin_lock_init(&si.i_pages_lock)
-            WRITE_ONCE_ptr((<void **>&m.swap_info)[0], si)
+            smp_store_release_ptr((<void **>&m.swap_info)[0], si)
         else:
             err = -ENOMEM
     elif si.flags & SWP_USED:
@@ -438,7 +438,8 @@ cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
         si.cluster_next = 1
         si.inuse_pages = 0
         si.flags = SWP_USED | SWP_WRITEOK
-        atomic_set(&si.users, 1)
+        # percpu_ref_resurrect(): from now on get_swap_device() finds it, and all that is above
+        smp_store_release_int(si.users, 1)
     mutex_unlock(&m.swapon_mutex)
     return err
 
