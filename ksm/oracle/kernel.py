@@ -29,12 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from ksm.oracle.observe import Events
-from ksm.oracle.process import TIMEOUT, Channel, RealTask
-from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side, check_workload, process_names
+from ksm.oracle.process import MPOL_MF_MOVE, RealTask, move_pages
+from ksm.oracle.ptrace import Window
+from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side, check_workload
 
 KSM = Path("/sys/kernel/mm/ksm")
 PARK_SLEEPS = (2_000_000_000, 2_000_000_001)  # sleep_millisecs, used in turn
-MPOL_MF_MOVE = 2
+TIMEOUT = 120.0
 
 
 def unavailable() -> str:
@@ -88,13 +89,8 @@ def drain_lru() -> None:
 
     move_pages() does it as a side effect, whatever it is asked to move.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = {"x86_64": 279, "aarch64": 239}.get(platform.machine(), -1)
     target = ctypes.create_string_buffer(1)
-    page, node, status = ctypes.c_void_p(ctypes.addressof(target)), ctypes.c_int(0), ctypes.c_int(0)
-    if libc.syscall(ctypes.c_long(number), 0, ctypes.c_ulong(1), ctypes.byref(page), ctypes.byref(node), ctypes.byref(status),
-                    MPOL_MF_MOVE) < 0:
-        raise OracleError("move_pages() failed: " + os.strerror(ctypes.get_errno()))
+    move_pages(0, [ctypes.addressof(target)], [0], MPOL_MF_MOVE)
 
 
 class Ksmd:
@@ -185,10 +181,9 @@ class Ksmd:
 class KernelSide(Side):
     """The running kernel."""
 
-    def __init__(self, ksmd: Ksmd, names: list[str], events: Events | None) -> None:
+    def __init__(self, ksmd: Ksmd, window: Window, events: Events | None) -> None:
         self.kernel = platform.release()
-        self.ksmd, self.events = ksmd, events
-        self.channels = {name: Channel() for name in names}
+        self.ksmd, self.window, self.events = ksmd, window, events
 
     def files(self) -> list[str]:
         return sorted(file.name for file in KSM.iterdir())
@@ -209,7 +204,7 @@ class KernelSide(Side):
         time.sleep(ms / 1000)
 
     def spawn(self, name: str) -> RealTask:
-        return RealTask(name, self.channels)
+        return RealTask.start(self.window)
 
     def mark(self, process: str) -> None:
         if self.events:
@@ -217,13 +212,6 @@ class KernelSide(Side):
 
     def take_events(self, owners: dict[int, str]) -> list[list[Any]]:
         return self.events.take(owners) if self.events else []
-
-    def close(self, tasks: list[RealTask]) -> None:
-        for task in tasks:
-            task.kill()
-        for channel in self.channels.values():
-            channel.close(0)
-            channel.close(1)
 
 
 def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, lock: Path | None = None) -> Json:
@@ -234,18 +222,19 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
     lock = lock or default_lock()
     with contextlib.ExitStack() as stack:
         fcntl.flock(stack.enter_context(open(lock, "a", encoding="ascii")), fcntl.LOCK_EX)
-        stack.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_IGN))  # nothing to reap
         ksmd = Ksmd(lock.with_name(lock.name + ".saved"))
         stack.callback(ksmd.restore)
         ksmd.start()
         tracer = Events() if events else None
         if tracer:
             stack.callback(tracer.close)
-        side = KernelSide(ksmd, process_names(workload), tracer)
-        run = Run(workload, side, pages=pages, events=events)
+        window = Window()
+        stack.callback(window.close)
+        run = Run(workload, KernelSide(ksmd, window, tracer), pages=pages, events=events)
         try:
             outcome = run.execute()
             ksmd.check_undisturbed(frozenset(task.pid for task in run.tasks.values() if isinstance(task, RealTask)))
             return outcome
         finally:
-            side.close([task for task in run.tasks.values() if isinstance(task, RealTask)])
+            for task in run.tasks.values():
+                task.kill()

@@ -1,193 +1,137 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The real processes of a workload on the kernel: each maps, writes, forks ... on command."""
+"""The real processes of a workload on the kernel."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import json
+import itertools
 import mmap
 import os
 import re
-import select
-import signal
-import socket
 import struct
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from ksm.oracle.ptrace import MAP_FIXED_NOREPLACE, SYS_MMAP, SYS_MUNMAP, Tracee, Window, libc
 from ksm.oracle.workload import PAGE, PLACES, Json, OracleError, Task, errno_name, expand, page_bytes
 
-TIMEOUT = 120.0
+SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_PRCTL, SYS_MOVE_PAGES = 10, 25, 28, 157, 279
 ADVICE = {"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15,
-          "wipeonfork": 18, "keeponfork": 19}
-MREMAP_MAYMOVE_FIXED, MAP_FIXED_NOREPLACE = 3, 0x100000
+          "wipeonfork": 18, "keeponfork": 19, "pageout": 21}
+MREMAP_MAYMOVE_FIXED = 3
+PR_SET_MEMORY_MERGE = 67
+MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
 # A mapping in /proc/PID/smaps: its start; kB in memory, anonymous, merged, swapped out.
 SMAPS = re.compile(
     r"^([0-9a-f]+)-.*\n" + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in ("Rss", "Anonymous", "KSM", "Swap")), re.M
 )
-PM_PRESENT, PM_PFN = 1 << 63, (1 << 55) - 1
+PM_PRESENT, PM_SWAP, PM_PFN = 1 << 63, 1 << 62, (1 << 55) - 1
 KPF_KSM, KPF_ZERO_PAGE = 1 << 21, 1 << 24
 
 
-def checked(name: str, *args: int) -> None:
-    """Call a function of the C library with words as arguments; OSError if it fails."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    function = getattr(libc, name)
-    function.restype = ctypes.c_long
-    if function(*map(ctypes.c_long, args)) == -1:
-        raise OSError(ctypes.get_errno(), name)
+def runs(contents: list[Any], count: int) -> list[tuple[int, bytes]]:
+    """What to write in one go: (number of the first page, data)."""
+    pages = enumerate(itertools.islice(expand(contents), count))
+    found = []
+    for absent, group in itertools.groupby(pages, lambda page: page[1] is None):
+        if not absent:
+            numbered = list(group)
+            found.append((numbered[0][0], b"".join(page_bytes(content) for _, content in numbered if content is not None)))
+    return found
 
 
-class Channel:
-    """The connection of one process, made before any fork; a message is a line."""
-
-    def __init__(self) -> None:
-        self.ends = socket.socketpair()
-        self.ends[0].settimeout(TIMEOUT)
-        self.files = [end.makefile("rw") for end in self.ends]
-
-    def send(self, end: int, message: Any) -> None:
-        self.files[end].write(json.dumps(message) + "\n")
-        self.files[end].flush()
-
-    def receive(self, end: int) -> Any:
-        line = self.files[end].readline()
-        if not line:
-            raise OracleError("a workload process died")
-        return json.loads(line)
-
-    def close(self, end: int) -> None:
-        self.files[end].close()
-        self.ends[end].close()
-
-
-class Mapper:
-    """What a process of the workload does; runs in that process, one command at a time."""
-
-    def __init__(self, name: str, channels: dict[str, Channel]) -> None:
-        self.name, self.channels = name, channels
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for channel in channels.values():  # so that the death of the controller is noticed
-            channel.close(0)
-
-    def serve(self) -> NoReturn:
-        while True:
-            op, args = self.channels[self.name].receive(1)
-            try:
-                answer = getattr(self, op)(**args) or {}
-            except OSError as error:
-                answer = {"error": errno_name(error)}
-            except Exception as error:  # of the workload's author
-                answer = {"error": repr(error)}
-            self.channels[self.name].send(1, answer)
-
-    def mmap(self, addr: int, pages: int, contents: list[Any], mergeable: bool) -> None:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
-        checked("mmap", addr, pages * PAGE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
-        self.madvise(addr, pages, "nohugepage")
-        self.write(addr, pages, contents)
-        if mergeable:
-            self.madvise(addr, pages, "mergeable")
-
-    def write(self, addr: int, count: int, contents: list[Any]) -> None:
-        for number, content in zip(range(count), expand(contents), strict=False):
-            if content is not None:
-                ctypes.memmove(addr + number * PAGE, page_bytes(content), PAGE)
-
-    def touch(self, addr: int, count: int) -> None:
-        for page in range(addr, addr + count * PAGE, PAGE):
-            ctypes.memmove(page, ctypes.string_at(page, 1), 1)
-
-    def read(self, addr: int, count: int) -> None:
-        for page in range(addr, addr + count * PAGE, PAGE):
-            ctypes.string_at(page, 1)
-
-    def madvise(self, addr: int, count: int, advice: str) -> None:
-        checked("madvise", addr, count * PAGE, ADVICE[advice])
-
-    def mprotect(self, addr: int, count: int, prot: int) -> None:
-        checked("mprotect", addr, count * PAGE, prot)
-
-    def munmap(self, addr: int, count: int) -> None:
-        checked("munmap", addr, count * PAGE)
-
-    def mremap(self, addr: int, old: int, new: int, to: int) -> None:
-        checked("mremap", addr, old * PAGE, new * PAGE, MREMAP_MAYMOVE_FIXED if to != addr else 0, to)
-
-    def fork(self, child: str) -> Json:
-        if pid := os.fork():
-            return {"pid": pid}
-        self.name = child
-        return {}  # the child's first message
-
-    def exit(self) -> NoReturn:
-        os._exit(0)
+def move_pages(pid: int, addrs: list[int], nodes: list[int] | None, flags: int) -> list[int]:
+    """The status of each page: its node, or -errno."""
+    status = (ctypes.c_int * len(addrs))()
+    wanted = (ctypes.c_int * len(addrs))(*nodes) if nodes is not None else None
+    if libc.syscall(ctypes.c_long(SYS_MOVE_PAGES), pid, ctypes.c_ulong(len(addrs)), (ctypes.c_void_p * len(addrs))(*addrs), wanted, status,
+                    flags) < 0:
+        raise OracleError("move_pages() failed: " + os.strerror(ctypes.get_errno()))
+    return list(status)
 
 
 class RealTask(Task):
-    """The controller's view of a process."""
+    """A real process: what it does, it is made to do."""
 
-    def __init__(self, name: str, channels: dict[str, Channel], pid: int = 0, parent: Task | None = None) -> None:
+    def __init__(self, tracee: Tracee, parent: Task | None = None) -> None:
         super().__init__(parent)
-        self.channels, self.channel = channels, channels[name]
-        self.pid = pid or self.start(name)
-        self.pidfd = os.pidfd_open(self.pid)
+        self.tracee = tracee
 
-    def start(self, name: str) -> int:
-        if pid := os.fork():
-            return pid
-        try:
-            Mapper(name, self.channels).serve()
-        finally:
-            os._exit(1)  # the controller is gone: do nothing that only it must do
+    @classmethod
+    def start(cls, window: Window) -> RealTask:
+        return cls(Tracee(window))
+
+    @property
+    def pid(self) -> int:
+        return self.tracee.pid
 
     def call(self, op: str, **args: Any) -> Json:
-        if op in ("poke", "peek"):
-            try:
-                getattr(self, op)(**args)
-            except OSError as error:
-                return {"error": errno_name(error)}
-            return {}
-        self.channel.send(0, [op, args])
-        end = self.channel.ends[0].fileno()
-        if end not in select.select([end, self.pidfd], [], [], TIMEOUT)[0]:
-            raise OracleError(f"a workload process does not survive: {op} {args}")
-        answer: Json = self.channel.receive(0)
-        return answer
+        try:
+            getattr(self, "do_" + op)(**args)
+        except OSError as error:
+            return {"error": errno_name(error)}
+        except OracleError as error:
+            raise OracleError(f"{error}: {op} {args}") from None
+        return {}
 
-    def poke(self, addr: int, count: int, contents: list[Any]) -> None:
+    def do_mmap(self, addr: int, pages: int, contents: list[Any], mergeable: bool) -> None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+        self.tracee.syscall(SYS_MMAP, addr, pages * PAGE, mmap.PROT_READ | mmap.PROT_WRITE, flags, 0xFFFF_FFFF_FFFF_FFFF, 0)
+        self.do_madvise(addr, pages, "nohugepage")
+        self.do_write(addr, pages, contents)
+        if mergeable:
+            self.do_madvise(addr, pages, "mergeable")
+
+    def do_write(self, addr: int, count: int, contents: list[Any]) -> None:
+        for page, data in runs(contents, count):
+            self.tracee.write(addr + page * PAGE, data)
+
+    def do_touch(self, addr: int, count: int) -> None:
+        self.tracee.run("touch", rdi=addr, rcx=count)
+
+    def do_read(self, addr: int, count: int) -> None:
+        self.tracee.run("read", rdi=addr, rcx=count)
+
+    def do_poke(self, addr: int, count: int, contents: list[Any]) -> None:
         with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as file:
-            for number, content in zip(range(count), expand(contents), strict=False):
+            for number, content in enumerate(itertools.islice(expand(contents), count)):
                 if content is not None:
                     os.pwrite(file.fileno(), page_bytes(content), addr + number * PAGE)
 
-    def peek(self, addr: int, count: int) -> None:
+    def do_peek(self, addr: int, count: int) -> None:
         with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as file:
             for page in range(addr, addr + count * PAGE, PAGE):
                 os.pread(file.fileno(), 1, page)
 
+    def do_madvise(self, addr: int, count: int, advice: str) -> None:
+        self.tracee.syscall(SYS_MADVISE, addr, count * PAGE, ADVICE[advice])
+
+    def do_mprotect(self, addr: int, count: int, prot: int) -> None:
+        self.tracee.syscall(SYS_MPROTECT, addr, count * PAGE, prot)
+
+    def do_munmap(self, addr: int, count: int) -> None:
+        self.tracee.syscall(SYS_MUNMAP, addr, count * PAGE)
+
+    def do_mremap(self, addr: int, old: int, new: int, to: int) -> None:
+        self.tracee.syscall(SYS_MREMAP, addr, old * PAGE, new * PAGE, MREMAP_MAYMOVE_FIXED if to != addr else 0, to)
+
+    def do_prctl(self, merge: int) -> None:
+        self.tracee.syscall(SYS_PRCTL, PR_SET_MEMORY_MERGE, merge, 0, 0, 0)
+
+    def do_migrate(self, addr: int, count: int, node: int) -> None:
+        move_pages(self.pid, [addr + number * PAGE for number in range(count)], [node] * count, MPOL_MF_MOVE_ALL)
+
     def fork(self, child: str) -> RealTask:
-        answer = self.call("fork", child=child)
-        if "error" in answer:
-            raise OracleError(f"fork: {answer['error']}")
-        self.channels[child].receive(0)
-        return RealTask(child, self.channels, answer["pid"], self)
+        return RealTask(self.tracee.fork(), self)
+
+    def execute(self) -> None:
+        self.tracee.execute()
 
     def exit(self) -> None:
-        self.channel.send(0, ["exit", {}])
-        self.wait()
+        self.tracee.exit()
 
     def kill(self) -> None:
-        with contextlib.suppress(OSError):  # it has exited
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            self.wait()
-
-    def wait(self) -> None:
-        """Until the process has exited; its memory is gone before that can be seen."""
-        if not select.select([self.pidfd], [], [], TIMEOUT)[0]:
-            raise OracleError("a workload process does not exit")
-        os.close(self.pidfd)
+        self.tracee.kill()
 
     def stat(self) -> Json:
         proc = Path(f"/proc/{self.pid}")
@@ -201,11 +145,13 @@ class RealTask(Task):
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as file:
             data = os.pread(file.fileno(), count * 8, addr // PAGE * 8)
-        frames = [entry & PM_PFN if entry & PM_PRESENT else -1 for (entry,) in struct.iter_unpack("<Q", data)]
+        entries = [entry for (entry,) in struct.iter_unpack("<Q", data)]
+        frames = [entry & PM_PFN if entry & PM_PRESENT else -1 for entry in entries]
         if not kinds:
             return [(frame, "a") for frame in frames]
         with open("/proc/kpageflags", "rb", buffering=0) as file:
-            return [(frame, frame_kind(file.fileno(), frame)) for frame in frames]
+            return [(frame, "s" if entry & PM_SWAP else frame_kind(file.fileno(), frame))
+                    for frame, entry in zip(frames, entries, strict=True)]
 
 
 def frame_kind(kpageflags: int, frame: int) -> str:

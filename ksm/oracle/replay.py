@@ -79,16 +79,28 @@ class PortTask(Task):
         else:
             self.process.mremap(addr, old * PAGE, new * PAGE, new_addr=to)
 
+    def do_prctl(self, merge: int) -> None:
+        self.process.prctl(ksm.PR_SET_MEMORY_MERGE, merge)
+
     def fork(self, child: str) -> PortTask:
         return PortTask(self.process.fork(child), self.names, self)
+
+    def execute(self) -> None:
+        self.process.exec()
+        self.names[self.process.mm_id] = self.process.name
+        for vma in self.process.maps():  # the stack: the kernel's side has none either
+            self.process.munmap(vma.start, vma.end - vma.start)
 
     def exit(self) -> None:
         self.process.exit()
 
+    def kill(self) -> None:
+        """It ends with its machine."""
+
     def stat(self) -> Json:
         """With the two lines that newer kernels have."""
         merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
-        mergeable = any(vma.mergeable for vma in self.process.maps())
+        mergeable = merge_any or any(vma.mergeable for vma in self.process.maps())
         smaps = [(vma.rss, vma.anonymous, vma.ksm, vma.swap) for vma in self.process.smaps() if vma.start in PLACES]
         return {**self.process.ksm_stat(), "ksm_merge_any": "yes" if merge_any else "no",
                 "ksm_mergeable": "yes" if mergeable else "no", "ksm_merging_pages_file": self.process.ksm_merging_pages,

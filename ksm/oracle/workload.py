@@ -22,6 +22,8 @@ STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: pag
   mremap  proc, vma [pages] [slot]  in place if only "pages" is given, else the whole VMA moves to a new slot
   move    pages, into [slot]        mremap of a part of a VMA, which becomes the VMA "into" in a new slot
   fork    proc, child               "proc" forks; the new process is "child"
+  exec    proc                      an empty address space, which inherits "merge"
+  prctl   proc, merge               1: all memory that can be merged, now and in future; 0: none
   exit    proc
   sysfs   file, value               errors are recorded; run=1 is "batch"; sleep_millisecs is refused
   scan    [passes]                  full scans; the first completes one that "batch" has cut
@@ -82,6 +84,8 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "mremap": ({"proc", "vma"}, {"pages", "slot"}),
     "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
     "fork": ({"proc", "child"}, set()),
+    "exec": ({"proc"}, set()),
+    "prctl": ({"proc", "merge"}, set()),
     "exit": ({"proc"}, set()),
     "sysfs": ({"file", "value"}, set()),
     "scan": (set(), {"passes"}),
@@ -160,14 +164,22 @@ class Task(ABC):
 
     @abstractmethod
     def call(self, op: str, **args: Any) -> Json:
-        """Do mmap, mremap or one of RANGE_OPS; {"error": errno's name} if it fails."""
+        """Do mmap, mremap, prctl or one of RANGE_OPS; {"error": errno's name} if it fails."""
 
     @abstractmethod
     def fork(self, child: str) -> Task: ...
 
     @abstractmethod
+    def execute(self) -> None:
+        """Begin a new program, which has no memory."""
+
+    @abstractmethod
     def exit(self) -> None:
         """Exit and wait until the memory is gone."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Be gone, whatever has happened."""
 
     @abstractmethod
     def stat(self) -> Json:
@@ -323,6 +335,17 @@ class Run:
         parent = self.task(number, proc)
         self.side.mark(child)
         self.tasks[child] = parent.fork(child)
+
+    def op_exec(self, number: int, proc: str) -> None:
+        task = self.task(number, proc)
+        self.side.mark(proc)
+        task.execute()
+        task.vmas, task.next_slot = {}, 0
+
+    def op_prctl(self, number: int, proc: str, merge: int) -> None:
+        task = self.task(number, proc)
+        self.side.mark(proc)
+        self.note(number, task.call("prctl", merge=merge))
 
     def op_exit(self, number: int, proc: str) -> None:
         self.task(number, proc)
