@@ -13,6 +13,7 @@ import click
 
 import ksm
 from ksm.cli.scan import scan
+from ksm.cli.workloads import replay, verify
 
 
 class OneLineGroup(click.Group):
@@ -70,4 +71,5 @@ def main() -> None:
     """Linux's samepage merger (KSM) outside the kernel: what would it merge, and what would that save?"""
 
 
-main.add_command(scan)
+for each in (scan, replay, verify):
+    main.add_command(each)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from ksm.oracle.workload import Json
 
 NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps")  # what Linux 6.12, or an older record of a run, does not have
+ADVISED = ("pages_to_scan", "batches")  # of scan-time mode, where they depend on the processor time that ksmd has had since boot
 MISSING = "nothing"
 
 
@@ -18,35 +22,47 @@ class Difference(NamedTuple):
     where: str
     kernel: Any
     port: Any
+    events: tuple[list[Any], list[Any]] = ([], [])  # of this record, the kernel's and the port's
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.where}: kernel {self.kernel}, port {self.port}"
 
+    def report(self, name: str) -> str:
+        """Some lines: what differs, and the events side by side, "|" where they are not the same."""
+        lines = [f"{name}: {self}"]
+        if any(self.events):
+            left, right = ([" ".join(map(str, event)) for event in side] for side in self.events)
+            width = max(map(len, ["kernel", *left]))
+            rows = [("kernel", " ", "port"), *side_by_side(left, right)]
+            lines += [f"    {one:{width}} {mark} {other}".rstrip() for one, mark, other in rows]
+        return "\n".join(lines)
+
+
+def side_by_side(left: list[str], right: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Rows of (left, " " or "|", right), the same where there is the same."""
+    for what, start, end, other_start, other_end in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        for one, other in zip_longest(left[start:end], right[other_start:other_end], fillvalue=""):
+            yield one, " " if what == "equal" else "|", other
+
 
 def first_difference(kernel: Json, port: Json) -> Difference | None:
     """The first difference between the outcomes of the kernel and the port; None if they are the same."""
-    for number, (ours, theirs) in enumerate(zip(kernel["records"], port["records"], strict=False)):
-        where = f"record {number}" + "".join(f", {key} {ours[key]}" for key in ("op", "scan", "sysfs") if key in ours)
+    for ours, theirs in zip(kernel["records"], port["records"], strict=False):
+        named = ", ".join(f"{key} {ours[key]}" for key in ("op", "scan", "sysfs") if key in ours)
         for path, left, right in differences("", ours, theirs):
-            return Difference(ours["step"], where + path, left, right)
+            events = ours.get("events", []), theirs.get("events", [])
+            return Difference(ours["step"], named + path if named else path.removeprefix(", "), left, right, events)
     if len(kernel["records"]) != len(port["records"]):
         return Difference(-1, "number of records", len(kernel["records"]), len(port["records"]))
     return None
 
 
-def all_differences(kernel: Json, port: Json) -> list[Difference]:
-    """All differences of the first record that has some."""
-    for number, (ours, theirs) in enumerate(zip(kernel["records"], port["records"], strict=False)):
-        if found := [Difference(ours["step"], f"record {number}{path}", *values) for path, *values in differences("", ours, theirs)]:
-            return found
-    return []
-
-
 def differences(path: str, ours: Any, theirs: Any) -> Any:
     """(path, value, value) of everything that differs, counters first."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
+        advised = all(side.get("ksm", side).get("advisor_mode") == "scan-time" for side in (ours, theirs))
         for key in dict.fromkeys([*ours, *theirs]):
-            if key in NEWER and (key not in ours or key not in theirs):
+            if (key in NEWER and (key not in ours or key not in theirs)) or (key in ADVISED and advised):
                 continue
             yield from differences(f"{path}, {key}", ours.get(key, MISSING), theirs.get(key, MISSING))
     elif isinstance(ours, list) and isinstance(theirs, list):

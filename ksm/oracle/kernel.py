@@ -51,7 +51,8 @@ def unavailable() -> str:
 
 def default_lock() -> Path:
     """Only one program at a time drives KSM: this one."""
-    return Path(tempfile.gettempdir()) / "ksm_oracle.lock"
+    folder = Path("/run")  # root's own, and empty after a boot
+    return (folder if folder.is_dir() else Path(tempfile.gettempdir())) / "ksm_oracle.lock"
 
 
 def sysfs_read(name: str) -> Any:
@@ -91,6 +92,11 @@ def drain_lru() -> None:
     """
     target = ctypes.create_string_buffer(1)
     move_pages(0, [ctypes.addressof(target)], [0], MPOL_MF_MOVE)
+
+
+def hold_signals() -> None:
+    """What ends this program has to wait until the settings are restored."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
 
 
 class Ksmd:
@@ -168,6 +174,7 @@ class Ksmd:
         self.refuse_others(sure=True)
 
     def restore(self) -> None:
+        hold_signals()
         self.park()
         mode, run = self.saved.get("advisor_mode", "none"), self.saved["run"]
         self.flush_and_set({"advisor_mode": "none"} | self.saved | {"advisor_mode": "none", "run": 0})
@@ -221,6 +228,7 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
         raise OracleError(reason)
     lock = lock or default_lock()
     with contextlib.ExitStack() as stack:
+        stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         fcntl.flock(stack.enter_context(open(lock, "a", encoding="ascii")), fcntl.LOCK_EX)
         ksmd = Ksmd(lock.with_name(lock.name + ".saved"))
         stack.callback(ksmd.restore)
@@ -236,5 +244,6 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
             ksmd.check_undisturbed(frozenset(task.pid for task in run.tasks.values() if isinstance(task, RealTask)))
             return outcome
         finally:
+            hold_signals()
             for task in run.tasks.values():
                 task.kill()

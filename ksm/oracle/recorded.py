@@ -59,25 +59,31 @@ def unpack(packed: list[Json]) -> list[Json]:
     return records
 
 
-def save(path: Path, workload: Json, outcome: Json, *, pages: bool, events: bool) -> None:
-    head = {"kernel": outcome["kernel"], "pages": pages, "events": events, "workload": workload}
+def save(path: Path, workload: Json, outcome: Json) -> None:
+    head = {"kernel": outcome["kernel"], "workload": workload}
     lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in pack(outcome["records"]))
     text = json.dumps(head, separators=(",", ":"))
     path.write_text(f'{text[:-1]},"records":[\n{lines}\n]}}\n')
 
 
+def outcome_of(data: Json) -> Json:
+    """The outcome that a recording holds; "of" is its workload."""
+    workload = data["workload"]
+    return {"workload": workload.get("name", ""), "of": workload, "kernel": data["kernel"], "records": unpack(data["records"])}
+
+
 def load(path: Path) -> tuple[Json, Json]:
-    """The file's workload and options, and the kernel's outcome."""
+    """A recording's data, and the kernel's outcome."""
     data = json.loads(path.read_text())
-    return data, {"workload": data["workload"].get("name", ""), "kernel": data["kernel"], "records": unpack(data["records"])}
+    return data, outcome_of(data)
 
 
-def record(path: Path, workload: Json, *, pages: bool = True, events: bool = True) -> None:
+def record(path: Path, workload: Json) -> None:
     """Run a workload on the running kernel and keep its outcome."""
-    save(path, workload, run_kernel(workload, pages=pages, events=events), pages=pages, events=events)
+    save(path, workload, run_kernel(workload, pages=True, events=True))
 
 
 def replay(path: Path) -> Difference | None:
     """Run a recorded workload on the port: the first difference from what the kernel did."""
     data, outcome = load(path)
-    return first_difference(outcome, run_port(data["workload"], pages=data["pages"], events=data["events"]))
+    return first_difference(outcome, run_port(data["workload"], pages=True, events=True))

@@ -100,7 +100,7 @@ class PortTask(Task):
     def stat(self) -> Json:
         """With the two lines that newer kernels have."""
         merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
-        mergeable = merge_any or any(vma.mergeable for vma in self.process.maps())
+        mergeable = any(vma.mergeable for vma in self.process.maps())
         smaps = [(vma.rss, vma.anonymous, vma.ksm, vma.swap) for vma in self.process.smaps() if vma.start in PLACES]
         return {**self.process.ksm_stat(), "ksm_merge_any": "yes" if merge_any else "no",
                 "ksm_mergeable": "yes" if mergeable else "no", "ksm_merging_pages_file": self.process.ksm_merging_pages,

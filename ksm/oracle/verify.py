@@ -3,24 +3,49 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from collections.abc import Callable
+
 from ksm.oracle.compare import Difference, first_difference
 from ksm.oracle.kernel import run_kernel
 from ksm.oracle.replay import run_port
 from ksm.oracle.workload import Json, OracleError
 
 ATTEMPTS = 5
+Reference = Callable[[Json], Json]  # a workload's true outcome, with pages and events
 
 
-def verify(workload: Json, *, pages: bool = False, events: bool = False) -> Difference | None:
-    """The first difference between the running kernel and the port; None if they do the same.
+def running_kernel(workload: Json) -> Json:
+    """The outcome on the running kernel."""
+    return run_kernel(workload, pages=True, events=True)
+
+
+def command(words: list[str]) -> Reference:
+    """A reference that a command gives: it reads the workload, and prints the outcome."""
+    def reference(workload: Json) -> Json:
+        try:
+            done = subprocess.run(words, input=json.dumps(workload), text=True, capture_output=True, check=True)
+            outcome: Json = json.loads(done.stdout)
+            len(outcome["records"])
+        except subprocess.CalledProcessError as error:
+            raise OracleError(f"{words[0]}: {error.stderr.strip() or error}") from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise OracleError(f"{words[0]}: {error!r}") from None
+        return outcome
+    return reference
+
+
+def verify(workload: Json, reference: Reference = running_kernel) -> Difference | None:
+    """The first difference between the running kernel and the port in counters, pages and events; None if they do the same.
 
     A difference counts when the kernel does the same twice in a row: programs that know nothing of the lock may come between.
     OracleError if the kernel does not repeat itself.
     """
-    port = run_port(workload, pages=pages, events=events)
+    port = run_port(workload, pages=True, events=True)
     last: Json | None = None
     for _ in range(ATTEMPTS):
-        kernel = run_kernel(workload, pages=pages, events=events)
+        kernel = reference(workload)
         found = first_difference(kernel, port)
         if found is None or kernel == last:
             return found

@@ -62,7 +62,8 @@ WHOLE_PASS = 0xFFFF_FFFF  # pages_to_scan
 # What every workload starts with; a prune interval of 0 takes the clock out of the chains.
 DEFAULTS: Json = {
     "advisor_mode": "none", "merge_across_nodes": 1, "max_page_sharing": 256, "use_zero_pages": 0, "smart_scan": 1,
-    "pages_to_scan": WHOLE_PASS, "stable_node_chains_prune_millisecs": 0,
+    "pages_to_scan": WHOLE_PASS, "stable_node_chains_prune_millisecs": 0, "advisor_max_cpu": 70, "advisor_min_pages_to_scan": 500,
+    "advisor_max_pages_to_scan": 30000, "advisor_target_scan_time": 200,
 }
 # What the kernel never resets. The count of zero pages is at 0 when nothing is merged, unless earlier forks have made it wrong.
 SINCE_BOOT = ("pages_scanned", "pages_skipped", "ksm_zero_pages", "general_profit")

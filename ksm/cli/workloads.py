@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the command line.
+"""ksm replay and ksm verify: workloads on the port, and on the running kernel."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from typing import IO, Any, NoReturn
+
+import click
+
+from ksm.oracle import recorded
+from ksm.oracle.compare import Difference
+from ksm.oracle.generate import generate
+from ksm.oracle.kernel import unavailable
+from ksm.oracle.replay import run_port
+from ksm.oracle.shrink import shrink
+from ksm.oracle.verify import Reference, command, running_kernel
+from ksm.oracle.verify import verify as verify_one
+from ksm.oracle.workload import Json, OracleError, check_workload
+
+SAME, DIFFERENT, UNUSABLE = 0, 1, 2  # exit codes of verify
+
+
+class Seeds(click.ParamType):
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> range:
+        if isinstance(value, range):
+            return value
+        first, dots, last = value.partition("..")
+        try:
+            seeds = range(int(first), int(last if dots else first) + 1)
+        except ValueError:
+            self.fail(f"{value}: it is written A..B", param, ctx)
+        if not seeds or seeds[0] < 0:
+            self.fail(f"{value}: there is no seed in this range", param, ctx)
+        return seeds
+
+
+def read_workload(file: IO[str]) -> tuple[Json, Json | None]:
+    """A workload, and its outcome if the file holds one. UsageError if it is no workload."""
+    try:
+        data = json.load(file)
+        outcome = None
+        if isinstance(data, dict) and isinstance(data.get("workload"), dict):
+            outcome = recorded.outcome_of(data)
+            data = data["workload"]
+        check_workload(data)
+    except (ValueError, KeyError, TypeError, AttributeError, OracleError) as error:
+        raise click.UsageError(f"{file.name}: no workload: {error}") from None
+    return data, outcome
+
+
+def one_of(files: tuple[IO[str], ...], seeds: range | None) -> None:
+    if bool(files) == bool(seeds):
+        raise click.UsageError("either a FILE or --seed")
+
+
+seeds_option = click.option("--seed", "seeds", type=Seeds(), metavar="A..B", help="Random workloads, one for each seed.")
+steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=40, show_default=True, help="How long a random workload is.")
+
+
+@click.command(short_help="Run a workload, and print what every pass left behind.")
+@click.argument("file", type=click.File(encoding="utf-8"), required=False)
+@click.option("--pages", is_flag=True, help="Also what every page maps to.")
+@click.option("--events", is_flag=True, help="Also the trace events of every pass.")
+@seeds_option
+@steps_option
+def replay(file: IO[str] | None, pages: bool, events: bool, seeds: range | None, steps: int) -> None:
+    """Run a workload, and print what every pass left behind, as JSON.
+
+    FILE is a workload, or - for standard input; `pydoc ksm.oracle.workload` tells what it is, and what is printed.
+
+    With --seed, nothing is run: random workloads are printed, one a line.
+    """
+    one_of((file,) if file else (), seeds)
+    if file is None:
+        if pages or events:
+            raise click.UsageError("--seed prints workloads, which have no pages and events yet")
+        for seed in seeds or ():
+            click.echo(json.dumps(generate(seed, steps=steps)))
+        return
+    workload, _ = read_workload(file)
+    try:
+        click.echo(json.dumps(run_port(workload, pages=pages, events=events)))
+    except OracleError as error:
+        raise click.ClickException(f"{file.name}: {error}") from None
+
+
+def terminated(number: int, _frame: Any) -> NoReturn:
+    """By way of an exception, so that settings of KSM are restored."""
+    sys.exit(128 + number)
+
+
+@click.command(short_help="Do the running kernel and the port do the same?")
+@click.argument("files", type=click.File(encoding="utf-8"), nargs=-1, metavar="[FILE]...")
+@seeds_option
+@steps_option
+@click.option("--shrink", "shrinking", is_flag=True, help="Print a smallest workload, too, that still makes a difference.")
+@click.option("--against", "words", metavar="COMMAND", help="Compare with what a command prints for a workload on standard input.")
+@click.option("--recorded", "from_file", is_flag=True, help="Compare with the outcome that FILE holds, too.")
+def verify(files: tuple[IO[str], ...], seeds: range | None, steps: int, shrinking: bool, words: str | None, from_file: bool) -> None:
+    """Do the running kernel and the port do the same?
+
+    Runs workloads on both, with real processes on the kernel's side, and compares every counter, what every page maps to and every trace
+    event, after every pass. Prints one line a workload, and for the first difference what it is, and the events of this pass.
+
+    Needs root, and a machine where nobody else uses KSM. What it changes in /sys/kernel/mm/ksm it restores.
+
+    Ends with 0 if all is the same, 1 if something differs, 2 if that cannot be found out.
+    """
+    one_of(files, seeds)
+    if from_file and (words or seeds):
+        raise click.UsageError("--recorded is for FILEs, and needs nothing else to compare with")
+    reference: Reference = command(shlex.split(words)) if words else running_kernel
+    if not words and not from_file and (reason := unavailable()):
+        raise unusable(reason)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminated)
+
+    def workloads() -> Iterator[tuple[Json, Json | None]]:
+        for file in files:
+            yield read_workload(file)
+        for seed in seeds or ():
+            yield generate(seed, steps=steps), None
+
+    different = 0
+    for workload, outcome in workloads():
+        name = workload.get("name") or "workload"
+        try:
+            if from_file and outcome is None:
+                raise OracleError("there is no outcome in this file")
+            compare = (lambda part, outcome=outcome: prefix(outcome, part)) if from_file else reference
+            found = verify_one(workload, compare)
+            click.echo(found.report(name) if found else f"{name}: the same")
+            if found and shrinking:
+                smallest(workload, found, compare)
+        except OracleError as error:
+            raise unusable(f"{name}: {error}") from None
+        different += bool(found)
+    sys.exit(DIFFERENT if different else SAME)
+
+
+def prefix(outcome: Json, workload: Json) -> Json:
+    """The part of an outcome that the first steps of its workload have."""
+    whole, steps = outcome["of"], workload["steps"]
+    if workload != {**whole, "steps": whole["steps"][:len(steps)]}:
+        raise OracleError("what a recording says is known of its own workload only")
+    return {**outcome, "records": [record for record in outcome["records"] if record["step"] < len(steps)]}
+
+
+def smallest(workload: Json, found: Difference, reference: Reference) -> None:
+    smaller, tried = shrink(workload, lambda part: verify_one(part, reference) is not None, found.step)
+    last = verify_one(smaller, reference)
+    click.echo(f"after {tried} smaller ones: {last.report('the smallest') if last else 'it does not come again'}")
+    click.echo(json.dumps(smaller))
+
+
+def unusable(reason: str) -> click.ClickException:
+    error = click.ClickException(reason)
+    error.exit_code = UNUSABLE
+    return error

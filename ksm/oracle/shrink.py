@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a workload that differs to a smallest one that still does.
+
+Delta debugging: ever smaller parts are left out, first of the steps, then of the processes, settings, VMAs and numbers, until nothing more
+can go. What a part leaves without sense, such as what a process does that is no longer forked, goes with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ksm.oracle.workload import Json, OracleError
+
+Differs = Callable[[Json], bool]
+
+
+def sensible(workload: Json) -> Json:
+    """The workload without the steps of processes and VMAs that it does not have."""
+    vmas: dict[str, set[str]] = {proc["name"]: {vma["name"] for vma in proc["vmas"]} for proc in workload["procs"]}
+    steps = []
+    for step in workload["steps"]:
+        if "proc" in step:
+            own = vmas.get(step["proc"])
+            if own is None or ("vma" in step and step["op"] != "mmap" and step["vma"] not in own):
+                continue
+            if step["op"] == "fork":
+                vmas[step["child"]] = set(own)
+            elif step["op"] == "exit":
+                del vmas[step["proc"]]
+            elif step["op"] == "exec":
+                own.clear()
+            elif step["op"] == "mmap":
+                own.add(step["vma"])
+            elif step["op"] == "move":
+                own.add(step["into"])
+        steps.append(step)
+    return {**workload, "steps": steps}
+
+
+class Shrinker:
+    def __init__(self, workload: Json, differs: Differs) -> None:
+        self.workload, self.differs = workload, differs
+        self.tried = 0
+
+    def attempt(self, smaller: Json) -> bool:
+        """Go on with this one, if it still differs."""
+        smaller = sensible(smaller)
+        if smaller == self.workload:
+            return False
+        self.tried += 1
+        try:
+            if not self.differs(smaller):
+                return False
+        except OracleError:  # it cannot be run, or not be run without harm
+            return False
+        self.workload = smaller
+        return True
+
+    def parts(self, get: Callable[[Json], list[Any]]) -> bool:
+        """Leave out parts of a list of the workload, first halves, in the end single items."""
+        shrunk = False
+        size = max(1, len(get(self.workload)) // 2)
+        while True:
+            start = 0
+            while start < len(get(self.workload)):
+                smaller = copy.deepcopy(self.workload)
+                del get(smaller)[start:start + size]
+                if self.attempt(smaller):
+                    shrunk = True
+                else:
+                    start += size
+            if size == 1:
+                return shrunk
+            size = max(1, size // 2)
+
+    def numbers(self) -> bool:
+        """Fewer passes, pages and settings."""
+        shrunk = False
+        for change in list(changes(self.workload)):
+            smaller = copy.deepcopy(self.workload)
+            try:
+                change(smaller)
+            except (KeyError, IndexError):  # of something that has gone
+                continue
+            shrunk = self.attempt(smaller) or shrunk
+        return shrunk
+
+    def shrink(self) -> Json:
+        while True:
+            shrunk = self.parts(lambda workload: list_of(workload["steps"]))
+            shrunk = self.parts(lambda workload: list_of(workload["procs"])) or shrunk
+            for number in range(len(self.workload["procs"])):
+                shrunk = self.parts(lambda workload, number=number: list_of(workload["procs"][number]["vmas"])) or shrunk  # type: ignore[misc]
+            while self.numbers():
+                shrunk = True
+            if not shrunk:
+                return self.workload
+
+
+def list_of(value: Any) -> list[Any]:
+    assert isinstance(value, list)
+    return value
+
+
+def changes(workload: Json) -> Iterator[Callable[[Json], Any]]:
+    """What could be made smaller, each as a function that does so."""
+    for name in workload.get("settings", {}):
+        yield lambda smaller, name=name: smaller["settings"].pop(name)
+    for number, proc in enumerate(workload["procs"]):
+        for index, vma in enumerate(proc["vmas"]):
+            yield from smaller_numbers(vma, lambda smaller, at=(number, index): smaller["procs"][at[0]]["vmas"][at[1]])
+    for number, step in enumerate(workload["steps"]):
+        yield from smaller_numbers(step, lambda smaller, number=number: smaller["steps"][number])
+
+
+def smaller_numbers(owner: Json, find: Callable[[Json], Json]) -> Iterator[Callable[[Json], Any]]:
+    for key in ("passes", "pages", "count"):
+        if owner.get(key, 1) > 1:
+            for value in dict.fromkeys((1, owner[key] // 2, owner[key] - 1)):
+                yield lambda smaller, key=key, value=value: find(smaller).update({key: value})
+    for index in range(len(owner.get("contents", ()))):
+        # From the end, so that the places before keep their numbers
+        last = len(owner["contents"]) - 1 - index
+        if last == len(owner["contents"]) - 1:
+            yield lambda smaller, last=last: find(smaller)["contents"].pop(last)
+        if owner["contents"][last] is not None:
+            yield lambda smaller, last=last: find(smaller)["contents"].__setitem__(last, None)
+
+
+def shrink(workload: Json, differs: Differs, step: int | None = None) -> tuple[Json, int]:
+    """A smallest workload that still differs, and how many were tried. Of the one given it is known; it first differs after this step."""
+    shrinker = Shrinker(sensible(workload), differs)
+    if step is not None and step >= 0:
+        shrinker.attempt({**workload, "steps": workload["steps"][:step + 1]})
+    return shrinker.shrink(), shrinker.tried
