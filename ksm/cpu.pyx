@@ -11,9 +11,11 @@ from libc.errno cimport EFAULT, ENOMEM
 from libc.string cimport memcmp, memcpy
 
 from linux.atomic cimport atomic_fetch_or
+from linux.ksm cimport ksm_page_changed
 from linux.mm cimport FAULT_FLAG_USER, FAULT_FLAG_WRITE, VM_FAULT_ERROR, VM_FAULT_OOM, VM_WRITE, vma_is_accessible, vma_lookup
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pte_t, vm_area_struct, vm_fault_t
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
+from linux.page_flags cimport pfn_to_page
 from linux.pgtable cimport (_PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, entry_offset_map_lock, pte_unmap_unlock, ptep_get,
                             set_pte_at)
 from linux.spinlock cimport spinlock_t
@@ -37,6 +39,8 @@ cdef char *translate(vm_area_struct *vma, unsigned long addr, bint write, spinlo
             if entry & needed == needed:
                 if entry & noted != noted:
                     set_pte_at(mm, addr, pte, entry | noted)
+                if write:
+                    ksm_page_changed(mm.machine, pfn_to_page(mm.machine, pfn))
                 return mm.machine.arena + (pfn << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
             pte_unmap_unlock(pte, ptl[0])
         ret = handle_mm_fault(vma, addr, FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0))

@@ -26,6 +26,7 @@ class Machine:
         clock: Literal["real", "manual"] = "real",
         transparent_hugepage: Literal["never", "madvise", "always"] = "madvise",
         era: Literal["6.12", "2.6.38"] = "6.12",
+        plain: bool | None = None,
     ) -> None: ...
     transparent_hugepage: Literal["never", "madvise", "always"]
     @property

@@ -91,6 +91,8 @@ cdef class Machine:
     transparent_hugepage
                 "madvise", "always" or "never": where a first write gets a huge page, as in /sys/kernel/mm/transparent_hugepage/enabled
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
+    plain       scan as the kernel does, without what makes it faster here: the results are the same. Default: whether the environment
+                has KSM_PLAIN, and neither empty nor 0
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
     memory (memoryview(machine), read-only, frame n at n * 4096) has to be released before the machine can be closed.
@@ -103,7 +105,7 @@ cdef class Machine:
         self.processes = {}
 
     def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
-                 era="6.12"):
+                 era="6.12", plain=None):
         cdef unsigned long ram, most, per_node, end
         cdef int nid, nr_nodes, err, thp
         if self.m != NULL or self.closed_:
@@ -124,6 +126,7 @@ cdef class Machine:
         thp = hugepage_mode(transparent_hugepage)
         if era not in ERAS:
             raise ValueError(f"era is one of {', '.join(ERAS)}, not {era!r}")
+        plain = bool(os.environ.get("KSM_PLAIN", "0") not in ("", "0") if plain is None else plain)
         ram = memory >> PAGE_SHIFT
         most = max_memory >> PAGE_SHIFT
         nr_nodes = nodes
@@ -165,7 +168,7 @@ cdef class Machine:
                     or self.m.anon_vma_chain_cachep == NULL):
                 err = -12
         if not err:
-            err = ksm_init(self.m, ERAS[era])
+            err = ksm_init(self.m, ERAS[era], plain)
         if err:
             self.teardown()
             raise oserror(err, f"a machine of {max_memory} bytes")

@@ -7,8 +7,9 @@ the table machine.ksm_ops. A machine without KSM has no table, and the inlines d
 """
 
 from linux.atomic cimport (atomic_long_add, atomic_long_dec, atomic_long_inc, atomic_long_read, test_bit)
-from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, machine, mm_address, mm_struct, pte_t, struct_folio, vm_area_struct,
-                             vm_flags_t)
+from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, machine, mm_address, mm_struct, pte_t, struct_folio, struct_page,
+                             vm_area_struct, vm_flags_t)
+from linux.page_flags cimport PG_ksm_watched, folio_test_ksm, test_page_flag
 from linux.pgtable cimport is_zero_pfn, pte_dirty, pte_pfn
 from linux.rmap cimport rmap_walk_control
 
@@ -108,3 +109,23 @@ cdef inline long ksm_process_profit(mm_struct *mm) noexcept nogil:
     if mm.machine.ksm_ops == NULL:
         return 0
     return mm.machine.ksm_ops.process_profit(mm)
+
+
+# OURS: what ksmd remembers of a page, so that it need not look again (ksm/mm/ksm_fast.pxd), ends here. The kernel remembers nothing.
+
+cdef inline void ksm_page_changed(machine *m, struct_page *page) noexcept nogil:
+    """The page is about to be written to, was unmapped somewhere, or has moved; its table is locked, or it is not mapped there yet."""
+    if test_page_flag(page, PG_ksm_watched):
+        m.ksm_ops.page_changed(m, page)
+
+
+cdef inline void ksm_page_unwatch(machine *m, struct_page *page) noexcept nogil:
+    """The same, should ksmd be about to watch it at this moment."""
+    if m.ksm_ops != NULL:
+        m.ksm_ops.page_changed(m, page)
+
+
+cdef inline void ksm_page_freed(machine *m, struct_folio *folio) noexcept nogil:
+    """The last reference is gone, the mapping word not yet."""
+    if folio_test_ksm(folio) and m.ksm_ops != NULL:
+        m.ksm_ops.page_freed(folio)

@@ -6,7 +6,7 @@ Cython wants what other modules may see in the .pxd, so the structures of mm/ksm
 at their places in ksm.pyx. The two that overlay fields are declared in C, where they have the kernel's layout and 64 bytes.
 """
 
-from linux.mm_types cimport machine, mm_struct, struct_anon_vma, struct_folio, vm_area_struct
+from linux.mm_types cimport machine, mm_struct, struct_anon_vma, struct_folio, struct_page, vm_area_struct
 from linux.rbtree cimport rb_node, rb_root
 from linux.slab cimport kmem_cache
 from linux.spinlock cimport mutex, spinlock_t
@@ -39,14 +39,16 @@ cdef extern from *:
         struct hlist_head hlist;
         union { unsigned long kpfn, chain_prune_time; };
         int rmap_hlist_len, nid;
+        unsigned long key;  /* OURS: ksm_fast.pxd */
     };
     struct ksm_rmap_item {
         struct ksm_rmap_item *rmap_list;
-        union { struct anon_vma *anon_vma; int nid; };
+        union { struct anon_vma *anon_vma; struct { int nid; unsigned int key; }; };    /* OURS: key, in the room that nid leaves */
         struct mm_struct *mm;
         unsigned long address;
         unsigned int oldchecksum;
         unsigned char age, remaining_skips;
+        unsigned short key_low;     /* OURS */
         union {
             struct rb_node node;
             struct { struct ksm_stable_node *head; struct hlist_node hlist; };
@@ -67,6 +69,7 @@ cdef extern from *:
         unsigned long chain_prune_time
         int rmap_hlist_len          # or STABLE_NODE_CHAIN
         int nid
+        unsigned long key           # OURS: how its page begins, see ksm_fast.pxd
 
     struct ksm_rmap_item:
         ksm_rmap_item *rmap_list
@@ -77,6 +80,8 @@ cdef extern from *:
         unsigned int oldchecksum
         rmap_age_t age
         rmap_age_t remaining_skips
+        unsigned int key            # OURS: how the page begins, as long as nobody has written to it: see ksm_fast.pxd
+        unsigned short key_low
         rb_node node                # in the unstable tree
         ksm_stable_node *head       # when stable
         hlist_node hlist            # in the stable node's hlist
@@ -134,6 +139,23 @@ cdef struct kobj_attribute:
     long (*store)(ksm_globals *g, const char *buf, size_t count) noexcept nogil
 
 
+# OURS: the pages that come next, see ksm_fast.pyx
+cdef enum:
+    LOOK_AHEAD = 32
+
+cdef struct looked_at:
+    struct_page *page
+    unsigned long address
+    unsigned long key               # how it begins, KEY_KNOWN included; 0 if its bytes were not read
+    u32 checksum                    # where key is known
+
+cdef struct struct_look_ahead:
+    ksm_mm_slot *mm_slot
+    unsigned int nr
+    unsigned int next               # the first that was not visited
+    looked_at pages[LOOK_AHEAD]
+
+
 # What mm/ksm.c keeps at file level, one set a machine. ksm_globals_init() in ksm.pyx has the values and the meanings.
 cdef struct ksm_globals:
     machine *m
@@ -189,10 +211,15 @@ cdef struct ksm_globals:
     int ksmd_should_stop
     unsigned long long ksmd_runtime  # nanoseconds that scanning has taken on a processor so far
     unsigned long long ksmd_slice   # the thread's clock when the current batch began
+    bint plain                      # nothing of ksm_fast.pxd
+    spinlock_t watch_lock           # PG_ksm_watched, and the keys of items
+    char *first_item                # from which the numbers of items are counted
+    struct_look_ahead ahead
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
 
 
-cdef int ksm_init(machine *m, int era) noexcept nogil
+cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil
+cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil
 cdef void ksm_exit_machine(machine *m) noexcept nogil
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil
 cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil

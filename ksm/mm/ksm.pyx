@@ -60,14 +60,14 @@ from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY,
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
-from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnonExclusive, PageAnon, PageAnonExclusive, PageDirty,
-                               PageHWPoison, PageKsm, PageTransCompound, SetPageDirty, __folio_mark_uptodate, __folio_set_locked,
+from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, PG_ksm_watched, ClearPageAnonExclusive, PageAnon, PageAnonExclusive,
+                               PageDirty, PageHWPoison, PageKsm, PageTransCompound, SetPageDirty, __folio_mark_uptodate, __folio_set_locked,
                                compound_head, folio_anon_vma, folio_mapping_word, folio_set_mapping_word,
                                folio_get, folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty,
                                folio_page, folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate,
                                folio_try_get, folio_trylock, folio_unlock, lock_page, page_address, page_folio, page_to_nid,
-                               page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, trylock_page, unlock_page)
+                               page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, test_page_flag, trylock_page, unlock_page)
 from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
 from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte,
                             mm_find_pmd, pfn_pte, pmd_leaf, pmd_lock, pmd_pfn, pmd_present, pmd_trans_huge, pmdp_get,
@@ -91,6 +91,8 @@ from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_rep
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
+from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, ksm_look_ahead, page_changed_hook, page_freed_hook,
+                              page_key, scanned_key, set_stable_key, unlink_item, unwatch_range)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
@@ -171,6 +173,7 @@ cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
     mutex_init(&g.ksm_thread_mutex)                 # held over a batch, and by whoever takes the trees apart
     spin_lock_init(&g.ksm_mmlist_lock)              # the list and the hash of slots, and where the cursor is
     spin_lock_init(&g.trace.lock)
+    spin_lock_init(&g.watch_lock)
 
 
 cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
@@ -361,10 +364,13 @@ cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
     cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_zalloc(g.rmap_item_cache)
     if rmap_item != NULL:
         g.ksm_rmap_items += 1
+        if g.first_item == NULL:
+            g.first_item = <char *>rmap_item    # OURS
     return rmap_item
 
 
 cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    unlink_item(g, rmap_item)   # OURS
     g.ksm_rmap_items -= 1
     rmap_item.mm.ksm_rmap_items -= 1
     rmap_item.mm = NULL
@@ -373,7 +379,10 @@ cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexce
 
 cdef inline ksm_stable_node *alloc_stable_node(ksm_globals *g) noexcept nogil:
     # Not cleared: who asks for one fills it in.
-    return <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
+    cdef ksm_stable_node *stable_node = <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
+    if stable_node != NULL:
+        stable_node.key = 0     # OURS
+    return stable_node
 
 
 cdef inline void free_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
@@ -685,6 +694,7 @@ cdef int unmerge_ksm_pages(vm_area_struct *vma, unsigned long start, unsigned lo
     cdef unsigned long addr = start
     cdef int err = 0
 
+    unwatch_range(vma, start, end)  # OURS
     while addr < end and not err:
         if ksm_test_exit(vma.vm_mm):
             break
@@ -1091,6 +1101,7 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
             # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there. In 2011 the caller did it.
             if not era_2011(g):
                 remove_rmap_item_from_tree(g, rmap_item)
+            unlink_item(g, rmap_item)   # OURS
 
             # Under the lock, as long as the vma certainly has it.
             rmap_item.anon_vma = vma.anon_vma
@@ -1274,7 +1285,7 @@ cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stab
     return stable_tree_take(g, page_node, folio)        # goto out
 
 
-cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept nogil:
+cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
     """A merged page with the same contents, with a reference; NULL; or ERR_PTR(-EBUSY) if the one there is locked.
 
     For a page that is merged already it is the page itself; if its node is waiting in migrate_nodes, this is where the node goes back
@@ -1291,6 +1302,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
     cdef struct_folio *folio
     cdef struct_folio *tree_folio
     cdef bint again
+    cdef unsigned long key
 
     folio = page_folio(page)
     page_node = folio_stable_node(folio)
@@ -1301,6 +1313,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
 
     nid = get_kpfn_nid(g, folio_pfn(g.m, folio))
     root = g.root_stable_tree + nid
+    key = scanned_key(g, page, rmap_item)
     while True:                 # again:
         new = &root.rb_node
         parent = NULL
@@ -1309,6 +1322,11 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
         while new[0] != NULL:
             cond_resched()
             stable_node = stable_node_of(new[0])
+            ret = compare_stable_key(key, stable_node)      # OURS
+            if ret:
+                parent = new[0]
+                new = &parent.rb_left if ret < 0 else &parent.rb_right
+                continue
             tree_folio = chain_prune(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # The node was stale, and erasing it may have turned the tree: neither new nor parent can be trusted. To give up
@@ -1319,6 +1337,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
                 break
 
             ret = memcmp_pages(g.m, page, tree_folio)
+            set_stable_key(g, stable_node_dup, tree_folio)
             folio_put(g.m, tree_folio)
 
             parent = new[0]     # read again: a chain may have been replaced by its last dup
@@ -1379,6 +1398,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
     cdef struct_folio *tree_folio
     cdef bint need_chain = False
     cdef bint again
+    cdef unsigned long key = page_key(g.m, kfolio)
 
     kpfn = folio_pfn(g.m, kfolio)
     nid = get_kpfn_nid(g, kpfn)
@@ -1391,6 +1411,11 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
         while new[0] != NULL:
             cond_resched()
             stable_node = stable_node_of(new[0])
+            ret = compare_stable_key(key, stable_node)      # OURS
+            if ret:
+                parent = new[0]
+                new = &parent.rb_left if ret < 0 else &parent.rb_right
+                continue
             tree_folio = chain(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # As in stable_tree_search(): the tree has changed.
@@ -1439,6 +1464,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
         stable_node_chain_add_dup(g, stable_node_dup, stable_node)
 
     folio_set_stable_node(kfolio, stable_node_dup)
+    set_stable_key(g, stable_node_dup, kfolio)
 
     return stable_node_dup
 
@@ -1456,6 +1482,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     cdef ksm_rmap_item *tree_rmap_item
     cdef struct_page *tree_page
     cdef int nid, ret
+    cdef unsigned long key = scanned_key(g, page, rmap_item)
 
     nid = get_kpfn_nid(g, page_to_pfn(g.m, page))
     root = g.root_unstable_tree + nid
@@ -1464,6 +1491,11 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     while new[0] != NULL:
         cond_resched()
         tree_rmap_item = rmap_item_of(new[0])
+        ret = compare_key(key, tree_rmap_item)      # OURS
+        if ret:
+            parent = new[0]
+            new = &parent.rb_left if ret < 0 else &parent.rb_right
+            continue
         tree_page = get_mergeable_page(g, tree_rmap_item)
         if tree_page == NULL:
             return NULL
@@ -1555,7 +1587,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         remove_rmap_item_from_tree(g, rmap_item)
 
         # A page that changes from pass to pass would only put the unstable tree out of order.
-        checksum = calc_checksum(g, page)
+        checksum = known_checksum(g, page, rmap_item)
         if rmap_item.oldchecksum != checksum:
             rmap_item.oldchecksum = checksum
             return
@@ -1568,7 +1600,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         remove_rmap_item_from_tree(g, rmap_item)
 
     # First among the merged pages
-    kpage = stable_tree_search(g, page)
+    kpage = stable_tree_search(g, page, rmap_item)
     if kpage == page and rmap_item.head == stable_node and not era_2011(g):
         put_page(g.m, kpage)
         return
@@ -1932,15 +1964,51 @@ cdef inline bint scan_skips(ksm_globals *g, struct_page *page, ksm_rmap_item *rm
     return should_skip_rmap_item(g, page, rmap_item)
 
 
+cdef bint scan_get_looked_at(ksm_globals *g, struct_page **page, ksm_rmap_item **next_item) noexcept nogil:
+    # OURS: scan_get_next_rmap_item() for a page that ksm_look_ahead() has seen, without the locks; false: ask that.
+    cdef struct_look_ahead *ahead = &g.ahead
+    cdef ksm_mm_slot *mm_slot = ahead.mm_slot
+    cdef ksm_rmap_item *rmap_item
+    cdef looked_at *seen
+
+    while ahead.next < ahead.nr:
+        seen = &ahead.pages[ahead.next]
+        if ksm_test_exit(mm_slot.slot.mm) or not folio_try_get(seen.page):
+            break
+        # With our reference, and watched still: it is where it was.
+        if not test_page_flag(seen.page, PG_ksm_watched):
+            folio_put(g.m, seen.page)
+            break
+        g.ksm_scan.address = seen.address
+        rmap_item = get_next_rmap_item(g, mm_slot, g.ksm_scan.rmap_list, seen.address)
+        next_item[0] = rmap_item
+        if rmap_item == NULL:
+            folio_put(g.m, seen.page)
+            return True
+        ahead.next += 1
+        g.ksm_scan.address += PAGE_SIZE
+        if not scan_skips(g, seen.page, rmap_item):
+            page[0] = seen.page
+            return True
+        folio_put(g.m, seen.page)
+    ahead.nr = 0
+    ahead.next = 0
+    return False
+
+
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
     """Look at that many pages, or until the pass ends. Called with ksm_thread_mutex."""
     cdef ksm_rmap_item *rmap_item
     cdef struct_page *page
 
+    g.ahead.nr = 0
+    g.ahead.next = 0
     while scan_npages:
         scan_npages -= 1
         cond_resched()
-        rmap_item = scan_get_next_rmap_item(g, &page)
+        ksm_look_ahead(g, scan_npages)      # OURS
+        if not scan_get_looked_at(g, &page, &rmap_item):
+            rmap_item = scan_get_next_rmap_item(g, &page)
         if rmap_item == NULL:
             return
         # In 2011 a merged page was passed over here, without a look at its node.
@@ -2903,9 +2971,11 @@ ksm_ops.migrate = folio_migrate_ksm
 ksm_ops.process_profit = ksm_process_profit
 ksm_ops.collect_procs = collect_procs_hook
 ksm_ops.memory_callback = memory_callback_hook
+ksm_ops.page_changed = page_changed_hook
+ksm_ops.page_freed = page_freed_hook
 
 
-cdef int ksm_init(machine *m, int era) noexcept nogil:
+cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
     """Give the machine the KSM of this era: 0 or -ENOMEM. ksmd does not run yet."""
     cdef ksm_globals *g = <ksm_globals *>calloc(1, sizeof(ksm_globals))
     cdef int err
@@ -2913,6 +2983,7 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
         return -ENOMEM
     g.m = m
     g.era = era
+    g.plain = plain or era_2011(g)
     ksm_globals_init(g)
 
     g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))

@@ -20,6 +20,7 @@ from ksm.arena cimport arena_give_back
 from ksm.mm.vmscan cimport try_to_free_pages
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set, smp_store_release_int
 from linux.bug cimport VM_BUG_ON
+from linux.ksm cimport ksm_page_freed
 from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
 from linux.page_flags cimport (PG_buddy, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail, PageHWPoison,
                                clear_page_flag, folio_set_mapping_word, folio_test_large, page_address, page_to_nid, page_to_pfn,
@@ -224,6 +225,7 @@ cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
     cdef unsigned int order = 0
     cdef unsigned long i, nr = 1
     cdef bint ours = True
+    ksm_page_freed(m, folio)        # OURS
     if folio_test_large(folio):
         nr = HPAGE_PMD_NR
         order = NR_PAGE_ORDERS - 1

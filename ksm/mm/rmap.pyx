@@ -15,7 +15,7 @@ from libc.errno cimport EFAULT, ENOMEM
 from linux.atomic cimport (READ_ONCE_ptr, READ_ONCE_ulong, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test,
                            atomic_inc_not_zero, atomic_set)
 from linux.bug cimport BUG_ON, VM_BUG_ON
-from linux.ksm cimport rmap_walk_ksm
+from linux.ksm cimport ksm_page_changed, rmap_walk_ksm
 from linux.list cimport list_add, list_del, list_head, list_is_singular
 from linux.mm cimport (VM_EXEC, VM_LOCKED, VM_READ, VM_WRITE, dec_mm_counter, inc_mm_counter, linear_page_index,
                        mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vma_find_index, vma_pages)
@@ -393,6 +393,7 @@ cdef void folio_add_new_anon_rmap(struct_folio *folio, vm_area_struct *vma, unsi
 
 cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *vma) noexcept nogil:
     """One entry fewer maps this page. The caller still holds that entry's reference."""
+    ksm_page_changed(vma.vm_mm.machine, page)       # OURS
     atomic_add_return(&page._mapcount, -1)
     if folio_test_large(folio):
         atomic_add_return(<int *>&folio[1].private, -1)

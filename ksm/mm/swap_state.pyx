@@ -10,6 +10,7 @@ in here keeps its stable node; that it was merged is forgotten when it is freed.
 from libc.errno cimport EEXIST
 
 from linux.bug cimport BUG_ON, VM_BUG_ON
+from linux.ksm cimport ksm_page_unwatch
 from linux.mm_types cimport machine, struct_folio, swap_info_struct, vm_area_struct
 from linux.page_flags cimport (PG_ksm_relatives, PG_swapcache, __folio_set_locked, clear_page_flag, folio_get, folio_mapped,
                                folio_mark_dirty, folio_ref_add, folio_test_ksm, folio_test_locked, folio_test_swapcache,
@@ -31,6 +32,7 @@ cdef void add_to_swap_cache(machine *m, struct_folio *folio, unsigned long entry
     VM_BUG_ON(folio_test_swapcache(folio))
     folio_ref_add(folio, 1)
     set_page_flag(folio, PG_swapcache)
+    ksm_page_unwatch(m, folio)      # OURS: the flag before, so that ksmd does not come back, and `private` after
     folio.private = <unsigned int>entry
     if folio_test_ksm(folio):
         set_page_flag(folio, PG_ksm_relatives)      # OURS: for Machine.check()
