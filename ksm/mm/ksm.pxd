@@ -141,7 +141,7 @@ cdef struct kobj_attribute:
 
 # OURS: the pages that come next, see ksm_fast.pyx
 cdef enum:
-    LOOK_AHEAD = 32
+    LOOK_AHEAD = 64
 
 cdef struct looked_at:
     struct_page *page

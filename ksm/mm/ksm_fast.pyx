@@ -21,7 +21,7 @@ from linux.rbtree cimport rb_node, rb_root
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
 from linux.types cimport u32
 
-from ksm.lib.xxhash cimport xxhash
+from ksm.lib.xxhash_many cimport xxh64_pages
 from ksm.mm.ksm cimport (LOOK_AHEAD, calc_checksum, ksm_globals, ksm_rmap_item, ksm_stable_node, looked_at, struct_look_ahead)
 
 
@@ -202,9 +202,14 @@ cdef void watch_pages(ksm_globals *g, mm_struct *mm, unsigned int want) noexcept
 
 cdef void read_pages(ksm_globals *g, looked_at **seen, unsigned int nr) noexcept nogil:
     """Their checksums and keys."""
+    cdef const void *pages[LOOK_AHEAD]
+    cdef uint64_t checksums[LOOK_AHEAD]
     cdef unsigned int i
     for i in range(nr):
-        seen[i].checksum = <u32>xxhash(page_address(g.m, seen[i].page), PAGE_SIZE, 0)
+        pages[i] = page_address(g.m, seen[i].page)
+    xxh64_pages(pages, checksums, <int>nr)
+    for i in range(nr):
+        seen[i].checksum = <u32>checksums[i]
         seen[i].key = page_key(g.m, seen[i].page) | STABLE_KEY_KNOWN
 
 
