@@ -281,6 +281,14 @@ cdef class Machine:
         self.teardown()
 
     @property
+    def plain(self):
+        """Whether it scans as the kernel does, in every step."""
+        self.enter()
+        plain = bool(self.g.plain)
+        self.leave()
+        return plain
+
+    @property
     def closed(self):
         """Whether close() was called."""
         return self.closed_

@@ -119,12 +119,14 @@ class World(RuleBasedStateMachine):
     nodes = 2
     filled = 450
     shortage = ()
+    make = staticmethod(ksm.Machine)
+    view_of = staticmethod(memoryview)
 
     @initialize(smart=st.booleans(), zero=st.booleans(), sharing=st.sampled_from([2, 3, 5, 256]), across=st.booleans(),
                 prune=st.sampled_from([0, 2000]), swap=st.sampled_from([None, "32K", "400K"]))
     def start(self, smart, zero, sharing, across, prune, swap):
-        self.machine = ksm.Machine(memory=self.memory, max_memory=self.memory, nodes=self.nodes, swap=swap)
-        self.view = memoryview(self.machine)
+        self.machine = self.make(memory=self.memory, max_memory=self.memory, nodes=self.nodes, swap=swap)
+        self.view = self.view_of(self.machine)
         knobs = self.machine.ksm
         knobs.smart_scan, knobs.use_zero_pages, knobs.max_page_sharing = smart, zero, sharing
         knobs.merge_across_nodes, knobs.stable_node_chains_prune_millisecs = across, prune
