@@ -244,3 +244,48 @@ def test_the_environment_asks_for_the_plain_path(monkeypatch):
         assert not machine.plain
     with ksm.Machine(memory="1M", max_memory="1M", plain=True) as machine:
         assert machine.plain
+
+
+ENDS = {
+    "write": lambda process, addr, length: [process.write(place, b"\x80") for place in range(addr, addr + length, PAGE)],
+    "forced": lambda process, addr, length: [process.mprotect(addr, length, ksm.PROT_READ),
+                                             *(process.write(place, b"\x80", force=True) for place in range(addr, addr + length, PAGE))],
+    "update": lambda process, addr, length: process.update(addr, random.Random(1).randbytes(length)),
+    "munmap": lambda process, addr, length: process.munmap(addr, length),
+    "dontneed": lambda process, addr, length: process.madvise(addr, length, ksm.MADV_DONTNEED),
+    "unmergeable": lambda process, addr, length: process.madvise(addr, length, ksm.MADV_UNMERGEABLE),
+    "mremap": lambda process, addr, length: process.mremap(addr, length, length, new_addr=addr + (1 << 30)),
+    "swap out": lambda process, addr, length: process.swap_out(addr, length),
+    "swap out and in": lambda process, addr, length: [process.swap_out(addr, length), process.read(addr, length)],
+    "migrate": lambda process, addr, length: process.move_pages(addr, length, 1),
+    "not readable": lambda process, addr, length: process.mprotect(addr, length, 0),
+    "exit": lambda process, addr, length: process.exit(),
+    "fork, and write": lambda process, addr, length: [process.fork(), process.write(addr, random.Random(1).randbytes(length))],
+    "prctl": lambda process, addr, length: [process.prctl(ksm.PR_SET_MEMORY_MERGE, 1), process.prctl(ksm.PR_SET_MEMORY_MERGE, 0)],
+}
+
+
+@pytest.mark.parametrize("across", [0, 1])
+@pytest.mark.parametrize("what", ENDS)
+def test_what_ends_a_key(what, across):
+    """In the middle of a pass something happens to pages in the unstable tree, and others are searched for, past them."""
+    machines = pair(memory="8M", max_memory="8M", swap="2M", nodes=2)
+    machines.ksm.merge_across_nodes, machines.ksm.smart_scan = across, 0
+    processes = [machines.spawn(), machines.spawn()]
+    contents = random.Random(what)
+    for process in processes:
+        process.mmap(300 * PAGE, RW, ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, 1 << 30)
+        for i in range(300):
+            process.write((1 << 30) + i * PAGE, contents.randbytes(8))
+        process.madvise(1 << 30, 300 * PAGE, ksm.MADV_MERGEABLE)
+    machines.ksm.scan(1)
+    machines.ksm.scan(pages=350)
+    assert machines.ksm.pages_unshared == 350
+    ENDS[what](processes[0], 1 << 30, 120 * PAGE)
+    for _ in range(4):
+        machines.ksm.scan(pages=50)
+        compare(machines)
+    machines.ksm.scan(3)
+    compare(machines)
+    for machine in (machines.plain, machines.fast):
+        machine.close()

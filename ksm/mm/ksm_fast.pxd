@@ -4,7 +4,7 @@
 
 A watched page (PG_ksm_watched) was neither written to nor unmapped anywhere, and its vma stayed mergeable, since ksmd set the flag. It is
 set under the lock of the page's table, by ksm_look_ahead() alone, and whoever ends what it says clears it, by ksm_page_changed():
-a store, a debugger's write, folio_remove_rmap_pte(), mremap(), the swap cache, unmerge_ksm_pages().
+a store, a debugger's write, folio_remove_rmap_pte(), the swap cache, unmerge_ksm_pages(), which mremap() calls, too.
 
 A page that is watched can have a link to one rmap_item: `private` has the item's number. As long as the link is there, the item's page
 table entry maps this page, whose bytes are those that ksmd saw. So the item can keep how the page begins: its key, 46 bits in the room that

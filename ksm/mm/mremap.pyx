@@ -9,13 +9,12 @@ unmerged first, because at the new address nobody could tell which rmap_item is 
 from libc.errno cimport EFAULT, EINVAL, ENOMEM
 
 from linux.atomic cimport atomic_add_return
-from linux.ksm cimport ksm_madvise, ksm_page_changed
+from linux.ksm cimport ksm_madvise
 from linux.mm cimport VM_DONTEXPAND, VM_PFNMAP, VM_SHARED, find_vma, vma_lookup
 from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, vm_area_struct, vm_flags_t)
 from linux.mman cimport MADV_UNMERGEABLE, MREMAP_FIXED, MREMAP_MAYMOVE
-from linux.page_flags cimport pfn_to_page
-from linux.pgtable cimport (pmd_leaf, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_none, pte_offset_map_lock, pte_pfn, pte_present,
-                            ptep_get, ptep_get_and_clear, set_pte_at)
+from linux.pgtable cimport (pmd_leaf, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_none, pte_offset_map_lock, ptep_get,
+                            ptep_get_and_clear, set_pte_at)
 from linux.rmap cimport anon_vma_lock_write, anon_vma_unlock_write
 from linux.spinlock cimport spin_unlock, spinlock_t
 
@@ -48,8 +47,6 @@ cdef void move_ptes(vm_area_struct *vma, pmd_t *old_pmd, unsigned long old_addr,
     while old_addr < old_end:
         if not pte_none(ptep_get(old_pte)):
             pte = ptep_get_and_clear(mm, old_addr, old_pte)
-            if pte_present(pte):
-                ksm_page_changed(mm.machine, pfn_to_page(mm.machine, pte_pfn(pte)))     # OURS
             set_pte_at(mm, new_addr, new_pte, pte)
         old_pte += 1
         new_pte += 1
