@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 from typing import Any, NoReturn
@@ -12,12 +13,22 @@ from typing import Any, NoReturn
 import click
 
 import ksm
-from ksm.cli.scan import scan
-from ksm.cli.workloads import replay, verify
+
+# Each is the function of its name in a module of this folder, which is imported when it is asked for.
+COMMANDS = {"bench": "bench", "replay": "workloads", "scan": "scan", "verify": "workloads"}
 
 
 class OneLineGroup(click.Group):
     """A group whose errors are one line on stderr: exit code 2 for wrong usage, 1 for everything else."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"ksm.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return command
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         if not standalone_mode:
@@ -69,7 +80,3 @@ def fail(text: str, code: int) -> NoReturn:
 @click.version_option(ksm.__version__, prog_name="ksm", message="%(prog)s %(version)s")
 def main() -> None:
     """Linux's samepage merger (KSM) outside the kernel: what would it merge, and what would that save?"""
-
-
-for each in (scan, replay, verify):
-    main.add_command(each)
