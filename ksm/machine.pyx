@@ -19,14 +19,13 @@ from linux.jiffies cimport ktime_get
 from linux.list cimport INIT_LIST_HEAD, list_head
 from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_address, mm_struct,
                              struct_anon_vma, anon_vma_chain, vm_area_struct)
-from linux.mmap_lock cimport mmgrab
 from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, usleep
 
 from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
-from ksm.kernel.fork cimport mmdrop, mmput
-from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_do_scan, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
+from ksm.kernel.fork cimport mm_discard, mmdrop
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.memory_failure cimport memory_failure
 from ksm.mm.memory_hotplug cimport offline_pages, online_pages
 from ksm.mm.migrate cimport migrate_pfn
@@ -228,17 +227,12 @@ cdef class Machine:
         with nogil:
             if m.ksm != NULL:
                 ksmd_stop(<ksm_globals *>m.ksm)
-                # Processes that still live exit; then a pass of KSM lets go of the last mm.
+                # What processes and KSM still have goes as a whole, with the caches and the arena: page by page it takes long.
                 pos = m.mmlist.next
                 while pos != &m.mmlist:
                     mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
-                    mmgrab(mm)
-                    while mm.mm_users > 0:
-                        mmput(mm)
                     pos = pos.next
-                    mmdrop(mm)
-                ksm_do_scan(<ksm_globals *>m.ksm, 0xffffffff)
-                ksm_do_scan(<ksm_globals *>m.ksm, 0xffffffff)
+                    mm_discard(mm)
                 ksm_exit_machine(m)
             for nid in range(m.nr_node_ids):
                 zone_destroy(&m.zones[nid])
@@ -257,7 +251,7 @@ cdef class Machine:
         self.teardown()
 
     def close(self):
-        """Let all processes exit and free the memory; waits for calls in other threads. Closing twice is no error.
+        """End all processes and free the memory; waits for calls in other threads. Closing twice is no error.
 
         Raises BufferError while a memoryview of the memory exists.
         """
@@ -277,7 +271,7 @@ cdef class Machine:
                     break
                 usleep(100)
         for process in list(self.processes.values()):
-            process._exit()
+            process._let_go()
         self.teardown()
 
     @property

@@ -257,6 +257,13 @@ cdef class Process:
                 if self.machine.m.nr_blocks:
                     remove_unused_memory(self.machine.m)
 
+    def _let_go(self):
+        """The machine is closing, and frees the memory of all processes at once."""
+        spin_lock(&self.lock)
+        self.mm = NULL
+        spin_unlock(&self.lock)
+        self.machine.processes.pop(self.pid, None)
+
     # Memory
 
     def write(self, addr, data, *, force=False):

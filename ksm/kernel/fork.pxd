@@ -9,6 +9,7 @@ cdef mm_struct *mm_alloc(machine *m) noexcept nogil
 cdef mm_struct *dup_mm(mm_struct *oldmm, int *error) noexcept nogil
 cdef void mmput(mm_struct *mm) noexcept nogil
 cdef void __mmdrop(mm_struct *mm) noexcept nogil
+cdef void mm_discard(mm_struct *mm) noexcept nogil
 
 
 cdef inline void mmdrop(mm_struct *mm) noexcept nogil:

@@ -18,11 +18,11 @@ from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, NR_MM_COUNTERS,
 from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.spinlock cimport init_rwsem, spin_lock, spin_lock_init, spin_unlock
 
-from ksm.mm.memory cimport copy_page_range
+from ksm.mm.memory cimport copy_page_range, free_page_tables
 from ksm.mm.mmap cimport task_size
 from ksm.mm.rmap cimport anon_vma_fork, unlink_anon_vmas
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_free, kmem_cache_zalloc
-from ksm.mm.vma cimport exit_mmap, remove_vma, vm_area_dup, vm_area_free, vma_link
+from ksm.mm.vma cimport exit_mmap, fput, remove_vma, vm_area_dup, vm_area_free, vma_link
 
 
 cdef enum:
@@ -161,3 +161,13 @@ cdef void __mmdrop(mm_struct *mm) noexcept nogil:
     free(mm.vmas)
     free(mm.pgd)
     kmem_cache_free(m.mm_cachep, mm)
+
+
+cdef void mm_discard(mm_struct *mm) noexcept nogil:
+    """OURS: free what is in no cache. The machine goes, and with it all caches and frames: nobody asks any more what was mapped where."""
+    cdef int i
+    for i in range(mm.map_count):
+        fput(mm.machine, mm.vmas[i].vm_file)
+    free_page_tables(mm)
+    free(mm.vmas)
+    free(mm.pgd)

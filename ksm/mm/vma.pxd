@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/vma.c of Linux 6.12.
 
-from linux.mm_types cimport file, mm_struct, pgprot_t, vm_area_struct, vm_flags_t
+from linux.mm_types cimport file, machine, mm_struct, pgprot_t, vm_area_struct, vm_flags_t
 
 
 cdef pgprot_t vm_get_page_prot(vm_flags_t vm_flags) noexcept nogil
@@ -9,6 +9,7 @@ cdef vm_area_struct *vm_area_alloc(mm_struct *mm) noexcept nogil
 cdef vm_area_struct *vm_area_dup(vm_area_struct *orig, mm_struct *mm) noexcept nogil
 cdef void vm_area_free(vm_area_struct *vma) noexcept nogil
 cdef int vma_link(mm_struct *mm, vm_area_struct *vma) noexcept nogil
+cdef void fput(machine *m, file *object) noexcept nogil
 cdef void remove_vma(vm_area_struct *vma) noexcept nogil
 cdef vm_area_struct *vma_modify_flags(vm_area_struct *vma, unsigned long start, unsigned long end, vm_flags_t flags,
                                       int *error) noexcept nogil

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Sequence
 
 from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
-from ksm.sources.core import open_core
 from ksm.sources.formats import HEAD
 from ksm.sources.image import open_image
 from ksm.sources.live import Host, open_all, open_process
@@ -35,6 +34,8 @@ def open_file(path: str) -> Source:
             raise SourceError(f"{path}: empty")
         head = os.pread(fd, HEAD, 0)
         if head.startswith(b"\x7fELF"):
+            from ksm.sources.core import open_core  # which brings all of pyelftools
+
             return open_core(path, fd, status.st_size)
         return open_image(path, fd, status.st_size, head)
     except OSError as error:
