@@ -33,6 +33,7 @@ from ksm.mm.page_alloc cimport drain_all_pages, folio_put, nr_free_pages, zone_d
 from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy
 from ksm.mm.swap cimport lru_add_drain_all
 from ksm.mm.swapfile cimport swap_exit, swapoff, swapon
+from ksm.step cimport steps_exit
 
 VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_fault_alloc",
              "thp_fault_fallback", "thp_split_page", "thp_split_page_failed", "thp_split_pmd")
@@ -227,6 +228,7 @@ cdef class Machine:
         with nogil:
             if m.ksm != NULL:
                 ksmd_stop(<ksm_globals *>m.ksm)
+                steps_exit(m)
                 # What processes and KSM still have goes as a whole, with the caches and the arena: page by page it takes long.
                 pos = m.mmlist.next
                 while pos != &m.mmlist:
@@ -592,6 +594,15 @@ cdef class Machine:
         now = ktime_get(self.m)
         self.leave()
         return now / 1e9
+
+    def record(self, steps=10000):
+        """Record what KSM does from now on, at most so many steps: ksm.study.recording.Recording, a context manager.
+
+        For machines that one looks at: after each step the recorder goes through all that KSM keeps, and through all page tables. One at
+        a time: OSError(EBUSY).
+        """
+        from ksm.study.recording import Recording
+        return Recording(self, steps)
 
     def check(self):
         """Verify every invariant of the machine: a list of what is wrong, empty when all is well. See ksm/check.pyx."""

@@ -266,3 +266,6 @@ cdef struct machine:
     bint zero_pages_inexact     # OURS: see dup_mmap()
     const ksm_operations *ksm_ops
     void *ksm                   # struct ksm_globals of ksm/mm/ksm.pxd
+    void *step                  # OURS: what records the steps of a scan, or NULL: ksm/step.pxd
+    void *recorder
+    void *recorder_exit

@@ -28,7 +28,8 @@ the stable tree searched before the checksum is looked at; no page skipped; no z
 
 How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
 ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. A label of the kernel that
-became something else is named in a comment where it was, and what the kernel does not have is marked "OURS:".
+became something else is named in a comment where it was, and what the kernel does not have is marked "OURS:". A call of ksm_step() is ours
+too: it tells a recording, if there is one, what was decided here.
 """
 
 from libc.errno cimport EBUSY, EFAULT, EINVAL, ENOMEM
@@ -103,6 +104,12 @@ from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy
 from ksm.mm.swap cimport lru_add_drain_all, mark_page_accessed
 from ksm.mm.swapfile cimport folio_free_swap
 from ksm.mm.util cimport memcmp_pages, pages_identical
+from ksm.step cimport (STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BECAME_KSM, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED,
+                       STEP_DIFFERS, STEP_DUP_ADDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_MERGED,
+                       STEP_NEXT, STEP_NODE_MOVED, STEP_NODE_STALE, STEP_NOT_PROTECTED, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_REPLACED,
+                       STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE, STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED,
+                       STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND,
+                       STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, ksm_step)
 
 
 # Built as with CONFIG_NUMA, CONFIG_SYSFS, CONFIG_MIGRATION, CONFIG_MEMORY_HOTREMOVE and CONFIG_MEMORY_FAILURE: a machine with one node
@@ -429,6 +436,7 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
 
         if not ksm_page:
             return 0
+        ksm_step(m, STEP_BREAK_KSM, vma.vm_mm, folio, NULL, <long>addr)
         ret = handle_mm_fault(vma, addr, flags | FAULT_FLAG_REMOTE)
         if ret & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_OOM):
             break
@@ -472,6 +480,7 @@ cdef void break_cow(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
     if vma != NULL:
         break_ksm(vma, addr, False)
     mmap_read_unlock(mm)
+    ksm_step(g.m, STEP_BREAK_COW, rmap_item, NULL, NULL, 0)
 
 
 cdef struct_page *get_mergeable_page(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
@@ -521,6 +530,7 @@ cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *d
 
         # From now on dup is reached through the chain only. All dups of a chain are write-protected and equal.
         stable_node_chain_add_dup(g, dup, chain)
+        ksm_step(g.m, STEP_CHAIN_MADE, NULL, NULL, chain, 0)
     return chain
 
 
@@ -561,6 +571,7 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
     # The kernel lets the compiler check here that STABLE_NODE_DUP_HEAD lies within migrate_nodes and behind its start.
 
     trace_ksm_remove_ksm_page(&g.trace, stable_node.kpfn)
+    ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
     if stable_node.head == &g.migrate_nodes:
         list_del(&stable_node.list)
     else:
@@ -660,6 +671,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
         put_anon_vma(g.m, rmap_item.anon_vma)
         rmap_item.head = NULL
         rmap_item.address &= page_mask()
+        ksm_step(g.m, STEP_LEFT_STABLE, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
 
     elif rmap_item.address & UNSTABLE_FLAG:
         # An item of the last pass is in no tree: the roots were reset, and what it links to may be freed. One of this pass is, and must
@@ -671,6 +683,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
             rb_erase(&rmap_item.node, g.root_unstable_tree + (0 if era_2011(g) else rmap_item.nid))
         g.ksm_pages_unshared -= 1
         rmap_item.address &= page_mask()
+        ksm_step(g.m, STEP_LEFT_UNSTABLE, rmap_item, NULL, NULL, age)
     # out:
     cond_resched()
 
@@ -1046,6 +1059,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
     # Mapped once, its entry may be writable. Mapped more often, fork has made all of them read-only. The references have to be counted
     # in either case.
     if write_protect_page(vma, page_folio(page), &orig_pte) == 0:
+        ksm_step(m, STEP_WRITE_PROTECTED, NULL, page, NULL, 0)
         if kpage == NULL:
             # Merged from here on, though without a node: stable_tree_insert() will give it one.
             folio_set_stable_node(page_folio(page), NULL)
@@ -1056,8 +1070,14 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)
             err = 0
+            ksm_step(m, STEP_BECAME_KSM, NULL, page, NULL, 0)
         elif pages_identical(m, page, kpage):
             err = replace_page(vma, page, kpage, orig_pte)
+            ksm_step(m, STEP_REPLACED, NULL, kpage, NULL, err)
+        else:
+            ksm_step(m, STEP_DIFFERS, NULL, kpage, NULL, 0)
+    else:
+        ksm_step(m, STEP_NOT_PROTECTED, NULL, page, NULL, 0)
 
     # out_unlock:
     unlock_page(page)
@@ -1338,6 +1358,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
 
             ret = memcmp_pages(g.m, page, tree_folio)
             set_stable_key(g, stable_node_dup, tree_folio)
+            ksm_step(g.m, STEP_STABLE_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)
 
             parent = new[0]     # read again: a chain may have been replaced by its last dup
@@ -1354,6 +1375,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
 
                 if not is_page_sharing_candidate(g, stable_node_dup):
                     # Equal, but full, and so are all the dups of the chain.
+                    ksm_step(g.m, STEP_STABLE_FULL, NULL, NULL, stable_node_dup, stable_node_dup.rmap_hlist_len)
                     return NULL
 
                 # Who moves the page to another frame holds its lock: after this, it has seen our reference.
@@ -1425,6 +1447,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
                 break
 
             ret = memcmp_pages(g.m, kfolio, tree_folio)
+            ksm_step(g.m, STEP_INSERT_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)
 
             parent = new[0]
@@ -1465,6 +1488,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
 
     folio_set_stable_node(kfolio, stable_node_dup)
     set_stable_key(g, stable_node_dup, kfolio)
+    ksm_step(g.m, STEP_DUP_ADDED if need_chain else STEP_STABLE_INSERTED, NULL, kfolio, stable_node_dup, 0)
 
     return stable_node_dup
 
@@ -1498,14 +1522,17 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             continue
         tree_page = get_mergeable_page(g, tree_rmap_item)
         if tree_page == NULL:
+            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, NULL, NULL, 0)
             return NULL
 
         # A page is not its own equal.
         if page == tree_page:
             put_page(g.m, tree_page)
+            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 0)
             return NULL
 
         ret = memcmp_pages(g.m, page, tree_page)
+        ksm_step(g.m, STEP_UNSTABLE_COMPARE, tree_rmap_item, tree_page, NULL, ret)
 
         parent = new[0]
         if ret < 0:
@@ -1517,9 +1544,11 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
         elif not g.ksm_merge_across_nodes and page_to_nid(tree_page) != nid:
             # It will be put into the right tree in the next pass.
             put_page(g.m, tree_page)
+            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 1)
             return NULL
         else:
             tree_pagep[0] = tree_page
+            ksm_step(g.m, STEP_UNSTABLE_FOUND, tree_rmap_item, tree_page, NULL, 0)
             return tree_rmap_item
 
     rmap_item.address |= UNSTABLE_FLAG
@@ -1529,6 +1558,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     rb_insert_color(&rmap_item.node, root)
 
     g.ksm_pages_unshared += 1
+    ksm_step(g.m, STEP_UNSTABLE_INSERTED, rmap_item, page, NULL, 0)
     return NULL
 
 
@@ -1555,6 +1585,7 @@ cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stabl
         g.ksm_pages_shared += 1
 
     rmap_item.mm.ksm_merging_pages += 1
+    ksm_step(g.m, STEP_APPENDED, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
 
 
 cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
@@ -1578,8 +1609,11 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             stable_node_dup_del(g, stable_node)
             stable_node.head = &g.migrate_nodes
             list_add(&stable_node.list, stable_node.head)
+            ksm_step(g.m, STEP_NODE_MOVED, rmap_item, page, stable_node, 0)
         if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node and not era_2011(g):
+            ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
             return
+        ksm_step(g.m, STEP_FORKED, rmap_item, page, stable_node, 0)
         # A fork's item has to be at the node, however many there are.
         if not is_page_sharing_candidate(g, stable_node):
             max_page_sharing_bypass = True
@@ -1590,9 +1624,12 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         checksum = known_checksum(g, page, rmap_item)
         if rmap_item.oldchecksum != checksum:
             rmap_item.oldchecksum = checksum
+            ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
             return
+        ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
 
         if not try_to_merge_with_zero_page(g, rmap_item, page):
+            ksm_step(g.m, STEP_ZERO_MERGED, rmap_item, page, NULL, 0)
             return
 
     # In 2011 the item came out of its tree first of all.
@@ -1603,32 +1640,40 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
     kpage = stable_tree_search(g, page, rmap_item)
     if kpage == page and rmap_item.head == stable_node and not era_2011(g):
         put_page(g.m, kpage)
+        ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
         return
 
     remove_rmap_item_from_tree(g, rmap_item)
 
     if kpage != NULL:
         if PTR_ERR(kpage) == -EBUSY:
+            ksm_step(g.m, STEP_STABLE_BUSY, rmap_item, page, NULL, 0)
             return
 
+        ksm_step(g.m, STEP_STABLE_FOUND, rmap_item, kpage, page_stable_node(kpage), 0)
         err = try_to_merge_with_ksm_page(g, rmap_item, page, kpage)
+        ksm_step(g.m, STEP_MERGED, rmap_item, kpage, NULL, err)
         if not err:
             lock_page(kpage)
             stable_tree_append(g, rmap_item, page_stable_node(kpage), max_page_sharing_bypass)
             unlock_page(kpage)
         put_page(g.m, kpage)
         return
+    ksm_step(g.m, STEP_STABLE_MISS, rmap_item, page, NULL, 0)
 
     # In 2011 the checksum was only asked for here: a page that changes can still merge with one that is merged already.
     if era_2011(g):
         checksum = calc_checksum(g, page)
         if rmap_item.oldchecksum != checksum:
             rmap_item.oldchecksum = checksum
+            ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
             return
+        ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
 
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
     if tree_rmap_item != NULL:
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
+        ksm_step(g.m, STEP_TWO_MERGED, tree_rmap_item, kpage, NULL, 0 if kpage != NULL else -EFAULT)
         # Two equal parts of one huge page cannot be merged together: each looks as if somebody else had a reference on the other.
         split = PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and not era_2011(g)
         put_page(g.m, tree_page)
@@ -1720,6 +1765,7 @@ cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item
     g.ksm_pages_skipped += 1
     rmap_item.remaining_skips -= 1
     remove_rmap_item_from_tree(g, rmap_item)    # left in, it would be two passes old next time
+    ksm_step(g.m, STEP_SKIPPED, rmap_item, page, NULL, rmap_item.remaining_skips)
     return True
 
 
@@ -1858,6 +1904,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
         g.ksm_scan.mm_slot = mm_slot
         spin_unlock(&g.ksm_mmlist_lock)
+        ksm_step(g.m, STEP_PASS_BEGINS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
         # The last one may have left since the list was found not empty.
         if mm_slot == &g.ksm_mm_head:
             return NULL
@@ -1955,6 +2002,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
 
     trace_ksm_stop_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
     g.ksm_scan.seqnr += 1
+    ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
     return NULL
 
 
@@ -2011,6 +2059,7 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
             rmap_item = scan_get_next_rmap_item(g, &page)
         if rmap_item == NULL:
             return
+        ksm_step(g.m, STEP_NEXT, rmap_item, page, NULL, 0)
         # In 2011 a merged page was passed over here, without a look at its node.
         if not (era_2011(g) and PageKsm(page) and rmap_item.address & STABLE_FLAG):
             cmp_and_merge_page(g, page, rmap_item)

@@ -50,6 +50,7 @@ from ksm.mm.rmap cimport anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_ne
 from ksm.mm.swap cimport folio_add_lru, lru_add_drain, mark_page_accessed
 from ksm.mm.swap_state cimport free_swap_cache, swap_cache_get_folio, swapin_readahead
 from ksm.mm.swapfile cimport folio_free_swap, free_swap_and_cache, get_swap_device, put_swap_device, swap_duplicate, swap_free
+from ksm.step cimport STEP_COW, ksm_step
 
 
 cdef struct vm_fault:
@@ -527,6 +528,7 @@ cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
     pte_unmap_unlock(vmf.pte, vmf.ptl)
     if folio != NULL and folio_test_ksm(folio):
         count_vm_event(vma.vm_mm.machine, COW_KSM)
+        ksm_step(vma.vm_mm.machine, STEP_COW, vma.vm_mm, folio, NULL, <long>vmf.address)
     return wp_page_copy(vmf)
 
 

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: reading the port beside it.
+"""What the two files do not say themselves: what is left out and why, old names, labels that a comment does not name."""
+
+# Functions of mm/ksm.c that the port does not have. tests/mm/test_beside_the_kernel.py knows no other.
+OMITTED: dict[str, str] = {}
+
+# The same for the other file that is compared function by function.
+OMITTED_IN_RBTREE = {"rb_replace_node_rcu": "no tree here has readers without a lock"}
+
+# What is no function: the piece of mm/ksm.c, what to look for in its text, where it went.
+ELSEWHERE = (
+    ("struct ksm_mm_slot, ksm_scan, ksm_stable_node, ksm_rmap_item", "struct ksm_scan",
+     "ksm/mm/ksm.pxd: Cython wants in the .pxd what other modules may see. Two of them are declared in C there, for the kernel's layout."),
+    ("the variables at file level", "ksm_pages_shared;", "fields of struct ksm_globals, g, in ksm/mm/ksm.pxd: a program may have many machines."),
+    ("SEQNR_MASK, UNSTABLE_FLAG, KSM_RUN_* and other numbers", "SEQNR_MASK", "an enum in ksm/mm/ksm.pxd."),
+    ("NUMA(), DO_NUMA()", "DO_NUMA(x)", "left out: it is built as with CONFIG_NUMA, and a machine may have one node."),
+    ("KSM_KMEM_CACHE()", "KSM_KMEM_CACHE(", "left out: kmem_cache_create() is called with a name and a size."),
+    ("KSM_ATTR(), KSM_ATTR_RO(), ksm_attrs[]", "KSM_ATTR_RO(", "ksm_attrs_init(), which makes the same table in the same order."),
+    ("ksm_attr_group", "ksm_attr_group", "left out: the name of the folder is that of the Python object, machine.ksm."),
+    ("subsys_initcall(ksm_init)", "subsys_initcall", "left out: ksm_init() is called for each machine."),
+    ("the second wait_while_offlining(), for kernels without hotplug", "CONFIG_MEMORY_HOTREMOVE", "left out: memory can be unplugged here."),
+    ("EXPORT_SYMBOL_GPL()", "EXPORT_SYMBOL", "left out: there are no modules."),
+    ("VM_SAO, VM_SPARC_ADI", "VM_SPARC_ADI", "left out: they are flags of other processors."),
+    ("split_huge_page(), and what leads to it", "split_huge_page", "left out: there are no huge pages yet."),
+    ("mem_cgroup_charge()", "mem_cgroup_charge", "left out: there are no control groups."),
+    ("set_current_oom_origin()", "set_current_oom_origin", "left out: there is no OOM killer."),
+    ("try_to_freeze(), set_user_nice()", "set_freezable", "left out: ksmd is a thread of a program, which nobody suspends or schedules by niceness."),
+)
+
+# The name that another version gives to a function that 6.12 has.
+RENAMED = {
+    "get_ksm_page": "ksm_get_folio",
+    "set_page_stable_node": "folio_set_stable_node",
+    "ksm_migrate_page": "folio_migrate_ksm",
+}
+
+# Labels whose place in the port needs a sentence, as function:label.
+LABELS = {
+    "ksm_slab_init:out": "the last line: one return for all that can fail",
+    "stable_tree_search:replace": "the helper stable_tree_replace()",
+    "stable_tree_search:chain_append": "the helper stable_tree_chain_append()",
+    "ksm_init:out_free": "left out: what could fail after the caches, ksmd and sysfs, cannot here",
+}

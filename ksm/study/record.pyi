@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The types of record.pyx.
+from array import array
+
+from ksm.machine import Machine
+
+COUNTERS: tuple[str, ...]
+
+class Recorder:
+    words: array[int]
+    labels: list[bytes]
+    def __init__(self, of: Machine, most_steps: int) -> None: ...
+    @property
+    def machine(self) -> Machine: ...
+    def look(self) -> bool: ...
+    def stop(self) -> tuple[int, bool]: ...

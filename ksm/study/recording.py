@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: recording what KSM does.
+"""A recording, from Machine.record() to the page that plays it."""
+
+from __future__ import annotations
+
+import json
+import operator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from ksm.study.kernel import StudyError
+from ksm.study.record import COUNTERS, Recorder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ksm.machine import Machine
+
+FORMAT = "ksm recording 1"
+MOST_STEPS = 1_000_000
+HEADER = 7  # numbers before the changes of a step: record.pyx
+
+
+class Recording:
+    """What KSM does on a machine between the beginning and the end of a with statement, or until stop().
+
+    note() says what the program does in between; without notes a recording has the steps alone. data() and save() are for afterwards.
+    When `steps` are full, the rest is left out, and `truncated` is True.
+    """
+
+    def __init__(self, machine: Machine, steps: SupportsIndex = 10000) -> None:
+        steps = operator.index(steps)
+        if not 1 <= steps <= MOST_STEPS:
+            raise ValueError(f"steps must be between 1 and {MOST_STEPS}, not {steps}")
+        self.machine, self.era = machine, "2.6.38" if len(machine.ksm.names()) < 20 else "6.12"
+        self.truncated = False
+        self.steps = 0
+        self._names: dict[int, str] = {}
+        self._notes: list[str] = []
+        self._recorder: Recorder | None = Recorder(machine, steps)
+        self._words, self._labels = self._recorder.words, self._recorder.labels
+        self.note("")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+        if not self.machine.closed:
+            self.stop()
+
+    def note(self, text: str) -> None:
+        """A step of the program's own, with what its calls have changed since the last one."""
+        if self._recorder is None:
+            raise ValueError("the recording has ended")
+        self._name_processes()
+        if self._recorder.look():
+            self._notes.append(text)
+
+    def stop(self) -> None:
+        """End the recording. Stopping twice is no error."""
+        if self._recorder is None:
+            return
+        self.note("")
+        recorder, self._recorder = self._recorder, None
+        self.steps, self.truncated = recorder.stop()
+        self._words, self._labels = recorder.words, recorder.labels
+
+    def _name_processes(self) -> None:
+        for process in self.machine.processes.values():
+            if process.alive:
+                self._names.setdefault(process.mm_id, process.name)
+
+    def data(self, title: str = "", text: str = "") -> dict[str, Any]:
+        """The recording as JSON has it. ValueError before it has ended."""
+        if self._recorder is not None:
+            raise ValueError("the recording is still under way")
+        words, steps, at = self._words, [], 0
+        while at < len(words):
+            end = at + HEADER + words[at + HEADER - 1]
+            steps.append([*words[at:at + HEADER - 1], *words[at + HEADER:end]])
+            at = end
+        return {
+            "format": FORMAT, "title": title, "text": text, "era": self.era, "truncated": self.truncated, "counters": list(COUNTERS),
+            "mms": {str(number): name for number, name in self._names.items()}, "notes": self._notes,
+            "contents": [label_of(label) for label in self._labels], "steps": steps,
+        }
+
+    def save(self, path: str | Path, title: str = "", text: str = "") -> None:
+        """Write it to a file that `ksm study --recording` reads."""
+        with Path(path).open("w") as file:
+            json.dump(self.data(title, text), file, separators=(",", ":"))
+
+
+def label_of(start: bytes) -> str:
+    """A page by its first bytes: as text if it is some, else in hexadecimal."""
+    if not start.strip(b"\0"):
+        return "zeros" if start else ""
+    text = start.split(b"\0")[0]
+    if len(text) > 1 and all(32 <= byte < 127 for byte in text):
+        return text.decode()
+    return start[:8].hex()
+
+
+def load(path: str) -> dict[str, Any]:
+    """A recording that save() has written. StudyError."""
+    try:
+        data = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise StudyError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise StudyError(f"{path} is not a recording: it is not JSON") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise StudyError(f"{path} is not a recording of this version ({FORMAT})")
+    if not well_formed(data):
+        raise StudyError(f"{path} is damaged")
+    return data
+
+
+def well_formed(data: dict[str, Any]) -> bool:
+    lists = [data.get(key) for key in ("counters", "notes", "contents", "steps")]
+    texts = [data.get(key) for key in ("title", "text", "era")]
+    return (
+        all(isinstance(each, list) for each in lists) and all(isinstance(each, str) for each in texts)
+        and isinstance(data.get("mms"), dict) and bool(data["steps"])
+        and all(isinstance(step, list) and len(step) >= HEADER - 1 and all(type(word) is int for word in step) for step in data["steps"])
+    )
