@@ -15,7 +15,7 @@ import click
 import ksm
 
 # Each is the function of its name in a module of this folder, which is imported when it is asked for.
-COMMANDS = {"bench": "bench", "replay": "workloads", "scan": "scan", "verify": "workloads"}
+COMMANDS = {"bench": "bench", "replay": "workloads", "scan": "scan", "study": "study", "verify": "workloads"}
 
 
 class OneLineGroup(click.Group):

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the command line.
+"""ksm study: the kernel's file beside the port, and recordings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from ksm.study.kernel import Kernel, StudyError, read_kernel
+
+DEBIAN = "/usr/src/linux-source-6.12.tar.xz"
+
+
+@click.command(short_help="Read it beside the kernel, and watch it run.")
+@click.option("--kernel", "kernels", multiple=True, metavar="TREE-OR-FILE",
+              help="Where mm/ksm.c is: a source tree, the file, a tarball, or GIT@REVISION. A second one is what it is compared with.")
+@click.option("-o", "output", metavar="DIR", default=".", help="The folder that gets ksm-study.html.  [default: this one]")
+@click.option("--recording", "recordings", multiple=True, metavar="FILE", help="Put this recording into the page, too: ksm replay --record.")
+@click.option("--diff", "function", metavar="FUNCTION", help="Print this function here, both sides, instead of writing a page.")
+def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], function: str | None) -> None:
+    """Read it beside the kernel, and watch it run.
+
+    Writes a page that stands on its own: mm/ksm.c on the left, the port on the right, function beside function, and recordings of what
+    happens to pages, step by step, with the trees as they grow. The kernel's text is yours: without --kernel the page has the port alone.
+    """
+    if len(kernels) > 2:
+        raise click.UsageError("--kernel is given once, or twice to compare", click.get_current_context())
+    if function and not kernels:
+        raise click.UsageError("--diff needs --kernel", click.get_current_context())
+    try:
+        if function:
+            from ksm.study.terminal import print_diff
+
+            console = Console(highlight=False)
+            if not console.is_terminal and "COLUMNS" not in os.environ:
+                console = Console(highlight=False, width=200)
+            print_diff(read_kernel(kernels[0]), function, console)
+        else:
+            write_page([read_kernel(where) for where in kernels], output, recordings)
+    except StudyError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def write_page(kernels: list[Kernel], output: str, recordings: tuple[str, ...]) -> None:
+    from ksm.study import lessons, page
+    from ksm.study.recording import load
+
+    played = [load(name) for name in recordings] + [lessons.record_lesson(key) for key, _, _ in lessons.LESSONS]
+    text = page.render(kernels[0] if kernels else None, played, kernels[1] if len(kernels) > 1 else None)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / page.NAME
+    path.write_text(text, encoding="utf-8")
+    click.echo(f"{path}: {len(text.encode()) / 1e6:.1f} MB")
+    if not kernels and Path(DEBIAN).exists():
+        click.echo(f"With --kernel {DEBIAN} it has the kernel's side, too.")

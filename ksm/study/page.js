@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Reading: the index, the search, light and dark.
+// @ts-check
+"use strict";
+
+/** An element of the page that is certainly there.
+ * @template {HTMLElement} T
+ * @param {string} id
+ * @param {new () => T} type
+ * @returns {T} */
+function byId(id, type) {
+  const found = document.getElementById(id);
+  if (!(found instanceof type)) throw new Error(`no ${id} in the page`);
+  return found;
+}
+
+/** A new element.
+ * @param {string} tag
+ * @param {Record<string, string>} attributes
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElement} */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const code = byId("code", HTMLElement);
+
+/** Scroll to an element of the code, if it is not in comfortable sight already.
+ * @param {Element} element */
+function show(element) {
+  const inSight = () => {
+    const box = element.getBoundingClientRect(), frame = code.getBoundingClientRect();
+    return box.top > frame.top + 50 && box.bottom < frame.bottom - 40;
+  };
+  if (inSight()) return;
+  element.scrollIntoView({ block: "center" });
+  // Sections that were not drawn yet may have another height than was thought.
+  requestAnimationFrame(() => { if (!inSight()) element.scrollIntoView({ block: "center" }); });
+}
+
+(() => {
+  const search = byId("search", HTMLInputElement), found = byId("found", HTMLElement);
+  const entries = [...document.querySelectorAll("#index li")];
+  /** @type {Element[]} */
+  let hits = [];
+  let next = 0, wanted = "";
+
+  /** Function names in the index that have the text in them. */
+  function filter() {
+    const text = search.value.trim().toLowerCase();
+    let count = 0;
+    for (const entry of entries) {
+      const fits = (entry.textContent || "").toLowerCase().includes(text);
+      entry.toggleAttribute("hidden", !fits);
+      count += fits ? 1 : 0;
+    }
+    // A text that no function is named after is looked for in the code: show where one is.
+    if (text && !count) for (const entry of entries) entry.removeAttribute("hidden");
+    found.textContent = text ? `${count} functions; Enter: in the text` : "";
+  }
+
+  /** The next line with the text, on either side.
+   * @param {boolean} backwards */
+  function find(backwards) {
+    const text = search.value.trim().toLowerCase();
+    if (!text) return;
+    if (text !== wanted) {
+      for (const hit of hits) hit.classList.remove("hit");
+      hits = [...code.querySelectorAll(".rows code")].filter((line) => (line.textContent || "").toLowerCase().includes(text));
+      for (const hit of hits) hit.classList.add("hit");
+      [wanted, next] = [text, backwards ? hits.length - 1 : 0];
+    } else if (hits.length) {
+      next = (next + (backwards ? hits.length - 1 : 1)) % hits.length;
+    }
+    found.textContent = hits.length ? `line ${next + 1} of ${hits.length}` : "not in the text";
+    if (hits.length) show(hits[next]);
+  }
+
+  search.addEventListener("input", () => {
+    if (!search.value) for (const hit of hits.splice(0)) hit.classList.remove("hit");
+    wanted = "";
+    filter();
+  });
+  search.addEventListener("keydown", (event) => {
+    event.stopPropagation();
+    if (event.key === "Enter") find(event.shiftKey);
+  });
+
+  // The function that one is reading is marked in the index.
+  const links = new Map(entries.map((entry) => [(entry.querySelector("a") || entry).getAttribute("href"), entry]));
+  /** @type {Element | undefined} */
+  let here;
+  const watcher = new IntersectionObserver((changes) => {
+    for (const change of changes) {
+      const entry = links.get(`#${change.target.id}`);
+      if (!change.isIntersecting || !entry || entry === here) continue;
+      here?.classList.remove("here");
+      here = entry;
+      entry.classList.add("here");
+      entry.scrollIntoView({ block: "nearest" });
+    }
+  }, { root: code, rootMargin: "-8% 0px -85% 0px" });
+  for (const section of document.querySelectorAll("section.pair")) watcher.observe(section);
+
+  const themes = ["", "light", "dark"];
+  byId("theme", HTMLButtonElement).addEventListener("click", () => {
+    const root = document.documentElement;
+    root.dataset.theme = themes[(themes.indexOf(root.dataset.theme || "") + 1) % themes.length];
+  });
+})();

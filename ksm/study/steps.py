@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: recording what KSM does.
+"""What each step of a recording means, and where it is taken, in the kernel's file and in the port's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import ksm
+from ksm.study.functions import Source
+
+
+@dataclass(frozen=True)
+class Step:
+    """`text` is filled in by the player: {item} is a page of a process, {page} a frame, {node} a stable node; {value} and {offset} are what
+    record.pyx has. `anchor` finds the line in the kernel's function; the port's line is the one that names the step."""
+
+    name: str
+    function: str
+    anchor: str
+    text: str
+    kind: str = ""  # what it means for the page: seen, volatile, unstable, stable, broken; or compare, merge, pass
+
+
+STEPS = (
+    Step("NOTE", "", "", ""),
+    Step("PASS_BEGINS", "scan_get_next_rmap_item", r"root_unstable_tree\[nid\] = RB_ROOT",
+         "A pass begins, number {value}: the unstable tree is dropped, the cursor goes to the first process.", "pass"),
+    Step("NEXT", "ksm_do_scan", r"cmp_and_merge_page\(", "The cursor comes to {item}, which is in frame {page}.", "seen"),
+    Step("SKIPPED", "should_skip_rmap_item", r"ksm_pages_skipped\+\+|remaining_skips--",
+         "{item} is skipped: it did not merge for a while. Skips left: {value}.", "volatile"),
+    Step("PASS_ENDS", "scan_get_next_rmap_item", r"ksm_scan\.seqnr\+\+", "The pass ends. Passes so far: {value}.", "pass"),
+    Step("AT_ITS_NODE", "cmp_and_merge_page", r"rmap_item->head == stable_node",
+         "{item} is merged already, and its item is at the node of frame {page}: nothing to do."),
+    Step("FORKED", "cmp_and_merge_page", r"is_page_sharing_candidate\(stable_node\)|stable_node = page_stable_node\(page\)",
+         "{item} maps the merged frame {page}, and its item is not there yet: a fork's, or the page's of a moved node."),
+    Step("NODE_MOVED", "cmp_and_merge_page", r"list_add\(&stable_node->list",
+         "Frame {page} is on another NUMA node than its tree: its stable node waits in migrate_nodes."),
+    Step("CHANGED", "cmp_and_merge_page", r"oldchecksum = checksum",
+         "The checksum of {item} is not that of the last visit: it is remembered, and the page left alone.", "volatile"),
+    Step("UNCHANGED", "cmp_and_merge_page", r"oldchecksum != checksum",
+         "The checksum of {item} has not changed: the page has kept still for a pass, and may be merged."),
+    Step("ZERO_MERGED", "cmp_and_merge_page", r"try_to_merge_with_zero_page|ksm_use_zero_pages",
+         "{item} holds nothing but zeros, and shares the zero page now.", "stable"),
+    Step("STABLE_COMPARE", "stable_tree_search", r"memcmp_pages",
+         "In the stable tree: compared with the merged frame {page}: {compared}.", "compare"),
+    Step("STABLE_FOUND", "cmp_and_merge_page", r"if \(kpage\)", "An equal page is merged already: frame {page}.", "merge"),
+    Step("STABLE_MISS", "cmp_and_merge_page", r"unstable_tree_search_insert", "No merged page is its equal: on to the unstable tree."),
+    Step("STABLE_FULL", "stable_tree_search", r"!is_page_sharing_candidate\(stable_node_dup\)",
+         "There is an equal, but {value} sharers are all that it may have: max_page_sharing."),
+    Step("STABLE_BUSY", "cmp_and_merge_page", r"-EBUSY", "The equal page is locked by somebody: another time."),
+    Step("NODE_STALE", "remove_node_from_stable_tree", r"free_stable_node\(",
+         "Frame {value} is no merged page any more: its stable node goes, and lets its items go.", "broken"),
+    Step("LEFT_STABLE", "remove_rmap_item_from_tree", r"hlist_del\(&rmap_item->hlist",
+         "{item} leaves its stable node: it does not map that page any more.", "broken"),
+    Step("LEFT_UNSTABLE", "remove_rmap_item_from_tree", r"rb_erase\(&rmap_item->node",
+         "{item} leaves the unstable tree.", "left"),
+    Step("UNSTABLE_COMPARE", "unstable_tree_search_insert", r"memcmp_pages",
+         "In the unstable tree: compared with frame {page} of {item}: {compared}.", "compare"),
+    Step("UNSTABLE_INSERTED", "unstable_tree_search_insert", r"rb_insert_color",
+         "No equal on the way down: {item} becomes a leaf of the unstable tree, red at first.", "unstable"),
+    Step("UNSTABLE_GAVE_UP", "unstable_tree_search_insert", r"if \(!tree_page\)",
+         "The search ends at {item}: its page is gone, the same, or on another node. The scanned page is in no tree."),
+    Step("UNSTABLE_FOUND", "unstable_tree_search_insert", r"\*tree_pagep = tree_page",
+         "An equal: {item}, in frame {page}. The two can become one.", "merge"),
+    Step("WRITE_PROTECTED", "try_to_merge_one_page", r"write_protect_page\(vma", "Frame {page} is write-protected: nobody can change it now."),
+    Step("NOT_PROTECTED", "try_to_merge_one_page", r"write_protect_page\(vma",
+         "Frame {page} has more references than mappings: somebody may be writing to it. No merge."),
+    Step("BECAME_KSM", "try_to_merge_one_page", r"set_stable_node\(|set_page_stable_node",
+         "Frame {page} becomes a merged page, without a node as yet.", "merge"),
+    Step("REPLACED", "try_to_merge_one_page", r"= replace_page\(", "The page table entry leads to frame {page} now; the old frame loses a user.", "merge"),
+    Step("DIFFERS", "try_to_merge_one_page", r"pages_identical\(", "Compared once more, now that it holds still: not equal. No merge."),
+    Step("MERGED", "cmp_and_merge_page", r"try_to_merge_with_ksm_page\(rmap_item", "{item} {merged} frame {page}.", "merge"),
+    Step("TWO_MERGED", "cmp_and_merge_page", r"try_to_merge_two_pages\(", "Two pages {became}.", "merge"),
+    Step("APPENDED", "stable_tree_append", r"hlist_add_head\(&rmap_item->hlist",
+         "{item} is entered at the stable node. Sharers there: {value}.", "stable"),
+    Step("INSERT_COMPARE", "stable_tree_insert", r"memcmp_pages",
+         "A place for the new node: compared with frame {page}: {compared}.", "compare"),
+    Step("STABLE_INSERTED", "stable_tree_insert", r"rb_insert_color", "Frame {page} gets a stable node, which goes into the stable tree.", "merge"),
+    Step("CHAIN_MADE", "alloc_stable_node_chain", r"rb_replace_node", "A chain takes the place of the node in the tree, and the node hangs in it.", "merge"),
+    Step("DUP_ADDED", "stable_tree_insert", r"stable_node_chain_add_dup\(",
+         "Frame {page} has the contents of one that is full: its node joins the chain as a dup.", "merge"),
+    Step("BREAK_COW", "break_cow", r"break_ksm\(", "{item} gets a page of its own back: the merge could not be completed.", "broken"),
+    Step("BREAK_KSM", "break_ksm", r"handle_mm_fault\(", "A fault is asked for at page {value} of {process}, to copy the merged frame {page}.", "broken"),
+    Step("COW", "", "", "Page fault: {process} writes to its page {value}, which is the merged frame {page}. do_wp_page() in mm/memory.c "
+         "finds that it is not its own, and wp_page_copy() gives it a copy.", "broken"),
+)
+NAMES = tuple(step.name for step in STEPS)
+
+
+def names_of_enum() -> tuple[str, ...]:
+    """The steps as ksm/step.pxd has them: STEPS is in that order."""
+    text = (Path(ksm.__file__).parent / "step.pxd").read_text()
+    return tuple(re.findall(r"^    STEP_(\w+)", text, re.MULTILINE))
+
+
+def kernel_line(step: Step, source: Source) -> int:
+    """Where this version of mm/ksm.c takes the step; its function, if the line is not to be found; 0 without one."""
+    function = source.functions.get(step.function)
+    if function is None:
+        return 0
+    for number in range(function.first, function.last + 1):
+        if re.search(step.anchor, source.lines[number - 1]):
+            return number
+    return function.first
+
+
+def port_lines(step: Step, source: Source) -> list[int]:
+    """Where the port takes the step. Of two places the later one is that of 2011, or of a rarer reason."""
+    return [number for number, line in enumerate(source.lines, 1) if "ksm_step(" in line and re.search(rf"\bSTEP_{step.name}\b", line)]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: reading the port beside it.
+"""Two functions side by side in a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+from rich.console import Console
+from rich.text import Text
+
+from ksm.study.kernel import Kernel, StudyError
+from ksm.study.pairing import Row, Study, study
+
+LEAST = 60
+
+
+def print_diff(kernel: Kernel, name: str, console: Console) -> None:
+    """The kernel's function on the left, the port's on the right, lines that say the same on one row. StudyError."""
+    subject = study(kernel)
+    pair = subject.pair(name)
+    if pair.kernel is None and pair.port is None:
+        raise StudyError(f"there is no function {name}() on either side")
+    width = (max(console.width, LEAST) - 3) // 2
+    left = f"{kernel.name}: mm/ksm.c" + (f", {pair.kernel.name}()" if pair.renamed and pair.kernel else "")
+    console.print(Text(f"{left[:width]:<{width}} │ ksm/mm/ksm.pyx", style="bold"))
+    console.print(Text("─" * width + "─┼─" + "─" * width, style="dim"))
+    for row in pair.rows:
+        print_row(subject, row, width, console)
+    if pair.kernel is None or pair.port is None:
+        side = "mm/ksm.c" if pair.kernel is None else "the port"
+        console.print(Text(f"{name}() is not in {side}: {'it is ours' if pair.reason == 'OURS' else pair.reason}", style="dim"))
+
+
+def print_row(subject: Study, row: Row, width: int, console: Console) -> None:
+    assert subject.kernel is not None
+    cells = []
+    for number, lines in zip(row, (subject.kernel.source.lines, subject.port.lines), strict=True):
+        line = lines[number - 1] if number else ""
+        indent = " " * min(len(line) - len(line.lstrip()) + 4, width // 2)
+        text = f"{number:4} {line}" if number else ""
+        cells.append(textwrap.wrap(text, width, subsequent_indent="     " + indent, drop_whitespace=False, tabsize=8) or [""])
+    for i in range(max(map(len, cells))):
+        parts = [cell[i].rstrip() if i < len(cell) else "" for cell in cells]
+        text = Text(f"{parts[0]:<{width}} │ {parts[1]}".rstrip())
+        for start, part in ((0, parts[0]), (width + 3, parts[1])):
+            if part[:4].strip().isdigit() and i == 0:
+                text.stylize("dim", start, start + 4)
+        if row[0] is None or row[1] is None:
+            text.stylize("dim" if not text.plain.strip(" │") else "cyan" if row[1] else "yellow")
+        console.print(text, no_wrap=True, overflow="ignore", crop=False)

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Drawing a red-black tree.
+// @ts-check
+"use strict";
+
+/** @typedef {{parent: number, left: number, right: number, red: boolean}} Link */
+/** @typedef {{title: string, name: string, inside: string, below: string[], square: boolean, lost: boolean, stale: boolean}} Face */
+/** @typedef {{x: number, y: number, id: number}} Place */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** @param {string} tag @param {Record<string, string | number>} attributes @param {(Node | string)[]} children */
+function svg(tag, attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  element.append(...children);
+  return element;
+}
+
+/** Where each node goes: its turn in the order from left to right, and its depth.
+ * @param {number} root @param {Map<number, Link>} links @returns {Place[]} */
+function placed(root, links) {
+  /** @type {Place[]} */
+  const places = [];
+  /** @type {{id: number, y: number}[]} */
+  const stack = [];
+  let id = root, y = 0;
+  while (links.has(id) || stack.length) {
+    for (let link = links.get(id); link; link = links.get(id)) {
+      stack.push({ id, y });
+      [id, y] = [link.left, y + 1];
+      if (stack.length > 200) return places;   // no tree is so deep
+    }
+    const top = /** @type {{id: number, y: number}} */ (stack.pop());
+    places.push({ x: places.length, y: top.y, id: top.id });
+    [id, y] = [/** @type {Link} */ (links.get(top.id)).right, top.y + 1];
+  }
+  return places;
+}
+
+/** Draw trees side by side into a box: one for each NUMA node.
+ * @param {HTMLElement} box
+ * @param {number[]} roots
+ * @param {Map<number, Link>} links
+ * @param {(id: number) => Face} faceOf
+ * @param {number[]} path the nodes that a search has met, the last one now
+ * @param {(id: number) => void} chosen */
+function drawTrees(box, roots, links, faceOf, path, chosen) {
+  /** @type {Place[]} */
+  const places = [];
+  for (const root of roots) {
+    const tree = placed(root, links), shift = places.length ? places[places.length - 1].x + 2 : 0;
+    for (const place of tree) places.push({ ...place, x: place.x + shift });
+  }
+  if (!places.length) {
+    box.replaceChildren(make("small", {}, "empty"));
+    return;
+  }
+  const many = places.length > 40, wide = many ? 26 : 92, high = many ? 40 : 62, r = many ? 8 : 13;
+  const depth = Math.max(...places.map((place) => place.y)), dups = many ? 0 : Math.max(...places.map(({ id }) => faceOf(id).below.length));
+  const width = Math.max(3, places[places.length - 1].x + 1) * wide, height = (depth + 1) * high + 24 + dups * 16;
+  const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide, y: place.y * high + 26 }]));
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMidYMin meet" });
+  // A small tree need not fill the box.
+  drawing.style.maxHeight = `${Math.round(height * 1.25)}px`;
+  const met = new Set(path);
+  for (const { id } of places) {
+    const from = at.get(id), link = links.get(id);
+    for (const child of link ? [link.left, link.right] : []) {
+      const to = at.get(child);
+      if (from && to) drawing.append(svg("line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: met.has(id) && met.has(child) ? "path" : "" }));
+    }
+  }
+  for (const { id } of places) {
+    const spot = at.get(id), link = links.get(id), face = faceOf(id);
+    if (!spot || !link) continue;
+    const now = path.length > 0 && path[path.length - 1] === id;
+    const group = svg("g", { class: ["n", met.has(id) ? "path" : "", now ? "now" : "", face.lost ? "lost" : "", face.stale ? "stale" : ""].join(" "),
+      transform: `translate(${spot.x} ${spot.y})` }, svg("title", {}, face.title));
+    const colour = link.red ? "red" : "black";
+    group.append(face.square ? svg("rect", { x: -r, y: -r, width: 2 * r, height: 2 * r, rx: 2, class: colour }) : svg("circle", { r, class: colour }));
+    if (!many) {
+      group.append(svg("text", { class: "in", y: 4 }, face.inside), svg("text", { class: "name", y: -r - 4 }, face.name));
+      face.below.forEach((line, i) => group.append(svg("text", { class: "sub", y: r + 12 + 13 * i }, line)));
+    }
+    group.addEventListener("click", () => chosen(id));
+    drawing.append(group);
+  }
+  box.replaceChildren(drawing);
+}
