@@ -1063,6 +1063,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
         if kpage == NULL:
             # Merged from here on, though without a node: stable_tree_insert() will give it one.
             folio_set_stable_node(page_folio(page), NULL)
+            ksm_step(m, STEP_BECAME_KSM, NULL, page, NULL, 0)
             if folio_mapcount(page_folio(page)) > 1 or folio_test_swapcache(page_folio(page)):
                 set_page_flag(page_folio(page), PG_ksm_relatives)       # OURS: for Machine.check()
             mark_page_accessed(m, page)
@@ -1070,7 +1071,6 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)
             err = 0
-            ksm_step(m, STEP_BECAME_KSM, NULL, page, NULL, 0)
         elif pages_identical(m, page, kpage):
             err = replace_page(vma, page, kpage, orig_pte)
             ksm_step(m, STEP_REPLACED, NULL, kpage, NULL, err)

@@ -28,17 +28,25 @@ function make(tag, attributes = {}, ...children) {
 
 const code = byId("code", HTMLElement);
 
-/** Scroll to an element of the code, if it is not in comfortable sight already.
- * @param {Element} element */
-function show(element) {
-  const inSight = () => {
-    const box = element.getBoundingClientRect(), frame = code.getBoundingClientRect();
-    return box.top > frame.top + 50 && box.bottom < frame.bottom - 40;
+/** Scroll to one or two lines of the code, if they are not in comfortable sight already. The first is the kernel's; of two that are too far
+ * apart the last one is seen.
+ * @param {Element[]} lines */
+function show(...lines) {
+  if (!lines.length) return;
+  const bounds = () => {
+    const boxes = lines.map((line) => line.getBoundingClientRect()), frame = code.getBoundingClientRect();
+    let top = Math.min(...boxes.map((box) => box.top)), bottom = Math.max(...boxes.map((box) => box.bottom));
+    if (bottom - top > frame.height - 90) ({ top, bottom } = boxes[boxes.length - 1]);
+    return { top: top - frame.top, bottom: bottom - frame.top, height: frame.height };
   };
-  if (inSight()) return;
-  element.scrollIntoView({ block: "center" });
-  // Sections that were not drawn yet may have another height than was thought.
-  requestAnimationFrame(() => { if (!inSight()) element.scrollIntoView({ block: "center" }); });
+  // Sections that were not drawn yet may have another height than was thought: so twice.
+  const settle = () => {
+    const { top, bottom, height } = bounds();
+    if (top < 50 || bottom > height - 30) code.scrollTop += (top + bottom) / 2 - height / 2;
+  };
+  lines[lines.length - 1].scrollIntoView({ block: "nearest" });
+  settle();
+  requestAnimationFrame(settle);
 }
 
 (() => {

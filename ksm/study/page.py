@@ -130,6 +130,13 @@ def steps_for(subject: Study) -> list[dict[str, Any]]:
     ]
 
 
+def cell(side: str, number: int, lines: list[str], code: list[Markup]) -> str:
+    """A line; when it has to be broken, the rest is indented as it is, and a little more."""
+    line = lines[number - 1]
+    indent = len(line) - len(line.lstrip())
+    return f'<code id="{side}{number}" data-n="{number}"' + (f' style="--i:{indent}"' if indent else "") + f">{code[number - 1]}</code>"
+
+
 def as_script(data: Any) -> Markup:
     """JSON inside <script>: nothing in it can end the element."""
     return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
@@ -147,8 +154,8 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         out = []
         for a, b in rows:
             if both:
-                out.append(f'<code id="k{a}" data-n="{a}">{left[a - 1]}</code>' if a else "<i></i>")
-            out.append(f'<code id="p{b}" data-n="{b}">{right[b - 1]}</code>' if b else "<i></i>")
+                out.append(cell("k", a, subject.kernel.source.lines, left) if subject.kernel and a else "<i></i>")
+            out.append(cell("p", b, subject.port.lines, right) if b else "<i></i>")
         return Markup("".join(out))
 
     def state(pair: Pair) -> str:

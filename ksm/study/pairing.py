@@ -114,8 +114,9 @@ def study(kernel: Kernel | None) -> Study:
 
     def add(name: str, function: Function | None, own: Function | None) -> None:
         pair = Pair(name, function, own)
-        pair.before = stacked(heads["kernel"].get(function.name) if function else None, heads["port"].get(own.name) if own else None)
-        pair.rows = aligned(theirs, function, port, own)
+        (far, near), (own_far, own_near) = (fronts_of(function, theirs, heads["kernel"]), fronts_of(own, port, heads["port"]))
+        pair.before = stacked(far, own_far)
+        pair.rows = stacked(near, own_near) + aligned(theirs, function, port, own)
         if function and own:
             pair.labels = labels_of(function, own, port, theirs)
             pair.renamed = function.name if function.name != own.name else ""
@@ -147,7 +148,8 @@ def alone(port: Source) -> tuple[list[Pair], list[Row]]:
     heads = fronts(port)
     pairs = []
     for name, function in port.functions.items():
-        pair = Pair(name, None, function, stacked(None, heads[name]), [(None, line) for line in range(function.first, function.last + 1)])
+        far, near = fronts_of(function, port, heads)
+        pair = Pair(name, None, function, stacked(None, far), [(None, line) for line in range(near.start, function.last + 1)])
         pair.reason = "" if name in base_hashes() else "OURS"
         pairs.append(pair)
     return pairs, stacked(None, tail(port))
@@ -160,6 +162,21 @@ def fronts(source: Source) -> dict[str, range]:
         result[function.name] = stripped(source, range(line, function.first))
         line = function.last + 1
     return result
+
+
+def fronts_of(function: Function | None, source: Source, heads: dict[str, range]) -> tuple[range, range]:
+    """What is in front of a function: the rest of the file, and the comment that stands directly above it."""
+    if function is None:
+        return range(0), range(0)
+    head, first = heads[function.name], function.first
+    while first - 1 >= head.start and source.lines[first - 2].startswith("# "):
+        first -= 1
+    if first - 1 >= head.start and source.lines[first - 2].rstrip().endswith("*/"):
+        opening = first - 1
+        while opening > head.start and not source.lines[opening - 1].lstrip().startswith("/*"):
+            opening -= 1
+        first = opening if source.lines[opening - 1].startswith("/*") else first
+    return stripped(source, range(head.start, first)), range(first, function.first)
 
 
 def tail(source: Source) -> range:

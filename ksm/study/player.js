@@ -170,6 +170,7 @@ class Replay {
       .replace("{item}", it && it.kind === ITEM ? this.pageName(`${it.v[0]}:${it.v[1]}`) : "the page")
       .replaceAll("{page}", String(page)).replace("{node}", String(node)).replace("{process}", this.nameOf(node))
       .replace("{value}", type.name === "COW" || type.name === "BREAK_KSM" ? String((this.pagesOf?.get(node) || []).indexOf(value) + 1) : String(value))
+      .replace("{left}", value ? "was in the tree of the last pass, which is gone: only its mark goes, too" : "comes out of the unstable tree")
       .replace("{compared}", equal).replace("{merged}", value ? "could not be merged into" : "maps")
       .replace("{became}", value ? "could not be made one" : `are one now, in frame ${page}`);
   }
@@ -204,7 +205,7 @@ class Replay {
     const lines = [type.kernel && `k${type.kernel}`, type.port.length && `p${type.port[early ? 0 : type.port.length - 1]}`];
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
-    if (lit.length) show(lit[lit.length - 1]);
+    show(...lit);
   }
 
   /** @param {Replay} r */
@@ -319,7 +320,7 @@ class Replay {
     const type = types[r.data.steps[r.at][0]];
     byId("sentence", HTMLElement).replaceChildren(r.sentence(), ...(type.function ? [make("code", {}, `${type.function}()`)] : []));
     const counters = r.counters();
-    byId("counters", HTMLTableElement).tBodies[0].replaceChildren(...r.data.counters.map((name) =>
+    byId("counters", HTMLElement).getElementsByTagName("tbody")[0].replaceChildren(...r.data.counters.map((name) =>
       make("tr", { "data-counter": name, class: before[name] !== undefined && before[name] !== counters[name] ? "moved" : "" },
         make("th", {}, name), make("td", {}, String(counters[name] ?? 0)))));
     before = counters;

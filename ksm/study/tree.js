@@ -58,11 +58,12 @@ function drawTrees(box, roots, links, faceOf, path, chosen) {
   }
   const many = places.length > 40, wide = many ? 26 : 92, high = many ? 40 : 62, r = many ? 8 : 13;
   const depth = Math.max(...places.map((place) => place.y)), dups = many ? 0 : Math.max(...places.map(({ id }) => faceOf(id).below.length));
-  const width = Math.max(3, places[places.length - 1].x + 1) * wide, height = (depth + 1) * high + 24 + dups * 16;
-  const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide, y: place.y * high + 26 }]));
+  const width = (places[places.length - 1].x + 1) * wide + 30, height = (depth + 1) * high + 24 + dups * 16;
+  const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide + 15, y: place.y * high + 26 }]));
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMidYMin meet" });
   // A small tree need not fill the box.
-  drawing.style.maxHeight = `${Math.round(height * 1.25)}px`;
+  drawing.style.maxHeight = `${Math.round(height * 1.2)}px`;
+  drawing.style.maxWidth = `${Math.round(width * 1.2)}px`;
   const met = new Set(path);
   for (const { id } of places) {
     const from = at.get(id), link = links.get(id);
@@ -78,7 +79,7 @@ function drawTrees(box, roots, links, faceOf, path, chosen) {
     const group = svg("g", { class: ["n", met.has(id) ? "path" : "", now ? "now" : "", face.lost ? "lost" : "", face.stale ? "stale" : ""].join(" "),
       transform: `translate(${spot.x} ${spot.y})` }, svg("title", {}, face.title));
     const colour = link.red ? "red" : "black";
-    group.append(face.square ? svg("rect", { x: -r, y: -r, width: 2 * r, height: 2 * r, rx: 2, class: colour }) : svg("circle", { r, class: colour }));
+    group.append(face.square ? svg("rect", { x: -1.6 * r, y: -r, width: 3.2 * r, height: 2 * r, rx: 2, class: colour }) : svg("circle", { r, class: colour }));
     if (!many) {
       group.append(svg("text", { class: "in", y: 4 }, face.inside), svg("text", { class: "name", y: -r - 4 }, face.name));
       face.below.forEach((line, i) => group.append(svg("text", { class: "sub", y: r + 12 + 13 * i }, line)));
