@@ -89,7 +89,7 @@ if __name__ == "__main__":
         ),
         packages=list(packages()),
         package_dir=packages(),
-        package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed"]},
+        package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed", "*.html", "*.css", "*.js", "*.json"]},
         exclude_package_data={"": ["*.c"]},
         cmdclass={"build_ext": BuildExt},
         # A folder for each mode: file times cannot tell what an object was built with.

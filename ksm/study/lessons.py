@@ -122,12 +122,10 @@ def chain_of_dups(machine: ksm.Machine) -> Recording:
     machine.ksm.scan(passes=3)
     for number in range(254, 260):
         frank.write(start + number * PAGE, b"the same page again")
-    machine.ksm.scan(pages=254)
-    recording = machine.record()
-    recording.note("254 of Frank's pages are one frame already. He has written six more.")
     machine.ksm.scan()          # their checksums
     machine.ksm.scan(pages=254)
-    recording.note("")
+    recording = machine.record()
+    recording.note("254 of Frank's pages are one frame already. He has written six more, and the cursor comes to them for the second time.")
     machine.ksm.scan()
     return recording
 

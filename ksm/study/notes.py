@@ -15,7 +15,7 @@ ELSEWHERE = (
     ("the variables at file level", "ksm_pages_shared;", "fields of struct ksm_globals, g, in ksm/mm/ksm.pxd: a program may have many machines."),
     ("SEQNR_MASK, UNSTABLE_FLAG, KSM_RUN_* and other numbers", "SEQNR_MASK", "an enum in ksm/mm/ksm.pxd."),
     ("NUMA(), DO_NUMA()", "DO_NUMA(x)", "left out: it is built as with CONFIG_NUMA, and a machine may have one node."),
-    ("KSM_KMEM_CACHE()", "KSM_KMEM_CACHE(", "left out: kmem_cache_create() is called with a name and a size."),
+    ("KMEM_CACHE()", "KMEM_CACHE(", "left out: kmem_cache_create() is called with a name and a size."),
     ("KSM_ATTR(), KSM_ATTR_RO(), ksm_attrs[]", "KSM_ATTR_RO(", "ksm_attrs_init(), which makes the same table in the same order."),
     ("ksm_attr_group", "ksm_attr_group", "left out: the name of the folder is that of the Python object, machine.ksm."),
     ("subsys_initcall(ksm_init)", "subsys_initcall", "left out: ksm_init() is called for each machine."),

@@ -50,6 +50,12 @@ class Recording:
         if not self.machine.closed:
             self.stop()
 
+    def __del__(self) -> None:
+        # Nobody will ask for it any more, and the machine may be recorded again.
+        recorder = getattr(self, "_recorder", None)
+        if recorder is not None and not self.machine.closed:
+            recorder.stop()
+
     def note(self, text: str) -> None:
         """A step of the program's own, with what its calls have changed since the last one."""
         if self._recorder is None:

@@ -12,19 +12,16 @@ from pathlib import Path
 import pytest
 
 import ksm
+from ksm.study.functions import C_FUNCTION, CYTHON_FUNCTION
+from ksm.study.notes import OMITTED as OMITTED_IN_KSM
+from ksm.study.notes import OMITTED_IN_RBTREE
 
 TARBALL = Path("/usr/src/linux-source-6.12.tar.xz")
 PORT = Path(ksm.__file__).parent
 FILES = {"mm/ksm.c": PORT / "mm/ksm.pyx", "lib/rbtree.c": PORT / "lib/rbtree.pyx"}
 
 # What the port leaves out, and why.
-OMITTED = {
-    "mm/ksm.c": {},
-    "lib/rbtree.c": {"rb_replace_node_rcu": "no tree here has readers without a lock"},
-}
-
-C_FUNCTION = re.compile(r"^(?!#|\s|typedef|struct \w+ \{|enum|EXPORT)[\w\s*]*?\b(\w+)\s*\((?:[^;{]|\([^)]*\))*?\)\s*\{", re.MULTILINE)
-CYTHON_FUNCTION = re.compile(r"^cdef (?:inline )?[\w ]+?\** ?\**(\w+)\(", re.MULTILINE)
+OMITTED = {"mm/ksm.c": OMITTED_IN_KSM, "lib/rbtree.c": OMITTED_IN_RBTREE}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A recording has what the machine had, step by step, and changes nothing."""
+
+import errno
+import itertools
+import json
+import threading
+
+import pytest
+
+import ksm
+from ksm.study.kernel import StudyError
+from ksm.study.lessons import LESSONS, pages, record_lesson
+from ksm.study.record import COUNTERS
+from ksm.study.recording import HEADER, load
+from ksm.study.steps import NAMES, STEPS
+
+PAGE = ksm.PAGE_SIZE
+COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM = range(9)
+WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4]
+
+
+def states(data):
+    """For each step its name, its numbers, and everything that is there then, as {number: (kind, values)}."""
+    things = {}
+    for step in data["steps"]:
+        changes = iter(step[HEADER - 1:])
+        for code in changes:
+            number = next(changes)
+            if code < 0:
+                assert things.pop(number)[0] == -code - 1
+            else:
+                things[number] = (code - 1, list(itertools.islice(changes, WIDTHS[code - 1])))
+                assert len(things[number][1]) == WIDTHS[code - 1]
+        yield NAMES[step[0]], step, things
+
+
+def of_kind(things, kind):
+    return [values for what, values in things.values() if what == kind]
+
+
+def counters(things):
+    return {COUNTERS[number]: value for number, value in of_kind(things, COUNTER)}
+
+
+def of_machine(machine):
+    wanted = {name: int(machine.ksm.show(name)) for name in machine.ksm.names() if name in COUNTERS}
+    return {**wanted, "cow_ksm": machine.vmstat()["cow_ksm"]}
+
+
+def check_trees(things):
+    """Every tree is one, and red-black."""
+    links = {values[0]: values[1:] for values in of_kind(things, LINK)}
+    seen = set()
+    for _tree, _nid, root in of_kind(things, ROOT):
+        if root in links:
+            assert links[root][0] == -1 and not links[root][3]
+        stack = [(root, 0)] if root in links else []
+        depths = set()
+        while stack:
+            number, blacks = stack.pop()
+            assert number not in seen
+            seen.add(number)
+            _, left, right, red = links[number]
+            for child in (left, right):
+                if child == -1:
+                    depths.add(blacks + (not red))
+                else:
+                    assert links[child][0] == number and not (red and links[child][3])
+                    stack.append((child, blacks + (not red)))
+        assert len(depths) <= 1
+    assert seen == set(links)
+
+
+def machine_of(era="6.12", **more):
+    return ksm.Machine(memory="4M", max_memory="4M", clock="manual", era=era, **more)
+
+
+def some_life(machine, note=lambda text: None):
+    """Merges, writes, a fork, an exit, zeros, swap."""
+    a, b = machine.spawn("a"), machine.spawn("b")
+    at_a, at_b = pages(a, [f"page {n % 5}" for n in range(12)]), pages(b, [f"page {n % 7}" for n in range(9)])
+    machine.lru_add_drain_all()
+    note("written")
+    machine.ksm.scan(passes=3)
+    child = a.fork("child")
+    child.write(at_a, b"mine")
+    note("forked")
+    machine.ksm.scan(passes=2)
+    b.write(at_b + 2 * PAGE, bytes(PAGE))
+    b.madvise(at_b, PAGE, ksm.MADV_UNMERGEABLE)
+    note("broken")
+    machine.ksm.scan()
+    a.exit()
+    note("exited")
+    machine.ksm.scan(passes=3)
+    return [b, child], [(at_b, 9), (at_a, 12)]
+
+
+@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+def test_the_last_state_is_the_machines(era):
+    with machine_of(era) as machine:
+        with machine.record() as recording:
+            processes, ranges = some_life(machine, recording.note)
+        data = recording.data("a title", "a text")
+        for _name, _step, things in states(data):       # noqa: B007 the last one is what is wanted
+            pass
+        assert counters(things) | of_machine(machine) == counters(things)
+        for process, (start, count) in zip(processes, ranges, strict=True):
+            entries = {values[1]: values[2:] for values in of_kind(things, PTE) if values[0] == process.mm_id}
+            table = process.page_table(start, count * PAGE)
+            for i, word in enumerate(table):
+                frame, bits = entries[(start >> 12) + i]
+                assert (frame, bits & 31) == (word >> ksm.PAGE_FLAGS_SHIFT, word & 31)
+        assert machine.check() == []
+    assert data["truncated"] is False and data["era"] == era and data["title"] == "a title"
+    assert [note for note in data["notes"] if note] == ["written", "forked", "broken", "exited"]
+    assert set(data["mms"].values()) == {"a", "b", "child"}
+
+
+@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+def test_every_step_is_consistent(era):
+    with machine_of(era) as machine:
+        with machine.record() as recording:
+            some_life(machine)
+    seen = set()
+    for name, _step, things in states(recording.data()):
+        seen.add(name)
+        # Where the recorder could not look, the state is that of the step before, and as consistent.
+        check_trees(things)
+        count = counters(things)
+        in_tree = sum(values[2] in (1, 3) for values in of_kind(things, ITEM))
+        assert count["pages_unshared"] == in_tree, name
+        assert count["rmap_items"] == len(of_kind(things, ITEM))
+        assert count["stable_node_dups"] == sum(values[0] == 1 for values in of_kind(things, NODE))
+    assert {"NEXT", "CHANGED", "UNSTABLE_INSERTED", "TWO_MERGED", "APPENDED", "STABLE_COMPARE", "COW", "LEFT_STABLE"} <= seen
+
+
+def test_a_search_tells_where_pages_differ():
+    with machine_of() as machine, machine.record() as recording:
+        pages(machine.spawn("a"), ["abcd", "abxd"])
+        machine.ksm.scan(passes=2)
+    (step,) = [step for name, step, _ in states(recording.data()) if name == "UNSTABLE_COMPARE"]
+    assert step[4] > 0 and step[5] == 2
+
+
+@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+def test_recording_changes_nothing(era):
+    outcomes = []
+    for recorded in (False, True):
+        with machine_of(era) as machine:
+            machine.ksm.trace.start()
+            recording = machine.record() if recorded else None
+            processes, ranges = some_life(machine, recording.note if recording else lambda text: None)
+            tables = [process.page_table(start, count * PAGE) for process, (start, count) in zip(processes, ranges, strict=True)]
+            events = [(event.name, event.pfn, event.mm_id, event.error, event.seq) for event in machine.ksm.trace.read()]
+            outcomes.append((of_machine(machine), machine.vmstat(), tables, events))
+    assert outcomes[0] == outcomes[1]
+
+
+# The lessons say what happens in them
+
+def steps_of(data, name):
+    return [step for step in data["steps"] if NAMES[step[0]] == name]
+
+
+@pytest.mark.parametrize(("key", "wanted", "steps"), [
+    ("equal", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 3}, {"TWO_MERGED": 1, "APPENDED": 2}),
+    ("changing", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 10}, {"CHANGED": 12, "TWO_MERGED": 1}),
+    ("unstable", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 4}, {"TWO_MERGED": 1, "PASS_BEGINS": 4}),
+    ("chain", {"pages_shared": 2, "pages_sharing": 258, "stable_node_chains": 1, "stable_node_dups": 2}, {"CHAIN_MADE": 1, "STABLE_FULL": 2, "NEXT": 6}),
+    ("write", {"pages_shared": 0, "pages_sharing": 0, "cow_ksm": 3}, {"COW": 3, "BREAK_KSM": 1, "NODE_STALE": 1}),
+    ("equal-2011", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 3}, {"TWO_MERGED": 1, "AT_ITS_NODE": 0}),
+])
+def test_lessons(key, wanted, steps):
+    data = record_lesson(key)
+    *_, (_, _, things) = states(data)
+    assert {name: counters(things)[name] for name in wanted} == wanted
+    assert {name: len(steps_of(data, name)) for name in steps} == steps
+    assert len(data["steps"]) < 400 and len(data["title"]) > 10 and len(data["text"].split()) > 50
+
+
+def test_the_rotten_tree_costs_the_merge_of_that_pass():
+    """In the pass in which Dave writes, Erin's page does not find its equal, which is in the tree."""
+    data = record_lesson("unstable")
+    passes = [sum(name == "PASS_BEGINS" for name, _, _ in itertools.islice(states(data), i + 1)) for i in range(len(data["steps"]))]
+    assert [passes[i] for i, step in enumerate(data["steps"]) if NAMES[step[0]] == "TWO_MERGED"] == [3]
+
+
+def test_all_lessons_are_there_and_every_step_has_words():
+    assert [key for key, _, _ in LESSONS] == ["equal", "changing", "unstable", "chain", "write", "equal-2011"]
+    assert [step.name for step in STEPS if not step.text] == ["NOTE"]
+
+
+# Ends
+
+def test_a_full_recording_stops():
+    with machine_of() as machine:
+        with machine.record(steps=50) as recording:
+            some_life(machine, recording.note)
+        assert (recording.steps, recording.truncated) == (50, True)
+        data = recording.data()
+        assert len(data["steps"]) == 50 and len(data["notes"]) == len(steps_of(data, "NOTE"))
+        with machine.record() as again:
+            machine.ksm.scan()
+        assert not again.truncated
+
+
+def test_one_recording_at_a_time():
+    with machine_of() as machine:
+        recording = machine.record()
+        with pytest.raises(OSError, match="recorded already") as error:
+            machine.record()
+        assert error.value.errno == errno.EBUSY
+        with pytest.raises(ValueError, match="under way"):
+            recording.data()
+        recording.stop()
+        recording.stop()
+        with pytest.raises(ValueError, match="ended"):
+            recording.note("too late")
+        del recording
+        machine.record()            # dropped at once
+        with machine.record():
+            pass
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1 << 40])
+def test_a_number_of_steps_that_makes_no_sense(steps):
+    with machine_of() as machine, pytest.raises(ValueError, match="steps"):
+        machine.record(steps)
+
+
+def test_a_machine_that_is_closed_takes_its_recording_along():
+    machine = machine_of()
+    with machine.record() as recording:
+        some_life(machine)
+        machine.close()
+    with pytest.raises(ValueError, match="under way"):
+        recording.data()
+    with pytest.raises(ValueError, match="closed"):
+        machine.record()
+
+
+def test_processes_write_and_exit_while_ksmd_is_recorded():
+    with machine_of() as machine:
+        machine.ksm.sleep_millisecs = 0
+        processes = [machine.spawn(f"p{i}") for i in range(3)]
+        starts = [pages(process, ["same", "other", "same"]) for process in processes]
+        with machine.record() as recording:
+            machine.ksm.run = 1
+
+            def write(process, start):
+                for i in range(150):
+                    process.write(start + i % 3 * PAGE, b"same" if i % 2 else b"new")
+                process.exit()
+
+            threads = [threading.Thread(target=write, args=pair) for pair in zip(processes, starts, strict=True)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            machine.ksm.run = 0
+            machine.ksm.scan(passes=2)
+        for _name, _step, things in states(recording.data()):
+            check_trees(things)
+        assert machine.check() == []
+
+
+def test_ten_thousand_steps_are_small():
+    with ksm.Machine(memory="16M", max_memory="16M", clock="manual") as machine:
+        a = machine.spawn("a")
+        pages(a, [f"page {n % 500}" for n in range(1000)])
+        with machine.record() as recording:
+            machine.ksm.scan(passes=4)
+    data = recording.data()
+    assert len(data["steps"]) == 10_000 and data["truncated"]
+    assert len(json.dumps(data, separators=(",", ":"))) < 4_000_000
+
+
+# Files
+
+def test_a_saved_recording_is_loaded(tmp_path):
+    path = tmp_path / "life.json"
+    with machine_of() as machine:
+        with machine.record() as recording:
+            some_life(machine)
+        recording.save(path, "a life", "of pages")
+    assert load(str(path)) == recording.data("a life", "of pages")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"nonsense", b"\xff\xfe", b"[" * 100_000, b'{"format": "ksm recording 1"}',
+                                     b'{"format": "ksm recording 1", "counters": [], "notes": [], "contents": [], "ranks": [], "steps": [["x"]],'
+                                     b' "title": "", "text": "", "era": "", "mms": {}}'])
+def test_what_is_not_a_recording_gets_one_clear_line(tmp_path, content):
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(StudyError) as error:
+        load(str(path))
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(StudyError):
+        load(str(tmp_path / "nothing"))
