@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-SPEC = importlib.util.spec_from_file_location("ksm_stress", Path(__file__).with_name("stress.py"))
-STRESS = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(STRESS)
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"ksm_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+STRESS, SWAP = load("stress"), load("stress_swap")
 
 
 def test_no_byte_is_lost():
@@ -18,6 +24,10 @@ def test_no_byte_is_lost():
     assert passes > 1
 
 
+def test_no_byte_is_lost_by_swap_and_migration():
+    assert SWAP.stress(2) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_no_byte_is_lost_for_long(seed):
@@ -25,3 +35,9 @@ def test_no_byte_is_lost_for_long(seed):
     assert errors == []
     assert steps > 1000
     assert passes > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_no_byte_is_lost_by_swap_and_migration_for_long(seed):
+    assert SWAP.stress(15, seed) == []
