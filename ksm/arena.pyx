@@ -12,22 +12,8 @@ from libc.stdlib cimport qsort
 
 from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
 
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *c_mmap "mmap"(void *addr, size_t length, int prot, int flags, int fd, long offset)
-    int c_munmap "munmap"(void *addr, size_t length)
-    int c_madvise "madvise"(void *addr, size_t length, int advice)
-    void *MAP_FAILED
-    enum:
-        PROT_NONE
-        PROT_READ
-        PROT_WRITE
-        MAP_PRIVATE
-        MAP_ANONYMOUS
-        MAP_NORESERVE
-        MAP_FIXED
-        MADV_DONTNEED
-        MADV_DONTDUMP
+from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE,
+                            PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
 
 
 cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil:

@@ -11,7 +11,7 @@ import os
 import re
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.errno cimport EBUSY, EINVAL
+from libc.errno cimport EBUSY, EINVAL, ENOMEM
 from libc.stdlib cimport calloc, free, malloc
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int
@@ -166,7 +166,7 @@ cdef class Machine:
             self.m.anon_vma_chain_cachep = kmem_cache_create(b"anon_vma_chain", sizeof(anon_vma_chain))
             if (self.m.mm_cachep == NULL or self.m.vm_area_cachep == NULL or self.m.anon_vma_cachep == NULL
                     or self.m.anon_vma_chain_cachep == NULL):
-                err = -12
+                err = -ENOMEM
         if not err:
             err = ksm_init(self.m, ERAS[era], plain)
         if err:

@@ -11,7 +11,7 @@ import os
 from array import array
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EINVAL, ENOMEM
+from libc.errno cimport EFAULT, EINVAL, ENOMEM, ESRCH
 
 from linux.atomic cimport test_bit
 from linux.ksm cimport ksm_disable_merge_any, ksm_enable_merge_any
@@ -69,7 +69,7 @@ cdef class Process:
         spin_unlock(&self.lock)
         if mm == NULL:
             self.machine.leave()
-            raise ProcessLookupError(3, f"{os.strerror(3)}: {self.name} (pid {self.pid}) has exited")
+            raise ProcessLookupError(ESRCH, f"{os.strerror(ESRCH)}: {self.name} (pid {self.pid}) has exited")
         return mm
 
     cdef void put_mm(self, mm_struct *mm) noexcept:
@@ -293,7 +293,7 @@ cdef class Process:
         cdef char *buf
         cdef int error = 0
         if clength > <unsigned long>1 << 46:
-            raise oserror(-14, f"read of {length} bytes at {addr:#x}")
+            raise oserror(-EFAULT, f"read of {length} bytes at {addr:#x}")
         mm = self.get_mm()
         try:
             result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>clength)
@@ -528,7 +528,7 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
         mmap_read_lock(mm)
         done = access_remote_vm(mm, addr, buf, length, write)
         mmap_read_unlock(mm)
-    error[0] = <int>done if done < 0 else -14
+    error[0] = <int>done if done < 0 else -EFAULT
     return <unsigned long>done if done > 0 else 0
 
 

@@ -8,6 +8,7 @@ Values go through the show and store functions of ksm/mm/ksm.pyx as text, like i
 import operator
 
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EINVAL, ENOMEM
 from libc.string cimport strcmp
 
 from linux.list cimport list_empty
@@ -74,7 +75,7 @@ cdef class Ksm:
                 raise AttributeError(f"{name} can only be read")
             # A write is cut off where a page ends, and a NUL ends what is parsed.
             if count >= SYSFS_PAGE:
-                raise oserror(-22, name)
+                raise oserror(-EINVAL, name)
             with nogil:
                 ret = attr.store(self.machine.g, buf, count)
             if ret < 0:
@@ -169,7 +170,7 @@ cdef class Ksm:
                 if done:
                     todo -= 1
                 if stuck:
-                    raise oserror(-12, "scan")
+                    raise oserror(-ENOMEM, "scan")
                 if empty or pages is not None:
                     break
                 PyErr_CheckSignals()

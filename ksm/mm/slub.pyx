@@ -13,16 +13,7 @@ from libc.string cimport memset
 from linux.slab cimport kmem_cache, should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *c_mmap "mmap"(void *addr, size_t length, int prot, int flags, int fd, long offset)
-    int c_munmap "munmap"(void *addr, size_t length)
-    void *MAP_FAILED
-    enum:
-        PROT_READ
-        PROT_WRITE
-        MAP_PRIVATE
-        MAP_ANONYMOUS
+from ksm.host_mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, c_mmap, c_munmap
 
 
 cdef enum:
