@@ -5,27 +5,11 @@ import errno
 import threading
 
 import pytest
+from pages import PAGE, fill, finish, frames, mergeable
 
 import ksm
 
-PAGE = ksm.PAGE_SIZE
 BLOCK = 512
-
-
-def fill(number):
-    return bytes([number & 255, number >> 8]) * (PAGE // 2)
-
-
-def frames(process, addr, pages=1):
-    return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
-
-
-def mergeable(process, contents):
-    addr = process.mmap(len(contents) * PAGE)
-    process.madvise(addr, len(contents) * PAGE, ksm.MADV_MERGEABLE)
-    for i, content in enumerate(contents):
-        process.write(addr + i * PAGE, content)
-    return addr
 
 
 def fails(number, function, *args):
@@ -40,13 +24,7 @@ def machine():
     machine.ksm.smart_scan = 0
     yield machine
     assert machine.check() == []
-    for process in list(machine.processes.values()):
-        process.exit()
-    machine.ksm.scan(passes=2)
-    machine.lru_add_drain_all()
-    assert machine.check() == []
-    assert machine.free_pages() == machine.total_pages() - 1
-    machine.close()
+    finish(machine)
 
 
 def in_second_block(machine):

@@ -6,37 +6,14 @@ import random
 import threading
 
 import pytest
+from pages import PAGE, Life, damage, fill, finish, frames, mergeable
 
 import ksm
 
-PAGE = ksm.PAGE_SIZE
 ACTIONS = [
-    "write", "write", "fork", "spawn", "out", "scan",
+    "write", "write", "fork", "spawn", "swap_out", "scan",
     "scan", "exit", "unmerge", "merge", "move", "migrate", "migrate",
 ]  # fmt: skip
-
-
-def fill(number):
-    return bytes([number & 255, number >> 8]) * (PAGE // 2)
-
-
-def frames(process, addr, pages=1):
-    return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
-
-
-def mergeable(process, contents):
-    addr = process.mmap(len(contents) * PAGE)
-    process.madvise(addr, len(contents) * PAGE, ksm.MADV_MERGEABLE)
-    for i, content in enumerate(contents):
-        process.write(addr + i * PAGE, content)
-    return addr
-
-
-def damage(machine):
-    """What check() finds, without two holes of the kernel's: see test_a_page_with_one_mapping_that_meets_its_equal(), and
-    test_an_anon_vma_that_is_used_again() of test_swapfile.py."""
-    known = ["names anon_vma"] + (["to which no rmap_item"] if not machine.ksm.merge_across_nodes else [])
-    return [line for line in machine.check() if not any(words in line for words in known)]
 
 
 def make(nodes=1, **knobs):
@@ -52,19 +29,6 @@ def machine():
     machine = make()
     yield machine
     finish(machine)
-
-
-def finish(machine):
-    assert damage(machine) == []
-    for process in list(machine.processes.values()):
-        process.exit()
-    machine.ksm.scan(passes=2)
-    machine.lru_add_drain_all()
-    if machine.swap_pages()[0]:
-        machine.swapoff()
-    assert machine.check() == []
-    assert machine.free_pages() == machine.total_pages() - 1
-    machine.close()
 
 
 def node_of(machine, frame):
@@ -390,47 +354,9 @@ def test_merged_across_nodes_nothing_is_linked_anew():
 def test_everything_at_random(seed, across):
     rng = random.Random(seed)
     machine = make(nodes=2, merge_across_nodes=across, max_page_sharing=rng.choice([2, 4, 256]))
-    pages = 16
-    first = machine.spawn()
-    addr = mergeable(first, [fill(0)] * pages)
-    known = {first: [fill(0)] * pages}
+    life = Life(machine, rng, pages=16, contents=4)
     for _ in range(150):
-        process = rng.choice(list(known))
-        page = rng.randrange(pages)
-        length = rng.randrange(1, pages - page + 1)
-        action = rng.choice(ACTIONS)
-        if action == "write":
-            for i in range(page, page + length):
-                known[process][i] = fill(rng.randrange(1, 4))
-                process.write(addr + i * PAGE, known[process][i])
-        elif action == "fork" and len(known) < 6:
-            known[process.fork()] = list(known[process])
-        elif action == "spawn" and len(known) < 6:
-            fresh = machine.spawn(node=rng.randrange(2))
-            fresh.mmap(pages * PAGE, addr=addr, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED)
-            fresh.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
-            known[fresh] = [bytes(PAGE)] * pages
-        elif action == "out":
-            process.swap_out(addr + page * PAGE, length * PAGE)
-        elif action == "scan":
-            machine.ksm.scan(passes=rng.randrange(1, 4))
-        elif action == "exit" and len(known) > 1:
-            process.exit()
-            del known[process]
-        elif action == "unmerge":
-            process.madvise(addr + page * PAGE, length * PAGE, ksm.MADV_UNMERGEABLE)
-        elif action == "merge":
-            process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
-        elif action == "move":
-            process.move_pages(addr + page * PAGE, length * PAGE, rng.randrange(2))
-        elif action == "migrate":
-            frame = frames(process, addr + page * PAGE)[0]
-            try:
-                if frame:
-                    machine.migrate(frame, node=rng.choice([0, 1, None]))
-            except OSError as error:
-                assert error.errno in (errno.EAGAIN, errno.EBUSY)
+        life.step(rng.choice(ACTIONS))
         assert damage(machine) == []
-    for process, contents in known.items():
-        assert process.read(addr, pages * PAGE) == b"".join(contents)
+    life.finish()
     finish(machine)

@@ -5,23 +5,14 @@ import errno
 import random
 
 import pytest
+from pages import PAGE, Life, fill, finish, frames, mergeable
 
 import ksm
 
-PAGE = ksm.PAGE_SIZE
 ACTIONS = [
-    "write", "write", "read", "fork", "out", "out",
-    "scan", "exit", "unmerge", "merge", "swapoff", "discard", "page",
+    "write", "write", "read", "fork", "swap_out", "swap_out",
+    "scan", "exit", "unmerge", "merge", "swapoff", "discard", "write_a_byte",
 ]  # fmt: skip
-
-
-def fill(number):
-    return bytes([number & 255, number >> 8]) * (PAGE // 2)
-
-
-def frames(process, addr, pages):
-    """The frames of the range, None where the page is not there."""
-    return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
 
 
 def flags(process, addr, pages=1):
@@ -34,28 +25,7 @@ def machine():
     machine.ksm.smart_scan = 0
     yield machine
     assert machine.check() == []
-    for process in list(machine.processes.values()):
-        process.exit()
-    machine.ksm.scan(passes=2)
-    machine.lru_add_drain_all()
-    assert machine.check() == []
-    # What only the swap cache has, as in the kernel until somebody needs the memory.
-    cached = machine.swap_pages()[0]
-    assert machine.free_pages() == machine.total_pages() - 1 - cached
-    if cached:
-        machine.swapoff()
-    assert machine.free_pages() == machine.total_pages() - 1
-    assert machine.ksm.pages_shared == machine.ksm.pages_sharing == 0
-    machine.close()
-
-
-def mergeable(process, contents):
-    """A mapping with these pages, mergeable: its address."""
-    addr = process.mmap(len(contents) * PAGE)
-    process.madvise(addr, len(contents) * PAGE, ksm.MADV_MERGEABLE)
-    for i, content in enumerate(contents):
-        process.write(addr + i * PAGE, content)
-    return addr
+    finish(machine)
 
 
 def test_out_and_in(machine):
@@ -437,43 +407,8 @@ def test_what_only_the_cache_has_goes_when_memory_is_full():
 def test_everything_at_random(machine, seed):
     """Processes write, fork, swap, merge, unmerge and exit; each knows what it should read."""
     rng = random.Random(seed)
-    pages = 24
-    first = machine.spawn()
-    addr = mergeable(first, [fill(0)] * pages)
-    known = {first: [fill(0)] * pages}
-    for step in range(160):
-        process = rng.choice(list(known))
-        page = rng.randrange(pages)
-        length = rng.randrange(1, pages - page + 1)
-        action = rng.choice(ACTIONS)
-        if action == "write":
-            for i in range(page, page + length):
-                known[process][i] = fill(rng.randrange(1, 5))
-                process.write(addr + i * PAGE, known[process][i])
-        elif action == "read":
-            assert process.read(addr + page * PAGE, length * PAGE) == b"".join(known[process][page : page + length])
-        elif action == "page":
-            known[process][page] = b"!" + known[process][page][1:]
-            process.write(addr + page * PAGE, b"!")
-        elif action == "fork" and len(known) < 6:
-            known[process.fork()] = list(known[process])
-        elif action == "out":
-            process.swap_out(addr + page * PAGE, length * PAGE)
-        elif action == "scan":
-            machine.ksm.scan(passes=rng.randrange(1, 4))
-        elif action == "exit" and len(known) > 1:
-            process.exit()
-            del known[process]
-        elif action == "unmerge":
-            process.madvise(addr + page * PAGE, length * PAGE, ksm.MADV_UNMERGEABLE)
-        elif action == "merge":
-            process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
-        elif action == "swapoff" and step % 4 == 0:
-            machine.swapoff()
-            machine.swapon("16M")
-        elif action == "discard":
-            process.madvise(addr + page * PAGE, length * PAGE, ksm.MADV_DONTNEED)
-            known[process][page : page + length] = [fill(0)] * length
+    life = Life(machine, rng, pages=24, contents=5)
+    for _ in range(160):
+        life.step(rng.choice(ACTIONS))
         assert machine.check() == []
-    for process, contents in known.items():
-        assert process.read(addr, pages * PAGE) == b"".join(contents)
+    life.finish()

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the tests of migration, swap and hotplug share: pages with a number, their frames, a random life, and a machine's end."""
+
+import errno
+
+import ksm
+
+PAGE = ksm.PAGE_SIZE
+
+
+def fill(number):
+    """The bytes of a page."""
+    return bytes([number & 255, number >> 8]) * (PAGE // 2)
+
+
+def frames(process, addr, pages=1):
+    """The frames of the range, None where the page is not there."""
+    return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
+
+
+def mergeable(process, contents):
+    """A mapping with these pages, mergeable: its address."""
+    addr = process.mmap(len(contents) * PAGE)
+    process.madvise(addr, len(contents) * PAGE, ksm.MADV_MERGEABLE)
+    for i, content in enumerate(contents):
+        process.write(addr + i * PAGE, content)
+    return addr
+
+
+def damage(machine):
+    """What check() finds, without two holes of the kernel's: see test_a_page_with_one_mapping_that_meets_its_equal() of test_migrate.py,
+    and test_an_anon_vma_that_is_used_again() of test_swapfile.py."""
+    known = ["names anon_vma"] + (["to which no rmap_item"] if not machine.ksm.merge_across_nodes else [])
+    return [line for line in machine.check() if not any(words in line for words in known)]
+
+
+def finish(machine):
+    """Close a machine. When all processes have exited, nothing may be left."""
+    assert damage(machine) == []
+    for process in list(machine.processes.values()):
+        process.exit()
+    machine.ksm.scan(passes=2)
+    machine.lru_add_drain_all()
+    assert machine.check() == []
+    # What only the swap cache has, as in the kernel until somebody needs the memory.
+    cached = machine.swap_pages()[0]
+    assert machine.free_pages() == machine.total_pages() - 1 - cached
+    if cached:
+        machine.swapoff()
+    assert machine.check() == []
+    assert machine.free_pages() == machine.total_pages() - 1
+    assert machine.ksm.pages_shared == machine.ksm.pages_sharing == 0
+    machine.close()
+
+
+class Life:
+    """Processes with the same mapping, each of which knows what it should read. An action is a method."""
+
+    def __init__(self, machine, rng, pages, contents):
+        self.machine, self.rng, self.pages, self.contents = machine, rng, pages, contents
+        first = machine.spawn()
+        self.addr = mergeable(first, [fill(0)] * pages)
+        self.known = {first: [fill(0)] * pages}
+
+    def step(self, action):
+        """Do it with some pages of some process."""
+        process = self.rng.choice(list(self.known))
+        page = self.rng.randrange(self.pages)
+        length = self.rng.randrange(1, self.pages - page + 1)
+        getattr(self, action)(process, slice(page, page + length), self.addr + page * PAGE, length * PAGE)
+
+    def finish(self):
+        for process, contents in self.known.items():
+            assert process.read(self.addr, self.pages * PAGE) == b"".join(contents)
+
+    def write(self, process, pages, addr, length):
+        self.known[process][pages] = [fill(self.rng.randrange(1, self.contents)) for _ in range(length // PAGE)]
+        for i, content in enumerate(self.known[process][pages]):
+            process.write(addr + i * PAGE, content)
+
+    def write_a_byte(self, process, pages, addr, length):
+        self.known[process][pages.start] = b"!" + self.known[process][pages.start][1:]
+        process.write(addr, b"!")
+
+    def read(self, process, pages, addr, length):
+        assert process.read(addr, length) == b"".join(self.known[process][pages])
+
+    def discard(self, process, pages, addr, length):
+        process.madvise(addr, length, ksm.MADV_DONTNEED)
+        self.known[process][pages] = [fill(0)] * (length // PAGE)
+
+    def fork(self, process, pages, addr, length):
+        if len(self.known) < 6:
+            self.known[process.fork()] = list(self.known[process])
+
+    def spawn(self, process, pages, addr, length):
+        if len(self.known) < 6:
+            fresh = self.machine.spawn(node=self.rng.randrange(2))
+            fresh.mmap(self.pages * PAGE, addr=self.addr, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED)
+            fresh.madvise(self.addr, self.pages * PAGE, ksm.MADV_MERGEABLE)
+            self.known[fresh] = [fill(0)] * self.pages
+
+    def exit(self, process, pages, addr, length):
+        if len(self.known) > 1:
+            process.exit()
+            del self.known[process]
+
+    def scan(self, process, pages, addr, length):
+        self.machine.ksm.scan(passes=self.rng.randrange(1, 4))
+
+    def merge(self, process, pages, addr, length):
+        process.madvise(self.addr, self.pages * PAGE, ksm.MADV_MERGEABLE)
+
+    def unmerge(self, process, pages, addr, length):
+        process.madvise(addr, length, ksm.MADV_UNMERGEABLE)
+
+    def swap_out(self, process, pages, addr, length):
+        process.swap_out(addr, length)
+
+    def swapoff(self, process, pages, addr, length):
+        if self.rng.randrange(4) == 0:
+            self.machine.swapoff()
+            self.machine.swapon("16M")
+
+    def move(self, process, pages, addr, length):
+        process.move_pages(addr, length, self.rng.randrange(2))
+
+    def migrate(self, process, pages, addr, length):
+        frame = frames(process, addr)[0]
+        try:
+            if frame:
+                self.machine.migrate(frame, node=self.rng.choice([0, 1, None]))
+        except OSError as error:
+            assert error.errno in (errno.EAGAIN, errno.EBUSY)
