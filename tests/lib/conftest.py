@@ -1,24 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The kernel's own lib/rbtree.c and its hashes as an oracle.
 
-None of the kernel's source is in this repository. Where Debian's package linux-source-6.12 and a C compiler are installed, the files
-are unpacked into a temporary folder and compiled there, between the headers written below; elsewhere what asks for `kernel` skips.
+The files that tests/conftest.py unpacks are compiled between the headers written below. Without a C compiler what asks for `kernel` skips.
 """
 
 import ctypes
-import fcntl
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-
-TARBALL = Path("/usr/src/linux-source-6.12.tar.xz")
-FILES = [
-    "include/linux/hash.h", "include/linux/jhash.h", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h",
-    "include/linux/rbtree_types.h", "include/linux/xxhash.h", "lib/rbtree.c", "lib/xxhash.c",
-]  # fmt: skip
 
 # What those files include, cut down to what they use.
 SHIMS = {
@@ -200,11 +191,6 @@ class KernelTree:
 
 
 def build(folder: Path) -> Path:
-    top = TARBALL.name.removesuffix(".tar.xz")
-    subprocess.run(
-        ["tar", "-xJf", TARBALL, "-C", folder, "--strip-components=1", "--occurrence=1", *(f"{top}/{name}" for name in FILES)],
-        check=True,
-    )
     for name, text in SHIMS.items():
         path = folder / "shim" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,18 +205,11 @@ def build(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kernel(tmp_path_factory):
+def kernel(kernel_source, shared_folder):
     """A library of the kernel's functions; .tree() makes a KernelTree."""
-    if not TARBALL.exists():
-        pytest.skip(f"{TARBALL} is not installed (package linux-source-6.12)")
     if not shutil.which("gcc"):
         pytest.skip("no gcc")
-    # Unpacking takes ten seconds: the workers of one run share what the first has built.
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernel-source"
-    folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shared_folder() as folder:
         path = folder / "kernel.so"
         if not path.exists():
             build(folder)

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Every function of mm/ksm.c and lib/rbtree.c stands in the port, in the same order.
 
-The kernel's text comes from Debian's package linux-source-6.12; where that is not installed the tests skip, but not in CI.
+The kernel's text comes from Debian's package linux-source-6.12: see tests/conftest.py.
 """
 
-import os
 import re
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from ksm.study.functions import C_FUNCTION, CYTHON_FUNCTION
 from ksm.study.notes import OMITTED as OMITTED_IN_KSM
 from ksm.study.notes import OMITTED_IN_RBTREE
 
-TARBALL = Path("/usr/src/linux-source-6.12.tar.xz")
 PORT = Path(ksm.__file__).parent
 FILES = {"mm/ksm.c": PORT / "mm/ksm.pyx", "lib/rbtree.c": PORT / "lib/rbtree.pyx"}
 
@@ -25,21 +22,10 @@ OMITTED = {"mm/ksm.c": OMITTED_IN_KSM, "lib/rbtree.c": OMITTED_IN_RBTREE}
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory) -> dict[str, str]:
+def kernel(kernel_source) -> dict[str, str]:
     """The kernel's files, without their comments."""
-    if not TARBALL.exists():
-        if os.environ.get("CI"):
-            pytest.fail("CI needs the package linux-source-6.12")
-        pytest.skip("needs Debian's linux-source-6.12")
-    wanted = {f"linux-source-6.12/{name}": name for name in (*FILES, "include/trace/events/ksm.h")}
-    text = {}
-    with tarfile.open(TARBALL) as archive:
-        for member in archive:
-            if member.name in wanted:
-                text[wanted[member.name]] = re.sub(r"/\*.*?\*/", "", archive.extractfile(member).read().decode(), flags=re.DOTALL)
-                if len(text) == len(wanted):
-                    break
-    return text
+    names = (*FILES, "include/trace/events/ksm.h")
+    return {name: re.sub(r"/\*.*?\*/", "", (kernel_source / name).read_text(), flags=re.DOTALL) for name in names}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's own source, for tests that read or compile it.
+
+None of it is in this repository. Where Debian's package linux-source-6.12 is installed, a few files are unpacked into a temporary folder;
+elsewhere what asks for them skips, but not in CI.
+"""
+
+import fcntl
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+TARBALL = Path("/usr/src/linux-source-6.12.tar.xz")
+FILES = [
+    "include/linux/hash.h", "include/linux/jhash.h", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h",
+    "include/linux/rbtree_types.h", "include/linux/xxhash.h", "include/trace/events/ksm.h", "lib/rbtree.c", "lib/xxhash.c", "mm/ksm.c",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A folder for all workers of this run, and a lock on it: with shared_folder() as folder: ..."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernel-source"
+
+    @contextmanager
+    def locked():
+        folder.mkdir(exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+
+    return locked
+
+
+@pytest.fixture(scope="session")
+def kernel_source(shared_folder):
+    """The folder with FILES."""
+    if not TARBALL.exists():
+        if os.environ.get("CI"):
+            pytest.fail("CI needs the package linux-source-6.12")
+        pytest.skip(f"{TARBALL} is not installed (package linux-source-6.12)")
+    top = TARBALL.name.removesuffix(".tar.xz")
+    # It takes ten seconds: the workers share what the first has unpacked.
+    with shared_folder() as folder:
+        if not (folder / "unpacked").exists():
+            subprocess.run(
+                ["tar", "-xJf", TARBALL, "-C", folder, "--strip-components=1", "--occurrence=1", *(f"{top}/{name}" for name in FILES)],
+                check=True,
+            )
+            (folder / "unpacked").touch()
+    return folder
