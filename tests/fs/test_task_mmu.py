@@ -73,6 +73,24 @@ def test_pages_of_a_child_and_of_shared_memory(machine):
         child.smaps()
 
 
+def test_huge_pages(machine):
+    """Whole ones count as such; KSM splits the one that it merges a page of."""
+    huge = 512 * PAGE
+    process = machine.spawn()
+    addr = process.mmap(3 * huge)
+    addr += -addr % huge
+    process.madvise(addr, 2 * huge, ksm.MADV_HUGEPAGE)
+    process.write(addr, b"".join(number.to_bytes(8, "little") * 512 for number in range(1, 1025)))
+    assert smap(process, addr)[2:9] == (2 * huge, 2 * huge, 2 * huge, 0, 2 * huge, 0, 0)
+    process.write(addr + PAGE, process.read(addr, PAGE))
+    process.madvise(addr, 2 * huge, ksm.MADV_MERGEABLE)
+    machine.ksm.scan(passes=3)
+    assert smap(process, addr)[2:9] == (2 * huge, 2 * huge, 2 * huge, 2 * PAGE, huge, 0, 0)
+    assert smap(process, addr).rss == process.rss() * PAGE
+    process.madvise(addr + huge, PAGE, ksm.MADV_DONTNEED)
+    assert smap(process, addr)[3:9] == (2 * huge - PAGE, 2 * huge - PAGE, 2 * PAGE, 0, 0, 0)
+
+
 def test_flags(machine):
     """Those that a mapping of this kind has on x86-64, soft-dirty apart."""
     process = machine.spawn()
