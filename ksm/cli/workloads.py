@@ -62,7 +62,7 @@ def one_of(files: tuple[IO[str], ...], seeds: range | None) -> None:
 
 
 seeds_option = click.option("--seed", "seeds", type=Seeds(), metavar="A..B", help="Random workloads, one for each seed.")
-steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=40, show_default=True, help="How long a random workload is.")
+steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=40, show_default=True, help="Of a random workload.")
 
 
 @click.command(short_help="Run a workload, and print what every pass left behind.")
@@ -102,9 +102,12 @@ def terminated(number: int, _frame: Any) -> NoReturn:
 @seeds_option
 @steps_option
 @click.option("--shrink", "shrinking", is_flag=True, help="Print a smallest workload, too, that still makes a difference.")
+@click.option("--first", is_flag=True, help="Stop at the first workload that makes a difference.")
 @click.option("--against", "words", metavar="COMMAND", help="Compare with what a command prints for a workload on standard input.")
 @click.option("--recorded", "from_file", is_flag=True, help="Compare with the outcome that FILE holds, too.")
-def verify(files: tuple[IO[str], ...], seeds: range | None, steps: int, shrinking: bool, words: str | None, from_file: bool) -> None:
+def verify(
+    files: tuple[IO[str], ...], seeds: range | None, steps: int, shrinking: bool, first: bool, words: str | None, from_file: bool
+) -> None:
     """Do the running kernel and the port do the same?
 
     Runs workloads on both, with real processes on the kernel's side, and compares every counter, what every page maps to and every trace
@@ -143,6 +146,8 @@ def verify(files: tuple[IO[str], ...], seeds: range | None, steps: int, shrinkin
         except OracleError as error:
             raise unusable(f"{name}: {error}") from None
         different += bool(found)
+        if different and first:
+            break
     sys.exit(DIFFERENT if different else SAME)
 
 

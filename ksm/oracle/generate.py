@@ -158,8 +158,9 @@ class Generator:
     def do_wrong(self) -> list[Json]:
         """What the kernel refuses."""
         file, value = self.rng.choice((
-            ("run", 3), ("max_page_sharing", 1), ("merge_across_nodes", 2), ("smart_scan", "maybe"), ("use_zero_pages", 7),
-            ("pages_to_scan", -1), ("advisor_mode", "scan"), ("advisor_max_cpu", 101), ("pages_shared", 1), ("advisor_target_scan_time", 0)))
+            ("run", 3), ("max_page_sharing", 1), ("merge_across_nodes", 2), ("smart_scan", "maybe"), ("advisor_max_cpu", -1),
+            ("pages_to_scan", -1), ("advisor_mode", "scan"), ("advisor_max_cpu", 101), ("pages_shared", 1),
+            ("advisor_target_scan_time", 0)))
         return [{"op": "sysfs", "file": file, "value": value}]
 
     def do_advisor(self) -> list[Json]:

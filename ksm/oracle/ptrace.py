@@ -43,7 +43,8 @@ PATH_AT = 1024                                  # of strings and structures in t
 
 class Registers(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_ulong) for name in (
-        "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs").split())
+        "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs",
+        "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"))
 
 
 def pieces() -> tuple[dict[str, int], bytes]:

@@ -49,7 +49,7 @@ import errno
 import itertools
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Json = dict[str, Any]
@@ -58,6 +58,8 @@ Mapping = tuple[str, str, int, int, str]  # process, VMA, page, frame or -1, kin
 PAGE = 4096
 BASE, STRIDE = 1 << 45, 1 << 30
 PLACES = range(BASE, BASE + (1 << 44))  # where the mappings of a workload are, and no others
+MAX_PAGES, SLOTS = STRIDE // PAGE, 1 << 16
+ADVICE = ("mergeable", "unmergeable", "dontneed", "hugepage", "nohugepage", "dontfork", "dofork", "wipeonfork", "keeponfork")
 WHOLE_PASS = 0xFFFF_FFFF  # pages_to_scan
 # What every workload starts with; a prune interval of 0 takes the clock out of the chains.
 DEFAULTS: Json = {
@@ -120,29 +122,81 @@ def errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, str(error))
 
 
-def check_keys(what: str, keys: set[str], must: set[str], may: set[str]) -> None:
+def is_number(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_contents(value: Any) -> bool:
+    def is_id(content: Any) -> bool:
+        return content is None or is_number(content, 0, (1 << 48) - 1)
+
+    return isinstance(value, list) and all(
+        (len(item) == 2 and is_id(item[0]) and is_number(item[1], 0, MAX_PAGES)) if isinstance(item, list) else is_id(item) for item in value)
+
+
+# What each key's value may be.
+VALUES: dict[str, Callable[[Any], bool]] = {
+    "contents": is_contents,
+    "mergeable": lambda value: isinstance(value, bool),
+    "advice": lambda value: value in ADVICE,
+    "prot": lambda value: is_number(value, 0, 3),
+    "merge": lambda value: is_number(value, 0, 1),
+    "value": lambda value: isinstance(value, (int, str)),
+    "slot": lambda value: is_number(value, 0, SLOTS - 1),
+    "page": lambda value: is_number(value, 0, MAX_PAGES),
+    "count": lambda value: is_number(value, 0, MAX_PAGES),
+    "pages": lambda value: is_number(value, 1, MAX_PAGES),
+    "passes": lambda value: is_number(value, 1, 1_000_000),
+    "ms": lambda value: isinstance(value, (int, float)) and 0 <= value <= 1e6,
+}
+
+
+def check(what: str, item: Any, must: set[str], may: set[str]) -> None:
+    """Whether an object has its keys, and values that can be: names are strings."""
+    if not isinstance(item, dict):
+        raise OracleError(f"{what} is no JSON object")
+    keys = set(item)
     if missing := must - keys:
         raise OracleError(f"{what}: {', '.join(sorted(missing))} missing")
     if unknown := keys - must - may:
         raise OracleError(f"{what}: {', '.join(sorted(unknown))} unknown")
+    for key, value in item.items():
+        if not VALUES.get(key, lambda value: isinstance(value, str))(value):
+            raise OracleError(f"{what}: {key} cannot be {value!r}")
+
+
+def list_in(item: Json, key: str) -> list[Any]:
+    if not isinstance(item.get(key), list):
+        raise OracleError(f"{key} has to be a list")
+    found: list[Any] = item[key]
+    return found
 
 
 def check_workload(workload: Any) -> None:
-    """Raise OracleError for what is no workload; names and values show when it runs."""
+    """Raise OracleError for what is no workload; names that do not exist show when it runs."""
     if not isinstance(workload, dict):
         raise OracleError("a workload is a JSON object")
-    check_keys("the workload", set(workload), {"procs", "steps"}, {"name", "settings"})
-    for proc in workload["procs"]:
-        check_keys("a process", set(proc), {"name", "vmas"}, set())
-        for vma in proc["vmas"]:
-            check_keys(f"a VMA of {proc['name']}", set(vma), {"name", "pages"}, _VMA)
-    for number, step in enumerate(workload["steps"]):
-        if step.get("op") not in OPS:
-            raise OracleError(f"step {number}: unknown op {step.get('op')!r}")
-        check_keys(f"step {number}, {step['op']}", set(step) - {"op"}, *OPS[step["op"]])
+    check("the workload", {key: value for key, value in workload.items() if key not in ("settings", "procs", "steps")}, set(), {"name"})
+    for name, value in check_settings(workload.get("settings", {})):
+        check("settings", {"file": name, "value": value}, {"file", "value"}, set())
+    for proc in list_in(workload, "procs"):
+        check("a process", {**proc, "vmas": ""} if isinstance(proc, dict) else proc, {"name", "vmas"}, set())
+        for vma in list_in(proc, "vmas"):
+            check(f"a VMA of {proc['name']}", vma, {"name", "pages"}, _VMA)
+    for number, step in enumerate(list_in(workload, "steps")):
+        op = step.get("op") if isinstance(step, dict) else None
+        if not isinstance(op, str) or op not in OPS:
+            raise OracleError(f"step {number}: unknown op {op!r}")
+        check(f"step {number}, {op}", {key: value for key, value in step.items() if key != "op"}, *OPS[op])
     names = process_names(workload)
     if len(set(names)) != len(names):
         raise OracleError("process names are not unique")
+
+
+def check_settings(settings: Any) -> Any:
+    if not isinstance(settings, dict):
+        raise OracleError("settings is no JSON object")
+    return settings.items()
 
 
 def process_names(workload: Json) -> list[str]:

@@ -2,46 +2,84 @@
 """The running kernel and the port do the same. Runs as root, where KSM is used by nobody else; a file lock lets in one at a time."""
 
 import os
-import re
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import ksm
 from ksm.oracle.generate import generate
-from ksm.oracle.kernel import leaves_traces, run_kernel, unavailable
+from ksm.oracle.kernel import KSM, leaves_traces, run_kernel
 from ksm.oracle.verify import verify
 from ksm.oracle.workload import OracleError
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(bool(unavailable()), reason=unavailable())]
+pytestmark = pytest.mark.kernel
 
-CASES = [(seed, batches, wide) for batches in (False, True) for wide in (False, True) for seed in range(5)]
+# Fixed, so that what was equal once stays so. The first ones are part of every run.
+ALWAYS, ALL = 200, 1000
+SEEDS = [pytest.param(seed, marks=pytest.mark.slow if seed >= ALWAYS else ()) for seed in range(ALL)]
 
-
-def at_rest(call):
-    """The call's answer, when KSM is free for it. Tests that run beside this one have mergeable processes too, but not for long."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return call()
-        except OracleError as error:
-            if not re.match("other processes|another program|.*does not repeat itself", str(error)):
-                raise
-            if time.monotonic() > deadline:
-                # On a machine with KSM this has to run where it counts.
-                (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
-        time.sleep(0.5)
+MERGEABLE = """
+import mmap, sys
+memory = mmap.mmap(-1, 1 << 16, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_MERGEABLE)
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
 
-@pytest.mark.parametrize(("seed", "batches", "wide"), CASES)
-def test_same_as_the_running_kernel(seed, batches, wide):
-    workload = generate(seed, batches=batches, wide=wide)
-    assert at_rest(lambda: verify(workload, pages=True, events=True)) is None
+@pytest.mark.parametrize("seed", SEEDS)
+def test_same_as_the_running_kernel(seed, kernel_at_rest):
+    assert kernel_at_rest(lambda: verify(generate(seed))) is None
 
 
-def test_what_would_leave_traces_is_refused():
+def test_what_would_leave_traces_is_refused(kernel_at_rest):
     vma = {"name": "v", "pages": 1, "contents": [0]}
     workload = {"name": "", "settings": {"use_zero_pages": 1}, "procs": [{"name": "a", "vmas": [vma]}],
                 "steps": [{"op": "madvise", "proc": "a", "vma": "v", "advice": "wipeonfork"}, {"op": "fork", "proc": "a", "child": "b"}]}
     assert leaves_traces(workload)
     with pytest.raises(OracleError, match="until the next boot"):
         run_kernel(workload)
+
+
+def settings():
+    return {file.name: file.read_text() for file in KSM.iterdir() if file.stat().st_mode & 0o200}
+
+
+def start(*arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
+    return subprocess.Popen([sys.executable, "-m", "ksm", "verify", *arguments], env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_settings_are_restored_when_it_is_ended(number, kernel_at_rest):
+    kernel_at_rest(lambda: verify(generate(0)))
+    before = settings()
+    with start("--seed", "0..100000") as process:
+        for _ in range(3):
+            assert process.stdout.readline().endswith("the same\n")
+        deadline = time.monotonic() + 30
+        while settings() == before:     # it is between two workloads
+            assert time.monotonic() < deadline
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == (143 if number == signal.SIGTERM else 130), error
+    assert settings() == before
+
+
+def test_refuses_to_run_beside_other_mergeable_processes(kernel_at_rest):
+    kernel_at_rest(lambda: verify(generate(0)))
+    before = settings()
+    with subprocess.Popen([sys.executable, "-c", MERGEABLE], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == "ready\n"
+        with start("--seed", "0") as process:
+            out, error = process.communicate(timeout=60)
+        other.stdin.close()
+    assert (process.returncode, out) == (2, "")
+    assert error.startswith("ksm: random-0: other processes have mergeable memory: ")
+    assert str(other.pid) in error
+    assert settings() == before

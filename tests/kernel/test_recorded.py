@@ -4,7 +4,7 @@
 recorded/ holds random workloads, regress/ one for each bug that was found; each file names its kernel. To record one anew, as root on
 a machine that uses KSM for nothing else:
 
-    python -m ksm.oracle record tests/kernel/recorded/random-7.json tests/kernel/recorded/random-7.json
+    python -m ksm.oracle record tests/kernel/recorded/*.json tests/kernel/regress/*.json
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_there_are_some():
 def test_a_difference_is_found():
     data, outcome = recorded.load(FILES[0])
     outcome["records"][-1]["ksm"]["pages_sharing"] += 1
-    found = recorded.first_difference(outcome, recorded.run_port(data["workload"], pages=data["pages"], events=data["events"]))
+    found = recorded.first_difference(outcome, recorded.run_port(data["workload"], pages=True, events=True))
     assert found and found.where.endswith("pages_sharing") and found.kernel == found.port + 1
 
 

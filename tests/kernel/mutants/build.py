@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Build a mutant: a copy of the package that is imported here, in which one file is another."""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ksm
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = Path(ksm.__file__).resolve().parent
+BUILD = """
+import sys
+from Cython.Build import cythonize
+from setuptools import Distribution, Extension
+directives, flags, macros, *files = eval(sys.argv[1])
+extensions = [Extension(f.removesuffix(".pyx").replace("/", "."), [f], include_dirs=["include"], extra_compile_args=flags, define_macros=macros)
+              for f in files]
+modules = cythonize(extensions, include_path=["include"], compiler_directives=directives, shared_utility_qualified_name="ksm._cyutility",
+                    quiet=True)
+command = Distribution({"name": "ksm", "ext_modules": modules, "packages": []}).get_command_obj("build_ext")
+command.inplace, command.force = True, True
+command.ensure_finalized()
+command.run()
+"""
+
+
+def build(folder, mutant):
+    """A folder for PYTHONPATH."""
+    shutil.copytree(PACKAGE, folder / "ksm", ignore=shutil.ignore_patterns("__pycache__", "*.c"))
+    shutil.copytree(ksm.get_include(), folder / "include")
+    path = folder / "ksm" / mutant.file
+    text = path.read_text()
+    assert text.count(mutant.old) == 1, f"{mutant.name}: to be replaced once in {mutant.file}, found {text.count(mutant.old)} times"
+    path.write_text(text.replace(mutant.old, mutant.new))
+    how = runpy.run_path(str(ROOT / "setup.py"))
+    for module in mutant.modules:
+        for old in path.parent.glob(Path(module).stem + ".*.so"):
+            old.unlink()
+    files = [f"ksm/{module}" for module in mutant.modules]
+    flags = [*how["FLAGS"], "-O1"]  # the mutant is built once and run once
+    argument = repr((how["DIRECTIVES"], flags, how["MACROS"], *files))
+    subprocess.run([sys.executable, "-c", BUILD, argument], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def verify(folder, *arguments):
+    """`ksm verify` of the mutant."""
+    return subprocess.run([sys.executable, "-m", "ksm", "verify", *map(str, arguments)], cwd=folder, text=True, capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(folder)})

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Bugs to put into the port on purpose: each must be found by `ksm verify`. One that changes no outcome does not belong here."""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    name: str
+    old: str  # found exactly once in the file
+    new: str
+    file: str = "mm/ksm.pyx"
+    modules: tuple[str, ...] = ("mm/ksm.pyx",)  # that see a change of the file
+
+
+MUTANTS = (
+    # The trees are in the opposite order: only what is found among stale and changed pages tells.
+    Mutant("memcmp-order", "return memcmp(page_address(m, page1), page_address(m, page2), PAGE_SIZE)",
+           "return memcmp(page_address(m, page2), page_address(m, page1), PAGE_SIZE)", file="mm/util.pxd"),
+    # A page that was compared keeps the reference: it does not merge any more.
+    Mutant("missed-put", """\
+        if ret < 0:
+            put_page(g.m, tree_page)
+            new = &parent.rb_left
+""", """\
+        if ret < 0:
+            new = &parent.rb_left
+"""),
+    Mutant("age-off-by-one", "    if age < 3:\n        return False\n", "    if age < 4:\n        return False\n"),
+    Mutant("skips-off-by-one", "    if age <= 5:\n        return 2\n", "    if age < 5:\n        return 2\n"),
+    Mutant("chain-not-pruned", "        stable_node.chain_prune_time = jiffies(g.m)\n\n    pos =",
+           "        prune_stale_stable_nodes = False\n\n    pos ="),
+    Mutant("checksum-skipped", """\
+        if rmap_item.oldchecksum != checksum:
+            rmap_item.oldchecksum = checksum
+            return
+
+        if not try_to_merge_with_zero_page""", """\
+        rmap_item.oldchecksum = checksum
+
+        if not try_to_merge_with_zero_page"""),
+    Mutant("zero-page-not-counted", "        ksm_map_zero_page(mm)\n", ""),
+    Mutant("zero-page-stays-anonymous", "pte_mkdirty(pte_mkspecial(pfn_pte(page_to_pfn(m, kpage), vma.vm_page_prot)))",
+           "pte_mkspecial(pfn_pte(page_to_pfn(m, kpage), vma.vm_page_prot))"),
+    Mutant("sharing-limit-off-by-one", "stable_node.rmap_hlist_len + offset < g.ksm_max_page_sharing",
+           "stable_node.rmap_hlist_len + offset <= g.ksm_max_page_sharing"),
+    Mutant("exit-does-not-move-the-slot", "            list_move(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)\n", "            pass\n"),
+    Mutant("new-slot-before-all", "        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)",
+           "        list_add(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)"),
+    Mutant("trailing-items-stay", "        remove_trailing_rmap_items(g, g.ksm_scan.rmap_list)\n", "        pass\n"),
+    Mutant("dup-moves-too-early", "__is_page_sharing_candidate(g, found, 1)", "__is_page_sharing_candidate(g, found, 0)"),
+    Mutant("run-2-keeps-the-pass-number",
+           "        remove_all_stable_nodes(g)\n    g.ksm_scan.seqnr = 0\n",
+           "        remove_all_stable_nodes(g)\n"),
+    Mutant("unmerge-forgets-nodes", "    if not era_2011(g):\n        remove_all_stable_nodes(g)\n", ""),
+    Mutant("merge-the-other-way", """\
+    err = try_to_merge_with_ksm_page(g, rmap_item, page, NULL)
+    if not err:
+        err = try_to_merge_with_ksm_page(g, tree_rmap_item, tree_page, page)
+""", """\
+    err = try_to_merge_with_ksm_page(g, tree_rmap_item, tree_page, NULL)
+    if not err:
+        err = try_to_merge_with_ksm_page(g, rmap_item, page, tree_page)
+    if not err:
+        return tree_page
+"""),
+)

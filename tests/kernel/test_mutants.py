@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`ksm verify` finds bugs: each of those in mutants/table.py is built into a copy, and found on the running kernel, or without KSM in the
+recorded outcomes.
+
+    pytest -m slow tests/kernel/test_mutants.py
+"""
+
+import importlib.util
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import ksm
+from ksm.oracle.kernel import unavailable
+
+HERE = Path(__file__).parent
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"mutants_{name}", HERE / "mutants" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MUTANTS, build, verify = load("table").MUTANTS, load("build").build, load("build").verify
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_found(mutant, tmp_path):
+    folder = build(tmp_path, mutant)
+    recorded = verify(folder, "--first", "--recorded", *sorted((HERE / "recorded").glob("*.json")))
+    assert recorded.returncode == 1, recorded.stdout + recorded.stderr
+    if not unavailable():
+        live = verify(folder, "--first", "--seed", "0..199")
+        assert live.returncode == 1, live.stdout + live.stderr
+
+
+def test_shrinks_to_what_shows_the_bug(tmp_path):
+    """Two equal pages are enough to see that a sharing limit of 2 lets in a third one: a workload of 40 steps becomes one."""
+    mutant = next(each for each in MUTANTS if each.name == "sharing-limit-off-by-one")
+    folder = build(tmp_path, mutant)
+    home = str(Path(ksm.__file__).resolve().parents[1])
+    healthy = shlex.join(["env", f"PYTHONPATH={home}", sys.executable, "-m", "ksm", "replay", "-", "--pages", "--events"])
+    result = verify(folder, "--first", "--shrink", "--against", healthy, "--seed", "0..20")
+    assert result.returncode == 1, result.stderr
+    smallest = json.loads(result.stdout.splitlines()[-1])
+    assert len(smallest["steps"]) <= 2, result.stdout
+    assert sum(vma["pages"] for proc in smallest["procs"] for vma in proc["vmas"]) <= 4, result.stdout
+
+
+def test_the_port_itself_is_no_mutant(tmp_path):
+    """What is found is the bug, and not that the copy was built in another way."""
+    table = load("table")
+    same = table.Mutant("same", "    if age < 3:\n", "    if age < 3 :\n")
+    folder = build(tmp_path, same)
+    result = verify(folder, "--recorded", *sorted((HERE / "recorded").glob("*.json")))
+    assert result.returncode == 0, result.stdout + result.stderr
