@@ -4,6 +4,7 @@
 from linux.mm_types cimport machine
 
 
+cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil
 cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil
 cdef void arena_destroy(machine *m) noexcept nogil
 cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil

@@ -12,7 +12,7 @@ from libc.stdlib cimport qsort
 
 from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
 
-from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE,
+from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE,
                             PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
 
 
@@ -42,6 +42,8 @@ cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
         m.arena = NULL
         return -ENOMEM
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_DONTDUMP)
+    # Every step of KSM looks at a struct page, and often at one far from the last.
+    c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_HUGEPAGE)
     return 0
 
 

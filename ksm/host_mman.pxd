@@ -16,3 +16,4 @@ cdef extern from "<sys/mman.h>" nogil:
         MAP_FIXED
         MADV_DONTNEED
         MADV_DONTDUMP
+        MADV_HUGEPAGE

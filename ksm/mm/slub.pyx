@@ -3,8 +3,9 @@
 """Caches of equal objects, for rmap_items, stable nodes, vmas and the like.
 
 Objects start at multiples of 64 bytes, so the low bits of their addresses are free for flags. What was freed last is handed out
-first. Objects come from chunks that grow with the cache; a chunk stays until the cache is destroyed. kmem_cache_alloc() leaves
-in the object what was there before, kmem_cache_zalloc() clears it.
+first. Objects come from chunks that grow with the cache, up to the size of a huge page, which they ask for: a walk down a tree of
+rmap_items goes from one end of them to the other. A chunk stays until the cache is destroyed. kmem_cache_alloc() leaves in the object
+what was there before, kmem_cache_zalloc() clears it.
 """
 
 from libc.stdlib cimport calloc, free
@@ -13,7 +14,8 @@ from libc.string cimport memset
 from linux.slab cimport kmem_cache, should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
-from ksm.host_mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, c_mmap, c_munmap
+from ksm.arena cimport reserve
+from ksm.host_mman cimport MADV_HUGEPAGE, PROT_READ, PROT_WRITE, c_madvise, c_munmap
 
 
 cdef enum:
@@ -68,9 +70,11 @@ cdef bint grow(kmem_cache *cache) noexcept nogil:
     cdef chunk_header *chunk = <chunk_header *>cache.slabs
     if chunk != NULL:
         length = chunk.length * 2 if chunk.length < LARGEST_CHUNK else LARGEST_CHUNK
-    chunk = <chunk_header *>c_mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    if chunk == <chunk_header *>MAP_FAILED:
+    chunk = <chunk_header *>reserve(length, length, PROT_READ | PROT_WRITE)
+    if chunk == NULL:
         return False
+    if length == LARGEST_CHUNK:
+        c_madvise(chunk, length, MADV_HUGEPAGE)
     chunk.next = cache.slabs
     chunk.length = length
     cache.slabs = chunk
