@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Threads write, read and fork while others swap their memory out, move it, take frames offline, and ksmd merges: no byte is lost, no
-frame, and nobody waits for ever.
+frame, and nobody waits for ever. Half of the time their memory comes in huge pages, which all of that splits.
 
     python stress_swap.py [SECONDS [SEED]]
 """
@@ -15,6 +15,7 @@ import ksm
 
 PAGE = ksm.PAGE_SIZE
 PAGES = 64
+HUGE = 512 * PAGE
 BASE = 0x10000000
 EXPECTED = {errno.EAGAIN, errno.EBUSY, errno.ESRCH, errno.EINVAL, errno.ENOMEM}
 
@@ -26,7 +27,7 @@ def fill(number):
 class Stress:
     def __init__(self, across, seed=0):
         self.across, self.seed = across, seed
-        self.machine = machine = ksm.Machine("64M", nodes=2, swap="4M")
+        self.machine = machine = ksm.Machine("64M", nodes=2, swap="4M", transparent_hugepage="always" if across else "never")
         machine.ksm.smart_scan = 0
         machine.ksm.merge_across_nodes = across
         machine.ksm.sleep_millisecs = 0
@@ -39,12 +40,14 @@ class Stress:
         """A process that knows what it should read; now and then it forks a child for a moment."""
         rng = random.Random(number)
         process = self.machine.spawn(node=number % 2)
-        process.mmap(PAGES * PAGE, addr=BASE, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED)
-        process.madvise(BASE, PAGES * PAGE, ksm.MADV_MERGEABLE)
         self.processes.append(process)
-        known = [fill(0)] * PAGES
+        known = []
         while not self.stop.is_set():
             page, action = rng.randrange(PAGES), rng.random()
+            if not known or action > 0.99:
+                process.mmap(HUGE, addr=BASE, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED)
+                process.madvise(BASE, HUGE, ksm.MADV_MERGEABLE)
+                known = [fill(0)] * PAGES
             place = BASE + page * PAGE
             if action < 0.4:
                 known[page] = fill(rng.randrange(1, 5))
@@ -66,8 +69,8 @@ class Stress:
                 process.madvise(place, PAGE, ksm.MADV_DONTNEED)
                 known[page] = fill(0)
             elif action < 0.94:
-                process.madvise(BASE, PAGES * PAGE, ksm.MADV_UNMERGEABLE)
-                process.madvise(BASE, PAGES * PAGE, ksm.MADV_MERGEABLE)
+                process.madvise(BASE, HUGE, ksm.MADV_UNMERGEABLE)
+                process.madvise(BASE, HUGE, ksm.MADV_MERGEABLE)
             elif action < 0.97:
                 process.move_pages(place, PAGE, rng.randrange(2))
         assert process.read(BASE, PAGES * PAGE) == b"".join(known)
@@ -127,7 +130,8 @@ class Stress:
         # Without the two holes of the kernel's that tests/mm/test_migrate.py tells of
         errors = [line for line in machine.check() if "names anon_vma" not in line and (self.across or "no rmap_item" not in line)]
         events = machine.vmstat()
-        errors += [f"no {name}" for name in ("pswpin", "pswpout", "pgmigrate_success") if not events[name]]
+        wanted = ["pswpin", "pswpout", "pgmigrate_success", *(["thp_split_page", "thp_split_pmd"] if self.across else [])]
+        errors += [f"no {name}" for name in wanted if not events[name]]
         for process in list(machine.processes.values()):
             process.exit()
         machine.ksm.scan(passes=2)
