@@ -11,10 +11,11 @@ import os
 import re
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.errno cimport EBUSY, EINVAL, ENOMEM
+from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
 from libc.stdlib cimport calloc, free, malloc
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int
+from linux.err cimport ERESTARTSYS
 from linux.jiffies cimport ktime_get
 from linux.list cimport INIT_LIST_HEAD, list_head
 from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_address, mm_struct,
@@ -61,6 +62,8 @@ cdef int cint(str name, object value) except? -0xdead:
 cdef object oserror(long err, str what):
     """The exception for a -errno."""
     err = -err if err < 0 else err
+    if err == ERESTARTSYS:
+        err = EINTR             # as a program sees it whose call is not made again
     return OSError(err, f"{os.strerror(err)}: {what}")
 
 

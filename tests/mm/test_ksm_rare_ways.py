@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Ways through ksm.c that are seldom taken: pages that leave while they are looked for, that are held or locked, that move to another
+NUMA node with their equals there, or that are merged and have no node."""
+
+import ctypes
+import errno
+import threading
+import time
+
+import pytest
+
+import ksm
+from ksm.testing_corrupt import frame_fields, machine_fields
+
+PAGE = ksm.PAGE_SIZE
+PG_LOCKED = 0x1
+
+
+def new_machine(nodes=1):
+    machine = ksm.Machine(memory="4M", max_memory="4M", nodes=nodes, swap="256K", clock="manual")
+    machine.ksm.smart_scan = 0
+    return machine
+
+
+@pytest.fixture
+def machine():
+    with new_machine() as machine:
+        yield machine
+        assert machine.check() == []
+
+
+@pytest.fixture
+def numa():
+    with new_machine(2) as machine:
+        machine.ksm.merge_across_nodes = 0
+        yield machine
+        assert machine.check() == []
+
+
+def mergeable(process, letters):
+    addr = process.mmap(len(letters) * PAGE)
+    for i, letter in enumerate(letters):
+        process.write(addr + i * PAGE, letter.encode() * PAGE)
+    process.madvise(addr, len(letters) * PAGE, ksm.MADV_MERGEABLE)
+    return addr
+
+
+def letters(process, addr, pages):
+    return "".join(process.read(addr + i * PAGE, PAGE).decode()[0] for i in range(pages))
+
+
+def frame(process, addr):
+    return process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
+
+
+def state(machine):
+    return machine.ksm.pages_shared, machine.ksm.pages_sharing, machine.ksm.pages_unshared, machine.ksm.pages_volatile
+
+
+def word(machine, pfn, name):
+    """A field of a frame, to be written to."""
+    address, size = frame_fields(machine, pfn)[name]
+    return {4: ctypes.c_uint, 8: ctypes.c_ulong}[size].from_address(address)
+
+
+# Pages that leave
+
+@pytest.mark.parametrize("leave", ["munmap", "unmerge", "exit"])
+def test_the_way_leads_past_a_page_that_is_gone(machine, leave):
+    """A search in the unstable tree ends where a page has left, and the scanned page waits for the next pass."""
+    one, two = machine.spawn(), machine.spawn()
+    addr = mergeable(one, "a")
+    mergeable(two, "bc")
+    machine.ksm.scan()
+    machine.ksm.scan(pages=2)
+    assert state(machine)[2] == 2
+    if leave == "munmap":
+        one.munmap(addr, PAGE)
+    elif leave == "unmerge":
+        one.madvise(addr, PAGE, ksm.MADV_UNMERGEABLE)
+    else:
+        one.exit()
+    assert machine.check() == []
+    machine.ksm.scan(pages=1)
+    assert state(machine)[2] == 2
+    machine.ksm.scan(2)
+    assert state(machine) == (0, 0, 2, 0)
+
+
+# Pages that are held or locked
+
+def test_the_second_of_two_pages_is_held(machine):
+    """The first one is a merged page by then, and is broken again: that one has a sharer more than it has uses for."""
+    process = machine.spawn()
+    addr = mergeable(process, "aa")
+    machine.ksm.scan()
+    held = frame(process, addr)
+    machine._get_page(held)
+    machine.ksm.scan()
+    assert state(machine)[:2] == (0, 0)
+    assert machine.vmstat()["cow_ksm"] == 1
+    machine._put_page(held)
+    assert machine.check() == []
+    machine.ksm.scan(2)
+    assert state(machine) == (1, 1, 0, 0)
+    assert letters(process, addr, 2) == "aa"
+
+
+def test_a_merged_page_is_locked(machine):
+    """Who moves a page holds its lock, and must not be waited for: its equal stays as it is, and in no tree, until the next pass."""
+    process = machine.spawn()
+    addr = mergeable(process, "aaba")
+    process.write(addr + 3 * PAGE, b"c" * PAGE)
+    machine.ksm.scan(2)
+    assert state(machine) == (1, 1, 2, 0)
+    process.write(addr + 2 * PAGE, b"a" * PAGE)
+    machine.ksm.scan()
+    flags = word(machine, frame(process, addr), "page.flags")
+    flags.value |= PG_LOCKED
+    machine.ksm.scan()
+    flags.value &= ~PG_LOCKED
+    assert state(machine) == (1, 1, 1, 1)
+    machine.ksm.scan()
+    assert state(machine) == (1, 2, 1, 0)
+
+
+def test_a_page_that_would_be_merged_is_locked(machine):
+    process = machine.spawn()
+    addr = mergeable(process, "aa")
+    machine.ksm.scan()
+    flags = word(machine, frame(process, addr + PAGE), "page.flags")
+    flags.value |= PG_LOCKED
+    machine.ksm.scan()
+    flags.value &= ~PG_LOCKED
+    assert state(machine) == (0, 0, 1, 1)
+    machine.ksm.scan()
+    assert state(machine) == (1, 1, 0, 0)
+
+
+def test_a_count_that_is_frozen_for_a_moment(machine):
+    """A page in the swap cache that is on its way to another frame has no references while it changes over: it is waited for."""
+    process = machine.spawn()
+    addr = mergeable(process, "baa")
+    machine.ksm.scan(2)
+    process.write(addr, b"a" * PAGE)
+    machine.ksm.scan()
+    pfn = frame(process, addr + PAGE)
+    machine._get_page(pfn)
+    process.swap_out(addr + PAGE, PAGE)
+    machine._put_page(pfn)
+    machine.lru_add_drain_all()
+    count = word(machine, pfn, "page.refcount")
+    frozen, count.value = count.value, 0
+    thread = threading.Thread(target=machine.ksm.scan, kwargs={"pages": 1}, daemon=True)
+    thread.start()
+    time.sleep(0.1)
+    waiting = thread.is_alive()
+    count.value = frozen
+    thread.join(10)
+    assert waiting and not thread.is_alive()
+    assert state(machine) == (1, 2, 0, 0)
+    assert letters(process, addr, 3) == "aaa"
+
+
+def test_nobody_scans_while_frames_go_away(machine):
+    mergeable(machine.spawn(), "aa")
+    run = ctypes.c_ulong.from_address(machine_fields(machine)["run"].address)
+    run.value |= 4
+    thread = threading.Thread(target=machine.ksm.scan, args=(2,), daemon=True)
+    thread.start()
+    time.sleep(0.1)
+    assert thread.is_alive() and machine.ksm.pages_scanned == 0
+    machine.offline(512, 512)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert state(machine) == (1, 1, 0, 0)
+
+
+# A signal
+
+def test_unmerging_is_interrupted(machine):
+    process = machine.spawn()
+    addr = mergeable(process, "aab")
+    machine.ksm.scan(2)
+    pending = ctypes.c_int.from_address(machine_fields(machine)["sigpending"].address)
+    pending.value = 1
+    for call in (lambda: process.madvise(addr, 3 * PAGE, ksm.MADV_UNMERGEABLE), lambda: setattr(machine.ksm, "run", 2)):
+        with pytest.raises(OSError) as error:
+            call()
+        assert error.value.errno == errno.EINTR
+        assert state(machine) == (1, 1, 1, 0)
+        assert machine.ksm.run == 0
+    pending.value = 0
+    assert [vma.mergeable for vma in process.maps()] == [True]
+    machine.ksm.run = 2
+    assert state(machine) == (0, 0, 0, 0)
+
+
+# Pages that move to another NUMA node
+
+def left_behind(numa):
+    """A merged page has left for node 1, and the scan of an equal page has found that out: its node waits to be seen again."""
+    first, one = numa.spawn(), numa.spawn()
+    addr, mine = mergeable(first, "b"), mergeable(one, "aau")
+    numa.ksm.scan(3)
+    assert state(numa) == (1, 1, 2, 0)
+    first.write(addr, b"a" * PAGE)
+    numa.ksm.scan()
+    numa.migrate(frame(one, mine), 1)
+    numa.ksm.scan(pages=1)
+    assert state(numa) == (1, 1, 2, 0)
+    assert numa.check() == []
+    return first, addr, one, mine
+
+
+def test_the_equal_page_has_left_for_another_node(numa):
+    """Its node makes room, and is at its new place when one of its sharers is scanned."""
+    first, addr, one, mine = left_behind(numa)
+    numa.ksm.scan()
+    assert state(numa) == (1, 1, 2, 0)
+    first.write(addr, b"b" * PAGE)
+    numa.ksm.scan(2)
+    assert (letters(first, addr, 1), letters(one, mine, 3)) == ("b", "aau")
+    one.move_pages(mine, 2 * PAGE, 0)
+    first.write(addr, b"a" * PAGE)
+    numa.ksm.scan(3)
+    assert state(numa) == (1, 2, 1, 0)
+
+
+def test_everything_is_unmerged_while_a_node_waits(numa):
+    _, _, one, mine = left_behind(numa)
+    numa.ksm.run = 2
+    assert state(numa) == (0, 0, 0, 0)
+    assert numa.slabinfo()["ksm_stable_node"] == 0
+    assert letters(one, mine, 3) == "aau"
+
+
+def test_its_frame_goes_away_while_a_node_waits(numa):
+    """The page is gone, too, and the number of a frame that is no more must not be looked up."""
+    _, _, one, mine = left_behind(numa)
+    one.munmap(mine, 2 * PAGE)
+    assert numa.slabinfo()["ksm_stable_node"] == 1
+    numa.offline(512, 512)
+    assert numa.slabinfo()["ksm_stable_node"] == 0
+    assert numa.check() == []
+    numa.ksm.scan(2)
+
+
+def test_frames_go_away_while_a_node_waits(numa):
+    """The page moves on, and the node goes with it."""
+    _, _, one, mine = left_behind(numa)
+    numa.offline(512, 512)
+    assert numa.slabinfo()["ksm_stable_node"] == 1
+    assert numa.check() == []
+    numa.ksm.scan(2)
+    assert state(numa) == (1, 2, 1, 0)
+    assert letters(one, mine, 3) == "aau"
+
+
+@pytest.mark.parametrize(("sharing", "there"), [(256, 2), (3, 5)], ids=["page", "chain"])
+def test_two_pages_change_places(numa, sharing, there):
+    """The page that comes finds its equal about to leave, and takes its place in the tree, or in the chain."""
+    numa.ksm.max_page_sharing = sharing
+    one, two = numa.spawn(node=0), numa.spawn(node=1)
+    mine, his = mergeable(one, "aa"), mergeable(two, "a" * there)
+    numa.ksm.scan(4)
+    before = state(numa)
+    assert before == ((2, 2, 0, 0) if there == 2 else (3, 4, 0, 0))
+    one.write(mine, b"z" * PAGE)            # which leaves one sharer
+    one.move_pages(mine, 2 * PAGE, 1)
+    two.move_pages(his, there * PAGE, 0)
+    for _ in range(4):
+        numa.ksm.scan()
+        assert numa.check() == []
+    assert (letters(one, mine, 2), letters(two, his, there)) == ("za", "a" * there)
+    one.exit()
+    two.exit()
+    numa.ksm.scan(2)
+
+
+def test_an_equal_page_of_the_unstable_tree_has_left(numa):
+    """It is in the wrong tree by now: the two do not meet."""
+    one, two = numa.spawn(), numa.spawn()
+    mine = mergeable(one, "a")
+    mergeable(two, "a")
+    numa.ksm.scan()
+    numa.ksm.scan(pages=1)
+    numa.migrate(frame(one, mine), 1)
+    numa.ksm.scan(pages=1)
+    assert state(numa) == (0, 0, 1, 1)
+    numa.ksm.scan(2)
+    assert state(numa) == (0, 0, 2, 0)
+
+
+# Merged pages that only a child has
+
+@pytest.mark.parametrize(("contents", "sharing"), [("aa", 256), ("aaaa", 2)], ids=["page", "chain"])
+def test_a_limit_cannot_change_while_a_child_has_merged_pages(machine, contents, sharing):
+    """No rmap_item leads to them, so nothing counts as shared; but the trees are not empty."""
+    machine.ksm.max_page_sharing = sharing
+    parent = machine.spawn()
+    addr = mergeable(parent, contents + "u")
+    machine.ksm.scan(3)
+    child = parent.fork()
+    parent.munmap(addr, len(contents) * PAGE)
+    machine.ksm.scan(pages=1)
+    assert state(machine) == (0, 0, 1, 0)
+    for _ in range(2):
+        with pytest.raises(OSError, match="max_page_sharing") as error:
+            machine.ksm.max_page_sharing = 5
+        assert error.value.errno == errno.EBUSY
+        assert machine.check() == []
+    machine.ksm.scan()
+    assert letters(child, addr, len(contents)) == contents
+    child.exit()
+    machine.ksm.scan(2)
+    machine.ksm.max_page_sharing = 5
+
+
+def test_nor_while_the_node_waits(numa):
+    _, _, one, mine = left_behind(numa)
+    child = one.fork()
+    one.munmap(mine, 2 * PAGE)
+    numa.ksm.scan(pages=1)
+    assert state(numa)[:2] == (0, 0)
+    with pytest.raises(OSError, match="merge_across_nodes") as error:
+        numa.ksm.merge_across_nodes = 1
+    assert error.value.errno == errno.EBUSY
+    assert letters(child, mine, 2) == "aa"
+
+
+# Merged pages without a node
+
+def test_a_merged_page_that_has_no_node(machine):
+    """No memory for a node, and none to undo the merge: the page stays merged, and cannot be found from its frame. It does not move, and
+    who has it is not known; unmerging finds it."""
+    process = machine.spawn()
+    addr = mergeable(process, "aab")
+    machine.ksm.scan()
+    machine.fail("ksm_stable_node", 1, 1 << 40)
+    machine.fail("page", 1, 1 << 40)
+    machine.ksm.scan()
+    machine.fail("ksm_stable_node", 0)
+    machine.fail("page", 0)
+    assert machine.check() == []
+    pfn = frame(process, addr)
+    assert frame(process, addr + PAGE) == pfn
+    assert state(machine)[:2] == (0, 0)
+    with pytest.raises(OSError, match="frame"):
+        machine.migrate(pfn)
+    machine.ksm.scan(2)
+    assert machine.check() == []
+    broken = machine.vmstat()["cow_ksm"]
+    process.madvise(addr, 3 * PAGE, ksm.MADV_UNMERGEABLE)
+    assert frame(process, addr + PAGE) != frame(process, addr)
+    assert machine.vmstat()["cow_ksm"] - broken == 2
+    assert letters(process, addr, 3) == "aab"
+
+
+def test_a_frame_breaks_whose_page_has_no_node(machine):
+    process = machine.spawn()
+    addr = mergeable(process, "aab")
+    machine.ksm.scan()
+    machine.fail("ksm_stable_node", 1, 1 << 40)
+    machine.fail("page", 1, 1 << 40)
+    machine.ksm.scan()
+    machine.fail("ksm_stable_node", 0)
+    machine.fail("page", 0)
+    assert machine.memory_failure(frame(process, addr)) == []
+    assert machine.check() == []
+    process.exit()
+
+
+def test_each_place_of_a_broken_page_is_told_once(machine):
+    """A parent's anon_vma leads to the child's mapping as well, and the child has an rmap_item of its own."""
+    parent = machine.spawn()
+    addr = mergeable(parent, "aab")
+    machine.ksm.scan(2)
+    child = parent.fork()
+    machine.ksm.scan()
+    assert state(machine)[:2] == (1, 3)
+    places = machine.memory_failure(frame(parent, addr))
+    assert sorted((process.pid, place) for process, place in places) == sorted(
+        (process.pid, addr + i * PAGE) for process in (parent, child) for i in range(2))
