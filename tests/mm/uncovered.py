@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lines of ksm/mm/ksm.pyx that no test walks, with the reason for each: prints the line coverage, fails when others are missed.
+
+    tox -e coverage
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+SOURCE = Path("ksm/mm/ksm.pyx")
+
+RACE = "Another thread must act between two steps of this function: no test can make it come just then. tests/threads tries."
+DAEMON = "ksmd is a thread that Python does not know, and coverage counts none of its lines. tests/threads and test_ksm05 run it."
+CALLOC = "calloc() or pthread_create() of the C library fails: neither can be told to."
+HUGE = "There are no huge pages yet."
+NEVER = "What it asks for does not exist here: "
+
+# (function, lines, reason). A line may be named as often as it stands in the function. None: all lines.
+UNCOVERED = [
+    ("ksm_slab_init", ["ksm_slab_free(g)", "return -ENOMEM"], CALLOC),
+    ("ksm_init", ["return -ENOMEM", "free(g)", "return err"], CALLOC),
+    ("ksm_exit_machine", ["return"], CALLOC),
+    ("merge_across_nodes_store", ["err = -ENOMEM"], CALLOC),
+    ("run_store", ["return err"], CALLOC),
+    ("vma_ksm_compatible", ["return False"], NEVER + "DAX."),
+    ("ksm_get_folio_at", ["return NULL", "folio_put(g.m, folio)", "return NULL", "folio_unlock(folio)", "folio_put(g.m, folio)",
+                          "return NULL"], RACE),
+    ("unmerge_ksm_pages", ["break"], RACE),
+    ("write_protect_pte", ["set_pte_at(mm, pvmw.address, pvmw.pte, entry)", "return -EFAULT"],
+     "folio_maybe_dma_pinned() is true only with references that the count before has found already."),
+    ("write_protect_page", ["WARN_ON_ONCE(True)", "return err"], "A huge page is split before."),
+    ("replace_pte", ["return -EFAULT", "pte_unmap_unlock(ptep, ptl)", "return -EFAULT"], RACE),
+    ("replace_page", ["return err", "return err", "return err"], RACE),
+    ("try_to_merge_one_page", ["return err"], RACE),
+    ("try_to_merge_with_zero_page", ["err = 0"], RACE),
+    ("stable_tree_search", ["again = True", "break"], RACE),
+    ("stable_tree_insert", ["again = True", "break"], RACE),
+    ("ksm_next_page_pmd_entry", ["return 0", "return 0", "return 0"], RACE),
+    ("ksm_next_page_pmd_entry", [
+        "ptl = pmd_lock(mm, pmdp)", "pmd = pmdp_get(pmdp)", "if not pmd_present(pmd):", "spin_unlock(ptl)", "return 0",
+        "elif pmd_leaf(pmd):", "page = pfn_to_page(mm.machine, pmd_pfn(pmd))", "folio = page_folio(page)",
+        "if folio_is_zone_device(folio) or not folio_test_anon(folio):", "spin_unlock(ptl)", "return 0",
+        "page += (addr & (PMD_SIZE - 1)) >> PAGE_SHIFT", "folio_get(folio)", "spin_unlock(ptl)", "private.page = page",
+        "private.folio = folio", "private.addr = addr", "return 1", "spin_unlock(ptl)"], HUGE),
+    ("scan_get_next_rmap_item", ["return NULL", "break"], RACE),
+    ("ksmd_should_run", None, DAEMON),
+    ("monotonic_ns", None, DAEMON),
+    ("ksm_scan_thread", None, DAEMON),
+    ("ksm_disable", None, NEVER + "only the virtual machines of s390 call it."),
+    ("ksm_might_need_to_copy", ["return folio"], HUGE),
+    ("ksm_might_need_to_copy", ["return <struct_folio *>ERR_PTR(-EHWPOISON)", "return folio"],
+     "Reading swap never fails, and a broken frame is not used for it."),
+    ("rmap_walk_ksm", ["if rwc.try_lock:", "rwc.contended = True", "return", "anon_vma_lock_read(anon_vma)"], RACE),
+    ("rmap_walk_ksm", ["continue"], "No walk here leaves out vmas (invalid_vma): the kernel's does for cgroups and for idle pages."),
+    ("pages_volatile_show", ["ksm_pages_volatile = 0"], RACE),
+]
+
+
+def functions(source):
+    """Of each line, the function that it is in and its text without comment."""
+    name = ""
+    for line in source.splitlines():
+        if line.startswith("cdef ") and "(" in line:
+            name = line.split("(")[0].split()[-1].lstrip("*")
+        yield name, line.split("  #")[0].strip()
+
+
+def unexplained(source, missed, uncovered=UNCOVERED):
+    """Of the missed lines, by number, those that the table does not name."""
+    whole = {name for name, lines, _ in uncovered if lines is None}
+    named = Counter((name, line) for name, lines, _ in uncovered for line in lines or ())
+    rest = []
+    for number, place in enumerate(functions(source), 1):
+        if number not in missed or place[0] in whole:
+            continue
+        if named[place]:
+            named[place] -= 1
+        else:
+            rest.append(number)
+    return rest
+
+
+def main():
+    import coverage
+
+    data = coverage.Coverage(config_file=".coveragerc")
+    data.load()
+    _, statements, _, missed, _ = data.analysis2(str(SOURCE))
+    source = SOURCE.read_text()
+    rest = unexplained(source, set(missed))
+    walked = len(statements) - len(missed)
+    print(f"{SOURCE}: {walked} of {len(statements)} lines, {100 * walked / len(statements):.1f} %; of {len(missed)} missed lines "
+          f"{len(missed) - len(rest)} are explained")
+    lines = source.splitlines()
+    for number in rest:
+        print(f"{SOURCE}:{number}: {lines[number - 1].strip()}")
+    return 1 if rest else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
