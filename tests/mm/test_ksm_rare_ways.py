@@ -382,3 +382,20 @@ def test_each_place_of_a_broken_page_is_told_once(machine):
     places = machine.memory_failure(frame(parent, addr))
     assert sorted((process.pid, place) for process, place in places) == sorted(
         (process.pid, addr + i * PAGE) for process in (parent, child) for i in range(2))
+
+
+def test_a_broken_page_is_not_copied_on_its_way_back(machine):
+    """Merged, held in the swap cache, and its frame breaks: after run = 2 everybody would get a copy, and gets an error."""
+    process = machine.spawn()
+    addr = mergeable(process, "aa")
+    machine.ksm.scan(2)
+    pfn = frame(process, addr)
+    machine._get_page(pfn)
+    process.swap_out(addr, 2 * PAGE)
+    machine.memory_failure(pfn)
+    machine._put_page(pfn)
+    machine.ksm.run = 2
+    with pytest.raises(OSError) as error:
+        process.read(addr, 1)
+    assert error.value.errno == errno.EFAULT
+    assert machine.check() == []
