@@ -385,7 +385,8 @@ def test_each_place_of_a_broken_page_is_told_once(machine):
 
 
 def test_a_broken_page_is_not_copied_on_its_way_back(machine):
-    """Merged, held in the swap cache, and its frame breaks: after run = 2 everybody would get a copy, and gets an error."""
+    """Merged, held in the swap cache, and its frame breaks: who touches it gets an error, and so does swapoff, which after run = 2 would
+    give everybody a copy."""
     process = machine.spawn()
     addr = mergeable(process, "aa")
     machine.ksm.scan(2)
@@ -395,7 +396,11 @@ def test_a_broken_page_is_not_copied_on_its_way_back(machine):
     machine.memory_failure(pfn)
     machine._put_page(pfn)
     machine.ksm.run = 2
-    with pytest.raises(OSError) as error:
+    with pytest.raises(OSError, match="read") as error:
         process.read(addr, 1)
     assert error.value.errno == errno.EFAULT
+    with pytest.raises(OSError, match="swapoff") as error:
+        machine.swapoff()
+    assert error.value.errno == errno.EIO
     assert machine.check() == []
+    process.exit()
