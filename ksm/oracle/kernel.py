@@ -85,6 +85,17 @@ def leaves_traces(workload: Json) -> str:
     return ""
 
 
+def wrong_machine(workload: Json) -> str:
+    """Why this machine cannot run a workload; empty if it can."""
+    nodes = len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
+    if workload.get("nodes", 1) > nodes:
+        return f"the workload needs {workload['nodes']} NUMA nodes, and this machine has {nodes}"
+    files = [step["file"] for step in workload["steps"] if step["op"] == "sysfs"]
+    if workload.get("nodes", 1) > 1 and "merge_across_nodes" in files:
+        return "merge_across_nodes that changes on several NUMA nodes can make the kernel follow stale pointers"
+    return ""
+
+
 def drain_lru() -> None:
     """Empty the LRU batches, whose references to pages can prevent merges: ksmd does so only at the start of a full scan.
 
@@ -188,9 +199,9 @@ class Ksmd:
 class KernelSide(Side):
     """The running kernel."""
 
-    def __init__(self, ksmd: Ksmd, window: Window, events: Events | None) -> None:
+    def __init__(self, ksmd: Ksmd, window: Window, events: Events | None, nodes: int) -> None:
         self.kernel = platform.release()
-        self.ksmd, self.window, self.events = ksmd, window, events
+        self.ksmd, self.window, self.events, self.nodes = ksmd, window, events, nodes
 
     def files(self) -> list[str]:
         return sorted(file.name for file in KSM.iterdir())
@@ -211,7 +222,7 @@ class KernelSide(Side):
         time.sleep(ms / 1000)
 
     def spawn(self, name: str) -> RealTask:
-        return RealTask.start(self.window)
+        return RealTask.start(self.window, self.nodes > 1)
 
     def mark(self, process: str) -> None:
         if self.events:
@@ -224,7 +235,7 @@ class KernelSide(Side):
 def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, lock: Path | None = None) -> Json:
     """The outcome of a workload on the running kernel. OracleError if it cannot be run. Settings of KSM are restored."""
     check_workload(workload)
-    if reason := unavailable() or leaves_traces(workload):
+    if reason := unavailable() or wrong_machine(workload) or leaves_traces(workload):
         raise OracleError(reason)
     lock = lock or default_lock()
     with contextlib.ExitStack() as stack:
@@ -238,7 +249,7 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
             stack.callback(tracer.close)
         window = Window()
         stack.callback(window.close)
-        run = Run(workload, KernelSide(ksmd, window, tracer), pages=pages, events=events)
+        run = Run(workload, KernelSide(ksmd, window, tracer, workload.get("nodes", 1)), pages=pages, events=events)
         try:
             outcome = run.execute()
             ksmd.check_undisturbed(frozenset(task.pid for task in run.tasks.values() if isinstance(task, RealTask)))

@@ -12,15 +12,15 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ksm.oracle.ptrace import MAP_FIXED_NOREPLACE, SYS_MMAP, SYS_MUNMAP, Tracee, Window, libc
+from ksm.oracle.ptrace import MAP_FIXED_NOREPLACE, PATH_AT, SYS_MMAP, SYS_MUNMAP, Tracee, Window, libc
 from ksm.oracle.workload import PAGE, PLACES, Json, OracleError, Task, errno_name, expand, page_bytes
 
-SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_PRCTL, SYS_MOVE_PAGES = 10, 25, 28, 157, 279
+SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_PRCTL, SYS_SET_MEMPOLICY, SYS_MOVE_PAGES = 10, 25, 28, 157, 238, 279
 ADVICE = {"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15,
           "wipeonfork": 18, "keeponfork": 19, "pageout": 21}
 MREMAP_MAYMOVE_FIXED = 3
 PR_SET_MEMORY_MERGE = 67
-MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
+MPOL_BIND, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 2, 4
 # A mapping in /proc/PID/smaps: its start; kB in memory, anonymous, merged, swapped out.
 SMAPS = re.compile(
     r"^([0-9a-f]+)-.*\n" + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in ("Rss", "Anonymous", "KSM", "Swap")), re.M
@@ -58,8 +58,11 @@ class RealTask(Task):
         self.tracee = tracee
 
     @classmethod
-    def start(cls, window: Window) -> RealTask:
-        return cls(Tracee(window))
+    def start(cls, window: Window, on_node_0: bool) -> RealTask:
+        tracee = Tracee(window)
+        if on_node_0:
+            tracee.syscall(SYS_SET_MEMPOLICY, MPOL_BIND, window.put(PATH_AT, struct.pack("<Q", 1)), 64)
+        return cls(tracee)
 
     @property
     def pid(self) -> int:

@@ -7,7 +7,20 @@ import errno
 from typing import Any
 
 import ksm
-from ksm.oracle.workload import DEFAULTS, PAGE, PLACES, Json, OracleError, Run, Side, Task, errno_name, expand, page_bytes
+from ksm.oracle.workload import (
+    DEFAULTS,
+    PAGE,
+    PLACES,
+    Json,
+    OracleError,
+    Run,
+    Side,
+    Task,
+    check_workload,
+    errno_name,
+    expand,
+    page_bytes,
+)
 
 ADVICE = {"mergeable": ksm.MADV_MERGEABLE, "unmergeable": ksm.MADV_UNMERGEABLE, "dontneed": ksm.MADV_DONTNEED,
           "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE, "dontfork": ksm.MADV_DONTFORK, "dofork": ksm.MADV_DOFORK,
@@ -66,6 +79,9 @@ class PortTask(Task):
     def do_peek(self, addr: int, count: int) -> None:
         for page in range(addr, addr + count * PAGE, PAGE):
             self.process.read(page, 1, force=True)
+
+    def do_migrate(self, addr: int, count: int, node: int) -> None:
+        self.process.move_pages(addr, count * PAGE, node)
 
     def do_mprotect(self, addr: int, count: int, prot: int) -> None:
         self.process.mprotect(addr, count * PAGE, prot)
@@ -174,7 +190,8 @@ class PortSide(Side):
 
 def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G") -> Json:
     """The outcome of a workload on the port. OracleError if it cannot be run."""
-    with ksm.Machine(memory, max_memory=memory, clock="manual") as machine:
+    check_workload(workload)
+    with ksm.Machine(memory, max_memory=memory, nodes=workload.get("nodes", 1), clock="manual") as machine:
         side = PortSide(machine, events)
         for name, value in DEFAULTS.items():
             side.write(name, value)

@@ -3,7 +3,8 @@
 
 A workload is JSON. It runs on a side: the kernel (ksm.oracle.kernel) or the port (ksm.oracle.replay); the outcome has the same form.
 
-WORKLOAD  {"name": str, "settings": {sysfs file: value}, "procs": [PROC], "steps": [STEP]}; the processes start one after the other
+WORKLOAD  {"name": str, "settings": {sysfs file: value}, "nodes": n, "procs": [PROC], "steps": [STEP]}; the processes start one after the
+          other, on NUMA node 0; "nodes", by default 1, is how many there have to be
 PROC      {"name": str, "vmas": [VMA]}
 VMA       {"name": str, "pages": n, "contents": CONTENTS, "mergeable": true, "slot": k}: mapped at 2**45 + slot * 2**30, by default
           in the next slot that is free
@@ -18,6 +19,7 @@ STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: pag
   madvise pages, advice             [un]mergeable, dontneed, [no]hugepage, dontfork, dofork, wipeonfork, keeponfork
   mprotect pages, prot              0 (nothing), 1 (read), 3 (read and write)
   munmap  pages
+  migrate pages, node               move_pages(2), also of pages that are shared
   mmap    proc, vma, keys of VMA    a new VMA
   mremap  proc, vma [pages] [slot]  in place if only "pages" is given, else the whole VMA moves to a new slot
   move    pages, into [slot]        mremap of a part of a VMA, which becomes the VMA "into" in a new slot
@@ -58,7 +60,7 @@ Mapping = tuple[str, str, int, int, str]  # process, VMA, page, frame or -1, kin
 PAGE = 4096
 BASE, STRIDE = 1 << 45, 1 << 30
 PLACES = range(BASE, BASE + (1 << 44))  # where the mappings of a workload are, and no others
-MAX_PAGES, SLOTS = STRIDE // PAGE, 1 << 16
+MAX_PAGES, SLOTS, MAX_NODES = STRIDE // PAGE, 1 << 16, 8
 ADVICE = ("mergeable", "unmergeable", "dontneed", "hugepage", "nohugepage", "dontfork", "dofork", "wipeonfork", "keeponfork")
 WHOLE_PASS = 0xFFFF_FFFF  # pages_to_scan
 # What every workload starts with; a prune interval of 0 takes the clock out of the chains.
@@ -83,6 +85,7 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "madvise": ({"proc", "vma", "advice"}, _PAGES),
     "mprotect": ({"proc", "vma", "prot"}, _PAGES),
     "munmap": ({"proc", "vma"}, _PAGES),
+    "migrate": ({"proc", "vma", "node"}, _PAGES),
     "mmap": ({"proc", "vma", "pages"}, _VMA),
     "mremap": ({"proc", "vma"}, {"pages", "slot"}),
     "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
@@ -96,7 +99,7 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "record": (set(), set()),
     "sleep": ({"ms"}, set()),
 }
-RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap")
+RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "migrate")
 
 
 class OracleError(Exception):
@@ -130,8 +133,10 @@ def is_contents(value: Any) -> bool:
     def is_id(content: Any) -> bool:
         return content is None or is_number(content, 0, (1 << 48) - 1)
 
-    return isinstance(value, list) and all(
-        (len(item) == 2 and is_id(item[0]) and is_number(item[1], 0, MAX_PAGES)) if isinstance(item, list) else is_id(item) for item in value)
+    def is_item(item: Any) -> bool:
+        return len(item) == 2 and is_id(item[0]) and is_number(item[1], 0, MAX_PAGES) if isinstance(item, list) else is_id(item)
+
+    return isinstance(value, list) and all(map(is_item, value))
 
 
 # What each key's value may be.
@@ -147,6 +152,8 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     "count": lambda value: is_number(value, 0, MAX_PAGES),
     "pages": lambda value: is_number(value, 1, MAX_PAGES),
     "passes": lambda value: is_number(value, 1, 1_000_000),
+    "node": lambda value: is_number(value, 0, MAX_NODES - 1),
+    "nodes": lambda value: is_number(value, 1, MAX_NODES),
     "ms": lambda value: isinstance(value, (int, float)) and 0 <= value <= 1e6,
 }
 
@@ -176,7 +183,8 @@ def check_workload(workload: Any) -> None:
     """Raise OracleError for what is no workload; names that do not exist show when it runs."""
     if not isinstance(workload, dict):
         raise OracleError("a workload is a JSON object")
-    check("the workload", {key: value for key, value in workload.items() if key not in ("settings", "procs", "steps")}, set(), {"name"})
+    rest = {key: value for key, value in workload.items() if key not in ("settings", "procs", "steps")}
+    check("the workload", rest, set(), {"name", "nodes"})
     for name, value in check_settings(workload.get("settings", {})):
         check("settings", {"file": name, "value": value}, {"file", "value"}, set())
     for proc in list_in(workload, "procs"):

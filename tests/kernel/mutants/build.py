@@ -17,8 +17,8 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Distribution, Extension
 directives, flags, macros, *files = eval(sys.argv[1])
-extensions = [Extension(f.removesuffix(".pyx").replace("/", "."), [f], include_dirs=["include"], extra_compile_args=flags, define_macros=macros)
-              for f in files]
+extensions = [Extension(f.removesuffix(".pyx").replace("/", "."), [f], include_dirs=["include"],
+                        extra_compile_args=flags, define_macros=macros) for f in files]
 modules = cythonize(extensions, include_path=["include"], compiler_directives=directives, shared_utility_qualified_name="ksm._cyutility",
                     quiet=True)
 command = Distribution({"name": "ksm", "ext_modules": modules, "packages": []}).get_command_obj("build_ext")
