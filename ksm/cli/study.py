@@ -51,10 +51,12 @@ def write_page(kernels: list[Kernel], output: str, recordings: tuple[str, ...]) 
 
     played = [load(name) for name in recordings] + [lessons.record_lesson(key) for key, _, _ in lessons.LESSONS]
     text = page.render(kernels[0] if kernels else None, played, kernels[1] if len(kernels) > 1 else None)
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / page.NAME
-    path.write_text(text, encoding="utf-8")
+    path = Path(output) / page.NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written: {error.strerror}") from None
     click.echo(f"{path}: {len(text.encode()) / 1e6:.1f} MB")
     if not kernels and Path(DEBIAN).exists():
         click.echo(f"With --kernel {DEBIAN} it has the kernel's side, too.")

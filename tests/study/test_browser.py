@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The page in headless Chromium: tox -e study. Screenshots go to the folder KSM_SCREENSHOTS, if it is set.
+
+Needs Debian's chromium and chromium-driver, and selenium. In CI it fails where they are missing.
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+import ksm
+from ksm.study.kernel import read_kernel
+from ksm.study.lessons import IN_2011, LESSONS, pages, record_lesson
+from ksm.study.page import NAME, render
+from ksm.study.pairing import read_port, study
+from ksm.study.record import COUNTERS
+
+pytestmark = pytest.mark.browser
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+LAPTOP = (1440, 900)
+
+
+def missing(what):
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs {what}")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM or not DRIVER:
+        missing("Debian's chromium and chromium-driver")
+    try:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+    except ImportError:
+        missing("selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size={},{}".format(*LAPTOP)):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def many_pages():
+    """10,000 steps, and what the counters were at their end."""
+    with ksm.Machine(memory="16M", max_memory="16M", clock="manual") as machine:
+        pages(machine.spawn("a"), [f"page {n % 500}" for n in range(1000)])
+        with machine.record() as recording:
+            machine.ksm.scan(passes=4)
+        data = recording.data("Ten thousand steps")
+        assert len(data["steps"]) == 10_000
+        return {"key": "many", **data}
+
+
+def final_counters(data):
+    """By the recording's own numbers: the last value of each."""
+    result = {}
+    for step in data["steps"]:
+        changes, at = step[6:], 0
+        while at < len(changes):
+            if changes[at] == 1:
+                result[COUNTERS[changes[at + 2]]] = changes[at + 3]
+            at += 2 + ([2, 3, 5, 6, 6, 4, 5, 3, 4][changes[at] - 1] if changes[at] > 0 else 0)
+    return result
+
+
+@pytest.fixture(scope="module")
+def page(linux, tmp_path_factory):
+    """The file, with the lessons and a long recording, and all recordings."""
+    recordings = [record_lesson(key) for key, _, _ in LESSONS] + [many_pages()]
+    path = tmp_path_factory.mktemp("page") / NAME
+    path.write_text(render(read_kernel(str(linux)), recordings), encoding="utf-8")
+    return path, recordings
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.get_log("browser")
+    browser.get(f"file://{page[0]}")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def one(browser, selector):
+    return browser.find_element("css selector", selector)
+
+
+def every(browser, selector):
+    return browser.find_elements("css selector", selector)
+
+
+def screenshot(browser, name):
+    folder = os.environ.get("KSM_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(f"{folder}/{name}.png")
+
+
+def visible(browser, element):
+    return browser.execute_script(
+        "const e = arguments[0].getBoundingClientRect(), c = document.getElementById('code').getBoundingClientRect();"
+        "return e.height > 0 && e.bottom > c.top && e.top < c.bottom", element)
+
+
+def eventually(true, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+
+
+def watch(browser, number):
+    if not one(browser, "#player").is_displayed():
+        one(browser, "#watch").click()
+    one(browser, f'#lesson option[value="{number}"]').click()
+
+
+def counters(browser):
+    rows = browser.execute_script("return [...document.querySelectorAll('#counters tr')].map(row => [row.dataset.counter, row.lastChild.textContent])")
+    return {name: int(value) for name, value in rows}
+
+
+def at(browser):
+    return one(browser, "#at").text
+
+
+# Reading
+
+def test_all_paired_functions_are_there(opened, linux):
+    subject = study(read_kernel(str(linux)))
+    assert one(opened, "#share").text == f"{subject.paired} of {subject.of_kernel}"
+    shown = set(opened.execute_script("return [...document.querySelectorAll('section.pair.paired')].map(each => each.id)"))
+    assert shown == {f"f-{name}" for name in read_kernel(str(linux)).source.functions} and len(shown) > 120
+    assert len(every(opened, "#index li")) == len(read_port().functions)
+    lines = opened.execute_script(
+        "return [...document.querySelectorAll('section.pair.paired')].map("
+        " [each.id, each.querySelectorAll('code[id^=k]').length, each.querySelectorAll('code[id^=p]').length])")
+    assert [name for name, left, right in lines if not left or not right] == []
+    screenshot(opened, "reading")
+
+
+@pytest.mark.parametrize("side", ["k", "p"])
+def test_a_call_leads_to_the_function(opened, side):
+    one(opened, '#index a[href="#f-cmp_and_merge_page"]').click()
+    link = one(opened, f'#f-cmp_and_merge_page code[id^={side}] a[href="#f-stable_tree_search"]')
+    assert link.text == "stable_tree_search"
+    target = one(opened, "#f-stable_tree_search h2")
+    link.click()
+    assert opened.current_url.endswith("#f-stable_tree_search")
+    eventually(lambda: visible(opened, target))
+    screenshot(opened, f"call-{side}")
+
+
+def test_a_label_leads_to_its_stand_in(opened):
+    one(opened, '#index a[href="#f-write_protect_page"]').click()
+    links = every(opened, "#f-write_protect_page .labels span")
+    assert [link.text.split(":")[0] for link in links] == ["out_unlock", "out_mn", "out"]
+    stand_in = links[0].find_elements("css selector", "a")[1]
+    line = one(opened, stand_in.get_attribute("href")[stand_in.get_attribute("href").index("#"):])
+    stand_in.click()
+    eventually(lambda: visible(opened, line))
+    assert "# out_unlock:" in line.text
+
+
+def test_the_two_sides_scroll_together(opened):
+    one(opened, '#index a[href="#f-stable_tree_append"]').click()
+    tops = opened.execute_script(
+        "return ['k', 'p'].map(side => [...document.querySelectorAll(`#f-stable_tree_append code[id^=${side}]`)]"
+        ".find(line => line.textContent.includes('hlist_add_head')).getBoundingClientRect().top)")
+    assert tops[0] == tops[1]
+
+
+def test_search(opened):
+    search = one(opened, "#search")
+    search.send_keys("unstable_tree")
+    shown = [entry.text for entry in every(opened, "#index li") if entry.is_displayed()]
+    assert shown == ["unstable_tree_search_insert"]
+    search.clear()
+    search.send_keys("keyhole\n")
+    hits = every(opened, "code.hit")
+    assert one(opened, "#found").text == f"line 1 of {len(hits)}" and hits
+    eventually(lambda: visible(opened, hits[0]))
+    search.clear()
+    search.send_keys("no such words anywhere\n")
+    assert one(opened, "#found").text == "not in the text"
+
+
+def test_omissions_have_reasons(opened):
+    one(opened, 'nav a[href="#omissions"]').click()
+    rows = every(opened, "#omissions tr")
+    assert len(rows) >= 10 and all(row.find_element("css selector", "td").text for row in rows)
+
+
+def test_light_and_dark(opened):
+    def brightness():
+        colour = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(","))
+
+    one(opened, "#theme").click()
+    assert brightness() > 600
+    one(opened, "#theme").click()
+    assert brightness() < 150
+    screenshot(opened, "dark")
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_nothing_is_cut_off(opened, width):
+    opened.set_window_size(width, 800)
+    try:
+        watch(opened, 0)
+        wider = opened.execute_script("return [document.documentElement.scrollWidth - innerWidth,"
+                                      " document.getElementById('code').scrollWidth - document.getElementById('code').clientWidth]")
+        assert max(wider) <= 0
+    finally:
+        opened.set_window_size(*LAPTOP)
+
+
+def test_it_can_be_printed(opened):
+    import base64
+
+    data = base64.b64decode(opened.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "pageRanges": "1-3"})["data"])
+    assert data.startswith(b"%PDF") and len(data) > 20_000
+    folder = os.environ.get("KSM_SCREENSHOTS")
+    if folder:
+        Path(folder, "printed.pdf").write_bytes(data)
+
+
+# Watching
+
+def test_a_recording_is_played_to_its_end_and_back(opened, page):
+    watch(opened, 0)
+    steps = len(page[1][0]["steps"])
+    assert at(opened) == f"1 / {steps}"
+    one(opened, '#speed option[value="0"]').click()
+    one(opened, "#play").click()
+    eventually(lambda: at(opened) == f"{steps} / {steps}", 60)
+    assert one(opened, "#play").text == "Play"
+    assert counters(opened) == final_counters(page[1][0])
+    there = one(opened, "#stage").get_attribute("innerHTML").replace(' class="moved"', ' class=""')
+    one(opened, "#back").click()
+    one(opened, "#back").click()
+    assert at(opened) == f"{steps - 2} / {steps}"
+    one(opened, "#step").click()
+    one(opened, "#step").click()
+    assert one(opened, "#stage").get_attribute("innerHTML").replace(' class="moved"', ' class=""') == there
+    one(opened, "#first").click()
+    assert at(opened) == f"1 / {steps}" and counters(opened)["full_scans"] == 0
+
+
+def test_the_counters_are_the_ports(opened, page):
+    """At the end of each lesson: run once more, without a recording's help."""
+    for number, (key, era, lesson) in enumerate(LESSONS):
+        watch(opened, number)
+        one(opened, "#last").click()
+        with ksm.Machine(memory="4M", max_memory="4M", clock="manual", era=era) as machine:
+            lesson(machine).stop()
+            wanted = {name: int(machine.ksm.show(name)) for name in machine.ksm.names() if name in COUNTERS}
+            wanted["cow_ksm"] = machine.vmstat()["cow_ksm"]
+        assert {name: value for name, value in counters(opened).items() if name in wanted} == wanted, key
+        screenshot(opened, f"lesson-{key}-end")
+
+
+def test_back_is_the_same_state_as_forward(opened):
+    watch(opened, 2)
+    opened.execute_script("const s = document.getElementById('slider'); s.value = 70; s.dispatchEvent(new Event('input'))")
+    look = "return document.getElementById('trees').innerHTML + document.getElementById('mms').innerHTML"
+    seen = []
+    for _ in range(25):
+        seen.append(opened.execute_script(look))
+        one(opened, "#step").click()
+    for state in reversed(seen):
+        one(opened, "#back").click()
+        assert opened.execute_script(look) == state
+
+
+def test_the_decision_is_lit_on_both_sides(opened):
+    watch(opened, 0)
+    said = []
+    for _ in range(40):
+        one(opened, "#step").click()
+        lit = every(opened, "code.lit")
+        said.append(one(opened, "#sentence").text)
+        assert said[-1]
+        if len(lit) == 2:
+            sides = {line.get_attribute("id")[0]: line for line in lit}
+            assert set(sides) == {"k", "p"} and "ksm_step(" in sides["p"].text
+            assert visible(opened, sides["p"])
+    assert any("checksum" in sentence for sentence in said)
+    screenshot(opened, "watching")
+
+
+def test_the_tree_is_drawn_with_its_colours_and_the_path(opened):
+    watch(opened, 2)
+    for _ in range(500):
+        if len(every(opened, "#unstable .lost")):
+            break
+        one(opened, "#step").click()
+    assert [group.find_element("css selector", ".name").text for group in every(opened, "#unstable .lost")] != []
+    assert len(every(opened, "#unstable .n .red")) >= 1 and len(every(opened, "#unstable .n .black")) >= 1
+    for _ in range(500):
+        if every(opened, "#unstable .now"):
+            break
+        one(opened, "#step").click()
+    assert len(every(opened, "#unstable .now")) == 1
+    screenshot(opened, "rotten-tree")
+
+
+def test_the_life_of_a_page(opened):
+    watch(opened, 4)
+    one(opened, "#last").click()
+    one(opened, "#mms .page").click()
+    life = [button.text.partition(": ")[2] for button in every(opened, "#life button")]
+    for event in ("first seen", "volatile: its checksum has changed", "unstable: in the tree", "stable: at a node", "broken: a page of its own"):
+        assert event in life
+    every(opened, "#life button")[2].click()
+    assert at(opened).split(" ")[0] == every(opened, "#life button")[2].text.partition(":")[0]
+    screenshot(opened, "life")
+
+
+def test_keys(opened):
+    watch(opened, 1)
+    body = one(opened, "body")
+    body.send_keys("\ue014")        # right
+    body.send_keys("\ue014")
+    body.send_keys("\ue012")        # left
+    assert at(opened).startswith("2 / ")
+    body.send_keys("\ue010")        # end
+    assert at(opened).split(" / ")[0] == at(opened).split(" / ")[1]
+    body.send_keys("\ue00c")        # escape
+    assert not one(opened, "#player").is_displayed()
+
+
+def test_the_first_lesson_in_2011(opened):
+    watch(opened, 5)
+    assert "2011" in one(opened, "#text h3").text and IN_2011.split()[0] in one(opened, "#text").text
+    for _ in range(200):
+        one(opened, "#step").click()
+        if "checksum" in one(opened, "#sentence").text:
+            break
+    (line,) = [line for line in every(opened, "code.lit") if line.get_attribute("id")[0] == "p"]
+    assert "STEP_CHANGED" in line.text and int(line.get_attribute("data-n")) > 1600
+
+
+def test_ten_thousand_steps_open_quickly_and_are_small(browser, page):
+    path, recordings = page
+    assert path.stat().st_size < 20_000_000
+    browser.get("about:blank")
+    began = time.monotonic()
+    browser.get(f"file://{path}")
+    watch(browser, len(recordings) - 1)
+    assert at(browser) == "1 / 10000"
+    opened = time.monotonic() - began
+    one(browser, "#last").click()
+    assert at(browser) == "10000 / 10000"
+    assert counters(browser) == final_counters(recordings[-1])
+    screenshot(browser, "ten-thousand-steps")
+    assert opened < 3.0
+    assert browser.get_log("browser") == []
+
+
+def test_nothing_is_asked_of_the_network(opened):
+    import json
+
+    opened.get_log("performance")
+    opened.refresh()
+    watch(opened, 0)
+    messages = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = {message["params"]["request"]["url"].split(":")[0] for message in messages if message["method"] == "Network.requestWillBeSent"}
+    assert asked <= {"file", "data"}

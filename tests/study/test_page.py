@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The page of `ksm study` without a browser, and the command."""
+
+import html.parser
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+import ksm
+from ksm.cli import main
+from ksm.study.kernel import read_kernel
+from ksm.study.lessons import LESSONS, record_lesson
+from ksm.study.page import NAME, render
+from ksm.study.pairing import base_hashes, read_port, study
+
+
+class Reader(html.parser.HTMLParser):
+    """What a page has: elements, ids, links, scripts; and that every element is closed."""
+
+    VOID = frozenset(("meta", "link", "input", "br"))
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.sources, self.scripts = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs["href"]] if tag == "a" else []
+        self.sources += [attrs[name] for name in ("src", "srcset", "data", "action") if name in attrs]
+        self.sources += [attrs["href"]] if tag == "link" else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append([attrs.get("type", ""), ""])
+
+    def handle_endtag(self, tag):
+        if tag not in ("li", "tr", "td", "th", "option") or self.open[-1] == tag:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1][1] += data
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(main, ["study", *map(str, arguments)], prog_name="ksm", catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout, result.stderr
+
+
+def check_page(text):
+    page = Reader(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert [link for link in page.links if not (link.startswith("#") and link[1:] in page.ids)] == []
+    assert page.sources == ["data:,"]
+    assert not re.search(r"url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
+    return page
+
+
+def test_the_port_alone():
+    text = render(None, [record_lesson("equal")])
+    page = check_page(text)
+    assert {f"f-{name}" for name in read_port().functions} <= set(page.ids)
+    assert "stable_tree_search" in text and "--kernel" in text
+    assert not [name for name in page.ids if re.fullmatch(r"k\d+", name)]
+
+
+def test_both_sides(linux):
+    kernel = read_kernel(str(linux))
+    page = check_page(render(kernel, [record_lesson(key) for key, _, _ in LESSONS]))
+    shown = set(page.ids)
+    for source, side in ((kernel.source, "k"), (read_port(), "p")):
+        assert [number for number, line in enumerate(source.lines, 1) if line.strip() and f"{side}{number}" not in shown] == []
+    data = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
+    assert [each["title"] for each in data[1:]] == [record_lesson(key)["title"] for key, _, _ in LESSONS]
+    assert all(step["kernel"] and step["port"] for step in data[0] if step["function"])
+
+
+def test_a_kernel_with_other_functions(tiny):
+    check_page(render(read_kernel(str(tiny)), []))
+    subject = study(read_kernel(str(tiny)))
+    assert subject.paired == subject.of_kernel == 3
+    assert len(subject.gone) == len(base_hashes()) - 3
+
+
+def test_nothing_in_a_recording_or_a_kernel_ends_the_script(tiny):
+    evil = {**record_lesson("equal"), "title": "</script><script>alert(1)</script>", "notes": ["</script>", "<!--"]}
+    (tiny / "mm/ksm.c").write_text((tiny / "mm/ksm.c").read_text() + "/* </code></script><img src=x onerror=y> & \" ' */\n")
+    page = check_page(render(read_kernel(str(tiny)), [evil]))
+    assert json.loads(page.scripts[1][1])["title"] == evil["title"]
+
+
+# The command
+
+def test_it_writes_a_page(tmp_path, tiny):
+    with ksm.Machine(memory="4M", max_memory="4M") as machine:
+        with machine.record() as recording:
+            machine.ksm.scan()
+        recording.save(tmp_path / "mine.json", "My own recording")
+    out, _ = invoke("--kernel", tiny, "-o", tmp_path / "new/folder", "--recording", tmp_path / "mine.json")
+    path = tmp_path / "new/folder" / NAME
+    assert out.startswith(f"{path}: ")
+    text = path.read_text()
+    assert "Linux 6.99.3-rc1" in text and "My own recording" in text and record_lesson("write")["title"] in text
+
+
+def test_two_kernels_are_compared(tmp_path, tiny):
+    newer = tmp_path / "newer.c"
+    newer.write_text((tiny / "mm/ksm.c").read_text().replace("\treturn;\n", "\tbarrier();\n"))
+    invoke("--kernel", newer, "--kernel", tiny, "-o", tmp_path)
+    text = (tmp_path / NAME).read_text()
+    assert "1 functions differ" in text and '<span class="add">+        barrier();</span>' in text
+
+
+def test_a_function_in_the_terminal(linux, tmp_path):
+    out, _ = invoke("--kernel", linux, "--diff", "break_cow")
+    assert [line for line in out.splitlines() if "mmap_read_lock(mm);" in line and line.endswith("mmap_read_lock(mm)")]
+    assert not (tmp_path / NAME).exists()
+    out, _ = invoke("--kernel", linux, "--diff", "globals_of")
+    assert "not in mm/ksm.c: it is ours" in out
+    _, error = invoke("--kernel", linux, "--diff", "no_such_function", code=1)
+    assert error == "ksm: there is no function no_such_function() on either side\n"
+
+
+def test_a_narrow_terminal(linux, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    out, _ = invoke("--kernel", linux, "--diff", "write_protect_page")
+    assert max(map(len, out.splitlines())) <= 90
+    assert all(line[43:46] in (" │ ", " │", "─┼─") for line in out.splitlines())
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["--diff", "break_cow"], 2, "ksm study: --diff needs --kernel (ksm study --help)"),
+    (["--kernel", "/nowhere/linux"], 1, "ksm: /nowhere/linux: no such file, tree or GIT@REVISION"),
+    (["--kernel", "/etc/passwd"], 1, "ksm: /etc/passwd is not mm/ksm.c: there is no function cmp_and_merge_page() in it"),
+    (["--recording", "/etc/passwd"], 1, "ksm: /etc/passwd is not a recording: it is not JSON"),
+    (["-o", "/proc/nowhere"], 1, "ksm: /proc/nowhere/ksm-study.html cannot be written: No such file or directory"),
+    (["--kernel", "a", "--kernel", "b", "--kernel", "c"], 2, "ksm study: --kernel is given once, or twice to compare (ksm study --help)"),
+])
+def test_errors_are_one_line(arguments, code, message):
+    out, error = invoke(*arguments, code=code)
+    assert (out, error) == ("", message + "\n")
