@@ -19,7 +19,7 @@ DEBIAN = "/usr/src/linux-source-6.12.tar.xz"
 @click.option("--kernel", "kernels", multiple=True, metavar="TREE-OR-FILE",
               help="Where mm/ksm.c is: a source tree, the file, a tarball, or GIT@REVISION. A second one is what it is compared with.")
 @click.option("-o", "output", metavar="DIR", default=".", help="The folder that gets ksm-study.html.  [default: this one]")
-@click.option("--recording", "recordings", multiple=True, metavar="FILE", help="Put this recording into the page, too: ksm replay --record.")
+@click.option("--recording", "recordings", multiple=True, metavar="FILE", help="Put this recording into the page: ksm replay --record.")
 @click.option("--diff", "function", metavar="FUNCTION", help="Print this function here, both sides, instead of writing a page.")
 def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], function: str | None) -> None:
     """Read it beside the kernel, and watch it run.

@@ -84,7 +84,8 @@ def rotten_tree(machine: ksm.Machine) -> Recording:
     costs a merge, and nothing else: the tree is balanced by its colours, not by what is in it, so it cannot degenerate; and no page is
     merged without being compared.
 
-    With the next pass the tree is dropped, by setting its root to nothing, and is built again from what the pages hold now. This time the two meet.
+    With the next pass the tree is dropped, by setting its root to nothing, and is built again from what the pages hold now. This time the
+    two meet.
     """
     recording = machine.record()
     dave, erin = machine.spawn("dave"), machine.spawn("erin")
@@ -105,8 +106,8 @@ def rotten_tree(machine: ksm.Machine) -> Recording:
 def chain_of_dups(machine: ksm.Machine) -> Recording:
     """The 257th sharer, and the chain
 
-    Who moves or reclaims a merged page has to visit all places that map it, so a page may have 256 sharers at most (max_page_sharing). Frank
-    has 260 equal pages. The recording begins with 254 of them merged.
+    Who moves or reclaims a merged page has to visit all places that map it, so a page may have 256 sharers at most (max_page_sharing).
+    Frank has 260 equal pages. The recording begins with 254 of them merged.
 
     The 255th and the 256th join. The 257th finds its equal in the stable tree, and finds it full; it goes to the unstable tree, as if there
     were none. The 258th meets it there, and the two are merged into a second frame with the same bytes. That cannot have a place
@@ -134,8 +135,8 @@ def copy_on_write(machine: ksm.Machine) -> Recording:
     """A write to a merged page
 
     Grace, Heidi and Ivan share one frame. All three entries are read-only, whatever their owners may do. When Heidi writes, the processor
-    faults; the fault finds a page that is not Heidi's alone, takes a new frame, copies, and makes her entry writable again. Only the copy is
-    written to. For the program it was a slow store, and nothing else.
+    faults; the fault finds a page that is not Heidi's alone, takes a new frame, copies, and makes her entry writable again. Only the
+    copy is written to. For the program it was a slow store, and nothing else.
 
     KSM is not told. Its rmap_item for Heidi stays at the stable node, and pages_sharing still counts it, until the scan comes by, sees that
     the page there is another one, and takes the item out.
@@ -169,10 +170,10 @@ LESSONS: tuple[tuple[str, str, Lesson], ...] = (
     ("write", "6.12", copy_on_write),
     ("equal-2011", "2.6.38", equal_pages),
 )
-IN_2011 = """The first lesson once more, on the KSM of 2011. The stable tree is searched first, before anybody looks at the checksum: a page that changes
-    all the time can still merge with one that is merged. The checksum, jhash2 then, only guards the unstable tree. There are no chains, no
-    skipped pages, and a merged page is passed over at once. Nor does a scan drain the LRU batches, in which new pages have a reference too
-    many to be merged; here somebody else has done that."""
+IN_2011 = """The first lesson once more, on the KSM of 2011. The stable tree is searched first, before anybody looks at the
+checksum: a page that changes all the time can still merge with one that is merged. The checksum, jhash2 then, only guards
+the unstable tree. There are no chains, no skipped pages, and a merged page is passed over at once. Nor does a scan drain the
+LRU batches, in which new pages have a reference too many to be merged; here somebody else has done that."""
 
 
 def record_lesson(key: str) -> dict[str, Any]:

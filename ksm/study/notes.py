@@ -12,20 +12,23 @@ OMITTED_IN_RBTREE = {"rb_replace_node_rcu": "no tree here has readers without a 
 ELSEWHERE = (
     ("struct ksm_mm_slot, ksm_scan, ksm_stable_node, ksm_rmap_item", "struct ksm_scan",
      "ksm/mm/ksm.pxd: Cython wants in the .pxd what other modules may see. Two of them are declared in C there, for the kernel's layout."),
-    ("the variables at file level", "ksm_pages_shared;", "fields of struct ksm_globals, g, in ksm/mm/ksm.pxd: a program may have many machines."),
+    ("the variables at file level", "ksm_pages_shared;",
+     "fields of struct ksm_globals, g, in ksm/mm/ksm.pxd: a program may have many machines."),
     ("SEQNR_MASK, UNSTABLE_FLAG, KSM_RUN_* and other numbers", "SEQNR_MASK", "an enum in ksm/mm/ksm.pxd."),
     ("NUMA(), DO_NUMA()", "DO_NUMA(x)", "left out: it is built as with CONFIG_NUMA, and a machine may have one node."),
     ("KMEM_CACHE()", "KMEM_CACHE(", "left out: kmem_cache_create() is called with a name and a size."),
     ("KSM_ATTR(), KSM_ATTR_RO(), ksm_attrs[]", "KSM_ATTR_RO(", "ksm_attrs_init(), which makes the same table in the same order."),
     ("ksm_attr_group", "ksm_attr_group", "left out: the name of the folder is that of the Python object, machine.ksm."),
     ("subsys_initcall(ksm_init)", "subsys_initcall", "left out: ksm_init() is called for each machine."),
-    ("the second wait_while_offlining(), for kernels without hotplug", "CONFIG_MEMORY_HOTREMOVE", "left out: memory can be unplugged here."),
+    ("the second wait_while_offlining(), for kernels without hotplug", "CONFIG_MEMORY_HOTREMOVE",
+     "left out: memory can be unplugged here."),
     ("EXPORT_SYMBOL_GPL()", "EXPORT_SYMBOL", "left out: there are no modules."),
     ("VM_SAO, VM_SPARC_ADI", "VM_SPARC_ADI", "left out: they are flags of other processors."),
     ("split_huge_page(), and what leads to it", "split_huge_page", "left out: there are no huge pages yet."),
     ("mem_cgroup_charge()", "mem_cgroup_charge", "left out: there are no control groups."),
     ("set_current_oom_origin()", "set_current_oom_origin", "left out: there is no OOM killer."),
-    ("try_to_freeze(), set_user_nice()", "set_freezable", "left out: ksmd is a thread of a program, which nobody suspends or schedules by niceness."),
+    ("try_to_freeze(), set_user_nice()", "set_freezable",
+     "left out: ksmd is a thread of a program, which nobody suspends or schedules by niceness."),
 )
 
 # The name that another version gives to a function that 6.12 has.

@@ -163,7 +163,8 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
             return "ours" if pair.reason else "paired"
         return "paired" if pair.kernel and pair.port else "kernel" if pair.kernel else "ours"
 
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)
     template = environment.get_template("page.html")
     scripts = [Markup((HERE / name).read_text()) for name in ("page.js", "tree.js", "player.js")]
     return template.render(

@@ -23,7 +23,7 @@ HASHES = Path(__file__).with_name("hashes.json")
 
 Row = tuple[int | None, int | None]  # a line of the kernel and one of the port
 
-_BARE = frozenset("cdef struct int unsigned long bint static inline void const noexcept nogil g self goto".split())
+_BARE = frozenset(("cdef", "struct", "int", "unsigned", "long", "bint", "static", "inline", "void", "const", "noexcept", "nogil", "goto"))
 _LABEL_LINE = re.compile(r"^\s?([a-z_]\w*):\s*;?\s*$")
 _LABEL_NAMED = re.compile(r"\b([a-z_]\w*):(?=\s|$|,)|goto (\w+)|\"(\w+)\"")
 

@@ -5,7 +5,7 @@
 
 /** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[]}} StepType */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
- *   notes: string[], contents: string[], ranks: number[], steps: number[][]}} RecordingData */
+ *   notes: string[], contents: string[], steps: number[][]}} RecordingData */
 /** @typedef {{kind: number, v: number[]}} Thing */
 
 const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -28,6 +28,8 @@ class Replay {
     this.undo = [];
     /** @type {Map<string, {at: number, text: string}[]>} of each page, by "mm:page" */
     this.lives = new Map();
+    /** @type {Map<number, {at: number, content: number}[]>} of each item, when it went into the unstable tree, and with what */
+    this.inserted = new Map();
     this.noteOf = new Map(data.steps.flatMap((step, i) => step[0] === 0 ? [i] : []).map((i, n) => [i, data.notes[n] || ""]));
     this.findLives();
     this.seek(0);
@@ -101,6 +103,10 @@ class Replay {
     const bits = new Map();
     /** @type {Map<number, number>} */
     const places = new Map();
+    /** @type {Map<string, number>} */
+    const frameOf = new Map();
+    /** @type {Map<number, number>} */
+    const contentOf = new Map();
     /** @param {string} key @param {number} at @param {string} text */
     const note = (key, at, text) => {
       const life = this.lives.get(key) || [];
@@ -129,15 +135,44 @@ class Replay {
             if (!(before & BIT_KSM) && now & BIT_KSM) note(key, at, "merged: it maps a shared frame");
             if (before & BIT_WRITE && !(now & BIT_WRITE) && !(now & BIT_KSM)) note(key, at, "write-protected");
             bits.set(key, now);
+            frameOf.set(key, step[i + 4]);
           }
-        }
+        } else if (step[i] > 0 && kind === FRAME) contentOf.set(step[i + 2], step[i + 5]);
         i += step[i] < 0 ? 2 : 2 + WIDTHS[kind];
       }
       const type = this.types[step[0]], key = keys.get(step[1]);
       if (key && type.kind === "volatile") note(key, at, type.name === "SKIPPED" ? "skipped" : "volatile: its checksum has changed");
+      if (key && type.name === "UNSTABLE_INSERTED") {
+        const list = this.inserted.get(step[1]) || [];
+        list.push({ at, content: contentOf.get(frameOf.get(key) ?? -1) ?? -1 });
+        this.inserted.set(step[1], list);
+      }
       if (type.name === "COW") note(`${step[3]}:${step[4]}`, at, "written to: a page fault");
     });
     for (const pages of this.pagesOf.values()) pages.sort((a, b) => a - b);
+  }
+
+  /** What an item's page held when it went into the tree that it is in now. @param {number} item */
+  contentThen(item) {
+    let content = -1;
+    for (const entry of this.inserted.get(item) || []) if (entry.at <= this.at) content = entry.content;
+    return content;
+  }
+
+  /** The item that is being scanned; -1 between two. */
+  current() {
+    for (let i = this.at; i >= 0; i--) {
+      const step = this.data.steps[i], name = this.types[step[0]].name;
+      if (name === "NEXT" || name === "SKIPPED") return step[1];
+      if (name === "NOTE" || name === "PASS_BEGINS" || name === "PASS_ENDS") return -1;
+    }
+    return -1;
+  }
+
+  /** @param {number} item */
+  itemName(item) {
+    const thing = this.things.get(item);
+    return thing && thing.kind === ITEM ? this.pageName(`${thing.v[0]}:${thing.v[1]}`) : "the page";
   }
 
   /** The nodes that the search has met that is under way, and the tree that it is in. @returns {{stable: number[], unstable: number[]}} */
@@ -164,15 +199,16 @@ class Replay {
       const end = this.at === this.length - 1;
       return this.noteOf.get(this.at) || (end ? (this.data.truncated ? "The recording was full here." : "The recording ends.") : this.at ? "" : "The recording begins.");
     }
-    const it = this.things.get(item), where = offset < 0 ? "" : `, at byte ${offset}`;
-    const equal = value === 0 ? "equal" : value < 0 ? `smaller${where}: to the left` : `greater${where}: to the right`;
-    return type.text
-      .replace("{item}", it && it.kind === ITEM ? this.pageName(`${it.v[0]}:${it.v[1]}`) : "the page")
+    const where = offset < 0 ? "" : ` at byte ${offset}`;
+    const equal = value === 0 ? "equal" : value < 0 ? `it is smaller${where}, so on to the left` : `it is greater${where}, so on to the right`;
+    const text = type.text
+      .replace("{item}", this.itemName(item)).replace("{current}", this.itemName(this.current()))
       .replaceAll("{page}", String(page)).replace("{node}", String(node)).replace("{process}", this.nameOf(node))
       .replace("{value}", type.name === "COW" || type.name === "BREAK_KSM" ? String((this.pagesOf?.get(node) || []).indexOf(value) + 1) : String(value))
       .replace("{left}", value ? "was in the tree of the last pass, which is gone: only its mark goes, too" : "comes out of the unstable tree")
       .replace("{compared}", equal).replace("{merged}", value ? "could not be merged into" : "maps")
       .replace("{became}", value ? "could not be made one" : `are one now, in frame ${page}`);
+    return text[0].toUpperCase() + text.slice(1);
   }
 }
 
@@ -234,32 +270,20 @@ class Replay {
         below: v[0] === CHAIN ? hanging.map(([, dup]) => `dup ${dup[1]} × ${dup[2]}`) : [`× ${v[2]}`],
       };
     };
-    /** The contents that a node of the unstable tree has at present: their place in the order. @param {number} id */
-    const rankOf = (id) => {
-      const v = items.get(id), entry = v && entries.get(`${v[0]}:${v[1]}`), frame = entry && frames.get(entry[2]);
-      return frame && frame[3] >= 0 ? r.data.ranks[frame[3]] : -1;
-    };
-    /** Has the page changed since it was put here, so that it is on the wrong side of a node above it? @param {number} id */
-    const isLost = (id) => {
-      const rank = rankOf(id);
-      for (let [child, link] = [id, links.get(id)], n = 0; link && link.parent >= 0 && n < 200; n++) {
-        const above = rankOf(link.parent), parent = links.get(link.parent);
-        if (parent && rank >= 0 && above >= 0 && (parent.left === child ? rank > above : rank < above)) return true;
-        [child, link] = [link.parent, parent];
-      }
-      return false;
-    };
     /** @param {number} id @returns {Face} */
     const unstableFace = (id) => {
-      const v = items.get(id) || [], key = `${v[0]}:${v[1]}`, entry = entries.get(key), frame = entry && frames.get(entry[2]), lost = isLost(id);
-      return { title: `${r.pageName(key)}${lost ? ": on the wrong side of a node above it" : ""}`, name: frame ? contentName(r, frame[3], true) : "gone",
-        inside: entry ? String(entry[2]) : "", below: [r.nameOf(v[0]), ...(lost ? ["out of order"] : [])], square: false, lost, stale: !entry };
+      const v = items.get(id) || [], key = `${v[0]}:${v[1]}`, entry = entries.get(key), frame = entry && frames.get(entry[2]);
+      const then = r.contentThen(id), lost = Boolean(frame) && then >= 0 && frame?.[3] !== then;
+      return { title: `${r.pageName(key)}${lost ? `: was ${contentName(r, then, false)} when it came here` : ""}`, name: frame ? contentName(r, frame[3], true) : "gone",
+        inside: entry ? String(entry[2]) : "", below: [r.nameOf(v[0]), ...(lost ? ["has changed"] : [])], square: false, lost, stale: !entry };
     };
     const roots = r.all(ROOT).sort((a, b) => a[1][1] - b[1][1]);
     const rootsOf = (/** @type {number} */ tree) => roots.filter(([, v]) => v[0] === tree && v[2] >= 0).map(([, v]) => v[2]);
     drawTrees(byId("stable", HTMLElement), rootsOf(0), links, stableFace, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)),
       (id) => choose([...items].find(([, v]) => v[2] === 2 && v[3] === id)?.[1]));
     drawTrees(byId("unstable", HTMLElement), rootsOf(1), links, unstableFace, path.unstable, (id) => choose(items.get(id)));
+    // An empty tree needs no room.
+    byId("trees", HTMLElement).style.gridTemplateRows = [0, 1].map((tree) => (rootsOf(tree).length ? "minmax(0, 1fr)" : "3.4rem")).join(" ");
     const count = (/** @type {number} */ n, /** @type {string} */ what) => `${n} ${what}${n === 1 ? "" : "s"}`;
     const waiting = [...nodes.values()].filter((v) => v[0] === MIGRATING).length;
     byId("stable-note", HTMLElement).textContent = `${count([...nodes.values()].filter((v) => v[0] === IN_TREE || v[0] === IN_CHAIN).length, "merged page")}`
@@ -278,7 +302,8 @@ class Replay {
   /** @param {Replay} r @param {Map<string, number[]>} entries @param {Map<number, number[]>} frames @param {Map<number, number[]>} items */
   function drawMemory(r, entries, frames, items) {
     const itemOf = new Map([...items.values()].map((v) => [`${v[0]}:${v[1]}`, v]));
-    const step = r.data.steps[r.at], now = r.things.get(step[1]), nowKey = now && now.kind === ITEM ? `${now.v[0]}:${now.v[1]}` : "";
+    const keyOf = (/** @type {number} */ id) => (items.get(id) || []).slice(0, 2).join(":");
+    const nowKey = keyOf(r.current()), otherKey = keyOf(r.data.steps[r.at][1]);
     const blocks = [];
     for (const [mm, pages] of [...(r.pagesOf || [])].sort((a, b) => a[0] - b[0])) {
       const saved = r.all(MM).find(([, v]) => v[0] === mm)?.[1], many = pages.length > 24;
@@ -290,7 +315,7 @@ class Replay {
         const name = swapped ? "swapped" : bits & BIT_KSM_ZERO ? "KSM's zero page" : bits & BIT_ZERO ? "zero page" : contentName(r, frameInfo ? frameInfo[3] : -1, false);
         const place = item ? PLACES[item[2]] : "";
         const state = place === "volatile" && !(item && item[4]) ? "not looked at" : place || "not seen";
-        const box = make("button", { class: `page ${place} ${key === nowKey ? "now" : ""} ${swapped ? "swapped" : ""}`, type: "button", "data-page": key,
+        const box = make("button", { class: `page ${place} ${key === nowKey ? "now" : key === otherKey ? "other" : ""} ${swapped ? "swapped" : ""}`, type: "button", "data-page": key,
           title: `page ${i + 1} of ${r.nameOf(mm)}, ${state}\nframe ${frame}${frameInfo ? `: mapcount ${frameInfo[1]}, references ${frameInfo[2]}` : ""}\n${name}`
             + (item ? `\nchecksum ${item[4].toString(16)}, age ${item[5] & 255}, skips ${item[5] >> 8}` : "") },
           make("span", {}, name), make("br"), make("i", {}, swapped ? `slot ${frame}` : `${frame} ${bits & BIT_WRITE ? "W" : "-"} ×${frameInfo ? frameInfo[1] : 1}`));

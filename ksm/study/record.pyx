@@ -45,7 +45,8 @@ from ksm.step cimport (NR_STEPS, STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KS
                        STEP_DUP_ADDED, STEP_APPENDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_MERGED, STEP_NEXT, STEP_NODE_MOVED,
                        STEP_NOTE, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED,
-                       STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_ZERO_MERGED)
+                       STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
+                       STEP_ZERO_MERGED)
 
 # As the files of sysfs, but for the last two: what free_rmap_item() counts down, and /proc/vmstat's.
 COUNTERS = ("full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",

@@ -90,7 +90,7 @@ class Recording:
         return {
             "format": FORMAT, "title": title, "text": text, "era": self.era, "truncated": self.truncated, "counters": list(COUNTERS),
             "mms": {str(number): name for number, name in self._names.items()}, "notes": self._notes,
-            "contents": [label_of(label) for label in self._labels], "ranks": ranks_of(self._labels), "steps": steps,
+            "contents": [label_of(label) for label in self._labels], "steps": steps,
         }
 
     def save(self, path: str | Path, title: str = "", text: str = "") -> None:
@@ -109,12 +109,6 @@ def label_of(start: bytes) -> str:
     return start[:8].hex()
 
 
-def ranks_of(starts: list[bytes]) -> list[int]:
-    """The order of pages as far as their first bytes tell it: equal ranks are not known to differ."""
-    places = {start: place for place, start in enumerate(sorted(set(starts)))}
-    return [places[start] for start in starts]
-
-
 def load(path: str) -> dict[str, Any]:
     """A recording that save() has written. StudyError."""
     try:
@@ -131,7 +125,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def well_formed(data: dict[str, Any]) -> bool:
-    lists = [data.get(key) for key in ("counters", "notes", "contents", "ranks", "steps")]
+    lists = [data.get(key) for key in ("counters", "notes", "contents", "steps")]
     texts = [data.get(key) for key in ("title", "text", "era")]
     return (
         all(isinstance(each, list) for each in lists) and all(isinstance(each, str) for each in texts)

@@ -14,8 +14,9 @@ from ksm.study.functions import Source
 
 @dataclass(frozen=True)
 class Step:
-    """`text` is filled in by the player: {item} is a page of a process, {page} a frame, {node} a stable node; {value} and {offset} are what
-    record.pyx has. `anchor` finds the line in the kernel's function; the port's line is the one that names the step."""
+    """`text` is filled in by the player: {item} is a page of a process, {current} the one that is scanned, {page} a frame, {node} a stable
+    node; {value} and {offset} are what record.pyx has. `anchor` finds the line in the kernel's function; the port's line is the one that
+    names the step."""
 
     name: str
     function: str
@@ -45,7 +46,7 @@ STEPS = (
     Step("ZERO_MERGED", "cmp_and_merge_page", r"try_to_merge_with_zero_page|ksm_use_zero_pages",
          "{item} holds nothing but zeros, and shares the zero page now.", "stable"),
     Step("STABLE_COMPARE", "stable_tree_search", r"memcmp_pages",
-         "In the stable tree: compared with the merged frame {page}: {compared}.", "compare"),
+         "In the stable tree: {current} is compared with the merged frame {page}: {compared}.", "compare"),
     Step("STABLE_FOUND", "cmp_and_merge_page", r"if \(kpage\)", "An equal page is merged already: frame {page}.", "merge"),
     Step("STABLE_MISS", "cmp_and_merge_page", r"unstable_tree_search_insert", "No merged page is its equal: on to the unstable tree."),
     Step("STABLE_FULL", "stable_tree_search", r"!is_page_sharing_candidate\(stable_node_dup\)",
@@ -58,19 +59,21 @@ STEPS = (
     Step("LEFT_UNSTABLE", "remove_rmap_item_from_tree", r"address & UNSTABLE_FLAG",
          "{item} {left}.", "left"),
     Step("UNSTABLE_COMPARE", "unstable_tree_search_insert", r"memcmp_pages",
-         "In the unstable tree: compared with frame {page} of {item}: {compared}.", "compare"),
+         "In the unstable tree: {current} is compared with {item}, in frame {page}: {compared}.", "compare"),
     Step("UNSTABLE_INSERTED", "unstable_tree_search_insert", r"rb_insert_color",
          "No equal on the way down: {item} becomes a leaf of the unstable tree, red at first.", "unstable"),
     Step("UNSTABLE_GAVE_UP", "unstable_tree_search_insert", r"if \(!tree_page\)",
          "The search ends at {item}: its page is gone, the same, or on another node. The scanned page is in no tree."),
     Step("UNSTABLE_FOUND", "unstable_tree_search_insert", r"\*tree_pagep = tree_page",
          "An equal: {item}, in frame {page}. The two can become one.", "merge"),
-    Step("WRITE_PROTECTED", "try_to_merge_one_page", r"write_protect_page\(vma", "Frame {page} is write-protected: nobody can change it now."),
+    Step("WRITE_PROTECTED", "try_to_merge_one_page", r"write_protect_page\(vma",
+         "Frame {page} is write-protected: nobody can change it now."),
     Step("NOT_PROTECTED", "try_to_merge_one_page", r"write_protect_page\(vma",
          "Frame {page} has more references than mappings: somebody may be writing to it. No merge."),
     Step("BECAME_KSM", "try_to_merge_one_page", r"set_stable_node\(|set_page_stable_node",
          "Frame {page} becomes a merged page, without a node as yet.", "merge"),
-    Step("REPLACED", "try_to_merge_one_page", r"= replace_page\(", "The page table entry leads to frame {page} now; the old frame loses a user.", "merge"),
+    Step("REPLACED", "try_to_merge_one_page", r"= replace_page\(",
+         "The page table entry leads to frame {page} now; the old frame loses a user.", "merge"),
     Step("DIFFERS", "try_to_merge_one_page", r"pages_identical\(", "Compared once more, now that it holds still: not equal. No merge."),
     Step("MERGED", "cmp_and_merge_page", r"try_to_merge_with_ksm_page\(rmap_item", "{item} {merged} frame {page}.", "merge"),
     Step("TWO_MERGED", "cmp_and_merge_page", r"try_to_merge_two_pages\(", "Two pages {became}.", "merge"),
@@ -78,12 +81,15 @@ STEPS = (
          "{item} is entered at the stable node. Sharers there: {value}.", "stable"),
     Step("INSERT_COMPARE", "stable_tree_insert", r"memcmp_pages",
          "A place for the new node: compared with frame {page}: {compared}.", "compare"),
-    Step("STABLE_INSERTED", "stable_tree_insert", r"rb_insert_color", "Frame {page} gets a stable node, which goes into the stable tree.", "merge"),
-    Step("CHAIN_MADE", "alloc_stable_node_chain", r"rb_replace_node", "A chain takes the place of the node in the tree, and the node hangs in it.", "merge"),
+    Step("STABLE_INSERTED", "stable_tree_insert", r"rb_insert_color",
+         "Frame {page} gets a stable node, which goes into the stable tree.", "merge"),
+    Step("CHAIN_MADE", "alloc_stable_node_chain", r"rb_replace_node",
+         "A chain takes the place of the node in the tree, and the node hangs in it.", "merge"),
     Step("DUP_ADDED", "stable_tree_insert", r"stable_node_chain_add_dup\(",
          "Frame {page} has the contents of one that is full: its node joins the chain as a dup.", "merge"),
     Step("BREAK_COW", "break_cow", r"break_ksm\(", "{item} gets a page of its own back: the merge could not be completed.", "broken"),
-    Step("BREAK_KSM", "break_ksm", r"handle_mm_fault\(", "A fault is asked for at page {value} of {process}, to copy the merged frame {page}.", "broken"),
+    Step("BREAK_KSM", "break_ksm", r"handle_mm_fault\(",
+         "A fault is asked for at page {value} of {process}, to copy the merged frame {page}.", "broken"),
     Step("COW", "", "", "Page fault: {process} writes to its page {value}, which is the merged frame {page}. do_wp_page() in mm/memory.c "
          "finds that it is not its own, and wp_page_copy() gives it a copy.", "broken"),
 )

@@ -8,6 +8,7 @@
 /** @typedef {{x: number, y: number, id: number}} Place */
 
 const SVG = "http://www.w3.org/2000/svg";
+const LARGE = 31, TOP = 3;   // from how many nodes on only a part is drawn, and how many levels of it at least
 
 /** @param {string} tag @param {Record<string, string | number>} attributes @param {(Node | string)[]} children */
 function svg(tag, attributes, ...children) {
@@ -15,6 +16,29 @@ function svg(tag, attributes, ...children) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
   element.append(...children);
   return element;
+}
+
+/** How many nodes a subtree has. @param {number} root @param {Map<number, Link>} links @returns {number} */
+function sizeOf(root, links) {
+  const link = links.get(root);
+  return link ? 1 + sizeOf(link.left, links) + sizeOf(link.right, links) : 0;
+}
+
+/** The nodes of a large tree that are drawn: the top of it, and those that the search has met with their children. What hangs below the
+ * others is left out, and counted.
+ * @param {number} root @param {Map<number, Link>} links @param {Set<number>} met @returns {Map<number, Link>} */
+function pruned(root, links, met) {
+  /** @type {Map<number, Link>} */
+  const kept = new Map();
+  /** @param {number} id @param {number} depth @param {boolean} wanted */
+  const keep = (id, depth, wanted) => {
+    const link = links.get(id);
+    if (!link || !(wanted || depth < TOP)) return;
+    kept.set(id, link);
+    for (const child of [link.left, link.right]) keep(child, depth + 1, met.has(id) || met.has(child));
+  };
+  keep(root, 0, true);
+  return kept;
 }
 
 /** Where each node goes: its turn in the order from left to right, and its depth.
@@ -48,23 +72,26 @@ function placed(root, links) {
 function drawTrees(box, roots, links, faceOf, path, chosen) {
   /** @type {Place[]} */
   const places = [];
+  const met = new Set(path), whole = links;
+  links = new Map();
   for (const root of roots) {
-    const tree = placed(root, links), shift = places.length ? places[places.length - 1].x + 2 : 0;
+    const shown = sizeOf(root, whole) > LARGE ? pruned(root, whole, met) : whole;
+    for (const [id, link] of shown) links.set(id, link);
+    const tree = placed(root, shown), shift = places.length ? places[places.length - 1].x + 2 : 0;
     for (const place of tree) places.push({ ...place, x: place.x + shift });
   }
   if (!places.length) {
     box.replaceChildren(make("small", {}, "empty"));
     return;
   }
-  const many = places.length > 40, wide = many ? 26 : 92, high = many ? 40 : 62, r = many ? 8 : 13;
-  const depth = Math.max(...places.map((place) => place.y)), dups = many ? 0 : Math.max(...places.map(({ id }) => faceOf(id).below.length));
-  const width = (places[places.length - 1].x + 1) * wide + 30, height = (depth + 1) * high + 24 + dups * 16;
-  const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide + 15, y: place.y * high + 26 }]));
+  const wide = 60, high = 54, r = 13;
+  const depth = Math.max(...places.map((place) => place.y)), dups = Math.max(...places.map(({ id }) => faceOf(id).below.length));
+  const width = (places[places.length - 1].x + 1) * wide + 50, height = (depth + 1) * high + 24 + dups * 16;
+  const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide + 25, y: place.y * high + 26 }]));
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMidYMin meet" });
   // A small tree need not fill the box.
   drawing.style.maxHeight = `${Math.round(height * 1.2)}px`;
   drawing.style.maxWidth = `${Math.round(width * 1.2)}px`;
-  const met = new Set(path);
   for (const { id } of places) {
     const from = at.get(id), link = links.get(id);
     for (const child of link ? [link.left, link.right] : []) {
@@ -80,10 +107,11 @@ function drawTrees(box, roots, links, faceOf, path, chosen) {
       transform: `translate(${spot.x} ${spot.y})` }, svg("title", {}, face.title));
     const colour = link.red ? "red" : "black";
     group.append(face.square ? svg("rect", { x: -1.6 * r, y: -r, width: 3.2 * r, height: 2 * r, rx: 2, class: colour }) : svg("circle", { r, class: colour }));
-    if (!many) {
-      group.append(svg("text", { class: "in", y: 4 }, face.inside), svg("text", { class: "name", y: -r - 4 }, face.name));
-      face.below.forEach((line, i) => group.append(svg("text", { class: "sub", y: r + 12 + 13 * i }, line)));
-    }
+    group.append(svg("text", { class: "in", y: 4 }, face.inside), svg("text", { class: "name", y: -r - 4 }, face.name));
+    // A child that is drawn takes the room below.
+    const hidden = [link.left, link.right].reduce((sum, child) => sum + (links.has(child) ? 0 : sizeOf(child, whole)), 0);
+    const below = hidden ? [...face.below, `+ ${hidden}`] : face.below;
+    below.forEach((line, i) => group.append(svg("text", { class: "sub", y: r + 11 + 12 * i }, line)));
     group.addEventListener("click", () => chosen(id));
     drawing.append(group);
   }

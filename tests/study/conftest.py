@@ -45,7 +45,8 @@ def tree_of(version, tmp_path_factory):
         kernel = read_kernel(str(path))
         numbers = dict(zip(("VERSION", "PATCHLEVEL", "SUBLEVEL"), kernel.version.split("."), strict=False))
         (tree / "mm").mkdir(parents=True, exist_ok=True)
-        for name, text in (("mm/ksm.c", "\n".join(kernel.source.lines)), ("Makefile", "".join(f"{key} = {n}\n" for key, n in numbers.items()))):
+        files = {"mm/ksm.c": "\n".join(kernel.source.lines), "Makefile": "".join(f"{key} = {number}\n" for key, number in numbers.items())}
+        for name, text in files.items():
             part = tree / f"{name}.{os.getpid()}"
             part.write_text(text)
             part.replace(tree / name)

@@ -122,8 +122,9 @@ def test_an_older_version_lacks_functions_and_has_other_names(linux, tmp_path):
 
 def test_a_newer_version_tells_what_it_has_changed(linux, tmp_path):
     new = "\nstatic int brand_new(int x)\n{\n\treturn x;\n}\n\nstatic void break_cow("
+    signature = "static unsigned int skip_age(rmap_age_t age)\n{"
     kernel = rewritten(linux, tmp_path, {"\nstatic void break_cow(": new, "ksm_scan.seqnr++;": "ksm_scan.seqnr += 1;",
-                                         "static unsigned int skip_age(rmap_age_t age)\n{": "static unsigned int skip_age(rmap_age_t age)\n{\n\t/* more */"})
+                                         signature: f"{signature}\n/* a comment */"})
     subject = study(kernel)
     unchanged = names(study(read_kernel(str(linux))), "changed")
     assert names(subject, "changed") == unchanged | {"scan_get_next_rmap_item"}
@@ -142,7 +143,8 @@ def test_tree_file_and_tarball_are_the_same(tiny, tmp_path):
         file.add(tiny, "linux-6.99")
     kernels = [read_kernel(str(path)) for path in (tiny, tiny / "mm/ksm.c", archive)]
     assert [kernel.version for kernel in kernels] == ["6.99.3-rc1"] * 3
-    assert [list(kernel.source.functions) for kernel in kernels] == [["stable_tree_search", "unstable_tree_search_insert", "cmp_and_merge_page"]] * 3
+    functions = ["stable_tree_search", "unstable_tree_search_insert", "cmp_and_merge_page"]
+    assert [list(kernel.source.functions) for kernel in kernels] == [functions] * 3
     alone = tmp_path / "somewhere.c"
     alone.write_text((tiny / "mm/ksm.c").read_text())
     assert read_kernel(str(alone)).name == str(alone)
@@ -168,8 +170,8 @@ def test_git_checkout_bare_repository_and_revision(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("memory.c", b"int do_wp_page(void)\n{\n\treturn 0;\n}\n"), ("empty.c", b""), ("binary", bytes(range(256)) * 20), ("words.txt", b"cmp_and_merge_page\n" * 9),
-    ("truncated.tar.xz", b"\xfd7zXZ\x00\x00\x04" + b"\0" * 99), ("deep.c", b"{" * 100_000), ("wide.c", b"void f(" * 20_000), ("huge.c", b" " * (5 << 20)),
+    ("memory.c", b"int do_wp_page(void)\n{\n\treturn 0;\n}\n"), ("empty.c", b""), ("binary", bytes(range(256)) * 20),
+    ("words.txt", b"cmp_and_merge_page\n" * 9), ("truncated.tar.xz", b"\xfd7zXZ\x00\x00\x04" + b"\0" * 99), ("deep.c", b"{" * 100_000), ("wide.c", b"void f(" * 20_000), ("huge.c", b" " * (5 << 20)),
 ])
 def test_what_is_not_mm_ksm_c_gets_one_clear_line(tmp_path, name, content):
     path = tmp_path / name

@@ -120,9 +120,8 @@ def test_the_last_state_is_the_machines(era):
 
 @pytest.mark.parametrize("era", ["6.12", "2.6.38"])
 def test_every_step_is_consistent(era):
-    with machine_of(era) as machine:
-        with machine.record() as recording:
-            some_life(machine)
+    with machine_of(era) as machine, machine.record() as recording:
+        some_life(machine)
     seen = set()
     for name, _step, things in states(recording.data()):
         seen.add(name)
@@ -168,7 +167,8 @@ def steps_of(data, name):
     ("equal", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 3}, {"TWO_MERGED": 1, "APPENDED": 2}),
     ("changing", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 10}, {"CHANGED": 12, "TWO_MERGED": 1}),
     ("unstable", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 4}, {"TWO_MERGED": 1, "PASS_BEGINS": 4}),
-    ("chain", {"pages_shared": 2, "pages_sharing": 258, "stable_node_chains": 1, "stable_node_dups": 2}, {"CHAIN_MADE": 1, "STABLE_FULL": 2, "NEXT": 6}),
+    ("chain", {"pages_shared": 2, "pages_sharing": 258, "stable_node_chains": 1, "stable_node_dups": 2},
+     {"CHAIN_MADE": 1, "STABLE_FULL": 2, "NEXT": 6}),
     ("write", {"pages_shared": 0, "pages_sharing": 0, "cow_ksm": 3}, {"COW": 3, "BREAK_KSM": 1, "NODE_STALE": 1}),
     ("equal-2011", {"pages_shared": 1, "pages_sharing": 1, "full_scans": 3}, {"TWO_MERGED": 1, "AT_ITS_NODE": 0}),
 ])
@@ -289,7 +289,7 @@ def test_a_saved_recording_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"nonsense", b"\xff\xfe", b"[" * 100_000, b'{"format": "ksm recording 1"}',
-                                     b'{"format": "ksm recording 1", "counters": [], "notes": [], "contents": [], "ranks": [], "steps": [["x"]],'
+                                     b'{"format": "ksm recording 1", "counters": [], "notes": [], "contents": [], "steps": [["x"]],'
                                      b' "title": "", "text": "", "era": "", "mms": {}}'])
 def test_what_is_not_a_recording_gets_one_clear_line(tmp_path, content):
     path = tmp_path / "file.json"
