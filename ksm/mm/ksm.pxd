@@ -148,11 +148,16 @@ cdef struct looked_at:
     unsigned long address
     unsigned long key               # how it begins, KEY_KNOWN included; 0 if its bytes were not read
     u32 checksum                    # where key is known
+    int side                        # of `place`, in the unstable tree, where the page belongs: -1, 1; 0 if it is its equal
+    rb_node *place                  # or NULL, when that is not known
+    rb_node *neighbour              # what comes next on that side, NULL if nothing does
 
 cdef struct struct_look_ahead:
     ksm_mm_slot *mm_slot
     unsigned int nr
     unsigned int next               # the first that was not visited
+    unsigned int most               # as many pages as are wanted
+    unsigned long freed             # items_freed, then
     looked_at pages[LOOK_AHEAD]
 
 
@@ -215,6 +220,8 @@ cdef struct ksm_globals:
     spinlock_t watch_lock           # PG_ksm_watched, and the keys of items
     char *first_item                # from which the numbers of items are counted
     struct_look_ahead ahead
+    int rotten                      # an item in the unstable trees has no key: the trees may be out of order
+    unsigned long items_freed
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
 
 

@@ -92,8 +92,8 @@ from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_rep
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
-from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, ksm_look_ahead, page_changed_hook, page_freed_hook,
-                              page_key, scanned_key, set_stable_key, unlink_item, unwatch_range)
+from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_freed_hook,
+                              page_key, scanned_key, set_stable_key, tree_grows, unlink_item, unwatch_range)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
@@ -378,6 +378,7 @@ cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
 
 cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
     unlink_item(g, rmap_item)   # OURS
+    g.items_freed += 1
     g.ksm_rmap_items -= 1
     rmap_item.mm.ksm_rmap_items -= 1
     rmap_item.mm = NULL
@@ -1511,6 +1512,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     nid = get_kpfn_nid(g, page_to_pfn(g.m, page))
     root = g.root_unstable_tree + nid
     new = &root.rb_node
+    known_place(g, page, rmap_item, &parent, &new)      # OURS
 
     while new[0] != NULL:
         cond_resched()
@@ -1554,6 +1556,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     rmap_item.address |= UNSTABLE_FLAG
     rmap_item.address |= (g.ksm_scan.seqnr & SEQNR_MASK)
     rmap_item.nid = nid
+    tree_grows(g, rmap_item)    # OURS
     rb_link_node(&rmap_item.node, parent, new)
     rb_insert_color(&rmap_item.node, root)
 
@@ -1899,6 +1902,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         # next, the others come back into use with links to rmap_items that may be freed.
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
+        g.rotten = False        # OURS
 
         spin_lock(&g.ksm_mmlist_lock)
         mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)

@@ -15,6 +15,9 @@ watch_lock guards the flag, `private` and KEY_KNOWN of items. An item may be fre
 then either KEY_KNOWN is not set and nothing happens when the link is cut, or another page's key is forgotten, which costs time only.
 Slabs of items stay as long as the machine. Whoever stores into anon_vma, which lies over the key, cuts the link first.
 
+As long as every item in the unstable tree has a key (`rotten` is not set), nothing in the tree was written to since it was put in, so
+the tree is in order, and a page that is watched still belongs where the look ahead has found that it does, between two neighbours.
+
 The key of a stable node holds as long as its page lives: nobody writes to it. Freeing the page clears it, so that ksm_get_folio() finds
 the stale node when the kernel would. A chain has none.
 """
@@ -22,6 +25,7 @@ the stale node when the kernel would. A chain has none.
 from linux.atomic cimport READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, WRITE_ONCE_ulong
 from linux.mm_types cimport machine, struct_folio, struct_page, vm_area_struct
 from linux.page_flags cimport PG_ksm_watched, page_address, test_page_flag
+from linux.rbtree cimport rb_node
 from linux.spinlock cimport spin_lock, spin_unlock
 from linux.types cimport u32
 
@@ -45,10 +49,38 @@ cdef extern from *:
         return v;
     }
     #define ksm_prefetch(p) __builtin_prefetch(p)
+    /* Where two pages begin to differ, looked for from a multiple of 8 on; 4096 if they do not. */
+    static inline unsigned int ksm_mismatch(const char *a, const char *b, unsigned int from)
+    {
+        uint64_t x[8], y[8], d;
+        unsigned int i;
+        for (; from & 63; from += 8) {
+            memcpy(x, a + from, 8);
+            memcpy(y, b + from, 8);
+            if (x[0] != y[0])
+                goto word;
+        }
+        for (; from < 4096; from += 64) {
+            memcpy(x, a + from, 64);
+            memcpy(y, b + from, 64);
+            d = 0;
+            for (i = 0; i < 8; i++)
+                d |= x[i] ^ y[i];
+            if (d)
+                break;
+        }
+        if (from == 4096)
+            return from;
+    word:
+        while (a[from] == b[from])
+            from++;
+        return from;
+    }
     #endif
     """
     unsigned long ksm_first_bytes(const void *p) noexcept nogil
     void ksm_prefetch(const void *p) noexcept nogil
+    unsigned int ksm_mismatch(const char *a, const char *b, unsigned int start) noexcept nogil
 
 
 cdef enum:
@@ -128,6 +160,8 @@ cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, st
         WRITE_ONCE_ulong(stable_node.key, page_key(g.m, page) | STABLE_KEY_KNOWN)
 
 
+cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil
+cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil
 cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
 cdef u32 known_checksum(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
 cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil

@@ -9,35 +9,60 @@ that is found here counts, except what a page that is still watched when ksmd co
 
 from libc.stdint cimport uint64_t
 
-from linux.atomic cimport READ_ONCE_uint, WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_read
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, WRITE_ONCE_ulong,
+                           atomic_read, smp_mb)
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
 from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
                              vm_area_struct)
 from linux.mmap_lock cimport mmap_read_unlock
 from linux.page_flags cimport (PG_ksm_watched, PG_swapcache, PageTransCompound, clear_page_flag, folio_raw_mapping, folio_test_anon,
                                folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
-from linux.pgtable cimport pmd_offset_mm, pte_offset_map_lock, pte_present, ptep_get
-from linux.rbtree cimport rb_node, rb_root
+from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, ptep_get
+from linux.rbtree cimport rb_node
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
 from linux.types cimport u32
 
+from ksm.lib.rbtree cimport rb_next, rb_prev
 from ksm.lib.xxhash_many cimport xxh64_pages
-from ksm.mm.ksm cimport (LOOK_AHEAD, calc_checksum, ksm_globals, ksm_rmap_item, ksm_stable_node, looked_at, struct_look_ahead)
+from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, ksm_globals, ksm_rmap_item, ksm_stable_node, looked_at, struct_look_ahead)
 
 
 # Watching and forgetting
 
+cdef inline ksm_rmap_item *item_of(rb_node *node) noexcept nogil:
+    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)
+
+
+cdef inline bint in_tree(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    """In an unstable tree of this pass?"""
+    return (READ_ONCE_ulong(rmap_item.address) & (UNSTABLE_FLAG | SEQNR_MASK)) == (UNSTABLE_FLAG | (g.ksm_scan.seqnr & SEQNR_MASK))
+
+
+cdef inline void forget_key(ksm_globals *g, unsigned int number) noexcept nogil:
+    # With watch_lock
+    cdef ksm_rmap_item *rmap_item = numbered_item(g, number)
+    if item_key_known(rmap_item):
+        WRITE_ONCE_uint(rmap_item.key, 0)
+        smp_mb()                # tree_grows() sees that, or we see that the item is in the tree
+        if in_tree(g, rmap_item):
+            WRITE_ONCE_int(g.rotten, 1)
+
+
 cdef inline void unwatch(ksm_globals *g, struct_page *page) noexcept nogil:
     # With watch_lock
-    cdef ksm_rmap_item *rmap_item
     if not test_page_flag(page, PG_ksm_watched):
         return
     clear_page_flag(page, PG_ksm_watched)
     if page.private:
-        rmap_item = numbered_item(g, page.private)
+        forget_key(g, page.private)
         page.private = 0
-        if item_key_known(rmap_item):
-            WRITE_ONCE_uint(rmap_item.key, 0)
+
+
+cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    """The item is in an unstable tree from now on."""
+    smp_mb()
+    if not item_key_known(rmap_item):
+        WRITE_ONCE_int(g.rotten, 1)
 
 
 cdef void page_changed_hook(machine *m, struct_page *page) noexcept nogil:
@@ -88,16 +113,12 @@ cdef void unwatch_range(vm_area_struct *vma, unsigned long start, unsigned long 
 cdef void link_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, unsigned long key) noexcept nogil:
     """Let the item keep the page's key, and that oldchecksum is its checksum, unless the page was changed since it was watched."""
     cdef unsigned int number = item_number(g, rmap_item)
-    cdef ksm_rmap_item *other
     if number == 0:
         return
     spin_lock(&g.watch_lock)
     if test_page_flag(page, PG_ksm_watched):
         if page.private and page.private != number:
-            # A fork's item
-            other = numbered_item(g, page.private)
-            if item_key_known(other):
-                WRITE_ONCE_uint(other.key, 0)
+            forget_key(g, page.private)     # a fork's item
         page.private = number
         rmap_item.key_low = <unsigned short>((key << 1) | KEY_CHECKSUM)
         WRITE_ONCE_uint(rmap_item.key, <unsigned int>(key >> 15) | KEY_KNOWN)
@@ -115,6 +136,13 @@ cdef u32 known_checksum(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_i
         return calc_checksum(g, page)
     if page_linked(g, page, rmap_item) and rmap_item.key_low & KEY_CHECKSUM:
         return rmap_item.oldchecksum
+    if not g.ahead.next:
+        # The scan has come here in its own way.
+        look_from(g, rmap_item.address & page_mask(), rmap_item)
+        if g.ahead.nr and g.ahead.pages[0].page == page:
+            g.ahead.next = 1
+        else:
+            g.ahead.nr = 0
     if g.ahead.next:
         seen = &g.ahead.pages[g.ahead.next - 1]
         if seen.page == page and seen.key and test_page_flag(page, PG_ksm_watched):
@@ -130,6 +158,37 @@ cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item 
     if page_linked(g, page, rmap_item):
         return item_key(rmap_item, READ_ONCE_uint(rmap_item.key))
     return page_key(g.m, page)
+
+
+cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil:
+    """Where unstable_tree_search_insert() would come out for the item's page, or the link to its equal, if that can be said at once.
+
+    The page was between two neighbours when it was looked at. If both are in the tree, the tree is in order, and none has come between
+    them, it belongs there, and the link between two neighbours is one.
+    """
+    cdef looked_at *seen
+    cdef rb_node *node
+    if READ_ONCE_int(g.rotten) or not g.ahead.next or g.ahead.freed != g.items_freed:
+        return False
+    seen = &g.ahead.pages[g.ahead.next - 1]
+    if seen.page != page or seen.place == NULL or not page_linked(g, page, rmap_item) or not in_tree(g, item_of(seen.place)):
+        return False
+    if seen.side == 0:
+        new[0] = &seen.place
+        return True
+    if seen.side < 0:
+        if seen.place.rb_left != NULL:
+            return False
+        node = rb_prev(seen.place)
+    else:
+        if seen.place.rb_right != NULL:
+            return False
+        node = rb_next(seen.place)
+    if node != seen.neighbour or node != NULL and not in_tree(g, item_of(node)):
+        return False
+    parent[0] = seen.place
+    new[0] = &seen.place.rb_left if seen.side < 0 else &seen.place.rb_right
+    return True
 
 
 # Looking ahead
@@ -169,6 +228,7 @@ cdef bint watch_table(ksm_globals *g, vm_area_struct *vma, unsigned long addr, u
                 ahead.pages[ahead.nr].page = page
                 ahead.pages[ahead.nr].address = addr
                 ahead.pages[ahead.nr].key = 0
+                ahead.pages[ahead.nr].place = NULL
                 ahead.nr += 1
         ptep += 1
         addr += PAGE_SIZE
@@ -177,19 +237,20 @@ cdef bint watch_table(ksm_globals *g, vm_area_struct *vma, unsigned long addr, u
     return more
 
 
-cdef void watch_pages(ksm_globals *g, mm_struct *mm, unsigned int want) noexcept nogil:
+cdef void watch_pages(ksm_globals *g, mm_struct *mm, unsigned long addr, unsigned int want) noexcept nogil:
     """Watch the pages that the scan will come to, in its order."""
     cdef vma_iterator vmi
     cdef vm_area_struct *vma
-    cdef unsigned long addr, until
+    cdef unsigned long until
     cdef int tables = 4         # in a sparse range, not for long
-    vma_iter_init(&vmi, mm, g.ksm_scan.address)
+    vma_iter_init(&vmi, mm, addr)
     vma = vma_next(&vmi)
     while vma != NULL and not (vma.vm_flags & VM_MERGEABLE and vma.anon_vma != NULL):
         vma = vma_next(&vmi)
     if vma == NULL:
         return
-    addr = g.ksm_scan.address if g.ksm_scan.address > vma.vm_start else vma.vm_start
+    if addr < vma.vm_start:
+        addr = vma.vm_start
     while addr < vma.vm_end and tables:
         until = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
         if until > vma.vm_end:
@@ -213,83 +274,153 @@ cdef void read_pages(ksm_globals *g, looked_at **seen, unsigned int nr) noexcept
         seen[i].key = page_key(g.m, seen[i].page) | STABLE_KEY_KNOWN
 
 
-cdef void warm_tree(rb_node *root, unsigned long *keys, unsigned int nr, bint stable) noexcept nogil:
+cdef struct descent:
+    looked_at *seen
+    unsigned long key
+    int nid
+    rb_node *node
+    rb_node *below              # the last node that is less, and how many bytes, at least, are the same as the page's
+    rb_node *above
+    unsigned int same_below
+    unsigned int same_above
+    const char *bytes           # of the node's page, when they have to be compared
+
+
+cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexcept nogil:
     """Go down for all keys in turns, and ask for each node before it is looked at."""
-    cdef rb_node *nodes[LOOK_AHEAD]
-    cdef rb_node *node
-    cdef unsigned int i, alive
+    cdef descent *active[LOOK_AHEAD]
+    cdef descent *d
+    cdef unsigned int i, alive = 0
     cdef int side
     for i in range(nr):
-        nodes[i] = root
-    while nr:
+        all[i].node = g.root_stable_tree[all[i].nid].rb_node
+        if all[i].node != NULL:
+            active[alive] = &all[i]
+            alive += 1
+    while alive:
+        nr = alive
         alive = 0
         for i in range(nr):
-            node = nodes[i]
-            if stable:
-                side = compare_stable_key(keys[i], <ksm_stable_node *>node)
-            else:
-                side = compare_key(keys[i], <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node))
-            if side == 0:
-                continue
-            node = node.rb_left if side < 0 else node.rb_right
-            if node == NULL:
-                continue
-            ksm_prefetch(node)
-            nodes[alive] = node
-            keys[alive] = keys[i]
+            d = active[i]
+            side = compare_stable_key(d.key, <ksm_stable_node *>d.node)
+            d.node = d.node.rb_left if side < 0 else d.node.rb_right
+            if side and d.node != NULL:
+                ksm_prefetch(d.node)
+                active[alive] = d
+                alive += 1
+
+
+cdef const char *item_bytes(ksm_globals *g, mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
+    """Those of the item's page; NULL for an item of another mm than this, whose mmap_lock is held, or without a page."""
+    cdef unsigned long addr = rmap_item.address
+    cdef pmd_t *pmd
+    cdef pte_t *pte
+    if rmap_item.mm != mm:
+        return NULL
+    pmd = pmd_offset_mm(mm, addr)
+    pte = pte_offset_map(pmd, addr) if pmd != NULL else NULL
+    if pte == NULL or not pte_present(ptep_get(pte)):
+        return NULL
+    return g.m.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT)
+
+
+cdef inline bint go_down(descent *d, int side, unsigned int same) noexcept nogil:
+    """One step; false at the end of the way, and seen.place is known."""
+    cdef rb_node *node = d.node
+    cdef rb_node *child
+    if side < 0:
+        d.above = node
+        d.same_above = same
+        child = node.rb_left
+    else:
+        d.below = node
+        d.same_below = same
+        child = node.rb_right
+    if child != NULL:
+        ksm_prefetch(child)
+        d.node = child
+        return True
+    d.seen.place = node
+    d.seen.side = side
+    d.seen.neighbour = d.below if side < 0 else d.above
+    return False
+
+
+cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int nr) noexcept nogil:
+    """The same in the unstable trees, with an eye on where the ways end.
+
+    Where keys are equal, bytes are compared, from where the page has begun to differ from both the last node that is less and the
+    last one that is more: everything between them begins like them. That holds for a tree that is in order only, and if that was
+    an error nobody asks for the place.
+    """
+    cdef descent *active[LOOK_AHEAD]
+    cdef descent *equal[LOOK_AHEAD]
+    cdef descent *d
+    cdef const char *page
+    cdef unsigned int i, alive = 0, equals, same
+    cdef int side
+    for i in range(nr):
+        d = &all[i]
+        d.node = g.root_unstable_tree[d.nid].rb_node
+        d.below = NULL
+        d.above = NULL
+        d.same_below = 0
+        d.same_above = 0
+        if d.node != NULL:
+            active[alive] = d
             alive += 1
+    while alive:
         nr = alive
+        alive = 0
+        equals = 0
+        for i in range(nr):
+            d = active[i]
+            side = compare_key(d.key, item_of(d.node))
+            if side:
+                if go_down(d, side, 0):
+                    active[alive] = d
+                    alive += 1
+            elif item_key_known(item_of(d.node)) and not READ_ONCE_int(g.rotten):
+                d.bytes = item_bytes(g, mm, item_of(d.node))
+                if d.bytes != NULL:
+                    same = min(d.same_below, d.same_above) & ~<unsigned int>7
+                    ksm_prefetch(d.bytes + same)
+                    ksm_prefetch(<char *>page_address(g.m, d.seen.page) + same)
+                    equal[equals] = d
+                    equals += 1
+        for i in range(equals):
+            d = equal[i]
+            page = <const char *>page_address(g.m, d.seen.page)
+            same = ksm_mismatch(page, d.bytes, min(d.same_below, d.same_above) & ~<unsigned int>7)
+            if same == PAGE_SIZE:
+                d.seen.place = d.node
+                d.seen.side = 0
+            elif go_down(d, -1 if <unsigned char>page[same] < <unsigned char>d.bytes[same] else 1, same):
+                active[alive] = d
+                alive += 1
 
 
-cdef void warm_trees(ksm_globals *g, unsigned long *keys, int *nids, unsigned int nr) noexcept nogil:
-    """For each tree the keys of its node."""
-    cdef unsigned long some[LOOK_AHEAD]
-    cdef unsigned int i, count
-    cdef int nid
-    for nid in range(g.ksm_nr_node_ids if not g.ksm_merge_across_nodes else 1):
-        if g.root_stable_tree[nid].rb_node != NULL:
-            count = 0
-            for i in range(nr):
-                if nids[i] == nid:
-                    some[count] = keys[i]
-                    count += 1
-            warm_tree(g.root_stable_tree[nid].rb_node, some, count, True)
-        if g.root_unstable_tree[nid].rb_node != NULL:
-            count = 0
-            for i in range(nr):
-                if nids[i] == nid:
-                    some[count] = keys[i]
-                    count += 1
-            warm_tree(g.root_unstable_tree[nid].rb_node, some, count, False)
-
-
-cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil:
-    """Called before each page that is scanned; that, and npages more, are wanted at most."""
+cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_item) noexcept nogil:
+    """Look at the pages from this address on; rmap_item and those after it in its list are theirs."""
     cdef struct_look_ahead *ahead = &g.ahead
     cdef looked_at *unread[LOOK_AHEAD]
     cdef ksm_rmap_item *items[LOOK_AHEAD]
-    cdef unsigned long keys[LOOK_AHEAD]
-    cdef int nids[LOOK_AHEAD]
-    cdef ksm_rmap_item *rmap_item
+    cdef descent down[LOOK_AHEAD]
     cdef looked_at *seen
     cdef mm_struct *mm
     cdef unsigned int i, nr_unread = 0, nr_keys = 0
 
-    if g.plain or ahead.next < ahead.nr:
-        return
     ahead.nr = 0
     ahead.next = 0
+    ahead.freed = g.items_freed
     ahead.mm_slot = g.ksm_scan.mm_slot
-    if ahead.mm_slot == &g.ksm_mm_head:
-        return
     mm = ahead.mm_slot.slot.mm
     if not down_read_trylock(&mm.mmap_lock):
         return
     if atomic_read(&mm.mm_users) != 0:
-        watch_pages(g, mm, npages + 1 if npages < LOOK_AHEAD else LOOK_AHEAD)
+        watch_pages(g, mm, address, ahead.most)
     mmap_read_unlock(mm)
 
-    rmap_item = g.ksm_scan.rmap_list[0]
     for i in range(ahead.nr):
         seen = &ahead.pages[i]
         while rmap_item != NULL and rmap_item.address < seen.address:
@@ -303,8 +434,9 @@ cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil:
         elif items[i] != NULL and will_skip(g, items[i]):
             pass
         elif items[i] != NULL and page_linked(g, seen.page, items[i]):
-            keys[nr_keys] = item_key(items[i], READ_ONCE_uint(items[i].key))
-            nids[nr_keys] = 0 if g.ksm_merge_across_nodes else page_to_nid(seen.page)
+            down[nr_keys].seen = seen
+            down[nr_keys].key = item_key(items[i], READ_ONCE_uint(items[i].key))
+            down[nr_keys].nid = 0 if g.ksm_merge_across_nodes else page_to_nid(seen.page)
             nr_keys += 1
         else:
             unread[nr_unread] = seen
@@ -315,8 +447,27 @@ cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil:
         for i in range(ahead.nr):
             seen = &ahead.pages[i]
             if seen.key and items[i] != NULL and items[i].oldchecksum == seen.checksum:
-                keys[nr_keys] = seen.key & ~STABLE_KEY_KNOWN
-                nids[nr_keys] = 0 if g.ksm_merge_across_nodes else page_to_nid(seen.page)
+                down[nr_keys].seen = seen
+                down[nr_keys].key = seen.key & ~STABLE_KEY_KNOWN
+                down[nr_keys].nid = 0 if g.ksm_merge_across_nodes else page_to_nid(seen.page)
                 nr_keys += 1
     if nr_keys:
-        warm_trees(g, keys, nids, nr_keys)
+        warm_stable_tree(g, down, nr_keys)
+        # Under the lock, page tables stay.
+        if down_read_trylock(&mm.mmap_lock):
+            if atomic_read(&mm.mm_users) != 0:
+                find_places(g, mm, down, nr_keys)
+            mmap_read_unlock(mm)
+
+
+cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil:
+    """Called before each page that is scanned; that, and npages more, are wanted at most."""
+    cdef struct_look_ahead *ahead = &g.ahead
+    if g.plain or ahead.next < ahead.nr:
+        return
+    ahead.nr = 0
+    ahead.next = 0
+    ahead.most = npages + 1 if npages < LOOK_AHEAD else LOOK_AHEAD
+    # Where a pass begins is not known yet.
+    if g.ksm_scan.mm_slot != &g.ksm_mm_head:
+        look_from(g, g.ksm_scan.address, g.ksm_scan.rmap_list[0])
