@@ -52,26 +52,24 @@ cdef extern from *:
     /* Where two pages begin to differ, looked for from a multiple of 8 on; 4096 if they do not. */
     static inline unsigned int ksm_mismatch(const char *a, const char *b, unsigned int from)
     {
-        uint64_t x[8], y[8], d;
-        unsigned int i;
-        for (; from & 63; from += 8) {
-            memcpy(x, a + from, 8);
-            memcpy(y, b + from, 8);
-            if (x[0] != y[0])
-                goto word;
-        }
-        for (; from < 4096; from += 64) {
-            memcpy(x, a + from, 64);
-            memcpy(y, b + from, 64);
-            d = 0;
-            for (i = 0; i < 8; i++)
-                d |= x[i] ^ y[i];
-            if (d)
+        uint64_t x, y;
+        for (;;) {
+            if (!(from & 1023)) {
+                while (from < 4096 && !memcmp(a + from, b + from, 1024))
+                    from += 1024;
+                if (from == 4096)
+                    return from;
+            }
+            if (!(from & 127) && !memcmp(a + from, b + from, 128)) {
+                from += 128;
+                continue;
+            }
+            memcpy(&x, a + from, 8);
+            memcpy(&y, b + from, 8);
+            if (x != y)
                 break;
+            from += 8;
         }
-        if (from == 4096)
-            return from;
-    word:
         while (a[from] == b[from])
             from++;
         return from;

@@ -283,7 +283,8 @@ cdef struct descent:
     rb_node *above
     unsigned int same_below
     unsigned int same_above
-    const char *bytes           # of the node's page, when they have to be compared
+    pte_t *pte                  # of the node's page, and that page, when bytes have to be compared
+    const char *bytes
 
 
 cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexcept nogil:
@@ -310,18 +311,13 @@ cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexce
                 alive += 1
 
 
-cdef const char *item_bytes(ksm_globals *g, mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
-    """Those of the item's page; NULL for an item of another mm than this, whose mmap_lock is held, or without a page."""
-    cdef unsigned long addr = rmap_item.address
+cdef pte_t *item_pte(mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
+    """The entry of the item's page; NULL for an item of another mm than this, whose mmap_lock is held, or without a table."""
     cdef pmd_t *pmd
-    cdef pte_t *pte
     if rmap_item.mm != mm:
         return NULL
-    pmd = pmd_offset_mm(mm, addr)
-    pte = pte_offset_map(pmd, addr) if pmd != NULL else NULL
-    if pte == NULL or not pte_present(ptep_get(pte)):
-        return NULL
-    return g.m.arena + (pte_pfn(ptep_get(pte)) << PAGE_SHIFT)
+    pmd = pmd_offset_mm(mm, rmap_item.address)
+    return pte_offset_map(pmd, rmap_item.address) if pmd != NULL else NULL
 
 
 cdef inline bint go_down(descent *d, int side, unsigned int same) noexcept nogil:
@@ -381,15 +377,23 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
                     active[alive] = d
                     alive += 1
             elif item_key_known(item_of(d.node)) and not READ_ONCE_int(g.rotten):
-                d.bytes = item_bytes(g, mm, item_of(d.node))
-                if d.bytes != NULL:
-                    same = min(d.same_below, d.same_above) & ~<unsigned int>7
-                    ksm_prefetch(d.bytes + same)
-                    ksm_prefetch(<char *>page_address(g.m, d.seen.page) + same)
+                d.pte = item_pte(mm, item_of(d.node))
+                if d.pte != NULL:
+                    ksm_prefetch(d.pte)
                     equal[equals] = d
                     equals += 1
         for i in range(equals):
             d = equal[i]
+            same = min(d.same_below, d.same_above) & ~<unsigned int>7
+            d.bytes = NULL
+            if pte_present(ptep_get(d.pte)):
+                d.bytes = g.m.arena + (pte_pfn(ptep_get(d.pte)) << PAGE_SHIFT)
+                ksm_prefetch(d.bytes + same)
+                ksm_prefetch(<char *>page_address(g.m, d.seen.page) + same)
+        for i in range(equals):
+            d = equal[i]
+            if d.bytes == NULL:
+                continue
             page = <const char *>page_address(g.m, d.seen.page)
             same = ksm_mismatch(page, d.bytes, min(d.same_below, d.same_above) & ~<unsigned int>7)
             if same == PAGE_SIZE:
