@@ -19,7 +19,7 @@ KINDS = {
     "mmap": 1.5, "munmap": 1.5, "mremap": 1, "move": 1, "fork": 1.5, "exec": 0.5, "exit": 1,
     "batch": 8, "batch_exit": 1, "batch_exec": 0.5, "batch_unmerge": 0.7, "batch_fork": 1,
 }
-RANGES = ("write", "touch", "read", "poke", "peek", "unmerge", "merge", "dontneed", "mprotect", "advice", "munmap", "move")
+RANGES = ("write", "touch", "read", "poke", "peek", "unmerge", "merge", "dontneed", "mprotect", "advice", "munmap", "move", "pageout")
 
 
 class Vma:
@@ -58,6 +58,9 @@ class Generator:
             self.kinds = {kind: weight for kind, weight in self.kinds.items() if not kind.startswith("batch")}
         if self.zero:
             self.kinds.pop("advice", None)
+        self.swap = seed % 10 == 7
+        if self.swap:
+            self.kinds |= {"pageout": 3.0}
         self.advisor = False  # it decides how long batches are
         self.max_pages = rng.choice((4, 8, 32))
         self.pool: list[int] = self.make_pool()
@@ -225,7 +228,7 @@ class Generator:
         if kind in ("write", "poke"):
             return [{"op": kind, **where, "contents": self.contents(count)}]
         where["count"] = count
-        if kind in ("touch", "read", "peek"):
+        if kind in ("touch", "read", "peek", "pageout"):
             return [{"op": kind, **where}]
         if kind in ("mprotect", "advice", "munmap", "move"):
             steps: list[Json] = getattr(self, "do_" + kind)(vmas, vma, where)
@@ -297,7 +300,7 @@ class Generator:
         while len(todo) < steps:
             todo += self.step()
         todo.append({"op": "scan", "passes": 3})
-        return {"name": name, "settings": settings, "procs": procs, "steps": todo}
+        return {"name": name, "settings": settings, **({"swap": 4096} if self.swap else {}), "procs": procs, "steps": todo}
 
 
 def generate(seed: int, *, steps: int = 40) -> Json:

@@ -32,6 +32,7 @@ from ksm.oracle.observe import Events
 from ksm.oracle.process import MPOL_MF_MOVE, RealTask, move_pages
 from ksm.oracle.ptrace import Window
 from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side, check_workload
+from ksm.oracle.zram import Swap
 
 KSM = Path("/sys/kernel/mm/ksm")
 PARK_SLEEPS = (2_000_000_000, 2_000_000_001)  # sleep_millisecs, used in turn
@@ -247,6 +248,8 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
         tracer = Events() if events else None
         if tracer:
             stack.callback(tracer.close)
+        if "swap" in workload:
+            stack.callback(Swap(workload["swap"]).close)
         window = Window()
         stack.callback(window.close)
         run = Run(workload, KernelSide(ksmd, window, tracer, workload.get("nodes", 1)), pages=pages, events=events)

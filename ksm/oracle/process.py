@@ -109,6 +109,9 @@ class RealTask(Task):
     def do_madvise(self, addr: int, count: int, advice: str) -> None:
         self.tracee.syscall(SYS_MADVISE, addr, count * PAGE, ADVICE[advice])
 
+    def do_pageout(self, addr: int, count: int) -> None:
+        self.do_madvise(addr, count, "pageout")
+
     def do_mprotect(self, addr: int, count: int, prot: int) -> None:
         self.tracee.syscall(SYS_MPROTECT, addr, count * PAGE, prot)
 

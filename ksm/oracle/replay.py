@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from typing import Any
 
 import ksm
@@ -83,6 +84,14 @@ class PortTask(Task):
     def do_migrate(self, addr: int, count: int, node: int) -> None:
         self.process.move_pages(addr, count * PAGE, node)
 
+    def do_pageout(self, addr: int, count: int) -> None:
+        """MADV_PAGEOUT: what others map stays."""
+        mapped = Counter(word >> ksm.PAGE_FLAGS_SHIFT for process in self.process.machine.processes.values() for vma in process.maps()
+                         for word in process.page_table(vma.start, vma.end - vma.start) if word & ksm.PAGE_PRESENT)
+        for number, word in enumerate(self.process.page_table(addr, count * PAGE)):
+            if word & ksm.PAGE_PRESENT and mapped[word >> ksm.PAGE_FLAGS_SHIFT] == 1:
+                self.process.swap_out(addr + number * PAGE, PAGE)
+
     def do_mprotect(self, addr: int, count: int, prot: int) -> None:
         self.process.mprotect(addr, count * PAGE, prot)
 
@@ -123,7 +132,7 @@ class PortTask(Task):
                 "smaps": [sum(sizes) for sizes in zip(*smaps, strict=True)]}
 
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
-        return [(word >> ksm.PAGE_FLAGS_SHIFT, frame_kind(word)) if word else (-1, "-")
+        return [(word >> ksm.PAGE_FLAGS_SHIFT, frame_kind(word)) if word & ksm.PAGE_PRESENT else (-1, "s" if word else "-")
                 for word in self.process.page_table(addr, count * PAGE)]
 
 
@@ -191,7 +200,7 @@ class PortSide(Side):
 def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G") -> Json:
     """The outcome of a workload on the port. OracleError if it cannot be run."""
     check_workload(workload)
-    with ksm.Machine(memory, max_memory=memory, nodes=workload.get("nodes", 1), clock="manual") as machine:
+    with ksm.Machine(memory, max_memory=memory, nodes=workload.get("nodes", 1), swap=workload.get("swap", 0) * PAGE or None, clock="manual") as machine:
         side = PortSide(machine, events)
         for name, value in DEFAULTS.items():
             side.write(name, value)

@@ -4,7 +4,7 @@
 A workload is JSON. It runs on a side: the kernel (ksm.oracle.kernel) or the port (ksm.oracle.replay); the outcome has the same form.
 
 WORKLOAD  {"name": str, "settings": {sysfs file: value}, "nodes": n, "procs": [PROC], "steps": [STEP]}; the processes start one after the
-          other, on NUMA node 0; "nodes", by default 1, is how many there have to be
+          other, on NUMA node 0; "nodes", by default 1, is how many there have to be; "swap": pages of a swap area, by default none
 PROC      {"name": str, "vmas": [VMA]}
 VMA       {"name": str, "pages": n, "contents": CONTENTS, "mergeable": true, "slot": k}: mapped at 2**45 + slot * 2**30, by default
           in the next slot that is free
@@ -19,6 +19,7 @@ STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: pag
   madvise pages, advice             [un]mergeable, dontneed, [no]hugepage, dontfork, dofork, wipeonfork, keeponfork
   mprotect pages, prot              0 (nothing), 1 (read), 3 (read and write)
   munmap  pages
+  pageout pages                     write to the swap area what only this process maps
   migrate pages, node               move_pages(2), also of pages that are shared
   mmap    proc, vma, keys of VMA    a new VMA
   mremap  proc, vma [pages] [slot]  in place if only "pages" is given, else the whole VMA moves to a new slot
@@ -38,7 +39,7 @@ with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their las
 
 OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
           {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
-          "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, n the nth KSM page, and "events".
+          "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and "events".
 
 What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled".
 In events,
@@ -85,6 +86,7 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "madvise": ({"proc", "vma", "advice"}, _PAGES),
     "mprotect": ({"proc", "vma", "prot"}, _PAGES),
     "munmap": ({"proc", "vma"}, _PAGES),
+    "pageout": ({"proc", "vma"}, _PAGES),
     "migrate": ({"proc", "vma", "node"}, _PAGES),
     "mmap": ({"proc", "vma", "pages"}, _VMA),
     "mremap": ({"proc", "vma"}, {"pages", "slot"}),
@@ -99,7 +101,7 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "record": (set(), set()),
     "sleep": ({"ms"}, set()),
 }
-RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "migrate")
+RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "pageout", "migrate")
 
 
 class OracleError(Exception):
@@ -153,6 +155,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     "pages": lambda value: is_number(value, 1, MAX_PAGES),
     "passes": lambda value: is_number(value, 1, 1_000_000),
     "node": lambda value: is_number(value, 0, MAX_NODES - 1),
+    "swap": lambda value: is_number(value, 1, MAX_PAGES),
     "nodes": lambda value: is_number(value, 1, MAX_NODES),
     "ms": lambda value: isinstance(value, (int, float)) and 0 <= value <= 1e6,
 }
@@ -184,7 +187,7 @@ def check_workload(workload: Any) -> None:
     if not isinstance(workload, dict):
         raise OracleError("a workload is a JSON object")
     rest = {key: value for key, value in workload.items() if key not in ("settings", "procs", "steps")}
-    check("the workload", rest, set(), {"name", "nodes"})
+    check("the workload", rest, set(), {"name", "nodes", "swap"})
     for name, value in check_settings(workload.get("settings", {})):
         check("settings", {"file": name, "value": value}, {"file", "value"}, set())
     for proc in list_in(workload, "procs"):
@@ -366,6 +369,8 @@ class Run:
     def range_op(self, number: int, op: str, proc: str, vma: str, page: int = 0, count: int | None = None, **args: Any) -> None:
         task = self.task(number, proc)
         self.side.mark(proc)
+        if op == "pageout":
+            self.side.drain_lru()
         addr, pages = self.vma(number, task, vma)
         self.note(number, task.call(op, addr=addr + page * PAGE, count=pages - page if count is None else count, **args))
 

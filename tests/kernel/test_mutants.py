@@ -45,7 +45,7 @@ def test_shrinks_to_what_shows_the_bug(tmp_path):
     mutant = next(each for each in MUTANTS if each.name == "sharing-limit-off-by-one")
     folder = build(tmp_path, mutant)
     home = str(Path(ksm.__file__).resolve().parents[1])
-    healthy = shlex.join(["env", f"PYTHONPATH={home}", sys.executable, "-m", "ksm", "replay", "-", "--pages", "--events"])
+    healthy = shlex.join(["env", f"--chdir={home}", sys.executable, "-m", "ksm", "replay", "-", "--pages", "--events"])
     result = verify(folder, "--first", "--shrink", "--against", healthy, "--seed", "0..20")
     assert result.returncode == 1, result.stderr
     smallest = json.loads(result.stdout.splitlines()[-1])
