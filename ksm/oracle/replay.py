@@ -200,7 +200,8 @@ class PortSide(Side):
 def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G") -> Json:
     """The outcome of a workload on the port. OracleError if it cannot be run."""
     check_workload(workload)
-    with ksm.Machine(memory, max_memory=memory, nodes=workload.get("nodes", 1), swap=workload.get("swap", 0) * PAGE or None, clock="manual") as machine:
+    nodes, swap = workload.get("nodes", 1), workload.get("swap", 0) * PAGE or None
+    with ksm.Machine(memory, max_memory=memory, nodes=nodes, swap=swap, clock="manual") as machine:
         side = PortSide(machine, events)
         for name, value in DEFAULTS.items():
             side.write(name, value)

@@ -39,11 +39,11 @@ with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their las
 
 OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
           {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
-          "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and "events".
+          "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and
+          "events".
 
 What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled".
-In events,
-pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
+In events, pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
 """
 
 from __future__ import annotations

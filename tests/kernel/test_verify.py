@@ -96,6 +96,25 @@ def test_what_is_no_workload(workload, tmp_path):
     assert "no workload" in error
 
 
+def test_swap():
+    """What is paged out comes back; what somebody else maps, stays."""
+    steps = [{"op": "scan", "passes": 2}, {"op": "pageout", "proc": "a", "vma": "v"}, {"op": "record"}, {"op": "munmap", "proc": "a",
+             "vma": "v", "page": 1}, {"op": "pageout", "proc": "a", "vma": "v", "count": 1}, {"op": "record"},
+             {"op": "touch", "proc": "a", "vma": "v", "count": 1}, {"op": "record"}]
+    outcome = run_port({**PAIR, "swap": 16, "steps": steps}, pages=True)
+    assert [record["pages"]["a"]["v"] for record in outcome["records"]] == [["a", "a"], [1, 1], [1, 1], ["s", "-"], ["a", "-"]]
+
+
+def test_prctl_and_exec():
+    """All memory is merged, also what comes later, and after exec; until it is switched off."""
+    steps = [{"op": "prctl", "proc": "a", "merge": 1}, {"op": "exec", "proc": "a"},
+             {"op": "mmap", "proc": "a", "vma": "w", "pages": 2, "contents": [[5, 2]], "mergeable": False}, {"op": "scan", "passes": 2},
+             {"op": "prctl", "proc": "a", "merge": 0}, {"op": "record"}]
+    records = run_port({**PAIR, "steps": steps}, pages=True)["records"]
+    assert [record["pages"] for record in records] == [{"a": {"w": ["a", "a"]}}, {"a": {"w": [1, 1]}}, {"a": {"w": ["a", "a"]}}]
+    assert [record["procs"]["a"]["ksm_merge_any"] for record in records] == ["yes", "yes", "no"]
+
+
 def test_what_cannot_be_run(tmp_path):
     path = tmp_path / "workload.json"
     path.write_text(json.dumps(change(("steps",), [{"op": "touch", "proc": "b", "vma": "v"}])))
@@ -187,7 +206,7 @@ def test_generator_reaches_everything():
         run_port(workload)
     names = {"long": "scan", "sysfs": "scan", "wrong": "scan", "advisor": "scan", "unmerge": "unmergeable", "merge": "mergeable",
              "advice": "wipeonfork"}
-    assert {names.get(kind, kind.partition("_")[0]) for kind in KINDS} <= seen
+    assert {names.get(kind, kind.partition("_")[0]) for kind in [*KINDS, "pageout"]} <= seen
     assert {"advisor_mode", "max_page_sharing", "run", "use_zero_pages", "smart_scan", "merge_across_nodes"} <= files
 
 
