@@ -17,7 +17,7 @@ import ksm
 from ksm.oracle.kernel import unavailable
 
 HERE = Path(__file__).parent
-pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+LONG = [pytest.mark.kernel, pytest.mark.slow]
 
 
 def load(name):
@@ -30,6 +30,19 @@ def load(name):
 MUTANTS, build, verify = load("table").MUTANTS, load("build").build, load("build").verify
 
 
+def marked(test):
+    for mark in LONG:
+        test = mark(test)
+    return test
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_fits(mutant):
+    """The code that a mutant changes is there, once."""
+    assert (load("build").PACKAGE / mutant.file).read_text().count(mutant.old) == 1
+
+
+@marked
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_found(mutant, tmp_path):
     folder = build(tmp_path, mutant)
@@ -40,6 +53,7 @@ def test_found(mutant, tmp_path):
         assert live.returncode == 1, live.stdout + live.stderr
 
 
+@marked
 def test_shrinks_to_what_shows_the_bug(tmp_path):
     """Two equal pages are enough to see that a sharing limit of 2 lets in a third one: a workload of 40 steps becomes one."""
     mutant = next(each for each in MUTANTS if each.name == "sharing-limit-off-by-one")
@@ -53,6 +67,7 @@ def test_shrinks_to_what_shows_the_bug(tmp_path):
     assert sum(vma["pages"] for proc in smallest["procs"] for vma in proc["vmas"]) <= 4, result.stdout
 
 
+@marked
 def test_the_port_itself_is_no_mutant(tmp_path):
     """What is found is the bug, and not that the copy was built in another way."""
     table = load("table")
