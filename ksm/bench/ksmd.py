@@ -21,6 +21,7 @@ from ksm.oracle.kernel import Ksmd, default_lock, proc_text, sysfs_read, sysfs_w
 from ksm.oracle.workload import OracleError
 
 PATIENCE = 1800.0  # seconds for one pass
+PRUNE = 2000  # the kernel's default, and the port's
 ITEM = 64  # bytes of an rmap_item, and of a stable node
 
 
@@ -84,6 +85,7 @@ class Kernel:
     def run(self, name: str, pages: int) -> Measured:
         self.ksmd.start()
         self.ksmd.set("smart_scan", 0)
+        self.ksmd.set("stable_node_chains_prune_millisecs", PRUNE)
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         child = context.Process(target=serve, args=(theirs, name, pages), daemon=True)
