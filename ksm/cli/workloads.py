@@ -69,9 +69,13 @@ steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=
 @click.argument("file", type=click.File(encoding="utf-8"), required=False)
 @click.option("--pages", is_flag=True, help="Also what every page maps to.")
 @click.option("--events", is_flag=True, help="Also the trace events of every pass.")
+@click.option("--record", metavar="FILE", help="Also write down each step of KSM's, for ksm study --recording FILE.")
+@click.option("--record-steps", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="At most so many of them.")
 @seeds_option
 @steps_option
-def replay(file: IO[str] | None, pages: bool, events: bool, seeds: range | None, steps: int) -> None:
+def replay(
+    file: IO[str] | None, pages: bool, events: bool, record: str | None, record_steps: int, seeds: range | None, steps: int
+) -> None:
     """Run a workload, and print what every pass left behind, as JSON.
 
     FILE is a workload, or - for standard input; `pydoc ksm.oracle.workload` tells what it is, and what is printed.
@@ -80,16 +84,27 @@ def replay(file: IO[str] | None, pages: bool, events: bool, seeds: range | None,
     """
     one_of((file,) if file else (), seeds)
     if file is None:
-        if pages or events:
+        if pages or events or record:
             raise click.UsageError("--seed prints workloads, which have no pages and events yet")
         for seed in seeds or ():
             click.echo(json.dumps(generate(seed, steps=steps)))
         return
     workload, _ = read_workload(file)
     try:
-        click.echo(json.dumps(run_port(workload, pages=pages, events=events)))
+        outcome = run_port(workload, pages=pages, events=events, record=record_steps if record else 0)
+        if record:
+            write_recording(record, outcome.pop("recording"))
+        click.echo(json.dumps(outcome))
     except OracleError as error:
         raise click.ClickException(f"{file.name}: {error}") from None
+
+
+def write_recording(path: str, recording: Json) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(recording, file, separators=(",", ":"))
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
 
 
 def terminated(number: int, _frame: Any) -> NoReturn:

@@ -22,6 +22,7 @@ from ksm.oracle.workload import (
     expand,
     page_bytes,
 )
+from ksm.study.recording import Recording
 
 ADVICE = {"mergeable": ksm.MADV_MERGEABLE, "unmergeable": ksm.MADV_UNMERGEABLE, "dontneed": ksm.MADV_DONTNEED,
           "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE, "dontfork": ksm.MADV_DONTFORK, "dofork": ksm.MADV_DOFORK,
@@ -147,6 +148,7 @@ class PortSide(Side):
         self.kernel = f"ksm {ksm.__version__} (Linux 6.12)"
         self.machine, self.ksm = machine, machine.ksm
         self.names: dict[int, str] = {}  # of address spaces
+        self.recording: Recording | None = None
         if events:
             self.ksm.trace.start(TRACE_CAPACITY)
 
@@ -176,6 +178,10 @@ class PortSide(Side):
     def spawn(self, name: str) -> PortTask:
         return PortTask(self.machine.spawn(name), self.names)
 
+    def done(self, what: str) -> None:
+        if self.recording is not None:
+            self.recording.note(what)
+
     def mark(self, process: str) -> None:
         """Address spaces have numbers here."""
 
@@ -197,12 +203,20 @@ class PortSide(Side):
         return result
 
 
-def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G") -> Json:
-    """The outcome of a workload on the port. OracleError if it cannot be run."""
+def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G", record: int = 0) -> Json:
+    """The outcome of a workload on the port. OracleError if it cannot be run.
+
+    With `record`, so many steps of KSM's at most, the outcome has a "recording" for `ksm study`, too.
+    """
     check_workload(workload)
     nodes, swap = workload.get("nodes", 1), workload.get("swap", 0) * PAGE or None
     with ksm.Machine(memory, max_memory=memory, nodes=nodes, swap=swap, clock="manual") as machine:
         side = PortSide(machine, events)
         for name, value in DEFAULTS.items():
             side.write(name, value)
-        return Run(workload, side, pages=pages, events=events).execute()
+        if not record:
+            return Run(workload, side, pages=pages, events=events).execute()
+        with machine.record(record) as side.recording:
+            outcome = Run(workload, side, pages=pages, events=events).execute()
+        title = str(workload.get("name") or "A workload")
+        return {**outcome, "recording": side.recording.data(title, f"The workload {title}, as ksm replay has run it.")}

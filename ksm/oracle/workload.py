@@ -256,6 +256,12 @@ class Task(ABC):
         """Frame and kind of each page; without kinds, "a" is said of all."""
 
 
+def in_words(number: int, step: Json) -> str:
+    """A step of a workload in one line, for whoever watches."""
+    args = ", ".join(f"{key} {value if isinstance(value, str | int | float) else '...'}" for key, value in step.items() if key != "op")
+    return f"Step {number} of the workload was {step['op']}" + (f": {args}." if args else ".")
+
+
 class Side(ABC):
     """Where a workload runs."""
 
@@ -289,6 +295,9 @@ class Side(ABC):
     def mark(self, process: str) -> None:
         """The process that does what comes next."""
 
+    def done(self, what: str) -> None:  # noqa: B027 most sides do not care
+        """A step of the workload is done."""
+
     @abstractmethod
     def take_events(self, owners: dict[int, str]) -> list[list[Any]]:
         """The events since the last call, in the form of an outcome."""
@@ -314,12 +323,14 @@ class Run:
             self.tasks[process["name"]] = self.side.spawn(process["name"])
             for vma in process["vmas"]:
                 self.op_mmap(-1, process["name"], vma["name"], **{key: vma[key] for key in vma if key != "name"})
+        self.side.done("The processes have their memory.")
         for number, step in enumerate(self.workload["steps"]):
             args = {key: value for key, value in step.items() if key != "op"}
             if step["op"] in RANGE_OPS:
                 self.range_op(number, step["op"], **args)
             else:
                 getattr(self, "op_" + step["op"])(number, **args)
+            self.side.done(in_words(number, step))
         return {"workload": self.workload.get("name", ""), "kernel": self.side.kernel, "records": self.records}
 
     # Records

@@ -12,7 +12,7 @@ const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM] = [0, 1, 2, 3, 4
 const WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4];
 const [IN_TREE, IN_CHAIN, MIGRATING, CHAIN] = [0, 1, 2, 3];
 const PLACES = ["volatile", "unstable", "stable", "stale"];
-const [BIT_KSM, BIT_ZERO, BIT_KSM_ZERO, BIT_SWAPPED, BIT_WRITE] = [2, 4, 8, 32, 64];
+const [BIT_KSM, BIT_ZERO, BIT_KSM_ZERO, BIT_SWAPPED, BIT_WRITE, BIT_HUGE] = [2, 4, 8, 32, 64, 256];
 const HEAD = 6;   // numbers of a step before its changes
 
 /** The state of a machine at any step of a recording. */
@@ -316,9 +316,9 @@ class Replay {
         const place = item ? PLACES[item[2]] : "";
         const state = place === "volatile" && !(item && item[4]) ? "not looked at" : place || "not seen";
         const box = make("button", { class: `page ${place} ${key === nowKey ? "now" : key === otherKey ? "other" : ""} ${swapped ? "swapped" : ""}`, type: "button", "data-page": key,
-          title: `page ${i + 1} of ${r.nameOf(mm)}, ${state}\nframe ${frame}${frameInfo ? `: mapcount ${frameInfo[1]}, references ${frameInfo[2]}` : ""}\n${name}`
+          title: `page ${i + 1} of ${r.nameOf(mm)}, ${state}\nframe ${frame}${frameInfo ? `: mapcount ${frameInfo[1]}, references ${frameInfo[2]}` : ""}${bits & BIT_HUGE ? ", part of a huge page" : ""}\n${name}`
             + (item ? `\nchecksum ${item[4].toString(16)}, age ${item[5] & 255}, skips ${item[5] >> 8}` : "") },
-          make("span", {}, name), make("br"), make("i", {}, swapped ? `slot ${frame}` : `${frame} ${bits & BIT_WRITE ? "W" : "-"} ×${frameInfo ? frameInfo[1] : 1}`));
+          make("span", {}, name), make("br"), make("i", {}, swapped ? `slot ${frame}` : `${frame} ${bits & BIT_WRITE ? "W" : "-"}${bits & BIT_HUGE ? "H" : ""} ×${frameInfo ? frameInfo[1] : 1}`));
         box.addEventListener("click", () => { chosen = chosen === key ? "" : key; draw(); });
         boxes.append(box);
       }

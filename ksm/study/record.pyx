@@ -22,12 +22,13 @@ from libc.string cimport memcpy, memset
 
 from linux.list cimport list_head
 from linux.mm cimport vm_normal_page
-from linux.mm_types cimport (COW_KSM, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pmd_t, pte_t, struct_page, vm_area_struct)
+from linux.mm_types cimport (COW_KSM, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pte_t, struct_folio, struct_page, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.atomic cimport WRITE_ONCE_ptr, atomic_inc_not_zero, atomic_read
 from linux.ksm cimport is_ksm_zero_pte
-from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, folio_test_anon, folio_test_ksm, page_address
-from linux.pgtable cimport (pmd_offset_mm, pte_offset_map_lock, pte_pfn, pte_present, pte_unmap_unlock, pte_write,
+from linux.page_flags cimport (PageAnonExclusive, folio_mapcount, folio_ref_count, folio_test_anon, folio_test_ksm, page_address,
+                               page_folio)
+from linux.pgtable cimport (entry_offset_map_lock, pmd_leaf, pmd_offset_mm, pmdp_get_lockless, pte_pfn, pte_present, pte_write,
                             ptep_get)
 from linux.rbtree cimport rb_node, rb_root
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
@@ -85,6 +86,7 @@ cdef enum:
     BIT_SWAPPED = 32
     BIT_WRITE = 64
     BIT_EXCLUSIVE = 128
+    BIT_HUGE = 256
     # How far a step can look
     LOOK_NOT = 0                # somebody's locks are held, or KSM's are not
     LOOK_KSM = 1                # at what KSM keeps: the thread has ksm_thread_mutex
@@ -331,12 +333,22 @@ cdef void look_at_entry(recorder *r, machine *m, vm_area_struct *vma, unsigned l
         saw(r, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>swp_offset(pte), BIT_SWAPPED, 0, 0)
 
 
+cdef void look_at_huge(recorder *r, machine *m, vm_area_struct *vma, unsigned long addr, unsigned long pfn, bint write) noexcept nogil:
+    """One of the pages that a huge page is."""
+    cdef struct_page *page = m.mem_map + pfn
+    cdef struct_folio *folio = page_folio(page)
+    cdef unsigned long key = vma.vm_mm.id << 40 | addr >> PAGE_SHIFT
+    cdef long bits = 1 | BIT_ANON | BIT_HUGE | (BIT_WRITE if write else 0)
+    saw(r, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>pfn, bits, 0, 0)
+    saw(r, FRAME, pfn, <long>pfn, folio_mapcount(folio), folio_ref_count(folio), -1, BIT_ANON | BIT_HUGE, 0)
+
+
 cdef void look_at_mm(recorder *r, machine *m, mm_struct *mm) noexcept nogil:
-    cdef unsigned long addr, table
+    cdef unsigned long addr, table, pfn = 0
     cdef vm_area_struct *vma
-    cdef spinlock_t *ptl
-    cdef pmd_t *pmd
+    cdef spinlock_t *ptl = NULL
     cdef pte_t *ptep
+    cdef bint huge
     cdef int i
     mmap_read_lock(mm)
     for i in range(mm.map_count if atomic_read(&mm.mm_users) else 0):
@@ -346,16 +358,21 @@ cdef void look_at_mm(recorder *r, machine *m, mm_struct *mm) noexcept nogil:
         addr = vma.vm_start
         while addr < vma.vm_end:
             table = (addr & ~0x1fffffUL) + 0x200000
-            pmd = pmd_offset_mm(mm, addr)
-            ptep = NULL if pmd == NULL else pte_offset_map_lock(mm, pmd, addr, &ptl)
+            # One entry of a table, or the entry of a huge page
+            ptep = entry_offset_map_lock(mm, addr, &ptl, &pfn)
             if ptep == NULL:
                 addr = table
                 continue
+            huge = pmd_leaf(pmdp_get_lockless(pmd_offset_mm(mm, addr)))
             while addr < table and addr < vma.vm_end:
-                look_at_entry(r, m, vma, addr, ptep_get(ptep))
+                if huge:
+                    look_at_huge(r, m, vma, addr, pfn, pte_write(ptep_get(ptep)))
+                    pfn += 1
+                else:
+                    look_at_entry(r, m, vma, addr, ptep_get(ptep))
+                    ptep += 1
                 addr += PAGE_SIZE
-                ptep += 1
-            pte_unmap_unlock(ptep - 1, ptl)
+            spin_unlock(ptl)
     mmap_read_unlock(mm)
 
 

@@ -54,6 +54,12 @@ def invoke(*arguments, code=0):
     return result.stdout, result.stderr
 
 
+def invoke_replay(*arguments):
+    result = CliRunner().invoke(main, ["replay", *arguments], prog_name="ksm")
+    assert result.exit_code == 1
+    return result.stdout, result.stderr
+
+
 def check_page(text):
     page = Reader(text)
     assert len(page.ids) == len(set(page.ids))
@@ -108,6 +114,23 @@ def test_it_writes_a_page(tmp_path, tiny):
     assert out.startswith(f"{path}: ")
     text = path.read_text()
     assert "Linux 6.99.3-rc1" in text and "My own recording" in text and record_lesson("write")["title"] in text
+
+
+def test_a_replayed_workload_is_recorded(tmp_path):
+    workload = {"name": "two pages", "procs": [{"name": name, "vmas": [{"name": "m", "pages": 2, "contents": [1, 2], "mergeable": True}]}
+                                               for name in ("a", "b")], "steps": [{"op": "scan", "passes": 3}]}
+    (tmp_path / "workload.json").write_text(json.dumps(workload))
+    arguments = ["replay", str(tmp_path / "workload.json")]
+    plain = CliRunner().invoke(main, arguments, prog_name="ksm", catch_exceptions=False)
+    result = CliRunner().invoke(main, [*arguments, "--record", str(tmp_path / "r.json")], prog_name="ksm", catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads(plain.stdout)
+    recording = json.loads((tmp_path / "r.json").read_text())
+    assert recording["title"] == "two pages" and any("scan" in note for note in recording["notes"])
+    invoke("--recording", tmp_path / "r.json", "-o", tmp_path)
+    assert "two pages" in (tmp_path / NAME).read_text()
+    _, error = invoke_replay(*arguments[1:], "--record", "/proc/nowhere")
+    assert error == "ksm: /proc/nowhere cannot be written: No such file or directory\n"
 
 
 def test_two_kernels_are_compared(tmp_path, tiny):
