@@ -141,7 +141,7 @@ def test_all_paired_functions_are_there(opened, linux):
     assert shown == {f"f-{name}" for name in read_kernel(str(linux)).source.functions} and len(shown) > 120
     assert len(every(opened, "#index li")) == len(read_port().functions)
     lines = opened.execute_script(
-        "return [...document.querySelectorAll('section.pair.paired')].map("
+        "return [...document.querySelectorAll('section.pair.paired')].map(each =>"
         " [each.id, each.querySelectorAll('code[id^=k]').length, each.querySelectorAll('code[id^=p]').length])")
     assert [name for name, left, right in lines if not left or not right] == []
     screenshot(opened, "reading")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Functions of mm/ksm.c beside those of the port, whichever version it is and wherever it comes from."""
 
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -153,6 +154,7 @@ def test_tree_file_and_tarball_are_the_same(tiny, tmp_path):
     assert read_kernel(str(alone)).name == str(alone)
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_git_checkout_bare_repository_and_revision(tiny, tmp_path):
     def git(*arguments, where=tiny):
         subprocess.run(["git", "-C", where, *arguments], check=True, capture_output=True, env=GIT)

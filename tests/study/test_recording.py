@@ -299,3 +299,58 @@ def test_what_is_not_a_recording_gets_one_clear_line(tmp_path, content):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(StudyError):
         load(str(tmp_path / "nothing"))
+
+
+# Machines of other kinds
+
+def test_a_huge_page_is_recorded_and_splits():
+    huge = 512 * PAGE
+    with ksm.Machine(memory="16M", max_memory="16M", clock="manual", transparent_hugepage="always") as machine:
+        a = machine.spawn("a")
+        start = a.mmap(2 * huge)
+        start += -start % huge
+        for number in range(512):
+            a.write(start + number * PAGE, f"page {number // 2}".encode())
+        a.madvise(start, huge, ksm.MADV_MERGEABLE)
+        with machine.record() as recording:
+            machine.ksm.scan(passes=1)
+            machine.ksm.scan(pages=40)
+    seen = [[values for values in of_kind(dict(things), PTE)] for _, _, things in itertools.islice(states(recording.data()), 1)]
+    assert len(seen[0]) == 512 and all(values[3] & 256 for values in seen[0])
+    frames = [values[2] for values in sorted(seen[0], key=lambda values: values[1])]
+    assert frames == list(range(frames[0], frames[0] + 512))
+    for _name, _step, things in states(recording.data()):
+        check_trees(things)
+    entries = of_kind(things, PTE)
+    assert len(entries) == 512 and not any(values[3] & 256 for values in entries)
+    assert counters(things)["pages_sharing"] > 0
+
+
+def test_numa_nodes_have_their_own_trees_and_migrated_nodes_wait():
+    with ksm.Machine(memory="16M", max_memory="16M", nodes=2, clock="manual") as machine:
+        machine.ksm.merge_across_nodes = 0
+        on = [[machine.spawn(f"{n}{i}", node=n) for i in range(2)] for n in range(2)]
+        at = {process: pages(process, ["the same", process.name]) for pair in on for process in pair}
+        with machine.record() as recording:
+            machine.ksm.scan(passes=3)
+            frame = on[0][0].page_table(at[on[0][0]], PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
+            machine.migrate(frame, 1)
+            recording.note("migrated")
+            machine.ksm.scan(passes=2)
+    roots, names = set(), set()
+    for name, _step, things in states(recording.data()):
+        check_trees(things)
+        names.add(name)
+        roots |= {(tree, nid) for tree, nid, root in of_kind(things, ROOT) if root >= 0}
+    assert roots == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert "NODE_MOVED" in names
+
+
+def test_a_fast_machine_and_a_plain_one_take_the_same_steps():
+    taken = []
+    for plain in (False, True):
+        with machine_of(plain=plain) as machine:
+            with machine.record() as recording:
+                some_life(machine)
+            taken.append([[step[0], *step[2:6]] for step in recording.data()["steps"]])
+    assert taken[0] == taken[1]
