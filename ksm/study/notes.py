@@ -24,7 +24,6 @@ ELSEWHERE = (
      "left out: memory can be unplugged here."),
     ("EXPORT_SYMBOL_GPL()", "EXPORT_SYMBOL", "left out: there are no modules."),
     ("VM_SAO, VM_SPARC_ADI", "VM_SPARC_ADI", "left out: they are flags of other processors."),
-    ("split_huge_page(), and what leads to it", "split_huge_page", "left out: there are no huge pages yet."),
     ("mem_cgroup_charge()", "mem_cgroup_charge", "left out: there are no control groups."),
     ("set_current_oom_origin()", "set_current_oom_origin", "left out: there is no OOM killer."),
     ("try_to_freeze(), set_user_nice()", "set_freezable",

@@ -23,11 +23,12 @@ import ksm
 from ksm.study.functions import Source
 from ksm.study.kernel import Kernel
 from ksm.study.notes import ELSEWHERE
-from ksm.study.pairing import Pair, Row, Study, base_hashes, base_version, differs, study
+from ksm.study.pairing import Pair, Row, Study, base_version, differs, study
 from ksm.study.steps import STEPS, kernel_line, port_lines
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
+WORDS = {"changed": "differs from 6.12", "new": "not in 6.12", "gone": "only in 6.12"}
 
 # The classes of the page's style; the first that the token is in.
 CLASSES = (
@@ -168,8 +169,8 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     template = environment.get_template("page.html")
     scripts = [Markup((HERE / name).read_text()) for name in ("page.js", "tree.js", "player.js")]
     return template.render(
-        version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, base=base_version(),
-        base_count=len(base_hashes()), callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older),
+        version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=WORDS, base=base_version(),
+        callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older),
         style=Markup((HERE / "page.css").read_text()), scripts=scripts, steps=as_script(steps_for(subject)),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

@@ -24,7 +24,7 @@ from linux.list cimport list_head
 from linux.mm cimport vm_normal_page
 from linux.mm_types cimport (COW_KSM, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pte_t, struct_folio, struct_page, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.atomic cimport WRITE_ONCE_ptr, atomic_inc_not_zero, atomic_read
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ptr, atomic_inc_not_zero, atomic_read
 from linux.ksm cimport is_ksm_zero_pte
 from linux.page_flags cimport (PageAnonExclusive, folio_mapcount, folio_ref_count, folio_test_anon, folio_test_ksm, page_address,
                                page_folio)
@@ -499,7 +499,7 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
     cdef int looked = look[which]
     cdef size_t i, header, start
     cdef int _i
-    if not r.active:
+    if not READ_ONCE_int(r.active):
         return
     if looked:
         r.seen.n = 0

@@ -84,7 +84,7 @@ function drawTrees(box, roots, links, faceOf, path, chosen) {
     box.replaceChildren(make("small", {}, "empty"));
     return;
   }
-  const wide = 60, high = 54, r = 13;
+  const wide = places.length > 12 ? 46 : 60, high = 54, r = 13;
   const depth = Math.max(...places.map((place) => place.y)), dups = Math.max(...places.map(({ id }) => faceOf(id).below.length));
   const width = (places[places.length - 1].x + 1) * wide + 50, height = (depth + 1) * high + 24 + dups * 16;
   const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide + 25, y: place.y * high + 26 }]));
