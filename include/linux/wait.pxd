@@ -16,6 +16,7 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     int clock_gettime(int clock, timespec *ts)
     int CLOCK_MONOTONIC
+    int CLOCK_MONOTONIC_COARSE
     int CLOCK_THREAD_CPUTIME_ID
 
 cdef extern from "<pthread.h>" nogil:

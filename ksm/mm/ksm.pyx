@@ -93,7 +93,7 @@ from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
 from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_freed_hook,
-                              page_key, scanned_key, set_stable_key, tree_grows, unlink_item, unwatch_range)
+                              page_key, scanned_key, set_stable_key, stable_key_known, tree_grows, unlink_item, unwatch_range)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
@@ -1185,6 +1185,9 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
         dup = stable_node_of_dup(pos)
         pos = hlist_safe
         cond_resched()
+        # OURS: it is not stale, and will not be taken.
+        if found != NULL and stable_key_known(dup) and not is_page_sharing_candidate(g, dup):
+            continue
         # A dup whose page is gone is taken out of the chain and freed by this.
         folio = ksm_get_folio(g, dup, KSM_GET_FOLIO_NOLOCK)
         if folio == NULL:

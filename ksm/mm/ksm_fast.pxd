@@ -152,6 +152,11 @@ cdef inline int compare_stable_key(unsigned long key, ksm_stable_node *stable_no
     return (key > known) - (key < known)
 
 
+cdef inline bint stable_key_known(ksm_stable_node *stable_node) noexcept nogil:
+    """Then its page lives, too."""
+    return (READ_ONCE_ulong(stable_node.key) & STABLE_KEY_KNOWN) != 0
+
+
 cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, struct_page *page) noexcept nogil:
     """The caller has a reference on the page, which is the node's."""
     if not g.plain and not stable_node.key:
