@@ -15,6 +15,41 @@ from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
 from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE,
                             PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
 
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #include <sys/syscall.h>
+    #include <sys/uio.h>
+    #include <unistd.h>
+    #ifndef MADV_POPULATE_WRITE
+    #define MADV_POPULATE_WRITE 23
+    #endif
+    /* Older C libraries have neither; older kernels do not allow it, or not this advice. */
+    static int ksm_madvise_ranges(struct iovec *ranges, size_t count, int advice)
+    {
+    #if defined(SYS_pidfd_open) && defined(SYS_process_madvise)
+        long done;
+        int fd = (int)syscall(SYS_pidfd_open, (long)getpid(), 0);
+        if (fd < 0)
+            return -1;
+        done = syscall(SYS_process_madvise, fd, ranges, count, advice, 0);
+        close(fd);
+        return done < 0 ? -1 : 0;
+    #else
+        return -1;
+    #endif
+    }
+    """
+    ctypedef struct iovec "struct iovec":
+        void *iov_base
+        size_t iov_len
+    const int MADV_POPULATE_WRITE
+    int c_madvise_ranges "ksm_madvise_ranges"(iovec *ranges, size_t count, int advice) nogil
+
+
+cdef enum:
+    RANGES = 1024               # UIO_MAXIOV
+
 
 cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil:
     """Addresses without memory, aligned; NULL if there are none."""
@@ -84,13 +119,33 @@ cdef int compare_pfns(const void *a, const void *b) noexcept nogil:
     return (left > right) - (left < right)
 
 
+cdef void give_back_ranges(iovec *ranges, unsigned int count) noexcept nogil:
+    cdef unsigned int i
+    # All in one call, if the system can do that; once more what was given back harms nobody.
+    if count > 1 and c_madvise_ranges(ranges, count, MADV_DONTNEED) == 0:
+        return
+    for i in range(count):
+        c_madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED)
+
+
 cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil:
-    """Let the system have these frames' memory; sorts them, so that neighbours go in one call."""
-    cdef unsigned int i = 0, first
+    """Let the system have these frames' memory; sorts them, so that neighbours go as one range."""
+    cdef iovec ranges[RANGES]
+    cdef unsigned int i = 0, first, nr = 0
     qsort(pfns, count, sizeof(unsigned int), &compare_pfns)
     while i < count:
         first = i
         i += 1
         while i < count and pfns[i] == pfns[i - 1] + 1:
             i += 1
-        c_madvise(m.arena + (<unsigned long>pfns[first] << PAGE_SHIFT), <size_t>(i - first) << PAGE_SHIFT, MADV_DONTNEED)
+        ranges[nr].iov_base = m.arena + (<unsigned long>pfns[first] << PAGE_SHIFT)
+        ranges[nr].iov_len = <size_t>(i - first) << PAGE_SHIFT
+        nr += 1
+        if nr == RANGES or i == count:
+            give_back_ranges(ranges, nr)
+            nr = 0
+
+
+cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
+    """These frames of the memory, which are free, will be written to soon: one call in place of a fault for each. No promise."""
+    c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_POPULATE_WRITE)

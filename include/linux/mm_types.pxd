@@ -164,6 +164,9 @@ cdef struct zone:
     unsigned int free_area[NR_PAGE_ORDERS]
     unsigned int *recent
     unsigned int nr_recent
+    unsigned long last_pfn      # taken from the lists, or fresh; how many came one after the other; and up to where there is memory
+    unsigned long in_a_row
+    unsigned long populated_pfn
     unsigned long isolate_start  # frames that are going offline: when they are free, they are not handed out any more
     unsigned long isolate_end
 

@@ -16,7 +16,7 @@ from libc.errno cimport ENOMEM
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
-from ksm.arena cimport arena_give_back
+from ksm.arena cimport arena_give_back, arena_populate
 from ksm.mm.vmscan cimport try_to_free_pages
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set, smp_store_release_int
 from linux.bug cimport VM_BUG_ON
@@ -32,6 +32,8 @@ from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 cdef enum:
     RECENT_FRAMES = 2048        # freed frames that are kept warm, at most
     RECENT_BATCH = 1024         # how many leave at once
+    POPULATE_FRAMES = 64        # are asked memory for at once,
+    POPULATE_AFTER = 64         # when so many neighbours were taken one after the other
 
 
 cdef int zone_init(machine *m, int nid, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
@@ -258,8 +260,24 @@ cdef void prep_compound_page(struct_page *page, int nid) noexcept nogil:
     set_page_flag(page, PG_head)
 
 
+cdef unsigned long frames_to_populate(zone *z, unsigned long pfn) noexcept nogil:
+    """OURS: how many frames from this one on, which was just taken, to ask memory for at once: when many are taken one after the other.
+
+    The zone is locked.
+    """
+    cdef unsigned long until = (pfn + POPULATE_FRAMES) & ~(<unsigned long>POPULATE_FRAMES - 1)
+    z.in_a_row = z.in_a_row + 1 if pfn == z.last_pfn + 1 else 0
+    z.last_pfn = pfn
+    if z.in_a_row < POPULATE_AFTER or pfn < z.populated_pfn and pfn + POPULATE_FRAMES >= z.populated_pfn:
+        return 0
+    if until > z.zone_end_pfn:
+        until = z.zone_end_pfn
+    z.populated_pfn = until
+    return until - pfn
+
+
 cdef struct_page *rmqueue(machine *m, zone *z, unsigned int order, bint zero) noexcept nogil:
-    cdef unsigned long pfn = 0
+    cdef unsigned long pfn = 0, populate = 0
     cdef bint zeroed = True
     spin_lock(&z.lock)
     if order == 0 and z.nr_recent:
@@ -272,9 +290,13 @@ cdef struct_page *rmqueue(machine *m, zone *z, unsigned int order, bint zero) no
         pfn = take_fresh(m, z, order)
     if pfn:
         z.nr_free -= <unsigned long>1 << order
+    if order == 0 and zeroed:
+        populate = frames_to_populate(z, pfn)
     spin_unlock(&z.lock)
     if pfn == 0:
         return NULL
+    if populate:
+        arena_populate(m, pfn, populate)
     prep_new_page(m.mem_map + pfn, z.nid, 0)
     if order:
         prep_compound_page(m.mem_map + pfn, z.nid)
