@@ -118,7 +118,7 @@ def terminated(number: int, _frame: Any) -> NoReturn:
 @steps_option
 @click.option("--shrink", "shrinking", is_flag=True, help="Print a smallest workload, too, that still makes a difference.")
 @click.option("--first", is_flag=True, help="Stop at the first workload that makes a difference.")
-@click.option("--against", "words", metavar="COMMAND", help="Compare with what a command prints that reads a workload, such as the replay of another version.")
+@click.option("--against", "words", metavar="COMMAND", help="Compare with what this prints, which reads a workload.")
 @click.option("--recorded", "from_file", is_flag=True, help="Compare with the outcome that is recorded in each FILE.")
 def verify(
     files: tuple[IO[str], ...], seeds: range | None, steps: int, shrinking: bool, first: bool, words: str | None, from_file: bool

@@ -30,12 +30,11 @@ MUTANTS = (
     Mutant("chain-not-pruned", "        stable_node.chain_prune_time = jiffies(g.m)\n\n    pos =",
            "        prune_stale_stable_nodes = False\n\n    pos ="),
     Mutant("checksum-skipped", """\
-        if rmap_item.oldchecksum != checksum:
-            rmap_item.oldchecksum = checksum
             return
+        ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
 
         if not try_to_merge_with_zero_page""", """\
-        rmap_item.oldchecksum = checksum
+        ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
 
         if not try_to_merge_with_zero_page"""),
     Mutant("zero-page-not-counted", "        ksm_map_zero_page(mm)\n", ""),
