@@ -45,7 +45,6 @@ MUTANTS = (
     Mutant("exit-does-not-move-the-slot", "            list_move(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)\n", "            pass\n"),
     Mutant("new-slot-before-all", "        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)",
            "        list_add(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)"),
-    Mutant("trailing-items-stay", "        remove_trailing_rmap_items(g, g.ksm_scan.rmap_list)\n", "        pass\n"),
     Mutant("dup-moves-too-early", "__is_page_sharing_candidate(g, found, 1)", "__is_page_sharing_candidate(g, found, 0)"),
     Mutant("run-2-keeps-the-pass-number",
            "        remove_all_stable_nodes(g)\n    g.ksm_scan.seqnr = 0\n",
