@@ -49,5 +49,6 @@ def build(folder, mutant):
 
 def verify(folder, *arguments):
     """`ksm verify` of the mutant."""
-    return subprocess.run([sys.executable, "-m", "ksm", "verify", *map(str, arguments)], cwd=folder, text=True, capture_output=True, timeout=300,
+    return subprocess.run([sys.executable, "-m", "ksm", "verify", *map(str, arguments)], cwd=folder, text=True,
+                          capture_output=True, timeout=300,
                           env={**os.environ, "PYTHONPATH": str(folder)})
