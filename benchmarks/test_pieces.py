@@ -4,7 +4,8 @@
     pytest benchmarks --benchmark-autosave            # before
     pytest benchmarks --benchmark-compare             # after
 
-or tox -e bench, which takes processor time (--benchmark-timer=time.process_time). A round does COUNT of them; `ns` in the extra info is the median for one.
+or tox -e bench, which takes processor time (--benchmark-timer=time.process_time). A round does COUNT of them; `ns` in the extra info is
+the median for one.
 """
 
 import pytest
