@@ -28,13 +28,15 @@ cdef extern from *:
     static int ksm_madvise_ranges(struct iovec *ranges, size_t count, int advice)
     {
     #if defined(SYS_pidfd_open) && defined(SYS_process_madvise)
-        long done;
+        long done, wanted = 0;
         int fd = (int)syscall(SYS_pidfd_open, (long)getpid(), 0);
         if (fd < 0)
             return -1;
         done = syscall(SYS_process_madvise, fd, ranges, count, advice, 0);
         close(fd);
-        return done < 0 ? -1 : 0;
+        for (size_t i = 0; i < count; i++)
+            wanted += (long)ranges[i].iov_len;
+        return done == wanted ? 0 : -1;     /* it may stop half way, and says how far it came */
     #else
         return -1;
     #endif
