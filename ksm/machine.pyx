@@ -601,8 +601,8 @@ cdef class Machine:
     def record(self, steps=10000):
         """Record what KSM does from now on, at most so many steps: ksm.study.recording.Recording, a context manager.
 
-        For machines that one looks at: after each step the recorder goes through all that KSM keeps, and through all page tables. One at
-        a time: OSError(EBUSY).
+        The machine must be a plain one, because a fast one does not take every step: ValueError. After each step the recorder goes through
+        all that KSM keeps, and through all page tables: this is for machines that one looks at. One at a time: OSError(EBUSY).
         """
         from ksm.study.recording import Recording
         return Recording(self, steps)

@@ -61,11 +61,6 @@ cdef inline void ksm_step(machine *m, int which, void *item, void *page, void *n
         record(m, which, item, page, node, value)
 
 
-cdef inline bint ksm_recorded(machine *m) noexcept nogil:
-    """Is there a recording? It wants every comparison to be made, also those whose outcome is known."""
-    return READ_ONCE_ptr(m.step) != NULL
-
-
 cdef inline void steps_exit(machine *m) noexcept nogil:
     """With the machine, when nobody is inside: what was recorded, and not taken, is lost."""
     m.step = NULL

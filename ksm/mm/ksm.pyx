@@ -109,7 +109,7 @@ from ksm.step cimport (STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BECAME_KSM, STEP_BR
                        STEP_NEXT, STEP_NODE_MOVED, STEP_NODE_STALE, STEP_NOT_PROTECTED, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_REPLACED,
                        STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE, STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED,
                        STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND,
-                       STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, ksm_recorded, ksm_step)
+                       STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, ksm_step)
 
 
 # Built as with CONFIG_NUMA, CONFIG_SYSFS, CONFIG_MIGRATION, CONFIG_MEMORY_HOTREMOVE and CONFIG_MEMORY_FAILURE: a machine with one node
@@ -1347,7 +1347,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
             cond_resched()
             stable_node = stable_node_of(new[0])
             ret = compare_stable_key(key, stable_node)      # OURS
-            if ret and not ksm_recorded(g.m):
+            if ret:
                 parent = new[0]
                 new = &parent.rb_left if ret < 0 else &parent.rb_right
                 continue
@@ -1438,7 +1438,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
             cond_resched()
             stable_node = stable_node_of(new[0])
             ret = compare_stable_key(key, stable_node)      # OURS
-            if ret and not ksm_recorded(g.m):
+            if ret:
                 parent = new[0]
                 new = &parent.rb_left if ret < 0 else &parent.rb_right
                 continue
@@ -1515,14 +1515,13 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     nid = get_kpfn_nid(g, page_to_pfn(g.m, page))
     root = g.root_unstable_tree + nid
     new = &root.rb_node
-    if not ksm_recorded(g.m):
-        known_place(g, page, rmap_item, &parent, &new)      # OURS
+    known_place(g, page, rmap_item, &parent, &new)      # OURS
 
     while new[0] != NULL:
         cond_resched()
         tree_rmap_item = rmap_item_of(new[0])
         ret = compare_key(key, tree_rmap_item)      # OURS
-        if ret and not ksm_recorded(g.m):
+        if ret:
             parent = new[0]
             new = &parent.rb_left if ret < 0 else &parent.rb_right
             continue

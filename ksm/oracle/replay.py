@@ -206,11 +206,11 @@ class PortSide(Side):
 def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G", record: int = 0) -> Json:
     """The outcome of a workload on the port. OracleError if it cannot be run.
 
-    With `record`, so many steps of KSM's at most, the outcome has a "recording" for `ksm study`, too.
+    With `record`, so many steps of KSM's at most, the outcome has a "recording" for `ksm study`, too; the machine is a plain one then.
     """
     check_workload(workload)
     nodes, swap = workload.get("nodes", 1), workload.get("swap", 0) * PAGE or None
-    with ksm.Machine(memory, max_memory=memory, nodes=nodes, swap=swap, clock="manual") as machine:
+    with ksm.Machine(memory, max_memory=memory, nodes=nodes, swap=swap, clock="manual", plain=bool(record) or None) as machine:
         side = PortSide(machine, events)
         for name, value in DEFAULTS.items():
             side.write(name, value)

@@ -50,7 +50,7 @@ def browser():
 
 def many_pages():
     """10,000 steps, and what the counters were at their end."""
-    with ksm.Machine(memory="16M", max_memory="16M", clock="manual") as machine:
+    with ksm.Machine(memory="16M", max_memory="16M", clock="manual", plain=True) as machine:
         pages(machine.spawn("a"), [f"page {n % 500}" for n in range(1000)])
         with machine.record() as recording:
             machine.ksm.scan(passes=4)
@@ -260,7 +260,7 @@ def test_the_counters_are_the_ports(opened, page):
     for number, (key, era, lesson) in enumerate(LESSONS):
         watch(opened, number)
         one(opened, "#last").click()
-        with ksm.Machine(memory="4M", max_memory="4M", clock="manual", era=era) as machine:
+        with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True, era=era) as machine:
             lesson(machine).stop()
             wanted = {name: int(machine.ksm.show(name)) for name in machine.ksm.names() if name in COUNTERS}
             wanted["cow_ksm"] = machine.vmstat()["cow_ksm"]

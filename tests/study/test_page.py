@@ -105,7 +105,7 @@ def test_nothing_in_a_recording_or_a_kernel_ends_the_script(tiny):
 # The command
 
 def test_it_writes_a_page(tmp_path, tiny):
-    with ksm.Machine(memory="4M", max_memory="4M") as machine:
+    with ksm.Machine(memory="4M", max_memory="4M", plain=True) as machine:
         with machine.record() as recording:
             machine.ksm.scan()
         recording.save(tmp_path / "mine.json", "My own recording")
