@@ -11,7 +11,7 @@ What is written is a sequence of numbers, one record a step:
     step, rmap_item, frame, node, value, offset, length     -1 is none; `offset`: the first byte that differs, where pages are compared
     then `length` numbers: kind + 1, object, values...      has these values now;   -(kind + 1), object    is no more
 
-An object's number is its own for the whole recording. The kinds and their values are in enum what.
+An object's number is its own for the whole recording. The kinds and their values are in enum what of look.pxd.
 """
 
 from array import array
@@ -20,73 +20,29 @@ from libc.errno cimport EBUSY
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from linux.list cimport list_head
-from linux.mm cimport vm_normal_page
-from linux.mm_types cimport (COW_KSM, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pte_t, struct_folio, struct_page, vm_area_struct)
-from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ptr, atomic_inc_not_zero, atomic_read
-from linux.ksm cimport is_ksm_zero_pte
-from linux.page_flags cimport (PageAnonExclusive, folio_mapcount, folio_ref_count, folio_test_anon, folio_test_ksm, page_address,
-                               page_folio)
-from linux.pgtable cimport (entry_offset_map_lock, pmd_leaf, pmd_offset_mm, pmdp_get_lockless, pte_pfn, pte_present, pte_write,
-                            ptep_get)
-from linux.rbtree cimport rb_node, rb_root
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ptr
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, struct_page
+from linux.page_flags cimport page_address
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
-from linux.swapops cimport is_swap_pte, swp_offset
-from linux.types cimport hlist_node
 
-from ksm.kernel.fork cimport mmdrop
-from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.lib.xxhash cimport xxhash
 from ksm.machine cimport Machine, oserror
-from ksm.mm.ksm cimport (ERA_2_6_38, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item,
-                         ksm_stable_node, wait_while_offlining)
-from ksm.mm.mm_slot cimport struct_mm_slot
+from ksm.mm.ksm cimport ksm_globals, wait_while_offlining
 from ksm.step cimport (NR_STEPS, STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED, STEP_COW,
                        STEP_DUP_ADDED, STEP_APPENDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_MERGED, STEP_NEXT, STEP_NODE_MOVED,
                        STEP_NOTE, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED,
                        STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
                        STEP_ZERO_MERGED)
+from ksm.study.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
+                             look_at_ksm, look_at_mms, put)
 
 # As the files of sysfs, but for the last two: what free_rmap_item() counts down, and /proc/vmstat's.
 COUNTERS = ("full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",
             "ksm_zero_pages", "stable_node_chains", "stable_node_dups", "rmap_items", "cow_ksm")
 
-cdef enum what:
-    COUNTER                     # number, value
-    ROOT                        # tree (0 stable, 1 unstable), NUMA node, object at the root
-    LINK                        # object, parent, left, right, red
-    NODE                        # place, frame, rmap_hlist_len, nid, chain, position in it
-    ITEM                        # mm, page number, place, object or nid, checksum, age | remaining skips << 8
-    PTE                         # mm, page number, frame or swap slot, bits
-    FRAME                       # frame, mapcount, references, contents, bits
-    CURSOR                      # mm, page number, seqnr
-    MM                          # mm, rmap_items, merging pages, registered
-    CONTENT                     # never written: what the others call contents
-    NR_KINDS
-
 cdef enum:
-    VALUES = 6
     LABEL = 24                  # bytes of a page that are kept
-    # Places
-    NODE_IN_TREE = 0
-    NODE_IN_CHAIN = 1
-    NODE_MIGRATING = 2
-    NODE_CHAIN = 3
-    ITEM_VOLATILE = 0
-    ITEM_UNSTABLE = 1
-    ITEM_STABLE = 2
-    ITEM_STALE = 3              # of the last pass's unstable tree
-    # Bits of an entry of a page table, and of a frame
-    BIT_KSM = 2
-    BIT_ZERO = 4
-    BIT_KSM_ZERO = 8
-    BIT_ANON = 16
-    BIT_SWAPPED = 32
-    BIT_WRITE = 64
-    BIT_EXCLUSIVE = 128
-    BIT_HUGE = 256
     # How far a step can look
     LOOK_NOT = 0                # somebody's locks are held, or KSM's are not
     LOOK_KSM = 1                # at what KSM keeps: the thread has ksm_thread_mutex
@@ -114,11 +70,6 @@ cdef struct entry:
     long v[VALUES]
 
 
-cdef struct longs:
-    long *a
-    size_t n, room
-
-
 cdef struct label:
     unsigned char bytes[LABEL]
 
@@ -143,23 +94,7 @@ cdef struct recorder:
     longs seen                  # kind, key, values
 
 
-# Numbers in a row, and objects by what they are
-
-cdef bint put(recorder *r, longs *row, long value) noexcept nogil:
-    cdef size_t room
-    cdef long *a
-    if row.n == row.room:
-        room = row.room * 2 if row.room else 4096
-        a = <long *>realloc(row.a, room * sizeof(long))
-        if a == NULL:
-            r.no_memory = True
-            return False
-        row.a = a
-        row.room = room
-    row.a[row.n] = value
-    row.n += 1
-    return True
-
+# Objects by what they are
 
 cdef size_t slot_of(recorder *r, int kind, unsigned long key) noexcept nogil:
     """Where the index has it, or where it would be entered."""
@@ -211,193 +146,6 @@ cdef long number_of(recorder *r, int kind, unsigned long key, bint make) noexcep
     r.nr_entries += 1
     r.index[i] = <unsigned int>r.nr_entries
     return <long>r.nr_entries - 1
-
-
-# Looking: what is there goes into r.seen as it is, with addresses for objects
-
-cdef void saw(recorder *r, int kind, unsigned long key, long a, long b, long c, long d, long e, long f) noexcept nogil:
-    cdef long[VALUES + 2] all
-    cdef int i
-    all[0], all[1], all[2], all[3], all[4], all[5], all[6], all[7] = kind, <long>key, a, b, c, d, e, f
-    for i in range(VALUES + 2):
-        put(r, &r.seen, all[i])
-
-
-cdef void look_at_node(recorder *r, ksm_stable_node *node, int place, ksm_stable_node *chain, int position) noexcept nogil:
-    saw(r, NODE, <unsigned long>node, place, -1 if place == NODE_CHAIN else <long>node.kpfn,
-        -1 if place == NODE_CHAIN else node.rmap_hlist_len, node.nid, <long>chain, position)
-
-
-cdef void look_at_stable(recorder *r, ksm_stable_node *node) noexcept nogil:
-    """A node of a stable tree, with its dups if it is a chain."""
-    cdef hlist_node *pos
-    cdef int position = 0
-    if node.rmap_hlist_len != STABLE_NODE_CHAIN:
-        look_at_node(r, node, NODE_IN_TREE, NULL, 0)
-        return
-    look_at_node(r, node, NODE_CHAIN, NULL, 0)
-    pos = node.hlist.first
-    while pos != NULL:
-        look_at_node(r, <ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).hlist_dup), NODE_IN_CHAIN, node, position)
-        position += 1
-        pos = pos.next
-
-
-cdef unsigned long object_of(rb_node *node, bint unstable) noexcept nogil:
-    if node == NULL:
-        return 0
-    return <unsigned long>node - (<unsigned long>&(<ksm_rmap_item *>NULL).node if unstable else 0)
-
-
-cdef void look_at_tree(recorder *r, ksm_globals *g, rb_root *root, int nid, bint unstable) noexcept nogil:
-    cdef rb_node *node = rb_first(root)
-    saw(r, ROOT, <unsigned long>(unstable << 16 | nid), unstable, nid, <long>object_of(root.rb_node, unstable), 0, 0, 0)
-    while node != NULL:
-        saw(r, LINK, object_of(node, unstable), <long>object_of(node, unstable),
-            <long>object_of(<rb_node *>(node.__rb_parent_color & ~3UL), unstable), <long>object_of(node.rb_left, unstable),
-            <long>object_of(node.rb_right, unstable), not node.__rb_parent_color & 1, unstable)
-        if not unstable:
-            look_at_stable(r, <ksm_stable_node *>node)
-        node = rb_next(node)
-
-
-cdef void look_at_ksm(recorder *r, ksm_globals *g, int which) noexcept nogil:
-    cdef unsigned long[12] counters
-    cdef unsigned long in_trees = g.ksm_pages_shared + g.ksm_pages_sharing + g.ksm_pages_unshared
-    # Between two passes the unstable roots lead to what may be freed; not yet when one has just ended.
-    cdef bint between = g.ksm_scan.mm_slot == &g.ksm_mm_head
-    cdef list_head *pos
-    cdef ksm_mm_slot *slot
-    cdef ksm_rmap_item *item
-    cdef int i, place
-    cdef long where
-    counters[0], counters[1], counters[2], counters[3] = g.ksm_scan.seqnr, g.ksm_pages_scanned, g.ksm_pages_shared, g.ksm_pages_sharing
-    counters[4], counters[5] = g.ksm_pages_unshared, g.ksm_rmap_items - in_trees if g.ksm_rmap_items > in_trees else 0
-    counters[6], counters[7] = g.ksm_pages_skipped, <unsigned long>g.m.ksm_zero_pages
-    counters[8], counters[9], counters[10] = g.ksm_stable_node_chains, g.ksm_stable_node_dups, g.ksm_rmap_items
-    counters[11] = <unsigned long>g.m.vm_event[COW_KSM]
-    for i in range(12):
-        saw(r, COUNTER, <unsigned long>i, i, <long>counters[i], 0, 0, 0, 0)
-    for i in range(g.ksm_nr_node_ids):
-        look_at_tree(r, g, g.root_stable_tree + i, i, False)
-        if not between or which == STEP_PASS_ENDS:
-            look_at_tree(r, g, g.root_unstable_tree + i, i, True)
-    pos = g.migrate_nodes.next
-    i = 0
-    while pos != &g.migrate_nodes:
-        look_at_node(r, <ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).list), NODE_MIGRATING, NULL, i)
-        i += 1
-        pos = pos.next
-
-    spin_lock(&g.ksm_mmlist_lock)
-    if not between:
-        saw(r, CURSOR, 0, <long>g.ksm_scan.mm_slot.slot.mm.id, <long>(g.ksm_scan.address >> PAGE_SHIFT), <long>g.ksm_scan.seqnr, 0, 0, 0)
-    pos = g.ksm_mm_head.slot.mm_node.next
-    while pos != &g.ksm_mm_head.slot.mm_node:
-        slot = <ksm_mm_slot *>(<char *>pos - <size_t>&(<struct_mm_slot *>NULL).mm_node)
-        item = slot.rmap_list
-        while item != NULL:
-            where = -1
-            place = ITEM_VOLATILE
-            if item.address & STABLE_FLAG:
-                place, where = ITEM_STABLE, <long>item.head
-            elif item.address & UNSTABLE_FLAG:
-                place, where = ITEM_UNSTABLE, 0 if g.era == ERA_2_6_38 else item.nid
-                if between or (item.address & SEQNR_MASK) != (g.ksm_scan.seqnr & SEQNR_MASK):
-                    place = ITEM_STALE
-            saw(r, ITEM, <unsigned long>item, <long>item.mm.id, <long>(item.address >> PAGE_SHIFT), place, where, item.oldchecksum,
-                item.age | item.remaining_skips << 8)
-            item = item.rmap_list
-        saw(r, MM, slot.slot.mm.id, <long>slot.slot.mm.id, <long>slot.slot.mm.ksm_rmap_items, <long>slot.slot.mm.ksm_merging_pages, 1, 0, 0)
-        pos = pos.next
-    spin_unlock(&g.ksm_mmlist_lock)
-
-
-cdef void look_at_entry(recorder *r, machine *m, vm_area_struct *vma, unsigned long addr, pte_t pte) noexcept nogil:
-    cdef struct_page *page
-    cdef long bits = 0
-    cdef unsigned long key = vma.vm_mm.id << 40 | addr >> PAGE_SHIFT
-    if pte_present(pte):
-        page = vm_normal_page(vma, addr, pte)
-        bits = 1 | (BIT_WRITE if pte_write(pte) else 0)
-        if page == NULL:
-            bits |= BIT_ZERO | (BIT_KSM_ZERO if is_ksm_zero_pte(m, pte) else 0)
-        elif folio_test_ksm(page):
-            bits |= BIT_KSM | BIT_ANON
-        elif folio_test_anon(page):
-            bits |= BIT_ANON | (BIT_EXCLUSIVE if PageAnonExclusive(page) else 0)
-        saw(r, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>pte_pfn(pte), bits, 0, 0)
-        if page != NULL:
-            saw(r, FRAME, pte_pfn(pte), <long>pte_pfn(pte), folio_mapcount(page), folio_ref_count(page), -1, bits & (BIT_KSM | BIT_ANON), 0)
-    elif is_swap_pte(pte):
-        saw(r, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>swp_offset(pte), BIT_SWAPPED, 0, 0)
-
-
-cdef void look_at_huge(recorder *r, machine *m, vm_area_struct *vma, unsigned long addr, unsigned long pfn, bint write) noexcept nogil:
-    """One of the pages that a huge page is."""
-    cdef struct_page *page = m.mem_map + pfn
-    cdef struct_folio *folio = page_folio(page)
-    cdef unsigned long key = vma.vm_mm.id << 40 | addr >> PAGE_SHIFT
-    cdef long bits = 1 | BIT_ANON | BIT_HUGE | (BIT_WRITE if write else 0)
-    saw(r, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>pfn, bits, 0, 0)
-    saw(r, FRAME, pfn, <long>pfn, folio_mapcount(folio), folio_ref_count(folio), -1, BIT_ANON | BIT_HUGE, 0)
-
-
-cdef void look_at_mm(recorder *r, machine *m, mm_struct *mm) noexcept nogil:
-    cdef unsigned long addr, table, pfn = 0
-    cdef vm_area_struct *vma
-    cdef spinlock_t *ptl = NULL
-    cdef pte_t *ptep
-    cdef bint huge
-    cdef int i
-    mmap_read_lock(mm)
-    for i in range(mm.map_count if atomic_read(&mm.mm_users) else 0):
-        vma = mm.vmas[i]
-        if vma.anon_vma == NULL:
-            continue
-        addr = vma.vm_start
-        while addr < vma.vm_end:
-            table = (addr & ~0x1fffffUL) + 0x200000
-            # One entry of a table, or the entry of a huge page
-            ptep = entry_offset_map_lock(mm, addr, &ptl, &pfn)
-            if ptep == NULL:
-                addr = table
-                continue
-            huge = pmd_leaf(pmdp_get_lockless(pmd_offset_mm(mm, addr)))
-            while addr < table and addr < vma.vm_end:
-                if huge:
-                    look_at_huge(r, m, vma, addr, pfn, pte_write(ptep_get(ptep)))
-                    pfn += 1
-                else:
-                    look_at_entry(r, m, vma, addr, ptep_get(ptep))
-                    ptep += 1
-                addr += PAGE_SIZE
-            spin_unlock(ptl)
-    mmap_read_unlock(mm)
-
-
-cdef void look_at_mms(recorder *r, machine *m) noexcept nogil:
-    """All address spaces, one after the other, in the order of their birth."""
-    cdef mm_struct *mm
-    cdef mm_struct *last = NULL
-    cdef list_head *pos
-    while True:
-        spin_lock(&m.mmlist_lock)
-        pos = m.mmlist.next if last == NULL else last.mmlist.next
-        mm = NULL
-        while pos != &m.mmlist and mm == NULL:
-            mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
-            # One without references is about to leave the list.
-            if not atomic_inc_not_zero(&mm.mm_count):
-                mm = NULL
-            pos = pos.next
-        spin_unlock(&m.mmlist_lock)
-        if last != NULL:
-            mmdrop(last)
-        if mm == NULL:
-            return
-        look_at_mm(r, m, mm)
-        last = mm
 
 
 # Writing down what has changed. The recorder is locked.
@@ -462,11 +210,11 @@ cdef void note_change(recorder *r, machine *m, long *seen, long fresh_pfn) noexc
     else:
         return
     e.live = True
-    put(r, &r.out, kind + 1)
-    put(r, &r.out, number)
+    put(&r.out, kind + 1)
+    put(&r.out, number)
     for i in range(widths[kind]):
         e.v[i] = v[i]
-        put(r, &r.out, v[i])
+        put(&r.out, v[i])
 
 
 cdef void note_gone(recorder *r, int looked) noexcept nogil:
@@ -477,8 +225,8 @@ cdef void note_gone(recorder *r, int looked) noexcept nogil:
         e = &r.entries[i]
         if e.live and e.seen != r.looks and e.kind != CONTENT and (looked == LOOK_ALL or e.kind != PTE and e.kind != FRAME):
             e.live = False
-            put(r, &r.out, -(e.kind + 1))
-            put(r, &r.out, <long>i)
+            put(&r.out, -(e.kind + 1))
+            put(&r.out, <long>i)
 
 
 cdef long difference(machine *m, long a, long b) noexcept nogil:
@@ -503,9 +251,9 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
         return
     if looked:
         r.seen.n = 0
-        look_at_ksm(r, g, which)
+        look_at_ksm(&r.seen, g, which)
         if looked == LOOK_ALL:
-            look_at_mms(r, m)
+            look_at_mms(&r.seen, m)
         if which == STEP_NEXT:
             r.pfn = pfn
         elif which == STEP_PASS_BEGINS or which == STEP_NOTE:
@@ -521,7 +269,7 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
     if r.active:
         header = r.out.n
         for _i in range(7):
-            put(r, &r.out, 0)
+            put(&r.out, 0)
         start = r.out.n
         if looked:
             r.looks += 1
@@ -537,7 +285,8 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
         else:
             item_number = number_of(r, ITEM, <unsigned long>item, False) if item != NULL else -1
             node_number = number_of(r, NODE, <unsigned long>node, False) if node != NULL else -1
-        if r.no_memory:
+        if r.no_memory or r.out.no_memory or r.seen.no_memory:
+            r.no_memory = True
             r.out.n = header
             r.active = False
         else:

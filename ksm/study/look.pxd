@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: recording what KSM does.
+"""What a recorder sees: each thing as its kind, the address or number that it is known by, and VALUES values, one after the other."""
+
+from linux.mm_types cimport machine
+
+from ksm.mm.ksm cimport ksm_globals
+
+
+cdef enum what:
+    COUNTER                     # number, value
+    ROOT                        # tree (0 stable, 1 unstable), NUMA node, object at the root
+    LINK                        # object, parent, left, right, red
+    NODE                        # place, frame, rmap_hlist_len, nid, chain, position in it
+    ITEM                        # mm, page number, place, object or nid, checksum, age | remaining skips << 8
+    PTE                         # mm, page number, frame or swap slot, bits
+    FRAME                       # frame, mapcount, references, contents, bits
+    CURSOR                      # mm, page number, seqnr
+    MM                          # mm, rmap_items, merging pages, registered
+    CONTENT                     # never written: what the others call contents
+    NR_KINDS
+
+
+cdef enum:
+    VALUES = 6
+    # Places
+    NODE_IN_TREE = 0
+    NODE_IN_CHAIN = 1
+    NODE_MIGRATING = 2
+    NODE_CHAIN = 3
+    ITEM_VOLATILE = 0
+    ITEM_UNSTABLE = 1
+    ITEM_STABLE = 2
+    ITEM_STALE = 3              # of the last pass's unstable tree
+    # Bits of an entry of a page table, and of a frame
+    BIT_KSM = 2
+    BIT_ZERO = 4
+    BIT_KSM_ZERO = 8
+    BIT_ANON = 16
+    BIT_SWAPPED = 32
+    BIT_WRITE = 64
+    BIT_EXCLUSIVE = 128
+    BIT_HUGE = 256
+
+
+cdef struct longs:
+    long *a
+    size_t n, room
+    bint no_memory              # something is missing
+
+
+cdef bint put(longs *row, long value) noexcept nogil
+cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil
+cdef void look_at_mms(longs *seen, machine *m) noexcept nogil
