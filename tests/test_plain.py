@@ -136,7 +136,8 @@ class Life:
     def __init__(self, seed, nodes):
         self.random = random.Random(seed)
         self.nodes = nodes
-        self.machines = pair(memory="16M", max_memory="16M", swap="2M", nodes=nodes)
+        self.machines = pair(memory="16M", max_memory="16M", swap="2M", nodes=nodes,
+                             transparent_hugepage=self.random.choice(["never", "madvise", "always"]))
         self.kinds = self.random.choice([5, 40, 1000])
         self.places = self.random.choice([[0], [0, 1, 5, 7], [4, 5, 6], [4095], [0, 6, 8, 100, 4095]])
         knobs = self.machines.ksm
@@ -190,6 +191,8 @@ class Life:
                     lambda: process.madvise(addr, length, ksm.MADV_DONTNEED),
                     lambda: process.madvise(addr, length, ksm.MADV_UNMERGEABLE),
                     lambda: process.madvise(addr, length, ksm.MADV_MERGEABLE),
+                    lambda: process.madvise(1 << 30, self.pages * PAGE, ksm.MADV_HUGEPAGE),
+                    lambda: process.madvise(1 << 30, 512 * PAGE, ksm.MADV_DONTNEED),
                     lambda: process.mprotect(addr, length, self.random.choice([0, 1, RW])),
                     lambda: process.mprotect(addr, length, RW),
                     lambda: process.munmap(addr, length),

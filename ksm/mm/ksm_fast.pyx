@@ -219,8 +219,10 @@ cdef bint watch_table(ksm_globals *g, vm_area_struct *vma, unsigned long addr, u
         pte = ptep_get(ptep)
         if pte_present(pte):
             page = vm_normal_page(vma, addr, pte)
-            if page != NULL and folio_test_anon(page):
-                if ahead.nr == want or PageTransCompound(page) or test_page_flag(page, PG_swapcache):
+            # Parts of huge pages are not for us; of theirs only the first says whether it is anonymous.
+            if page != NULL and (PageTransCompound(page) or folio_test_anon(page)):
+                if ahead.nr == want or PageTransCompound(page) or test_page_flag(page, PG_swapcache) or page.private and \
+                        not test_page_flag(page, PG_ksm_watched):
                     more = False
                     break
                 if not test_page_flag(page, PG_ksm_watched):
