@@ -2,6 +2,8 @@
 # The types of record.pyx.
 from array import array
 
+from typing_extensions import Self
+
 from ksm.machine import Machine
 
 COUNTERS: tuple[str, ...]
@@ -9,7 +11,7 @@ COUNTERS: tuple[str, ...]
 class Recorder:
     words: array[int]
     labels: list[bytes]
-    def __init__(self, of: Machine, most_steps: int) -> None: ...
+    def __new__(cls, of: Machine, most_steps: int) -> Self: ...
     @property
     def machine(self) -> Machine: ...
     def look(self) -> bool: ...

@@ -38,8 +38,8 @@ def print_row(subject: Study, row: Row, width: int, console: Console) -> None:
     for number, lines in zip(row, (subject.kernel.source.lines, subject.port.lines), strict=True):
         line = lines[number - 1] if number else ""
         indent = " " * min(len(line) - len(line.lstrip()) + 4, width // 2)
-        text = f"{number:4} {line}" if number else ""
-        cells.append(textwrap.wrap(text, width, subsequent_indent="     " + indent, drop_whitespace=False, tabsize=8) or [""])
+        numbered = f"{number:4} {line}" if number else ""
+        cells.append(textwrap.wrap(numbered, width, subsequent_indent="     " + indent, drop_whitespace=False, tabsize=8) or [""])
     for i in range(max(map(len, cells))):
         parts = [cell[i].rstrip() if i < len(cell) else "" for cell in cells]
         text = Text(f"{parts[0]:<{width}} │ {parts[1]}".rstrip())
