@@ -182,7 +182,7 @@ def record_lesson(key: str) -> dict[str, Any]:
     title, _, text = (lesson.__doc__ or "").partition("\n")
     if era != "6.12":
         title, text = f"{title}, in 2011", IN_2011
-    with ksm.Machine(memory="4M", max_memory="4M", clock="manual", era=era) as machine:  # type: ignore[arg-type]
+    with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True, era=era) as machine:  # type: ignore[arg-type]
         with lesson(machine) as recording:
             pass
         wrong = machine.check()

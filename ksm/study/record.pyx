@@ -335,6 +335,8 @@ cdef class Recorder:
         cdef bint busy
         self.machine = of
         self.words, self.labels = array("l"), []
+        if not of.plain:
+            raise ValueError("only a plain machine takes every step that can be recorded: Machine(plain=True)")
         of.enter()
         try:
             self.r = <recorder *>calloc(1, sizeof(recorder))

@@ -73,7 +73,7 @@ def check_trees(things):
 
 
 def machine_of(era="6.12", **more):
-    return ksm.Machine(memory="4M", max_memory="4M", clock="manual", era=era, **more)
+    return ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True, era=era, **more)
 
 
 def some_life(machine, note=lambda text: None):
@@ -267,7 +267,7 @@ def test_processes_write_and_exit_while_ksmd_is_recorded():
 
 
 def test_ten_thousand_steps_are_small():
-    with ksm.Machine(memory="16M", max_memory="16M", clock="manual") as machine:
+    with ksm.Machine(memory="16M", max_memory="16M", clock="manual", plain=True) as machine:
         a = machine.spawn("a")
         pages(a, [f"page {n % 500}" for n in range(1000)])
         with machine.record() as recording:
