@@ -7,7 +7,7 @@ from linux.rbtree cimport rb_node
 from linux.types cimport hlist_node
 
 from ksm.machine cimport Machine
-from ksm.mm.ksm cimport STABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node, is_stable_node_chain
+from ksm.mm.ksm cimport ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node, is_stable_node_chain
 
 
 cdef object item(ksm_rmap_item *rmap_item):
@@ -46,7 +46,7 @@ cdef list tree(rb_node *root, bint stable):
 
 
 def state(Machine machine not None):
-    """Everything, for comparing; nobody may be at work on the machine. The unstable trees are dead between two passes, and left out then."""
+    """Everything, for comparing; nobody may be at work on the machine. The unstable trees are dead between passes, and left out then."""
     cdef ksm_globals *g
     cdef list_head *pos
     cdef ksm_mm_slot *slot

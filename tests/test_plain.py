@@ -5,6 +5,7 @@ Equal in what calls answer, in counters, trace events, page tables with their fr
 colours. Most of all when pages are written to that are in the unstable tree, and the tree is wrong.
 """
 
+import contextlib
 import random
 
 import pytest
@@ -176,17 +177,15 @@ class Life:
                 where = (1 << 30) + self.random.randrange(self.pages) * PAGE
                 data = self.content() if self.random.random() < 0.5 else b"\0\1\2\xff"[self.random.randrange(4):][:1]
                 offset = 0 if len(data) > 1 else self.random.choice([*self.places, 2000])
-                try:
+                with contextlib.suppress(OSError):
                     process.write(where + offset, data, force=self.random.random() < 0.2)
-                except OSError:
-                    pass
         elif chance < 0.78 and len(self.processes) < 4:
             self.processes.append(process.fork())
         elif chance < 0.80 and len(self.processes) > 1:
             self.processes.remove(process)
             process.exit()
         else:
-            try:
+            with contextlib.suppress(OSError):
                 self.random.choice([
                     lambda: process.madvise(addr, length, ksm.MADV_DONTNEED),
                     lambda: process.madvise(addr, length, ksm.MADV_UNMERGEABLE),
@@ -197,15 +196,14 @@ class Life:
                     lambda: process.mprotect(addr, length, RW),
                     lambda: process.munmap(addr, length),
                     lambda: process.mmap(length, RW, ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, addr),
-                    lambda: process.mremap(addr, length, length, new_addr=(1 << 30) + self.random.randrange(self.pages - length // PAGE) * PAGE),
+                    lambda: process.mremap(addr, length, length,
+                                           new_addr=(1 << 30) + self.random.randrange(self.pages - length // PAGE) * PAGE),
                     lambda: process.swap_out(addr, length),
-                    lambda: process.move_pages(addr, length, self.random.randrange(self.nodes)),
+                    lambda: process.move_pages(addr, length, addr // PAGE % self.nodes),
                     lambda: setattr(self.machines.ksm, "merge_across_nodes", self.random.randrange(2)),
                     lambda: process.read(addr, length),
                     lambda: self.machines.ksm.scan(1),
                 ])()
-            except OSError:
-                pass
 
     def tables(self):
         for process in self.processes:

@@ -92,8 +92,9 @@ from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_rep
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
-from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_freed_hook,
-                              page_key, scanned_key, set_stable_key, stable_key_known, tree_grows, unlink_item, unwatch_range)
+from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
+                              page_freed_hook, page_key, scanned_key, set_stable_key, stable_key_known, tree_grows, unlink_item,
+                              unwatch_range)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page

@@ -24,7 +24,8 @@ from linux.types cimport u32
 
 from ksm.lib.rbtree cimport rb_next, rb_prev
 from ksm.lib.xxhash_many cimport xxh64_pages
-from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, ksm_globals, ksm_rmap_item, ksm_stable_node, looked_at, struct_look_ahead)
+from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, ksm_globals, ksm_rmap_item, ksm_stable_node, looked_at,
+                         struct_look_ahead)
 
 
 # Watching and forgetting
