@@ -38,7 +38,9 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kernel_source(shared_folder):
-    """The folder with FILES."""
+    """The folder with FILES: $KSM_KERNEL_SOURCE, which .ci/run unpacks for all its environments, or one of this run."""
+    if os.environ.get("KSM_KERNEL_SOURCE"):
+        return Path(os.environ["KSM_KERNEL_SOURCE"])
     if not TARBALL.exists():
         if os.environ.get("CI"):
             pytest.fail("CI needs the package linux-source-6.12")

@@ -378,7 +378,7 @@ class Life:
         self.machine.close()
 
 
-RANDOM = settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck),
+RANDOM = settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck),
                   phases=(Phase.generate, Phase.shrink))
 
 
