@@ -45,7 +45,7 @@ from ksm.mm.huge_memory cimport (copy_huge_pmd, do_huge_pmd_anonymous_page, do_h
                                  zap_huge_pmd)
 from ksm.mm.migrate cimport migration_entry_wait
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, prep_new_page
-from ksm.mm.pgtable_generic cimport pte_alloc_one, pte_free
+from ksm.mm.pgtable_generic cimport pgtable_trans_huge_withdraw, pte_alloc_one, pte_free
 from ksm.mm.rmap cimport anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap, folio_remove_rmap_pte
 from ksm.mm.swap cimport folio_add_lru, lru_add_drain, mark_page_accessed
 from ksm.mm.swap_state cimport free_swap_cache, swap_cache_get_folio, swapin_readahead
@@ -111,7 +111,7 @@ cdef void free_pgd_range(mm_struct *mm, unsigned long addr, unsigned long end, u
 
 
 cdef void free_page_tables(mm_struct *mm) noexcept nogil:
-    """All of them; nothing is mapped any more."""
+    """All of them. Nothing is mapped any more, but for a machine that goes with all its frames: then a huge page's table is aside."""
     cdef unsigned long *puds
     cdef unsigned long *pmds
     cdef int i, j, k
@@ -124,7 +124,10 @@ cdef void free_page_tables(mm_struct *mm) noexcept nogil:
             if pmds == NULL:
                 continue
             for k in range(512):
-                if not pmd_none(pmds[k]):
+                if pmd_leaf(pmds[k]):
+                    pte_free(mm, pgtable_trans_huge_withdraw(mm))
+                    mm.nr_page_tables -= 1
+                elif not pmd_none(pmds[k]):
                     free_pte_table(mm, &pmds[k])
             free(pmds)
             mm.nr_page_tables -= 1

@@ -2,6 +2,7 @@
 """Huge pages: where they come from, what splits them, and how their parts are merged."""
 
 import errno
+import gc
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -234,6 +235,20 @@ def test_who_else_has_a_reference_keeps_it_whole(machine):
     assert machine.ksm.pages_sharing >= 2
     assert flags(process, addr, 2) == MERGED
     assert child.read(addr, PAGE) == b"E" * PAGE
+
+
+def test_a_machine_closes_with_huge_pages_in_it():
+    """In one process, in two by fork, beside a table; and without close()."""
+    for close in (True, False):
+        machine = ksm.Machine(memory="16M", max_memory="16M")
+        process, addr = huge_process(machine, 3)
+        process.munmap(addr + 5 * PAGE, PAGE)
+        process.fork()
+        assert events(machine) == {"fault_alloc": 3, "split_pmd": 1}
+        if close:
+            machine.close()
+        del machine, process
+        gc.collect()
 
 
 def test_the_2011_era_splits_too():
