@@ -20,9 +20,9 @@ from linux.mm cimport (FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, 
 from linux.mm_types cimport (HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, PAGE_SHIFT, PMD_SIZE, THP_FAULT_ALLOC, THP_FAULT_FALLBACK,
                              THP_SPLIT_PAGE, THP_SPLIT_PAGE_FAILED, THP_SPLIT_PMD, anon_vma_chain, machine, mm_struct, pmd_t, pte_t,
                              struct_anon_vma, struct_folio, struct_page, vm_area_struct, vm_fault_t)
-from linux.page_flags cimport (PG_dirty, PG_locked, PG_lru, PG_node_shift, PG_referenced, PG_swapbacked, PG_uptodate,
+from linux.page_flags cimport (PG_active, PG_dirty, PG_locked, PG_lru, PG_node_shift, PG_referenced, PG_swapbacked, PG_uptodate,
                                PageAnonExclusive, PageDirty, PageHWPoison, PageTransCompound, SetPageAnonExclusive, __folio_mark_uptodate,
-                               folio_anon_vma, folio_get, folio_mapcount, folio_mark_dirty, folio_ref_add, folio_ref_count,
+                               folio_get, folio_mapcount, folio_mark_dirty, folio_ref_add, folio_ref_count,
                                folio_ref_freeze, folio_ref_unfreeze, folio_trylock, folio_unlock, page_folio, page_to_nid, page_to_pfn,
                                pfn_to_page)
 from linux.pgtable cimport (ZERO_PAGE, _PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_PSE, _PAGE_RW, mk_pte, mm_find_pmd, my_zero_pfn,
@@ -30,7 +30,7 @@ from linux.pgtable cimport (ZERO_PAGE, _PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESEN
                             pte_mkspecial, pte_mkwrite, pte_modify, pte_offset_map_lock, pte_pfn, pte_present, pte_table, pte_unmap_unlock,
                             pte_write, pte_young, ptep_clear_flush, ptep_get, set_pmd_at, set_pte_at)
 from linux.rmap cimport (RMAP_EXCLUSIVE, RMAP_NONE, anon_vma_lock_write, anon_vma_unlock_write, folio_entire_mapcount_add,
-                         folio_try_dup_anon_rmap_pmd, folio_try_share_anon_rmap_pte, get_anon_vma)
+                         folio_try_dup_anon_rmap_pmd, folio_try_share_anon_rmap_pte)
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 from linux.swapops cimport (is_migration_pte, is_migration_pte_dirty, is_migration_pte_young, is_readable_migration_pte,
                             is_writable_migration_pte, make_migration_pte, make_migration_pte_dirty, make_migration_pte_young, swp_offset)
@@ -38,8 +38,8 @@ from linux.swapops cimport (is_migration_pte, is_migration_pte_dirty, is_migrati
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put
 from ksm.mm.pgtable_generic cimport pgtable_trans_huge_deposit, pgtable_trans_huge_withdraw, pte_alloc_one, pte_free
-from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap, folio_remove_rmap_pte,
-                          put_anon_vma)
+from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_get_anon_vma,
+                          folio_move_anon_rmap, folio_remove_rmap_pte, put_anon_vma)
 from ksm.mm.swap cimport folio_add_lru
 from ksm.mm.util cimport pages_identical
 
@@ -381,7 +381,7 @@ cdef void remap_parts(vm_area_struct *vma, unsigned long index, unsigned long pf
 cdef void __split_huge_page(machine *m, struct_folio *folio, struct_page *page) noexcept nogil:
     """512 small folios, each locked and with one reference. The count of the head is frozen at zero."""
     cdef unsigned long i
-    cdef unsigned int kept = folio.flags & <unsigned int>(PG_uptodate | PG_dirty | PG_referenced | PG_lru | PG_swapbacked)
+    cdef unsigned int kept = folio.flags & <unsigned int>(PG_uptodate | PG_dirty | PG_referenced | PG_active | PG_lru | PG_swapbacked)
     kept |= (<unsigned int>page_to_nid(folio) << PG_node_shift) | PG_locked
     for i in range(1, HPAGE_PMD_NR):
         folio[i].private = 0
@@ -399,17 +399,20 @@ cdef int split_huge_page(machine *m, struct_page *page) noexcept nogil:
     The caller has locked the huge page and has one reference on it. Afterwards both are on `page`.
     """
     cdef struct_folio *folio = page_folio(page)
-    cdef struct_anon_vma *anon_vma = folio_anon_vma(folio)
+    cdef struct_anon_vma *anon_vma = folio_get_anon_vma(m, folio)
     cdef anon_vma_chain *avc
     cdef unsigned long i, index = folio.index, pfn = page_to_pfn(m, folio)
     cdef bint done
     if anon_vma == NULL:
+        # Nobody maps it any more, and what it names may be gone, too.
+        count_vm_event(m, THP_SPLIT_PAGE_FAILED)
         return -EBUSY
+    anon_vma_lock_write(anon_vma)
     if folio_mapcount(folio) != folio_ref_count(folio) - 1:
+        anon_vma_unlock_write(anon_vma)
+        put_anon_vma(m, anon_vma)
         count_vm_event(m, THP_SPLIT_PAGE_FAILED)
         return -EAGAIN
-    get_anon_vma(anon_vma)           # the last mapping may go while none is there
-    anon_vma_lock_write(anon_vma)
     avc = anon_vma_interval_tree_iter_first(&anon_vma.rb_root, index, index + HPAGE_PMD_NR - 1)
     while avc != NULL:
         unmap_parts(avc.vma, folio)

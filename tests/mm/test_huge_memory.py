@@ -274,6 +274,21 @@ def test_swap_and_migration(machine):
     assert process.read(addr + 3 * PAGE, 11) == b"page      3"
 
 
+def test_the_parts_of_an_active_page_are_active(machine):
+    """What a debugger has looked at twice is active, and so is each part: looked at twice more, it is in no batch, whose reference would
+    make the next write copy it."""
+    process, addr = huge_process(machine)
+    for _ in range(2):
+        process.read(addr, 1, force=True)
+    machine.migrate(process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT)
+    process.fork().exit()
+    before = process.page_table(addr + 5 * PAGE, PAGE)[0]
+    for _ in range(2):
+        process.read(addr + 5 * PAGE, 1, force=True)
+    process.write(addr + 5 * PAGE, b"x")
+    assert process.page_table(addr + 5 * PAGE, PAGE)[0] == before
+
+
 def test_offline_moves_the_parts_one_by_one(machine):
     process, addr = huge_process(machine)
     pfn = process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
