@@ -108,6 +108,7 @@ def page_fields(Machine machine not None, unsigned long mm_id, unsigned long add
         raise LookupError(f"no mm {mm_id}")
     found = {
         "mm": field(mm, sizeof(mm_struct)),
+        "mm.mm_users": field(&mm.mm_users, 4),
         "mm.mm_count": field(&mm.mm_count, 4),
         "mm.flags": field(&mm.flags, 8),
         "mm.anon": field(&mm.rss_stat[MM_ANONPAGES], 8),
@@ -151,6 +152,7 @@ cdef dict vma_fields(vm_area_struct *vma):
             "anon_vma.num_children": field(&anon_vma.num_children, 8),
             "anon_vma.num_active_vmas": field(&anon_vma.num_active_vmas, 8),
             "anon_vma.root": field(&anon_vma.root, 8),
+            "anon_vma.root.rwsem": field(&anon_vma.root.rwsem.count, 4),
             "anon_vma.rb_root": field(&anon_vma.rb_root, 8),
             "avc.vma": field(&avc.vma, 8),
             "avc.anon_vma": field(&avc.anon_vma, 8),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Huge pages: where they come from, what splits them, and how their parts are merged."""
 
+import ctypes
 import errno
 import gc
 
@@ -9,9 +10,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ksm
+from ksm.testing_corrupt import frame_fields
 
 PAGE = ksm.PAGE_SIZE
 HUGE = 512 * PAGE
+PG_LOCKED = 0x1
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 
 
@@ -205,6 +208,22 @@ def test_two_equal_parts_of_one_huge_page_take_one_pass_more(machine):
     assert machine.ksm.pages_shared == 0
     assert flags(process, addr, 512) == SMALL
     machine.ksm.scan()
+    assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 1)
+
+
+def test_nor_is_it_split_while_somebody_has_it_locked(machine):
+    process, addr = huge_process(machine)
+    process.write(addr + 3 * PAGE, process.read(addr + 400 * PAGE, PAGE))
+    process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
+    machine.ksm.scan()
+    head = process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
+    word = ctypes.c_ulong.from_address(frame_fields(machine, head)["page.flags"].address)
+    word.value |= PG_LOCKED
+    machine.ksm.scan()
+    word.value &= ~PG_LOCKED
+    assert events(machine) == {"fault_alloc": 1}
+    assert flags(process, addr, 512) == WHOLE
+    machine.ksm.scan(2)
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 1)
 
 

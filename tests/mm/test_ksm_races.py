@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Another thread acts between two steps of ksm.c. So that it comes just then, the test holds a lock that the next step waits for."""
+
+import ctypes
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+import ksm
+from ksm.testing_corrupt import machine_fields, page_fields
+
+PAGE = ksm.PAGE_SIZE
+TABLE = 512 * PAGE
+START = 1 << 30
+RW = ksm.PROT_READ | ksm.PROT_WRITE
+PG_LOCKED = 0x1
+
+
+@pytest.fixture
+def machine():
+    with ksm.Machine(memory="4M", max_memory="4M", clock="manual") as machine:
+        machine.ksm.smart_scan = 0
+        yield machine
+        assert machine.check() == []
+
+
+def mergeable(machine, letters):
+    """A process with these pages, and where they are; a dot is none."""
+    process = machine.spawn()
+    process.mmap(len(letters) * PAGE, RW, ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, START)
+    for i, letter in enumerate(letters):
+        if letter != ".":
+            process.write(START + i * PAGE, letter.encode() * PAGE)
+    process.madvise(START, len(letters) * PAGE, ksm.MADV_MERGEABLE)
+    return process
+
+
+def word(process, name, page=0):
+    address, size = page_fields(process.machine, process.mm_id, START + page * PAGE)[name]
+    return {4: ctypes.c_int, 8: ctypes.c_ulong}[size].from_address(address)
+
+
+def state(machine):
+    return machine.ksm.pages_shared, machine.ksm.pages_sharing, machine.ksm.pages_unshared, machine.ksm.pages_volatile
+
+
+@contextmanager
+def waiting(lock, held, *calls):
+    """Each call in a thread of its own, one after the other, and all have to wait for the lock or for each other. Then the block.
+
+    The lock is added to the word: beside it there may be flags."""
+    lock.value += held
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    try:
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)
+        assert all(thread.is_alive() for thread in threads)
+        yield
+    finally:
+        lock.value -= held
+        for thread in threads:
+            thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+# A process exits
+
+def test_a_process_exits_while_its_tables_are_walked(machine):
+    """What is behind the first table is left alone."""
+    process = mergeable(machine, "a" + 511 * "." + "b")
+    process.madvise(START, PAGE, ksm.MADV_DONTNEED)
+    users = word(process, "mm.mm_users")
+    with waiting(word(process, "table.locked"), 1, machine.ksm.scan, process.exit):
+        assert users.value == 0
+    assert machine.ksm.pages_scanned == 0
+    assert machine.slabinfo()["ksm_mm_slot"] == machine.slabinfo()["ksm_rmap_item"] == 0
+
+
+def test_a_process_exits_while_a_page_is_skipped(machine):
+    machine.ksm.smart_scan = 1
+    process = mergeable(machine, "ab")
+    machine.ksm.scan(4)
+    assert (machine.ksm.pages_scanned, machine.ksm.pages_skipped) == (8, 0)
+    with waiting(word(process, "table.locked"), 1, machine.ksm.scan, process.exit):
+        pass
+    assert (machine.ksm.pages_scanned, machine.ksm.pages_skipped) == (8, 1)
+    assert machine.slabinfo()["ksm_rmap_item"] == 0
+
+
+def test_a_process_exits_while_it_is_unmerged(machine):
+    """Its merged pages go with it, and need no copies."""
+    process = mergeable(machine, "aa")
+    machine.ksm.scan(2)
+    with waiting(word(process, "table.locked"), 1, lambda: setattr(machine.ksm, "run", 2), process.exit):
+        pass
+    assert machine.vmstat()["cow_ksm"] == 0
+    assert machine.slabinfo()["ksm_mm_slot"] == machine.slabinfo()["ksm_rmap_item"] == 0
+
+
+# A page that is being looked at changes its place: the scan waits for the lock of the merged page that it was before
+
+@pytest.fixture
+def unmerged(machine):
+    """Two pages of zeros were merged, and one was written to; its item is still at the node. Two more pages follow."""
+    process = mergeable(machine, "\0\0xy")
+    machine.ksm.scan(2)
+    assert state(machine) == (1, 1, 2, 0)
+    process.write(START, b"\0")
+    return process
+
+
+def test_a_page_of_zeros_is_unmapped_before_it_merges(machine, unmerged):
+    machine.ksm.use_zero_pages = 1
+    flags = word(unmerged, "page.flags", 1)
+    with waiting(flags, PG_LOCKED, lambda: machine.ksm.scan(pages=1)):
+        unmerged.munmap(START, PAGE)
+    assert machine.ksm.ksm_zero_pages == 0
+    assert state(machine) == (1, 0, 2, 1)
+    machine.ksm.scan(2)
+    assert unmerged.read(START + PAGE, PAGE) == bytes(PAGE)
+
+
+@pytest.mark.parametrize("leave", ["write", "dontneed"])
+def test_the_page_that_is_next_leaves(machine, unmerged, leave):
+    """It was looked at together with the first. Written to, it is another page by now; and where it is no more, the scan goes on."""
+    machine.ksm.scan()
+    unmerged.write(START, b"\0")
+    flags = word(unmerged, "page.flags", 1)
+    with waiting(flags, PG_LOCKED, machine.ksm.scan):
+        if leave == "write":
+            unmerged.write(START + 2 * PAGE, b"y" * PAGE)
+        else:
+            unmerged.madvise(START + 2 * PAGE, PAGE, ksm.MADV_DONTNEED)
+    machine.ksm.scan(2)
+    assert state(machine) == ((2, 2, 0, 0) if leave == "write" else (1, 1, 1, 0))
+
+
+# A merged page moves
+
+def test_who_moves_a_merged_page_waits_for_its_mappings(machine):
+    process = mergeable(machine, "aa")
+    machine.ksm.scan(2)
+    pfn = process.page_table(START, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
+    moved = []
+    with waiting(word(process, "anon_vma.root.rwsem"), -1, lambda: moved.append(machine.migrate(pfn))):
+        pass
+    assert moved != [pfn]
+    assert [entry >> ksm.PAGE_FLAGS_SHIFT for entry in process.page_table(START, 2 * PAGE)] == 2 * moved
+
+
+# Counters
+
+def test_counters_that_do_not_fit_together(machine):
+    """The volatile pages are what remains of four counters, which are read without a lock: never less than none."""
+    mergeable(machine, "ab")
+    machine.ksm.scan(2)
+    items = ctypes.c_ulong.from_address(machine_fields(machine)["rmap_items"].address)
+    items.value -= 1
+    assert state(machine) == (0, 0, 2, 0)
+    items.value += 1
