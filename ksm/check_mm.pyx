@@ -439,6 +439,9 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
     if page._mapcount + 1 != <long>use.mapped:
         finding(&c.found, b"frame %lu: mapcount %d, counted %u", pfn, page._mapcount + 1, use.mapped)
     if page.flags & PG_tail:
+        if page.flags & PG_anon_exclusive and use.mapped + c.use[pfn & ~(<unsigned long>HPAGE_PMD_NR - 1)].entire > 1:
+            finding(&c.found, b"frame %lu: a part that is exclusive, and mapped %u times", pfn,
+                    use.mapped + c.use[pfn & ~(<unsigned long>HPAGE_PMD_NR - 1)].entire)
         return
     if use.free or page._refcount == 0:
         # What was plugged in is not for the page allocator, and on none of its lists; what is broken or offline, neither.
@@ -463,8 +466,9 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
         finding(&c.found, b"frame %lu: in use, and locked, offline or in the buddy lists: flags %#x", pfn, page.flags)
     if ((page.flags & PG_swapcache) != 0) != use.cached:
         finding(&c.found, b"frame %lu: flags %#x, and it is %sin the swap cache", pfn, page.flags, b"" if use.cached else b"not ")
-    if page.flags & PG_anon_exclusive and use.mapped + use.entire > 1:
-        finding(&c.found, b"frame %lu: exclusive, and mapped %u times", pfn, use.mapped + use.entire)
+    # As long as a huge page is mapped as a whole, its head's flag is that of all parts.
+    if page.flags & PG_anon_exclusive and (mapped if use.entire else use.mapped) > 1:
+        finding(&c.found, b"frame %lu: exclusive, and mapped %u times", pfn, mapped if use.entire else use.mapped)
     if mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM and node != NULL:
         seen = map_find(&c.nodes, node)
         if seen == NULL or seen.n[NODE_IS_CHAIN]:

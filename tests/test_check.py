@@ -333,3 +333,51 @@ def test_while_ksmd_runs():
             assert machine.check() == []
         knobs.run = 2
         assert machine.check() == []
+
+
+# Huge pages: (which part, the field, its value, what is found)
+HUGE = {
+    "a head that is none": (0, "page.flags", flip(0x100), r"a middle entry of frame 512|part of a huge page"),
+    "a second head": (7, "page.flags", flip(0x300), r"frame 519: part of a huge page"),
+    "a tail that is none": (7, "page.flags", flip(0x200), r"frame 519"),
+    "a tail with a reference": (7, "page.refcount", 1, r"frame 519: a tail, and has refcount 1"),
+    "a tail with a mapping": (7, "page.mapping", 1, r"frame 519: a tail, and has refcount 0, mapping"),
+    "a tail mapped": (7, "page.mapcount", plus(1), r"frame 519: mapcount \d+, counted"),
+    "references": (0, "page.refcount", plus(1), r"frame 512: refcount \d+, explained"),
+    "mappings": (1, "page.private", plus(1), r"frame 512: huge, mapped \d+ times"),
+    "whole mappings": (2, "page.private", plus(1), r"frame 512: huge, mapped \d+ times"),
+    "index": (0, "page.index", plus(1), r"page 512 has index"),
+    "anon_vma": (0, "page.mapping", plus(64), r"page 512 names anon_vma"),
+    "exclusive as a whole": (0, "page.flags", flip(0x400), r"frame 512: exclusive, and mapped|huge page 512 is writable"),
+    "exclusive in part": (7, "page.flags", flip(0x400), r"frame 519: a part that is exclusive|page 519 is writable and not exclusive"),
+    "locked": (0, "page.flags", flip(0x1), r"frame 512: in use, and locked"),
+}
+
+
+@pytest.mark.parametrize("shared", ["whole", "whole and in parts", "in parts", "not"])
+def test_damaged_huge_pages(shared):
+    """A huge page that two processes map, by middle entries, or one of them or both by 512; or one process."""
+    with ksm.Machine(memory="8M", max_memory="8M", transparent_hugepage="always") as machine:
+        process = machine.spawn()
+        addr = process.mmap(512 * PAGE)
+        process.write(addr, b"huge")
+        if shared != "not":
+            child = process.fork()
+        if shared in ("in parts", "whole and in parts"):
+            child.mprotect(addr + 100 * PAGE, PAGE, ksm.PROT_READ)
+        if shared == "in parts":
+            process.mprotect(addr + 200 * PAGE, PAGE, ksm.PROT_READ)
+        assert machine.check() == []
+        for name, (part, field, value, pattern) in HUGE.items():
+            if shared == "not" and name == "exclusive in part":
+                continue            # the head's flag counts
+            address, size = frame_fields(machine, 512 + part)[field]
+            old = ctypes.string_at(address, size)
+            new = value(int.from_bytes(old, "little"), None) if callable(value) else value
+            ctypes.memmove(address, (new % 2 ** (8 * size)).to_bytes(size, "little"), size)
+            try:
+                found = machine.check()
+            finally:
+                ctypes.memmove(address, old, size)
+            assert any(re.search(pattern, line) for line in found), (name, found)
+        assert machine.check() == []
