@@ -13,7 +13,6 @@ SOURCE = Path("ksm/mm/ksm.pyx")
 RACE = "Another thread must act between two steps of this function: no test can make it come just then. tests/threads tries."
 DAEMON = "ksmd is a thread that Python does not know, and coverage counts none of its lines. tests/threads and test_ksm05 run it."
 CALLOC = "calloc() or pthread_create() of the C library fails: neither can be told to."
-HUGE = "There are no huge pages yet."
 NEVER = "What it asks for does not exist here: "
 
 # (function, lines, reason). A line may be named as often as it stands in the function. None: all lines.
@@ -38,18 +37,15 @@ UNCOVERED = [
     ("stable_tree_search", ["again = True", "break"], RACE),
     ("stable_tree_insert", ["again = True", "break"], RACE),
     ("ksm_next_page_pmd_entry", ["return 0", "return 0", "return 0"], RACE),
-    ("ksm_next_page_pmd_entry", [
-        "ptl = pmd_lock(mm, pmdp)", "pmd = pmdp_get(pmdp)", "if not pmd_present(pmd):", "spin_unlock(ptl)", "return 0",
-        "elif pmd_leaf(pmd):", "page = pfn_to_page(mm.machine, pmd_pfn(pmd))", "folio = page_folio(page)",
-        "if folio_is_zone_device(folio) or not folio_test_anon(folio):", "spin_unlock(ptl)", "return 0",
-        "page += (addr & (PMD_SIZE - 1)) >> PAGE_SHIFT", "folio_get(folio)", "spin_unlock(ptl)", "private.page = page",
-        "private.folio = folio", "private.addr = addr", "return 1", "spin_unlock(ptl)"], HUGE),
+    ("ksm_next_page_pmd_entry", ["spin_unlock(ptl)", "return 0", "spin_unlock(ptl)"],
+     "A huge page was split or unmapped before its entry was locked. " + RACE),
+    ("ksm_next_page_pmd_entry", ["spin_unlock(ptl)", "return 0"], NEVER + "a huge page that is not anonymous."),
     ("scan_get_next_rmap_item", ["return NULL", "break"], RACE),
     ("ksmd_should_run", None, DAEMON),
     ("monotonic_ns", None, DAEMON),
     ("ksm_scan_thread", None, DAEMON),
     ("ksm_disable", None, NEVER + "only the virtual machines of s390 call it."),
-    ("ksm_might_need_to_copy", ["return folio"], HUGE),
+    ("ksm_might_need_to_copy", ["return folio"], NEVER + "a huge page in the swap cache. It is split before."),
     ("ksm_might_need_to_copy", ["return folio"], "Reading swap never fails, so what is in the swap cache is up to date."),
     ("rmap_walk_ksm", ["if rwc.try_lock:", "rwc.contended = True", "return", "anon_vma_lock_read(anon_vma)"], RACE),
     ("rmap_walk_ksm", ["continue"], "No walk here leaves out vmas (invalid_vma): the kernel's does for cgroups and for idle pages."),
