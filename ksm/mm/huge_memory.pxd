@@ -15,5 +15,6 @@ cdef bint move_huge_pmd(vm_area_struct *vma, pmd_t *old_pmd, unsigned long new_a
 cdef bint change_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long addr) noexcept nogil
 cdef void split_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long address) noexcept nogil
 cdef int split_huge_page(machine *m, struct_page *page) noexcept nogil
+cdef int split_huge_page_of_two(machine *m, struct_page *page, struct_page *other) noexcept nogil
 cdef void vma_adjust_trans_huge(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil
 cdef bint split_folio(machine *m, struct_page *page) noexcept nogil

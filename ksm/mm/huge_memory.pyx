@@ -398,17 +398,26 @@ cdef int split_huge_page(machine *m, struct_page *page) noexcept nogil:
 
     The caller has locked the huge page and has one reference on it. Afterwards both are on `page`.
     """
+    return split_huge_page_of_two(m, page, NULL)
+
+
+cdef int split_huge_page_of_two(machine *m, struct_page *page, struct_page *other) noexcept nogil:
+    """OURS: the same for a caller with a reference on another part, which he keeps; other may be NULL.
+
+    In 2011 the references of a part were counted with it, and nobody's stopped a split.
+    """
     cdef struct_folio *folio = page_folio(page)
     cdef struct_anon_vma *anon_vma = folio_get_anon_vma(m, folio)
     cdef anon_vma_chain *avc
     cdef unsigned long i, index = folio.index, pfn = page_to_pfn(m, folio)
     cdef bint done
+    cdef int pins = 1 if other == NULL else 2
     if anon_vma == NULL:
         # Nobody maps it any more, and what it names may be gone, too.
         count_vm_event(m, THP_SPLIT_PAGE_FAILED)
         return -EBUSY
     anon_vma_lock_write(anon_vma)
-    if folio_mapcount(folio) != folio_ref_count(folio) - 1:
+    if folio_mapcount(folio) != folio_ref_count(folio) - pins:
         anon_vma_unlock_write(anon_vma)
         put_anon_vma(m, anon_vma)
         count_vm_event(m, THP_SPLIT_PAGE_FAILED)
@@ -418,7 +427,7 @@ cdef int split_huge_page(machine *m, struct_page *page) noexcept nogil:
         unmap_parts(avc.vma, folio)
         avc = anon_vma_interval_tree_iter_next(avc, index, index + HPAGE_PMD_NR - 1)
     # All that is left is the caller's.
-    done = folio_ref_freeze(folio, 1)
+    done = folio_ref_freeze(folio, pins)
     if done:
         __split_huge_page(m, folio, page)
     count_vm_event(m, THP_SPLIT_PAGE if done else THP_SPLIT_PAGE_FAILED)
@@ -433,7 +442,8 @@ cdef int split_huge_page(machine *m, struct_page *page) noexcept nogil:
     for i in range(HPAGE_PMD_NR):
         if folio + i != page:
             folio_unlock(folio + i)
-            folio_put(m, folio + i)     # what nobody maps is free now
+            if folio + i != other:
+                folio_put(m, folio + i)     # what nobody maps is free now
     return 0
 
 

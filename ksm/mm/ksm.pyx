@@ -90,7 +90,7 @@ from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exi
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_replace_node
 from ksm.lib.xxhash cimport xxhash
-from ksm.mm.huge_memory cimport split_huge_page
+from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
 from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
                               page_freed_hook, page_key, scanned_key, set_stable_key, stable_key_known, tree_grows, unlink_item,
@@ -1139,6 +1139,10 @@ cdef struct_page *try_to_merge_two_pages(ksm_globals *g, ksm_rmap_item *rmap_ite
     """Make page a merged page and merge tree_page into it; page, or NULL if that failed. No frame is allocated."""
     cdef int err
 
+    if era_2011(g) and PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and trylock_page(page):
+        # Two equal parts of one huge page: then they could be split apart with both references held.
+        split_huge_page_of_two(g.m, page, tree_page)
+        unlock_page(page)
     err = try_to_merge_with_ksm_page(g, rmap_item, page, NULL)
     if not err:
         err = try_to_merge_with_ksm_page(g, tree_rmap_item, tree_page, page)

@@ -281,6 +281,23 @@ def test_the_2011_era_splits_too():
         assert machine.check() == []
 
 
+def test_two_equal_parts_merged_at_once_in_2011():
+    """Nobody's reference stopped a split then."""
+    with ksm.Machine(memory="16M", era="2.6.38") as machine:
+        process, addr = huge_process(machine)
+        process.write(addr + 3 * PAGE, process.read(addr + 400 * PAGE, PAGE))
+        process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(2)
+        assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 1)
+        assert flags(process, addr + 3 * PAGE) == flags(process, addr + 400 * PAGE) == MERGED
+        assert events(machine) == {"fault_alloc": 1, "split_pmd": 1, "split_page": 1}
+        assert machine.check() == []
+        process.exit()
+        machine.ksm.scan(2)
+        assert machine.check() == []
+        assert machine.free_pages() == machine.total_pages() - 1
+
+
 # Who moves or swaps small pages splits it first
 
 def test_swap_and_migration(machine):
