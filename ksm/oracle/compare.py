@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ksm.oracle.workload import Json
 
-NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps")  # what Linux 6.12, or an older record of a run, does not have
+NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps", "anon_huge_pages")  # what Linux 6.12, or an older record of a run, does not have
 ADVISED = ("pages_to_scan", "batches")  # of scan-time mode, where they depend on the processor time that ksmd has had since boot
 MISSING = "nothing"
 

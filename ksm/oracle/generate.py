@@ -12,6 +12,7 @@ from typing import Any
 from ksm.oracle.workload import WHOLE_PASS, Json
 
 NEVER = 0xFFFF_FFFF  # a prune interval that does not end
+HUGE_SEEDS = range(1000, 2000)
 KINDS = {
     "scan": 10.0, "long": 0.7, "record": 0.5, "sysfs": 1.5, "wrong": 0.3, "advisor": 0.4,
     "write": 8, "touch": 3, "read": 1, "poke": 1.5, "peek": 1,
@@ -304,5 +305,7 @@ class Generator:
 
 
 def generate(seed: int, *, steps: int = 40) -> Json:
-    """The random workload of a seed, with about so many steps."""
-    return Generator(seed).workload(f"random-{seed}", steps)
+    """The random workload of a seed, with about so many steps. Those of HUGE_SEEDS have huge pages."""
+    from ksm.oracle.generate_huge import HugeGenerator  # it is made of the generator above
+
+    return (HugeGenerator if seed in HUGE_SEEDS else Generator)(seed).workload(f"random-{seed}", steps)

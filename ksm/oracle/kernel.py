@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
 from ksm.oracle.observe import Events
 from ksm.oracle.process import MPOL_MF_MOVE, RealTask, move_pages
 from ksm.oracle.ptrace import Window
@@ -94,7 +95,7 @@ def wrong_machine(workload: Json) -> str:
     files = [step["file"] for step in workload["steps"] if step["op"] == "sysfs"]
     if workload.get("nodes", 1) > 1 and "merge_across_nodes" in files:
         return "merge_across_nodes that changes on several NUMA nodes can make the kernel follow stale pointers"
-    return ""
+    return without_huge_pages() if wants_huge_pages(workload) else ""
 
 
 def drain_lru() -> None:
@@ -250,12 +251,17 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
             stack.callback(tracer.close)
         if "swap" in workload:
             stack.callback(Swap(workload["swap"]).close)
+        huge = HugePages() if wants_huge_pages(workload) else None
+        if huge:
+            stack.callback(huge.close)
         window = Window()
         stack.callback(window.close)
         run = Run(workload, KernelSide(ksmd, window, tracer, workload.get("nodes", 1)), pages=pages, events=events)
         try:
             outcome = run.execute()
             ksmd.check_undisturbed(frozenset(task.pid for task in run.tasks.values() if isinstance(task, RealTask)))
+            if huge:
+                huge.check()
             return outcome
         finally:
             hold_signals()

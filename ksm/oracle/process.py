@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ksm.oracle.ptrace import MAP_FIXED_NOREPLACE, PATH_AT, SYS_MMAP, SYS_MUNMAP, Tracee, Window, libc
-from ksm.oracle.workload import PAGE, PLACES, Json, OracleError, Task, errno_name, expand, page_bytes
+from ksm.oracle.workload import PAGE, PLACES, Json, OracleError, Task, errno_name, expand, memory_of, page_bytes
 
 SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_PRCTL, SYS_SET_MEMPOLICY, SYS_MOVE_PAGES = 10, 25, 28, 157, 238, 279
 ADVICE = {"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15,
@@ -21,9 +21,10 @@ ADVICE = {"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmerge
 MREMAP_MAYMOVE_FIXED = 3
 PR_SET_MEMORY_MERGE = 67
 MPOL_BIND, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 2, 4
-# A mapping in /proc/PID/smaps: its start; kB in memory, anonymous, merged, swapped out.
+# A mapping in /proc/PID/smaps: its start; kB in memory, anonymous, merged, in whole huge pages, swapped out.
 SMAPS = re.compile(
-    r"^([0-9a-f]+)-.*\n" + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in ("Rss", "Anonymous", "KSM", "Swap")), re.M
+    r"^([0-9a-f]+)-.*\n"
+    + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in ("Rss", "Anonymous", "KSM", "AnonHugePages", "Swap")), re.M
 )
 PM_PRESENT, PM_SWAP, PM_PFN = 1 << 63, 1 << 62, (1 << 55) - 1
 KPF_KSM, KPF_ZERO_PAGE = 1 << 21, 1 << 24
@@ -146,7 +147,7 @@ class RealTask(Task):
         found = SMAPS.findall((proc / "smaps").read_text())
         smaps = [[int(kb) << 10 for kb in sizes] for start, *sizes in found if int(start, 16) in PLACES]
         counts: Json = {key: value if value in ("yes", "no") else int(value) for key, value in stat.items()}
-        return {**counts, "smaps": [sum(sizes) for sizes in zip(*smaps, strict=True)]}
+        return counts | memory_of(smaps)
 
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as file:

@@ -20,6 +20,7 @@ from ksm.oracle.workload import (
     check_workload,
     errno_name,
     expand,
+    memory_of,
     page_bytes,
 )
 from ksm.study.recording import Recording
@@ -127,10 +128,10 @@ class PortTask(Task):
         """With the two lines that newer kernels have."""
         merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
         mergeable = any(vma.mergeable for vma in self.process.maps())
-        smaps = [(vma.rss, vma.anonymous, vma.ksm, vma.swap) for vma in self.process.smaps() if vma.start in PLACES]
+        smaps = [[vma.rss, vma.anonymous, vma.ksm, vma.anon_huge_pages, vma.swap] for vma in self.process.smaps() if vma.start in PLACES]
         return {**self.process.ksm_stat(), "ksm_merge_any": "yes" if merge_any else "no",
                 "ksm_mergeable": "yes" if mergeable else "no", "ksm_merging_pages_file": self.process.ksm_merging_pages,
-                "smaps": [sum(sizes) for sizes in zip(*smaps, strict=True)]}
+                **memory_of(smaps)}
 
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         return [(word >> ksm.PAGE_FLAGS_SHIFT, frame_kind(word)) if word & ksm.PAGE_PRESENT else (-1, "s" if word else "-")

@@ -123,6 +123,12 @@ def expand(contents: list[Any]) -> Iterator[int | None]:
         yield from itertools.repeat(content, repeat)
 
 
+def memory_of(smaps: list[list[int]]) -> Json:
+    """From bytes in memory, anonymous, merged, in whole huge pages and swapped out, for each VMA: what a record says of the process."""
+    resident, anonymous, merged, huge, swapped = (sum(sizes) for sizes in zip(*(smaps or [[0] * 5]), strict=True))
+    return {"smaps": [resident, anonymous, merged, swapped] if smaps else [], "anon_huge_pages": huge}
+
+
 def errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, str(error))
 

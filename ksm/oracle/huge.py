@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Huge pages on the kernel's side: there have to be some, and nobody but the workload may make them.
+
+khugepaged puts small pages together in every VMA that MADV_HUGEPAGE was used on, when it comes along. It waits for
+scan_sleep_millisecs as long as it has an address space to look after, and a new one does not wake it then; writing to this file does,
+for one round. So this process gives it one, and then a sleep of many days.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import re
+import time
+from pathlib import Path
+
+from ksm.oracle.workload import Json, OracleError
+
+THP = Path("/sys/kernel/mm/transparent_hugepage")
+SLEEP = THP / "khugepaged" / "scan_sleep_millisecs"
+STATS = THP / "hugepages-2048kB" / "stats"
+PARK_SLEEPS = ("2000000000", "2000000001")  # if one of them is there before, it is left from a run that was killed
+DEFAULT_SLEEP = "10000"
+SIZE = 1 << 21
+TIMEOUT = 60.0
+
+
+def wants_huge_pages(workload: Json) -> bool:
+    return any(step.get("advice") == "hugepage" for step in workload["steps"])
+
+
+def chosen(path: Path) -> str:
+    """The word in brackets; "" if there is no such file."""
+    with contextlib.suppress(OSError):
+        return path.read_text().partition("[")[2].partition("]")[0]
+    return ""
+
+
+def without_huge_pages() -> str:
+    """Why MADV_HUGEPAGE does not help; empty if it does."""
+    mode, own = chosen(THP / "enabled"), chosen(THP / "hugepages-2048kB" / "enabled") or "inherit"
+    if mode not in ("always", "madvise") and own not in ("always", "madvise"):
+        return f"the workload needs huge pages, and transparent_hugepage/enabled is {mode or 'not there'}"
+    if own == "never":
+        return "the workload needs huge pages, and hugepages-2048kB/enabled is never"
+    return ""
+
+
+def refused() -> int:
+    """How many huge pages could not be had since boot, by anybody."""
+    with contextlib.suppress(OSError):
+        return sum(int(file.read_text()) for file in STATS.iterdir()
+                   if file.name.startswith("anon_fault_") and file.name != "anon_fault_alloc")
+    return sum(map(int, re.findall(r"^thp_fault_fallback(?:_charge)? (\d+)$", Path("/proc/vmstat").read_text(), re.M)))
+
+
+class HugePages:
+    def __init__(self) -> None:
+        if reason := without_huge_pages():
+            raise OracleError(reason)
+        comms = [path for path in Path("/proc").glob("[0-9]*/comm") if thread(path) == "khugepaged\n"]
+        if not comms:
+            raise OracleError("this kernel has no khugepaged")
+        self.memory = mmap.mmap(-1, 2 * SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.stat = os.open(comms[0].with_name("stat"), os.O_RDONLY)
+        saved = SLEEP.read_text().strip()
+        self.saved = DEFAULT_SLEEP if saved in PARK_SLEEPS else saved
+        try:
+            # The first may only end its wait for memory, within a round.
+            values = itertools.dropwhile(lambda value: value == saved, itertools.cycle(PARK_SLEEPS))
+            for value in itertools.islice(values, 2):
+                SLEEP.write_text(value)
+                self.wait_asleep()
+        except BaseException:
+            self.close()
+            raise
+        self.refused = refused()
+
+    def wait_asleep(self) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while os.pread(self.stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
+            if time.monotonic() > deadline:
+                raise OracleError("khugepaged does not come to rest")
+
+    def check(self) -> None:
+        """Refuse an outcome in which small pages had to do."""
+        if refused() != self.refused:
+            raise OracleError("another program, or a lack of free memory, was in the way: a huge page could not be had")
+
+    def close(self) -> None:
+        SLEEP.write_text(self.saved)
+        os.close(self.stat)
+        self.memory.close()
+
+
+def thread(comm: Path) -> str:
+    with contextlib.suppress(OSError):
+        return comm.read_text()
+    return ""
