@@ -92,7 +92,7 @@ from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_rep
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
-from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
+from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
                               page_freed_hook, page_key, scanned_key, set_stable_key, stable_key_known, tree_grows, unlink_item,
                               unwatch_range)
 from ksm.mm.memory cimport handle_mm_fault
@@ -1118,7 +1118,9 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
     mmap_read_lock(mm)
     vma = find_mergeable_vma(mm, rmap_item.address)
     if vma != NULL:
+        g.leaving = rmap_item           # OURS
         err = try_to_merge_one_page(vma, page, kpage)
+        item_left(g, rmap_item, err)    # OURS
         if not err:
             # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there. In 2011 the caller did it.
             if not era_2011(g):

@@ -164,6 +164,7 @@ cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, st
 
 
 cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil
+cdef void item_left(ksm_globals *g, ksm_rmap_item *rmap_item, int err) noexcept nogil
 cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil
 cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
 cdef u32 known_checksum(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil

@@ -45,7 +45,7 @@ cdef inline void forget_key(ksm_globals *g, unsigned int number) noexcept nogil:
     if item_key_known(rmap_item):
         WRITE_ONCE_uint(rmap_item.key, 0)
         smp_mb()                # tree_grows() sees that, or we see that the item is in the tree
-        if in_tree(g, rmap_item):
+        if in_tree(g, rmap_item) and rmap_item != g.leaving:
             WRITE_ONCE_int(g.rotten, 1)
 
 
@@ -64,6 +64,15 @@ cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
     smp_mb()
     if not item_key_known(rmap_item):
         WRITE_ONCE_int(g.rotten, 1)
+
+
+cdef void item_left(ksm_globals *g, ksm_rmap_item *rmap_item, int err) noexcept nogil:
+    """The attempt to merge the page of g.leaving is over. If it failed, the item stays where it is, perhaps without a key now."""
+    spin_lock(&g.watch_lock)
+    g.leaving = NULL
+    spin_unlock(&g.watch_lock)
+    if err and in_tree(g, rmap_item):
+        tree_grows(g, rmap_item)
 
 
 cdef void page_changed_hook(machine *m, struct_page *page) noexcept nogil:
