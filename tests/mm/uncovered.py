@@ -10,9 +10,10 @@ from pathlib import Path
 
 SOURCE = Path("ksm/mm/ksm.pyx")
 
-RACE = "Another thread must act between two steps of this function: no test can make it come just then. tests/threads tries."
+RACE = "Another thread must act between two steps, and no lock that a test can hold makes it come just then. tests/threads tries."
 DAEMON = "ksmd is a thread that Python does not know, and coverage counts none of its lines. tests/threads and test_ksm05 run it."
 CALLOC = "calloc() or pthread_create() of the C library fails: neither can be told to."
+SPLIT = "A huge page is split before."
 NEVER = "What it asks for does not exist here: "
 
 # (function, lines, reason). A line may be named as often as it stands in the function. None: all lines.
@@ -25,31 +26,26 @@ UNCOVERED = [
     ("vma_ksm_compatible", ["return False"], NEVER + "DAX."),
     ("ksm_get_folio_at", ["return NULL", "folio_put(g.m, folio)", "return NULL", "folio_unlock(folio)", "folio_put(g.m, folio)",
                           "return NULL"], RACE),
-    ("unmerge_ksm_pages", ["break"], RACE),
     ("write_protect_pte", ["set_pte_at(mm, pvmw.address, pvmw.pte, entry)", "return -EFAULT"],
      "folio_maybe_dma_pinned() is true only with references that the count before has found already."),
-    ("write_protect_page", ["WARN_ON_ONCE(True)", "return err"], "A huge page is split before."),
+    ("write_protect_page", ["WARN_ON_ONCE(True)", "return err"], SPLIT),
     ("replace_pte", ["return -EFAULT", "pte_unmap_unlock(ptep, ptl)", "return -EFAULT"], RACE),
     ("replace_page", ["return err", "return err", "return err"],
      "write_protect_page() has found the entry under the same mmap_lock; only a huge page put together there could change that."),
     ("try_to_merge_one_page", ["return err"], "A page that was found anonymous is so until it is freed, and the caller has a reference."),
-    ("try_to_merge_with_zero_page", ["err = 0"], RACE),
     ("stable_tree_search", ["again = True", "break"], RACE),
     ("stable_tree_insert", ["again = True", "break"], RACE),
-    ("ksm_next_page_pmd_entry", ["return 0", "return 0", "return 0"], RACE),
-    ("ksm_next_page_pmd_entry", ["spin_unlock(ptl)", "return 0", "spin_unlock(ptl)"],
-     "A huge page was split or unmapped before its entry was locked. " + RACE),
-    ("ksm_next_page_pmd_entry", ["spin_unlock(ptl)", "return 0"], NEVER + "a huge page that is not anonymous."),
-    ("scan_get_next_rmap_item", ["return NULL", "break"], RACE),
+    ("ksm_next_page_pmd_entry", ["return 0", "spin_unlock(ptl)", "return 0", "spin_unlock(ptl)", "return 0"], RACE),
+    ("ksm_next_page_pmd_entry", ["spin_unlock(ptl)", "return 0"], NEVER + "huge pages that are not anonymous."),
+    ("scan_get_next_rmap_item", ["return NULL"], RACE),
     ("ksmd_should_run", None, DAEMON),
     ("monotonic_ns", None, DAEMON),
     ("ksm_scan_thread", None, DAEMON),
     ("ksm_disable", None, NEVER + "only the virtual machines of s390 call it."),
-    ("ksm_might_need_to_copy", ["return folio"], NEVER + "a huge page in the swap cache. It is split before."),
+    ("ksm_might_need_to_copy", ["return folio"], SPLIT),
     ("ksm_might_need_to_copy", ["return folio"], "Reading swap never fails, so what is in the swap cache is up to date."),
-    ("rmap_walk_ksm", ["if rwc.try_lock:", "rwc.contended = True", "return", "anon_vma_lock_read(anon_vma)"], RACE),
+    ("rmap_walk_ksm", ["rwc.contended = True", "return"], "No walk here asks not to wait (try_lock): folio_referenced() of the kernel does."),
     ("rmap_walk_ksm", ["continue"], "No walk here leaves out vmas (invalid_vma): the kernel's does for cgroups and for idle pages."),
-    ("pages_volatile_show", ["ksm_pages_volatile = 0"], RACE),
 ]
 
 
