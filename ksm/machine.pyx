@@ -22,7 +22,7 @@ from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIF
                              struct_anon_vma, anon_vma_chain, vm_area_struct)
 from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
-from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, usleep
+from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, usleep
 
 from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard, mmdrop
@@ -278,6 +278,15 @@ cdef class Machine:
         for process in list(self.processes.values()):
             process._let_go()
         self.teardown()
+
+    def _count_as_written(self, bint on):
+        """For ksm bench: take every page for written since the last pass, and for written again while it is in a tree."""
+        self.enter()
+        with nogil:
+            mutex_lock(&self.g.ksm_thread_mutex)
+        self.g.counts_as_written = on
+        mutex_unlock(&self.g.ksm_thread_mutex)
+        self.leave()
 
     @property
     def plain(self):

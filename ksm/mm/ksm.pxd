@@ -221,6 +221,7 @@ cdef struct ksm_globals:
     char *first_item                # from which the numbers of items are counted
     struct_look_ahead ahead
     int rotten                      # an item in the unstable trees has no key: the trees may be out of order
+    bint counts_as_written          # for ksm bench: all that was known of a page ends with the pass, and every tree is taken for rotten
     ksm_rmap_item *leaving          # which is about to leave them, because its page is being merged
     unsigned long items_freed
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know

@@ -1912,7 +1912,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         # next, the others come back into use with links to rmap_items that may be freed.
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
-        g.rotten = False        # OURS
+        g.rotten = g.counts_as_written      # OURS
 
         spin_lock(&g.ksm_mmlist_lock)
         mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)

@@ -235,6 +235,8 @@ cdef bint watch_table(ksm_globals *g, vm_area_struct *vma, unsigned long addr, u
                         not test_page_flag(page, PG_ksm_watched):
                     more = False
                     break
+                if g.counts_as_written:
+                    unwatch(g, page)
                 if not test_page_flag(page, PG_ksm_watched):
                     set_page_flag(page, PG_ksm_watched)
                 ahead.pages[ahead.nr].page = page
