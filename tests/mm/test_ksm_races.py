@@ -104,38 +104,36 @@ def test_a_process_exits_while_it_is_unmerged(machine):
 
 @pytest.fixture
 def unmerged(machine):
-    """Two pages of zeros were merged, and one was written to; its item is still at the node. Two more pages follow."""
-    process = mergeable(machine, "\0\0xy")
+    """Two pages of zeros were merged, and one was written to; its item is still at the node. One page comes before it, three after."""
+    process = mergeable(machine, "w\0x\0y")
     machine.ksm.scan(2)
-    assert state(machine) == (1, 1, 2, 0)
-    process.write(START, b"\0")
+    assert state(machine) == (1, 1, 3, 0)
+    process.write(START + PAGE, b"\0")
     return process
 
 
 def test_a_page_of_zeros_is_unmapped_before_it_merges(machine, unmerged):
     machine.ksm.use_zero_pages = 1
-    flags = word(unmerged, "page.flags", 1)
-    with waiting(flags, PG_LOCKED, lambda: machine.ksm.scan(pages=1)):
-        unmerged.munmap(START, PAGE)
+    flags = word(unmerged, "page.flags", 3)
+    with waiting(flags, PG_LOCKED, lambda: machine.ksm.scan(pages=2)):
+        unmerged.munmap(START + PAGE, PAGE)
     assert machine.ksm.ksm_zero_pages == 0
-    assert state(machine) == (1, 0, 2, 1)
+    assert state(machine) == (1, 0, 3, 1)
     machine.ksm.scan(2)
-    assert unmerged.read(START + PAGE, PAGE) == bytes(PAGE)
+    assert unmerged.read(START + 3 * PAGE, PAGE) == bytes(PAGE)
 
 
 @pytest.mark.parametrize("leave", ["write", "dontneed"])
 def test_the_page_that_is_next_leaves(machine, unmerged, leave):
     """It was looked at together with the first. Written to, it is another page by now; and where it is no more, the scan goes on."""
-    machine.ksm.scan()
-    unmerged.write(START, b"\0")
-    flags = word(unmerged, "page.flags", 1)
+    flags = word(unmerged, "page.flags", 3)
     with waiting(flags, PG_LOCKED, machine.ksm.scan):
         if leave == "write":
             unmerged.write(START + 2 * PAGE, b"y" * PAGE)
         else:
             unmerged.madvise(START + 2 * PAGE, PAGE, ksm.MADV_DONTNEED)
     machine.ksm.scan(2)
-    assert state(machine) == ((2, 2, 0, 0) if leave == "write" else (1, 1, 1, 0))
+    assert state(machine) == ((2, 2, 1, 0) if leave == "write" else (1, 1, 2, 0))
 
 
 # A merged page moves

@@ -404,3 +404,17 @@ def test_a_broken_page_is_not_copied_on_its_way_back(machine):
     assert error.value.errno == errno.EIO
     assert machine.check() == []
     process.exit()
+
+
+# Pages that are skipped
+
+def test_a_page_that_never_merges_is_looked_at_less_and_less_often(machine):
+    machine.ksm.smart_scan = 1
+    mergeable(machine.spawn(), "a")
+    looked_at = []
+    for number in range(1, 33):
+        before = machine.ksm.pages_scanned
+        machine.ksm.scan()
+        if machine.ksm.pages_scanned > before:
+            looked_at.append(number)
+    assert looked_at == [1, 2, 3, 4, 6, 9, 14, 23, 32]
