@@ -44,7 +44,7 @@ UNCOVERED = [
     ("ksm_disable", None, NEVER + "only the virtual machines of s390 call it."),
     ("ksm_might_need_to_copy", ["return folio"], SPLIT),
     ("ksm_might_need_to_copy", ["return folio"], "Reading swap never fails, so what is in the swap cache is up to date."),
-    ("rmap_walk_ksm", ["rwc.contended = True", "return"], "No walk here asks not to wait (try_lock): folio_referenced() of the kernel does."),
+    ("rmap_walk_ksm", ["rwc.contended = True", "return"], "None here asks not to wait (try_lock); the kernel's folio_referenced() does."),
     ("rmap_walk_ksm", ["continue"], "No walk here leaves out vmas (invalid_vma): the kernel's does for cgroups and for idle pages."),
 ]
 
