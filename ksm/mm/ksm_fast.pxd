@@ -38,15 +38,25 @@ cdef extern from *:
     #define KSM_FAST_DEFINED
     #include <stdint.h>
     #include <string.h>
-    /* The first eight bytes as a number that compares as memcmp() does. */
-    static inline uint64_t ksm_first_bytes(const void *p)
+    enum { KSM_ZERO_WORDS = 63 };
+    /* How many words of zeros come first, 63 at most, and five bytes of what follows them, so that two of these compare as memcmp()
+     * does: of two pages, the one with fewer zeros ahead is the greater one. */
+    static inline uint64_t ksm_page_key(const void *p)
     {
+        const char *word = (const char *)p;
         uint64_t v;
-        memcpy(&v, p, 8);
+        int zeros = 0;
+        for (;;) {
+            memcpy(&v, word, 8);
+            if (v != 0 || zeros == KSM_ZERO_WORDS)
+                break;
+            word += 8;
+            zeros++;
+        }
     #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
         v = __builtin_bswap64(v);
     #endif
-        return v;
+        return (uint64_t)(KSM_ZERO_WORDS - zeros) << 40 | v >> 24;
     }
     #define ksm_prefetch(p) __builtin_prefetch(p)
     /* Where two pages begin to differ, looked for from a multiple of 8 on; 4096 if they do not. */
@@ -76,13 +86,12 @@ cdef extern from *:
     }
     #endif
     """
-    unsigned long ksm_first_bytes(const void *p) noexcept nogil
+    unsigned long ksm_page_key(const void *p) noexcept nogil
     void ksm_prefetch(const void *p) noexcept nogil
     unsigned int ksm_mismatch(const char *a, const char *b, unsigned int start) noexcept nogil
 
 
 cdef enum:
-    KEY_BITS = 46
     KEY_CHECKSUM = 1            # of key_low
 # Of ksm_rmap_item.key: the upper half of a pointer, which may lie there, never has it.
 cdef extern from *:
@@ -92,7 +101,7 @@ cdef extern from *:
 
 cdef inline unsigned long page_key(machine *m, const struct_page *page) noexcept nogil:
     """How a page begins: two keys that differ order their pages as memcmp_pages() would."""
-    return ksm_first_bytes(page_address(m, page)) >> (64 - KEY_BITS)
+    return ksm_page_key(page_address(m, page))
 
 
 # Items
