@@ -128,4 +128,4 @@ cdef inline void ksm_page_unwatch(machine *m, struct_page *page) noexcept nogil:
 cdef inline void ksm_page_freed(machine *m, struct_folio *folio) noexcept nogil:
     """The last reference is gone, the mapping word not yet."""
     if folio_test_ksm(folio) and m.ksm_ops != NULL:
-        m.ksm_ops.page_freed(folio)
+        m.ksm_ops.page_freed(m, folio)

@@ -217,7 +217,7 @@ cdef struct ksm_operations:
     long (*process_profit)(mm_struct *mm) noexcept nogil
     int (*collect_procs)(machine *m, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil
     void (*page_changed)(machine *m, struct_page *page) noexcept nogil          # OURS
-    void (*page_freed)(struct_folio *folio) noexcept nogil                      # OURS
+    void (*page_freed)(machine *m, struct_folio *folio) noexcept nogil          # OURS
     int (*memory_callback)(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil
 
 

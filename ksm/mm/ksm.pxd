@@ -222,6 +222,13 @@ cdef struct ksm_globals:
     struct_look_ahead ahead
     int rotten                      # an item in the unstable trees has no key: the trees may be out of order
     bint counts_as_written          # for ksm bench: all that was known of a page ends with the pass, and every tree is taken for rotten
+    unsigned long *stable_filter    # a bit for each key that a stable node has or had, by hash
+    unsigned int stable_filter_bits     # 1 << that many bits
+    unsigned long stable_filter_set     # how many keys went in
+    long stable_unkeyed             # stable nodes without a key, chains among them
+    struct_page *equal_page         # the last two pages that were found equal,
+    struct_page *equal_other
+    bint equal_stable               # of which the other one was merged already
     ksm_rmap_item *leaving          # which is about to leave them, because its page is being merged
     unsigned long items_freed
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know

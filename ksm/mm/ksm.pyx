@@ -92,9 +92,10 @@ from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_rep
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
-from ksm.mm.ksm_fast cimport (compare_key, compare_stable_key, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
-                              page_freed_hook, page_key, scanned_key, set_stable_key, stable_key_known, tree_grows, unlink_item,
-                              unwatch_range)
+from ksm.mm.ksm_fast cimport (begin_pass, compare_key, compare_stable_key, forget_stable_key, item_left, known_checksum, known_place,
+                              ksm_fast_init, ksm_look_ahead, page_changed_hook, page_freed_hook, page_key, page_linked, remember_equal,
+                              scanned_key, set_stable_key, stable_key_known, stable_key_unknown, stable_trees_lack, still_equal,
+                              tree_grows, unlink_item, unwatch_range)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
@@ -390,12 +391,13 @@ cdef inline ksm_stable_node *alloc_stable_node(ksm_globals *g) noexcept nogil:
     # Not cleared: who asks for one fills it in.
     cdef ksm_stable_node *stable_node = <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
     if stable_node != NULL:
-        stable_node.key = 0     # OURS
+        stable_key_unknown(g, stable_node)      # OURS
     return stable_node
 
 
 cdef inline void free_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
     VM_BUG_ON(stable_node.rmap_hlist_len and not is_stable_node_chain(stable_node))
+    forget_stable_key(g, stable_node)       # OURS
     kmem_cache_free(g.stable_node_cache, stable_node)
 
 
@@ -1073,7 +1075,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)
             err = 0
-        elif pages_identical(m, page, kpage):
+        elif still_equal(globals_of(vma.vm_mm), page, kpage) or pages_identical(m, page, kpage):
             err = replace_page(vma, page, kpage, orig_pte)
             ksm_step(m, STEP_REPLACED, NULL, kpage, NULL, err)
         else:
@@ -1345,6 +1347,8 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
     nid = get_kpfn_nid(g, folio_pfn(g.m, folio))
     root = g.root_stable_tree + nid
     key = scanned_key(g, page, rmap_item)
+    if page_node == NULL and stable_trees_lack(g, key):     # OURS
+        return NULL
     while True:                 # again:
         new = &root.rb_node
         parent = NULL
@@ -1403,6 +1407,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
                 if get_kpfn_nid(g, stable_node_dup.kpfn) != stable_node_dup.nid:
                     folio_put(g.m, tree_folio)
                     return stable_tree_replace(g, stable_node, stable_node_dup, page_node, folio, nid, root)
+                remember_equal(g, page, tree_folio, True)       # OURS
                 return tree_folio
         if not again:
             break
@@ -1518,11 +1523,12 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     cdef struct_page *tree_page
     cdef int nid, ret
     cdef unsigned long key = scanned_key(g, page, rmap_item)
+    cdef bint known
 
     nid = get_kpfn_nid(g, page_to_pfn(g.m, page))
     root = g.root_unstable_tree + nid
     new = &root.rb_node
-    known_place(g, page, rmap_item, &parent, &new)      # OURS
+    known = known_place(g, page, rmap_item, &parent, &new)      # OURS
 
     while new[0] != NULL:
         cond_resched()
@@ -1543,7 +1549,8 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 0)
             return NULL
 
-        ret = memcmp_pages(g.m, page, tree_page)
+        # OURS: a known place that somebody has is that of an equal.
+        ret = 0 if known and page_linked(g, tree_page, tree_rmap_item) else memcmp_pages(g.m, page, tree_page)
         ksm_step(g.m, STEP_UNSTABLE_COMPARE, tree_rmap_item, tree_page, NULL, ret)
 
         parent = new[0]
@@ -1560,6 +1567,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             return NULL
         else:
             tree_pagep[0] = tree_page
+            remember_equal(g, page, tree_page, False)       # OURS
             ksm_step(g.m, STEP_UNSTABLE_FOUND, tree_rmap_item, tree_page, NULL, 0)
             return tree_rmap_item
 
@@ -1912,7 +1920,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         # next, the others come back into use with links to rmap_items that may be freed.
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
-        g.rotten = g.counts_as_written      # OURS
+        begin_pass(g)           # OURS
 
         spin_lock(&g.ksm_mmlist_lock)
         mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
@@ -3054,7 +3062,10 @@ cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
     g.ksm_use_zero_pages = False
 
     err = ksm_slab_init(g)
+    if not err:
+        err = ksm_fast_init(g)  # OURS
     if err:
+        ksm_slab_free(g)
         free(g)                 # out:
         return err
 
@@ -3072,6 +3083,7 @@ cdef void ksm_exit_machine(machine *m) noexcept nogil:
         return
     ksmd_stop(g)
     ksm_slab_free(g)
+    free(g.stable_filter)
     if g.root_stable_tree != g.one_stable_tree:
         free(g.root_stable_tree)
     free(g.trace.events)

@@ -19,10 +19,14 @@ As long as every item in the unstable tree has a key (`rotten` is not set), noth
 the tree is in order, and a page that is watched still belongs where the look ahead has found that it does, between two neighbours.
 
 The key of a stable node holds as long as its page lives: nobody writes to it. Freeing the page clears it, so that ksm_get_folio() finds
-the stale node when the kernel would. A chain has none.
+the stale node when the kernel would. A chain has none. As long as each stable node has one, and the filter says that no node ever had
+the key of a page, a search for it would go from key to key and find nothing, so there is none.
+
+Two pages are compared once: see still_equal().
 """
 
-from linux.atomic cimport READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, WRITE_ONCE_ulong
+from linux.atomic cimport (READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_dec, atomic_long_inc,
+                           atomic_long_read, xchg_ulong)
 from linux.mm_types cimport machine, struct_folio, struct_page, vm_area_struct
 from linux.page_flags cimport PG_ksm_watched, page_address, test_page_flag
 from linux.rbtree cimport rb_node
@@ -166,13 +170,66 @@ cdef inline bint stable_key_known(ksm_stable_node *stable_node) noexcept nogil:
     return (READ_ONCE_ulong(stable_node.key) & STABLE_KEY_KNOWN) != 0
 
 
+cdef inline void stable_key_unknown(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    """A new node, whatever lay there before."""
+    WRITE_ONCE_ulong(stable_node.key, 0)
+    atomic_long_inc(&g.stable_unkeyed)
+
+
+cdef inline void forget_stable_key(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    """The node goes."""
+    if not xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
+        atomic_long_dec(&g.stable_unkeyed)
+
+
+cdef inline unsigned long filter_place(ksm_globals *g, unsigned long key) noexcept nogil:
+    return (key * 0x9E3779B97F4A7C15UL) >> (64 - g.stable_filter_bits)
+
+
+cdef inline void filter_add(ksm_globals *g, unsigned long key) noexcept nogil:
+    cdef unsigned long place = filter_place(g, key)
+    g.stable_filter[place >> 6] |= <unsigned long>1 << (place & 63)
+    g.stable_filter_set += 1
+
+
 cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, struct_page *page) noexcept nogil:
     """The caller has a reference on the page, which is the node's."""
+    cdef unsigned long key
     if not g.plain and not stable_node.key:
-        WRITE_ONCE_ulong(stable_node.key, page_key(g.m, page) | STABLE_KEY_KNOWN)
+        key = page_key(g.m, page)
+        filter_add(g, key)
+        WRITE_ONCE_ulong(stable_node.key, key | STABLE_KEY_KNOWN)
+        atomic_long_dec(&g.stable_unkeyed)
+
+
+cdef inline bint stable_trees_lack(ksm_globals *g, unsigned long key) noexcept nogil:
+    """Would a search for a page with this key find nothing, and change nothing? Where each node has a key, and none this one."""
+    cdef unsigned long place
+    if g.plain or atomic_long_read(&g.stable_unkeyed):
+        return False
+    place = filter_place(g, key)
+    return not g.stable_filter[place >> 6] >> (place & 63) & 1
+
+
+# Pages found equal
+
+cdef inline void remember_equal(ksm_globals *g, struct_page *page, struct_page *other, bint stable) noexcept nogil:
+    g.equal_page = page
+    g.equal_other = other
+    g.equal_stable = stable
+
+
+cdef inline bint still_equal(ksm_globals *g, struct_page *page, struct_page *kpage) noexcept nogil:
+    """Both are write-protected. A page that is still watched has not been written to since it was compared; a merged one never is."""
+    if page == g.equal_page and kpage == g.equal_other and g.equal_stable:
+        return test_page_flag(page, PG_ksm_watched)
+    return (page == g.equal_other and kpage == g.equal_page and not g.equal_stable
+            and test_page_flag(page, PG_ksm_watched) and test_page_flag(kpage, PG_ksm_watched))
 
 
 cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil
+cdef int ksm_fast_init(ksm_globals *g) noexcept nogil
+cdef void begin_pass(ksm_globals *g) noexcept nogil
 cdef void item_left(ksm_globals *g, ksm_rmap_item *rmap_item, int err) noexcept nogil
 cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil
 cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
@@ -180,4 +237,4 @@ cdef u32 known_checksum(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_i
 cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil
 cdef void unwatch_range(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil
 cdef void page_changed_hook(machine *m, struct_page *page) noexcept nogil
-cdef void page_freed_hook(struct_folio *folio) noexcept nogil
+cdef void page_freed_hook(machine *m, struct_folio *folio) noexcept nogil

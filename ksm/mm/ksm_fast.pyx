@@ -7,10 +7,13 @@ eight at once, and goes down the trees for all of them at once, only to have the
 that is found here counts, except what a page that is still watched when ksmd comes to it cannot have changed: its bytes, and where it is.
 """
 
+from libc.errno cimport ENOMEM
 from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc
+from libc.string cimport memset
 
-from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, WRITE_ONCE_ulong,
-                           atomic_read, smp_mb)
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, atomic_long_inc,
+                           atomic_read, smp_mb, xchg_ulong)
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
 from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
                              vm_area_struct)
@@ -20,12 +23,63 @@ from linux.page_flags cimport (PG_ksm_watched, PG_swapcache, PageTransCompound, 
 from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, ptep_get
 from linux.rbtree cimport rb_node
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
-from linux.types cimport u32
+from linux.types cimport hlist_node, list_head, u32
 
-from ksm.lib.rbtree cimport rb_next, rb_prev
+from ksm.lib.rbtree cimport rb_first, rb_next, rb_prev
 from ksm.lib.xxhash_many cimport xxh64_pages
-from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, ksm_globals, ksm_rmap_item, ksm_stable_node, looked_at,
-                         struct_look_ahead)
+from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_rmap_item, ksm_stable_node,
+                         looked_at, struct_look_ahead)
+
+
+cdef enum:
+    FILTER_LEAST = 12           # bits of a number; a machine has four for each frame, if that is more
+
+
+cdef int ksm_fast_init(ksm_globals *g) noexcept nogil:
+    """0 or -ENOMEM."""
+    g.stable_filter_bits = FILTER_LEAST
+    while <unsigned long>1 << g.stable_filter_bits < 4 * g.m.max_pfn:
+        g.stable_filter_bits += 1
+    # Memory that nobody looks at costs nothing.
+    g.stable_filter = <unsigned long *>calloc(<size_t>1 << (g.stable_filter_bits - 6), sizeof(unsigned long))
+    return 0 if g.stable_filter != NULL else -ENOMEM
+
+
+cdef void filter_add_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    cdef unsigned long key = READ_ONCE_ulong(stable_node.key)
+    if key & STABLE_KEY_KNOWN:
+        filter_add(g, key & ~STABLE_KEY_KNOWN)
+
+
+cdef void filter_refill(ksm_globals *g) noexcept nogil:
+    """Only the keys that there are: those of the trees, of chains, and of nodes that wait to be put back into a tree."""
+    cdef rb_node *node
+    cdef hlist_node *pos
+    cdef list_head *link
+    cdef int nid
+    memset(g.stable_filter, 0, <size_t>1 << (g.stable_filter_bits - 3))
+    g.stable_filter_set = 0
+    for nid in range(1 if g.root_stable_tree == g.one_stable_tree else g.m.nr_node_ids):
+        node = rb_first(g.root_stable_tree + nid)
+        while node != NULL:
+            filter_add_node(g, <ksm_stable_node *>node)
+            if is_stable_node_chain(<ksm_stable_node *>node):
+                pos = (<ksm_stable_node *>node).hlist.first
+                while pos != NULL:
+                    filter_add_node(g, <ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).hlist_dup))
+                    pos = pos.next
+            node = rb_next(node)
+    link = g.migrate_nodes.next
+    while link != &g.migrate_nodes:
+        filter_add_node(g, <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list))
+        link = link.next
+
+
+cdef void begin_pass(ksm_globals *g) noexcept nogil:
+    """The unstable trees are empty."""
+    g.rotten = g.counts_as_written
+    if g.stable_filter_set > 2 * g.stable_node_cache.nr_objects + 64:
+        filter_refill(g)
 
 
 # Watching and forgetting
@@ -82,11 +136,12 @@ cdef void page_changed_hook(machine *m, struct_page *page) noexcept nogil:
     spin_unlock(&g.watch_lock)
 
 
-cdef void page_freed_hook(struct_folio *folio) noexcept nogil:
+cdef void page_freed_hook(machine *m, struct_folio *folio) noexcept nogil:
     # The node may be freed already, should ksmd have found it stale, or be another page's: that has no key then until somebody looks.
     cdef ksm_stable_node *stable_node = <ksm_stable_node *>folio_raw_mapping(folio)
-    if stable_node != NULL:
-        WRITE_ONCE_ulong(stable_node.key, 0)
+    cdef ksm_globals *g = <ksm_globals *>m.ksm
+    if stable_node != NULL and stable_key_known(stable_node) and xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
+        atomic_long_inc(&g.stable_unkeyed)
 
 
 cdef void unwatch_range(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil:
@@ -309,7 +364,8 @@ cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexce
     cdef int side
     for i in range(nr):
         all[i].node = g.root_stable_tree[all[i].nid].rb_node
-        if all[i].node != NULL:
+        # Who has found an equal in the unstable tree will be put in here.
+        if all[i].node != NULL and (not stable_trees_lack(g, all[i].key) or all[i].seen.place != NULL and all[i].seen.side == 0):
             active[alive] = &all[i]
             alive += 1
     while alive:
@@ -470,17 +526,18 @@ cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_i
                 down[nr_keys].nid = 0 if g.ksm_merge_across_nodes else page_to_nid(seen.page)
                 nr_keys += 1
     if nr_keys:
-        warm_stable_tree(g, down, nr_keys)
         # Under the lock, page tables stay.
         if down_read_trylock(&mm.mmap_lock):
             if atomic_read(&mm.mm_users) != 0:
                 find_places(g, mm, down, nr_keys)
             mmap_read_unlock(mm)
+        warm_stable_tree(g, down, nr_keys)
 
 
 cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil:
     """Called before each page that is scanned; that, and npages more, are wanted at most."""
     cdef struct_look_ahead *ahead = &g.ahead
+    g.equal_page = NULL
     if g.plain or ahead.next < ahead.nr:
         return
     ahead.nr = 0
