@@ -9,7 +9,7 @@ that is found here counts, except what a page that is still watched when ksmd co
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, atomic_long_inc,
@@ -32,16 +32,14 @@ from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, i
 
 
 cdef enum:
-    FILTER_LEAST = 12           # bits of a number; a machine has four for each frame, if that is more
+    FILTER_LEAST = 15           # the number of bits, as a power of 2
+    FILTER_BITS = 4             # for each item, at least; there are at most half as many stable nodes
 
 
 cdef int ksm_fast_init(ksm_globals *g) noexcept nogil:
     """0 or -ENOMEM."""
     g.stable_filter_bits = FILTER_LEAST
-    while <unsigned long>1 << g.stable_filter_bits < 4 * g.m.max_pfn:
-        g.stable_filter_bits += 1
-    # Memory that nobody looks at costs nothing.
-    g.stable_filter = <unsigned long *>calloc(<size_t>1 << (g.stable_filter_bits - 6), sizeof(unsigned long))
+    g.stable_filter = <unsigned long *>calloc(1, <size_t>1 << (FILTER_LEAST - 3))
     return 0 if g.stable_filter != NULL else -ENOMEM
 
 
@@ -57,7 +55,17 @@ cdef void filter_refill(ksm_globals *g) noexcept nogil:
     cdef hlist_node *pos
     cdef list_head *link
     cdef int nid
-    memset(g.stable_filter, 0, <size_t>1 << (g.stable_filter_bits - 3))
+    cdef unsigned int bits = FILTER_LEAST
+    cdef unsigned long *larger
+    while <unsigned long>1 << bits < FILTER_BITS * g.ksm_rmap_items:
+        bits += 1
+    larger = <unsigned long *>calloc(1, <size_t>1 << (bits - 3))
+    if larger != NULL:
+        free(g.stable_filter)
+        g.stable_filter = larger
+        g.stable_filter_bits = bits
+    else:
+        memset(g.stable_filter, 0, <size_t>1 << (g.stable_filter_bits - 3))
     g.stable_filter_set = 0
     for nid in range(1 if g.root_stable_tree == g.one_stable_tree else g.m.nr_node_ids):
         node = rb_first(g.root_stable_tree + nid)
@@ -78,7 +86,10 @@ cdef void filter_refill(ksm_globals *g) noexcept nogil:
 cdef void begin_pass(ksm_globals *g) noexcept nogil:
     """The unstable trees are empty."""
     g.rotten = g.counts_as_written
-    if g.stable_filter_set > 2 * g.stable_node_cache.nr_objects + 64:
+    if g.plain:
+        return
+    if (g.stable_filter_set > 2 * <unsigned long>g.stable_node_cache.nr_objects + 64
+            or FILTER_BITS * g.ksm_rmap_items > <unsigned long>1 << g.stable_filter_bits):
         filter_refill(g)
 
 
@@ -510,6 +521,7 @@ cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_i
         elif items[i] != NULL and page_linked(g, seen.page, items[i]):
             down[nr_keys].seen = seen
             down[nr_keys].key = item_key(items[i], READ_ONCE_uint(items[i].key))
+            ksm_prefetch(&g.stable_filter[filter_place(g, down[nr_keys].key) >> 6])
             down[nr_keys].nid = 0 if g.ksm_merge_across_nodes else page_to_nid(seen.page)
             nr_keys += 1
         else:
