@@ -221,6 +221,8 @@ cdef inline void remember_equal(ksm_globals *g, struct_page *page, struct_page *
 
 cdef inline bint still_equal(ksm_globals *g, struct_page *page, struct_page *kpage) noexcept nogil:
     """Both are write-protected. A page that is still watched has not been written to since it was compared; a merged one never is."""
+    if g.counts_as_written:
+        return False
     if page == g.equal_page and kpage == g.equal_other and g.equal_stable:
         return test_page_flag(page, PG_ksm_watched)
     return (page == g.equal_other and kpage == g.equal_page and not g.equal_stable
