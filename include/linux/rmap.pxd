@@ -4,7 +4,7 @@
 
 from libc.errno cimport EBUSY
 
-from linux.atomic cimport atomic_add_return, atomic_inc, test_bit
+from linux.atomic cimport atomic_add_return, atomic_inc, smp_load_acquire_ptr, test_bit
 from linux.mm_types cimport MMF_HAS_PINNED, mm_struct, struct_anon_vma, struct_folio, struct_page, vm_area_struct
 from linux.page_flags cimport ClearPageAnonExclusive, PageAnonExclusive, folio_ref_count, folio_test_large
 from linux.spinlock cimport down_read, down_read_trylock, down_write, up_read, up_write
@@ -26,6 +26,11 @@ cdef struct rmap_walk_control:
     bint (*rmap_one)(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil
     bint (*done)(struct_folio *folio) noexcept nogil
     bint (*invalid_vma)(vm_area_struct *vma, void *arg) noexcept nogil
+
+
+cdef inline bint vma_has_anon_vma(vm_area_struct *vma) noexcept nogil:
+    # OURS: with mmap_lock for reading, when a fault can be about to give it one. What it leads to is complete then.
+    return smp_load_acquire_ptr((<void **>&vma.anon_vma)[0]) != NULL
 
 
 cdef inline void get_anon_vma(struct_anon_vma *anon_vma) noexcept nogil:

@@ -14,7 +14,7 @@ together.
 
 from libc.errno cimport EAGAIN, EBUSY, ENOMEM
 
-from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ptr, WRITE_ONCE_uint
+from linux.atomic cimport READ_ONCE_int, READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint
 from linux.mm cimport (FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_FAULT_OOM, VM_HUGEPAGE, VM_LOCKED, VM_NOHUGEPAGE,
                        VM_WRITE, add_mm_counter, count_vm_event, dec_mm_counter)
 from linux.mm_types cimport (HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, PAGE_SHIFT, PMD_SIZE, THP_FAULT_ALLOC, THP_FAULT_FALLBACK,
@@ -253,7 +253,7 @@ cdef void split_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long address
     # One reference and one mapping become 512.
     folio_ref_add(page, HPAGE_PMD_NR - 1)
     for i in range(HPAGE_PMD_NR):
-        entry = mk_pte(m, page + i, vma.vm_page_prot & ~<unsigned long>_PAGE_ACCESSED)
+        entry = mk_pte(m, page + i, READ_ONCE_ulong(vma.vm_page_prot) & ~<unsigned long>_PAGE_ACCESSED)
         entry |= pmd & (_PAGE_RW | _PAGE_DIRTY | _PAGE_ACCESSED)
         if exclusive:
             SetPageAnonExclusive(page + i)
@@ -332,11 +332,11 @@ cdef void unmap_parts(vm_area_struct *vma, struct_folio *folio) noexcept nogil:
 cdef bint try_to_map_unused_to_zeropage(vm_area_struct *vma, unsigned long address, pte_t *pte, struct_page *page) noexcept nogil:
     """A part that holds nothing but zeros was perhaps never used: the zero page will do, and the frame is free (mm/migrate.c)."""
     cdef machine *m = vma.vm_mm.machine
-    if not m.map_unused_to_zeropage or PageTransCompound(page) or PageHWPoison(page) or vma.vm_flags & VM_LOCKED:
+    if not m.map_unused_to_zeropage or PageTransCompound(page) or PageHWPoison(page) or READ_ONCE_ulong(vma.vm_flags) & VM_LOCKED:
         return False
     if not pages_identical(m, page, ZERO_PAGE(m, address)):
         return False
-    set_pte_at(vma.vm_mm, address, pte, pte_mkspecial(pfn_pte(my_zero_pfn(m, address), vma.vm_page_prot)))
+    set_pte_at(vma.vm_mm, address, pte, pte_mkspecial(pfn_pte(my_zero_pfn(m, address), READ_ONCE_ulong(vma.vm_page_prot))))
     dec_mm_counter(vma.vm_mm, MM_ANONPAGES)
     return True
 
@@ -365,7 +365,7 @@ cdef void remap_parts(vm_area_struct *vma, unsigned long index, unsigned long pf
             page = pfn_to_page(m, pfn + i)
             if not try_to_map_unused_to_zeropage(vma, address, pte, page):
                 folio_get(page_folio(page))
-                entry = mk_pte(m, page, vma.vm_page_prot)
+                entry = mk_pte(m, page, READ_ONCE_ulong(vma.vm_page_prot))
                 if not is_migration_pte_young(old):
                     entry = pte_mkold(entry)
                 if PageDirty(page) and is_migration_pte_dirty(old):
@@ -384,7 +384,7 @@ cdef void __split_huge_page(machine *m, struct_folio *folio, struct_page *page) 
     cdef unsigned int kept = folio.flags & <unsigned int>(PG_uptodate | PG_dirty | PG_referenced | PG_active | PG_lru | PG_swapbacked)
     kept |= (<unsigned int>page_to_nid(folio) << PG_node_shift) | PG_locked
     for i in range(1, HPAGE_PMD_NR):
-        folio[i].private = 0
+        WRITE_ONCE_uint(folio[i].private, 0)
         folio[i].index = folio.index + i
         WRITE_ONCE_ptr(folio[i].mapping, folio.mapping)
         WRITE_ONCE_uint(folio[i].flags, kept)

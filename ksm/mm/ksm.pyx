@@ -37,9 +37,9 @@ from libc.limits cimport INT_MAX, ULONG_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint,
-                           WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb, smp_rmb, smp_wmb,
-                           test_bit)
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_ptr,
+                           WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb,
+                           smp_rmb, smp_wmb, test_bit)
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
 from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, PTR_ERR
 from linux.hashtable cimport hash_del, hash_init
@@ -77,7 +77,7 @@ from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page,
                             set_pte_at)
 from linux.rbtree cimport rb_link_node, rb_node, rb_root
 from linux.rmap cimport (RMAP_NONE, anon_vma_lock_read, anon_vma_trylock_read, anon_vma_unlock_read, folio_try_share_anon_rmap_pte,
-                         get_anon_vma, rmap_walk_control)
+                         get_anon_vma, rmap_walk_control, vma_has_anon_vma)
 from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
 from linux.types cimport hlist_node, list_head, u32
 from linux.wait cimport (CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, destroy_waitqueue_head,
@@ -102,7 +102,7 @@ from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
 from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.pagewalk cimport folio_walk_start, walk_page_range_vma
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_remove_rmap_pte, page_address_in_vma, put_anon_vma
-from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy, kmem_cache_free, kmem_cache_zalloc
+from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy, kmem_cache_free
 from ksm.mm.swap cimport lru_add_drain_all, mark_page_accessed
 from ksm.mm.swapfile cimport folio_free_swap
 from ksm.mm.util cimport memcmp_pages, pages_identical
@@ -321,7 +321,9 @@ cdef void advisor_stop_scan(ksm_globals *g) noexcept nogil:
 cdef int ksm_slab_init(ksm_globals *g) noexcept nogil:
     g.rmap_item_cache = kmem_cache_create(b"ksm_rmap_item", sizeof(ksm_rmap_item))
     if g.rmap_item_cache != NULL:
-        g.stable_node_cache = kmem_cache_create(b"ksm_stable_node", sizeof(ksm_stable_node))
+        # OURS: forget_key() may look at an item that is freed; at its last word, where the link of free objects is then, it does not.
+        g.rmap_item_cache.typesafe = True
+        g.stable_node_cache = kmem_cache_create_typesafe(b"ksm_stable_node", sizeof(ksm_stable_node))
     if g.stable_node_cache != NULL:
         g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))
     if g.mm_slot_cache != NULL:
@@ -369,9 +371,17 @@ cdef inline void stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noexc
         rb_erase(&dup.node, g.root_stable_tree + dup.nid)
 
 
+cdef inline void fill_rmap_item(ksm_rmap_item *rmap_item, unsigned long word) noexcept nogil:
+    # OURS: a memset() that forget_key() may look into.
+    cdef size_t i
+    for i in range(sizeof(ksm_rmap_item) // sizeof(unsigned long)):
+        WRITE_ONCE_ulong((<unsigned long *>rmap_item)[i], word)
+
+
 cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
-    cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_zalloc(g.rmap_item_cache)
+    cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_alloc(g.rmap_item_cache)
     if rmap_item != NULL:
+        fill_rmap_item(rmap_item, 0)
         g.ksm_rmap_items += 1
         if g.first_item == NULL:
             g.first_item = <char *>rmap_item    # OURS
@@ -384,6 +394,7 @@ cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexce
     g.ksm_rmap_items -= 1
     rmap_item.mm.ksm_rmap_items -= 1
     rmap_item.mm = NULL
+    fill_rmap_item(rmap_item, 0x6b6b6b6b6b6b6b6b)       # POISON_FREE
     kmem_cache_free(g.rmap_item_cache, rmap_item)
 
 
@@ -465,7 +476,7 @@ cdef vm_area_struct *find_mergeable_vma(mm_struct *mm, unsigned long addr) noexc
     if ksm_test_exit(mm):
         return NULL
     vma = vma_lookup(mm, addr)
-    if vma == NULL or not (vma.vm_flags & VM_MERGEABLE) or vma.anon_vma == NULL:
+    if vma == NULL or not (vma.vm_flags & VM_MERGEABLE) or not vma_has_anon_vma(vma):
         return NULL
     return vma
 
@@ -568,7 +579,7 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
         # OURS: the kernel leaves `head` as it is. Should a new node come to lie where this one was, and make a KSM page of this very
         # item's page, through a fork's item, then cmp_and_merge_page() would take the item for one that is at its node already.
         rmap_item.head = NULL
-        rmap_item.address &= page_mask()
+        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
         cond_resched()
         pos = pos.next
 
@@ -674,7 +685,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
 
         put_anon_vma(g.m, rmap_item.anon_vma)
         rmap_item.head = NULL
-        rmap_item.address &= page_mask()
+        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
         ksm_step(g.m, STEP_LEFT_STABLE, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
 
     elif rmap_item.address & UNSTABLE_FLAG:
@@ -686,7 +697,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
             # In 2011 there is one root, and anon_vma may have been stored over nid.
             rb_erase(&rmap_item.node, g.root_unstable_tree + (0 if era_2011(g) else rmap_item.nid))
         g.ksm_pages_unshared -= 1
-        rmap_item.address &= page_mask()
+        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
         ksm_step(g.m, STEP_LEFT_UNSTABLE, rmap_item, NULL, NULL, age)
     # out:
     cond_resched()
@@ -819,7 +830,7 @@ cdef int unmerge_mm(ksm_mm_slot *mm_slot) noexcept nogil:
     vma_iter_init(&vmi, mm, 0)
     vma = vma_next(&vmi)
     while vma != NULL:
-        if vma.vm_flags & VM_MERGEABLE and vma.anon_vma != NULL:
+        if vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma):
             err = unmerge_ksm_pages(vma, vma.vm_start, vma.vm_end, False)
             if err:
                 return err
@@ -837,7 +848,8 @@ cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
         rmap_item = mm_slot.rmap_list
         while rmap_item != NULL:
             if rmap_item.address & UNSTABLE_FLAG:
-                rmap_item.address = (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)
+                WRITE_ONCE_ulong(rmap_item.address,
+                                 (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK))
             rmap_item = rmap_item.rmap_list
         mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
 
@@ -1130,7 +1142,7 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
             unlink_item(g, rmap_item)   # OURS
 
             # Under the lock, as long as the vma certainly has it.
-            rmap_item.anon_vma = vma.anon_vma
+            WRITE_ONCE_ptr((<void **>&rmap_item.anon_vma)[0], vma.anon_vma)     # OURS: over key
             get_anon_vma(vma.anon_vma)
     # out:
     mmap_read_unlock(mm)
@@ -1571,8 +1583,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             ksm_step(g.m, STEP_UNSTABLE_FOUND, tree_rmap_item, tree_page, NULL, 0)
             return tree_rmap_item
 
-    rmap_item.address |= UNSTABLE_FLAG
-    rmap_item.address |= (g.ksm_scan.seqnr & SEQNR_MASK)
+    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | UNSTABLE_FLAG | (g.ksm_scan.seqnr & SEQNR_MASK))
     rmap_item.nid = nid
     tree_grows(g, rmap_item)    # OURS
     rb_link_node(&rmap_item.node, parent, new)
@@ -1597,7 +1608,7 @@ cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stabl
         g.sharing_bypassed = True       # OURS
 
     rmap_item.head = stable_node
-    rmap_item.address |= STABLE_FLAG
+    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | STABLE_FLAG)
     hlist_add_head(&rmap_item.hlist, &stable_node.hlist)
 
     if rmap_item.hlist.next != NULL:
@@ -1741,7 +1752,7 @@ cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm
         # All else is zero.
         rmap_item.mm = mm_slot.slot.mm
         rmap_item.mm.ksm_rmap_items += 1
-        rmap_item.address = addr
+        WRITE_ONCE_ulong(rmap_item.address, addr)
         rmap_item.rmap_list = rmap_list[0]
         rmap_list[0] = rmap_item
     return rmap_item
@@ -1951,7 +1962,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                 continue
             if g.ksm_scan.address < vma.vm_start:
                 g.ksm_scan.address = vma.vm_start
-            if vma.anon_vma == NULL:
+            if not vma_has_anon_vma(vma):
                 g.ksm_scan.address = vma.vm_end
 
             while g.ksm_scan.address < vma.vm_end:
@@ -2023,7 +2034,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
     advisor_stop_scan(g)
 
     trace_ksm_stop_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
-    g.ksm_scan.seqnr += 1
+    WRITE_ONCE_ulong(g.ksm_scan.seqnr, g.ksm_scan.seqnr + 1)     # OURS: forget_key() looks
     ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
     return NULL
 

@@ -195,7 +195,7 @@ cdef inline void filter_add(ksm_globals *g, unsigned long key) noexcept nogil:
 cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, struct_page *page) noexcept nogil:
     """The caller has a reference on the page, which is the node's."""
     cdef unsigned long key
-    if not g.plain and not stable_node.key:
+    if not g.plain and not READ_ONCE_ulong(stable_node.key):
         key = page_key(g.m, page)
         filter_add(g, key)
         WRITE_ONCE_ulong(stable_node.key, key | STABLE_KEY_KNOWN)

@@ -13,15 +13,16 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, atomic_long_inc,
-                           atomic_read, smp_mb, xchg_ulong)
+                           atomic_read, smp_load_acquire_int, smp_mb, xchg_ulong)
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
 from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
                              vm_area_struct)
 from linux.mmap_lock cimport mmap_read_unlock
-from linux.page_flags cimport (PG_ksm_watched, PG_swapcache, PageTransCompound, clear_page_flag, folio_raw_mapping, folio_test_anon,
-                               folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
-from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, ptep_get
+from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, clear_page_flag, folio_raw_mapping,
+                               folio_test_anon, folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
+from linux.pgtable cimport pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, ptep_get
 from linux.rbtree cimport rb_node
+from linux.rmap cimport vma_has_anon_vma
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
 from linux.types cimport hlist_node, list_head, u32
 
@@ -85,7 +86,7 @@ cdef void filter_refill(ksm_globals *g) noexcept nogil:
 
 cdef void begin_pass(ksm_globals *g) noexcept nogil:
     """The unstable trees are empty."""
-    g.rotten = g.counts_as_written
+    WRITE_ONCE_int(g.rotten, g.counts_as_written)
     if g.plain:
         return
     if (g.stable_filter_set > 2 * <unsigned long>g.stable_node_cache.nr_objects + 64
@@ -101,7 +102,8 @@ cdef inline ksm_rmap_item *item_of(rb_node *node) noexcept nogil:
 
 cdef inline bint in_tree(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
     """In an unstable tree of this pass?"""
-    return (READ_ONCE_ulong(rmap_item.address) & (UNSTABLE_FLAG | SEQNR_MASK)) == (UNSTABLE_FLAG | (g.ksm_scan.seqnr & SEQNR_MASK))
+    cdef unsigned long of_this_pass = UNSTABLE_FLAG | (READ_ONCE_ulong(g.ksm_scan.seqnr) & SEQNR_MASK)
+    return (READ_ONCE_ulong(rmap_item.address) & (UNSTABLE_FLAG | SEQNR_MASK)) == of_this_pass
 
 
 cdef inline void forget_key(ksm_globals *g, unsigned int number) noexcept nogil:
@@ -121,7 +123,7 @@ cdef inline void unwatch(ksm_globals *g, struct_page *page) noexcept nogil:
     clear_page_flag(page, PG_ksm_watched)
     if page.private:
         forget_key(g, page.private)
-        page.private = 0
+        WRITE_ONCE_uint(page.private, 0)
 
 
 cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
@@ -195,7 +197,7 @@ cdef void link_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item,
     if test_page_flag(page, PG_ksm_watched):
         if page.private and page.private != number:
             forget_key(g, page.private)     # a fork's item
-        page.private = number
+        WRITE_ONCE_uint(page.private, number)
         rmap_item.key_low = <unsigned short>((key << 1) | KEY_CHECKSUM)
         WRITE_ONCE_uint(rmap_item.key, <unsigned int>(key >> 15) | KEY_KNOWN)
     else:
@@ -283,13 +285,14 @@ cdef bint watch_table(ksm_globals *g, vm_area_struct *vma, unsigned long addr, u
     cdef struct_page *page
     cdef pte_t *ptep
     cdef pte_t pte
+    cdef unsigned int flags
     cdef bint more = True
     if pmd == NULL:
         return True
     ptep = pte_offset_map_lock(mm, pmd, addr, &ptl)
     if ptep == NULL:
         # Nothing there, or a huge page: let the scan find out.
-        return pmd[0] == 0
+        return pmdp_get_lockless(pmd) == 0
     spin_lock(&g.watch_lock)
     while addr < end:
         pte = ptep_get(ptep)
@@ -297,8 +300,9 @@ cdef bint watch_table(ksm_globals *g, vm_area_struct *vma, unsigned long addr, u
             page = vm_normal_page(vma, addr, pte)
             # Parts of huge pages are not for us; of theirs only the first says whether it is anonymous.
             if page != NULL and (PageTransCompound(page) or folio_test_anon(page)):
-                if ahead.nr == want or PageTransCompound(page) or test_page_flag(page, PG_swapcache) or page.private and \
-                        not test_page_flag(page, PG_ksm_watched):
+                # What the swap cache has put into `private` is out of there when the flag is gone.
+                flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
+                if ahead.nr == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
                     more = False
                     break
                 if g.counts_as_written:
@@ -325,7 +329,7 @@ cdef void watch_pages(ksm_globals *g, mm_struct *mm, unsigned long addr, unsigne
     cdef int tables = 4         # in a sparse range, not for long
     vma_iter_init(&vmi, mm, addr)
     vma = vma_next(&vmi)
-    while vma != NULL and not (vma.vm_flags & VM_MERGEABLE and vma.anon_vma != NULL):
+    while vma != NULL and not (vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma)):
         vma = vma_next(&vmi)
     if vma == NULL:
         return

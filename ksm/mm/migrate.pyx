@@ -10,6 +10,7 @@ become mappings of that. A merged page takes its stable node along, in folio_mig
 from libc.errno cimport EAGAIN, EBUSY, EFAULT, ENOENT, ENOMEM
 from libc.string cimport memcpy
 
+from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint
 from linux.bug cimport VM_BUG_ON
 from linux.ksm cimport folio_migrate_ksm
 from linux.mm cimport count_vm_event, vma_lookup
@@ -56,7 +57,7 @@ cdef bint remove_migration_pte(struct_folio *folio, vm_area_struct *vma, unsigne
     if page_vma_mapped_walk(&pvmw):
         old_pte = ptep_get(pvmw.pte)
         folio_get(folio)
-        pte = mk_pte(m, folio, vma.vm_page_prot)
+        pte = mk_pte(m, folio, READ_ONCE_ulong(vma.vm_page_prot))
         if not is_migration_pte_young(old_pte):
             pte = pte_mkold(pte)
         if folio_test_dirty(folio) and is_migration_pte_dirty(old_pte):
@@ -123,7 +124,7 @@ cdef int __folio_migrate_mapping(machine *m, struct_folio *newfolio, struct_foli
     folio_set_mapping_word(newfolio, folio_mapping_word(folio))
     folio_get(newfolio)
     set_page_flag(newfolio, PG_swapcache)
-    newfolio.private = folio.private
+    WRITE_ONCE_uint(newfolio.private, folio.private)
     if folio_test_clear_dirty(folio):
         folio_set_dirty(newfolio)
     si.i_pages[folio_swap(folio)] = newfolio
@@ -149,7 +150,7 @@ cdef void folio_migrate_flags(machine *m, struct_folio *newfolio, struct_folio *
     # Only now: ksm_get_folio() waits, while the count is frozen, for as long as it sees this flag, and then looks where the node leads.
     if folio_test_swapcache(folio):
         clear_page_flag(folio, PG_swapcache)
-    folio.private = 0
+    WRITE_ONCE_uint(folio.private, 0)
 
 
 cdef int migrate_folio(machine *m, struct_folio *dst, struct_folio *src) noexcept nogil:

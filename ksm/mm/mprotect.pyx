@@ -4,6 +4,7 @@
 
 from libc.errno cimport EINVAL, ENOMEM
 
+from linux.atomic cimport WRITE_ONCE_ulong
 from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_HUGETLB, VM_NORESERVE, VM_READ, VM_SHARED, VM_WRITE, find_vma, vm_flags_reset,
                        vm_normal_page)
 from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct, vm_flags_t
@@ -78,7 +79,7 @@ cdef int mprotect_fixup(vm_area_struct *vma, unsigned long start, unsigned long 
     if vma == NULL:
         return error
     vm_flags_reset(vma, newflags)
-    vma.vm_page_prot = vm_get_page_prot(newflags)
+    WRITE_ONCE_ulong(vma.vm_page_prot, vm_get_page_prot(newflags))
     change_protection(vma, start, end)
     return 0
 

@@ -57,7 +57,7 @@ cdef void move_ptes(vm_area_struct *vma, pmd_t *old_pmd, unsigned long old_addr,
     spin_unlock(old_ptl)
 
 
-cdef unsigned long move_page_tables(vm_area_struct *vma, unsigned long old_addr, unsigned long new_addr,
+cdef unsigned long move_page_tables(vm_area_struct *vma, unsigned long old_addr, vm_area_struct *new_vma, unsigned long new_addr,
                                     unsigned long length) noexcept nogil:
     """How many bytes were moved: fewer than asked for when there was no memory for a table."""
     cdef mm_struct *mm = vma.vm_mm
@@ -80,14 +80,14 @@ cdef unsigned long move_page_tables(vm_area_struct *vma, unsigned long old_addr,
             if new_pmd == NULL:
                 break
             if pmd_leaf(pmdp_get_lockless(old_pmd)):
-                if extent == PMD_SIZE and move_huge_pmd(vma, old_pmd, new_addr, new_pmd):
+                if extent == PMD_SIZE and move_huge_pmd(new_vma, old_pmd, new_addr, new_pmd):
                     old_addr += extent
                     new_addr += extent
                     continue
                 split_huge_pmd(vma, old_pmd, old_addr)
             if pte_alloc(mm, new_pmd):
                 break
-            move_ptes(vma, old_pmd, old_addr, old_addr + extent, new_pmd, new_addr)
+            move_ptes(new_vma, old_pmd, old_addr, old_addr + extent, new_pmd, new_addr)
         old_addr += extent
         new_addr += extent
     if vma.anon_vma != NULL:
@@ -139,10 +139,12 @@ cdef long move_vma(vm_area_struct *vma, unsigned long old_addr, unsigned long ol
     new_vma = copy_vma(vma, new_addr, new_len, vma.vm_pgoff + ((old_addr - vma.vm_start) >> PAGE_SHIFT))
     if new_vma == NULL:
         return -ENOMEM
-    moved_len = move_page_tables(new_vma, old_addr, new_addr, old_len)
+    if new_vma.vm_start <= old_addr < new_vma.vm_end:
+        vma = new_vma           # joined with it, which may have freed the one there was
+    moved_len = move_page_tables(vma, old_addr, new_vma, new_addr, old_len)
     if moved_len < old_len:
         # Back again, for which there are tables already.
-        move_page_tables(new_vma, new_addr, old_addr, moved_len)
+        move_page_tables(new_vma, new_addr, vma, old_addr, moved_len)
         do_vma_munmap(mm, new_addr, new_addr + new_len)
         return -ENOMEM
     do_vma_munmap(mm, old_addr, old_addr + old_len)

@@ -64,7 +64,7 @@ cdef void add_to_free_list(machine *m, zone *z, unsigned long pfn, unsigned int 
     cdef struct_page *page = m.mem_map + pfn
     cdef unsigned int old = z.free_area[order]
     set_page_flag(page, PG_buddy)
-    page.private = old
+    WRITE_ONCE_uint(page.private, old)      # the look ahead may be looking at a page that it once saw
     page.index = <unsigned long>order << 32
     if old:
         m.mem_map[old].index = (<unsigned long>order << 32) | pfn
@@ -75,13 +75,13 @@ cdef void del_page_from_free_list(machine *m, zone *z, unsigned long pfn, unsign
     cdef struct_page *page = m.mem_map + pfn
     cdef unsigned int after = page.private, before = <unsigned int>(page.index & 0xffffffffU)
     if before:
-        m.mem_map[before].private = after
+        WRITE_ONCE_uint(m.mem_map[before].private, after)
     else:
         z.free_area[order] = after
     if after:
         m.mem_map[after].index = (<unsigned long>order << 32) | before
     clear_page_flag(page, PG_buddy)
-    page.private = 0
+    WRITE_ONCE_uint(page.private, 0)
     page.index = 0
 
 
@@ -193,7 +193,7 @@ cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
     VM_BUG_ON(page._mapcount != -1)
     folio_set_mapping_word(<struct_folio *>page, NULL)
     page.index = 0
-    page.private = 0
+    WRITE_ONCE_uint(page.private, 0)
     atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_reserved | PG_hwpoison))
     return not test_page_flag(page, PG_plugged | PG_reserved | PG_hwpoison)
 
@@ -248,7 +248,7 @@ cdef void prep_new_page(struct_page *page, int nid, unsigned int extra_flags) no
     page._mapcount = -1
     folio_set_mapping_word(<struct_folio *>page, NULL)
     page.index = 0
-    page.private = 0
+    WRITE_ONCE_uint(page.private, 0)
     smp_store_release_int(page._refcount, 1)
 
 

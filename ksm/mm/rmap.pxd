@@ -3,7 +3,7 @@
 
 from linux.atomic cimport atomic_dec_and_test
 from linux.mm_types cimport anon_vma_chain, machine, mm_struct, struct_anon_vma, struct_folio, struct_page, vm_area_struct
-from linux.rmap cimport rmap_walk_control
+from linux.rmap cimport rmap_walk_control, vma_has_anon_vma
 
 
 cdef int __anon_vma_prepare(vm_area_struct *vma) noexcept nogil
@@ -24,7 +24,7 @@ cdef void rmap_walk(machine *m, struct_folio *folio, rmap_walk_control *rwc) noe
 
 
 cdef inline int anon_vma_prepare(vm_area_struct *vma) noexcept nogil:
-    if vma.anon_vma != NULL:
+    if vma_has_anon_vma(vma):
         return 0
     return __anon_vma_prepare(vma)
 

@@ -13,7 +13,7 @@ last vma; its tree is empty then.
 from libc.errno cimport EFAULT, ENOMEM
 
 from linux.atomic cimport (READ_ONCE_ptr, READ_ONCE_ulong, WRITE_ONCE_ptr, atomic_add_return, atomic_dec_and_test,
-                           atomic_inc_not_zero, atomic_set)
+                           atomic_inc_not_zero, atomic_set, smp_store_release_ptr)
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.ksm cimport ksm_page_changed, rmap_walk_ksm
 from linux.list cimport list_add, list_del, list_head, list_is_singular
@@ -136,7 +136,7 @@ cdef int __anon_vma_prepare(vm_area_struct *vma) noexcept nogil:
     anon_vma_lock_write(anon_vma)
     spin_lock(&mm.page_table_lock)
     if vma.anon_vma == NULL:
-        WRITE_ONCE_ptr((<void **>&vma.anon_vma)[0], anon_vma)
+        smp_store_release_ptr((<void **>&vma.anon_vma)[0], anon_vma)
         anon_vma_chain_link(vma, avc, anon_vma)
         anon_vma.num_active_vmas += 1
         allocated = NULL

@@ -9,6 +9,7 @@ in here keeps its stable node; that it was merged is forgotten when it is freed.
 
 from libc.errno cimport EEXIST
 
+from linux.atomic cimport WRITE_ONCE_uint
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.ksm cimport ksm_page_unwatch
 from linux.mm_types cimport machine, struct_folio, swap_info_struct, vm_area_struct
@@ -33,7 +34,7 @@ cdef void add_to_swap_cache(machine *m, struct_folio *folio, unsigned long entry
     folio_ref_add(folio, 1)
     set_page_flag(folio, PG_swapcache)
     ksm_page_unwatch(m, folio)      # OURS: the flag before, so that ksmd does not come back, and `private` after
-    folio.private = <unsigned int>entry
+    WRITE_ONCE_uint(folio.private, <unsigned int>entry)
     if folio_test_ksm(folio):
         set_page_flag(folio, PG_ksm_relatives)      # OURS: for Machine.check()
     spin_lock(&si.i_pages_lock)
@@ -45,7 +46,7 @@ cdef void __delete_from_swap_cache(machine *m, struct_folio *folio, unsigned lon
     """With the cache locked; its reference is left to the caller."""
     BUG_ON(m.swap_info.i_pages[entry] != folio)
     m.swap_info.i_pages[entry] = NULL
-    folio.private = 0
+    WRITE_ONCE_uint(folio.private, 0)
     clear_page_flag(folio, PG_swapcache)
 
 

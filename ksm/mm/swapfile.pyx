@@ -24,7 +24,7 @@ from linux.page_flags cimport (PageHWPoison, folio_get, folio_lock, folio_mapped
                                folio_test_swapcache, folio_trylock, folio_unlock)
 from linux.pgtable cimport (mk_pte, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkold, pte_offset_map, pte_offset_map_lock,
                             pte_unmap_unlock, ptep_get, set_pte_at)
-from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE
+from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, vma_has_anon_vma
 from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
 from linux.swap cimport SWAP_HAS_CACHE, SWAP_MAP_MAX, SWP_USED, SWP_WRITEOK, folio_swap, vm_swap_full
 from linux.swapops cimport is_swap_pte, make_swap_pte, pte_swp_clear_exclusive, pte_swp_exclusive, swp_offset
@@ -310,7 +310,7 @@ cdef int unuse_mm(mm_struct *mm) noexcept nogil:
     cdef int i = 0, ret = 0
     mmap_read_lock(mm)
     while i < mm.map_count and ret == 0:
-        if mm.vmas[i].anon_vma != NULL:
+        if vma_has_anon_vma(mm.vmas[i]):
             ret = unuse_vma(mm.vmas[i])
         i += 1
     mmap_read_unlock(mm)

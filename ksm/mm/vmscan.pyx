@@ -15,7 +15,7 @@ from linux.page_flags cimport (PageHWPoison, folio_get, folio_mapped, folio_ref_
                                folio_test_anon, folio_test_clear_dirty, folio_test_clear_lru, folio_test_dirty, folio_test_large,
                                folio_test_swapcache, folio_trylock, folio_unlock, page_folio)
 from linux.pagewalk cimport folio_walk, folio_walk_end
-from linux.rmap cimport folio_maybe_dma_pinned
+from linux.rmap cimport folio_maybe_dma_pinned, vma_has_anon_vma
 from linux.spinlock cimport spin_lock, spin_unlock
 from linux.swap cimport folio_swap, vm_swap_full
 
@@ -157,7 +157,7 @@ cdef long reclaim_range(mm_struct *mm, unsigned long start, unsigned long end) n
         vma = mm.vmas[i]
         first = vma.vm_start if vma.vm_start > start else start
         last = vma.vm_end if vma.vm_end < end else end
-        if vma.anon_vma != NULL:
+        if vma_has_anon_vma(vma):
             nr_reclaimed += reclaim_vma(vma, first, last)
         i += 1
     mmap_read_unlock(mm)
