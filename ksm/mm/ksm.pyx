@@ -1583,7 +1583,8 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             ksm_step(g.m, STEP_UNSTABLE_FOUND, tree_rmap_item, tree_page, NULL, 0)
             return tree_rmap_item
 
-    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | UNSTABLE_FLAG | (g.ksm_scan.seqnr & SEQNR_MASK))
+    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | UNSTABLE_FLAG)
+    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | (g.ksm_scan.seqnr & SEQNR_MASK))
     rmap_item.nid = nid
     tree_grows(g, rmap_item)    # OURS
     rb_link_node(&rmap_item.node, parent, new)
@@ -2034,7 +2035,9 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
     advisor_stop_scan(g)
 
     trace_ksm_stop_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
-    WRITE_ONCE_ulong(g.ksm_scan.seqnr, g.ksm_scan.seqnr + 1)     # OURS: forget_key() looks
+    spin_lock(&g.watch_lock)        # OURS: forget_key() looks
+    g.ksm_scan.seqnr += 1
+    spin_unlock(&g.watch_lock)
     ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
     return NULL
 
