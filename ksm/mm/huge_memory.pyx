@@ -52,9 +52,6 @@ cdef bint thp_vma_allowable(vm_area_struct *vma, unsigned long haddr) noexcept n
     """May a huge page be put at haddr? All of it in the vma, and wanted: always, or by MADV_HUGEPAGE, or never."""
     if haddr < vma.vm_start or haddr + PMD_SIZE > vma.vm_end or vma.vm_file != NULL or vma.vm_flags & VM_NOHUGEPAGE:
         return False
-    # The offset has to fit, too: the folio's index is that of its first page.
-    if ((vma.vm_start >> PAGE_SHIFT) - vma.vm_pgoff) & (HPAGE_PMD_NR - 1):
-        return False
     if vma.vm_flags & VM_HUGEPAGE:
         return READ_ONCE_int(vma.vm_mm.machine.transparent_hugepage) >= 1
     return READ_ONCE_int(vma.vm_mm.machine.transparent_hugepage) == 2

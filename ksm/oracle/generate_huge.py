@@ -44,7 +44,7 @@ class HugeGenerator(Generator):
 
     def new_vma(self, vmas: list[Vma]) -> tuple[Vma, Json]:
         """It gets its contents later: see fill()."""
-        vma, keys = super().new_vma(vmas)
+        vma, _ = super().new_vma(vmas)
         vma.pages = self.rng.choice(SIZES)
         vma.mapped, vma.prot, vma.fork = [True] * vma.pages, [3] * vma.pages, ["keep"] * vma.pages
         return vma, {"pages": vma.pages, "contents": [], "mergeable": False, "slot": vma.slot}

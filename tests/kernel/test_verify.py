@@ -12,8 +12,11 @@ from click.testing import CliRunner
 
 import ksm
 from ksm.cli import main, workloads
+from ksm.oracle import huge
 from ksm.oracle.compare import first_difference, side_by_side
 from ksm.oracle.generate import KINDS, generate
+from ksm.oracle.huge import wants_huge_pages
+from ksm.oracle.kernel import wrong_machine
 from ksm.oracle.replay import run_port
 from ksm.oracle.shrink import sensible, shrink
 from ksm.oracle.workload import OracleError
@@ -208,6 +211,37 @@ def test_generator_reaches_everything():
              "advice": "wipeonfork"}
     assert {names.get(kind, kind.partition("_")[0]) for kind in [*KINDS, "pageout"]} <= seen
     assert {"advisor_mode", "max_page_sharing", "run", "use_zero_pages", "smart_scan", "merge_across_nodes"} <= files
+
+
+def test_workloads_with_huge_pages():
+    """Huge pages come, are split, and are merged; no operation of theirs fails."""
+    seen, splits, merged = set(), 0, 0
+    for seed in range(1000, 1050):
+        workload = generate(seed)
+        assert wants_huge_pages(workload)
+        seen |= {step["op"] if step["op"] != "madvise" else step["advice"] for step in workload["steps"]}
+        if seed % 10 == 7:
+            records = [record for record in run_port(workload)["records"] if "sysfs" not in record]
+            assert not any("error" in record for record in records)
+            sizes = [sum(proc["anon_huge_pages"] for proc in record["procs"].values()) for record in records]
+            splits += max(sizes) > min(sizes)
+            merged += records[-1]["ksm"]["pages_sharing"] > 0
+    assert seen >= {"fork", "exec", "move", "mremap", "munmap", "mprotect", "pageout", "poke", "dontneed", "nohugepage", "touch", "batch"}
+    assert splits >= 4 and merged >= 4
+
+
+@pytest.mark.parametrize(("files", "reason"), [
+    ({"enabled": "always madvise [never]"}, "enabled is never"), ({}, "enabled is not there"),
+    ({"enabled": "always [madvise] never", "hugepages-2048kB/enabled": "always inherit madvise [never]"}, "2048kB/enabled is never"),
+    ({"enabled": "always madvise [never]", "hugepages-2048kB/enabled": "always inherit [madvise] never"}, ""),
+    ({"enabled": "[always] madvise never"}, ""), ({"enabled": "always [madvise] never"}, "")])
+def test_huge_pages_that_the_kernel_does_not_give_are_not_asked_for(files, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(huge, "THP", tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert wrong_machine(generate(1000)).endswith(reason) and bool(wrong_machine(generate(1000))) == bool(reason)
+    assert wrong_machine(generate(0)) == ""
 
 
 def test_advised_batches_are_not_compared():

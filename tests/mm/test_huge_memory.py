@@ -157,6 +157,25 @@ def test_a_move_to_another_offset_splits_the_mapping(machine):
     assert process.read(target + 300 * PAGE, 11) == b"page    300"
 
 
+def test_memory_that_moved_may_have_any_offset(machine):
+    """In its file's place an anonymous vma has nothing: its page offset need not fit, as thp_vma_suitable_order() says."""
+    process = machine.spawn()
+    addr = process.mmap(4 * HUGE)
+    process.write(addr, b"x")       # from now on its offset moves with it
+    to = process.mremap(addr + HUGE + PAGE, 2 * HUGE, 2 * HUGE, new_addr=addr + 64 * HUGE)
+    assert {vma.start: (vma.start // PAGE - vma.pgoff) % 512 for vma in process.maps()}[to] == 511
+    process.madvise(to, 2 * HUGE, ksm.MADV_HUGEPAGE)
+    process.write(to, b"".join(b"%5d" % number + bytes(PAGE - 5) for number in range(1024)))
+    assert events(machine) == {"fault_alloc": 2}
+    process.madvise(to, 2 * HUGE, ksm.MADV_MERGEABLE)
+    child = process.fork()
+    child.write(to + 600 * PAGE, b"    7")
+    machine.ksm.scan(3)
+    assert machine.ksm.pages_sharing > 0
+    assert machine.check() == []
+    assert process.read(to + 600 * PAGE, 5) == b"  600" and child.read(to + 601 * PAGE, 5) == b"  601"
+
+
 def test_a_fork_shares_it_and_a_write_copies_one_part(machine):
     process, addr = huge_process(machine)
     child = process.fork()
