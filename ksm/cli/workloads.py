@@ -61,7 +61,7 @@ def one_of(files: tuple[IO[str], ...], seeds: range | None) -> None:
         raise click.UsageError("either a FILE or --seed")
 
 
-seeds_option = click.option("--seed", "seeds", type=Seeds(), metavar="A..B", help="Random workloads, one a seed; from 1000 to 1999 with huge pages.")
+seeds_option = click.option("--seed", "seeds", type=Seeds(), metavar="A..B", help="Random workloads; from 1000 to 1999 with huge pages.")
 steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=40, show_default=True, help="Of a random workload.")
 
 
