@@ -475,6 +475,10 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
                 d.bytes = g.m.arena + (pte_pfn(ptep_get(d.pte)) << PAGE_SHIFT)
                 ksm_prefetch(d.bytes + same)
                 ksm_prefetch(<char *>page_address(g.m, d.seen.page) + same)
+                ksm_prefetch(g.m.mem_map + pte_pfn(ptep_get(d.pte)))
+                # If they are equal, this node will leave the tree.
+                ksm_prefetch(d.node.rb_left)
+                ksm_prefetch(d.node.rb_right)
         for i in range(equals):
             d = equal[i]
             if d.bytes == NULL:
