@@ -12,7 +12,7 @@ from linux.rbtree cimport rb_node
 from ksm.checker cimport checker, finding
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.mm.ksm cimport STABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node
-from ksm.mm.ksm_fast cimport KEY_CHECKSUM, item_key, item_key_known, item_number, page_key, stable_key_known
+from ksm.mm.ksm_fast cimport KEY_CHECKSUM, item_key, item_key_known, item_number, page_key, stable_key_known, stable_trees_lack
 
 
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
@@ -46,6 +46,8 @@ cdef void check_stable_key(checker *c, ksm_stable_node *node) noexcept nogil:
     page = pfn_to_page(c.m, node.kpfn)
     if <unsigned long>folio_mapping_word(page) == (<unsigned long>node | PAGE_MAPPING_KSM) and node.key << 1 >> 1 != page_key(c.m, page):
         finding(&c.found, b"node %p: its key is not that of frame %lu", node, node.kpfn)
+    elif stable_trees_lack(c.g, node.key << 1 >> 1):
+        finding(&c.found, b"node %p: the filter does not know its key", node)
 
 
 cdef void check_keys(checker *c) noexcept nogil:
@@ -55,6 +57,7 @@ cdef void check_keys(checker *c) noexcept nogil:
     cdef rb_node *node
     cdef struct_page *page
     cdef unsigned long pfn
+    cdef long unkeyed = 0
     cdef int nid
     while pos != &g.ksm_mm_head.slot.mm_node:
         item = (<ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)).rmap_list
@@ -65,6 +68,7 @@ cdef void check_keys(checker *c) noexcept nogil:
     for nid in range(g.ksm_nr_node_ids):
         node = rb_first(g.root_stable_tree + nid)
         while node != NULL:
+            unkeyed += not stable_key_known(<ksm_stable_node *>node)
             if not is_stable_node_chain(<ksm_stable_node *>node):
                 check_stable_key(c, <ksm_stable_node *>node)
             elif (<ksm_stable_node *>node).key:
@@ -78,6 +82,8 @@ cdef void check_keys(checker *c) noexcept nogil:
             if not item_key_known(item):
                 finding(&c.found, b"the unstable tree is said to be in order, and item %p has no key", item)
             node = rb_next(node)
+    if unkeyed > g.stable_unkeyed:
+        finding(&c.found, b"%ld stable nodes have no key, and %ld are counted", unkeyed, g.stable_unkeyed)
     for pfn in range(1, c.m.plugged_pfn):
         page = pfn_to_page(c.m, pfn)
         if test_page_flag(page, PG_ksm_watched) and (PageTransCompound(page) or test_page_flag(page, PG_swapcache)

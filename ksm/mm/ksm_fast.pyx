@@ -28,8 +28,8 @@ from linux.types cimport hlist_node, list_head, u32
 
 from ksm.lib.rbtree cimport rb_first, rb_next, rb_prev
 from ksm.lib.xxhash_many cimport xxh64_pages
-from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_rmap_item, ksm_stable_node,
-                         looked_at, struct_look_ahead)
+from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_rmap_item,
+                         ksm_stable_node, looked_at, struct_look_ahead)
 
 
 cdef enum:
