@@ -26,7 +26,7 @@ def pages(process: ksm.Process, contents: list[str]) -> int:
 def equal_pages(machine: ksm.Machine) -> Recording:
     """Two equal pages become one
 
-    Alice and Bob each have three pages; one text is in both of their memories. KSM needs three visits to find it. On the first one it only
+    Alice and Bob each have three pages; one text is in both of their memories. KSM needs two visits to find it. On the first one it only
     computes a checksum, because a page that is being written to is not worth the trouble. On the second one the checksum is the same, so
     the page is looked up in the stable tree, which is empty, and then goes into the unstable tree. Bob's page takes the same way, and on
     its way down meets an equal.
@@ -55,9 +55,11 @@ def changing_page(machine: ksm.Machine) -> Recording:
     yet KSM does not try, because the checksum differs from that of the last visit. What changes between two passes is counted as
     volatile, and costs one checksum a pass, no more. It never gets into the unstable tree, where it would soon be in the wrong place.
 
-    Then the clock stops. One pass later its checksum holds, and it merges.
+    A page that does not merge for long is looked at less and less often: that is smart scanning, the skips in this recording. It goes by
+    age, not by change: after a few passes the pages that never change are skipped, too.
 
-    A page that does not merge for long is looked at less and less often: that is smart scanning, the skips in this recording.
+    Then the clock stops. On the next visit its checksum holds, and it merges. That visit comes two passes late, because of the skips: so
+    much is what they cost.
     """
     recording = machine.record()
     clock, carol = machine.spawn("clock"), machine.spawn("carol")
