@@ -147,9 +147,15 @@ class Replay {
         list.push({ at, content: contentOf.get(frameOf.get(key) ?? -1) ?? -1 });
         this.inserted.set(step[1], list);
       }
-      if (type.name === "COW") note(`${step[3]}:${step[4]}`, at, "written to: a page fault");
+      if (type.name === "COW") note(`${step[3]}:${step[4]}`, at, this.askedFor(at) ? "a page fault, asked for by break_ksm()" : "written to: a page fault");
     });
     for (const pages of this.pagesOf.values()) pages.sort((a, b) => a - b);
+  }
+
+  /** Whether the page fault of this step is one that break_ksm() has asked for; else somebody has written. @param {number} at */
+  askedFor(at) {
+    const fault = this.data.steps[at], before = this.data.steps[at - 1];
+    return Boolean(before) && this.types[before[0]].name === "BREAK_KSM" && before[3] === fault[3] && before[4] === fault[4];
   }
 
   /** What an item's page held when it went into the tree that it is in now. @param {number} item */
@@ -201,7 +207,9 @@ class Replay {
     }
     const where = offset < 0 ? "" : ` at byte ${offset}`;
     const equal = value === 0 ? "equal" : value < 0 ? `it is smaller${where}, so on to the left` : `it is greater${where}, so on to the right`;
-    const text = type.text
+    const text = type.text.replace("{fault}", this.askedFor(this.at)
+      ? ", as break_ksm() has asked for: page {value} of {process} is the merged frame {page}."
+      : ": {process} writes to its page {value}, which is the merged frame {page}.")
       .replace("{item}", this.itemName(item)).replace("{current}", this.itemName(this.current()))
       .replaceAll("{page}", String(page)).replace("{node}", String(node)).replace("{process}", this.nameOf(node))
       .replace("{value}", type.name === "COW" || type.name === "BREAK_KSM" ? String((this.pagesOf?.get(node) || []).indexOf(value) + 1) : String(value))
@@ -279,11 +287,11 @@ class Replay {
     };
     const roots = r.all(ROOT).sort((a, b) => a[1][1] - b[1][1]);
     const rootsOf = (/** @type {number} */ tree) => roots.filter(([, v]) => v[0] === tree && v[2] >= 0).map(([, v]) => v[2]);
-    drawTrees(byId("stable", HTMLElement), rootsOf(0), links, stableFace, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)),
-      (id) => choose([...items].find(([, v]) => v[2] === 2 && v[3] === id)?.[1]));
-    drawTrees(byId("unstable", HTMLElement), rootsOf(1), links, unstableFace, path.unstable, (id) => choose(items.get(id)));
-    // An empty tree needs no room.
-    byId("trees", HTMLElement).style.gridTemplateRows = [0, 1].map((tree) => (rootsOf(tree).length ? "minmax(0, 1fr)" : "3.4rem")).join(" ");
+    const heights = [drawTrees(byId("stable", HTMLElement), rootsOf(0), links, stableFace, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)),
+      (id) => choose([...items].find(([, v]) => v[2] === 2 && v[3] === id)?.[1])),
+    drawTrees(byId("unstable", HTMLElement), rootsOf(1), links, unstableFace, path.unstable, (id) => choose(items.get(id)))];
+    // Each has the room that it needs beside the other; an empty tree needs none.
+    byId("trees", HTMLElement).style.gridTemplateRows = heights.map((height) => (height ? `minmax(0, ${height + 30}fr)` : "3.4rem")).join(" ");
     const count = (/** @type {number} */ n, /** @type {string} */ what) => `${n} ${what}${n === 1 ? "" : "s"}`;
     const waiting = [...nodes.values()].filter((v) => v[0] === MIGRATING).length;
     byId("stable-note", HTMLElement).textContent = `${count([...nodes.values()].filter((v) => v[0] === IN_TREE || v[0] === IN_CHAIN).length, "merged page")}`
@@ -307,7 +315,7 @@ class Replay {
     const blocks = [];
     for (const [mm, pages] of [...(r.pagesOf || [])].sort((a, b) => a[0] - b[0])) {
       const saved = r.all(MM).find(([, v]) => v[0] === mm)?.[1], many = pages.length > 24;
-      const boxes = make("div", { class: many ? "pages many" : "pages" });
+      const boxes = make("div", { class: `pages ${many ? "many" : ""} ${pages.length > 100 ? "more" : ""}` });
       for (const [i, page] of pages.entries()) {
         const key = `${mm}:${page}`, entry = entries.get(key), item = itemOf.get(key);
         if (!entry) continue;
@@ -315,7 +323,7 @@ class Replay {
         const name = swapped ? "swapped" : bits & BIT_KSM_ZERO ? "KSM's zero page" : bits & BIT_ZERO ? "zero page" : contentName(r, frameInfo ? frameInfo[3] : -1, false);
         const place = item ? PLACES[item[2]] : "";
         const state = place === "volatile" && !(item && item[4]) ? "not looked at" : place || "not seen";
-        const box = make("button", { class: `page ${place} ${key === nowKey ? "now" : key === otherKey ? "other" : ""} ${swapped ? "swapped" : ""}`, type: "button", "data-page": key,
+        const box = make("button", { class: `page ${place} ${key === nowKey ? "now" : key === otherKey ? "other" : ""} ${swapped ? "swapped" : ""}`, type: "button", "data-page": key, "aria-pressed": String(key === chosen),
           title: `page ${i + 1} of ${r.nameOf(mm)}, ${state}\nframe ${frame}${frameInfo ? `: mapcount ${frameInfo[1]}, references ${frameInfo[2]}` : ""}${bits & BIT_HUGE ? ", part of a huge page" : ""}\n${name}`
             + (item ? `\nchecksum ${item[4].toString(16)}, age ${item[5] & 255}, skips ${item[5] >> 8}` : "") },
           make("span", {}, name), make("br"), make("i", {}, swapped ? `slot ${frame}` : `${frame} ${bits & BIT_WRITE ? "W" : "-"}${bits & BIT_HUGE ? "H" : ""} ×${frameInfo ? frameInfo[1] : 1}`));
@@ -326,20 +334,30 @@ class Replay {
     }
     byId("mms", HTMLElement).replaceChildren(...blocks);
     life.hidden = chosen === "";
-    if (!chosen) return;
+    if (!chosen) return follow();
     const events = r.lives.get(chosen) || [];
     let last = -1;
     events.forEach((event, i) => { if (event.at <= r.at) last = i; });
     life.replaceChildren(make("b", {}, `The life of ${r.pageName(chosen)}`), ...events.map((event, i) => {
-      const button = make("button", { type: "button", class: i === last ? "now" : "" }, `${event.at + 1}: ${event.text}`);
+      const button = make("button", { type: "button", class: i === last ? "now" : "", "data-event": String(i) }, `${event.at + 1}: ${event.text}`);
       button.addEventListener("click", () => go(event.at));
       return button;
     }), ...(events.length ? [] : [make("p", {}, "nothing happened to it")]));
   }
 
+  /** The page that the step is about comes into sight, where there are many. */
+  function follow() {
+    const box = document.querySelector("#mms .page.now") || document.querySelector("#mms .page.other"), frame = byId("memory", HTMLElement);
+    if (!box) return;
+    const spot = box.getBoundingClientRect(), bounds = frame.getBoundingClientRect();
+    if (spot.top < bounds.top || spot.bottom > bounds.bottom) frame.scrollTop += (spot.top + spot.bottom - bounds.top - bounds.bottom) / 2;
+  }
+
   function draw() {
     const r = replay;
     if (!r) return;
+    // Pages and events are made anew: who was on one with the keyboard stays there.
+    const { page, event } = document.activeElement instanceof HTMLElement ? document.activeElement.dataset : /** @type {DOMStringMap} */ ({});
     slider.value = String(r.at);
     byId("at", HTMLOutputElement).value = `${r.at + 1} / ${r.length}`;
     const type = types[r.data.steps[r.at][0]];
@@ -351,6 +369,8 @@ class Replay {
     before = counters;
     drawBoth(r);
     light(r);
+    const again = page ? document.querySelector(`#mms [data-page="${page}"]`) : event ? document.querySelector(`#life [data-event="${event}"]`) : null;
+    if (again instanceof HTMLElement) again.focus({ preventScroll: true });
   }
 
   /** @param {number} target */
@@ -400,7 +420,9 @@ class Replay {
 
   /** @param {boolean} on */
   function toggle(on) {
+    if (!on && panel.contains(document.activeElement)) watch.focus();
     panel.hidden = !on;
+    if (on) playButton.focus();
     if (on && !replay) load(lesson.value);
     if (!on) {
       pause();
@@ -418,7 +440,11 @@ class Replay {
     ["last", () => replay && go(replay.length - 1)]]);
   for (const [id, action] of buttons) byId(id, HTMLButtonElement).addEventListener("click", () => { pause(); action(); });
   document.addEventListener("keydown", (event) => {
-    if (panel.hidden || event.ctrlKey || event.metaKey || event.altKey || event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
+    if (panel.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
+    // What the slider and a list of choices do with a key themselves stays theirs.
+    const theirs = event.target instanceof HTMLInputElement ? ["ArrowLeft", "ArrowRight", "Home", "End"]
+      : event.target instanceof HTMLSelectElement ? ["Home", "End", " ", "Escape"] : [];
+    if (theirs.includes(event.key)) return;
     const keys = /** @type {Record<string, string>} */ ({ ArrowLeft: "back", ArrowRight: "step", Home: "first", End: "last", " ": "play", Escape: "close" });
     if (!keys[event.key] || (event.key === " " && event.target instanceof HTMLButtonElement)) return;
     event.preventDefault();

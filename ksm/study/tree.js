@@ -68,7 +68,8 @@ function placed(root, links) {
  * @param {Map<number, Link>} links
  * @param {(id: number) => Face} faceOf
  * @param {number[]} path the nodes that a search has met, the last one now
- * @param {(id: number) => void} chosen */
+ * @param {(id: number) => void} chosen
+ * @returns {number} how high it would like to be; 0 without a tree */
 function drawTrees(box, roots, links, faceOf, path, chosen) {
   /** @type {Place[]} */
   const places = [];
@@ -82,14 +83,16 @@ function drawTrees(box, roots, links, faceOf, path, chosen) {
   }
   if (!places.length) {
     box.replaceChildren(make("small", {}, "empty"));
-    return;
+    return 0;
   }
-  const wide = places.length > 12 ? 46 : 60, high = 54, r = 13;
+  const wide = places.length > 12 ? 46 : 54, high = 62, r = 13;
   const depth = Math.max(...places.map((place) => place.y)), dups = Math.max(...places.map(({ id }) => faceOf(id).below.length));
   const width = (places[places.length - 1].x + 1) * wide + 50, height = (depth + 1) * high + 24 + dups * 16;
   const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide + 25, y: place.y * high + 26 }]));
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMidYMin meet" });
-  // A small tree need not fill the box.
+  // A small tree need not fill the box; in a large one the names have to be read, so that one scrolls.
+  drawing.style.minWidth = `${Math.round(width * 0.75)}px`;
+  drawing.style.minHeight = `${Math.round(height * 0.75)}px`;
   drawing.style.maxHeight = `${Math.round(height * 1.2)}px`;
   drawing.style.maxWidth = `${Math.round(width * 1.2)}px`;
   for (const { id } of places) {
@@ -116,4 +119,11 @@ function drawTrees(box, roots, links, faceOf, path, chosen) {
     drawing.append(group);
   }
   box.replaceChildren(drawing);
+  const last = drawing.querySelector(".now");
+  if (last && (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight)) {
+    const spot = last.getBoundingClientRect(), frame = box.getBoundingClientRect();
+    box.scrollLeft += (spot.left + spot.right - frame.left - frame.right) / 2;
+    box.scrollTop += (spot.top + spot.bottom - frame.top - frame.bottom) / 2;
+  }
+  return height;
 }

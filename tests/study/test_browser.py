@@ -363,8 +363,90 @@ def test_ten_thousand_steps_open_quickly_and_are_small(browser, page):
     assert at(browser) == "10000 / 10000"
     assert counters(browser) == final_counters(recordings[-1])
     screenshot(browser, "ten-thousand-steps")
+    scale, sight = browser.execute_script(
+        "const s = document.querySelector('#unstable svg'), n = s.querySelector('.now').getBoundingClientRect(),"
+        " f = document.getElementById('unstable').getBoundingClientRect();"
+        "return [s.getScreenCTM().a, n.left >= f.left && n.right <= f.right && n.top >= f.top && n.bottom <= f.bottom]")
+    assert scale >= 0.7 and sight
     assert opened < 3.0
     assert browser.get_log("browser") == []
+
+
+def test_the_files_begin_beside_each_other(opened):
+    tops = [one(opened, f"#{side}1").location["y"] for side in "kp"]
+    assert tops[0] == tops[1]
+    assert all(visible(opened, one(opened, f"#{side}1")) for side in "kp")
+
+
+def test_print_is_light_also_where_the_page_is_dark(opened):
+    opened.execute_script("document.documentElement.dataset.theme = 'dark'")
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert opened.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_what_is_lit_is_in_sight_on_both_sides(opened):
+    for number in range(5):
+        watch(opened, number)
+        hidden = opened.execute_async_script(
+            "const done = arguments[0], frame = () => new Promise(requestAnimationFrame);"
+            "(async () => { const seen = new Set(), c = document.getElementById('code').getBoundingClientRect(), found = new Set();"
+            "for (let i = +document.getElementById('slider').max; i > 0; i--) {"
+            "  document.getElementById('step').click();"
+            "  const lines = [...document.querySelectorAll('code.lit')].map(line => line.id).join();"
+            "  if (seen.has(lines)) continue;"
+            "  seen.add(lines);"
+            "  await frame(); await frame();"
+            "  for (const line of document.querySelectorAll('code.lit')) {"
+            "    const box = line.getBoundingClientRect();"
+            "    if (box.bottom < c.top + 20 || box.top > c.bottom) found.add(document.getElementById('sentence').textContent); } }"
+            "done([...found]); })()")
+        assert hidden == []
+
+
+def test_the_keyboard_stays_where_it_was(opened):
+    one(opened, "#watch").send_keys("\n")
+    assert opened.switch_to.active_element.get_attribute("id") == "play"
+    assert one(opened, "#play").text == "Play"
+    one(opened, "#last").click()
+    page = every(opened, "#mms .page")[1]
+    page.send_keys("\n")
+    pressed = one(opened, '#mms [aria-pressed="true"]')
+    assert opened.switch_to.active_element.get_attribute("data-page") == pressed.get_attribute("data-page")
+    every(opened, "#life button")[2].send_keys("\n")
+    assert opened.switch_to.active_element.get_attribute("data-event") == "2"
+    one(opened, "#lesson").send_keys("\ue014")         # right: a step, not another lesson
+    assert one(opened, "#lesson").get_attribute("value") == "0"
+    one(opened, "#slider").send_keys("\ue00c")         # escape
+    assert not one(opened, "#player").is_displayed() and opened.switch_to.active_element.get_attribute("id") == "watch"
+
+
+def test_many_pages_follow_the_cursor(opened):
+    watch(opened, 3)
+    one(opened, "#last").click()
+    for _ in range(8):
+        one(opened, "#back").click()
+    shown = opened.execute_script(
+        "const c = document.getElementById('memory').getBoundingClientRect();"
+        "const b = document.querySelector('.page.now').getBoundingClientRect();"
+        "return b.top >= c.top && b.bottom <= c.bottom")
+    assert shown
+
+
+def test_a_fault_that_was_asked_for_is_no_write(opened):
+    watch(opened, 4)
+    said = []
+    for _ in range(int(one(opened, "#slider").get_attribute("max"))):
+        opened.execute_script("document.getElementById('step').click()")
+        said.append(one(opened, "#sentence").text)
+    faults = [sentence for sentence in said if sentence.startswith("Page fault")]
+    assert [("break_ksm()" in sentence, "writes" in sentence) for sentence in faults] == [(False, True), (True, False), (False, True)]
+    assert not any("{" in sentence for sentence in said)
+    one(opened, "#mms .page").click()
+    life = [button.text.partition(": ")[2] for button in every(opened, "#life button")]
+    assert "a page fault, asked for by break_ksm()" in life and "written to: a page fault" not in life
 
 
 def test_nothing_is_asked_of_the_network(opened):
