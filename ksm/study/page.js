@@ -36,13 +36,14 @@ function show(...lines) {
   const bounds = () => {
     const boxes = lines.map((line) => line.getBoundingClientRect()), frame = code.getBoundingClientRect();
     let top = Math.min(...boxes.map((box) => box.top)), bottom = Math.max(...boxes.map((box) => box.bottom));
-    if (bottom - top > frame.height - 90) ({ top, bottom } = boxes[boxes.length - 1]);
+    if (bottom - top > frame.height - 50) ({ top, bottom } = boxes[boxes.length - 1]);
     return { top: top - frame.top, bottom: bottom - frame.top, height: frame.height };
   };
   // Sections that were not drawn yet may have another height than was thought: so twice.
   const settle = () => {
     const { top, bottom, height } = bounds();
-    if (top < 50 || bottom > height - 30) code.scrollTop += (top + bottom) / 2 - height / 2;
+    // In the middle of what the headings leave
+    if (top < 30 || bottom > height - 15) code.scrollTop += (top + bottom) / 2 - (height + 25) / 2;
   };
   lines[lines.length - 1].scrollIntoView({ block: "nearest" });
   settle();
@@ -67,7 +68,7 @@ function show(...lines) {
     }
     // A text that no function is named after is looked for in the code: show where one is.
     if (text && !count) for (const entry of entries) entry.removeAttribute("hidden");
-    found.textContent = text ? `${count} functions; Enter: in the text` : "";
+    found.textContent = text ? `${count} function${count === 1 ? "" : "s"}; Enter: in the text` : "";
   }
 
   /** The next line with the text, on either side.

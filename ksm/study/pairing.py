@@ -110,12 +110,15 @@ def study(kernel: Kernel | None) -> Study:
         else:
             followers.setdefault(last, []).append(name)
     heads = {"kernel": fronts(theirs), "port": fronts(port)}
+    first = next(iter(theirs.functions.values()))
+    opening = fronts_of(first, theirs, heads["kernel"])[0]
     pairs: list[Pair] = []
 
     def add(name: str, function: Function | None, own: Function | None) -> None:
         pair = Pair(name, function, own)
         (far, near), (own_far, own_near) = (fronts_of(function, theirs, heads["kernel"]), fronts_of(own, port, heads["port"]))
-        pair.before = stacked(far, own_far)
+        # The two files begin beside each other, whoever has the first function.
+        pair.before = stacked(opening if not pairs else range(0) if function is first else far, own_far)
         pair.rows = stacked(near, own_near) + aligned(theirs, function, port, own)
         if function and own:
             pair.labels = labels_of(function, own, port, theirs)

@@ -15,8 +15,8 @@ from ksm.study.functions import Source
 @dataclass(frozen=True)
 class Step:
     """`text` is filled in by the player: {item} is a page of a process, {current} the one that is scanned, {page} a frame, {node} a stable
-    node; {value} and {offset} are what record.pyx has. `anchor` finds the line in the kernel's function; the port's line is the one that
-    names the step."""
+    node, {fault} who has caused one; {value} and {offset} are what record.pyx has. `anchor` finds the line in the kernel's function; the
+    port's line is the one that names the step."""
 
     name: str
     function: str
@@ -54,9 +54,9 @@ STEPS = (
     Step("STABLE_BUSY", "cmp_and_merge_page", r"-EBUSY", "The equal page is locked by somebody: another time."),
     Step("NODE_STALE", "remove_node_from_stable_tree", r"free_stable_node\(",
          "Frame {value} is no merged page any more: its stable node goes, and lets its items go.", "broken"),
-    Step("LEFT_STABLE", "remove_rmap_item_from_tree", r"hlist_del\(&rmap_item->hlist",
+    Step("LEFT_STABLE", "remove_rmap_item_from_tree", r"rmap_item->head = NULL",
          "{item} leaves its stable node: it does not map that page any more.", "broken"),
-    Step("LEFT_UNSTABLE", "remove_rmap_item_from_tree", r"address & UNSTABLE_FLAG",
+    Step("LEFT_UNSTABLE", "remove_rmap_item_from_tree", r"ksm_pages_unshared--",
          "{item} {left}.", "left"),
     Step("UNSTABLE_COMPARE", "unstable_tree_search_insert", r"memcmp_pages",
          "In the unstable tree: {current} is compared with {item}, in frame {page}: {compared}.", "compare"),
@@ -81,7 +81,7 @@ STEPS = (
          "{item} is entered at the stable node. Sharers there: {value}.", "stable"),
     Step("INSERT_COMPARE", "stable_tree_insert", r"memcmp_pages",
          "A place for the new node: compared with frame {page}: {compared}.", "compare"),
-    Step("STABLE_INSERTED", "stable_tree_insert", r"rb_insert_color",
+    Step("STABLE_INSERTED", "stable_tree_insert", r"(?:folio_set|set_page)_stable_node\(",
          "Frame {page} gets a stable node, which goes into the stable tree.", "merge"),
     Step("CHAIN_MADE", "alloc_stable_node_chain", r"rb_replace_node",
          "A chain takes the place of the node in the tree, and the node hangs in it.", "merge"),
@@ -90,8 +90,8 @@ STEPS = (
     Step("BREAK_COW", "break_cow", r"break_ksm\(", "{item} gets a page of its own back: the merge could not be completed.", "broken"),
     Step("BREAK_KSM", "break_ksm", r"handle_mm_fault\(",
          "A fault is asked for at page {value} of {process}, to copy the merged frame {page}.", "broken"),
-    Step("COW", "", "", "Page fault: {process} writes to its page {value}, which is the merged frame {page}. do_wp_page() in mm/memory.c "
-         "finds that it is not its own, and wp_page_copy() gives it a copy.", "broken"),
+    Step("COW", "", "", "Page fault{fault} do_wp_page() in mm/memory.c finds that it is not its own, and wp_page_copy() gives it a copy.",
+         "broken"),
 )
 NAMES = tuple(step.name for step in STEPS)
 
