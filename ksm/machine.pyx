@@ -22,7 +22,8 @@ from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIF
                              struct_anon_vma, anon_vma_chain, vm_area_struct)
 from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
-from linux.spinlock cimport mutex_destroy, mutex_init, mutex_lock, mutex_unlock, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, usleep
+from linux.spinlock cimport (mutex_destroy, mutex_init, mutex_lock, mutex_unlock, mutex_lock, mutex_unlock, spin_lock, spin_lock_init,
+                             spin_unlock, usleep)
 
 from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard, mmdrop
