@@ -1912,7 +1912,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         trace_ksm_start_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
 
         # New pages have a reference too many until they leave their batch for the LRU lists, and cannot be merged. Somebody who waits
-        # for the counters to settle would wait for long. Once a pass is enough. (Since 2.6.39; before, one did wait.)
+        # for the counters to settle would wait for long. Once a pass is enough. (In the code of early 2011 that the era follows, one did
+        # wait.)
         if not era_2011(g):
             lru_add_drain_all(g.m)
 

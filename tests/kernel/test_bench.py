@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from ksm.oracle.kernel import KSM, unavailable
+from ksm.oracle.kernel import KSM
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(bool(unavailable()), reason=unavailable())]
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("kernel_at_rest")]
 
 
 def settings():
