@@ -176,6 +176,39 @@ def test_nobody_scans_while_frames_go_away(machine):
     assert state(machine) == (1, 1, 0, 0)
 
 
+# Unmerging
+
+def test_everything_is_unmerged_after_a_process_has_gone(machine):
+    """Its items are still there, for nobody has scanned since: they go, and nothing has to be copied."""
+    one, two = machine.spawn(), machine.spawn()
+    mergeable(one, "aab")
+    addr = mergeable(two, "cc")
+    machine.ksm.scan(2)
+    one.exit()
+    assert machine.slabinfo()["ksm_rmap_item"] == 5
+    machine.ksm.run = 2
+    assert machine.vmstat()["cow_ksm"] == 2
+    assert (machine.slabinfo()["ksm_rmap_item"], machine.slabinfo()["ksm_mm_slot"]) == (0, 1)
+    assert state(machine) == (0, 0, 0, 0)
+    assert letters(two, addr, 2) == "cc"
+
+
+def test_a_process_that_asked_for_everything_takes_it_back(machine):
+    """What is not mergeable, for the process has said so, or cannot be, as shared memory, is left as it is."""
+    process = machine.spawn()
+    process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
+    addr = mergeable(process, "aabb")
+    process.madvise(addr, 2 * PAGE, ksm.MADV_UNMERGEABLE)
+    shared = process.mmap(PAGE, flags=ksm.MAP_SHARED | ksm.MAP_ANONYMOUS)
+    process.write(shared, b"s")
+    machine.ksm.scan(2)
+    assert [vma.mergeable for vma in process.maps() if vma.start in (addr, addr + 2 * PAGE, shared)].count(True) == 1
+    process.prctl(ksm.PR_SET_MEMORY_MERGE, 0)
+    assert machine.vmstat()["cow_ksm"] == 2
+    assert not any(vma.mergeable for vma in process.maps())
+    assert (letters(process, addr, 4), process.read(shared, 1)) == ("aabb", b"s")
+
+
 # A signal
 
 def test_unmerging_is_interrupted(machine):
@@ -194,6 +227,36 @@ def test_unmerging_is_interrupted(machine):
     assert [vma.mergeable for vma in process.maps()] == [True]
     machine.ksm.run = 2
     assert state(machine) == (0, 0, 0, 0)
+
+
+# Pages that are not what they look like
+
+def looks_like_zeros():
+    """A page with the xxhash of a page of zeros: what its first word does to the first of the four sums, the word after the next three
+    takes back."""
+    prime1, prime2, word = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 1 << 64
+
+    def step(total, data):
+        total = (total + data * prime2) % word
+        return (total << 31 | total >> 33) * prime1 % word
+
+    start = (prime1 + prime2) % word
+    back = (step(start, 0) - step(start, 1)) * pow(prime2, -1, word) % word
+    return (1).to_bytes(32, "little") + back.to_bytes(PAGE - 32, "little")
+
+
+def test_a_page_with_the_checksum_of_zeros(machine):
+    """It is compared with the zero page before it would share it."""
+    machine.ksm.use_zero_pages = 1
+    machine.ksm.trace.start()
+    process = machine.spawn()
+    addr = mergeable(process, "\0\0")
+    process.write(addr, looks_like_zeros())
+    machine.ksm.scan(2)
+    events = [(event.name, event.error) for event in machine.ksm.trace.read() if event.name.startswith("ksm_merge")]
+    assert events == [("ksm_merge_one_page", -errno.EFAULT), ("ksm_merge_one_page", 0)]
+    assert process.read(addr, 2 * PAGE) == looks_like_zeros() + bytes(PAGE)
+    assert (machine.ksm.ksm_zero_pages, machine.ksm.pages_unshared) == (1, 1)
 
 
 # Pages that move to another NUMA node
@@ -315,6 +378,23 @@ def test_a_limit_cannot_change_while_a_child_has_merged_pages(machine, contents,
     child.exit()
     machine.ksm.scan(2)
     machine.ksm.max_page_sharing = 5
+
+
+@pytest.mark.parametrize(("contents", "sharing"), [("aa", 256), ("aaaaaa", 2)], ids=["page", "chain"])
+def test_it_can_change_when_the_child_has_gone(machine, contents, sharing):
+    """Nodes are left whose pages are gone, and that have no items, which are dropped with their chain."""
+    machine.ksm.max_page_sharing = sharing
+    parent = machine.spawn()
+    addr = mergeable(parent, contents + "u")
+    machine.ksm.scan(4)
+    child = parent.fork()
+    parent.munmap(addr, len(contents) * PAGE)
+    machine.ksm.scan(pages=1)
+    child.exit()
+    assert (machine.ksm.stable_node_chains, machine.ksm.stable_node_dups) == ((0, 0) if len(contents) == 2 else (1, 3))
+    assert machine.slabinfo()["ksm_stable_node"] == (1 if len(contents) == 2 else 4)
+    machine.ksm.max_page_sharing = 5
+    assert (machine.ksm.stable_node_chains, machine.ksm.stable_node_dups, machine.slabinfo()["ksm_stable_node"]) == (0, 0, 0)
 
 
 def test_nor_while_the_node_waits(numa):

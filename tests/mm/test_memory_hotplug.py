@@ -103,6 +103,32 @@ def test_merged_pages_move_out(machine):
     machine.online(BLOCK, BLOCK)
 
 
+@pytest.mark.parametrize("stale", [2, 4], ids=["some", "all"])
+def test_stale_pages_of_a_chain_go_away(machine, stale):
+    """Equal pages of which each may have two mappings: a chain, which is dropped with the last of its pages."""
+    machine.ksm.max_page_sharing = 2
+    process, _ = in_second_block(machine)
+    addr = mergeable(process, [fill(1)] * 8)
+    machine.ksm.scan(passes=4)
+    before = frames(process, addr, 8)
+    assert (machine.ksm.stable_node_chains, machine.ksm.stable_node_dups, len(set(before))) == (1, 4, 4)
+    assert min(before) >= BLOCK
+    gone = sorted(set(before))[:stale]
+    for i, frame in enumerate(before):
+        if frame in gone:
+            process.munmap(addr + i * PAGE, PAGE)
+    assert (machine.ksm.stable_node_chains, machine.ksm.stable_node_dups) == (1, 4)
+    machine.offline(BLOCK, BLOCK)
+    assert (machine.ksm.stable_node_chains, machine.ksm.stable_node_dups) == ((0, 0) if stale == 4 else (1, 4 - stale))
+    assert machine.slabinfo()["ksm_stable_node"] == (0 if stale == 4 else 5 - stale)
+    assert machine.check() == []
+    machine.ksm.scan(passes=2)
+    for i, frame in enumerate(before):
+        if frame not in gone:
+            assert process.read(addr + i * PAGE, PAGE) == fill(1)
+    machine.online(BLOCK, BLOCK)
+
+
 def test_what_cannot_move_cancels(machine):
     process, _ = in_second_block(machine)
     addr = mergeable(process, [fill(i // 4) for i in range(16)])
