@@ -3079,8 +3079,9 @@ cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
     err = ksm_slab_init(g)
     if not err:
         err = ksm_fast_init(g)  # OURS
+        if err:
+            ksm_slab_free(g)
     if err:
-        ksm_slab_free(g)
         free(g)                 # out:
         return err
 
