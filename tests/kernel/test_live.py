@@ -67,7 +67,12 @@ def settings():
 def start(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     return subprocess.Popen([sys.executable, "-m", "ksm", "verify", *arguments], env=environment, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, **options)
+                            stderr=subprocess.PIPE, preexec_fn=listen_to_ctrl_c, **options)
+
+
+def listen_to_ctrl_c():
+    # A shell that runs something in the background lets it ignore Ctrl-C, and all that it starts does, too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
