@@ -21,25 +21,24 @@ from linux.mm_types cimport (HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, PAGE_S
                              THP_SPLIT_PAGE, THP_SPLIT_PAGE_FAILED, THP_SPLIT_PMD, anon_vma_chain, machine, mm_struct, pmd_t, pte_t,
                              struct_anon_vma, struct_folio, struct_page, vm_area_struct, vm_fault_t)
 from linux.page_flags cimport (PG_active, PG_dirty, PG_locked, PG_lru, PG_node_shift, PG_referenced, PG_swapbacked, PG_uptodate,
-                               PageAnonExclusive, PageDirty, PageHWPoison, PageTransCompound, SetPageAnonExclusive, __folio_mark_uptodate,
-                               folio_get, folio_mapcount, folio_mark_dirty, folio_ref_add, folio_ref_count,
-                               folio_ref_freeze, folio_ref_unfreeze, folio_trylock, folio_unlock, page_folio, page_to_nid, page_to_pfn,
-                               pfn_to_page)
+                               PageAnonExclusive, PageHWPoison, PageTransCompound, SetPageAnonExclusive, __folio_mark_uptodate, folio_get,
+                               folio_mapcount, folio_mark_dirty, folio_ref_add, folio_ref_count, folio_ref_freeze, folio_ref_unfreeze,
+                               folio_trylock, folio_unlock, page_folio, page_to_nid, page_to_pfn, pfn_to_page)
 from linux.pgtable cimport (ZERO_PAGE, _PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_PSE, _PAGE_RW, mk_pte, mm_find_pmd, my_zero_pfn,
-                            pfn_pte, pmd_leaf, pmd_lock, pmd_none, pmd_pfn, pmdp_get, pmdp_get_lockless, pte_dirty, pte_mkdirty, pte_mkold,
-                            pte_mkspecial, pte_mkwrite, pte_modify, pte_offset_map_lock, pte_pfn, pte_present, pte_table, pte_unmap_unlock,
-                            pte_write, pte_young, ptep_clear_flush, ptep_get, set_pmd_at, set_pte_at)
+                            pfn_pte, pmd_leaf, pmd_lock, pmd_none, pmd_pfn, pmdp_get, pmdp_get_lockless, pte_dirty, pte_mkspecial,
+                            pte_modify, pte_offset_map_lock, pte_pfn, pte_present, pte_table, pte_unmap_unlock, pte_write, pte_young,
+                            ptep_clear_flush, ptep_get, set_pmd_at, set_pte_at)
 from linux.rmap cimport (RMAP_EXCLUSIVE, RMAP_NONE, anon_vma_lock_write, anon_vma_unlock_write, folio_entire_mapcount_add,
                          folio_try_dup_anon_rmap_pmd, folio_try_share_anon_rmap_pte)
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
-from linux.swapops cimport (is_migration_pte, is_migration_pte_dirty, is_migration_pte_young, is_readable_migration_pte,
-                            is_writable_migration_pte, make_migration_pte, make_migration_pte_dirty, make_migration_pte_young, swp_offset)
+from linux.swapops cimport is_migration_pte, make_migration_pte, make_migration_pte_dirty, make_migration_pte_young, swp_offset
 
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
+from ksm.mm.migrate cimport map_in_place_of_migration_pte
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put
 from ksm.mm.pgtable_generic cimport pgtable_trans_huge_deposit, pgtable_trans_huge_withdraw, pte_alloc_one, pte_free
-from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_get_anon_vma,
-                          folio_move_anon_rmap, folio_remove_rmap_pte, put_anon_vma)
+from ksm.mm.rmap cimport (anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_get_anon_vma, folio_move_anon_rmap,
+                          folio_remove_rmap_pte, put_anon_vma)
 from ksm.mm.swap cimport folio_add_lru
 from ksm.mm.util cimport pages_identical
 
@@ -346,7 +345,7 @@ cdef void remap_parts(vm_area_struct *vma, unsigned long index, unsigned long pf
     cdef struct_page *page
     cdef pmd_t *pmdp
     cdef pte_t *pte
-    cdef pte_t entry, old
+    cdef pte_t old
     for i in range(HPAGE_PMD_NR):
         if index + i < vma.vm_pgoff:
             continue
@@ -361,17 +360,7 @@ cdef void remap_parts(vm_area_struct *vma, unsigned long index, unsigned long pf
         if is_migration_pte(old) and swp_offset(old) == pfn + i:
             page = pfn_to_page(m, pfn + i)
             if not try_to_map_unused_to_zeropage(vma, address, pte, page):
-                folio_get(page_folio(page))
-                entry = mk_pte(m, page, READ_ONCE_ulong(vma.vm_page_prot))
-                if not is_migration_pte_young(old):
-                    entry = pte_mkold(entry)
-                if PageDirty(page) and is_migration_pte_dirty(old):
-                    entry = pte_mkdirty(entry)
-                if is_writable_migration_pte(old):
-                    entry = pte_mkwrite(entry)
-                folio_add_anon_rmap_pte(page_folio(page), page, vma, address,
-                                        RMAP_NONE if is_readable_migration_pte(old) else RMAP_EXCLUSIVE)
-                set_pte_at(mm, address, pte, entry)
+                map_in_place_of_migration_pte(vma, address, pte, page)
         pte_unmap_unlock(pte, ptl)
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/migrate.c of Linux 6.12.
 
-from linux.mm_types cimport machine, mm_struct, pmd_t, struct_folio
+from linux.mm_types cimport machine, mm_struct, pmd_t, pte_t, struct_folio, struct_page, vm_area_struct
 
 
 cdef void migration_entry_wait(mm_struct *mm, pmd_t *pmd, unsigned long address) noexcept nogil
 cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, unsigned long *new_pfn) noexcept nogil
 cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil
 cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, struct_folio **folio) noexcept nogil
+cdef void map_in_place_of_migration_pte(vm_area_struct *vma, unsigned long addr, pte_t *ptep, struct_page *page) noexcept nogil

@@ -44,30 +44,35 @@ cdef enum:
     NR_MAX_MIGRATE_PAGES_RETRY = 10
 
 
+cdef void map_in_place_of_migration_pte(vm_area_struct *vma, unsigned long addr, pte_t *ptep, struct_page *page) noexcept nogil:
+    """OURS: the half of remove_migration_pte() that the splitting of a huge page needs, too. The table is locked."""
+    cdef struct_folio *folio = page_folio(page)
+    cdef int rmap_flags = RMAP_NONE
+    cdef pte_t old_pte = ptep_get(ptep), pte
+    folio_get(folio)
+    pte = mk_pte(vma.vm_mm.machine, page, READ_ONCE_ulong(vma.vm_page_prot))
+    if not is_migration_pte_young(old_pte):
+        pte = pte_mkold(pte)
+    if folio_test_dirty(folio) and is_migration_pte_dirty(old_pte):
+        pte = pte_mkdirty(pte)
+    if is_writable_migration_pte(old_pte):
+        pte = pte_mkwrite(pte)
+    if not is_readable_migration_pte(old_pte):
+        rmap_flags |= RMAP_EXCLUSIVE
+    folio_add_anon_rmap_pte(folio, page, vma, addr, rmap_flags)
+    set_pte_at(vma.vm_mm, addr, ptep, pte)
+
+
 cdef bint remove_migration_pte(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil:
     """Map the page where a migration entry stands for the frame that it had, arg."""
     cdef machine *m = vma.vm_mm.machine
     cdef page_vma_mapped_walk_control pvmw
-    cdef int rmap_flags = RMAP_NONE
-    cdef pte_t old_pte, pte
     pvmw.vma = vma
     pvmw.pfn = folio_pfn(m, <struct_folio *>arg)
     pvmw.address = addr
     pvmw.migration = True
     if page_vma_mapped_walk(&pvmw):
-        old_pte = ptep_get(pvmw.pte)
-        folio_get(folio)
-        pte = mk_pte(m, folio, READ_ONCE_ulong(vma.vm_page_prot))
-        if not is_migration_pte_young(old_pte):
-            pte = pte_mkold(pte)
-        if folio_test_dirty(folio) and is_migration_pte_dirty(old_pte):
-            pte = pte_mkdirty(pte)
-        if is_writable_migration_pte(old_pte):
-            pte = pte_mkwrite(pte)
-        if not is_readable_migration_pte(old_pte):
-            rmap_flags |= RMAP_EXCLUSIVE
-        folio_add_anon_rmap_pte(folio, folio, vma, addr, rmap_flags)
-        set_pte_at(vma.vm_mm, addr, pvmw.pte, pte)
+        map_in_place_of_migration_pte(vma, addr, pvmw.pte, folio)
         page_vma_mapped_walk_done(&pvmw)
     return True
 

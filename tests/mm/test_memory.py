@@ -12,18 +12,6 @@ RW = ksm.PROT_READ | ksm.PROT_WRITE
 SHARED = ksm.MAP_SHARED | ksm.MAP_ANONYMOUS
 
 
-@pytest.fixture
-def machine():
-    with ksm.Machine(memory="4M", max_memory="4M") as machine:
-        yield machine
-        assert machine.check() == []
-
-
-@pytest.fixture
-def process(machine):
-    return machine.spawn()
-
-
 def frames(process, addr, pages=1):
     return [word >> ksm.PAGE_FLAGS_SHIFT for word in process.page_table(addr, pages * PAGE)]
 

@@ -22,18 +22,6 @@ HEAP = 0x555555556000
 TASK_SIZE = (1 << 47) - PAGE
 
 
-@pytest.fixture
-def machine():
-    with ksm.Machine(memory="4M", max_memory="4M") as machine:
-        yield machine
-        assert machine.check() == []
-
-
-@pytest.fixture
-def process(machine):
-    return machine.spawn()
-
-
 def fails(error, function, *args, **kwargs):
     with pytest.raises(OSError) as info:
         function(*args, **kwargs)
