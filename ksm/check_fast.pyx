@@ -12,7 +12,8 @@ from linux.rbtree cimport rb_node
 from ksm.checker cimport checker, finding
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.mm.ksm cimport STABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node
-from ksm.mm.ksm_fast cimport KEY_CHECKSUM, item_key, item_key_known, item_number, page_key, stable_key_known, stable_trees_lack
+from ksm.mm.ksm_fast cimport KEY_CHECKSUM, item_key, item_key_known, item_number
+from ksm.mm.ksm_keys cimport page_key, stable_key_known, stable_trees_lack
 
 
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
@@ -33,7 +34,7 @@ cdef void check_item_key(checker *c, ksm_rmap_item *item) noexcept nogil:
         finding(&c.found, b"item %p at 0x%lx has a key, and no link to page %ld", item, item.address,
                 <long>(page - c.m.mem_map) if page != NULL else -1)
         return
-    if item_key(item, item.key) != page_key(c.m, page):
+    if item_key(item, item.key) and item_key(item, item.key) != page_key(c.g, page):
         finding(&c.found, b"item %p at 0x%lx: its key is not that of frame %ld", item, item.address, <long>(page - c.m.mem_map))
     if item.key_low & KEY_CHECKSUM and item.oldchecksum != calc_checksum(c.g, page):
         finding(&c.found, b"item %p at 0x%lx: oldchecksum is not that of frame %ld", item, item.address, <long>(page - c.m.mem_map))
@@ -44,7 +45,7 @@ cdef void check_stable_key(checker *c, ksm_stable_node *node) noexcept nogil:
     if not stable_key_known(node):
         return
     page = pfn_to_page(c.m, node.kpfn)
-    if <unsigned long>folio_mapping_word(page) == (<unsigned long>node | PAGE_MAPPING_KSM) and node.key << 1 >> 1 != page_key(c.m, page):
+    if <unsigned long>folio_mapping_word(page) == (<unsigned long>node | PAGE_MAPPING_KSM) and node.key << 1 >> 1 != page_key(c.g, page):
         finding(&c.found, b"node %p: its key is not that of frame %lu", node, node.kpfn)
     elif stable_trees_lack(c.g, node.key << 1 >> 1):
         finding(&c.found, b"node %p: the filter does not know its key", node)

@@ -14,6 +14,7 @@ from linux.types cimport hlist_head, hlist_node, list_head, u8, u32
 from linux.wait cimport pthread_t, wait_queue_head
 from trace.events.ksm cimport ksm_trace_ring
 
+from ksm.lib.page_keys cimport key_book
 from ksm.mm.mm_slot cimport struct_mm_slot
 
 
@@ -222,6 +223,10 @@ cdef struct ksm_globals:
     struct_look_ahead ahead
     int rotten                      # an item in the unstable trees has no key: the trees may be out of order
     bint counts_as_written          # for ksm bench: all that was known of a page ends with the pass, and every tree is taken for rotten
+    key_book *book                  # by which keys are made; NULL: without one
+    unsigned long book_pages        # how many there were when it was last looked at
+    unsigned int book_wait          # passes until it may be looked at again
+    unsigned long key_ties          # how often, in this pass, two keys were the same and the pages were not
     unsigned long *stable_filter    # a bit for each key that a stable node has or had, by hash
     unsigned int stable_filter_bits     # 1 << that many bits
     unsigned long stable_filter_set     # how many keys went in

@@ -92,10 +92,10 @@ from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_rep
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
-from ksm.mm.ksm_fast cimport (begin_pass, compare_key, compare_stable_key, forget_stable_key, item_left, known_checksum, known_place,
-                              ksm_fast_init, ksm_look_ahead, page_changed_hook, page_freed_hook, page_key, page_linked, remember_equal,
-                              scanned_key, set_stable_key, stable_key_known, stable_key_unknown, stable_trees_lack, still_equal,
-                              tree_grows, unlink_item, unwatch_range)
+from ksm.mm.ksm_fast cimport (compare_key, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_linked,
+                              remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
+from ksm.mm.ksm_keys cimport (begin_pass, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init, page_freed_hook, page_key,
+                              set_stable_key, stable_key_known, stable_key_unknown, stable_trees_lack)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
@@ -1448,7 +1448,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
     cdef struct_folio *tree_folio
     cdef bint need_chain = False
     cdef bint again
-    cdef unsigned long key = page_key(g.m, kfolio)
+    cdef unsigned long key = page_key(g, kfolio)
 
     kpfn = folio_pfn(g.m, kfolio)
     nid = get_kpfn_nid(g, kpfn)
@@ -3078,7 +3078,7 @@ cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
 
     err = ksm_slab_init(g)
     if not err:
-        err = ksm_fast_init(g)  # OURS
+        err = ksm_keys_init(g)  # OURS
         if err:
             ksm_slab_free(g)
     if err:
@@ -3099,7 +3099,7 @@ cdef void ksm_exit_machine(machine *m) noexcept nogil:
         return
     ksmd_stop(g)
     ksm_slab_free(g)
-    free(g.stable_filter)
+    ksm_keys_exit(g)        # OURS
     if g.root_stable_tree != g.one_stable_tree:
         free(g.root_stable_tree)
     free(g.trace.events)

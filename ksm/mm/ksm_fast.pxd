@@ -7,9 +7,10 @@ set under the lock of the page's table, by ksm_look_ahead() alone, and whoever e
 a store, a debugger's write, folio_remove_rmap_pte(), the swap cache, unmerge_ksm_pages(), which mremap() calls, too.
 
 A page that is watched can have a link to one rmap_item: `private` has the item's number. As long as the link is there, the item's page
-table entry maps this page, whose bytes are those that ksmd saw. So the item can keep how the page begins: its key, 46 bits in the room that
-struct ksm_rmap_item leaves. A walk of the tree compares keys, and comes to the page itself, its table and its locks only where
-they are equal, or one is not known. KEY_CHECKSUM says that oldchecksum is the checksum of these very bytes.
+table entry maps this page, whose bytes are those that ksmd saw. So the item can keep the page's key (ksm_keys.pyx), 46 bits in the room
+that struct ksm_rmap_item leaves. A walk of the tree compares keys, and comes to the page itself, its table and its locks only where
+they are equal, or one is not known. KEY_CHECKSUM says that oldchecksum is the checksum of these very bytes. A key of zeros is that of a
+page that is linked, and whose key is to be made by another book now.
 
 watch_lock guards the flag, `private` and KEY_KNOWN of items. An item may be freed, or used again, while a page still has its number:
 then either KEY_KNOWN is not set and nothing happens when the link is cut, or another page's key is forgotten, which costs time only.
@@ -18,22 +19,17 @@ Slabs of items stay as long as the machine. Whoever stores into anon_vma, which 
 As long as every item in the unstable tree has a key (`rotten` is not set), nothing in the tree was written to since it was put in, so
 the tree is in order, and a page that is watched still belongs where the look ahead has found that it does, between two neighbours.
 
-The key of a stable node holds as long as its page lives: nobody writes to it. Freeing the page clears it, so that ksm_get_folio() finds
-the stale node when the kernel would. A chain has none. As long as each stable node has one, and the filter says that no node ever had
-the key of a page, a search for it would go from key to key and find nothing, so there is none.
-
 Two pages are compared once: see still_equal().
 """
 
-from linux.atomic cimport (READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_dec, atomic_long_inc,
-                           atomic_long_read, xchg_ulong)
-from linux.mm_types cimport machine, struct_folio, struct_page, vm_area_struct
-from linux.page_flags cimport PG_ksm_watched, page_address, test_page_flag
+from linux.atomic cimport READ_ONCE_uint, WRITE_ONCE_uint
+from linux.mm_types cimport machine, struct_page, vm_area_struct
+from linux.page_flags cimport PG_ksm_watched, test_page_flag
 from linux.rbtree cimport rb_node
 from linux.spinlock cimport spin_lock, spin_unlock
 from linux.types cimport u32
 
-from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, ksm_stable_node
+from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item
 
 
 cdef extern from *:
@@ -42,26 +38,6 @@ cdef extern from *:
     #define KSM_FAST_DEFINED
     #include <stdint.h>
     #include <string.h>
-    enum { KSM_ZERO_WORDS = 63 };
-    /* How many words of zeros come first, 63 at most, and five bytes of what follows them, so that two of these compare as memcmp()
-     * does: of two pages, the one with fewer zeros ahead is the greater one. */
-    static inline uint64_t ksm_page_key(const void *p)
-    {
-        const char *word = (const char *)p;
-        uint64_t v;
-        int zeros = 0;
-        for (;;) {
-            memcpy(&v, word, 8);
-            if (v != 0 || zeros == KSM_ZERO_WORDS)
-                break;
-            word += 8;
-            zeros++;
-        }
-    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        v = __builtin_bswap64(v);
-    #endif
-        return (uint64_t)(KSM_ZERO_WORDS - zeros) << 40 | v >> 24;
-    }
     #define ksm_prefetch(p) __builtin_prefetch(p)
     /* Where two pages begin to differ, looked for from a multiple of 8 on; 4096 if they do not. */
     static inline unsigned int ksm_mismatch(const char *a, const char *b, unsigned int from)
@@ -90,7 +66,6 @@ cdef extern from *:
     }
     #endif
     """
-    unsigned long ksm_page_key(const void *p) noexcept nogil
     void ksm_prefetch(const void *p) noexcept nogil
     unsigned int ksm_mismatch(const char *a, const char *b, unsigned int start) noexcept nogil
 
@@ -100,12 +75,6 @@ cdef enum:
 # Of ksm_rmap_item.key: the upper half of a pointer, which may lie there, never has it.
 cdef extern from *:
     const unsigned int KEY_KNOWN "0x80000000U"
-    const unsigned long STABLE_KEY_KNOWN "0x8000000000000000UL"
-
-
-cdef inline unsigned long page_key(machine *m, const struct_page *page) noexcept nogil:
-    """How a page begins: two keys that differ order their pages as memcmp_pages() would."""
-    return ksm_page_key(page_address(m, page))
 
 
 # Items
@@ -151,64 +120,7 @@ cdef inline int compare_key(unsigned long key, ksm_rmap_item *tree_rmap_item) no
     if not known & KEY_KNOWN:
         return 0
     other = item_key(tree_rmap_item, known)
-    return (key > other) - (key < other)
-
-
-# Stable nodes
-
-cdef inline int compare_stable_key(unsigned long key, ksm_stable_node *stable_node) noexcept nogil:
-    """The same for the page of a node that is no chain."""
-    cdef unsigned long known = READ_ONCE_ulong(stable_node.key)
-    if not known & STABLE_KEY_KNOWN:
-        return 0
-    known &= ~STABLE_KEY_KNOWN
-    return (key > known) - (key < known)
-
-
-cdef inline bint stable_key_known(ksm_stable_node *stable_node) noexcept nogil:
-    """Then its page lives, too."""
-    return (READ_ONCE_ulong(stable_node.key) & STABLE_KEY_KNOWN) != 0
-
-
-cdef inline void stable_key_unknown(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
-    """A new node, whatever lay there before."""
-    WRITE_ONCE_ulong(stable_node.key, 0)
-    atomic_long_inc(&g.stable_unkeyed)
-
-
-cdef inline void forget_stable_key(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
-    """The node goes."""
-    if not xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
-        atomic_long_dec(&g.stable_unkeyed)
-
-
-cdef inline unsigned long filter_place(ksm_globals *g, unsigned long key) noexcept nogil:
-    return (key * 0x9E3779B97F4A7C15UL) >> (64 - g.stable_filter_bits)
-
-
-cdef inline void filter_add(ksm_globals *g, unsigned long key) noexcept nogil:
-    cdef unsigned long place = filter_place(g, key)
-    g.stable_filter[place >> 6] |= <unsigned long>1 << (place & 63)
-    g.stable_filter_set += 1
-
-
-cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, struct_page *page) noexcept nogil:
-    """The caller has a reference on the page, which is the node's."""
-    cdef unsigned long key
-    if not g.plain and not READ_ONCE_ulong(stable_node.key):
-        key = page_key(g.m, page)
-        filter_add(g, key)
-        WRITE_ONCE_ulong(stable_node.key, key | STABLE_KEY_KNOWN)
-        atomic_long_dec(&g.stable_unkeyed)
-
-
-cdef inline bint stable_trees_lack(ksm_globals *g, unsigned long key) noexcept nogil:
-    """Would a search for a page with this key find nothing, and change nothing? Where each node has a key, and none this one."""
-    cdef unsigned long place
-    if g.plain or atomic_long_read(&g.stable_unkeyed):
-        return False
-    place = filter_place(g, key)
-    return not g.stable_filter[place >> 6] >> (place & 63) & 1
+    return (key > other) - (key < other) if other else 0
 
 
 # Pages found equal
@@ -230,8 +142,6 @@ cdef inline bint still_equal(ksm_globals *g, struct_page *page, struct_page *kpa
 
 
 cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil
-cdef int ksm_fast_init(ksm_globals *g) noexcept nogil
-cdef void begin_pass(ksm_globals *g) noexcept nogil
 cdef void item_left(ksm_globals *g, ksm_rmap_item *rmap_item, int err) noexcept nogil
 cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil
 cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
@@ -239,4 +149,4 @@ cdef u32 known_checksum(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_i
 cdef void ksm_look_ahead(ksm_globals *g, unsigned int npages) noexcept nogil
 cdef void unwatch_range(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil
 cdef void page_changed_hook(machine *m, struct_page *page) noexcept nogil
-cdef void page_freed_hook(machine *m, struct_folio *folio) noexcept nogil
+cdef void forget_item_keys(ksm_globals *g) noexcept nogil

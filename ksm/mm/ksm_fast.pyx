@@ -7,16 +7,12 @@ eight at once, and goes down the trees for all of them at once, only to have the
 that is found here counts, except what a page that is still watched when ksmd comes to it cannot have changed: its bytes, and where it is.
 """
 
-from libc.errno cimport ENOMEM
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
-from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, atomic_long_inc,
-                           atomic_read, smp_load_acquire_int, smp_mb, xchg_ulong)
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, atomic_read,
+                           smp_load_acquire_int, smp_mb)
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
-from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
-                             vm_area_struct)
+from linux.mm_types cimport (PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_unlock
 from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, clear_page_flag, folio_raw_mapping,
                                folio_test_anon, folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
@@ -24,74 +20,13 @@ from linux.pgtable cimport pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte
 from linux.rbtree cimport rb_node
 from linux.rmap cimport vma_has_anon_vma
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
-from linux.types cimport hlist_node, list_head, u32
+from linux.types cimport list_head, u32
 
-from ksm.lib.rbtree cimport rb_first, rb_next, rb_prev
+from ksm.lib.rbtree cimport rb_next, rb_prev
 from ksm.lib.xxhash_many cimport xxh64_pages
-from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_rmap_item,
+from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, ksm_globals, ksm_mm_slot, ksm_rmap_item,
                          ksm_stable_node, looked_at, struct_look_ahead)
-
-
-cdef enum:
-    FILTER_LEAST = 15           # the number of bits, as a power of 2
-    FILTER_BITS = 4             # for each item, at least; there are at most half as many stable nodes
-
-
-cdef int ksm_fast_init(ksm_globals *g) noexcept nogil:
-    """0 or -ENOMEM."""
-    g.stable_filter_bits = FILTER_LEAST
-    g.stable_filter = <unsigned long *>calloc(1, <size_t>1 << (FILTER_LEAST - 3))
-    return 0 if g.stable_filter != NULL else -ENOMEM
-
-
-cdef void filter_add_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
-    cdef unsigned long key = READ_ONCE_ulong(stable_node.key)
-    if key & STABLE_KEY_KNOWN:
-        filter_add(g, key & ~STABLE_KEY_KNOWN)
-
-
-cdef void filter_refill(ksm_globals *g) noexcept nogil:
-    """Only the keys that there are: those of the trees, of chains, and of nodes that wait to be put back into a tree."""
-    cdef rb_node *node
-    cdef hlist_node *pos
-    cdef list_head *link
-    cdef int nid
-    cdef unsigned int bits = FILTER_LEAST
-    cdef unsigned long *larger
-    while <unsigned long>1 << bits < FILTER_BITS * g.ksm_rmap_items:
-        bits += 1
-    larger = <unsigned long *>calloc(1, <size_t>1 << (bits - 3))
-    if larger != NULL:
-        free(g.stable_filter)
-        g.stable_filter = larger
-        g.stable_filter_bits = bits
-    else:
-        memset(g.stable_filter, 0, <size_t>1 << (g.stable_filter_bits - 3))
-    g.stable_filter_set = 0
-    for nid in range(1 if g.root_stable_tree == g.one_stable_tree else g.m.nr_node_ids):
-        node = rb_first(g.root_stable_tree + nid)
-        while node != NULL:
-            filter_add_node(g, <ksm_stable_node *>node)
-            if is_stable_node_chain(<ksm_stable_node *>node):
-                pos = (<ksm_stable_node *>node).hlist.first
-                while pos != NULL:
-                    filter_add_node(g, <ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).hlist_dup))
-                    pos = pos.next
-            node = rb_next(node)
-    link = g.migrate_nodes.next
-    while link != &g.migrate_nodes:
-        filter_add_node(g, <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list))
-        link = link.next
-
-
-cdef void begin_pass(ksm_globals *g) noexcept nogil:
-    """The unstable trees are empty."""
-    WRITE_ONCE_int(g.rotten, g.counts_as_written)
-    if g.plain:
-        return
-    if (g.stable_filter_set > 2 * <unsigned long>g.stable_node_cache.nr_objects + 64
-            or FILTER_BITS * g.ksm_rmap_items > <unsigned long>1 << g.stable_filter_bits):
-        filter_refill(g)
+from ksm.mm.ksm_keys cimport STABLE_KEY_KNOWN, compare_stable_key, filter_place, page_key, stable_trees_lack
 
 
 # Watching and forgetting
@@ -129,7 +64,7 @@ cdef inline void unwatch(ksm_globals *g, struct_page *page) noexcept nogil:
 cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
     """The item is in an unstable tree from now on."""
     smp_mb()
-    if not item_key_known(rmap_item):
+    if not item_key_known(rmap_item) or not item_key(rmap_item, READ_ONCE_uint(rmap_item.key)):
         WRITE_ONCE_int(g.rotten, 1)
 
 
@@ -147,14 +82,6 @@ cdef void page_changed_hook(machine *m, struct_page *page) noexcept nogil:
     spin_lock(&g.watch_lock)
     unwatch(g, page)
     spin_unlock(&g.watch_lock)
-
-
-cdef void page_freed_hook(machine *m, struct_folio *folio) noexcept nogil:
-    # The node may be freed already, should ksmd have found it stale, or be another page's: that has no key then until somebody looks.
-    cdef ksm_stable_node *stable_node = <ksm_stable_node *>folio_raw_mapping(folio)
-    cdef ksm_globals *g = <ksm_globals *>m.ksm
-    if stable_node != NULL and stable_key_known(stable_node) and xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
-        atomic_long_inc(&g.stable_unkeyed)
 
 
 cdef void unwatch_range(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil:
@@ -205,6 +132,26 @@ cdef void link_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item,
     spin_unlock(&g.watch_lock)
 
 
+cdef void forget_item_keys(ksm_globals *g) noexcept nogil:
+    """Not that their pages are unwritten: only how these begin. The unstable trees are empty."""
+    cdef list_head *pos
+    cdef ksm_rmap_item *rmap_item
+    spin_lock(&g.ksm_mmlist_lock)
+    pos = g.ksm_mm_head.slot.mm_node.next
+    while pos != &g.ksm_mm_head.slot.mm_node:
+        rmap_item = (<ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)).rmap_list
+        spin_lock(&g.watch_lock)
+        while rmap_item != NULL:
+            ksm_prefetch(rmap_item.rmap_list)
+            if item_key_known(rmap_item):
+                WRITE_ONCE_uint(rmap_item.key, KEY_KNOWN)
+                rmap_item.key_low &= KEY_CHECKSUM
+            rmap_item = rmap_item.rmap_list
+        spin_unlock(&g.watch_lock)
+        pos = pos.next
+    spin_unlock(&g.ksm_mmlist_lock)
+
+
 # What the real walk asks
 
 cdef u32 known_checksum(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
@@ -233,9 +180,14 @@ cdef u32 known_checksum(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_i
 
 cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
     """page_key() of the item's page, which need not be read for it."""
-    if page_linked(g, page, rmap_item):
-        return item_key(rmap_item, READ_ONCE_uint(rmap_item.key))
-    return page_key(g.m, page)
+    cdef unsigned long key
+    if not page_linked(g, page, rmap_item):
+        return page_key(g, page)
+    key = item_key(rmap_item, READ_ONCE_uint(rmap_item.key))
+    if not key:
+        key = page_key(g, page)
+        link_item(g, page, rmap_item, key)
+    return key
 
 
 cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil:
@@ -355,7 +307,7 @@ cdef void read_pages(ksm_globals *g, looked_at **seen, unsigned int nr) noexcept
     xxh64_pages(pages, checksums, <int>nr)
     for i in range(nr):
         seen[i].checksum = <u32>checksums[i]
-        seen[i].key = page_key(g.m, seen[i].page) | STABLE_KEY_KNOWN
+        seen[i].key = page_key(g, seen[i].page) | STABLE_KEY_KNOWN
 
 
 cdef struct descent:
@@ -485,6 +437,7 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
                 continue
             page = <const char *>page_address(g.m, d.seen.page)
             same = ksm_mismatch(page, d.bytes, min(d.same_below, d.same_above) & ~<unsigned int>7)
+            g.key_ties += same != PAGE_SIZE
             if same == PAGE_SIZE:
                 d.seen.place = d.node
                 d.seen.side = 0
@@ -501,7 +454,8 @@ cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_i
     cdef descent down[LOOK_AHEAD]
     cdef looked_at *seen
     cdef mm_struct *mm
-    cdef unsigned int i, nr_unread = 0, nr_keys = 0
+    cdef unsigned int i, nr_unread = 0, nr_unkeyed = 0, nr_keys = 0
+    cdef const char *bytes
 
     ahead.nr = 0
     ahead.next = 0
@@ -529,13 +483,25 @@ cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_i
         elif items[i] != NULL and page_linked(g, seen.page, items[i]):
             down[nr_keys].seen = seen
             down[nr_keys].key = item_key(items[i], READ_ONCE_uint(items[i].key))
-            ksm_prefetch(&g.stable_filter[filter_place(g, down[nr_keys].key) >> 6])
+            if down[nr_keys].key:
+                ksm_prefetch(&g.stable_filter[filter_place(g, down[nr_keys].key) >> 6])
+            else:
+                bytes = <const char *>page_address(g.m, seen.page)
+                ksm_prefetch(bytes)
+                ksm_prefetch(bytes + 64)
+                nr_unkeyed += 1
             down[nr_keys].nid = 0 if g.ksm_merge_across_nodes else page_to_nid(seen.page)
             nr_keys += 1
         else:
             unread[nr_unread] = seen
             nr_unread += 1
 
+    for i in range(nr_keys if nr_unkeyed else 0):
+        if not down[i].key:
+            rmap_item = items[down[i].seen - ahead.pages]
+            down[i].key = page_key(g, down[i].seen.page)
+            link_item(g, down[i].seen.page, rmap_item, down[i].key)
+            ksm_prefetch(&g.stable_filter[filter_place(g, down[i].key) >> 6])
     if nr_unread:
         read_pages(g, unread, nr_unread)
         for i in range(ahead.nr):

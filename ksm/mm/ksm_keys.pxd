@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the keys by which ksmd compares pages without reading them.
+"""The keys of pages, and of stable nodes. ksm/lib/page_keys.pyx says how a key is made, ksm_fast.pxd how items keep theirs.
+
+All keys in use are made by one book, ksm_globals.book. A pass begins with a look at it: if there is much more memory than when it was
+made, or too many keys were the same, it is made anew from samples of all pages, should that tell more of them apart.
+
+The key of a stable node holds as long as its page lives: nobody writes to it. Freeing the page clears it, so that ksm_get_folio() finds
+the stale node when the kernel would. A chain has none. As long as each stable node has one, and the filter says that no node ever had
+the key of a page, a search for it would go from key to key and find nothing, so there is none.
+"""
+
+from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, atomic_long_dec, atomic_long_inc, atomic_long_read, xchg_ulong
+from linux.mm_types cimport machine, struct_folio, struct_page
+from linux.page_flags cimport page_address
+
+from ksm.lib.page_keys cimport PAGE_WORDS, page_key_in
+from ksm.mm.ksm cimport ksm_globals, ksm_stable_node
+
+
+cdef extern from *:
+    const unsigned long STABLE_KEY_KNOWN "0x8000000000000000UL"
+
+
+cdef inline unsigned long page_key(ksm_globals *g, const struct_page *page) noexcept nogil:
+    """Two keys that differ order their pages as memcmp_pages() would. Not 0."""
+    return page_key_in(g.book, <const char *>page_address(g.m, page), PAGE_WORDS)
+
+
+# Stable nodes
+
+cdef inline int compare_stable_key(unsigned long key, ksm_stable_node *stable_node) noexcept nogil:
+    """The same for the page of a node that is no chain."""
+    cdef unsigned long known = READ_ONCE_ulong(stable_node.key)
+    if not known & STABLE_KEY_KNOWN:
+        return 0
+    known &= ~STABLE_KEY_KNOWN
+    return (key > known) - (key < known)
+
+
+cdef inline bint stable_key_known(ksm_stable_node *stable_node) noexcept nogil:
+    """Then its page lives, too."""
+    return (READ_ONCE_ulong(stable_node.key) & STABLE_KEY_KNOWN) != 0
+
+
+cdef inline void stable_key_unknown(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    """A new node, whatever lay there before."""
+    WRITE_ONCE_ulong(stable_node.key, 0)
+    atomic_long_inc(&g.stable_unkeyed)
+
+
+cdef inline void forget_stable_key(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+    """The node goes."""
+    if not xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
+        atomic_long_dec(&g.stable_unkeyed)
+
+
+# The filter
+
+cdef inline unsigned long filter_place(ksm_globals *g, unsigned long key) noexcept nogil:
+    return (key * 0x9E3779B97F4A7C15UL) >> (64 - g.stable_filter_bits)
+
+
+cdef inline void filter_add(ksm_globals *g, unsigned long key) noexcept nogil:
+    cdef unsigned long place = filter_place(g, key)
+    g.stable_filter[place >> 6] |= <unsigned long>1 << (place & 63)
+    g.stable_filter_set += 1
+
+
+cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, struct_page *page) noexcept nogil:
+    """The caller has a reference on the page, which is the node's."""
+    cdef unsigned long key
+    if not g.plain and not READ_ONCE_ulong(stable_node.key):
+        key = page_key(g, page)
+        filter_add(g, key)
+        WRITE_ONCE_ulong(stable_node.key, key | STABLE_KEY_KNOWN)
+        atomic_long_dec(&g.stable_unkeyed)
+
+
+cdef inline bint stable_trees_lack(ksm_globals *g, unsigned long key) noexcept nogil:
+    """Would a search for a page with this key find nothing, and change nothing? Where each node has a key, and none this one."""
+    cdef unsigned long place
+    if g.plain or atomic_long_read(&g.stable_unkeyed):
+        return False
+    place = filter_place(g, key)
+    return not g.stable_filter[place >> 6] >> (place & 63) & 1
+
+
+cdef int ksm_keys_init(ksm_globals *g) noexcept nogil
+cdef void ksm_keys_exit(ksm_globals *g) noexcept nogil
+cdef void begin_pass(ksm_globals *g) noexcept nogil
+cdef void page_freed_hook(machine *m, struct_folio *folio) noexcept nogil
