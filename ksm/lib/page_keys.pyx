@@ -33,9 +33,11 @@ cdef extern from *:
     #endif
         return v;
     }
+    #define ksm_prefetch_line(p) __builtin_prefetch(p)
     #define ksm_width(v) ((v) ? 64 - __builtin_clzll(v) : 0)
     """
     uint64_t word_at "ksm_word_at"(const char *page, int number) noexcept nogil
+    void prefetch "ksm_prefetch_line"(const void *p) noexcept nogil
     int width "ksm_width"(uint64_t v) noexcept nogil
 
 
@@ -70,56 +72,127 @@ cdef inline uint64_t off_the_way(const key_branch *branch, const char *page, int
     return ((63 - depth) if above else depth) << room | more
 
 
-cdef inline uint64_t book_key(const key_book *book, const char *page, int words) noexcept nogil:
-    cdef const key_branch *branch = book.branches
-    cdef const key_word *listed
-    cdef const uint64_t *common
-    cdef uint64_t word, low, high
-    cdef uint32_t first, half, nr
-    cdef int number, bits = KEY_BITS - book.place_bits, room
-    while True:
-        number = branch.start
-        if branch.at >= words:
-            return 0
-        if number < branch.at:
-            common = book.common + branch.common - number
-            while number < branch.at and word_at(page, number) == common[number]:
-                number += 1
-            if number < branch.at:
-                if word_at(page, number) < common[number]:
-                    return <uint64_t>branch.place << bits | off_the_way(branch, page, number, False, bits)
-                return <uint64_t>(book.words[branch.words + branch.nr].place + 1) << bits | off_the_way(branch, page, number, True, bits)
-        word = word_at(page, number)
-        listed = book.words + branch.words
-        # The first that is not less
-        first = 0
-        nr = branch.nr
-        while nr:
-            half = nr >> 1
-            if listed[first + half].word < word:
-                first += half + 1
-                nr -= half + 1
-            else:
-                nr = half
-        if first == branch.nr or listed[first].word != word:
-            break
-        if not listed[first].branch:
-            return <uint64_t>(listed[first].place + 1) << bits | beginning(page, number + 1, words) >> (KEY_BITS - bits)
-        branch = book.branches + listed[first].branch
-    low = listed[first - 1].word if first else 0
-    high = listed[first].word if first < branch.nr else ~<uint64_t>0
+cdef inline uint64_t at_word(const key_book *book, const key_branch *branch, uint32_t first, const char *page, uint64_t word,
+                             int words) noexcept nogil:
+    """The key of a page that ends at this branch, where it holds `word`: at the first listed word that is not less, or before it."""
+    cdef const uint64_t *listed = book.words + branch.words
+    cdef uint64_t place = book.places[branch.words + first], low, high
+    cdef int bits = KEY_BITS - book.place_bits, room
+    if first < branch.nr and listed[first] == word:
+        return (place + 1) << bits | beginning(page, branch.at + 1, words) >> (KEY_BITS - bits)
+    low = listed[first - 1] if first else 0
+    high = listed[first] if first < branch.nr else ~<uint64_t>0
     room = bits - width(high - low)
     word -= low
     if room <= 0:
         word >>= -room
     else:
-        word = word << room | beginning(page, number + 1, words) >> (KEY_BITS - room)
-    return <uint64_t>listed[first].place << bits | word
+        word = word << room | beginning(page, branch.at + 1, words) >> (KEY_BITS - room)
+    return place << bits | word
+
+
+cdef inline const key_branch *leave_path(const key_book *book, const key_path *path, const char *page, int words, uint64_t *key) noexcept nogil:
+    """The branch where a page leaves the path, or where this ends, and as key the page's word there. NULL if it leaves the path between
+    two branches: then key is its key, which is 0 if words are missing."""
+    cdef const uint64_t *common = book.path_words + path.words - path.start
+    cdef const uint32_t *on_path = book.on_path + path.branches
+    cdef const key_branch *branch
+    cdef uint32_t first = 0, half, left = path.nr_branches
+    cdef int at = path.start, end = min(path.end, words), bits = KEY_BITS - book.place_bits
+    while at < end and word_at(page, at) == common[at]:
+        at += 1
+    if at == words:
+        key[0] = 0
+        return NULL
+    key[0] = word_at(page, at)
+    # The first branch that is not before this word
+    while left > 1:
+        half = left >> 1
+        first += half if book.branches[on_path[first + half - 1]].at < at else 0
+        left -= half
+    branch = book.branches + on_path[first]
+    if branch.at == at:
+        return branch
+    if key[0] < common[at]:
+        key[0] = <uint64_t>branch.place << bits | off_the_way(branch, page, at, False, bits)
+    else:
+        key[0] = <uint64_t>(book.places[branch.words + branch.nr] + 1) << bits | off_the_way(branch, page, at, True, bits)
+    return NULL
+
+
+cdef struct seeker:
+    int number                  # of the page
+    const key_path *path
+    const key_branch *branch
+    const uint64_t *listed
+    uint32_t first              # the first word that is not less, as far as it is known
+    uint32_t left
+
+
+cdef void page_keys_in(const key_book *book, const char **pages, uint64_t *keys, int nr, int words) noexcept nogil:
+    """The keys of pages, KEYS_AT_ONCE of them at most, of which so many words are there; 0 where these are too few to tell.
+
+    book may be NULL. All pages take their steps together, so that they wait for memory together.
+    """
+    cdef seeker seekers[KEYS_AT_ONCE]
+    cdef seeker *seeker
+    cdef uint32_t half, longest, at
+    cdef int i, going, arrived
+    if book == NULL:
+        for i in range(nr):
+            keys[i] = beginning(pages[i], 0, words)
+        return
+    for i in range(nr):
+        seekers[i].number = i
+        seekers[i].path = book.paths
+    going = nr
+    while going:
+        for i in range(going):
+            prefetch(&book.path_words[seekers[i].path.words])
+            prefetch(&book.on_path[seekers[i].path.branches])
+        arrived = 0
+        longest = 0
+        for i in range(going):
+            seeker = &seekers[arrived]
+            seeker[0] = seekers[i]
+            seeker.branch = leave_path(book, seeker.path, pages[seeker.number], words, &keys[seeker.number])
+            if seeker.branch != NULL:
+                seeker.listed = book.words + seeker.branch.words
+                seeker.first = 0
+                seeker.left = seeker.branch.nr
+                longest = max(longest, seeker.left)
+                arrived += 1
+        # No branches in here: they would be mispredicted.
+        while longest > 1:
+            for i in range(arrived):
+                seeker = &seekers[i]
+                half = seeker.left >> 1
+                at = seeker.first + half - (half != 0)
+                seeker.first += -<uint32_t>(seeker.listed[at] < keys[seeker.number]) & half
+                seeker.left -= half
+            longest -= longest >> 1
+        for i in range(arrived):
+            seeker = &seekers[i]
+            seeker.first += seeker.listed[seeker.first] < keys[seeker.number]
+            prefetch(&book.onward[seeker.branch.words + seeker.first])
+            prefetch(&book.places[seeker.branch.words + seeker.first])
+        going = 0
+        for i in range(arrived):
+            seeker = &seekers[i]
+            at = book.onward[seeker.branch.words + seeker.first]
+            if at and seeker.listed[seeker.first] == keys[seeker.number]:
+                seekers[going].number = seeker.number
+                seekers[going].path = book.paths + at
+                prefetch(seekers[going].path)
+                going += 1
+            else:
+                keys[seeker.number] = at_word(book, seeker.branch, seeker.first, pages[seeker.number], keys[seeker.number], words)
 
 
 cdef uint64_t page_key_in(const key_book *book, const char *page, int words) noexcept nogil:
-    """The key of a page of which so many words are there; 0 where these are too few to tell. NULL: without a book."""
-    return book_key(book, page, words) if book != NULL else beginning(page, 0, words)
+    cdef uint64_t key
+    page_keys_in(book, &page, &key, 1, words)
+    return key
 
 
 # Making a book
@@ -151,24 +224,21 @@ cdef void *longer(void *array, uint32_t have, uint32_t more, size_t size) noexce
     return realloc(array, <size_t>(1 << width(wanted - 1)) * size)
 
 
-cdef key_branch *add_branch(key_book *book, uint32_t nr_common, uint32_t nr_words) noexcept nogil:
+cdef key_branch *add_branch(key_book *book, uint32_t nr_words) noexcept nogil:
     """Room for one more, with its words; NULL without memory."""
     cdef void *branches = longer(book.branches, book.nr_branches, 1, sizeof(key_branch))
-    cdef void *common
-    cdef void *words
-    if branches != NULL:
-        book.branches = <key_branch *>branches
-    common = longer(book.common, book.nr_common, nr_common, sizeof(uint64_t))
-    if common != NULL:
-        book.common = <uint64_t *>common
-    words = longer(book.words, book.nr_words, nr_words, sizeof(key_word))
-    if words != NULL:
-        book.words = <key_word *>words
-    if branches == NULL or common == NULL and nr_common or words == NULL:
+    cdef void *words = longer(book.words, book.nr_words, nr_words, sizeof(uint64_t))
+    cdef void *places = longer(book.places, book.nr_words, nr_words, sizeof(uint32_t))
+    cdef void *onward = longer(book.onward, book.nr_words, nr_words, sizeof(uint32_t))
+    # What was moved has to be known in any case.
+    book.branches = <key_branch *>(branches if branches != NULL else book.branches)
+    book.words = <uint64_t *>(words if words != NULL else book.words)
+    book.places = <uint32_t *>(places if places != NULL else book.places)
+    book.onward = <uint32_t *>(onward if onward != NULL else book.onward)
+    if branches == NULL or words == NULL or places == NULL or onward == NULL:
         book.failed = True
         return NULL
     book.nr_branches += 1
-    book.nr_common += nr_common
     book.nr_words += nr_words
     return &book.branches[book.nr_branches - 1]
 
@@ -186,9 +256,9 @@ cdef uint32_t make_branch(key_book *book, const page_sample *samples, unsigned i
                           uint32_t place) noexcept nogil:
     """A branch for samples that are the same up to `start`, and those below it. Returns the first place after them, or 0 if there is
     none to make: no two samples differ."""
-    cdef uint32_t words, common, after, below
+    cdef uint32_t words, after, below
     cdef unsigned int i, following, nr = 0
-    cdef int at = start, k
+    cdef int at = start
     cdef key_branch *branch
     cdef const char *last = samples[end - 1].bytes
     while True:
@@ -204,39 +274,106 @@ cdef uint32_t make_branch(key_book *book, const page_sample *samples, unsigned i
     while i < end:
         i = with_same_word(samples, i, end, at)
         nr += 1
-    common = book.nr_common
     words = book.nr_words
-    branch = add_branch(book, at - start, nr + 1)
+    branch = add_branch(book, nr + 1)
     if branch == NULL:
         return 0
     branch.place = place
-    branch.common = common
     branch.words = words
     branch.nr = nr
+    branch.samples = end - first
     branch.start = start
     branch.at = at
-    for k in range(start, at):
-        book.common[common + k - start] = word_at(last, k)
+    branch.last = last
     place += 1
     nr = 0
     i = first
     while i < end:
         following = with_same_word(samples, i, end, at)
-        book.words[words + nr].word = word_at(samples[i].bytes, at)
-        book.words[words + nr].place = place
-        book.words[words + nr].branch = 0
+        book.words[words + nr] = word_at(samples[i].bytes, at)
+        book.places[words + nr] = place
+        book.onward[words + nr] = 0
         below = book.nr_branches
         after = make_branch(book, samples, i, following, at + 1, place + 1) if following - i > 1 else 0
         if after:
-            book.words[words + nr].branch = below
+            book.onward[words + nr] = below
         place = after if after else place + 2
         nr += 1
         i = following
-    book.words[words + nr].word = ~<uint64_t>0
-    book.words[words + nr].place = place
-    book.words[words + nr].branch = 0
+    book.words[words + nr] = ~<uint64_t>0
+    book.places[words + nr] = place
+    book.onward[words + nr] = 0
     # The last gap, and what is above the words in common
     return place + 2
+
+
+cdef uint32_t heaviest(const key_book *book, const key_branch *branch) noexcept nogil:
+    """The number of the word with which most samples go on to another branch; nr if none does."""
+    cdef uint32_t i, to, best = branch.nr, samples = 0
+    for i in range(branch.nr):
+        to = book.onward[branch.words + i]
+        if to and book.branches[to].samples > samples:
+            samples = book.branches[to].samples
+            best = i
+    return best
+
+
+cdef bint make_path(key_book *book, uint32_t number) noexcept nogil:
+    """From this branch on. False without memory."""
+    cdef key_path *path
+    cdef key_branch *branch = book.branches + number
+    cdef uint32_t heavy, i
+    cdef void *array = longer(book.paths, book.nr_paths, 1, sizeof(key_path))
+    if array == NULL:
+        return False
+    book.paths = <key_path *>array
+    path = book.paths + book.nr_paths
+    book.nr_paths += 1
+    path.branches = book.nr_on_path
+    path.nr_branches = 0
+    path.words = book.nr_path_words
+    path.start = branch.start
+    while True:
+        array = longer(book.on_path, book.nr_on_path, 1, sizeof(uint32_t))
+        if array == NULL:
+            return False
+        book.on_path = <uint32_t *>array
+        book.on_path[book.nr_on_path] = <uint32_t>(branch - book.branches)
+        book.nr_on_path += 1
+        path.nr_branches += 1
+        heavy = heaviest(book, branch)
+        if heavy == branch.nr:
+            break
+        branch = book.branches + book.onward[branch.words + heavy]
+    path.end = branch.at
+    array = longer(book.path_words, book.nr_path_words, path.end - path.start, sizeof(uint64_t))
+    if array == NULL and path.end > path.start:
+        return False
+    book.path_words = <uint64_t *>array
+    for i in range(<uint32_t>(path.end - path.start)):
+        book.path_words[book.nr_path_words + i] = word_at(branch.last, path.start + <int>i)
+    book.nr_path_words += path.end - path.start
+    return True
+
+
+cdef bint make_paths(key_book *book) noexcept nogil:
+    """All branches are there. Who does not go on with most begins a path of its own."""
+    cdef uint32_t number, i, k, heavy
+    cdef key_branch *branch
+    if not make_path(book, 0):
+        return False
+    number = 0
+    while number < book.nr_on_path:
+        branch = book.branches + book.on_path[number]
+        heavy = heaviest(book, branch)
+        for i in range(branch.nr):
+            k = branch.words + i
+            if book.onward[k]:
+                if i != heavy and not make_path(book, book.onward[k]):
+                    return False
+                book.onward[k] = book.nr_paths - 1 if i != heavy else 0
+        number += 1
+    return True
 
 
 cdef key_book *key_book_make(const page_sample *sorted_samples, unsigned int nr) noexcept nogil:
@@ -246,7 +383,7 @@ cdef key_book *key_book_make(const page_sample *sorted_samples, unsigned int nr)
     if book == NULL:
         return NULL
     places = make_branch(book, sorted_samples, 0, nr, 0, 1)
-    if not places or book.failed or places > MOST_PLACES:
+    if not places or book.failed or places > MOST_PLACES or not make_paths(book):
         key_book_free(book)
         return NULL
     book.place_bits = width(places)
@@ -257,7 +394,11 @@ cdef void key_book_free(key_book *book) noexcept nogil:
     if book != NULL:
         free(book.branches)
         free(book.words)
-        free(book.common)
+        free(book.places)
+        free(book.onward)
+        free(book.paths)
+        free(book.on_path)
+        free(book.path_words)
         free(book)
 
 
@@ -291,7 +432,9 @@ def keys(pages, samples=None):
     """
     cdef page_sample *sorted_samples = NULL
     cdef key_book *book = NULL
-    cdef unsigned int nr = 0
+    cdef const char *part[KEYS_AT_ONCE]
+    cdef uint64_t together[KEYS_AT_ONCE]
+    cdef unsigned int nr = 0, i
     samples = list(samples or ())
     if any(len(page) != 8 * PAGE_WORDS for page in pages) or any(not 0 < len(each) <= 8 * PAGE_WORDS or len(each) % 8 for each in samples):
         raise ValueError("not pages, or not samples of pages")
@@ -306,6 +449,14 @@ def keys(pages, samples=None):
         sort_samples(sorted_samples, nr)
         book = key_book_make(sorted_samples, nr)
         free(sorted_samples)
-    found = [page_key_in(book, <const char *><bytes>page, PAGE_WORDS) for page in pages]
+    found = []
+    for each in pages:
+        part[len(found) % KEYS_AT_ONCE] = <const char *><bytes>each
+        found.append(page_key_in(book, <const char *><bytes>each, PAGE_WORDS))
+        if len(found) % KEYS_AT_ONCE == 0 or len(found) == len(pages):
+            nr = (len(found) - 1) % KEYS_AT_ONCE + 1
+            page_keys_in(book, part, together, nr, PAGE_WORDS)
+            if found[len(found) - nr :] != [together[i] for i in range(nr)]:
+                raise AssertionError("page_keys_in() and page_key_in() differ")
     key_book_free(book)
     return found

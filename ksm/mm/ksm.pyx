@@ -1383,7 +1383,9 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
                 again = True
                 break
 
-            ret = memcmp_pages(g.m, page, tree_folio)
+            ret = compare_stable_key(key, stable_node_dup)      # OURS: a chain has no key
+            if not ret:
+                ret = memcmp_pages(g.m, page, tree_folio)
             set_stable_key(g, stable_node_dup, tree_folio)
             ksm_step(g.m, STEP_STABLE_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)

@@ -22,10 +22,11 @@ from linux.rmap cimport vma_has_anon_vma
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
 from linux.types cimport list_head, u32
 
+from ksm.lib.page_keys cimport PAGE_WORDS, page_keys_in
 from ksm.lib.rbtree cimport rb_next, rb_prev
 from ksm.lib.xxhash_many cimport xxh64_pages
-from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, ksm_globals, ksm_mm_slot, ksm_rmap_item,
-                         ksm_stable_node, looked_at, struct_look_ahead)
+from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_mm_slot,
+                         ksm_rmap_item, ksm_stable_node, looked_at, struct_look_ahead)
 from ksm.mm.ksm_keys cimport STABLE_KEY_KNOWN, compare_stable_key, filter_place, page_key, stable_trees_lack
 
 
@@ -301,13 +302,15 @@ cdef void read_pages(ksm_globals *g, looked_at **seen, unsigned int nr) noexcept
     """Their checksums and keys."""
     cdef const void *pages[LOOK_AHEAD]
     cdef uint64_t checksums[LOOK_AHEAD]
+    cdef uint64_t keys[LOOK_AHEAD]
     cdef unsigned int i
     for i in range(nr):
         pages[i] = page_address(g.m, seen[i].page)
     xxh64_pages(pages, checksums, <int>nr)
+    page_keys_in(g.book, <const char **>pages, keys, <int>nr, PAGE_WORDS)
     for i in range(nr):
         seen[i].checksum = <u32>checksums[i]
-        seen[i].key = page_key(g, seen[i].page) | STABLE_KEY_KNOWN
+        seen[i].key = keys[i] | STABLE_KEY_KNOWN
 
 
 cdef struct descent:
@@ -327,6 +330,7 @@ cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexce
     """Go down for all keys in turns, and ask for each node before it is looked at."""
     cdef descent *active[LOOK_AHEAD]
     cdef descent *d
+    cdef ksm_stable_node *stable_node
     cdef unsigned int i, alive = 0
     cdef int side
     for i in range(nr):
@@ -340,7 +344,10 @@ cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexce
         alive = 0
         for i in range(nr):
             d = active[i]
-            side = compare_stable_key(d.key, <ksm_stable_node *>d.node)
+            stable_node = <ksm_stable_node *>d.node
+            if is_stable_node_chain(stable_node) and stable_node.hlist.first != NULL:
+                stable_node = <ksm_stable_node *>(<char *>stable_node.hlist.first - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
+            side = compare_stable_key(d.key, stable_node)
             d.node = d.node.rb_left if side < 0 else d.node.rb_right
             if side and d.node != NULL:
                 ksm_prefetch(d.node)
