@@ -36,7 +36,7 @@ cdef struct key_book:
     uint32_t *onward            # the path that begins with this word; while the book is made, the branch; 0 if there is none
     key_path *paths
     uint32_t *on_path
-    uint64_t *path_words
+    uint64_t *path_words        # as they lie in memory
     uint32_t nr_branches
     uint32_t nr_words
     uint32_t nr_paths
