@@ -162,6 +162,16 @@ cdef struct struct_look_ahead:
     looked_at pages[LOOK_AHEAD]
 
 
+# OURS: a search whose key is not between these two does not come past the chain, see ksm_keys.pxd
+cdef enum:
+    KNOWN_CHAINS = 16
+
+cdef struct known_chain:
+    ksm_stable_node *chain
+    unsigned long below
+    unsigned long above
+
+
 # What mm/ksm.c keeps at file level, one set a machine. ksm_globals_init() in ksm.pyx has the values and the meanings.
 cdef struct ksm_globals:
     machine *m
@@ -231,6 +241,9 @@ cdef struct ksm_globals:
     unsigned int stable_filter_bits     # 1 << that many bits
     unsigned long stable_filter_set     # how many keys went in
     long stable_unkeyed             # stable nodes without a key, chains among them
+    known_chain chains[KNOWN_CHAINS]
+    unsigned int nr_chains          # in there; if that is not ksm_stable_node_chains, some are missing
+    bint chains_moved               # perhaps: the tree is not what it was
     struct_page *equal_page         # the last two pages that were found equal,
     struct_page *equal_other
     bint equal_stable               # of which the other one was merged already

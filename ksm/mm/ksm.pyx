@@ -94,7 +94,7 @@ from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
 from ksm.mm.ksm_fast cimport (compare_key, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_linked,
                               remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
-from ksm.mm.ksm_keys cimport (begin_pass, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init, page_freed_hook, page_key,
+from ksm.mm.ksm_keys cimport (begin_pass, chain_made, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init, page_freed_hook, page_key,
                               set_stable_key, stable_key_known, stable_key_unknown, stable_trees_lack)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
@@ -408,7 +408,7 @@ cdef inline ksm_stable_node *alloc_stable_node(ksm_globals *g) noexcept nogil:
 
 cdef inline void free_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
     VM_BUG_ON(stable_node.rmap_hlist_len and not is_stable_node_chain(stable_node))
-    forget_stable_key(g, stable_node)       # OURS
+    forget_stable_key(g, stable_node, is_stable_node_chain(stable_node))    # OURS
     kmem_cache_free(g.stable_node_cache, stable_node)
 
 
@@ -539,6 +539,7 @@ cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *d
         chain.rmap_hlist_len = STABLE_NODE_CHAIN
         chain.nid = -1          # debug
         g.ksm_stable_node_chains += 1
+        chain_made(g, chain)    # OURS
 
         # The contents are the same, so the chain stands where dup stood and the tree need not be rebalanced.
         rb_replace_node(&dup.node, &chain.node, root)

@@ -6,8 +6,9 @@ All keys in use are made by one book, ksm_globals.book. A pass begins with a loo
 made, or too many keys were the same, it is made anew from samples of all pages, should that tell more of them apart.
 
 The key of a stable node holds as long as its page lives: nobody writes to it. Freeing the page clears it, so that ksm_get_folio() finds
-the stale node when the kernel would. A chain has none. As long as each stable node has one, and the filter says that no node ever had
-the key of a page, a search for it would go from key to key and find nothing, so there is none.
+the stale node when the kernel would. A chain has none. As long as each other node has one, and the filter says that no node ever had
+the key of a page, a search for it would go from key to key and find nothing, so there is none. It must not come past a chain, where it
+might have to prune: where there are few chains, it is known which keys lead there.
 """
 
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, atomic_long_dec, atomic_long_inc, atomic_long_read, xchg_ulong
@@ -15,7 +16,7 @@ from linux.mm_types cimport machine, struct_folio, struct_page
 from linux.page_flags cimport page_address
 
 from ksm.lib.page_keys cimport PAGE_WORDS, page_key_in
-from ksm.mm.ksm cimport ksm_globals, ksm_stable_node
+from ksm.mm.ksm cimport KNOWN_CHAINS, ksm_globals, ksm_stable_node
 
 
 cdef extern from *:
@@ -47,10 +48,25 @@ cdef inline void stable_key_unknown(ksm_globals *g, ksm_stable_node *stable_node
     """A new node, whatever lay there before."""
     WRITE_ONCE_ulong(stable_node.key, 0)
     atomic_long_inc(&g.stable_unkeyed)
+    g.chains_moved = True
 
 
-cdef inline void forget_stable_key(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
+cdef inline void chain_made(ksm_globals *g, ksm_stable_node *chain) noexcept nogil:
+    if g.nr_chains < KNOWN_CHAINS:
+        g.chains[g.nr_chains].chain = chain
+        g.nr_chains += 1
+
+
+cdef inline void forget_stable_key(ksm_globals *g, ksm_stable_node *stable_node, bint is_chain) noexcept nogil:
     """The node goes."""
+    cdef unsigned int i
+    g.chains_moved = True
+    if is_chain:
+        for i in range(g.nr_chains):
+            if g.chains[i].chain == stable_node:
+                g.nr_chains -= 1
+                g.chains[i] = g.chains[g.nr_chains]
+                break
     if not xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
         atomic_long_dec(&g.stable_unkeyed)
 
@@ -75,17 +91,30 @@ cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, st
         filter_add(g, key)
         WRITE_ONCE_ulong(stable_node.key, key | STABLE_KEY_KNOWN)
         atomic_long_dec(&g.stable_unkeyed)
+        g.chains_moved = True
 
 
 cdef inline bint stable_trees_lack(ksm_globals *g, unsigned long key) noexcept nogil:
     """Would a search for a page with this key find nothing, and change nothing? Where each node has a key, and none this one."""
     cdef unsigned long place
-    if g.plain or atomic_long_read(&g.stable_unkeyed):
+    cdef unsigned int i
+    if g.plain or atomic_long_read(&g.stable_unkeyed) != g.nr_chains:
         return False
     place = filter_place(g, key)
-    return not g.stable_filter[place >> 6] >> (place & 63) & 1
+    if g.stable_filter[place >> 6] >> (place & 63) & 1:
+        return False
+    if g.nr_chains:
+        if g.nr_chains != g.ksm_stable_node_chains or g.m.nr_node_ids > 1:
+            return False
+        if g.chains_moved:
+            find_chains(g)
+        for i in range(g.nr_chains):
+            if g.chains[i].below < key < g.chains[i].above:
+                return False
+    return True
 
 
+cdef void find_chains(ksm_globals *g) noexcept nogil
 cdef int ksm_keys_init(ksm_globals *g) noexcept nogil
 cdef void ksm_keys_exit(ksm_globals *g) noexcept nogil
 cdef void begin_pass(ksm_globals *g) noexcept nogil

@@ -11,7 +11,7 @@ from ksm.arena cimport reserve
 from ksm.host_mman cimport PROT_READ, PROT_WRITE, c_munmap
 from ksm.lib.page_keys cimport key_book, count_ties, key_book_free, key_book_make, page_sample, sort_samples
 from ksm.lib.rbtree cimport rb_first, rb_next
-from ksm.mm.ksm cimport is_stable_node_chain, ksm_globals, ksm_mm_slot, ksm_stable_node
+from ksm.mm.ksm cimport STABLE_NODE_CHAIN, is_stable_node_chain, known_chain, ksm_globals, ksm_mm_slot, ksm_stable_node
 from ksm.mm.ksm_fast cimport forget_item_keys, ksm_prefetch
 from ksm.mm.page_alloc cimport folio_put
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_int, atomic_long_inc, atomic_read, xchg_ulong
@@ -20,7 +20,7 @@ from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pmd_t, pt
 from linux.mmap_lock cimport mmap_read_unlock
 from linux.page_flags cimport folio_raw_mapping, folio_test_anon, folio_test_ksm, folio_try_get, page_address, pfn_to_page
 from linux.pgtable cimport pmd_offset_mm, pmd_trans_huge, pmdp_get_lockless, pte_offset_map, pte_present, ptep_get
-from linux.rbtree cimport rb_node
+from linux.rbtree cimport rb_node, rb_parent
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock
 from linux.types cimport hlist_node, list_head
 
@@ -67,6 +67,40 @@ cdef void page_freed_hook(machine *m, struct_folio *folio) noexcept nogil:
     cdef ksm_globals *g = <ksm_globals *>m.ksm
     if stable_node != NULL and stable_key_known(stable_node) and xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
         atomic_long_inc(&g.stable_unkeyed)
+
+
+cdef inline unsigned long key_of_all(ksm_stable_node *stable_node) noexcept nogil:
+    """The key of all pages of a node, or of a chain, in a tree where only chains have none; 0 for an empty chain."""
+    if stable_node.rmap_hlist_len == STABLE_NODE_CHAIN:
+        if stable_node.hlist.first == NULL:
+            return 0
+        stable_node = <ksm_stable_node *>(<char *>stable_node.hlist.first - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
+    return READ_ONCE_ulong(stable_node.key) & ~STABLE_KEY_KNOWN
+
+
+cdef void find_chains(ksm_globals *g) noexcept nogil:
+    """A search comes past a chain if it turns where the chain lies, at each node above. The nearest on each side are what counts."""
+    cdef known_chain *known
+    cdef rb_node *node
+    cdef rb_node *parent
+    cdef unsigned long key
+    cdef unsigned int i
+    for i in range(g.nr_chains):
+        known = &g.chains[i]
+        known.below = 0
+        known.above = ~<unsigned long>0
+        node = &known.chain.node
+        parent = rb_parent(node)
+        while parent != NULL and (known.below == 0 or known.above == ~<unsigned long>0):
+            key = key_of_all(<ksm_stable_node *>parent)
+            if parent.rb_left == node:
+                if key and known.above == ~<unsigned long>0:
+                    known.above = key
+            elif known.below == 0:
+                known.below = key
+            node = parent
+            parent = rb_parent(node)
+    g.chains_moved = False
 
 
 cdef void key_by_new_book(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
