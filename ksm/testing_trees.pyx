@@ -81,3 +81,11 @@ def state(Machine machine not None):
         }
     finally:
         machine.leave()
+
+
+def branches(Machine machine not None):
+    """Of the book that keys are made by; 0 without one. See ksm/lib/page_keys.pyx."""
+    machine.enter()
+    found = machine.g.book.nr_branches if machine.g.book != NULL else 0
+    machine.leave()
+    return found

@@ -95,7 +95,7 @@ from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_in
 from ksm.mm.ksm_fast cimport (compare_key, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_linked,
                               remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
 from ksm.mm.ksm_keys cimport (begin_pass, chain_made, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init, page_freed_hook, page_key,
-                              set_stable_key, stable_key_known, stable_key_unknown, stable_trees_lack)
+                              set_stable_key, stable_key_is, stable_key_known, stable_key_unknown, stable_trees_lack)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
@@ -1518,7 +1518,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
         stable_node_chain_add_dup(g, stable_node_dup, stable_node)
 
     folio_set_stable_node(kfolio, stable_node_dup)
-    set_stable_key(g, stable_node_dup, kfolio)
+    stable_key_is(g, stable_node_dup, key)      # OURS
     ksm_step(g.m, STEP_DUP_ADDED if need_chain else STEP_STABLE_INSERTED, NULL, kfolio, stable_node_dup, 0)
 
     return stable_node_dup

@@ -83,15 +83,18 @@ cdef inline void filter_add(ksm_globals *g, unsigned long key) noexcept nogil:
     g.stable_filter_set += 1
 
 
-cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, struct_page *page) noexcept nogil:
-    """The caller has a reference on the page, which is the node's."""
-    cdef unsigned long key
+cdef inline void stable_key_is(ksm_globals *g, ksm_stable_node *stable_node, unsigned long key) noexcept nogil:
+    """The caller has a reference on the node's page, whose key that is."""
     if not g.plain and not READ_ONCE_ulong(stable_node.key):
-        key = page_key(g, page)
         filter_add(g, key)
         WRITE_ONCE_ulong(stable_node.key, key | STABLE_KEY_KNOWN)
         atomic_long_dec(&g.stable_unkeyed)
         g.chains_moved = True
+
+
+cdef inline void set_stable_key(ksm_globals *g, ksm_stable_node *stable_node, struct_page *page) noexcept nogil:
+    if not g.plain and not READ_ONCE_ulong(stable_node.key):
+        stable_key_is(g, stable_node, page_key(g, page))
 
 
 cdef inline bint stable_trees_lack(ksm_globals *g, unsigned long key) noexcept nogil:

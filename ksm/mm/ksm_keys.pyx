@@ -35,7 +35,7 @@ cdef enum:
     HEAD_WORDS = 16             # most samples keep so much of a page,
     WHOLE_EACH = 32             # one of so many all of it
     AT_ONCE = 16                # pages that are fetched into the cache together
-    BOOK_WAIT = 8               # passes, until the next try
+    BOOK_WAIT = 4               # passes, until the next try
 
 
 cdef struct samples_taken:
