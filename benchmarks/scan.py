@@ -99,7 +99,9 @@ def run(way: str, path: Path, watch: bool) -> dict[str, float]:
     """A command, once: seconds, and bytes at the peak if asked to watch, which costs it some time."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     peak = 0
-    with subprocess.Popen(command(way, path), stdout=subprocess.PIPE) as child:
+    # As installed: compiled modules lie beside their sources.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(command(way, path), stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None
         if watch:
             os.set_blocking(child.stdout.fileno(), False)

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
 from ksm.constants import PAGE_SIZE
 from ksm.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
@@ -34,17 +33,47 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def print_report(result: Result, console: Console) -> None:
-    console.print(answer(result), soft_wrap=True)
+def print_report(result: Result, width: int) -> None:
+    """For a person, on standard output, which is so many columns wide. Not by way of rich: to import that takes as long as 30,000 pages."""
+    plain = os.environ.get("TERM") in ("dumb", "unknown")
+    for text, bold in lines(result, width):
+        click.echo(click.style(text, bold=True) if bold else text, color=False if plain else None)
+
+
+def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
+    """The lines, and whether they are bold."""
+    yield answer(result), True
     if result.pages:
-        console.print()
-        console.print(breakdown(result))
-        console.print()
-        console.print(sources_table(result, console.width))
-    console.print()
+        yield "", False
+        yield from breakdown(result)
+        yield "", False
+        yield from sources_table(result, width)
+    yield "", False
     for note in all_notes(result):
-        lines = textwrap.wrap(printable(note), console.width - 1, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
-        console.print(Text("\n".join(lines)))
+        for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
+            yield line, False
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, or what COLUMNS says; 80 where there is none."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    for fd in range(3):
+        try:
+            return os.get_terminal_size(fd).columns or 80
+        except OSError:
+            continue
+    return 80
+
+
+def columns(text: str) -> int:
+    """How wide a terminal shows it."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "FW" else 1 for char in text)
 
 
 def printable(text: str) -> str:
@@ -60,22 +89,20 @@ def percent(pages: int, total: int) -> str:
     return f"{100 * pages / total:.1f} %" if total else "-"
 
 
-def answer(result: Result) -> Text:
+def answer(result: Result) -> str:
     """The first line: is it worth it?"""
     total, saved = result.pages, result.savings.pages
     cost = f", and need {size(metadata(result))} itself" if knows_profit(result) else ""
     share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)})"
     if not total:
-        text = "There are no pages that KSM could merge."
-    elif not saved and all_compared(result):
-        text = f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
-    elif not saved:
-        text = f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
-    elif knows_profit(result) and result.ksm["general_profit"] <= 0:
-        text = f"Not worth it: KSM would free {share}{cost}."
-    else:
-        text = f"KSM would free {share}{cost}."
-    return Text(text, style="bold")
+        return "There are no pages that KSM could merge."
+    if not saved and all_compared(result):
+        return f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
+    if not saved:
+        return f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
+    if knows_profit(result) and result.ksm["general_profit"] <= 0:
+        return f"Not worth it: KSM would free {share}{cost}."
+    return f"KSM would free {share}{cost}."
 
 
 def all_compared(result: Result) -> bool:
@@ -102,54 +129,56 @@ def metadata(result: Result) -> int:
     return RMAP_ITEM * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
 
 
-def breakdown(result: Result) -> Table:
+def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
     """Where all the pages went, and what is left after KSM's own needs."""
     ksm, savings, total = result.ksm, result.savings, result.pages
-    table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False)
-    table.add_column("", min_width=42)
-    table.add_column("Pages", justify="right", min_width=11)
-    table.add_column("MiB", justify="right", min_width=10)
-    table.add_column("%", justify="right", min_width=5)
 
-    def row(text: str, pages: int, style: str = "") -> None:
-        table.add_row(text, f"{pages:,}", mib(pages * PAGE_SIZE), f"{100 * pages / total:.1f}", style=style)
+    def line(text: str, pages: str, size: str, share: str, bold: bool = False) -> tuple[str, bool]:
+        return f"{text:<42}  {pages:>11}  {size:>10}  {share:>5}", bold
 
-    def bytes_row(text: str, count: int, style: str = "") -> None:
-        table.add_row(text, "", mib(count), f"{100 * count / PAGE_SIZE / total:.1f}", style=style)
+    def row(text: str, pages: int, bold: bool = False) -> tuple[str, bool]:
+        return line(text, f"{pages:,}", mib(pages * PAGE_SIZE), f"{100 * pages / total:.1f}", bold)
 
-    row("Freed", savings.pages, "bold")
-    row("  zero pages", savings.zero)
-    row("  duplicates within one source", savings.within)
-    row("  duplicates across sources", savings.across)
-    row("Kept", total - savings.pages, "bold")
-    row("  merged: the one copy", ksm["pages_shared"])
-    row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
+    def bytes_row(text: str, count: int, bold: bool = False) -> tuple[str, bool]:
+        return line(text, "", mib(count), f"{100 * count / PAGE_SIZE / total:.1f}", bold)
+
+    yield line("", "Pages", "MiB", "%", True)
+    yield row("Freed", savings.pages, True)
+    yield row("  zero pages", savings.zero)
+    yield row("  duplicates within one source", savings.within)
+    yield row("  duplicates across sources", savings.across)
+    yield row("Kept", total - savings.pages, True)
+    yield row("  merged: the one copy", ksm["pages_shared"])
+    yield row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
     # After one pass there is nothing yet that a page could differ from.
-    row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
+    yield row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
     if knows_profit(result):
-        bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
-        bytes_row("general_profit: freed less metadata", ksm["general_profit"], "bold")
-    return table
+        yield bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
+        yield bytes_row("general_profit: freed less metadata", ksm["general_profit"], True)
 
 
-def sources_table(result: Result, width: int) -> Table:
+def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:
     """A line a source, with what /proc/PID/ksm_stat would say."""
-    columns: dict[str, Callable[[SourceResult], int]] = {"MiB": lambda source: source.pages * PAGE_SIZE}
+    figures: dict[str, Callable[[SourceResult], int]] = {"MiB": lambda source: source.pages * PAGE_SIZE}
     if knows_profit(result):
-        columns["merged"] = lambda source: source.ksm_stat["ksm_merging_pages"] * PAGE_SIZE
+        figures["merged"] = lambda source: source.ksm_stat["ksm_merging_pages"] * PAGE_SIZE
         if any(source.ksm_stat["ksm_zero_pages"] for source in result.sources):  # only with use_zero_pages
-            columns["zero"] = lambda source: source.ksm_stat["ksm_zero_pages"] * PAGE_SIZE
-        columns["profit"] = lambda source: source.ksm_stat["ksm_process_profit"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("Source", no_wrap=True)
-    table.add_column("Kind", no_wrap=True)
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=8)
+            figures["zero"] = lambda source: source.ksm_stat["ksm_zero_pages"] * PAGE_SIZE
+        figures["profit"] = lambda source: source.ksm_stat["ksm_process_profit"]
     room = NAME_WIDTH + max(0, width - 80)
+    utf = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    rows = [["Source", "Kind", *figures]]
     for source in ordered(result):
-        name = Text(shortened(printable(source.name), room))
-        table.add_row(name, source.kind, *(mib(count(source)) for count in columns.values()))
-    return table
+        name = shortened(printable(source.name), room)
+        rows.append([name, source.kind, *(mib(count(source)) for count in figures.values())])
+    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+    widths[2:] = [max(8, each) for each in widths[2:]]
+    for number, row in enumerate(rows):
+        cells = [cell + " " * (most - columns(cell)) for cell, most in zip(row[:2], widths, strict=False)]
+        cells += [f"{cell:>{most}}" for cell, most in zip(row[2:], widths[2:], strict=True)]
+        yield "   ".join(cells), number == 0
+        if number == 0:
+            yield ("─" if utf else "-") * (sum(widths) + 3 * (len(widths) - 1)), False
 
 
 def ordered(result: Result) -> list[SourceResult]:

@@ -205,7 +205,7 @@ def test_volatile_pages_may_be_equal():
     with scan.Scan([Fleeting()]) as running:
         result = running.run(interval=0)
     assert (result.settled, result.passes, result.savings.pages) == (True, 3, 0)
-    assert report.answer(result).plain.startswith("KSM found nothing to free in 3 passes over ")
+    assert report.answer(result).startswith("KSM found nothing to free in 3 passes over ")
 
 
 class Restless(Changing):

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
 
 from ksm import report
 from ksm import scan as scanner
@@ -49,14 +48,14 @@ class Seconds(click.FloatRange):
 @contextmanager
 def progress_bar() -> Iterator[scanner.Progress]:
     """Something that tells a person how far it is; nothing where stderr is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr or not sys.stderr.isatty():
         yield scanner.no_progress
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(what: str, done: int, total: int) -> None:
@@ -113,6 +112,8 @@ def scan(
         host.close()
     result.notes.extend(remarks)
     if as_json:
+        import json
+
         click.echo(json.dumps(report.as_json(result), indent=2))
     else:
-        report.print_report(result, Console())
+        report.print_report(result, report.terminal_width())

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import ksm
 from ksm.cli import main
+from ksm.report import terminal_width
 
 PAGE = 4096
 TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
@@ -47,9 +48,9 @@ def refused(*arguments, code=1):
     return err[:-1]
 
 
-def command(*arguments, prefix=(), **options):
+def command(*arguments, prefix=(), env=None, **options):
     """The command in a process of its own, as it is installed."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1]), **(env or {})}
     return subprocess.run([*prefix, sys.executable, "-m", "ksm", "scan", *map(str, arguments)], env=environment, text=True, **options)
 
 
@@ -99,6 +100,59 @@ def test_report_for_a_person(images):
     assert [re.split("  +", line)[1] for line in lines if ("image" in line and "first" in line) or "second" in line] == ["image"] * 2
     assert sum("a still image overstates" in line for line in lines) == 1
     assert max(map(len, lines)) <= 80
+
+
+def test_names_that_are_wide_or_long(tmp_path):
+    """A name takes the columns that a terminal shows it in; of one that is too long, the end is seen."""
+    short = write_image(tmp_path / "名前", [1, 2, 2])
+    (tmp_path / ("long" * 30)).write_bytes(Path(short).read_bytes())
+    result = command("名前", "long" * 30, cwd=tmp_path, capture_output=True, env={"COLUMNS": "90"})
+    lines = result.stdout.splitlines()
+    head, rule, first, second = lines[lines.index(next(line for line in lines if line.startswith("Source"))) :][:4]
+    assert head.split() == ["Source", "Kind", "MiB", "merged", "profit"]
+    assert rule == "─" * len(head)
+    assert first.split()[:2] == ["名前", "image"]
+    assert len(first) + 2 == len(second) == len(head)
+    assert second.startswith("…g" + "long" * 9 + " ")
+
+
+def test_what_is_bold_for_a_terminal(images):
+    ours, theirs = pty.openpty()
+    for terminal, bold in (("xterm", True), ("dumb", False)):
+        result = command(*images, stdout=theirs, env={"TERM": terminal, "COLUMNS": "100"})
+        assert result.returncode == 0
+        seen = os.read(ours, 65536).decode()
+        assert seen.startswith("\x1b[1mKSM would free 36.0 KiB" if bold else "KSM would free 36.0 KiB")
+        assert ("\x1b[1mFreed " in seen) is bold
+        assert ("\x1b" in seen) is bold
+        assert "writing to would not stay merged" in seen  # as wide as it is
+    os.close(theirs)
+    os.close(ours)
+
+
+def test_columns_of_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "133")
+    assert terminal_width() == 133
+    for nothing in ("", "0", "wide"):
+        monkeypatch.setenv("COLUMNS", nothing)
+        monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((70, 0)))
+        assert terminal_width() == 70
+        monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
+        assert terminal_width() == 80
+        monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.stat(f"/no/{fd}"))
+        assert terminal_width() == 80
+
+
+def test_nothing_is_imported_that_an_image_does_not_need(images):
+    """An import is paid for by every scan; rich alone is as much as 30,000 pages."""
+    code = "import sys; from ksm.cli import main; main(sys.argv[1:], standalone_mode=False); print(*sorted(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}; {code}", "scan", images[0]],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert not {"rich", "elftools", "pygments", "jinja2", "pathlib", "json"} & set(result.stdout.splitlines()[-1].split())
 
 
 def test_the_era_of_2011(images):
