@@ -108,7 +108,11 @@ cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) no
 
 cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:
     """Map the file there, privately: what is written to the frames does not reach it."""
-    return arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
+    cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
+    if err == 0:
+        # What has to be read from the disk comes in huge pages, and is mapped so: now, and for whoever maps the file later.
+        c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_HUGEPAGE)
+    return err
 
 
 cdef void arena_remove(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:

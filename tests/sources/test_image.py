@@ -98,3 +98,17 @@ def test_memory_looks_like_nothing_else():
     assert what_is(b"") is None
     # A real mode interrupt table, where the memory of a PC begins
     assert what_is(b"\x53\xff\x00\xf0" * 1024) is None
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="a kernel without huge pages")
+def test_an_image_is_read_in_huge_pages(tmp_path):
+    """What is not in the page cache yet comes in large pieces. Mapping it page by page takes as long as reading it."""
+    path = tmp_path / "image"
+    path.write_bytes(b"a" * (4 << 20))
+    with ksm.Machine("1M", max_memory="1G") as machine, open(path, "rb") as file:
+        machine.spawn().mmap_image(file)
+        with open("/proc/self/smaps") as smaps:
+            lines = iter(smaps)
+            assert any(line.endswith(f" {path}\n") for line in lines)
+            flags = next(line.split()[1:] for line in lines if line.startswith("VmFlags:"))
+    assert "hg" in flags
