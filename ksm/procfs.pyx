@@ -9,10 +9,10 @@ from libc.string cimport memset
 from linux.atomic cimport READ_ONCE_ulong
 from linux.ksm cimport is_ksm_zero_pte, ksm_process_profit, mm_ksm_zero_pages
 from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, vm_normal_page, vma_lookup
-from linux.mm_types cimport PAGE_SHIFT, mm_struct, pte_t, struct_page, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport PageTransCompound, folio_test_anon, folio_test_ksm, page_folio
-from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
+from linux.pgtable cimport entry_offset_map_lock, pmd_offset_mm, pte_pfn, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport spinlock_t
 from linux.swapops cimport is_swap_pte, swp_offset
 
@@ -98,39 +98,51 @@ cdef object show_ksm_stat(mm_struct *mm):
 
 cdef void read_page_table(mm_struct *mm, unsigned long addr, unsigned long nr_pages, unsigned long *words) noexcept nogil:
     """A word for each page: see Process.page_table()."""
-    cdef unsigned long i
+    cdef unsigned long i = 0, pfn, until
+    cdef vm_area_struct *vma
+    cdef spinlock_t *ptl = NULL
+    cdef pte_t *start
+    cdef pte_t *ptep
     mmap_read_lock(mm)
-    for i in range(nr_pages):
-        words[i] = page_word(mm, addr + (i << PAGE_SHIFT))
+    while i < nr_pages:
+        vma = vma_lookup(mm, addr)
+        start = entry_offset_map_lock(mm, addr, &ptl, &pfn) if vma != NULL else NULL
+        if start == NULL:
+            words[i] = 0
+            addr += PAGE_SIZE
+            i += 1
+            continue
+        # With one lock to the end of the table; the entry of a huge page is in no table.
+        until = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+        if start == pmd_offset_mm(mm, addr):
+            until = addr + PAGE_SIZE
+        if until > vma.vm_end:
+            until = vma.vm_end
+        ptep = start
+        while True:
+            words[i] = entry_word(vma, addr, ptep_get(ptep), pfn)
+            addr += PAGE_SIZE
+            i += 1
+            if addr >= until or i == nr_pages:
+                break
+            ptep += 1
+            pfn = pte_pfn(ptep_get(ptep))
+        pte_unmap_unlock(start, ptl)
     mmap_read_unlock(mm)
 
 
-cdef unsigned long page_word(mm_struct *mm, unsigned long addr) noexcept nogil:
-    cdef vm_area_struct *vma = vma_lookup(mm, addr)
-    cdef spinlock_t *ptl = NULL
-    cdef pte_t *ptep
-    cdef pte_t pte
+cdef inline unsigned long entry_word(vm_area_struct *vma, unsigned long addr, pte_t pte, unsigned long pfn) noexcept nogil:
+    cdef unsigned long word = 1
     cdef struct_page *page
-    cdef unsigned long word = 0, pfn = 0
-    if vma == NULL:
-        return 0
-    ptep = entry_offset_map_lock(mm, addr, &ptl, &pfn)
-    if ptep == NULL:
-        return 0
-    pte = ptep_get(ptep)
-    if pte_present(pte):
-        word = 1
-        page = vm_normal_page(vma, addr, pte)
-        if page != NULL and PageTransCompound(page):
-            word |= 64
-        if page == NULL:
-            word |= 4 | (8 if is_ksm_zero_pte(mm.machine, pte) else 0)
-        elif folio_test_ksm(page_folio(page)):
-            word |= 2 | 16
-        elif folio_test_anon(page_folio(page)):
-            word |= 16
-        word |= pfn << 8
-    elif is_swap_pte(pte):
-        word = (swp_offset(pte) << 8) | 32
-    pte_unmap_unlock(ptep, ptl)
-    return word
+    if not pte_present(pte):
+        return (swp_offset(pte) << 8) | 32 if is_swap_pte(pte) else 0
+    page = vm_normal_page(vma, addr, pte)
+    if page != NULL and PageTransCompound(page):
+        word |= 64
+    if page == NULL:
+        word |= 4 | (8 if is_ksm_zero_pte(vma.vm_mm.machine, pte) else 0)
+    elif folio_test_ksm(page_folio(page)):
+        word |= 2 | 16
+    elif folio_test_anon(page_folio(page)):
+        word |= 16
+    return word | pfn << 8

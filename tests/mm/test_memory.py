@@ -299,3 +299,29 @@ def test_exec_starts_empty(machine, process):
     assert process.rss() == 0
     machine.ksm.scan(2)
     assert machine.ksm.pages_shared == 0
+
+
+def test_a_page_table_is_read_alike_in_one_go_and_page_by_page():
+    """Across tables, holes, mappings, huge pages, zero pages and pages that are swapped out or merged."""
+    huge = 2 << 20
+    with ksm.Machine("32M", swap="1M", transparent_hugepage="madvise") as machine:
+        process = machine.spawn()
+        start = process.mmap(8 * huge)
+        base = -(-start // huge) * huge
+        process.madvise(base + 2 * huge, huge, ksm.MADV_HUGEPAGE)
+        process.write(base + 2 * huge, b"huge")
+        for place in (0, 1, 3, 511, 512, 513, 1022, 1023, 1536, 1537, 2047):
+            process.write(base + place * PAGE, b"x" * PAGE)
+        process.touch(base + 5 * PAGE, 3 * PAGE, write=False)
+        process.munmap(base + 100 * PAGE, 600 * PAGE)
+        process.mprotect(base + 1023 * PAGE, 2 * PAGE, ksm.PROT_READ)
+        process.swap_out(base + 3 * PAGE, PAGE)
+        process.madvise(base, 8 * PAGE, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(3)
+        first, pages = base - 3 * PAGE, 5 * 512 + 7
+        words = list(process.page_table(first, pages * PAGE))
+        assert words == [process.page_table(first + place * PAGE, PAGE)[0] for place in range(pages)]
+        for flag in (ksm.PAGE_PRESENT, ksm.PAGE_KSM, ksm.PAGE_ZERO, ksm.PAGE_ANON, ksm.PAGE_SWAPPED, ksm.PAGE_THP):
+            assert any(word & flag for word in words)
+        assert sum(1 for word in words if word & ksm.PAGE_THP) == 512
+        assert 0 in words
