@@ -84,7 +84,7 @@ class FileSource(Source):
         self.fd = fd
         self.groups = list(groups(extent for extent in extents if not extent.offset % PAGE_SIZE))
         self.odd = [extent for extent in extents if extent.offset % PAGE_SIZE]
-        self.mapped = sum(group[-1].end - group[0].offset + ALIGNED for group in self.groups)
+        self.mapped = sum(group[-1].end - group[0].offset + 2 * ALIGNED for group in self.groups)
         self.copied = sum(extent.length for extent in self.odd)
         self._ranges: list[tuple[int, int]] = []
 
@@ -100,7 +100,12 @@ class FileSource(Source):
 
     def _map(self, process: Process, group: list[Extent]) -> None:
         first, length = group[0].offset, group[-1].end - group[0].offset
-        addr = process.mmap_image(self.fd, first, length)
+        # From a place in the file that is as aligned as the frames are: then the system can map huge pages.
+        head = first % ALIGNED
+        addr = process.mmap_image(self.fd, first - head, head + length)
+        if head:
+            process.madvise(addr, head, MADV_DONTNEED)
+            addr += head
         for before, after in pairwise(group):
             if before.end < after.offset:
                 process.madvise(addr + before.end - first, after.offset - before.end, MADV_DONTNEED)

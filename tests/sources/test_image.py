@@ -112,3 +112,31 @@ def test_an_image_is_read_in_huge_pages(tmp_path):
             assert any(line.endswith(f" {path}\n") for line in lines)
             flags = next(line.split()[1:] for line in lines if line.startswith("VmFlags:"))
     assert "hg" in flags
+
+
+def test_frames_are_aligned_like_the_file(tmp_path):
+    """Or there could be no huge pages, wherever in the file the memory begins."""
+    path = tmp_path / "image"
+    with path.open("wb") as file:
+        file.truncate(30 << 20)
+        for place in (700, 701, 7000):
+            file.seek(place * PAGE)
+            file.write(bytes([place % 256]) * PAGE)
+    if path.stat().st_blocks * 512 >= 30 << 20:
+        pytest.skip("a file system without holes")
+    source = open_file(str(path))
+    with ksm.Machine("1M", max_memory="1G") as machine:
+        source.attach(machine)
+        with open("/proc/self/maps") as maps:
+            ours = [line.split() for line in maps if line.endswith(f" {path}\n")]
+        assert ours
+        for addresses, _, offset, *_ in ours:
+            assert (int(addresses.split("-")[0], 16) - int(offset, 16)) % (2 << 20) == 0
+        seen = []
+        for addr, length in source.ranges():
+            for place, word in enumerate(source.process.page_table(addr, length)):
+                if word:
+                    seen.append(source.process.read(addr + place * PAGE, PAGE))
+        assert seen == [bytes([place % 256]) * PAGE for place in (700, 701, 7000)]
+        assert source.process.rss() == 3
+        source.close()
