@@ -318,10 +318,8 @@ cdef struct descent:
     unsigned long key
     int nid
     rb_node *node
-    rb_node *below              # the last node that is less, and how many bytes, at least, are the same as the page's
-    rb_node *above
-    unsigned int same_below
-    unsigned int same_above
+    rb_node *bound[2]           # the last node that is less, and the last one that is more,
+    unsigned int same[2]        # and how many bytes, at least, are the same as the page's
     pte_t *pte                  # of the node's page, and that page, when bytes have to be compared
     const char *bytes
 
@@ -348,7 +346,7 @@ cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexce
             if stable_node.rmap_hlist_len == STABLE_NODE_CHAIN and stable_node.hlist.first != NULL:
                 stable_node = <ksm_stable_node *>(<char *>stable_node.hlist.first - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
             side = compare_stable_key(d.key, stable_node)
-            d.node = d.node.rb_left if side < 0 else d.node.rb_right
+            d.node = (&d.node.rb_right)[side < 0]
             if side and d.node != NULL:
                 ksm_prefetch(d.node)
                 active[alive] = d
@@ -366,23 +364,19 @@ cdef pte_t *item_pte(mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
 
 cdef inline bint go_down(descent *d, int side, unsigned int same) noexcept nogil:
     """One step; false at the end of the way, and seen.place is known."""
+    # Which side it is, nobody can foretell: so without a branch.
     cdef rb_node *node = d.node
-    cdef rb_node *child
-    if side < 0:
-        d.above = node
-        d.same_above = same
-        child = node.rb_left
-    else:
-        d.below = node
-        d.same_below = same
-        child = node.rb_right
+    cdef int left = side < 0
+    cdef rb_node *child = (&node.rb_right)[left]
+    d.bound[left] = node
+    d.same[left] = same
     if child != NULL:
         ksm_prefetch(child)
         d.node = child
         return True
     d.seen.place = node
     d.seen.side = side
-    d.seen.neighbour = d.below if side < 0 else d.above
+    d.seen.neighbour = d.bound[not left]
     return False
 
 
@@ -402,10 +396,10 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
     for i in range(nr):
         d = &all[i]
         d.node = g.root_unstable_tree[d.nid].rb_node
-        d.below = NULL
-        d.above = NULL
-        d.same_below = 0
-        d.same_above = 0
+        d.bound[0] = NULL
+        d.bound[1] = NULL
+        d.same[0] = 0
+        d.same[1] = 0
         if d.node != NULL:
             active[alive] = d
             alive += 1
@@ -428,7 +422,7 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
                     equals += 1
         for i in range(equals):
             d = equal[i]
-            same = min(d.same_below, d.same_above) & ~<unsigned int>7
+            same = min(d.same[0], d.same[1]) & ~<unsigned int>7
             d.bytes = NULL
             if pte_present(ptep_get(d.pte)):
                 d.bytes = g.m.arena + (pte_pfn(ptep_get(d.pte)) << PAGE_SHIFT)
@@ -443,7 +437,7 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
             if d.bytes == NULL:
                 continue
             page = <const char *>page_address(g.m, d.seen.page)
-            same = ksm_mismatch(page, d.bytes, min(d.same_below, d.same_above) & ~<unsigned int>7)
+            same = ksm_mismatch(page, d.bytes, min(d.same[0], d.same[1]) & ~<unsigned int>7)
             g.key_ties += same != PAGE_SIZE
             if same == PAGE_SIZE:
                 d.seen.place = d.node
