@@ -17,7 +17,8 @@ from linux.mmap_lock cimport mmap_read_unlock
 from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, clear_page_flag, folio_raw_mapping,
                                folio_test_anon, folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
 from linux.pgtable cimport pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, ptep_get
-from linux.rbtree cimport rb_node
+from linux.rbtree cimport rb_node, rb_parent
+from linux.rbtree_augmented cimport rb_is_red
 from linux.rmap cimport vma_has_anon_vma
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
 from linux.types cimport list_head, u32
@@ -362,6 +363,13 @@ cdef pte_t *item_pte(mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
     return pte_offset_map(pmd, rmap_item.address) if pmd != NULL else NULL
 
 
+cdef inline void prefetch_sibling(rb_node *node) noexcept nogil:
+    """What rb_insert_color() looks at when a child of this node comes: if the node is red, the node beside it."""
+    cdef rb_node *parent = rb_parent(node)
+    if parent != NULL and rb_is_red(node):
+        ksm_prefetch((&parent.rb_right)[parent.rb_right == node])
+
+
 cdef inline bint go_down(descent *d, int side, unsigned int same) noexcept nogil:
     """One step; false at the end of the way, and seen.place is known."""
     # Which side it is, nobody can foretell: so without a branch.
@@ -377,6 +385,7 @@ cdef inline bint go_down(descent *d, int side, unsigned int same) noexcept nogil
     d.seen.place = node
     d.seen.side = side
     d.seen.neighbour = d.bound[not left]
+    prefetch_sibling(node)
     return False
 
 
