@@ -9,6 +9,7 @@ at them. Frames that are freed go back to the system in batches; the next use fi
 
 from libc.errno cimport ENOMEM, errno
 from libc.stdlib cimport qsort
+from libc.string cimport memcpy, memset
 
 from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
 
@@ -51,6 +52,7 @@ cdef extern from *:
 
 cdef enum:
     RANGES = 1024               # UIO_MAXIOV
+    RADIX_BITS = 8
 
 
 cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil:
@@ -125,6 +127,44 @@ cdef int compare_pfns(const void *a, const void *b) noexcept nogil:
     return (left > right) - (left < right)
 
 
+cdef void sort_pfns(unsigned int *pfns, unsigned int count) noexcept nogil:
+    """In place. Most batches are of runs that ascend, or stray frames between them; qsort() calls back for every comparison."""
+    cdef unsigned int buffer[RANGES]
+    cdef unsigned int *source = pfns
+    cdef unsigned int *target = buffer
+    cdef unsigned int places[1 << RADIX_BITS]
+    cdef unsigned int i, shift = 0, digit, place, differ = 0
+    cdef bint sorted_already = True
+    for i in range(1, count):
+        differ |= pfns[i] ^ pfns[0]
+        if pfns[i] < pfns[i - 1]:
+            sorted_already = False
+    if sorted_already:
+        return
+    if count > RANGES or count < 64:
+        qsort(pfns, count, sizeof(unsigned int), &compare_pfns)
+        return
+    # Digit by digit, from the lowest; those in which all agree are passed over.
+    while shift < 32 and differ >> shift:
+        if differ >> shift & ((1 << RADIX_BITS) - 1):
+            memset(places, 0, sizeof(places))
+            for i in range(count):
+                places[source[i] >> shift & ((1 << RADIX_BITS) - 1)] += 1
+            place = 0
+            for digit in range(1 << RADIX_BITS):
+                i = places[digit]
+                places[digit] = place
+                place += i
+            for i in range(count):
+                digit = source[i] >> shift & ((1 << RADIX_BITS) - 1)
+                target[places[digit]] = source[i]
+                places[digit] += 1
+            source, target = target, source
+        shift += RADIX_BITS
+    if source != pfns:
+        memcpy(pfns, source, count * sizeof(unsigned int))
+
+
 cdef void give_back_ranges(iovec *ranges, unsigned int count) noexcept nogil:
     cdef unsigned int i
     # All in one call, if the system can do that; once more what was given back harms nobody.
@@ -138,7 +178,7 @@ cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) no
     """Let the system have these frames' memory; sorts them, so that neighbours go as one range."""
     cdef iovec ranges[RANGES]
     cdef unsigned int i = 0, first, nr = 0
-    qsort(pfns, count, sizeof(unsigned int), &compare_pfns)
+    sort_pfns(pfns, count)
     while i < count:
         first = i
         i += 1
