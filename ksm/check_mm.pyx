@@ -408,6 +408,16 @@ cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
             continue
         c.use[pfn].free = True
         free += 1
+    if z.nr_claimed > sizeof(z.claimed) / sizeof(z.claimed[0]):
+        finding(&c.found, b"node %d: %u frames claimed", z.nid, z.nr_claimed)
+        return
+    for i in range(z.nr_claimed):
+        pfn = z.claimed[i]
+        if pfn < z.zone_start_pfn or pfn >= z.fresh_pfn or c.use[pfn].free:
+            finding(&c.found, b"node %d: frame %u among those claimed is not its own, or free twice", z.nid, pfn)
+            continue
+        c.use[pfn].free = True
+        free += 1
     if z.nr_free != free:
         finding(&c.found, b"node %d: nr_free %lu, counted %lu", z.nid, z.nr_free, free)
 

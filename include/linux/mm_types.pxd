@@ -153,7 +153,7 @@ cdef struct mm_struct "mm_struct":
 
 
 # One zone a node. Frames from `fresh_pfn` on were never used, those on the free lists are known to read as zeros, and those in
-# `recent` are free but not yet given back to the operating system.
+# `recent` are free but not yet given back to the operating system; for those in `claimed` it was asked for memory again.
 cdef struct zone:
     spinlock_t lock
     int nid
@@ -164,6 +164,10 @@ cdef struct zone:
     unsigned int free_area[NR_PAGE_ORDERS]
     unsigned int *recent
     unsigned int nr_recent
+    unsigned int claimed[64]    # free frames with memory behind them that reads as zeros; the last one is the next to go
+    unsigned int nr_claimed
+    unsigned int from_lists     # frames taken from the free lists since frames were put there
+    unsigned int claim_after    # with so many of them, look whether more can be claimed
     unsigned long last_pfn      # taken from the lists, or fresh; how many came one after the other; and up to where there is memory
     unsigned long in_a_row
     unsigned long populated_pfn

@@ -2,8 +2,8 @@
 # Follows mm/page_alloc.c of Linux 6.12, much reduced.
 """Page frames: who has them, and where free ones wait.
 
-A zone a node. Free frames come from three places, in this order: those freed a moment ago (`recent`, last in first out, like the
-kernel's per-CPU lists), the buddy lists, and the frames that nobody ever used. Frames leave `recent` in batches: their memory goes
+A zone a node. Free frames come from four places, in this order: those freed a moment ago (`recent`, last in first out, like the
+kernel's per-CPU lists), neighbours that were given memory at once (`claimed`), the buddy lists, and the frames that nobody ever used. Frames leave `recent` in batches: their memory goes
 back to the operating system first, so everything on the buddy lists and beyond is known to read as zeros, and an allocation that
 wants zeros finds them without touching the frame.
 
@@ -34,6 +34,8 @@ cdef enum:
     RECENT_BATCH = 1024         # how many leave at once
     POPULATE_FRAMES = 64        # are asked memory for at once,
     POPULATE_AFTER = 64         # when so many neighbours were taken one after the other
+    CLAIM_AFTER = 64            # so many were taken from the lists: free frames next to the next one get memory, and come next,
+    CLAIM_FRAMES = 40           # when so many of the 64 there are free; otherwise look again after CLAIM_AFTER more
 
 
 cdef int zone_init(machine *m, int nid, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
@@ -45,6 +47,7 @@ cdef int zone_init(machine *m, int nid, unsigned long start_pfn, unsigned long e
     z.fresh_pfn = start_pfn
     z.zone_end_pfn = end_pfn
     z.nr_free = end_pfn - start_pfn
+    z.claim_after = CLAIM_AFTER
     z.recent = <unsigned int *>malloc(RECENT_FRAMES * sizeof(unsigned int))
     return 0 if z.recent != NULL else -ENOMEM
 
@@ -149,10 +152,21 @@ cdef unsigned long take_fresh(machine *m, zone *z, unsigned int order) noexcept 
     return pfn
 
 
-cdef void release_recent(machine *m, zone *z, unsigned int count) noexcept nogil:
-    """OURS: give the memory of the longest free of `recent` back, then put them on the buddy lists. The zone is not locked."""
-    cdef unsigned int pfns[RECENT_BATCH]
+cdef void release(machine *m, zone *z, unsigned int *pfns, unsigned int count) noexcept nogil:
+    """OURS: give the memory of free frames back, then put them on the buddy lists. The zone is not locked."""
     cdef unsigned int i
+    arena_give_back(m, pfns, count)
+    spin_lock(&z.lock)
+    for i in range(count):
+        put_free_page(m, z, pfns[i])
+    z.from_lists = 0
+    z.claim_after = CLAIM_AFTER
+    spin_unlock(&z.lock)
+
+
+cdef void release_recent(machine *m, zone *z, unsigned int count) noexcept nogil:
+    """OURS: the longest free of `recent`."""
+    cdef unsigned int pfns[RECENT_BATCH]
     spin_lock(&z.lock)
     if count > z.nr_recent:
         count = z.nr_recent
@@ -160,11 +174,19 @@ cdef void release_recent(machine *m, zone *z, unsigned int count) noexcept nogil
     z.nr_recent -= count
     memmove(z.recent, z.recent + count, z.nr_recent * sizeof(unsigned int))
     spin_unlock(&z.lock)
-    arena_give_back(m, pfns, count)
+    release(m, z, pfns, count)
+
+
+cdef void release_claimed(machine *m, zone *z) noexcept nogil:
+    """OURS: those that nobody wanted."""
+    cdef unsigned int pfns[POPULATE_FRAMES]
+    cdef unsigned int count
     spin_lock(&z.lock)
-    for i in range(count):
-        put_free_page(m, z, pfns[i])
+    count = z.nr_claimed
+    memcpy(pfns, z.claimed, count * sizeof(unsigned int))
+    z.nr_claimed = 0
     spin_unlock(&z.lock)
+    release(m, z, pfns, count)
 
 
 cdef void drain_all_pages(machine *m) noexcept nogil:
@@ -173,6 +195,7 @@ cdef void drain_all_pages(machine *m) noexcept nogil:
     for nid in range(m.nr_node_ids):
         while nr_recent(&m.zones[nid]):
             release_recent(m, &m.zones[nid], RECENT_BATCH)
+        release_claimed(m, &m.zones[nid])
 
 
 cdef inline unsigned int nr_recent(zone *z) noexcept nogil:
@@ -276,26 +299,71 @@ cdef unsigned long frames_to_populate(zone *z, unsigned long pfn) noexcept nogil
     return until - pfn
 
 
+cdef bint claim_frames(machine *m, zone *z, unsigned long pfn) noexcept nogil:
+    """OURS: take the free frames around this one off the lists, for those who come next, if they are most of what is there; locked.
+
+    What was merged leaves holes of a few frames between those that are used, and the lists hand them out by their order, not by their
+    place. Memory for all of them at once is cheaper than a fault of the operating system for each.
+    """
+    cdef unsigned long start = pfn & ~(<unsigned long>POPULATE_FRAMES - 1), end = start + POPULATE_FRAMES, i = start, size
+    cdef unsigned int nr = 0
+    if start < z.zone_start_pfn or end > z.fresh_pfn:
+        return False
+    while i < end:
+        size = 1
+        if test_page_flag(m.mem_map + i, PG_buddy):
+            size <<= buddy_order(m.mem_map + i)
+            nr += <unsigned int>size
+        i += size
+    if nr < CLAIM_FRAMES or i > end:
+        return False        # of a larger block in_a_row will tell
+    i = start
+    while i < end:
+        size = 1
+        if test_page_flag(m.mem_map + i, PG_buddy):
+            size <<= buddy_order(m.mem_map + i)
+            del_page_from_free_list(m, z, i, buddy_order(m.mem_map + i))
+            z.nr_claimed += <unsigned int>size
+            for pfn in range(i, i + size):
+                nr -= 1
+                z.claimed[nr] = <unsigned int>pfn
+        i += size
+    return True
+
+
 cdef struct_page *rmqueue(machine *m, zone *z, unsigned int order, bint zero) noexcept nogil:
     cdef unsigned long pfn = 0, populate = 0
-    cdef bint zeroed = True
+    cdef bint zeroed = True, has_memory = False, claimed = False
     spin_lock(&z.lock)
     if order == 0 and z.nr_recent:
         z.nr_recent -= 1
         pfn = z.recent[z.nr_recent]
         zeroed = False
+        has_memory = True
+    elif order == 0 and z.nr_claimed:
+        z.nr_claimed -= 1
+        pfn = z.claimed[z.nr_claimed]
+        has_memory = True
     if pfn == 0:
         pfn = __rmqueue_smallest(m, z, order)
+        if pfn and order == 0:
+            z.from_lists += 1
+            if z.from_lists > z.claim_after:
+                claimed = has_memory = claim_frames(m, z, pfn)
+                if not claimed:
+                    z.claim_after = z.from_lists + CLAIM_AFTER
     if pfn == 0:
         pfn = take_fresh(m, z, order)
     if pfn:
         z.nr_free -= <unsigned long>1 << order
-    if order == 0 and zeroed:
+    if order == 0 and not has_memory:
         populate = frames_to_populate(z, pfn)
     spin_unlock(&z.lock)
     if pfn == 0:
         return NULL
-    if populate:
+    if claimed:
+        arena_populate(m, pfn & ~(<unsigned long>POPULATE_FRAMES - 1), POPULATE_FRAMES)
+    elif populate:
         arena_populate(m, pfn, populate)
     prep_new_page(m.mem_map + pfn, z.nid, 0)
     if order:
@@ -345,6 +413,9 @@ cdef void start_isolate_page_range(machine *m, zone *z, unsigned long start_pfn,
     cdef unsigned int order
     cdef struct_page *page
     spin_lock(&z.lock)
+    while z.nr_claimed:
+        z.nr_claimed -= 1
+        __free_one_page(m, z, z.claimed[z.nr_claimed], 0)
     z.isolate_start = start_pfn
     z.isolate_end = end_pfn
     pfn = start_pfn
