@@ -13,8 +13,8 @@ from libc.string cimport memcpy, memset
 
 from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
 
-from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE,
-                            PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
+from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE,
+                            MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
 
 cdef extern from *:
     """
@@ -104,8 +104,14 @@ cdef int arena_map(machine *m, unsigned long pfn, unsigned long nr_pages, int pr
 
 
 cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
-    """Put anonymous memory behind the frames."""
-    return arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
+    """Put anonymous memory behind the frames, in small pages even where the system is set to huge ones always.
+
+    Part of a huge page that is given back is not free before the rest of it is, and the system may fill it again.
+    """
+    cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
+    if err == 0:
+        c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_NOHUGEPAGE)
+    return err
 
 
 cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:

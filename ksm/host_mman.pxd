@@ -17,3 +17,4 @@ cdef extern from "<sys/mman.h>" nogil:
         MADV_DONTNEED
         MADV_DONTDUMP
         MADV_HUGEPAGE
+        MADV_NOHUGEPAGE

@@ -4,6 +4,7 @@
 import errno
 import os
 import random
+import re
 
 import pytest
 
@@ -152,3 +153,62 @@ def test_frames_given_back_read_as_zeros():
             machine.lru_add_drain_all()
             process.munmap(addr, 1000 * PAGE)
             machine.drain_all_pages()
+
+
+@pytest.mark.parametrize("every", [2, 3, 8, 256])
+def test_holes_of_merged_pages_are_used_again(every):
+    """Most frames were merged away, some stayed between them: the free ones read as zeros, are nobody else's, and all come back."""
+    rng = random.Random(every)
+    with ksm.Machine(memory="16M", max_memory="16M") as machine:
+        process = machine.spawn()
+        pages = 3000
+        addr = process.mmap(pages * PAGE)
+        contents = [b"%d" % i if i % every == 0 else b"the same" for i in range(pages)]
+        process.write(addr, b"".join(content.ljust(PAGE, b".") for content in contents))
+        process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(2)
+        other = process.mmap(500 * PAGE)
+        for i in rng.sample(range(500), 300):
+            process.touch(other + i * PAGE, PAGE)
+        assert machine.check() == []
+        assert process.read(other, 500 * PAGE).count(0) == 500 * PAGE
+        process.touch(addr, pages // 2 * PAGE)
+        assert machine.check() == []
+        machine.ksm.store("run", "2")
+        assert machine.check() == []
+        assert process.read(addr, pages * PAGE) == b"".join(content.ljust(PAGE, b".") for content in contents)
+        assert process.read(other, 500 * PAGE).count(0) == 500 * PAGE
+        process.munmap(other, 500 * PAGE)
+        machine.lru_add_drain_all()
+        machine.drain_all_pages()
+        assert machine.check() == []
+        process.exit()
+        assert emptied(machine)
+
+
+def test_memory_asked_for_ahead_goes_back():
+    with ksm.Machine(memory="32M", max_memory="32M") as machine:
+        process = machine.spawn()
+        pages = 6000
+        addr = process.mmap(pages * PAGE)
+        process.write(addr, b"the same page".ljust(PAGE, b".") * pages)
+        process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(2)
+        before, free = resident(), machine.free_pages()
+        process.touch(addr, 400 * PAGE)
+        ahead = resident()
+        machine.drain_all_pages()
+        assert resident() < ahead
+        assert resident() - before < (free - machine.free_pages()) * PAGE + MIB // 8
+        assert machine.check() == []
+
+
+def test_frames_never_get_huge_pages_of_the_system():
+    """Where it gives them to everybody, memory that is given back would not be free."""
+    with ksm.Machine(memory="48M", max_memory="48M") as machine:
+        process = machine.spawn()
+        process.touch(process.mmap(16 * MIB), 16 * MIB)
+        with open("/proc/self/smaps") as smaps:
+            mappings = re.findall(r"^Size: +49152 kB\n(?:\w+: .*\n)*?VmFlags: (.*)", smaps.read(), re.MULTILINE)
+        assert len(mappings) == 1
+        assert "nh" in mappings[0].split()
