@@ -13,8 +13,8 @@ from libc.string cimport memcpy, memset
 
 from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
 
-from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE,
-                            MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
+from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED,
+                            MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
 
 cdef extern from *:
     """

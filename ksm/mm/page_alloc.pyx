@@ -3,9 +3,9 @@
 """Page frames: who has them, and where free ones wait.
 
 A zone a node. Free frames come from four places, in this order: those freed a moment ago (`recent`, last in first out, like the
-kernel's per-CPU lists), neighbours that were given memory at once (`claimed`), the buddy lists, and the frames that nobody ever used. Frames leave `recent` in batches: their memory goes
-back to the operating system first, so everything on the buddy lists and beyond is known to read as zeros, and an allocation that
-wants zeros finds them without touching the frame.
+kernel's per-CPU lists), neighbours that were given memory at once (`claimed`), the buddy lists, and the frames that nobody ever used.
+Frames leave `recent` in batches: their memory goes back to the operating system first, so everything on the buddy lists and beyond is
+known to read as zeros, and an allocation that wants zeros finds them without touching the frame.
 
 The buddy lists are the kernel's: blocks of 2^order frames, split in halves on the way out, joined with their buddy on the way in.
 They are linked by frame numbers inside struct page, `private` to the next and `index` to the one before; frame 0 is the zero page
