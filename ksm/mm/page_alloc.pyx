@@ -35,7 +35,7 @@ cdef enum:
     POPULATE_FRAMES = 64        # are asked memory for at once,
     POPULATE_AFTER = 64         # when so many neighbours were taken one after the other
     CLAIM_AFTER = 64            # so many were taken from the lists: free frames next to the next one get memory, and come next,
-    CLAIM_FRAMES = 40           # when so many of the 64 there are free; otherwise look again after CLAIM_AFTER more
+    CLAIM_FRAMES = 26           # when so many of the 64 there are free; otherwise look again after CLAIM_AFTER more
 
 
 cdef int zone_init(machine *m, int nid, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
@@ -300,7 +300,7 @@ cdef unsigned long frames_to_populate(zone *z, unsigned long pfn) noexcept nogil
 
 
 cdef bint claim_frames(machine *m, zone *z, unsigned long pfn) noexcept nogil:
-    """OURS: take the free frames around this one off the lists, for those who come next, if they are most of what is there; locked.
+    """OURS: take the free frames around this one off the lists, for those who come next, if they are many; locked.
 
     What was merged leaves holes of a few frames between those that are used, and the lists hand them out by their order, not by their
     place. Memory for all of them at once is cheaper than a fault of the operating system for each.
