@@ -63,7 +63,8 @@ def test_a_book_changes(place, nodes):
     for step in range(12):
         scan(machines, 333)
         for _ in range(20):
-            rng.choice([first, second]).write(START + rng.randrange(300) * PAGE + rng.choice([place, 0, 2000]), rng.randbytes(rng.choice([1, 8])))
+            where = START + rng.randrange(300) * PAGE + rng.choice([place, 0, 2000])
+            rng.choice([first, second]).write(where, rng.randbytes(rng.choice([1, 8])))
         if step == 5:
             assert branches(machines.fast) != begun
     second.exit()

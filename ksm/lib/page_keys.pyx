@@ -92,7 +92,8 @@ cdef inline uint64_t at_word(const key_book *book, const key_branch *branch, uin
     return place << bits | word
 
 
-cdef inline const key_branch *leave_path(const key_book *book, const key_path *path, const char *page, int words, uint64_t *key) noexcept nogil:
+cdef inline const key_branch *leave_path(const key_book *book, const key_path *path, const char *page, int words,
+                                         uint64_t *key) noexcept nogil:
     """The branch where a page leaves the path, or where this ends, and as key the page's word there. NULL if it leaves the path between
     two branches: then key is its key, which is 0 if words are missing."""
     cdef const char *common = <const char *>(book.path_words + path.words - path.start)

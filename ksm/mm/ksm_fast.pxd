@@ -34,40 +34,9 @@ from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item
 
 cdef extern from *:
     """
-    #ifndef KSM_FAST_DEFINED
-    #define KSM_FAST_DEFINED
-    #include <stdint.h>
-    #include <string.h>
     #define ksm_prefetch(p) __builtin_prefetch(p)
-    /* Where two pages begin to differ, looked for from a multiple of 8 on; 4096 if they do not. */
-    static inline unsigned int ksm_mismatch(const char *a, const char *b, unsigned int from)
-    {
-        uint64_t x, y;
-        for (;;) {
-            if (!(from & 1023)) {
-                while (from < 4096 && !memcmp(a + from, b + from, 1024))
-                    from += 1024;
-                if (from == 4096)
-                    return from;
-            }
-            if (!(from & 127) && !memcmp(a + from, b + from, 128)) {
-                from += 128;
-                continue;
-            }
-            memcpy(&x, a + from, 8);
-            memcpy(&y, b + from, 8);
-            if (x != y)
-                break;
-            from += 8;
-        }
-        while (a[from] == b[from])
-            from++;
-        return from;
-    }
-    #endif
     """
     void ksm_prefetch(const void *p) noexcept nogil
-    unsigned int ksm_mismatch(const char *a, const char *b, unsigned int start) noexcept nogil
 
 
 cdef enum:

@@ -8,6 +8,7 @@ that is found here counts, except what a page that is still watched when ksmd co
 """
 
 from libc.stdint cimport uint64_t
+from libc.string cimport memcmp
 
 from linux.atomic cimport (READ_ONCE_int, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_uint, atomic_read,
                            smp_load_acquire_int, smp_mb)
@@ -319,8 +320,7 @@ cdef struct descent:
     unsigned long key
     int nid
     rb_node *node
-    rb_node *bound[2]           # the last node that is less, and the last one that is more,
-    unsigned int same[2]        # and how many bytes, at least, are the same as the page's
+    rb_node *bound[2]           # the last node that is less, and the last one that is more
     pte_t *pte                  # of the node's page, and that page, when bytes have to be compared
     const char *bytes
 
@@ -370,14 +370,13 @@ cdef inline void prefetch_sibling(rb_node *node) noexcept nogil:
         ksm_prefetch((&parent.rb_right)[parent.rb_right == node])
 
 
-cdef inline bint go_down(descent *d, int side, unsigned int same) noexcept nogil:
+cdef inline bint go_down(descent *d, int side) noexcept nogil:
     """One step; false at the end of the way, and seen.place is known."""
     # Which side it is, nobody can foretell: so without a branch.
     cdef rb_node *node = d.node
     cdef int left = side < 0
     cdef rb_node *child = (&node.rb_right)[left]
     d.bound[left] = node
-    d.same[left] = same
     if child != NULL:
         ksm_prefetch(child)
         d.node = child
@@ -392,23 +391,18 @@ cdef inline bint go_down(descent *d, int side, unsigned int same) noexcept nogil
 cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int nr) noexcept nogil:
     """The same in the unstable trees, with an eye on where the ways end.
 
-    Where keys are equal, bytes are compared, from where the page has begun to differ from both the last node that is less and the
-    last one that is more: everything between them begins like them. That holds for a tree that is in order only, and if that was
-    an error nobody asks for the place.
+    Where keys are equal, bytes are compared. In a tree that is not in order nobody asks for the place.
     """
     cdef descent *active[LOOK_AHEAD]
     cdef descent *equal[LOOK_AHEAD]
     cdef descent *d
-    cdef const char *page
-    cdef unsigned int i, alive = 0, equals, same
+    cdef unsigned int i, alive = 0, equals
     cdef int side
     for i in range(nr):
         d = &all[i]
         d.node = g.root_unstable_tree[d.nid].rb_node
         d.bound[0] = NULL
         d.bound[1] = NULL
-        d.same[0] = 0
-        d.same[1] = 0
         if d.node != NULL:
             active[alive] = d
             alive += 1
@@ -420,7 +414,7 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
             d = active[i]
             side = compare_key(d.key, item_of(d.node))
             if side:
-                if go_down(d, side, 0):
+                if go_down(d, side):
                     active[alive] = d
                     alive += 1
             elif item_key_known(item_of(d.node)) and not READ_ONCE_int(g.rotten):
@@ -431,12 +425,11 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
                     equals += 1
         for i in range(equals):
             d = equal[i]
-            same = min(d.same[0], d.same[1]) & ~<unsigned int>7
             d.bytes = NULL
             if pte_present(ptep_get(d.pte)):
                 d.bytes = g.m.arena + (pte_pfn(ptep_get(d.pte)) << PAGE_SHIFT)
-                ksm_prefetch(d.bytes + same)
-                ksm_prefetch(<char *>page_address(g.m, d.seen.page) + same)
+                ksm_prefetch(d.bytes)
+                ksm_prefetch(page_address(g.m, d.seen.page))
                 ksm_prefetch(g.m.mem_map + pte_pfn(ptep_get(d.pte)))
                 # If they are equal, this node will leave the tree.
                 ksm_prefetch(d.node.rb_left)
@@ -445,13 +438,12 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
             d = equal[i]
             if d.bytes == NULL:
                 continue
-            page = <const char *>page_address(g.m, d.seen.page)
-            same = ksm_mismatch(page, d.bytes, min(d.same[0], d.same[1]) & ~<unsigned int>7)
-            g.key_ties += same != PAGE_SIZE
-            if same == PAGE_SIZE:
+            side = memcmp(page_address(g.m, d.seen.page), d.bytes, PAGE_SIZE)
+            g.key_ties += side != 0
+            if not side:
                 d.seen.place = d.node
                 d.seen.side = 0
-            elif go_down(d, -1 if <unsigned char>page[same] < <unsigned char>d.bytes[same] else 1, same):
+            elif go_down(d, side):
                 active[alive] = d
                 alive += 1
 
