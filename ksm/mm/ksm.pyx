@@ -92,7 +92,7 @@ from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_rep
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
-from ksm.mm.ksm_fast cimport (compare_key, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_linked,
+from ksm.mm.ksm_fast cimport (compare_key, item_leaves, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook, page_linked,
                               remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
 from ksm.mm.ksm_keys cimport (begin_pass, chain_made, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init, page_freed_hook,
                               page_key, set_stable_key, stable_key_is, stable_key_known, stable_key_unknown, stable_trees_lack)
@@ -1133,7 +1133,7 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
     mmap_read_lock(mm)
     vma = find_mergeable_vma(mm, rmap_item.address)
     if vma != NULL:
-        g.leaving = rmap_item           # OURS
+        item_leaves(g, rmap_item)       # OURS
         err = try_to_merge_one_page(vma, page, kpage)
         item_left(g, rmap_item, err)    # OURS
         if not err:

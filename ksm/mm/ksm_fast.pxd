@@ -111,6 +111,7 @@ cdef inline bint still_equal(ksm_globals *g, struct_page *page, struct_page *kpa
 
 
 cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil
+cdef void item_leaves(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil
 cdef void item_left(ksm_globals *g, ksm_rmap_item *rmap_item, int err) noexcept nogil
 cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil
 cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil

@@ -71,6 +71,13 @@ cdef void tree_grows(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
         WRITE_ONCE_int(g.rotten, 1)
 
 
+cdef void item_leaves(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    """Its page is going to be merged, and unwatched by that: the tree is not out of order when the key goes."""
+    spin_lock(&g.watch_lock)
+    g.leaving = rmap_item
+    spin_unlock(&g.watch_lock)
+
+
 cdef void item_left(ksm_globals *g, ksm_rmap_item *rmap_item, int err) noexcept nogil:
     """The attempt to merge the page of g.leaving is over. If it failed, the item stays where it is, perhaps without a key now."""
     spin_lock(&g.watch_lock)

@@ -229,6 +229,10 @@ cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int ord
     for i in range(<unsigned long>1 << order):
         frame = <unsigned int>(pfn + i)
         spin_lock(&z.lock)
+        while z.nr_recent == RECENT_FRAMES:     # somebody else has filled it, and is on the way to make room
+            spin_unlock(&z.lock)
+            release_recent(m, z, RECENT_BATCH)
+            spin_lock(&z.lock)
         z.nr_free += 1
         isolated = is_migrate_isolate(z, frame)
         if not isolated:
