@@ -11,6 +11,7 @@ from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
 from libc.stdlib cimport realloc
 
 from ksm.arena cimport arena_add_file, arena_remove
+from linux.atomic cimport READ_ONCE_uint
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
@@ -142,7 +143,7 @@ cdef bint test_pages_isolated(machine *m, zone *z, unsigned long start_pfn, unsi
     if z != NULL:
         spin_lock(&z.lock)
     for pfn in range(start_pfn, end_pfn):
-        if folio_ref_count(m.mem_map + pfn) != 0 or (z != NULL and not m.mem_map[pfn].flags & (PG_offline | PG_hwpoison)):
+        if folio_ref_count(m.mem_map + pfn) != 0 or (z != NULL and not READ_ONCE_uint(m.mem_map[pfn].flags) & (PG_offline | PG_hwpoison)):
             isolated = False
             break
     if z != NULL:

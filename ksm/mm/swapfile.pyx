@@ -383,6 +383,9 @@ cdef int swapoff(machine *m) noexcept nogil:
             si.flags |= SWP_WRITEOK
             spin_unlock(&si.lock)
         else:
+            # The last slot was given back under this lock, and whoever did it may still be inside.
+            spin_lock(&si.lock)
+            spin_unlock(&si.lock)
             # percpu_ref_kill(): whoever has seen the area is done with it
             atomic_dec(&si.users)
             while smp_load_acquire_int(si.users) != 0:
