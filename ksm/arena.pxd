@@ -11,4 +11,5 @@ cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) no
 cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil
 cdef void arena_remove(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil
 cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil
+cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
 
 from ksm.host_mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED,
-                            MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mmap, c_munmap)
+                            MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mincore, c_mmap, c_munmap)
 
 cdef extern from *:
     """
@@ -196,6 +196,12 @@ cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) no
         if nr == RANGES or i == count:
             give_back_ranges(ranges, nr)
             nr = 0
+
+
+cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
+    """Can the frame be read without waiting for a disk?"""
+    cdef unsigned char there = 0
+    return c_mincore(m.arena + (pfn << PAGE_SHIFT), 1, &there) == 0 and there & 1
 
 
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:

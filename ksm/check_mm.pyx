@@ -373,6 +373,23 @@ cdef inline void hold(checker *c, struct_page *page) noexcept nogil:
         finding(&c.found, b"page %p is no struct page", page)
 
 
+cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigned int nr, unsigned long most,
+                                const char *what) noexcept nogil:
+    """Free frames beside the buddy lists; how many."""
+    cdef unsigned long free = 0
+    cdef unsigned int i
+    if nr > most:
+        finding(&c.found, b"node %d: %u frames %s", z.nid, nr, what)
+        return 0
+    for i in range(nr):
+        if pfns[i] < z.zone_start_pfn or pfns[i] >= z.fresh_pfn or c.use[pfns[i]].free:
+            finding(&c.found, b"node %d: frame %u among those %s is not its own, or free twice", z.nid, pfns[i], what)
+            continue
+        c.use[pfns[i]].free = True
+        free += 1
+    return free
+
+
 cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
     """Mark what is free, and count it."""
     cdef struct_page *page
@@ -398,26 +415,8 @@ cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
             free += size
             previous = pfn
             pfn = page.private
-    if z.nr_recent > z.zone_end_pfn - z.zone_start_pfn:
-        finding(&c.found, b"node %d: %u frames freed a moment ago", z.nid, z.nr_recent)
-        return
-    for i in range(z.nr_recent):
-        pfn = z.recent[i]
-        if pfn < z.zone_start_pfn or pfn >= z.fresh_pfn or c.use[pfn].free:
-            finding(&c.found, b"node %d: frame %u among those freed a moment ago is not its own, or free twice", z.nid, pfn)
-            continue
-        c.use[pfn].free = True
-        free += 1
-    if z.nr_claimed > sizeof(z.claimed) / sizeof(z.claimed[0]):
-        finding(&c.found, b"node %d: %u frames claimed", z.nid, z.nr_claimed)
-        return
-    for i in range(z.nr_claimed):
-        pfn = z.claimed[i]
-        if pfn < z.zone_start_pfn or pfn >= z.fresh_pfn or c.use[pfn].free:
-            finding(&c.found, b"node %d: frame %u among those claimed is not its own, or free twice", z.nid, pfn)
-            continue
-        c.use[pfn].free = True
-        free += 1
+    free += check_listed(c, z, z.recent, z.nr_recent, z.zone_end_pfn - z.zone_start_pfn, b"freed a moment ago")
+    free += check_listed(c, z, z.claimed, z.nr_claimed, sizeof(z.claimed) / sizeof(z.claimed[0]), b"claimed")
     if z.nr_free != free:
         finding(&c.found, b"node %d: nr_free %lu, counted %lu", z.nid, z.nr_free, free)
 

@@ -4,6 +4,7 @@
 cdef extern from "<sys/mman.h>" nogil:
     void *c_mmap "mmap"(void *addr, size_t length, int prot, int flags, int fd, long offset)
     int c_munmap "munmap"(void *addr, size_t length)
+    int c_mincore "mincore"(void *addr, size_t length, unsigned char *vec)
     int c_madvise "madvise"(void *addr, size_t length, int advice)
     void *MAP_FAILED
     enum:

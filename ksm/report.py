@@ -190,7 +190,11 @@ def ordered(result: Result) -> list[SourceResult]:
 
 def shortened(name: str, room: int) -> str:
     """A name that fits; of a path, the end says more."""
-    return name if len(name) <= room else "…" + name[len(name) - room + 1 :]
+    if columns(name) <= room:
+        return name
+    while columns(name) >= room:
+        name = name[1:]
+    return "…" + name
 
 
 def all_notes(result: Result) -> list[str]:

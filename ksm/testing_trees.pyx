@@ -89,3 +89,21 @@ def branches(Machine machine not None):
     found = machine.g.book.nr_branches if machine.g.book != NULL else 0
     machine.leave()
     return found
+
+
+def claimed(Machine machine not None):
+    """How many frames have been given memory ahead, between used ones. See claim_frames() in ksm/mm/page_alloc.pyx."""
+    cdef unsigned int nid, nr = 0
+    machine.enter()
+    for nid in range(machine.m.nr_node_ids):
+        nr += machine.m.zones[nid].nr_claimed
+    machine.leave()
+    return nr
+
+
+def chains_known(Machine machine not None):
+    """(chains between whose neighbours a search has to be made, all chains). See stable_trees_lack() in ksm/mm/ksm_keys.pxd."""
+    machine.enter()
+    found = (machine.g.nr_chains, machine.g.ksm_stable_node_chains)
+    machine.leave()
+    return found

@@ -259,7 +259,7 @@ cdef unsigned int with_same_word(const page_sample *samples, unsigned int first,
 cdef uint32_t make_branch(key_book *book, const page_sample *samples, unsigned int first, unsigned int end, int start,
                           uint32_t place) noexcept nogil:
     """A branch for samples that are the same up to `start`, and those below it. Returns the first place after them, or 0 if there is
-    none to make: no two samples differ."""
+    none to make: no two samples differ. Calls itself once a word at most, which takes 64 KiB of stack."""
     cdef uint32_t words, after, below
     cdef unsigned int i, following, nr = 0
     cdef int at = start
@@ -354,7 +354,8 @@ cdef bint make_path(key_book *book, uint32_t number) noexcept nogil:
     if array == NULL and path.end > path.start:
         return False
     book.path_words = <uint64_t *>array
-    memcpy(book.path_words + book.nr_path_words, branch.last + 8 * path.start, 8 * (path.end - path.start))
+    if path.end > path.start:
+        memcpy(book.path_words + book.nr_path_words, branch.last + 8 * path.start, 8 * (path.end - path.start))
     book.nr_path_words += path.end - path.start
     return True
 

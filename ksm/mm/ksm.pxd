@@ -40,7 +40,7 @@ cdef extern from *:
         struct hlist_head hlist;
         union { unsigned long kpfn, chain_prune_time; };
         int rmap_hlist_len, nid;
-        unsigned long key;  /* OURS: ksm_fast.pxd */
+        unsigned long key;  /* OURS: ksm_keys.pxd */
     };
     struct ksm_rmap_item {
         struct ksm_rmap_item *rmap_list;
@@ -70,7 +70,7 @@ cdef extern from *:
         unsigned long chain_prune_time
         int rmap_hlist_len          # or STABLE_NODE_CHAIN
         int nid
-        unsigned long key           # OURS: how its page begins, see ksm_fast.pxd
+        unsigned long key           # OURS: how its page compares, see ksm_keys.pxd
 
     struct ksm_rmap_item:
         ksm_rmap_item *rmap_list
@@ -81,7 +81,7 @@ cdef extern from *:
         unsigned int oldchecksum
         rmap_age_t age
         rmap_age_t remaining_skips
-        unsigned int key            # OURS: how the page begins, as long as nobody has written to it: see ksm_fast.pxd
+        unsigned int key            # OURS: how the page compares, as long as nobody has written to it: see ksm_fast.pxd
         unsigned short key_low
         rb_node node                # in the unstable tree
         ksm_stable_node *head       # when stable
@@ -227,7 +227,7 @@ cdef struct ksm_globals:
     int ksmd_should_stop
     unsigned long long ksmd_runtime  # nanoseconds that scanning has taken on a processor so far
     unsigned long long ksmd_slice   # the thread's clock when the current batch began
-    bint plain                      # nothing of ksm_fast.pxd
+    bint plain                      # nothing of ksm_fast.pxd and ksm_keys.pxd
     spinlock_t watch_lock           # PG_ksm_watched, and the keys of items
     char *first_item                # from which the numbers of items are counted
     struct_look_ahead ahead

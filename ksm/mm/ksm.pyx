@@ -1477,7 +1477,9 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
                 again = True
                 break
 
-            ret = memcmp_pages(g.m, kfolio, tree_folio)
+            ret = compare_stable_key(key, stable_node_dup)      # OURS
+            if not ret:
+                ret = memcmp_pages(g.m, kfolio, tree_folio)
             ksm_step(g.m, STEP_INSERT_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)
 

@@ -143,9 +143,10 @@ cdef void link_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item,
 
 
 cdef void forget_item_keys(ksm_globals *g) noexcept nogil:
-    """Not that their pages are unwritten: only how these begin. The unstable trees are empty."""
+    """Not that their pages are unwritten: only how these compare. The unstable trees are empty."""
     cdef list_head *pos
     cdef ksm_rmap_item *rmap_item
+    cdef unsigned int nr = 0
     spin_lock(&g.ksm_mmlist_lock)
     pos = g.ksm_mm_head.slot.mm_node.next
     while pos != &g.ksm_mm_head.slot.mm_node:
@@ -157,6 +158,10 @@ cdef void forget_item_keys(ksm_globals *g) noexcept nogil:
                 WRITE_ONCE_uint(rmap_item.key, KEY_KNOWN)
                 rmap_item.key_low &= KEY_CHECKSUM
             rmap_item = rmap_item.rmap_list
+            nr += 1
+            if nr % 1024 == 0:      # nobody else changes the list, but all who write want the lock
+                spin_unlock(&g.watch_lock)
+                spin_lock(&g.watch_lock)
         spin_unlock(&g.watch_lock)
         pos = pos.next
     spin_unlock(&g.ksm_mmlist_lock)
@@ -404,6 +409,7 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
     cdef descent *equal[LOOK_AHEAD]
     cdef descent *d
     cdef unsigned int i, alive = 0, equals
+    cdef pte_t pte
     cdef int side
     for i in range(nr):
         d = &all[i]
@@ -433,11 +439,12 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
         for i in range(equals):
             d = equal[i]
             d.bytes = NULL
-            if pte_present(ptep_get(d.pte)):
-                d.bytes = g.m.arena + (pte_pfn(ptep_get(d.pte)) << PAGE_SHIFT)
+            pte = ptep_get(d.pte)       # once: without its lock it may change
+            if pte_present(pte):
+                d.bytes = g.m.arena + (pte_pfn(pte) << PAGE_SHIFT)
                 ksm_prefetch(d.bytes)
                 ksm_prefetch(page_address(g.m, d.seen.page))
-                ksm_prefetch(g.m.mem_map + pte_pfn(ptep_get(d.pte)))
+                ksm_prefetch(g.m.mem_map + pte_pfn(pte))
                 # If they are equal, this node will leave the tree.
                 ksm_prefetch(d.node.rb_left)
                 ksm_prefetch(d.node.rb_right)

@@ -7,18 +7,20 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from ksm.arena cimport reserve
+from ksm.arena cimport arena_resident, reserve
 from ksm.host_mman cimport PROT_READ, PROT_WRITE, c_munmap
 from ksm.lib.page_keys cimport key_book, count_ties, key_book_free, key_book_make, page_sample, sort_samples
 from ksm.lib.rbtree cimport rb_first, rb_next
-from ksm.mm.ksm cimport STABLE_NODE_CHAIN, is_stable_node_chain, known_chain, ksm_globals, ksm_mm_slot, ksm_stable_node
+from ksm.kernel.fork cimport mmdrop
+from ksm.mm.ksm cimport KNOWN_CHAINS, STABLE_NODE_CHAIN, is_stable_node_chain, known_chain, ksm_globals, ksm_mm_slot, ksm_stable_node
 from ksm.mm.ksm_fast cimport forget_item_keys, ksm_prefetch
 from ksm.mm.page_alloc cimport folio_put
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_int, atomic_long_inc, atomic_read, xchg_ulong
 from linux.mm cimport VM_MERGEABLE, vm_normal_page
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pmd_t, pte_t, struct_folio, struct_page, vm_area_struct
-from linux.mmap_lock cimport mmap_read_unlock
-from linux.page_flags cimport folio_raw_mapping, folio_test_anon, folio_test_ksm, folio_try_get, page_address, pfn_to_page
+from linux.mmap_lock cimport mmap_read_unlock, mmgrab
+from linux.page_flags cimport (PG_plugged, folio_raw_mapping, folio_test_anon, folio_test_ksm, folio_try_get, page_address, page_to_pfn,
+                               pfn_to_page, test_page_flag)
 from linux.pgtable cimport pmd_offset_mm, pmd_trans_huge, pmdp_get_lockless, pte_offset_map, pte_present, ptep_get
 from linux.rbtree cimport rb_node, rb_parent
 from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock
@@ -42,6 +44,7 @@ cdef struct samples_taken:
     page_sample *listed
     unsigned int nr
     unsigned int most
+    unsigned int left_out       # for now
     size_t size
     char *heads                 # where the next one goes
     char *whole
@@ -101,6 +104,17 @@ cdef void find_chains(ksm_globals *g) noexcept nogil:
             node = parent
             parent = rb_parent(node)
     g.chains_moved = False
+
+
+cdef void list_chains(ksm_globals *g) noexcept nogil:
+    """There were more than there was room for, and are no longer."""
+    cdef rb_node *node = rb_first(g.root_stable_tree)
+    g.nr_chains = 0
+    g.chains_moved = True
+    while node != NULL:
+        if is_stable_node_chain(<ksm_stable_node *>node):
+            chain_made(g, <ksm_stable_node *>node)
+        node = rb_next(node)
 
 
 cdef void key_by_new_book(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
@@ -172,18 +186,28 @@ cdef unsigned long mergeable_pages(mm_struct *mm) noexcept nogil:
     return pages
 
 
-cdef const char *bytes_at(vm_area_struct *vma, unsigned long addr) noexcept nogil:
-    """Of a small anonymous page that is not merged; else NULL. The page may go at any time, but there will be something to read."""
+cdef const char *bytes_at(vm_area_struct *vma, unsigned long addr, unsigned int *left_out) noexcept nogil:
+    """Of a small anonymous page that is not merged; else NULL. The page may go at any time, but there will be something to read.
+
+    A page of an image is left out if the system would have to read it for this.
+    """
     cdef pmd_t *pmd = pmd_offset_mm(vma.vm_mm, addr)
     cdef struct_page *page
-    cdef pte_t *pte
+    cdef pte_t *ptep
+    cdef pte_t pte
     if pmd == NULL or pmd_trans_huge(pmdp_get_lockless(pmd)):
         return NULL
-    pte = pte_offset_map(pmd, addr)
-    if pte == NULL or not pte_present(ptep_get(pte)):
+    ptep = pte_offset_map(pmd, addr)
+    if ptep == NULL:
         return NULL
-    page = vm_normal_page(vma, addr, ptep_get(pte))
+    pte = ptep_get(ptep)        # once: without its lock it may change
+    if not pte_present(pte):
+        return NULL
+    page = vm_normal_page(vma, addr, pte)
     if page == NULL or not folio_test_anon(page) or folio_test_ksm(page):
+        return NULL
+    if test_page_flag(page, PG_plugged) and not arena_resident(vma.vm_mm.machine, page_to_pfn(vma.vm_mm.machine, page)):
+        left_out[0] += 1
         return NULL
     return <const char *>page_address(vma.vm_mm.machine, page)
 
@@ -206,7 +230,7 @@ cdef void sample_mm(samples_taken *samples, mm_struct *mm, unsigned long stride)
                 number += 1
                 if addr >= vma.vm_end:
                     break
-                seen[nr] = bytes_at(vma, addr)
+                seen[nr] = bytes_at(vma, addr, &samples.left_out)
                 if seen[nr] != NULL:
                     ksm_prefetch(seen[nr])
                     ksm_prefetch(seen[nr] + 64)
@@ -227,24 +251,40 @@ cdef void sample_mm(samples_taken *samples, mm_struct *mm, unsigned long stride)
                 samples.nr += 1
 
 
-cdef unsigned long each_mm(ksm_globals *g, samples_taken *samples, unsigned long stride) noexcept nogil:
-    """mergeable_pages() of all; takes samples of them, if asked to. An mm whose lock somebody has is left out."""
+cdef mm_struct *get_mm(ksm_globals *g, unsigned int number) noexcept nogil:
+    """The mm of the slot with this number, with a reference; NULL behind the last one."""
     cdef list_head *pos
-    cdef mm_struct *mm
-    cdef unsigned long pages = 0
+    cdef mm_struct *mm = NULL
     spin_lock(&g.ksm_mmlist_lock)
     pos = g.ksm_mm_head.slot.mm_node.next
-    while pos != &g.ksm_mm_head.slot.mm_node:
+    while number and pos != &g.ksm_mm_head.slot.mm_node:
+        number -= 1
+        pos = pos.next
+    if pos != &g.ksm_mm_head.slot.mm_node:
         mm = (<ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)).slot.mm
+        mmgrab(mm)
+    spin_unlock(&g.ksm_mmlist_lock)
+    return mm
+
+
+cdef unsigned long each_mm(ksm_globals *g, samples_taken *samples, unsigned long stride) noexcept nogil:
+    """mergeable_pages() of all; takes samples of them, if asked to. An mm whose lock somebody has is left out. The list is free
+    meanwhile, so one that comes or goes may be missed, or be seen twice."""
+    cdef mm_struct *mm
+    cdef unsigned long pages = 0
+    cdef unsigned int number = 0
+    while True:
+        mm = get_mm(g, number)
+        if mm == NULL:
+            return pages
         if down_read_trylock(&mm.mmap_lock):
             if atomic_read(&mm.mm_users) != 0:
                 pages += mergeable_pages(mm)
                 if samples != NULL:
                     sample_mm(samples, mm, stride)
             mmap_read_unlock(mm)
-        pos = pos.next
-    spin_unlock(&g.ksm_mmlist_lock)
-    return pages
+        mmdrop(mm)
+        number += 1
 
 
 cdef bint take_samples(ksm_globals *g, samples_taken *samples, unsigned long pages, unsigned int most) noexcept nogil:
@@ -267,8 +307,11 @@ cdef void drop_samples(samples_taken *samples) noexcept nogil:
     c_munmap(samples.listed, samples.size)
 
 
-cdef key_book *better_book(ksm_globals *g, unsigned long pages) noexcept nogil:
-    """A book by which not half as many pages share a key with others; NULL if there is none, or hardly any page does."""
+cdef key_book *better_book(ksm_globals *g, unsigned long pages, bint *complete) noexcept nogil:
+    """A book by which not half as many pages share a key with others; NULL if there is none, or hardly any page does.
+
+    Not complete: there is an image that most of was not read yet.
+    """
     cdef samples_taken samples
     cdef key_book *book = NULL
     cdef unsigned int ties, distinct
@@ -276,6 +319,7 @@ cdef key_book *better_book(ksm_globals *g, unsigned long pages) noexcept nogil:
     if not take_samples(g, &samples, pages, FEW_SAMPLES):
         return NULL
     ties = count_ties(g.book, samples.listed, samples.nr, &distinct)
+    complete[0] = samples.left_out <= samples.nr
     drop_samples(&samples)
     if 32 * ties <= distinct or not take_samples(g, &samples, pages, min(MOST_SAMPLES, max(FEW_SAMPLES, pages // SAMPLED_EACH))):
         return NULL
@@ -292,15 +336,16 @@ cdef bint look_at_book(ksm_globals *g) noexcept nogil:
     """Make a new one, if that would help, and let go of all keys that were made by the old one."""
     cdef unsigned long pages = each_mm(g, NULL, 0)
     cdef key_book *book
-    cdef bint ties = 4 * g.key_ties > g.ksm_rmap_items
+    cdef bint ties = 4 * g.key_ties > g.ksm_rmap_items, complete = True
     g.key_ties = 0
     if g.book_wait:
         g.book_wait -= 1
     if pages <= 2 * g.book_pages and not (ties and not g.book_wait):
         return False
-    g.book_pages = pages
+    book = better_book(g, pages, &complete)
     g.book_wait = BOOK_WAIT
-    book = better_book(g, pages)
+    if complete:
+        g.book_pages = pages
     if book == NULL:
         return False
     key_book_free(g.book)
@@ -319,3 +364,5 @@ cdef void begin_pass(ksm_globals *g) noexcept nogil:
     if (new_book or g.stable_filter_set > 2 * <unsigned long>g.stable_node_cache.nr_objects + 64
             or FILTER_BITS * g.ksm_rmap_items > <unsigned long>1 << g.stable_filter_bits):
         filter_refill(g, new_book)
+    if g.nr_chains != g.ksm_stable_node_chains <= KNOWN_CHAINS and g.m.nr_node_ids == 1:
+        list_chains(g)

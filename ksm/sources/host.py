@@ -6,17 +6,16 @@ from __future__ import annotations
 import os
 import sys
 
-# Not by way of pathlib, which takes longer to import than all this to run.
 
-
-def text(*place: str) -> str:
+def read_text(*place: str) -> str:
+    """The file at this place; OSError. Not by way of pathlib, which takes longer to import than all this to run."""
     with open(os.path.join(*place)) as file:
         return file.read()
 
 
 def meminfo(name: str) -> int:
     """A line of /proc/meminfo, in bytes."""
-    for line in text("/proc/meminfo").splitlines():
+    for line in read_text("/proc/meminfo").splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return int(value.split()[0]) << 10
@@ -35,7 +34,7 @@ def available_memory() -> int:
 def cgroup_room() -> int:
     """What memory.max of the cgroup (version 2) and of those above it leaves."""
     try:
-        inside = next(line[3:] for line in text("/proc/self/cgroup").splitlines() if line.startswith("0::"))
+        inside = next(line[3:] for line in read_text("/proc/self/cgroup").splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return sys.maxsize
     root = "/sys/fs/cgroup"
@@ -43,10 +42,10 @@ def cgroup_room() -> int:
     folder = os.path.join(root, inside.strip("/")).rstrip("/")
     while True:
         try:
-            limit = text(folder, "memory.max").strip()
+            limit = read_text(folder, "memory.max").strip()
             if limit != "max":
-                used = int(text(folder, "memory.current"))
-                cache = next(int(line.split()[1]) for line in text(folder, "memory.stat").splitlines() if line.startswith("file "))
+                used = int(read_text(folder, "memory.current"))
+                cache = next(int(line.split()[1]) for line in read_text(folder, "memory.stat").splitlines() if line.startswith("file "))
                 room = min(room, int(limit) - used + cache)
         except (OSError, ValueError, StopIteration):
             pass

@@ -106,6 +106,10 @@ def test_names_that_are_wide_or_long(tmp_path):
     """A name takes the columns that a terminal shows it in; of one that is too long, the end is seen."""
     short = write_image(tmp_path / "名前", [1, 2, 2])
     (tmp_path / ("long" * 30)).write_bytes(Path(short).read_bytes())
+    (tmp_path / ("名" * 44)).write_bytes(Path(short).read_bytes())
+    wide = command("名" * 44, cwd=tmp_path, capture_output=True, env={"COLUMNS": "80"}).stdout.splitlines()
+    [line] = [line for line in wide if line.startswith("…名")]
+    assert len(line) + line.count("名") <= 80
     result = command("名前", "long" * 30, cwd=tmp_path, capture_output=True, env={"COLUMNS": "90"})
     lines = result.stdout.splitlines()
     head, rule, first, second = lines[lines.index(next(line for line in lines if line.startswith("Source"))) :][:4]

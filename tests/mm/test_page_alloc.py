@@ -9,6 +9,7 @@ import re
 import pytest
 
 import ksm
+from ksm.testing_trees import claimed
 
 PAGE = ksm.PAGE_SIZE
 MIB = 1 << 20
@@ -168,8 +169,11 @@ def test_holes_of_merged_pages_are_used_again(every):
         process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
         machine.ksm.scan(2)
         other = process.mmap(500 * PAGE)
+        ahead = 0
         for i in rng.sample(range(500), 300):
             process.touch(other + i * PAGE, PAGE)
+            ahead = max(ahead, claimed(machine))
+        assert ahead >= 20
         assert machine.check() == []
         assert process.read(other, 500 * PAGE).count(0) == 500 * PAGE
         process.touch(addr, pages // 2 * PAGE)

@@ -1,15 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Raw images, and what is none."""
 
+import ctypes
+import mmap
 import os
+import struct
 
 import pytest
 
 import ksm
 from ksm.sources import SourceError, open_file
 from ksm.sources.formats import MAGIC, what_is
+from ksm.testing_trees import branches
 
 PAGE = 4096
+
+
+def cached(file):
+    """How much of it is in the page cache, from 0 to 1."""
+    size = os.fstat(file.fileno()).st_size
+    pages = size // PAGE
+    there = ctypes.create_string_buffer(pages)
+    with mmap.mmap(file.fileno(), size, flags=mmap.MAP_PRIVATE) as mapping:  # writable, so that ctypes says where it is
+        first = ctypes.c_char.from_buffer(mapping)
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), there) == 0
+        del first
+    return sum(byte & 1 for byte in there.raw) / pages
 
 
 def content(source):
@@ -112,6 +128,30 @@ def test_an_image_is_read_in_huge_pages(tmp_path):
             assert any(line.endswith(f" {path}\n") for line in lines)
             flags = next(line.split()[1:] for line in lines if line.startswith("VmFlags:"))
     assert "hg" in flags
+
+
+def test_a_scan_begins_without_reading_all_of_an_image(tmp_path):
+    """How pages compare is learned from samples. What is not in the page cache is none."""
+    path = tmp_path / "image"
+    size = 64 << 20
+    with open(path, "wb") as file:
+        for number in range(size >> 20):
+            file.write(b"".join(b"alike".ljust(PAGE - 8) + struct.pack(">Q", number << 20 | i) for i in range(256)))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with ksm.Machine("1M", max_memory="1G") as machine, open(path, "rb") as file:
+        if cached(file) > 0.5:
+            pytest.skip("a file system that keeps everything in memory")
+        process = machine.spawn()
+        addr = process.mmap_image(file)
+        process.madvise(addr, size, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(pages=64)
+        assert cached(file) < 0.5
+        machine.ksm.smart_scan = 0
+        machine.ksm.scan(2)
+        assert machine.ksm.pages_unshared == size // PAGE
+        machine.ksm.scan(1)
+        assert branches(machine)
 
 
 def test_frames_are_aligned_like_the_file(tmp_path):
