@@ -462,6 +462,27 @@ cdef void find_places(ksm_globals *g, mm_struct *mm, descent *all, unsigned int 
                 alive += 1
 
 
+cdef void make_keys(ksm_globals *g, descent *all, unsigned int nr, ksm_rmap_item **items) noexcept nogil:
+    """For pages that are linked and have a key of an old book; items are those of the pages looked at."""
+    cdef const char *pages[LOOK_AHEAD]
+    cdef uint64_t keys[LOOK_AHEAD]
+    cdef descent *d
+    cdef unsigned int i, made = 0
+    for i in range(nr):
+        if not all[i].key:
+            pages[made] = <const char *>page_address(g.m, all[i].seen.page)
+            made += 1
+    page_keys_in(g.book, pages, keys, <int>made, PAGE_WORDS)
+    made = 0
+    for i in range(nr):
+        d = &all[i]
+        if not d.key:
+            d.key = keys[made]
+            made += 1
+            link_item(g, d.seen.page, items[d.seen - g.ahead.pages], d.key)
+            ksm_prefetch(&g.stable_filter[filter_place(g, d.key) >> 6])
+
+
 cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_item) noexcept nogil:
     """Look at the pages from this address on; rmap_item and those after it in its list are theirs."""
     cdef struct_look_ahead *ahead = &g.ahead
@@ -512,12 +533,8 @@ cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_i
             unread[nr_unread] = seen
             nr_unread += 1
 
-    for i in range(nr_keys if nr_unkeyed else 0):
-        if not down[i].key:
-            rmap_item = items[down[i].seen - ahead.pages]
-            down[i].key = page_key(g, down[i].seen.page)
-            link_item(g, down[i].seen.page, rmap_item, down[i].key)
-            ksm_prefetch(&g.stable_filter[filter_place(g, down[i].key) >> 6])
+    if nr_unkeyed:
+        make_keys(g, down, nr_keys, items)
     if nr_unread:
         read_pages(g, unread, nr_unread)
         for i in range(ahead.nr):

@@ -340,7 +340,8 @@ cdef bint look_at_book(ksm_globals *g) noexcept nogil:
     g.key_ties = 0
     if g.book_wait:
         g.book_wait -= 1
-    if pages <= 2 * g.book_pages and not (ties and not g.book_wait):
+    # The first pass over some memory compares nothing that it did not read: a book can wait until most of it was seen.
+    if 2 * g.ksm_rmap_items < pages or pages <= 2 * g.book_pages and not (ties and not g.book_wait):
         return False
     book = better_book(g, pages, &complete)
     g.book_wait = BOOK_WAIT
