@@ -48,6 +48,13 @@ cdef enum:
     BLOCK = 16                  # words that are compared at once
 
 
+cdef inline int same_words(const char *a, const char *b, int number, int words) noexcept nogil:
+    """The number of the first word that differs, looked for from `number` on."""
+    while number < words and word_at(a, number) == word_at(b, number):
+        number += 1
+    return number
+
+
 cdef inline uint64_t beginning(const char *page, int at, int words) noexcept nogil:
     """The words from `at` on, without a book: fewer zeros ahead are more."""
     cdef int first = at, last = words if words - at < ZERO_WORDS else at + ZERO_WORDS
@@ -103,8 +110,7 @@ cdef inline const key_branch *leave_path(const key_book *book, const key_path *p
     cdef int at = path.start, end = min(path.end, words), bits = KEY_BITS - book.place_bits
     while at + BLOCK <= end and memcmp(page + 8 * at, common + 8 * at, 8 * BLOCK) == 0:
         at += BLOCK
-    while at < end and word_at(page, at) == word_at(common, at):
-        at += 1
+    at = same_words(page, common, at, end)
     if at == words:
         key[0] = 0
         return NULL
@@ -211,13 +217,6 @@ cdef int compare_samples(const void *a, const void *b) noexcept nogil:
 
 cdef void sort_samples(page_sample *samples, unsigned int nr) noexcept nogil:
     qsort(samples, nr, sizeof(page_sample), &compare_samples)
-
-
-cdef inline int same_words(const char *a, const char *b, int number, int words) noexcept nogil:
-    """The number of the first word that differs, looked for from `number` on."""
-    while number < words and word_at(a, number) == word_at(b, number):
-        number += 1
-    return number
 
 
 cdef void *longer(void *array, uint32_t have, uint32_t more, size_t size) noexcept nogil:

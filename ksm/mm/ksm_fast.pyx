@@ -27,9 +27,9 @@ from linux.types cimport list_head, u32
 from ksm.lib.page_keys cimport PAGE_WORDS, page_keys_in
 from ksm.lib.rbtree cimport rb_next, rb_prev
 from ksm.lib.xxhash_many cimport xxh64_pages
-from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, STABLE_NODE_CHAIN, calc_checksum, ksm_globals, ksm_mm_slot,
+from ksm.mm.ksm cimport (LOOK_AHEAD, SEQNR_MASK, UNSTABLE_FLAG, calc_checksum, ksm_globals, ksm_mm_slot,
                          ksm_rmap_item, ksm_stable_node, looked_at, struct_look_ahead)
-from ksm.mm.ksm_keys cimport STABLE_KEY_KNOWN, compare_stable_key, filter_place, page_key, stable_trees_lack
+from ksm.mm.ksm_keys cimport STABLE_KEY_KNOWN, compare_stable_key, filter_place, node_with_key, page_key, stable_trees_lack
 
 
 # Watching and forgetting
@@ -341,7 +341,6 @@ cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexce
     """Go down for all keys in turns, and ask for each node before it is looked at."""
     cdef descent *active[LOOK_AHEAD]
     cdef descent *d
-    cdef ksm_stable_node *stable_node
     cdef unsigned int i, alive = 0
     cdef int side
     for i in range(nr):
@@ -355,10 +354,7 @@ cdef void warm_stable_tree(ksm_globals *g, descent *all, unsigned int nr) noexce
         alive = 0
         for i in range(nr):
             d = active[i]
-            stable_node = <ksm_stable_node *>d.node
-            if stable_node.rmap_hlist_len == STABLE_NODE_CHAIN and stable_node.hlist.first != NULL:
-                stable_node = <ksm_stable_node *>(<char *>stable_node.hlist.first - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
-            side = compare_stable_key(d.key, stable_node)
+            side = compare_stable_key(d.key, node_with_key(<ksm_stable_node *>d.node))
             d.node = (&d.node.rb_right)[side < 0]
             if side and d.node != NULL:
                 ksm_prefetch(d.node)

@@ -16,7 +16,7 @@ from linux.mm_types cimport machine, struct_folio, struct_page
 from linux.page_flags cimport page_address
 
 from ksm.lib.page_keys cimport PAGE_WORDS, page_key_in
-from ksm.mm.ksm cimport KNOWN_CHAINS, ksm_globals, ksm_stable_node
+from ksm.mm.ksm cimport KNOWN_CHAINS, STABLE_NODE_CHAIN, ksm_globals, ksm_stable_node
 
 
 cdef extern from *:
@@ -37,6 +37,13 @@ cdef inline int compare_stable_key(unsigned long key, ksm_stable_node *stable_no
         return 0
     known &= ~STABLE_KEY_KNOWN
     return (key > known) - (key < known)
+
+
+cdef inline ksm_stable_node *node_with_key(ksm_stable_node *stable_node) noexcept nogil:
+    """The node itself; of a chain the first dup, for all have the same key; of an empty chain the chain, which has none."""
+    if stable_node.rmap_hlist_len == STABLE_NODE_CHAIN and stable_node.hlist.first != NULL:
+        return <ksm_stable_node *>(<char *>stable_node.hlist.first - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
+    return stable_node
 
 
 cdef inline bint stable_key_known(ksm_stable_node *stable_node) noexcept nogil:

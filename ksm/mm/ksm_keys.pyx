@@ -12,7 +12,7 @@ from ksm.host_mman cimport PROT_READ, PROT_WRITE, c_munmap
 from ksm.lib.page_keys cimport key_book, count_ties, key_book_free, key_book_make, page_sample, sort_samples
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.kernel.fork cimport mmdrop
-from ksm.mm.ksm cimport KNOWN_CHAINS, STABLE_NODE_CHAIN, is_stable_node_chain, known_chain, ksm_globals, ksm_mm_slot, ksm_stable_node
+from ksm.mm.ksm cimport KNOWN_CHAINS, is_stable_node_chain, known_chain, ksm_globals, ksm_mm_slot, ksm_stable_node
 from ksm.mm.ksm_fast cimport forget_item_keys, ksm_prefetch
 from ksm.mm.page_alloc cimport folio_put
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_int, atomic_long_inc, atomic_read, xchg_ulong
@@ -72,15 +72,6 @@ cdef void page_freed_hook(machine *m, struct_folio *folio) noexcept nogil:
         atomic_long_inc(&g.stable_unkeyed)
 
 
-cdef inline unsigned long key_of_all(ksm_stable_node *stable_node) noexcept nogil:
-    """The key of all pages of a node, or of a chain, in a tree where only chains have none; 0 for an empty chain."""
-    if stable_node.rmap_hlist_len == STABLE_NODE_CHAIN:
-        if stable_node.hlist.first == NULL:
-            return 0
-        stable_node = <ksm_stable_node *>(<char *>stable_node.hlist.first - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
-    return READ_ONCE_ulong(stable_node.key) & ~STABLE_KEY_KNOWN
-
-
 cdef void find_chains(ksm_globals *g) noexcept nogil:
     """A search comes past a chain if it turns where the chain lies, at each node above. The nearest on each side are what counts."""
     cdef known_chain *known
@@ -95,7 +86,7 @@ cdef void find_chains(ksm_globals *g) noexcept nogil:
         node = &known.chain.node
         parent = rb_parent(node)
         while parent != NULL and (known.below == 0 or known.above == ~<unsigned long>0):
-            key = key_of_all(<ksm_stable_node *>parent)
+            key = READ_ONCE_ulong(node_with_key(<ksm_stable_node *>parent).key) & ~STABLE_KEY_KNOWN
             if parent.rb_left == node:
                 if key and known.above == ~<unsigned long>0:
                     known.above = key

@@ -40,6 +40,15 @@ def content(source):
     return pages
 
 
+def write_sparse(path, size, places):
+    """Holes, and one page at each of these places, which holds its number."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for place in places:
+            file.seek(place * PAGE)
+            file.write(bytes([place % 256]) * PAGE)
+
+
 def test_an_image_becomes_memory(tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"a" * PAGE + bytes(PAGE) + b"c" * PAGE)
@@ -50,11 +59,7 @@ def test_an_image_becomes_memory(tmp_path):
 
 def test_a_hole_is_not_a_zero_page(tmp_path):
     path = tmp_path / "image"
-    with path.open("wb") as file:
-        file.truncate(64 << 20)
-        for place in (3, 5, 9000):
-            file.seek(place * PAGE)
-            file.write(bytes([place % 256]) * PAGE)
+    write_sparse(path, 64 << 20, (3, 5, 9000))
     if path.stat().st_blocks > 1000:
         pytest.skip("this file system has no holes")
     pages = content(open_file(str(path)))
@@ -157,11 +162,7 @@ def test_a_scan_begins_without_reading_all_of_an_image(tmp_path):
 def test_frames_are_aligned_like_the_file(tmp_path):
     """Or there could be no huge pages, wherever in the file the memory begins."""
     path = tmp_path / "image"
-    with path.open("wb") as file:
-        file.truncate(30 << 20)
-        for place in (700, 701, 7000):
-            file.seek(place * PAGE)
-            file.write(bytes([place % 256]) * PAGE)
+    write_sparse(path, 30 << 20, (700, 701, 7000))
     if path.stat().st_blocks * 512 >= 30 << 20:
         pytest.skip("a file system without holes")
     source = open_file(str(path))
