@@ -50,7 +50,7 @@ else:
 
 
 def extension(name: str, source: str) -> Extension:
-    return Extension(name, [source], include_dirs=["include", "ksm/lib"], extra_compile_args=FLAGS, define_macros=MACROS,
+    return Extension(name, [source], include_dirs=["include", "ksm/fast"], extra_compile_args=FLAGS, define_macros=MACROS,
                      extra_link_args=["-fsanitize=thread"] if TSAN else [])
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """python -m ksm"""
 
-from ksm.start import main
+from ksm.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -25,7 +25,7 @@ from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport (mutex_destroy, mutex_init, mutex_lock, mutex_unlock, mutex_lock, mutex_unlock, spin_lock, spin_lock_init,
                              spin_unlock, usleep)
 
-from ksm.arena cimport arena_add_ram, arena_create, arena_destroy
+from ksm.host.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard, mmdrop
 from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.memory_failure cimport memory_failure
@@ -618,6 +618,6 @@ cdef class Machine:
         return Recording(self, steps)
 
     def check(self):
-        """Verify every invariant of the machine: a list of what is wrong, empty when all is well. See ksm/check.pyx."""
+        """Verify every invariant of the machine: a list of what is wrong, empty when all is well. See ksm/check/invariants.pyx."""
         from ksm.check import check
         return check(self)

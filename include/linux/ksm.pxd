@@ -111,7 +111,7 @@ cdef inline long ksm_process_profit(mm_struct *mm) noexcept nogil:
     return mm.machine.ksm_ops.process_profit(mm)
 
 
-# OURS: what ksmd remembers of a page, so that it need not look again (ksm/mm/ksm_fast.pxd), ends here. The kernel remembers nothing.
+# OURS: what ksmd remembers of a page, so that it need not look again (ksm/fast/ksm_fast.pxd), ends here. The kernel remembers nothing.
 
 cdef inline void ksm_page_changed(machine *m, struct_page *page) noexcept nogil:
     """The page is about to be written to, was unmapped somewhere, or has moved; its table is locked, or it is not mapped there yet."""

@@ -33,7 +33,7 @@ cdef enum:
     PG_offline = 0x100000       # free, in a range that goes offline or is; on no free list
     # OURS: when KSM took it, relatives had it, too, or it was swapped since: entries of it may be dirty, not found, in any vma
     PG_ksm_relatives = 0x20000
-    # OURS: neither written to nor unmapped since ksmd looked at it; `private` may be the number of its rmap_item (ksm/mm/ksm_fast.pxd)
+    # OURS: neither written to nor unmapped since ksmd looked at it; `private` may be the number of its rmap_item (ksm/fast/ksm_fast.pxd)
     PG_ksm_watched = 0x80000
     PG_node_shift = 24          # the node is in the top byte
 

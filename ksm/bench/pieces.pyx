@@ -9,9 +9,9 @@ from libc.string cimport memcmp
 from linux.mm_types cimport PAGE_SIZE
 from linux.rbtree cimport rb_link_node, rb_node, rb_root
 
+from ksm.fast.xxhash_many cimport xxh64_pages
 from ksm.lib.rbtree cimport rb_erase, rb_insert_color
 from ksm.lib.xxhash cimport xxhash
-from ksm.lib.xxhash_many cimport xxh64_pages
 
 cdef struct item:
     rb_node node

@@ -14,9 +14,9 @@ from rich.console import Console
 from ksm.bench.contents import WORKLOADS
 from ksm.bench.run import about, measure, table
 from ksm.bench.ways import KSMD, PORT, PYTHON, missing
+from ksm.host.memory import available_memory
 from ksm.oracle.kernel import unavailable
 from ksm.oracle.workload import OracleError
-from ksm.sources.host import available_memory
 
 WAYS = (*PORT, KSMD, *PYTHON)
 GIVEN = (*PORT, KSMD, "read once")  # by default: the others take long, and more memory

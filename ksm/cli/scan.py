@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from ksm import report
-from ksm import scan as scanner
-from ksm.cli.busfault import exit_on_bus_error
+from ksm.estimate import report
+from ksm.estimate import scan as scanner
+from ksm.host.busfault import exit_on_bus_error
 from ksm.machine import ERAS
 from ksm.sources import Host, SourceError, open_sources
 

@@ -14,7 +14,7 @@ from linux.types cimport hlist_head, hlist_node, list_head, u8, u32
 from linux.wait cimport pthread_t, wait_queue_head
 from trace.events.ksm cimport ksm_trace_ring
 
-from ksm.lib.page_keys cimport key_book
+from ksm.fast.page_keys cimport key_book
 from ksm.mm.mm_slot cimport struct_mm_slot
 
 

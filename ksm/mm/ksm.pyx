@@ -87,15 +87,16 @@ from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exi
                                trace_ksm_merge_with_ksm_page, trace_ksm_remove_ksm_page, trace_ksm_remove_rmap_item,
                                trace_ksm_start_scan, trace_ksm_stop_scan)
 
+from ksm.fast.ksm_fast cimport (compare_key, item_leaves, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
+                                page_linked, remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
+from ksm.fast.ksm_keys cimport (begin_pass, chain_made, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init,
+                                page_freed_hook, page_key, set_stable_key, stable_key_is, stable_key_known, stable_key_unknown,
+                                stable_trees_lack)
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_replace_node
 from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
-from ksm.mm.ksm_fast cimport (compare_key, item_leaves, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
-                              page_linked, remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
-from ksm.mm.ksm_keys cimport (begin_pass, chain_made, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init, page_freed_hook,
-                              page_key, set_stable_key, stable_key_is, stable_key_known, stable_key_unknown, stable_trees_lack)
 from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page

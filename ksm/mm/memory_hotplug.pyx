@@ -10,7 +10,7 @@ whole, and its range is free for another one.
 from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
 from libc.stdlib cimport realloc
 
-from ksm.arena cimport arena_add_file, arena_remove
+from ksm.host.arena cimport arena_add_file, arena_remove
 from linux.atomic cimport READ_ONCE_uint
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
 from linux.mm cimport signal_pending

@@ -16,7 +16,7 @@ from libc.errno cimport ENOMEM
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
-from ksm.arena cimport arena_give_back, arena_populate
+from ksm.host.arena cimport arena_give_back, arena_populate
 from ksm.mm.vmscan cimport try_to_free_pages
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set, smp_store_release_int
 from linux.bug cimport VM_BUG_ON

@@ -14,8 +14,8 @@ from libc.string cimport memset
 from linux.slab cimport kmem_cache, should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
-from ksm.arena cimport reserve
-from ksm.host_mman cimport MADV_HUGEPAGE, PROT_READ, PROT_WRITE, c_madvise, c_munmap
+from ksm.host.arena cimport reserve
+from ksm.host.mman cimport MADV_HUGEPAGE, PROT_READ, PROT_WRITE, c_madvise, c_munmap
 
 
 cdef enum:

@@ -29,7 +29,7 @@ from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_l
 from linux.swap cimport SWAP_HAS_CACHE, SWAP_MAP_MAX, SWP_USED, SWP_WRITEOK, folio_swap, vm_swap_full
 from linux.swapops cimport is_swap_pte, make_swap_pte, pte_swp_clear_exclusive, pte_swp_exclusive, swp_offset
 
-from ksm.host_mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, c_mmap, c_munmap
+from ksm.host.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, c_mmap, c_munmap
 from ksm.kernel.fork cimport mmput
 from ksm.mm.page_alloc cimport folio_put
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_add_new_anon_rmap

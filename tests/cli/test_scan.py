@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 import ksm
-from ksm.cli import main
-from ksm.report import terminal_width
+from ksm.cli.group import main
+from ksm.estimate.report import terminal_width
 
 PAGE = 4096
 TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
@@ -149,7 +149,7 @@ def test_columns_of_the_terminal(monkeypatch):
 
 def test_nothing_is_imported_that_an_image_does_not_need(images):
     """An import is paid for by every scan; rich alone is as much as 30,000 pages."""
-    code = "import sys; from ksm.cli import main; main(sys.argv[1:], standalone_mode=False); print(*sorted(sys.modules))"
+    code = "import sys; from ksm.cli.group import main; main(sys.argv[1:], standalone_mode=False); print(*sorted(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     result = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}; {code}", "scan", images[0]],
@@ -284,7 +284,7 @@ def hear_ctrl_c():
 def test_interrupted_while_importing(tmp_path):
     (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(10)\n")
     path = os.pathsep.join([str(tmp_path), str(Path(ksm.__file__).resolve().parents[1])])
-    for arguments in (["-m", "ksm"], ["-c", "from ksm.start import main; main()"]):
+    for arguments in (["-m", "ksm"], ["-c", "from ksm.cli.start import main; main()"]):
         result = subprocess.run(
             [sys.executable, *arguments, "scan"], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60,
             preexec_fn=hear_ctrl_c,
@@ -325,8 +325,8 @@ def test_an_image_that_shrinks(tmp_path):
     path.write_bytes(os.urandom(64 * PAGE))
     script = """if True:
         import os, sys
-        from ksm.cli.busfault import exit_on_bus_error
-        from ksm.scan import Scan
+        from ksm.host.busfault import exit_on_bus_error
+        from ksm.estimate.scan import Scan
         from ksm.sources import open_file
         exit_on_bus_error()
         scan = Scan([open_file(sys.argv[1])])

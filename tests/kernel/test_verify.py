@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import ksm
-from ksm.cli import main, workloads
+from ksm.cli import workloads
+from ksm.cli.group import main
 from ksm.oracle import huge
 from ksm.oracle.compare import first_difference, side_by_side
 from ksm.oracle.generate import KINDS, generate

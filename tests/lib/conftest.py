@@ -161,7 +161,7 @@ SIGNATURES = {
 
 
 class KernelTree:
-    """ksm.lib.testing_rbtree.RBTree, as far as the comparison needs it, over the kernel's functions. Keys are 0 to KEYS - 1."""
+    """ksm.testing.rbtree.RBTree, as far as the comparison needs it, over the kernel's functions. Keys are 0 to KEYS - 1."""
 
     def __init__(self, library):
         self._library = library

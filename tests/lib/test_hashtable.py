@@ -4,7 +4,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.lib.testing import HashTable, hash32_ptr, hash_32, hash_64, hash_ptr
+from ksm.testing.lists import HashTable, hash32_ptr, hash_32, hash_64, hash_ptr
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 

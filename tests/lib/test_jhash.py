@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.lib.testing import jhash, jhash2, jhash_size, jhash_words
+from ksm.testing.lists import jhash, jhash2, jhash_size, jhash_words
 
 U32 = st.integers(0, 2**32 - 1)
 INITVAL = 0xDEADBEEF

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ksm.lib.testing import SIZES, Chains, Rings, poison
+from ksm.testing.lists import SIZES, Chains, Rings, poison
 
 POISON = (0xDEAD000000000100, 0xDEAD000000000122)
 HEADS, ITEMS = 3, 12

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.lib.testing_rbtree import SIZES, RBTree, empty_node
+from ksm.testing.rbtree import SIZES, RBTree, empty_node
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_rbtree.json").read_text())
 KINDS = ["plain", "cached", "augmented", "augmented_cached"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.lib.testing import xxh64, xxhash
+from ksm.testing.lists import xxh64, xxhash
 
 PRIME32 = 2654435761
 PRIME64 = 11400714785074694797

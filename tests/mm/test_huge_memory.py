@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ksm
-from ksm.testing_corrupt import frame_fields
+from ksm.testing.corrupt import frame_fields
 
 PAGE = ksm.PAGE_SIZE
 HUGE = 512 * PAGE

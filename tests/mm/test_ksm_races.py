@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 import ksm
-from ksm.testing_corrupt import machine_fields, page_fields
+from ksm.testing.corrupt import machine_fields, page_fields
 
 PAGE = ksm.PAGE_SIZE
 TABLE = 512 * PAGE

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import ksm
-from ksm.testing_corrupt import frame_fields, machine_fields
+from ksm.testing.corrupt import frame_fields, machine_fields
 
 PAGE = ksm.PAGE_SIZE
 PG_LOCKED = 0x1

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import ksm
-from ksm.testing_trees import claimed
+from ksm.testing.trees import claimed
 
 PAGE = ksm.PAGE_SIZE
 MIB = 1 << 20

@@ -6,7 +6,7 @@ import ctypes
 import pytest
 
 import ksm
-from ksm.testing_corrupt import machine_fields, page_fields
+from ksm.testing.corrupt import machine_fields, page_fields
 
 PAGE = ksm.PAGE_SIZE
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ksm
-from ksm.scan import Scan
+from ksm.estimate.scan import Scan
 from ksm.sources import SourceError, open_file
 
 PAGE = 4096

@@ -11,7 +11,7 @@ import pytest
 import ksm
 from ksm.sources import SourceError, open_file
 from ksm.sources.formats import MAGIC, what_is
-from ksm.testing_trees import branches
+from ksm.testing.trees import branches
 
 PAGE = 4096
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ksm
-from ksm.scan import Scan
+from ksm.estimate.scan import Scan
 from ksm.sources import Host, SourceDenied, SourceError, SourceGone, open_source, open_sources
 from ksm.sources.base import HIGHEST, LOWEST
 from ksm.sources.live import BLOCK, blocks_of, without

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import ksm
-from ksm.cli import main
+from ksm.cli.group import main
 from ksm.study.kernel import read_kernel
 from ksm.study.lessons import LESSONS, record_lesson
 from ksm.study.page import NAME, render

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: verifying the swap area.
+"""Slots, who names them, and the swap cache. See ksm/check/invariants.pyx."""
+
+from linux.mm_types cimport mm_struct, pte_t, struct_page, swap_info_struct
+from linux.page_flags cimport PG_anon_exclusive, PG_swapcache
+from linux.swap cimport SWAP_HAS_CACHE
+from linux.swapops cimport is_swap_pte, pte_swp_exclusive, swp_offset
+
+from ksm.check.checker cimport checker, finding
+
+
+cdef bint check_swap_entry(checker *c, mm_struct *mm, unsigned long addr, pte_t pte) noexcept nogil:
+    """Note an entry that is not present; True if it is one of the swap area."""
+    cdef unsigned long slot = swp_offset(pte)
+    if not is_swap_pte(pte) or c.slots == NULL or slot == 0 or slot >= c.m.swap_info.max:
+        finding(&c.found, b"mm %lu: at %#lx an entry that is not present, nor of the swap area: %#lx", mm.id, addr, pte)
+        return False
+    c.slots[slot] += 1
+    if pte_swp_exclusive(pte) and c.m.swap_info.swap_map[slot] & ~<unsigned int>SWAP_HAS_CACHE != 1:
+        finding(&c.found, b"mm %lu: at %#lx an exclusive entry of slot %lu, whose swap_map is %#x", mm.id, addr, slot,
+                c.m.swap_info.swap_map[slot])
+    return True
+
+
+cdef void check_cached(checker *c, unsigned long slot, struct_page *page) noexcept nogil:
+    cdef unsigned long pfn = <unsigned long>(page - c.m.mem_map)
+    if pfn >= c.m.plugged_pfn:
+        finding(&c.found, b"swap cache: slot %lu has page %p, which is no struct page", slot, page)
+        return
+    if not page.flags & PG_swapcache or page.private != slot:
+        finding(&c.found, b"swap cache: slot %lu has frame %lu, whose flags are %#x and whose slot is %u", slot, pfn, page.flags,
+                page.private)
+    if page.flags & PG_anon_exclusive and c.slots[slot]:
+        finding(&c.found, b"swap cache: slot %lu has frame %lu, which is exclusive, and %u entries", slot, pfn, c.slots[slot])
+    c.use[pfn].held += 1
+    c.use[pfn].cached = True
+
+
+cdef void check_swap(checker *c) noexcept nogil:
+    """After all page tables, and before the frames."""
+    cdef swap_info_struct *si = c.m.swap_info
+    cdef unsigned long slot, inuse = 0
+    cdef unsigned int expected
+    if c.slots == NULL:
+        return
+    for slot in range(1, si.max):
+        expected = c.slots[slot]
+        if si.i_pages[slot] != NULL:
+            expected |= SWAP_HAS_CACHE
+            check_cached(c, slot, si.i_pages[slot])
+        if si.swap_map[slot] != expected:
+            finding(&c.found, b"slot %lu: swap_map %#x, counted %#x", slot, si.swap_map[slot], expected)
+        inuse += expected != 0
+    if si.inuse_pages != inuse:
+        finding(&c.found, b"swap area: %lu slots in use, counted %lu", si.inuse_pages, inuse)
+    if si.users != 1 or si.lock.locked or si.i_pages_lock.locked:
+        finding(&c.found, b"swap area: %d users, locks %d and %d", si.users - 1, si.lock.locked, si.i_pages_lock.locked)

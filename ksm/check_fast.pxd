@@ -1,7 +1,0 @@
-# SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: verifying what ksmd remembers.
-
-from ksm.checker cimport checker
-
-
-cdef void check_keys(checker *c) noexcept nogil

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what a scan found, for a person and for a program.
+"""The report of a scan: print_report() for a person, as_json() for a program."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from ksm.constants import PAGE_SIZE
+from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
+
+RMAP_ITEM = 64  # bytes, on a 64-bit kernel
+NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The report as JSON takes it. Pages are counts of pages, everything else is in bytes. What the era did not count is not there."""
+    return {
+        "era": result.era,
+        "ksm": result.ksm,
+        "sources": [{"name": source.name, "kind": source.kind, "pages": source.pages, **source.ksm_stat} for source in result.sources],
+        "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
+        "pages": result.pages,
+        "passes": result.passes,
+        "settled": result.settled,
+        "notes": all_notes(result),
+    }
+
+
+def print_report(result: Result, width: int) -> None:
+    """For a person, on standard output, which is so many columns wide. Not by way of rich: to import that takes as long as 30,000 pages."""
+    plain = os.environ.get("TERM") in ("dumb", "unknown")
+    for text, bold in lines(result, width):
+        click.echo(click.style(text, bold=True) if bold else text, color=False if plain else None)
+
+
+def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
+    """The lines, and whether they are bold."""
+    yield answer(result), True
+    if result.pages:
+        yield "", False
+        yield from breakdown(result)
+        yield "", False
+        yield from sources_table(result, width)
+    yield "", False
+    for note in all_notes(result):
+        for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
+            yield line, False
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, or what COLUMNS says; 80 where there is none."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    for fd in range(3):
+        try:
+            return os.get_terminal_size(fd).columns or 80
+        except OSError:
+            continue
+    return 80
+
+
+def columns(text: str) -> int:
+    """How wide a terminal shows it."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "FW" else 1 for char in text)
+
+
+def printable(text: str) -> str:
+    """A name that a file or a process has given itself, without what a terminal would act on."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def mib(count: int) -> str:
+    return f"{count / (1 << 20):,.1f}"
+
+
+def percent(pages: int, total: int) -> str:
+    return f"{100 * pages / total:.1f} %" if total else "-"
+
+
+def answer(result: Result) -> str:
+    """The first line: is it worth it?"""
+    total, saved = result.pages, result.savings.pages
+    cost = f", and need {size(metadata(result))} itself" if knows_profit(result) else ""
+    share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)})"
+    if not total:
+        return "There are no pages that KSM could merge."
+    if not saved and all_compared(result):
+        return f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
+    if not saved:
+        return f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
+    if knows_profit(result) and result.ksm["general_profit"] <= 0:
+        return f"Not worth it: KSM would free {share}{cost}."
+    return f"KSM would free {share}{cost}."
+
+
+def all_compared(result: Result) -> bool:
+    """Whether KSM has looked for an equal of every page: it does so only with those that hold still between two passes."""
+    return result.settled and result.passes >= LEAST_PASSES and not volatile(result)
+
+
+def knows_profit(result: Result) -> bool:
+    """Whether the era set what KSM needs itself against what it frees. That of 2011 did not count it."""
+    return "general_profit" in result.ksm
+
+
+def volatile(result: Result) -> int:
+    """Pages that were not the same in two passes. KSM also counts those so that smart_scan has passed over."""
+    return max(0, result.ksm["pages_volatile"] - result.skipped)
+
+
+def passes(result: Result) -> str:
+    return f"{result.passes} {'pass' if result.passes == 1 else 'passes'}"
+
+
+def metadata(result: Result) -> int:
+    """Bytes of KSM's own records."""
+    return RMAP_ITEM * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
+
+
+def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
+    """Where all the pages went, and what is left after KSM's own needs."""
+    ksm, savings, total = result.ksm, result.savings, result.pages
+
+    def line(text: str, pages: str, size: str, share: str, bold: bool = False) -> tuple[str, bool]:
+        return f"{text:<42}  {pages:>11}  {size:>10}  {share:>5}", bold
+
+    def row(text: str, pages: int, bold: bool = False) -> tuple[str, bool]:
+        return line(text, f"{pages:,}", mib(pages * PAGE_SIZE), f"{100 * pages / total:.1f}", bold)
+
+    def bytes_row(text: str, count: int, bold: bool = False) -> tuple[str, bool]:
+        return line(text, "", mib(count), f"{100 * count / PAGE_SIZE / total:.1f}", bold)
+
+    yield line("", "Pages", "MiB", "%", True)
+    yield row("Freed", savings.pages, True)
+    yield row("  zero pages", savings.zero)
+    yield row("  duplicates within one source", savings.within)
+    yield row("  duplicates across sources", savings.across)
+    yield row("Kept", total - savings.pages, True)
+    yield row("  merged: the one copy", ksm["pages_shared"])
+    yield row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
+    # After one pass there is nothing yet that a page could differ from.
+    yield row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
+    if knows_profit(result):
+        yield bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
+        yield bytes_row("general_profit: freed less metadata", ksm["general_profit"], True)
+
+
+def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:
+    """A line a source, with what /proc/PID/ksm_stat would say."""
+    figures: dict[str, Callable[[SourceResult], int]] = {"MiB": lambda source: source.pages * PAGE_SIZE}
+    if knows_profit(result):
+        figures["merged"] = lambda source: source.ksm_stat["ksm_merging_pages"] * PAGE_SIZE
+        if any(source.ksm_stat["ksm_zero_pages"] for source in result.sources):  # only with use_zero_pages
+            figures["zero"] = lambda source: source.ksm_stat["ksm_zero_pages"] * PAGE_SIZE
+        figures["profit"] = lambda source: source.ksm_stat["ksm_process_profit"]
+    room = NAME_WIDTH + max(0, width - 80)
+    utf = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    rows = [["Source", "Kind", *figures]]
+    for source in ordered(result):
+        name = shortened(printable(source.name), room)
+        rows.append([name, source.kind, *(mib(count(source)) for count in figures.values())])
+    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+    widths[2:] = [max(8, each) for each in widths[2:]]
+    for number, row in enumerate(rows):
+        cells = [cell + " " * (most - columns(cell)) for cell, most in zip(row[:2], widths, strict=False)]
+        cells += [f"{cell:>{most}}" for cell, most in zip(row[2:], widths[2:], strict=True)]
+        yield "   ".join(cells), number == 0
+        if number == 0:
+            yield ("─" if utf else "-") * (sum(widths) + 3 * (len(widths) - 1)), False
+
+
+def ordered(result: Result) -> list[SourceResult]:
+    """Files in the order in which they were named; processes by what they bring, or where that was not counted, by their size."""
+    if all(source.kind == "process" for source in result.sources):
+        return sorted(result.sources, key=lambda source: -source.ksm_stat.get("ksm_process_profit", source.pages))
+    return result.sources
+
+
+def shortened(name: str, room: int) -> str:
+    """A name that fits; of a path, the end says more."""
+    if columns(name) <= room:
+        return name
+    while columns(name) >= room:
+        name = name[1:]
+    return "…" + name
+
+
+def all_notes(result: Result) -> list[str]:
+    """What one should know before one believes the figures."""
+    return [how_it_ended(result), *which_era(result), *overstatement(result), *result.notes]
+
+
+def which_era(result: Result) -> list[str]:
+    if result.era == ERA:
+        return []
+    return [f"the KSM of Linux {result.era}, which did not count what it needs itself"]
+
+
+def how_it_ended(result: Result) -> str:
+    if result.settled:
+        return f"{passes(result)}; the last one changed nothing"
+    if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
+        return f"{passes(result)}, and still the last one changed something: this memory does not hold still"
+    return f"{passes(result)}, as asked for; the last one still changed something"
+
+
+def overstatement(result: Result) -> list[str]:
+    if all(source.kind == "process" for source in result.sources):
+        return []
+    return ["a still image overstates: pages that a running machine keeps writing to would not stay merged"]

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what `ksm scan` does, without the command line.
+"""Let KSM loose on sources of memory until it finds nothing more, and say what it would save."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ksm.constants import PAGE_SIZE
+from ksm.estimate.savings import Tally
+from ksm.host.memory import available_memory, total_memory
+from ksm.machine import ERAS, Machine
+from ksm.sources import Source, SourceError
+
+LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
+MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # when there is no end to it
+BATCH = 16384  # pages between two looks at the progress
+CHUNK = 1 << 18  # pages of a page table that are counted at once
+SLACK = 64 << 20
+MOST_LINES = 5  # on processes that were left out
+ERA = next(iter(ERAS))  # what a machine runs if nothing is said
+PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
+
+# What is being done, and how far it is: (what, done, total)
+Progress = Callable[[str, int, int], None]
+
+
+class Savings(NamedTuple):
+    """Frames that merging frees; see ksm.estimate.savings.Tally."""
+
+    zero: int
+    within: int
+    across: int
+
+    @property
+    def pages(self) -> int:
+        return sum(self)
+
+    @property
+    def bytes(self) -> int:
+        return self.pages * PAGE_SIZE
+
+
+class SourceResult(NamedTuple):
+    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have."""
+
+    name: str
+    kind: str
+    pages: int
+    ksm_stat: dict[str, int]
+
+
+class Result(NamedTuple):
+    """What a scan found."""
+
+    era: str
+    ksm: dict[str, Any]  # every sysfs file after the last pass
+    sources: list[SourceResult]
+    savings: Savings
+    passes: int
+    settled: bool  # the last pass changed nothing
+    skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
+    live: bool
+    notes: list[str]
+
+    @property
+    def pages(self) -> int:
+        return sum(source.pages for source in self.sources)
+
+
+def size(count: int) -> str:
+    """Bytes for a person."""
+    for shift, unit in ((30, "GiB"), (20, "MiB")):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):,.1f} {unit}"
+    return f"{count / 1024:,.1f} KiB"
+
+
+class SettingError(Exception):
+    """A setting that KSM does not take. The text is one line."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    pass
+
+
+def make_machine(sources: list[Source], era: str = ERA) -> Machine:
+    """A machine large enough for the sources. SourceError says why there is none."""
+    copied = sum(source.copied for source in sources)
+    mapped = sum(source.mapped for source in sources)
+    # A struct page and an rmap_item for every page, and what else comes with it
+    needed = copied + (copied + mapped) // 32
+    if needed > available_memory():
+        fewer = "name some processes (pid:N)" if any(source.live for source in sources) else "scan fewer at once"
+        raise SourceError(
+            f"not enough memory: {size(copied)} would have to be copied, and {size(available_memory())} are available; {fewer}"
+        )
+    memory = copied + SLACK
+    if any(source.live for source in sources):
+        # Processes grow. Memory that nobody uses costs nothing.
+        memory += max(copied, total_memory())
+    memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
+    try:
+        return Machine(memory, max_memory=memory + mapped, era=era)
+    except (OSError, ValueError):
+        raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
+
+
+def check_settings(settings: Mapping[str, str], era: str = ERA) -> None:
+    """Try settings on a machine of no use. SettingError."""
+    with Machine(memory=16 * PAGE_SIZE, max_memory=16 * PAGE_SIZE, era=era) as machine:
+        apply_settings(machine, settings)
+
+
+def apply_settings(machine: Machine, settings: Mapping[str, str]) -> None:
+    """Write to files of /sys/kernel/mm/ksm. SettingError. `run` is only checked: the passes are made here, and not by ksmd."""
+    for name, value in settings.items():
+        try:
+            machine.ksm.store(name, value)
+            if name == "run":
+                machine.ksm.store(name, "0")
+        except KeyError:
+            raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
+        except AttributeError:
+            raise SettingError(f"{name} can only be read; there are {', '.join(writable(machine))}") from None
+        except UnicodeEncodeError:
+            # Bytes of a command line that are not UTF-8: no name has any, and no file takes them.
+            if name not in machine.ksm.names():
+                raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
+            raise SettingError(f"{name}={value}: {os.strerror(errno.EINVAL)}") from None
+        except OSError as error:
+            raise SettingError(f"{name}={value}: {os.strerror(error.errno)}") from None
+
+
+def writable(machine: Machine) -> list[str]:
+    """The files that can be written."""
+    names = []
+    for name in machine.ksm.names():
+        try:
+            machine.ksm.store(name, "?")  # what no file takes
+        except AttributeError:
+            continue
+        except OSError:
+            pass
+        names.append(name)
+    return names
+
+
+class Scan:
+    """Sources in a machine of an era. The sources stay the caller's to close."""
+
+    def __init__(
+        self, sources: list[Source], *, settings: Mapping[str, str] | None = None, era: str = ERA, progress: Progress = no_progress
+    ) -> None:
+        self.sources = list(sources)
+        self.era = era
+        self.progress = progress
+        self.left: list[str] = []  # why sources were left out
+        self.skipped = 0
+        self.machine = make_machine(sources, era)
+        try:
+            apply_settings(self.machine, settings or {})
+        except SettingError:
+            self.machine.close()
+            raise
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.close()
+
+    @property
+    def live(self) -> bool:
+        return any(source.live for source in self.sources)
+
+    def run(self, passes: int | None = None, interval: float | None = None) -> Result:
+        """Make so many passes, or as many as it takes until nothing changes; wait between them if a source is live."""
+        if interval is None:
+            interval = 1.0 if self.live else 0.0
+        most = passes or (MOST_PASSES_LIVE if self.live else MOST_PASSES)
+        before = None
+        number = 0
+        settled = False
+        while number < most and not (settled and passes is None and number >= LEAST_PASSES):
+            if number:
+                self.wait(interval, number)
+            self.read(number)
+            number += 1
+            self.scan(number)
+            state = [self.counter(name) for name in PASS_STATE]
+            settled = state == before
+            before = state
+        return self.result(number, settled)
+
+    def wait(self, seconds: float, number: int) -> None:
+        if seconds > 0:
+            self.progress(f"waiting {seconds:g} s after pass {number}", 0, 0)
+            time.sleep(seconds)
+
+    def read(self, number: int) -> None:
+        """Bring the memory of all sources in: for the first time, or what has changed. A process that cannot be read is left out."""
+        what = "reading" if number else "mapping"
+        for place, source in enumerate(list(self.sources)):
+            self.progress(f"{what} {source.name}", place, len(self.sources))
+            try:
+                if number:
+                    source.refresh(number)
+                else:
+                    source.attach(self.machine)
+            except SourceError as error:
+                # One process among many must not cost the whole scan, whether it has gone or grown too large. A file stays as it is:
+                # what is wrong with it, the user should know first.
+                if len(self.sources) == 1 or not source.live:
+                    raise
+                self.left.append(str(error))
+                self.sources.remove(source)
+                if source.process is not None:
+                    source.process.exit()
+
+    def scan(self, number: int) -> None:
+        """One pass of KSM over everything."""
+        skipped = self.counter("pages_skipped")
+        total = sum(source.process.rss() for source in self.sources if source.process is not None)
+        scanned = 0
+        done = False
+        while not done:
+            done = self.machine.ksm.scan(pages=BATCH)
+            scanned += BATCH
+            self.skipped = self.counter("pages_skipped") - skipped
+            self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
+
+    def counter(self, name: str) -> int:
+        """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because nothing of the kind happens there."""
+        value: int = getattr(self.machine.ksm, name, 0)
+        return value
+
+    def result(self, passes: int, settled: bool) -> Result:
+        tally = Tally(self.machine)
+        results = []
+        for source in self.sources:
+            assert source.process is not None
+            tally.next_source()
+            pages = 0
+            for addr, length in source.ranges():
+                for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
+                    pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
+            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat()))
+        own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
+        return Result(
+            era=self.era,
+            ksm=self.machine.ksm.attributes(),
+            sources=results,
+            savings=Savings(tally.zero, tally.within, tally.across),
+            passes=passes,
+            settled=settled,
+            skipped=self.skipped,
+            live=self.live,
+            notes=self.left_notes() + own_notes + self.common_notes(),
+        )
+
+    def left_notes(self) -> list[str]:
+        """On sources that were left out midway: of many, only how many."""
+        if len(self.left) > MOST_LINES:
+            return [f"skipped {len(self.left):,} processes that exited, grew too large or became unreadable during the scan"]
+        return [f"skipped {reason}" for reason in self.left]
+
+    def common_notes(self) -> list[str]:
+        """What there is to say about all sources together."""
+        shared, hidden = (sum(getattr(source, name) for source in self.sources) for name in ("shared", "hidden"))
+        notes = []
+        if shared:
+            notes.append(f"{shared:,} pages that processes share since a fork are one copy already, and count once")
+        if hidden:
+            notes.append(
+                f"{hidden:,} pages are in other processes too, by fork or by KSM: only root can see which, and whether they are duplicates"
+            )
+        return notes

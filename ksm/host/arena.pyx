@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the memory that stands in for physical memory.
+"""One range of addresses, a page frame every 4096 bytes.
+
+The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes
+anonymous memory in its part of the range, or a private mapping of an image file, whose pages the system reads when somebody looks
+at them. Frames that are freed go back to the system in batches; the next use finds zeros there.
+"""
+
+from libc.errno cimport ENOMEM, errno
+from libc.stdlib cimport qsort
+from libc.string cimport memcpy, memset
+
+from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
+
+from ksm.host.mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED,
+                            MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mincore, c_mmap, c_munmap)
+
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #include <sys/syscall.h>
+    #include <sys/uio.h>
+    #include <unistd.h>
+    #ifndef MADV_POPULATE_WRITE
+    #define MADV_POPULATE_WRITE 23
+    #endif
+    /* Older C libraries have neither; older kernels do not allow it, or not this advice. */
+    static int ksm_madvise_ranges(struct iovec *ranges, size_t count, int advice)
+    {
+    #if defined(SYS_pidfd_open) && defined(SYS_process_madvise)
+        long done, wanted = 0;
+        int fd = (int)syscall(SYS_pidfd_open, (long)getpid(), 0);
+        if (fd < 0)
+            return -1;
+        done = syscall(SYS_process_madvise, fd, ranges, count, advice, 0);
+        close(fd);
+        for (size_t i = 0; i < count; i++)
+            wanted += (long)ranges[i].iov_len;
+        return done == wanted ? 0 : -1;     /* it may stop half way, and says how far it came */
+    #else
+        return -1;
+    #endif
+    }
+    """
+    ctypedef struct iovec "struct iovec":
+        void *iov_base
+        size_t iov_len
+    const int MADV_POPULATE_WRITE
+    int c_madvise_ranges "ksm_madvise_ranges"(iovec *ranges, size_t count, int advice) nogil
+
+
+cdef enum:
+    RANGES = 1024               # UIO_MAXIOV
+    RADIX_BITS = 8
+
+
+cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil:
+    """Addresses without memory, aligned; NULL if there are none."""
+    cdef char *start = <char *>c_mmap(NULL, length + align, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    cdef size_t head
+    if start == <char *>MAP_FAILED:
+        return NULL
+    head = (align - <size_t>start % align) % align
+    if head:
+        c_munmap(start, head)
+    if align - head:
+        c_munmap(start + head + length, align - head)
+    return start + head
+
+
+cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
+    """Reserve the frames [0, max_pfn) and their struct pages, which read as zeros until somebody uses them."""
+    m.max_pfn = max_pfn
+    m.arena = <char *>reserve(max_pfn << PAGE_SHIFT, PMD_SIZE, PROT_NONE)
+    if m.arena == NULL:
+        return -ENOMEM
+    m.mem_map = <struct_page *>reserve(max_pfn * sizeof(struct_page), PMD_SIZE, PROT_READ | PROT_WRITE)
+    if m.mem_map == NULL:
+        c_munmap(m.arena, max_pfn << PAGE_SHIFT)
+        m.arena = NULL
+        return -ENOMEM
+    c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_DONTDUMP)
+    # Every step of KSM looks at a struct page, and often at one far from the last.
+    c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_HUGEPAGE)
+    return 0
+
+
+cdef void arena_destroy(machine *m) noexcept nogil:
+    if m.mem_map != NULL:
+        c_munmap(m.mem_map, m.max_pfn * sizeof(struct_page))
+        m.mem_map = NULL
+    if m.arena != NULL:
+        c_munmap(m.arena, m.max_pfn << PAGE_SHIFT)
+        m.arena = NULL
+
+
+cdef int arena_map(machine *m, unsigned long pfn, unsigned long nr_pages, int prot, int flags, int fd,
+                   unsigned long offset) noexcept nogil:
+    cdef void *start = m.arena + (pfn << PAGE_SHIFT)
+    if c_mmap(start, nr_pages << PAGE_SHIFT, prot, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, <long>offset) == MAP_FAILED:
+        return -errno
+    return 0
+
+
+cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
+    """Put anonymous memory behind the frames, in small pages even where the system is set to huge ones always.
+
+    Part of a huge page that is given back is not free before the rest of it is, and the system may fill it again.
+    """
+    cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
+    if err == 0:
+        c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_NOHUGEPAGE)
+    return err
+
+
+cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:
+    """Map the file there, privately: what is written to the frames does not reach it."""
+    cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
+    if err == 0:
+        # What has to be read from the disk comes in huge pages, and is mapped so: now, and for whoever maps the file later.
+        c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_HUGEPAGE)
+    return err
+
+
+cdef void arena_remove(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
+    """Back to reserved addresses."""
+    arena_map(m, pfn, nr_pages, PROT_NONE, MAP_ANONYMOUS, -1, 0)
+
+
+cdef int compare_pfns(const void *a, const void *b) noexcept nogil:
+    cdef unsigned int left = (<const unsigned int *>a)[0], right = (<const unsigned int *>b)[0]
+    return (left > right) - (left < right)
+
+
+cdef void sort_pfns(unsigned int *pfns, unsigned int count) noexcept nogil:
+    """In place. Most batches are of runs that ascend, or stray frames between them; qsort() calls back for every comparison."""
+    cdef unsigned int buffer[RANGES]
+    cdef unsigned int *source = pfns
+    cdef unsigned int *target = buffer
+    cdef unsigned int places[1 << RADIX_BITS]
+    cdef unsigned int i, shift = 0, digit, place, differ = 0
+    cdef bint sorted_already = True
+    for i in range(1, count):
+        differ |= pfns[i] ^ pfns[0]
+        if pfns[i] < pfns[i - 1]:
+            sorted_already = False
+    if sorted_already:
+        return
+    if count > RANGES or count < 64:
+        qsort(pfns, count, sizeof(unsigned int), &compare_pfns)
+        return
+    # Digit by digit, from the lowest; those in which all agree are passed over.
+    while shift < 32 and differ >> shift:
+        if differ >> shift & ((1 << RADIX_BITS) - 1):
+            memset(places, 0, sizeof(places))
+            for i in range(count):
+                places[source[i] >> shift & ((1 << RADIX_BITS) - 1)] += 1
+            place = 0
+            for digit in range(1 << RADIX_BITS):
+                i = places[digit]
+                places[digit] = place
+                place += i
+            for i in range(count):
+                digit = source[i] >> shift & ((1 << RADIX_BITS) - 1)
+                target[places[digit]] = source[i]
+                places[digit] += 1
+            source, target = target, source
+        shift += RADIX_BITS
+    if source != pfns:
+        memcpy(pfns, source, count * sizeof(unsigned int))
+
+
+cdef void give_back_ranges(iovec *ranges, unsigned int count) noexcept nogil:
+    cdef unsigned int i
+    # All in one call, if the system can do that; once more what was given back harms nobody.
+    if count > 1 and c_madvise_ranges(ranges, count, MADV_DONTNEED) == 0:
+        return
+    for i in range(count):
+        c_madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED)
+
+
+cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil:
+    """Let the system have these frames' memory; sorts them, so that neighbours go as one range."""
+    cdef iovec ranges[RANGES]
+    cdef unsigned int i = 0, first, nr = 0
+    sort_pfns(pfns, count)
+    while i < count:
+        first = i
+        i += 1
+        while i < count and pfns[i] == pfns[i - 1] + 1:
+            i += 1
+        ranges[nr].iov_base = m.arena + (<unsigned long>pfns[first] << PAGE_SHIFT)
+        ranges[nr].iov_len = <size_t>(i - first) << PAGE_SHIFT
+        nr += 1
+        if nr == RANGES or i == count:
+            give_back_ranges(ranges, nr)
+            nr = 0
+
+
+cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
+    """Can the frame be read without waiting for a disk?"""
+    cdef unsigned char there = 0
+    return c_mincore(m.arena + (pfn << PAGE_SHIFT), 1, &there) == 0 and there & 1
+
+
+cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
+    """These frames of the memory, which are free, will be written to soon: one call in place of a fault for each. No promise."""
+    c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_POPULATE_WRITE)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel. TEST SUPPORT: what KSM keeps, as Python values that two machines can be compared by; nothing else imports it.
+"""Trees with their shapes and colours, lists of rmap_items, and the cursor, without an address of this process."""
+
+from linux.list cimport list_head
+from linux.rbtree cimport rb_node
+from linux.types cimport hlist_node
+
+from ksm.machine cimport Machine
+from ksm.mm.ksm cimport ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node, is_stable_node_chain
+
+
+cdef object item(ksm_rmap_item *rmap_item):
+    return (rmap_item.mm.id, rmap_item.address, rmap_item.oldchecksum, rmap_item.age, rmap_item.remaining_skips)
+
+
+cdef object stable_node(ksm_stable_node *node):
+    cdef hlist_node *pos = node.hlist.first
+    inside = []
+    if is_stable_node_chain(node):
+        while pos != NULL:
+            inside.append(stable_node(<ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)))
+            pos = pos.next
+        return ("chain", inside)
+    while pos != NULL:
+        inside.append(item(<ksm_rmap_item *>(<char *>pos - <size_t>&(<ksm_rmap_item *>NULL).hlist)))
+        pos = pos.next
+    return (node.kpfn, node.nid, node.rmap_hlist_len, inside)
+
+
+cdef list tree(rb_node *root, bint stable):
+    """The nodes in preorder: depth, side, colour, content."""
+    cdef rb_node *node
+    found, todo = [], [(0, "root", <size_t>root)]
+    while todo:
+        depth, side, address = todo.pop()
+        node = <rb_node *><size_t>address
+        if node == NULL:
+            continue
+        content = (stable_node(<ksm_stable_node *>node) if stable
+                   else item(<ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)))
+        found.append((depth, side, node.__rb_parent_color & 1, content))
+        todo.append((depth + 1, "right", <size_t>node.rb_right))
+        todo.append((depth + 1, "left", <size_t>node.rb_left))
+    return found
+
+
+def state(Machine machine not None):
+    """Everything, for comparing; nobody may be at work on the machine. The unstable trees are dead between passes, and left out then."""
+    cdef ksm_globals *g
+    cdef list_head *pos
+    cdef ksm_mm_slot *slot
+    cdef ksm_rmap_item *rmap_item
+    cdef int nid
+    machine.enter()
+    try:
+        g = machine.g
+        slots = []
+        pos = g.ksm_mm_head.slot.mm_node.next
+        while pos != &g.ksm_mm_head.slot.mm_node:
+            slot = <ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)
+            items = []
+            rmap_item = slot.rmap_list
+            while rmap_item != NULL:
+                items.append(item(rmap_item))
+                rmap_item = rmap_item.rmap_list
+            slots.append((slot.slot.mm.id, items))
+            pos = pos.next
+        waiting = []
+        pos = g.migrate_nodes.next
+        while pos != &g.migrate_nodes:
+            waiting.append(stable_node(<ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).list)))
+            pos = pos.next
+        between = g.ksm_scan.mm_slot == &g.ksm_mm_head
+        return {
+            "stable": [tree(g.root_stable_tree[nid].rb_node, True) for nid in range(g.ksm_nr_node_ids)],
+            "unstable": [] if between else [tree(g.root_unstable_tree[nid].rb_node, False) for nid in range(g.ksm_nr_node_ids)],
+            "waiting": waiting,
+            "slots": slots,
+            "cursor": (None if between else g.ksm_scan.mm_slot.slot.mm.id, g.ksm_scan.address, g.ksm_scan.seqnr),
+        }
+    finally:
+        machine.leave()
+
+
+def branches(Machine machine not None):
+    """Of the book that keys are made by; 0 without one. See ksm/fast/page_keys.pyx."""
+    machine.enter()
+    found = machine.g.book.nr_branches if machine.g.book != NULL else 0
+    machine.leave()
+    return found
+
+
+def claimed(Machine machine not None):
+    """How many frames have been given memory ahead, between used ones. See claim_frames() in ksm/mm/page_alloc.pyx."""
+    cdef unsigned int nid, nr = 0
+    machine.enter()
+    for nid in range(machine.m.nr_node_ids):
+        nr += machine.m.zones[nid].nr_claimed
+    machine.leave()
+    return nr
+
+
+def chains_known(Machine machine not None):
+    """(chains between whose neighbours a search has to be made, all chains). See stable_trees_lack() in ksm/fast/ksm_keys.pxd."""
+    machine.enter()
+    found = (machine.g.nr_chains, machine.g.ksm_stable_node_chains)
+    machine.leave()
+    return found
