@@ -173,6 +173,7 @@ cdef void check_pte(checker *c, vm_area_struct *vma, unsigned long addr, pte_t p
         finding(&c.found, b"mm %lu: at %#lx page %lu, by a special entry", mm.id, addr, pfn)
     page = c.m.mem_map + pfn
     c.use[pfn].mapped += 1
+    c.use[pfn].dirty = c.use[pfn].dirty or pte_dirty(pte)
     if <unsigned long>page.mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM:
         anon[0] += 1
         check_ksm_pte(c, vma, addr, pte, page)

@@ -2,8 +2,10 @@
 # No twin in the kernel: verifying the swap area.
 """Slots, who names them, and the swap cache. See ksm/check/invariants.pyx."""
 
-from linux.mm_types cimport mm_struct, pte_t, struct_page, swap_info_struct
-from linux.page_flags cimport PG_anon_exclusive, PG_swapcache
+from libc.string cimport memcmp
+
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pte_t, struct_page, swap_info_struct
+from linux.page_flags cimport PG_anon_exclusive, PG_dirty, PG_swapcache
 from linux.swap cimport SWAP_HAS_CACHE
 from linux.swapops cimport is_swap_pte, pte_swp_exclusive, swp_offset
 
@@ -23,6 +25,17 @@ cdef bint check_swap_entry(checker *c, mm_struct *mm, unsigned long addr, pte_t 
     return True
 
 
+cdef void check_clean(checker *c, unsigned long slot, unsigned long pfn) noexcept nogil:
+    """A page that nothing says was written to is dropped without being written: its slot has to hold the same bytes."""
+    cdef swap_info_struct *si = c.m.swap_info
+    cdef const char *bytes = c.m.arena + (pfn << PAGE_SHIFT)
+    if si.zeromap[slot]:
+        if bytes[0] or memcmp(bytes, bytes + 1, PAGE_SIZE - 1):
+            finding(&c.found, b"swap cache: slot %lu is marked as zeros, and its frame %lu is clean and is not", slot, pfn)
+    elif memcmp(bytes, si.data + (slot << PAGE_SHIFT), PAGE_SIZE):
+        finding(&c.found, b"swap cache: slot %lu holds other bytes than its frame %lu, which is clean", slot, pfn)
+
+
 cdef void check_cached(checker *c, unsigned long slot, struct_page *page) noexcept nogil:
     cdef unsigned long pfn = <unsigned long>(page - c.m.mem_map)
     if pfn >= c.m.plugged_pfn:
@@ -35,6 +48,8 @@ cdef void check_cached(checker *c, unsigned long slot, struct_page *page) noexce
         finding(&c.found, b"swap cache: slot %lu has frame %lu, which is exclusive, and %u entries", slot, pfn, c.slots[slot])
     c.use[pfn].held += 1
     c.use[pfn].cached = True
+    if page.flags & (PG_swapcache | PG_dirty) == PG_swapcache and not c.use[pfn].dirty:
+        check_clean(c, slot, pfn)
 
 
 cdef void check_swap(checker *c) noexcept nogil:
@@ -51,6 +66,8 @@ cdef void check_swap(checker *c) noexcept nogil:
             check_cached(c, slot, si.i_pages[slot])
         if si.swap_map[slot] != expected:
             finding(&c.found, b"slot %lu: swap_map %#x, counted %#x", slot, si.swap_map[slot], expected)
+        if si.zeromap[slot] and not expected:
+            finding(&c.found, b"slot %lu: free, and marked as zeros", slot)
         inuse += expected != 0
     if si.inuse_pages != inuse:
         finding(&c.found, b"swap area: %lu slots in use, counted %lu", si.inuse_pages, inuse)

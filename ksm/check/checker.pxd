@@ -85,6 +85,7 @@ cdef struct frame_use:
     unsigned int held           # references that are not from entries: the LRU batch, shared objects, the swap cache
     bint free                   # on a list of free frames
     bint cached                 # in the swap cache
+    bint dirty                  # by an entry that leads to it
 
 
 cdef struct checker:

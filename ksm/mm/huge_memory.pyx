@@ -86,9 +86,9 @@ cdef vm_fault_t do_huge_pmd_anonymous_page(vm_area_struct *vma, pmd_t *pmdp, uns
         pte_free(mm, pgtable)
         folio_put(m, folio)
         return 0
-    entry = mk_pte(m, folio, vma.vm_page_prot) | _PAGE_PSE
+    entry = mk_pte(m, folio, vma.vm_page_prot) | _PAGE_PSE | _PAGE_DIRTY
     if vma.vm_flags & VM_WRITE:
-        entry |= _PAGE_DIRTY | _PAGE_RW
+        entry |= _PAGE_RW
     folio_add_new_anon_rmap(folio, vma, haddr, RMAP_EXCLUSIVE)
     folio_add_lru(m, folio)
     pgtable_trans_huge_deposit(mm, pgtable)

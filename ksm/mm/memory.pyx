@@ -28,7 +28,7 @@ from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, 
                              PMD_SIZE, PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
                              swap_info_struct, vm_area_struct, vm_fault_t)
 from linux.page_flags cimport (PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, PageHWPoison, SetPageAnonExclusive,
-                               __folio_mark_uptodate, folio_get, folio_lock, folio_ref_count, folio_test_anon, folio_test_ksm,
+                               SetPageDirty, __folio_mark_uptodate, folio_get, folio_lock, folio_ref_count, folio_test_anon, folio_test_ksm,
                                folio_test_large, folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock,
                                page_address, page_folio, page_to_nid, pfn_to_page)
 from linux.pgtable cimport (_PAGE_PRESENT, entry_offset_map_lock, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_leaf, pmd_none,
@@ -865,6 +865,7 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
         if write:
             ksm_page_changed(m, pfn_to_page(m, pfn))
             memcpy(maddr, buf + done, chunk)
+            SetPageDirty(pfn_to_page(m, pfn))       # set_page_dirty_lock(): no processor has set the entry's bit
         else:
             memcpy(buf + done, maddr, chunk)
         pte_unmap_unlock(pte, ptl)

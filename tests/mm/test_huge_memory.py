@@ -275,6 +275,23 @@ def test_who_else_has_a_reference_keeps_it_whole(machine):
     assert child.read(addr, PAGE) == b"E" * PAGE
 
 
+def test_a_forced_first_write_makes_it_dirty(machine):
+    """Although the process may not write there. KSM counts the references of a shared page only when its entry is dirty or writable, or
+    the page is exclusive: one that somebody holds does not merge."""
+    process = machine.spawn()
+    addr = process.mmap(HUGE, ksm.PROT_READ)
+    process.madvise(addr, HUGE, ksm.MADV_HUGEPAGE)
+    process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
+    process.write(addr, b"E" * (3 * PAGE), force=True)
+    assert flags(process, addr, 512) == WHOLE
+    process.fork()
+    machine.migrate(process.page_table(addr + 5 * PAGE, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT)
+    machine._get_page(held := process.page_table(addr + PAGE, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT)
+    machine.ksm.scan(4)
+    assert [flags(process, addr + i * PAGE) for i in range(3)] == [MERGED, SMALL, MERGED]
+    machine._put_page(held)
+
+
 def test_a_machine_closes_with_huge_pages_in_it():
     """In one process, in two by fork, beside a table; and without close()."""
     for close in (True, False):

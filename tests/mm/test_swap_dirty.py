@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Dirty: a page that came back from swap keeps its slot, and what is written to it since must be written to the slot again.
+
+A page in the swap cache is dropped without being written when nothing says that it changed: neither the dirty bit of an entry that maps it
+nor the flag of the page. So whoever writes sets one of them, and whoever takes an entry away or moves the page hands it on.
+"""
+
+import pytest
+from pages import PAGE, fill, finish, frames, mergeable
+
+import ksm
+
+RW = ksm.PROT_READ | ksm.PROT_WRITE
+PAGES = 3
+OLD = b"".join(map(fill, (1, 2, 3)))
+NEW = b"".join(map(fill, (7, 8, 9)))
+
+
+# How pages come to be in memory with their slots: three of them, which can be written
+
+def read(process, addr):
+    process.swap_out(addr, PAGES * PAGE)
+    process.read(addr, PAGES * PAGE)
+
+
+def read_by_force(process, addr):
+    process.swap_out(addr, PAGES * PAGE)
+    process.read(addr, PAGES * PAGE, force=True)
+
+
+def read_only(process, addr):
+    process.mprotect(addr, PAGES * PAGE, ksm.PROT_READ)
+    process.swap_out(addr, PAGES * PAGE)
+    process.read(addr, PAGES * PAGE)
+
+
+def read_by_the_last_one(process, addr):
+    child = process.fork()
+    process.swap_out(addr, PAGES * PAGE)
+    child.exit()
+    process.read(addr, PAGES * PAGE)
+
+
+def read_by_two(process, addr):
+    process.swap_out(addr, PAGES * PAGE)
+    child = process.fork()
+    child.read(addr, PAGES * PAGE)
+    process.read(addr, PAGES * PAGE)
+    child.exit()
+
+
+def held(process, addr):
+    """Somebody has a reference: they are unmapped and written, and stay where they are."""
+    pages = frames(process, addr, PAGES)
+    for frame in pages:
+        process.machine._get_page(frame)
+    process.swap_out(addr, PAGES * PAGE)
+    process.read(addr, PAGES * PAGE)
+    for frame in pages:
+        process.machine._put_page(frame)
+    process.machine.lru_add_drain_all()
+
+
+def by_swapoff_in_vain(process, addr):
+    """The area is to go, and memory is too small for what else is in it."""
+    machine = process.machine
+    other = machine.spawn()
+    there = other.mmap(PAGE)
+    other.write(there, b"other")
+    child = process.fork()
+    process.swap_out(addr, PAGES * PAGE)
+    other.swap_out(there, PAGE)
+    machine.fail("page", PAGES + 1, 100)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        machine.swapoff()
+    machine.fail("page", 0)
+    other.exit()
+    child.exit()
+    process.read(addr, PAGES * PAGE)
+
+
+COMEBACKS = [read, read_by_force, read_only, read_by_the_last_one, read_by_two, held, by_swapoff_in_vain]
+
+
+# How they are written
+
+def store(process, addr):
+    process.mprotect(addr, PAGES * PAGE, RW)
+    process.write(addr, NEW)
+
+
+def by_force(process, addr):
+    process.write(addr, NEW, force=True)
+
+
+def by_force_page_by_page(process, addr):
+    for i in range(PAGES * 2):
+        process.write(addr + i * PAGE // 2, NEW[i * PAGE // 2:(i + 1) * PAGE // 2], force=True)
+
+
+def update(process, addr):
+    process.mprotect(addr, PAGES * PAGE, RW)
+    assert process.update(addr, NEW) == PAGES
+
+
+WRITES = [store, by_force, by_force_page_by_page, update]
+
+
+# What happens between that and the next time that they are swapped out: where the pages are then
+
+def nothing(process, addr):
+    return addr
+
+
+def fork(process, addr):
+    process.fork()
+    return addr
+
+
+def fork_and_exit(process, addr):
+    process.fork().exit()
+    return addr
+
+
+def protect(process, addr):
+    process.mprotect(addr, PAGES * PAGE, ksm.PROT_NONE)
+    process.mprotect(addr, PAGES * PAGE, ksm.PROT_READ)
+    return addr
+
+
+def move(process, addr):
+    return process.mremap(addr, PAGES * PAGE, PAGES * PAGE, new_addr=0x20000000)
+
+
+def migrate(process, addr):
+    process.machine.lru_add_drain_all()
+    for frame in frames(process, addr, PAGES):
+        process.machine.migrate(frame)
+    return addr
+
+
+def migrate_in_vain(process, addr):
+    process.machine.lru_add_drain_all()
+    for frame in frames(process, addr, PAGES):
+        process.machine._get_page(frame)
+        with pytest.raises(OSError, match="Resource temporarily unavailable"):
+            process.machine.migrate(frame)
+        process.machine._put_page(frame)
+    return addr
+
+
+def go_to_the_other_node(process, addr):
+    assert process.move_pages(addr, PAGES * PAGE, 0) == [0] * PAGES
+    return addr
+
+
+def offline(process, addr):
+    (block,) = {frame // 512 for frame in frames(process, addr, PAGES)}
+    process.machine.offline(block * 512, 512)
+    return addr
+
+
+def look_at_them(process, addr):
+    """ksmd does, and finds no equal ones."""
+    process.madvise(addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
+    process.machine.ksm.scan(3)
+    assert process.machine.ksm.pages_shared == 0
+    return addr
+
+
+def merge(process, addr):
+    process.madvise(addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
+    process.machine.ksm.scan(3)
+    mergeable(process.machine.spawn(), [NEW[i * PAGE:(i + 1) * PAGE] for i in range(PAGES)])
+    process.machine.ksm.scan(3)
+    assert process.machine.ksm.pages_shared == PAGES
+    return addr
+
+
+def merge_and_unmerge(process, addr):
+    merge(process, addr)
+    process.madvise(addr, PAGES * PAGE, ksm.MADV_UNMERGEABLE)
+    return addr
+
+
+BETWEEN = [nothing, fork, fork_and_exit, protect, move, migrate, migrate_in_vain, go_to_the_other_node, offline, look_at_them, merge,
+           merge_and_unmerge]
+
+
+def life(plain, come_back, write, between):
+    with ksm.Machine("16M", nodes=2, swap="1M", transparent_hugepage="never", plain=plain) as machine:
+        machine.ksm.smart_scan = 0
+        process = machine.spawn(node=1)
+        addr = process.mmap(PAGES * PAGE)
+        process.write(addr, OLD)
+        come_back(process, addr)
+        assert machine.swap_pages()[0] == PAGES
+        assert process.read(addr, PAGES * PAGE, force=True) == OLD
+        write(process, addr)
+        assert machine.check() == []
+        addr = between(process, addr)
+        assert machine.check() == []
+        process.swap_out(addr, PAGES * PAGE)
+        assert process.swap_entries() == PAGES
+        assert machine.check() == []
+        for each in machine.processes.values():
+            assert each.read(each.maps()[0].start, PAGES * PAGE, force=True) == NEW
+        finish(machine)
+
+
+@pytest.mark.parametrize("between", BETWEEN, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("write", WRITES, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_what_is_written_leaves_again(plain, write, between):
+    for come_back in COMEBACKS:
+        life(plain, come_back, write, between)
