@@ -31,7 +31,7 @@ cdef void check_clean(checker *c, unsigned long slot, unsigned long pfn) noexcep
     cdef const char *bytes = c.m.arena + (pfn << PAGE_SHIFT)
     if si.zeromap[slot]:
         if bytes[0] or memcmp(bytes, bytes + 1, PAGE_SIZE - 1):
-            finding(&c.found, b"swap cache: slot %lu is marked as zeros, and its frame %lu is clean and is not", slot, pfn)
+            finding(&c.found, b"swap cache: slot %lu is marked as zeros, and its clean frame %lu is not", slot, pfn)
     elif memcmp(bytes, si.data + (slot << PAGE_SHIFT), PAGE_SIZE):
         finding(&c.found, b"swap cache: slot %lu holds other bytes than its frame %lu, which is clean", slot, pfn)
 

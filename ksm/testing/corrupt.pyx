@@ -8,7 +8,7 @@ from typing import NamedTuple
 from linux.list cimport list_head
 from linux.mm cimport vma_lookup
 from linux.mm_types cimport (MM_ANONPAGES, MM_SHMEMPAGES, anon_vma_chain, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
-                             struct_page, vm_area_struct, zone)
+                             struct_page, swap_info_struct, vm_area_struct, zone)
 from linux.pgtable cimport pmd_none, pmd_offset_mm, pmd_table, pte_offset_map, pte_pfn, pte_present
 from linux.rbtree cimport rb_node
 from linux.slab cimport kmem_cache
@@ -89,6 +89,21 @@ def frame_fields(Machine machine not None, unsigned long pfn):
         "page.mapping": field(&page.mapping, 8),
         "page.index": field(&page.index, 8),
         "page.bytes": field(machine.m.arena + (pfn << 12), 4096),
+    }
+
+
+def slot_fields(Machine machine not None, unsigned long slot):
+    """What the swap area knows of a slot, and of itself."""
+    cdef swap_info_struct *si = machine.m.swap_info
+    return {
+        "slot.bytes": field(si.data + (slot << 12), 4096),
+        "slot.zeromap": field(&si.zeromap[slot], 1),
+        "slot.swap_map": field(&si.swap_map[slot], 4),
+        "slot.page": field(&si.i_pages[slot], 8),
+        "swap.inuse_pages": field(&si.inuse_pages, 8),
+        "swap.users": field(&si.users, 4),
+        "swap.locked": field(&si.lock.locked, 4),
+        "swap.cache_locked": field(&si.i_pages_lock.locked, 4),
     }
 
 
