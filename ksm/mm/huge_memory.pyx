@@ -245,7 +245,7 @@ cdef void split_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long address
     exclusive = PageAnonExclusive(page)
     table = pgtable_trans_huge_withdraw(mm)
     if pmd & _PAGE_DIRTY:
-        folio_mark_dirty(page)
+        folio_mark_dirty(page)      # no effect: it has no slot, the entries below are dirty, and unmap_parts() looks at them
     # One reference and one mapping become 512.
     folio_ref_add(page, HPAGE_PMD_NR - 1)
     for i in range(HPAGE_PMD_NR):
@@ -315,7 +315,7 @@ cdef void unmap_parts(vm_area_struct *vma, struct_folio *folio) noexcept nogil:
             else:
                 old = make_migration_pte(pfn + i, pte_write(entry), exclusive)
                 if pte_dirty(entry):
-                    folio_mark_dirty(folio)
+                    folio_mark_dirty(folio)     # no effect: the middle entry was dirty, too, and split_huge_pmd() has marked it
                     old = make_migration_pte_dirty(old)
                 if pte_young(entry):
                     old = make_migration_pte_young(old)

@@ -2403,7 +2403,7 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
     new_folio = alloc_pages_node(m, vma.vm_mm.nid, 0, False)
     if new_folio != NULL:
         memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)
-        folio_set_dirty(new_folio)
+        folio_set_dirty(new_folio)      # no effect: it has no slot, and add_to_swap() makes whatever gets one dirty
         __folio_mark_uptodate(new_folio)
         __folio_set_locked(new_folio)
         count_vm_event(m, KSM_SWPIN_COPY)

@@ -130,6 +130,7 @@ cdef int __folio_migrate_mapping(machine *m, struct_folio *newfolio, struct_foli
     folio_get(newfolio)
     set_page_flag(newfolio, PG_swapcache)
     WRITE_ONCE_uint(newfolio.private, folio.private)
+    # Without these two lines folio_migrate_flags() does it, and in time: newfolio is locked, so that nobody drops it meanwhile.
     if folio_test_clear_dirty(folio):
         folio_set_dirty(newfolio)
     si.i_pages[folio_swap(folio)] = newfolio

@@ -74,7 +74,7 @@ cdef int __try_to_reclaim_swap(machine *m, swap_info_struct *si, unsigned long o
                 and folio_test_swapcache(folio) and folio_swap(folio) == offset
                 and READ_ONCE_uint(si.swap_map[offset]) == SWAP_HAS_CACHE):
             delete_from_swap_cache(m, folio)
-            folio_set_dirty(folio)
+            folio_set_dirty(folio)      # no effect, as in folio_free_swap()
             ret = 1
         folio_unlock(folio)
     folio_put(m, folio)
@@ -194,7 +194,7 @@ cdef bint folio_free_swap(machine *m, struct_folio *folio) noexcept nogil:
     if swap_swapcount(m.swap_info, folio_swap(folio)) != 0:
         return False
     delete_from_swap_cache(m, folio)
-    folio_set_dirty(folio)      # what was written is given up
+    folio_set_dirty(folio)      # what was written is given up. No effect: add_to_swap() makes whatever gets a slot dirty
     return True
 
 

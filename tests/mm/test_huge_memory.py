@@ -284,11 +284,12 @@ def test_a_forced_first_write_makes_it_dirty(machine):
     process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
     process.write(addr, b"E" * (3 * PAGE), force=True)
     assert flags(process, addr, 512) == WHOLE
-    process.fork()
+    child = process.fork()
     machine.migrate(process.page_table(addr + 5 * PAGE, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT)
     machine._get_page(held := process.page_table(addr + PAGE, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT)
     machine.ksm.scan(4)
-    assert [flags(process, addr + i * PAGE) for i in range(3)] == [MERGED, SMALL, MERGED]
+    for each in (process, child):
+        assert [flags(each, addr + i * PAGE) for i in range(3)] == [MERGED, SMALL, MERGED]
     machine._put_page(held)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from pages import looks_like_zeros
 
 import ksm
 from ksm.testing.corrupt import frame_fields, machine_fields
@@ -230,20 +231,6 @@ def test_unmerging_is_interrupted(machine):
 
 
 # Pages that are not what they look like
-
-def looks_like_zeros():
-    """A page with the xxhash of a page of zeros: what its first word does to the first of the four sums, the word after the next three
-    takes back."""
-    prime1, prime2, word = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 1 << 64
-
-    def step(total, data):
-        total = (total + data * prime2) % word
-        return (total << 31 | total >> 33) * prime1 % word
-
-    start = (prime1 + prime2) % word
-    back = (step(start, 0) - step(start, 1)) * pow(prime2, -1, word) % word
-    return (1).to_bytes(32, "little") + back.to_bytes(PAGE - 32, "little")
-
 
 def test_a_page_with_the_checksum_of_zeros(machine):
     """It is compared with the zero page before it would share it."""

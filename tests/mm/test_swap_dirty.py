@@ -6,14 +6,14 @@ nor the flag of the page. So whoever writes sets one of them, and whoever takes 
 """
 
 import pytest
-from pages import PAGE, fill, finish, frames, mergeable
+from pages import PAGE, fill, finish, frames, looks_like_zeros, mergeable
 
 import ksm
 
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 PAGES = 3
-OLD = b"".join(map(fill, (1, 2, 3)))
-NEW = b"".join(map(fill, (7, 8, 9)))
+OLD = b"".join(map(fill, (1, 0, 3)))
+NEW = b"".join(map(fill, (7, 8, 0)))
 
 
 # How pages come to be in memory with their slots: three of them, which can be written
@@ -168,28 +168,45 @@ def look_at_them(process, addr):
     return addr
 
 
-def merge(process, addr):
-    process.madvise(addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
-    process.machine.ksm.scan(3)
-    mergeable(process.machine.spawn(), [NEW[i * PAGE:(i + 1) * PAGE] for i in range(PAGES)])
+def meet(process, addr):
+    """ksmd, in memory where the pages were seen before: their equals become merged pages, and replace them."""
+    look_at_them(process, addr)
+    with_equals(process.machine.spawn())
     process.machine.ksm.scan(3)
     assert process.machine.ksm.pages_shared == PAGES
     return addr
 
 
-def merge_and_unmerge(process, addr):
-    merge(process, addr)
+def become_merged(process, addr):
+    """The other way round: their equals were seen before."""
+    with_equals(process.machine.spawn())
+    process.madvise(addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
+    before = frames(process, addr, PAGES)
+    process.machine.ksm.scan(3)
+    assert process.machine.ksm.pages_shared == PAGES
+    assert frames(process, addr, PAGES) == before
+    return addr
+
+
+def become_merged_and_unmerge(process, addr):
+    become_merged(process, addr)
     process.madvise(addr, PAGES * PAGE, ksm.MADV_UNMERGEABLE)
     return addr
 
 
-BETWEEN = [nothing, fork, fork_and_exit, protect, move, migrate, migrate_in_vain, go_to_the_other_node, offline, look_at_them, merge,
-           merge_and_unmerge]
+def with_equals(process):
+    mergeable(process, [NEW[i * PAGE:(i + 1) * PAGE] for i in range(PAGES)])
+    process.machine.lru_add_drain_all()
 
 
-def life(plain, come_back, write, between):
-    with ksm.Machine("16M", nodes=2, swap="1M", transparent_hugepage="never", plain=plain) as machine:
-        machine.ksm.smart_scan = 0
+BETWEEN = [nothing, fork, fork_and_exit, protect, move, migrate, migrate_in_vain, go_to_the_other_node, offline, look_at_them, meet,
+           become_merged, become_merged_and_unmerge]
+
+
+def life(kind, come_back, write, between):
+    with ksm.Machine("16M", nodes=2, swap="1M", transparent_hugepage="never", **kind) as machine:
+        if machine.ksm.names()[-1] != "full_scans":
+            machine.ksm.smart_scan = 0
         process = machine.spawn(node=1)
         addr = process.mmap(PAGES * PAGE)
         process.write(addr, OLD)
@@ -210,7 +227,50 @@ def life(plain, come_back, write, between):
 
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("write", WRITES, ids=lambda function: function.__name__)
-@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
-def test_what_is_written_leaves_again(plain, write, between):
+@pytest.mark.parametrize("kind", [{"plain": False}, {"plain": True}, {"era": "2.6.38"}], ids=["fast", "plain", "2011"])
+def test_what_is_written_leaves_again(kind, write, between):
     for come_back in COMEBACKS:
-        life(plain, come_back, write, between)
+        life(kind, come_back, write, between)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_what_ksmd_has_protected_and_not_merged(plain):
+    """Its entry comes out clean, and the page says from then on that it was written to. A page that has the checksum of the zero page is
+    protected to be compared with that, and differs."""
+    with ksm.Machine("4M", swap="1M", plain=plain) as machine:
+        machine.ksm.use_zero_pages = 1
+        process = machine.spawn()
+        addr = mergeable(process, [fill(1)])
+        process.swap_out(addr, PAGE)
+        process.read(addr, 1)
+        process.write(addr, looks_like_zeros())
+        machine.ksm.trace.start()
+        machine.ksm.scan(2)
+        assert "ksm_merge_one_page" in [event.name for event in machine.ksm.trace.read()]
+        assert machine.check() == []
+        assert process.swap_out(addr, PAGE) == 1
+        assert process.read(addr, PAGE) == looks_like_zeros()
+        finish(machine)
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_entries_are_as_dirty_after_a_move_as_before(dirty):
+    """KSM counts the references of a page that several processes share only when the entry is dirty: one that somebody holds does not
+    merge then."""
+    with ksm.Machine("4M", swap="1M") as machine:
+        machine.ksm.smart_scan = 0
+        process = machine.spawn()
+        addr = mergeable(process, [fill(1)] * 3)
+        if not dirty:
+            process.mprotect(addr, 3 * PAGE, ksm.PROT_READ)
+            process.swap_out(addr, 3 * PAGE)
+            process.read(addr, 3 * PAGE)
+        child = process.fork()
+        machine.lru_add_drain_all()
+        held = machine.migrate(frames(process, addr + 2 * PAGE)[0])
+        machine._get_page(held)
+        machine.ksm.scan(3)
+        merged = [word & ksm.PAGE_KSM != 0 for each in (process, child) for word in each.page_table(addr, 3 * PAGE)]
+        assert merged == [True, True, not dirty] * 2
+        machine._put_page(held)
+        finish(machine)

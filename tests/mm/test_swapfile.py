@@ -288,6 +288,7 @@ def test_pages_of_the_swap_cache_merge(machine):
     assert machine.check() == []
     # Merging made them dirty: what is in the slot does not count.
     assert process.swap_out(addr, 4 * PAGE) == 2
+    assert machine.vmstat()["pswpout"] == 6
     assert process.read(addr, 4 * PAGE) == fill(1) * 2 + fill(2) * 2
 
 
