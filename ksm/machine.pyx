@@ -10,8 +10,10 @@ import operator
 import os
 import re
 
+from ksm.host import memory as host
+
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
+from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM, EOPNOTSUPP
 from libc.stdlib cimport calloc, free, malloc
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int
@@ -101,7 +103,8 @@ cdef class Machine:
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
     memory (memoryview(machine), read-only, frame n at n * 4096) has to be released before the machine can be closed.
 
-    Raises ValueError for sizes that make no machine, OSError(ENOMEM) when there are no addresses for it.
+    Raises ValueError for sizes that make no machine, OSError: ENOMEM when there are no addresses for it, EOPNOTSUPP where the pages of
+    this computer are not of 4096 bytes.
     """
 
     def __cinit__(self):
@@ -114,6 +117,8 @@ cdef class Machine:
         cdef int nid, nr_nodes, err, thp
         if self.m != NULL or self.closed_:
             raise RuntimeError("a machine is made once")
+        if host.page_size() != PAGE_SIZE:
+            raise oserror(EOPNOTSUPP, f"frames are pages of {PAGE_SIZE} bytes, and this system's have {host.page_size()}")
         memory = parse_size(memory)
         nodes = operator.index(nodes)
         max_memory = memory + (64 << 30) if max_memory is None else parse_size(max_memory, "max_memory")

@@ -374,8 +374,8 @@ cdef inline void hold(checker *c, struct_page *page) noexcept nogil:
         finding(&c.found, b"page %p is no struct page", page)
 
 
-cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigned int nr, unsigned long most,
-                                const char *what) noexcept nogil:
+cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigned int nr, unsigned long most, const char *what,
+                                bint zeros) noexcept nogil:
     """Free frames beside the buddy lists; how many."""
     cdef unsigned long free = 0
     cdef unsigned int i
@@ -387,6 +387,7 @@ cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigne
             finding(&c.found, b"node %d: frame %u among those %s is not its own, or free twice", z.nid, pfns[i], what)
             continue
         c.use[pfns[i]].free = True
+        c.use[pfns[i]].zeros = zeros
         free += 1
     return free
 
@@ -413,11 +414,12 @@ cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
                         <unsigned long>order << 32 | previous)
             for i in range(size):
                 c.use[pfn + i].free = True
+                c.use[pfn + i].zeros = True
             free += size
             previous = pfn
             pfn = page.private
-    free += check_listed(c, z, z.recent, z.nr_recent, z.zone_end_pfn - z.zone_start_pfn, b"freed a moment ago")
-    free += check_listed(c, z, z.claimed, z.nr_claimed, sizeof(z.claimed) / sizeof(z.claimed[0]), b"claimed")
+    free += check_listed(c, z, z.recent, z.nr_recent, z.zone_end_pfn - z.zone_start_pfn, b"freed a moment ago", False)
+    free += check_listed(c, z, z.claimed, z.nr_claimed, sizeof(z.claimed) / sizeof(z.claimed[0]), b"claimed", True)
     if z.nr_free != free:
         finding(&c.found, b"node %d: nr_free %lu, counted %lu", z.nid, z.nr_free, free)
 

@@ -12,4 +12,5 @@ cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, i
 cdef void arena_remove(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil
 cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil
 cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil
+cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, unsigned char *there) noexcept nogil
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil

@@ -4,14 +4,15 @@
 
 The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes
 anonymous memory in its part of the range, or a private mapping of an image file, whose pages the system reads when somebody looks
-at them. Frames that are freed go back to the system in batches; the next use finds zeros there.
+at them. Frames that are freed go back to the system in batches; the next use finds zeros there. Where the system refuses to take them,
+because the memory is locked, or a filter of system calls says no, they are cleared instead.
 """
 
 from libc.errno cimport ENOMEM, errno
 from libc.stdlib cimport qsort
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, struct_page
 
 from ksm.host.mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED,
                             MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mincore, c_mmap, c_munmap)
@@ -80,6 +81,7 @@ cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
         c_munmap(m.arena, max_pfn << PAGE_SHIFT)
         m.arena = NULL
         return -ENOMEM
+    # Advice that is not taken costs nothing but time and space; so here and below.
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_DONTDUMP)
     # Every step of KSM looks at a struct page, and often at one far from the last.
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_HUGEPAGE)
@@ -171,17 +173,27 @@ cdef void sort_pfns(unsigned int *pfns, unsigned int count) noexcept nogil:
         memcpy(pfns, source, count * sizeof(unsigned int))
 
 
+cdef void clear(char *start, size_t length) noexcept nogil:
+    """Make whole frames zeros that the system does not take back. Only a store costs memory where there is none, not a look."""
+    cdef char *end = start + length
+    while start < end:
+        if start[0] or memcmp(start, start + 1, PAGE_SIZE - 1):
+            memset(start, 0, PAGE_SIZE)
+        start += PAGE_SIZE
+
+
 cdef void give_back_ranges(iovec *ranges, unsigned int count) noexcept nogil:
     cdef unsigned int i
     # All in one call, if the system can do that; once more what was given back harms nobody.
     if count > 1 and c_madvise_ranges(ranges, count, MADV_DONTNEED) == 0:
         return
     for i in range(count):
-        c_madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED)
+        if c_madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED):
+            clear(<char *>ranges[i].iov_base, ranges[i].iov_len)
 
 
 cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil:
-    """Let the system have these frames' memory; sorts them, so that neighbours go as one range."""
+    """Let the system have these frames' memory, which reads as zeros then; sorts them, so that neighbours go as one range."""
     cdef iovec ranges[RANGES]
     cdef unsigned int i = 0, first, nr = 0
     sort_pfns(pfns, count)
@@ -202,6 +214,11 @@ cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
     """Can the frame be read without waiting for a disk?"""
     cdef unsigned char there = 0
     return c_mincore(m.arena + (pfn << PAGE_SHIFT), 1, &there) == 0 and there & 1
+
+
+cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, unsigned char *there) noexcept nogil:
+    """Which of these frames have memory: the lowest bit of a byte each. False where the system does not tell."""
+    return c_mincore(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, there) == 0
 
 
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
