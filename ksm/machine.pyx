@@ -151,6 +151,7 @@ cdef class Machine:
         mutex_init(&self.m.hotplug_lock)
         mutex_init(&self.m.swapon_mutex)
         spin_lock_init(&self.m.lru_lock)
+        spin_lock_init(&self.m.plugged_lock)
         spin_lock_init(&self.m.mmlist_lock)
         INIT_LIST_HEAD(&self.m.mmlist)
         # Whole huge pages on every node but the last one, and behind the memory.

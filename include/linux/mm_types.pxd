@@ -203,7 +203,7 @@ cdef struct memory_block:
     unsigned long nr_pages
     int nid
     bint online
-    bint file_backed
+    bint pending                # it has no pages yet: who made it is still at work
 
 
 # What KSM gives to the rest of mm/; include/linux/ksm.pxd has the inlines that call it. NULL in a machine without KSM.
@@ -243,6 +243,9 @@ cdef struct machine:
     mutex hotplug_lock
     unsigned long nr_offline    # frames of the memory that are offline
     long num_poisoned_pages     # frames that memory_failure() has seen, and that were freed since
+    spinlock_t plugged_lock
+    unsigned int plugged[1024]  # frames of such ranges that were freed, and whose memory was not given back yet
+    unsigned int nr_plugged
     mutex swapon_mutex
     swap_info_struct *swap_info  # NULL until the first swapon()
 

@@ -10,7 +10,7 @@ from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_
 from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
                              PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain, file, memory_block,
                              mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page, vm_area_struct, zone)
-from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_head, PG_hwpoison,
+from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_file, PG_head, PG_hwpoison,
                                PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache, PG_tail,
                                compound_head, page_to_pfn)
 from linux.pgtable cimport (is_zero_pfn, pmd_leaf, pmd_none, pmd_pfn, pmd_table, pte_dirty, pte_none, pte_pfn, pte_present, pte_special,
@@ -440,7 +440,7 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
     cdef frame_use *use = &c.use[pfn]
     cdef unsigned long mapping = <unsigned long>page.mapping
     cdef ksm_stable_node *node = <ksm_stable_node *>(mapping & ~<unsigned long>PAGE_MAPPING_FLAGS)
-    cdef unsigned int free_flags = 0xff000000U | PG_buddy | PG_plugged | PG_hwpoison | PG_offline
+    cdef unsigned int free_flags = 0xff000000U | PG_buddy | PG_plugged | PG_file | PG_hwpoison | PG_offline
     cdef tally *seen
     cdef unsigned long i
     cdef unsigned int mapped

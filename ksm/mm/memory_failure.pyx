@@ -12,7 +12,7 @@ from linux.atomic cimport atomic_fetch_or, atomic_read
 from linux.ksm cimport collect_procs_ksm
 from linux.mm_types cimport machine, mm_address, struct_folio, vm_area_struct
 from linux.mmap_lock cimport mmgrab
-from linux.page_flags cimport (PG_hwpoison, PG_offline, PG_reserved, folio_lock, folio_mapped, folio_pfn, folio_test_anon, folio_test_ksm,
+from linux.page_flags cimport (PG_hwpoison, PG_offline, PG_plugged, PG_reserved, folio_lock, folio_mapped, folio_pfn, folio_test_anon, folio_test_ksm,
                                folio_try_get, folio_unlock, pfn_folio, pfn_to_page, test_page_flag)
 from linux.rmap cimport rmap_walk_control
 
@@ -73,7 +73,7 @@ cdef int memory_failure(machine *m, unsigned long pfn, mm_address *to_kill, int 
     if pfn >= m.plugged_pfn:
         return -ENXIO
     folio = pfn_folio(m, pfn)
-    if test_page_flag(folio, PG_reserved | PG_offline):
+    if test_page_flag(folio, PG_reserved) or test_page_flag(folio, PG_offline) and not test_page_flag(folio, PG_plugged):
         return -ENXIO
     if not folio_try_get(folio):
         return -EBUSY
