@@ -16,7 +16,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM, EOPNOTSUPP
 from libc.stdlib cimport calloc, free, malloc
 
-from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, atomic_long_read
 from linux.err cimport ERESTARTSYS
 from linux.jiffies cimport ktime_get
 from linux.list cimport INIT_LIST_HEAD, list_head
@@ -368,6 +368,15 @@ cdef class Machine:
         pages = nr_free_pages(self.m)
         self.leave()
         return pages
+
+    def lost_pages(self):
+        """How many pages of images that were mapped as still ones could not be read, and are zeros since: the file was cut off, or its disk
+        has failed. See Process.mmap_image()."""
+        cdef long lost
+        self.enter()
+        lost = atomic_long_read(&self.m.nr_lost)
+        self.leave()
+        return lost
 
     def vmstat(self):
         """Events since the machine was made, named as in /proc/vmstat: page faults, copies of merged pages on write (cow_ksm), ..."""

@@ -560,7 +560,10 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
 
 
 cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long offset, unsigned long length) except? -1:
-    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, or -errno. Ctrl-C stops it."""
+    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, or -errno.
+
+    Ctrl-C stops it.
+    """
     cdef unsigned long start, end, chunk
     cdef long done
     parts = data_pages(fd, offset, offset + length, PAGE_SIZE)

@@ -246,6 +246,7 @@ cdef struct machine:
     spinlock_t plugged_lock
     unsigned int plugged[1024]  # frames of such ranges that were freed, and whose memory was not given back yet
     unsigned int nr_plugged
+    long nr_lost                # pages of mapped images that could not be read
     mutex swapon_mutex
     swap_info_struct *swap_info  # NULL until the first swapon()
 

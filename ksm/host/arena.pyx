@@ -2,10 +2,10 @@
 # No twin in the kernel: the memory that stands in for physical memory.
 """One range of addresses, a page frame every 4096 bytes.
 
-The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes
-anonymous memory in its part of the range, into which an image may be read, or a private mapping of an image that nobody writes to, whose
-pages the system reads when somebody looks at them. Frames that are freed go back to the system in batches; the next use finds zeros there. Where the system refuses to take them,
-because the memory is locked, or a filter of system calls says no, they are cleared instead.
+The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes anonymous
+memory in its part of the range, into which an image may be read, or a private mapping of an image that nobody writes to, whose pages the
+system reads when somebody looks at them. Frames that are freed go back to the system in batches; the next use finds zeros there. Where the
+system refuses to take them, because the memory is locked, or a filter of system calls says no, they are cleared instead.
 """
 
 from libc.errno cimport EINTR, EIO, ENOMEM, errno
@@ -14,6 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, struct_page
 
+from ksm.host.busfault cimport unwatch_arena, watch_arena
 from ksm.host.mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED,
                             MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mincore, c_mmap, c_munmap)
 
@@ -96,6 +97,7 @@ cdef void arena_destroy(machine *m) noexcept nogil:
         c_munmap(m.mem_map, m.max_pfn * sizeof(struct_page))
         m.mem_map = NULL
     if m.arena != NULL:
+        unwatch_arena(m)
         c_munmap(m.arena, m.max_pfn << PAGE_SHIFT)
         m.arena = NULL
 
@@ -131,7 +133,9 @@ cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, i
     if probe == MAP_FAILED:
         return -errno
     c_munmap(probe, PAGE_SIZE)
-    err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
+    err = watch_arena(m)
+    if err == 0:
+        err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
     if err == 0:
         # What has to be read from the disk comes in huge pages, and is mapped so: now, and for whoever maps the file later.
         c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_HUGEPAGE)

@@ -16,8 +16,8 @@ from linux.atomic cimport READ_ONCE_uint
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
-from linux.page_flags cimport (PG_file, PG_hwpoison, PG_lru, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PageHWPoison, folio_ref_count,
-                               folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
+from linux.page_flags cimport (PG_file, PG_hwpoison, PG_lru, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PageHWPoison,
+                               folio_ref_count, folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
 from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.mm.huge_memory cimport split_folio

@@ -22,9 +22,9 @@ from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint, atomic_fetch_and, at
 from linux.bug cimport VM_BUG_ON
 from linux.ksm cimport ksm_page_freed
 from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
-from linux.page_flags cimport (PG_buddy, PG_file, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail, PageHWPoison,
-                               clear_page_flag, folio_set_mapping_word, folio_test_large, page_address, page_to_nid, page_to_pfn,
-                               set_page_flag, test_page_flag)
+from linux.page_flags cimport (PG_buddy, PG_file, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail,
+                               PageHWPoison, clear_page_flag, folio_set_mapping_word, folio_test_large, page_address, page_to_nid,
+                               page_to_pfn, set_page_flag, test_page_flag)
 from linux.slab cimport should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 

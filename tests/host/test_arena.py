@@ -4,9 +4,6 @@
 import ctypes
 import errno
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -49,48 +46,43 @@ with ksm.Machine("16M", max_memory="16M", clock="manual") as machine:
 """
 
 
-def in_a_process(script):
-    """Run it where nothing else is; what was refused there does not hold here."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(ksm.__file__).resolve().parents[1]), str(Path(__file__).parent)])}
-    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    if result.returncode == 77:
-        pytest.skip("not allowed here")
-    assert result.returncode == 0, result.stderr
+@pytest.fixture
+def fresh_memory_is_zeros(in_a_process):
+    def check(before="", after="", meanwhile=""):
+        in_a_process(NOTHING_IS_LEFT.format(before=before, after=after or "pass", meanwhile=meanwhile or "pass"))
+
+    return check
 
 
-def fresh_memory_is_zeros(before="", after="", meanwhile=""):
-    in_a_process(NOTHING_IS_LEFT.format(before=before, after=after or "pass", meanwhile=meanwhile or "pass"))
-
-
-def test_fresh_memory_is_zeros():
+def test_fresh_memory_is_zeros(fresh_memory_is_zeros):
     fresh_memory_is_zeros()
 
 
-def test_fresh_memory_is_zeros_where_all_is_locked():
+def test_fresh_memory_is_zeros_where_all_is_locked(fresh_memory_is_zeros):
     fresh_memory_is_zeros(before="refuse.lock_all()")
 
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS, errno.EAGAIN, errno.ENOMEM], ids=errno.errorcode.get)
-def test_fresh_memory_is_zeros_where_giving_back_is_denied(error):
+def test_fresh_memory_is_zeros_where_giving_back_is_denied(fresh_memory_is_zeros, error):
     fresh_memory_is_zeros(after=f"refuse.deny('madvise', {error}); refuse.deny('process_madvise', {error})")
 
 
 @pytest.mark.parametrize("denied", ["deny('madvise')", "deny('process_madvise')", "deny('pidfd_open')", "deny('madvise', advice=4)",
                                     "deny('madvise', advice=23)", "deny('mincore')"])
-def test_fresh_memory_is_zeros_where_one_call_is_denied(denied):
+def test_fresh_memory_is_zeros_where_one_call_is_denied(fresh_memory_is_zeros, denied):
     fresh_memory_is_zeros(after=f"refuse.{denied}")
 
 
-def test_fresh_memory_is_zeros_where_some_is_locked():
+def test_fresh_memory_is_zeros_where_some_is_locked(fresh_memory_is_zeros):
     """Giving back many ranges at once stops at the first one that cannot be, and says how far it came."""
     fresh_memory_is_zeros(after="refuse.lock(machine_fields(machine)['arena'].address + (5 << 20), 4 << 20)")
 
 
-def test_fresh_memory_is_zeros_where_it_was_locked_for_a_while():
+def test_fresh_memory_is_zeros_where_it_was_locked_for_a_while(fresh_memory_is_zeros):
     fresh_memory_is_zeros(meanwhile="refuse.lock(machine_fields(machine)['arena'].address + (_ << 20), 1 << 20)")
 
 
-def test_what_merging_frees_is_zeros_where_all_is_locked():
+def test_what_merging_frees_is_zeros_where_all_is_locked(in_a_process):
     """Frames that are given back here and there, in many short ranges."""
     in_a_process("""if True:
         import ksm, refuse
@@ -113,7 +105,7 @@ def test_what_merging_frees_is_zeros_where_all_is_locked():
     """)
 
 
-def test_memory_is_given_back_again_when_that_is_possible():
+def test_memory_is_given_back_again_when_that_is_possible(in_a_process):
     in_a_process("""if True:
         import ksm, refuse, os
         from ksm.testing.corrupt import machine_fields
@@ -201,7 +193,7 @@ def test_frames_freed_a_moment_ago_need_not_be_zeros():
         assert machine.check() == []
 
 
-def test_checking_takes_no_memory():
+def test_checking_takes_no_memory(in_a_process):
     """Frames without memory stay without."""
     in_a_process("""if True:
         import ksm, os, re
