@@ -105,7 +105,8 @@ cdef class Process:
 
     def mmap(self, length, prot=PROT_READ | PROT_WRITE, flags=MAP_PRIVATE | MAP_ANONYMOUS, addr=0):
         """Map memory of zeros: its address. Private or shared (MAP_SHARED), anonymous; addr is a hint unless MAP_FIXED or
-        MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST. Follows do_mmap()."""
+        MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST, and EPERM for a place below 65536, as vm.mmap_min_addr has it for a
+        process without CAP_SYS_RAWIO; a hint there is raised. Follows do_mmap()."""
         cdef unsigned long clength = ulong("length", length), caddr = ulong("addr", addr)
         cdef int cprot = cint("prot", prot), cflags = cint("flags", flags)
         cdef mm_struct *mm = self.get_mm()
@@ -147,7 +148,7 @@ cdef class Process:
 
     def mremap(self, addr, old_length, new_length, flags=MREMAP_MAYMOVE, new_addr=None):
         """Resize or move a mapping: its address. With new_addr it goes there (MREMAP_FIXED). Merged pages are unmerged when they move.
-        OSError EINVAL, EFAULT, ENOMEM. Follows mremap(2)."""
+        OSError EINVAL, EFAULT, ENOMEM, EPERM as for mmap(). Follows mremap(2)."""
         cdef unsigned long caddr = ulong("addr", addr), cold = ulong("old_length", old_length), cnew = ulong("new_length", new_length)
         cdef unsigned long cto = 0
         cdef int cflags = cint("flags", flags)
