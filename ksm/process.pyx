@@ -10,7 +10,11 @@ space alive until it returns, so that another thread may let the process exit me
 import os
 from array import array
 
+from ksm.host import memory as host
+from ksm.host.files import data_pages
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EFAULT, EINVAL, ENOMEM, ESRCH
 
 from linux.atomic cimport test_bit
@@ -25,12 +29,13 @@ from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
 
 from ksm.cpu cimport cpu_access, cpu_touch, cpu_update
 from ksm.fs.exec cimport exec_mm
+from ksm.host.arena cimport arena_read_file
 from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
 from ksm.machine cimport Machine, cint, oserror, ulong
 from ksm.mm.ksm cimport ERA_2_6_38
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
-from ksm.mm.memory_hotplug cimport add_memory_file, remove_memory, remove_unused_memory
+from ksm.mm.memory_hotplug cimport add_memory_file, memory_is_used, remove_memory, remove_unused_memory
 from ksm.mm.migrate cimport add_folio_for_migration, migrate_pages
 from ksm.mm.mmap cimport do_brk, do_mmap, do_munmap
 from ksm.mm.mprotect cimport do_mprotect
@@ -40,6 +45,9 @@ from ksm.mm.vmscan cimport reclaim_range
 from ksm.procfs cimport read_page_table, show_ksm_stat, show_maps, show_smaps
 
 cdef object MADE_HERE = object()
+
+cdef enum:
+    LITTLE = 16777216           # bytes of an image that are read at once, and that need not be asked for first
 
 
 cdef class Process:
@@ -97,7 +105,8 @@ cdef class Process:
 
     def mmap(self, length, prot=PROT_READ | PROT_WRITE, flags=MAP_PRIVATE | MAP_ANONYMOUS, addr=0):
         """Map memory of zeros: its address. Private or shared (MAP_SHARED), anonymous; addr is a hint unless MAP_FIXED or
-        MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST. Follows do_mmap()."""
+        MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST, and EPERM for a place below 65536, as vm.mmap_min_addr has it for a
+        process without CAP_SYS_RAWIO; a hint there is raised. Follows do_mmap()."""
         cdef unsigned long clength = ulong("length", length), caddr = ulong("addr", addr)
         cdef int cprot = cint("prot", prot), cflags = cint("flags", flags)
         cdef mm_struct *mm = self.get_mm()
@@ -139,7 +148,7 @@ cdef class Process:
 
     def mremap(self, addr, old_length, new_length, flags=MREMAP_MAYMOVE, new_addr=None):
         """Resize or move a mapping: its address. With new_addr it goes there (MREMAP_FIXED). Merged pages are unmerged when they move.
-        OSError EINVAL, EFAULT, ENOMEM. Follows mremap(2)."""
+        OSError EINVAL, EFAULT, ENOMEM, EPERM as for mmap(). Follows mremap(2)."""
         cdef unsigned long caddr = ulong("addr", addr), cold = ulong("old_length", old_length), cnew = ulong("new_length", new_length)
         cdef unsigned long cto = 0
         cdef int cflags = cint("flags", flags)
@@ -340,12 +349,18 @@ cdef class Process:
             raise oserror(error, f"update of {nr_pages} pages at {addr:#x}")
         return changed
 
-    def mmap_image(self, image, offset=0, length=None, addr=0, *, node=0):
+    def mmap_image(self, image, offset=0, length=None, addr=0, *, node=0, bint still=False):
         """Map a part of a file as memory that the process has filled itself: its address.
 
-        image is an open file or a file descriptor; offset and length are whole pages, length up to the end of the file when it is not
-        given. The file's pages become frames of the machine, mapped privately and not copied: the file must not shrink meanwhile. With
-        addr, the place is fixed, and must be free. OSError ENOMEM when max_memory or memory is too small, EEXIST, EINVAL.
+        image is an open file or a file descriptor; offset and length are in bytes, and whole pages; length reaches to the end of the file
+        when it is not given. The file's pages become frames of the machine, beside its memory. They are copied, so that nothing that
+        happens to the file matters any more; holes and pages of zeros take no memory of this computer. With still=True the file is
+        mapped, and not copied: the caller promises that nobody writes to it, or cuts it off, as long as the machine has it. Where that is
+        not kept, not only this process's memory may change, but that of all whose pages were merged with the file's; pages that are not
+        there any more become zeros, and lost_pages() of the machine counts them. With addr, the place is fixed, and must be free.
+
+        OSError ENOMEM when max_memory is too small, or this computer's memory for a copy; EEXIST, EINVAL, EPERM for a place below 65536;
+        EIO for a file that ends before it should, and what else reading or mapping it gives.
         """
         cdef int fd = cint("image", image if isinstance(image, int) else image.fileno())
         cdef unsigned long coffset = ulong("offset", offset), caddr = ulong("addr", addr), clength
@@ -367,9 +382,20 @@ cdef class Process:
             raise ValueError(f"there is no node {node}")
         with nogil:
             # First the frames: hotplug waits for ksmd, which may wait for mmap_lock.
-            pfn = add_memory_file(self.machine.m, nid, fd, coffset, clength >> PAGE_SHIFT)
+            pfn = add_memory_file(self.machine.m, nid, fd if still else -1, coffset, clength >> PAGE_SHIFT)
             err = <int>pfn if pfn < 0 else 0
-            if not err:
+        try:
+            if not err and not still:
+                err = read_image(self.machine, <unsigned long>pfn, fd, coffset, clength)
+        except BaseException:
+            with nogil:
+                remove_memory(self.machine.m, <unsigned long>pfn)
+            self.put_mm(mm)
+            raise
+        with nogil:
+            if err and pfn >= 0:
+                remove_memory(self.machine.m, <unsigned long>pfn)
+            elif not err:
                 mmap_write_lock(mm)
                 place = do_mmap(mm, caddr, clength, PROT_READ | PROT_WRITE, flags)
                 if place < 0:
@@ -382,6 +408,8 @@ cdef class Process:
                 mmap_write_unlock(mm)
                 if err:
                     remove_memory(self.machine.m, <unsigned long>pfn)
+                else:
+                    memory_is_used(self.machine.m, <unsigned long>pfn)
         self.put_mm(mm)
         if err:
             raise oserror(err, f"mmap_image of {clength} bytes")
@@ -532,6 +560,28 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
     return <unsigned long>done if done > 0 else 0
 
 
+cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long offset, unsigned long length) except? -1:
+    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, or -errno.
+
+    Ctrl-C stops it.
+    """
+    cdef unsigned long start, end, chunk
+    cdef long done
+    parts = data_pages(fd, offset, offset + length, PAGE_SIZE)
+    if length > LITTLE and sum(end - start for start, end in parts) > host.available_memory():
+        return -ENOMEM
+    for start, end in parts:
+        while start < end:
+            chunk = min(end - start, <unsigned long>LITTLE)
+            with nogil:
+                done = arena_read_file(machine.m, pfn + ((start - offset) >> PAGE_SHIFT), chunk >> PAGE_SHIFT, fd, start)
+            if done < 0:
+                return <int>done
+            start += <unsigned long>done << PAGE_SHIFT
+            PyErr_CheckSignals()
+    return 0
+
+
 cdef object adopt(Machine machine, mm_struct *mm, name):
     cdef Process process = Process.__new__(Process, MADE_HERE)
     process.machine = machine
@@ -542,13 +592,10 @@ cdef object adopt(Machine machine, mm_struct *mm, name):
     return process
 
 
-def process_of(Machine machine, size_t mm):
-    """The process with this address space, or None."""
+def processes_by_mm(Machine machine):
+    """{address space: process}, of all that have one."""
     cdef Process process
-    for process in list(machine.processes.values()):
-        if <size_t>process.mm == mm:
-            return process
-    return None
+    return {<size_t>process.mm: process for process in list(machine.processes.values()) if process.mm != NULL}
 
 
 def spawn(Machine machine, name, int node):

@@ -28,9 +28,11 @@ cdef enum:
     PG_isolated = 0x1000        # taken off the LRU by migration
     PG_reserved = 0x2000        # the zero page, frames that are not there
     PG_plugged = 0x4000         # of a plugged-in range: not for the page allocator
+    PG_file = 0x40000           # and that is a mapped file, which the system may have to read
     PG_swapbacked = 0x8000
     PG_active = 0x10000
-    PG_offline = 0x100000       # free, in a range that goes offline or is; on no free list
+    PG_offline = 0x100000       # free, its memory given back, on no free list: in a range that goes offline or is, or plugged in
+    PG_lost = 0x200000          # OURS: could not be read from its file any more, and is zeros (ksm/host/busfault.pyx)
     # OURS: when KSM took it, relatives had it, too, or it was swapped since: entries of it may be dirty, not found, in any vma
     PG_ksm_relatives = 0x20000
     # OURS: neither written to nor unmapped since ksmd looked at it; `private` may be the number of its rmap_item (ksm/fast/ksm_fast.pxd)

@@ -10,8 +10,8 @@ from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_
 from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
                              PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain, file, memory_block,
                              mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page, vm_area_struct, zone)
-from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_head, PG_hwpoison,
-                               PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache, PG_tail,
+from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_file, PG_head,
+                               PG_hwpoison, PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache, PG_tail,
                                compound_head, page_to_pfn)
 from linux.pgtable cimport (is_zero_pfn, pmd_leaf, pmd_none, pmd_pfn, pmd_table, pte_dirty, pte_none, pte_pfn, pte_present, pte_special,
                             pte_table, pte_write)
@@ -375,8 +375,8 @@ cdef inline void hold(checker *c, struct_page *page) noexcept nogil:
         finding(&c.found, b"page %p is no struct page", page)
 
 
-cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigned int nr, unsigned long most,
-                                const char *what) noexcept nogil:
+cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigned int nr, unsigned long most, const char *what,
+                                bint zeros) noexcept nogil:
     """Free frames beside the buddy lists; how many."""
     cdef unsigned long free = 0
     cdef unsigned int i
@@ -388,6 +388,7 @@ cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigne
             finding(&c.found, b"node %d: frame %u among those %s is not its own, or free twice", z.nid, pfns[i], what)
             continue
         c.use[pfns[i]].free = True
+        c.use[pfns[i]].zeros = zeros
         free += 1
     return free
 
@@ -414,11 +415,12 @@ cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
                         <unsigned long>order << 32 | previous)
             for i in range(size):
                 c.use[pfn + i].free = True
+                c.use[pfn + i].zeros = True
             free += size
             previous = pfn
             pfn = page.private
-    free += check_listed(c, z, z.recent, z.nr_recent, z.zone_end_pfn - z.zone_start_pfn, b"freed a moment ago")
-    free += check_listed(c, z, z.claimed, z.nr_claimed, sizeof(z.claimed) / sizeof(z.claimed[0]), b"claimed")
+    free += check_listed(c, z, z.recent, z.nr_recent, z.zone_end_pfn - z.zone_start_pfn, b"freed a moment ago", False)
+    free += check_listed(c, z, z.claimed, z.nr_claimed, sizeof(z.claimed) / sizeof(z.claimed[0]), b"claimed", True)
     if z.nr_free != free:
         finding(&c.found, b"node %d: nr_free %lu, counted %lu", z.nid, z.nr_free, free)
 
@@ -439,7 +441,7 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
     cdef frame_use *use = &c.use[pfn]
     cdef unsigned long mapping = <unsigned long>page.mapping
     cdef ksm_stable_node *node = <ksm_stable_node *>(mapping & ~<unsigned long>PAGE_MAPPING_FLAGS)
-    cdef unsigned int free_flags = 0xff000000U | PG_buddy | PG_plugged | PG_hwpoison | PG_offline
+    cdef unsigned int free_flags = 0xff000000U | PG_buddy | PG_plugged | PG_file | PG_hwpoison | PG_offline
     cdef tally *seen
     cdef unsigned long i
     cdef unsigned int mapped

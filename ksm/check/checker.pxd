@@ -84,6 +84,7 @@ cdef struct frame_use:
     unsigned int entire         # middle entries that lead to the huge page that it is the head of
     unsigned int held           # references that are not from entries: the LRU batch, shared objects, the swap cache
     bint free                   # on a list of free frames
+    bint zeros                  # free, and said to read as zeros
     bint cached                 # in the swap cache
     bint dirty                  # by an entry that leads to it
 

@@ -5,7 +5,7 @@
 A machine is many structures that say the same thing twice: a page table maps a frame, and the frame counts its mappings; a stable node
 knows its page, and the page its node; the counters of sysfs count what the trees hold. The checker walks all of it and reports each pair
 that disagrees. Beside this file, check_ksm.pyx looks at what KSM keeps, check_mm.pyx at address spaces, page tables, anon_vmas and frames,
-check_swap.pyx at the swap area, check_fast.pyx at what ksmd remembers.
+check_swap.pyx at the swap area, check_host.pyx at the memory behind free frames, check_fast.pyx at what ksmd remembers.
 
 It may be called whenever no other call on the machine is under way; ksmd may run, and is held between two of its batches. Nothing is
 changed, whatever is wrong.
@@ -36,6 +36,7 @@ from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.check.check_fast cimport check_keys
+from ksm.check.check_host cimport check_zeros
 from ksm.check.check_ksm cimport check_counters, check_slots, check_stable_trees, check_unstable_trees
 from ksm.check.check_mm cimport check_anon_vmas, check_caches, check_files, check_frames, check_mms
 from ksm.check.check_swap cimport check_swap
@@ -104,6 +105,7 @@ cdef void run_checks(checker *c) noexcept nogil:
     check_swap(c)
     check_anon_vmas(c)
     check_frames(c)
+    check_zeros(c)
     check_caches(c)
     if c.found.count == 0:
         check_keys(c)           # which trusts the rest

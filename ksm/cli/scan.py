@@ -14,7 +14,6 @@ import click
 
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
-from ksm.host.busfault import exit_on_bus_error
 from ksm.machine import ERAS
 from ksm.sources import Host, SourceError, open_sources
 
@@ -98,7 +97,6 @@ def scan(
     host = Host()
     opened = []
     try:
-        exit_on_bus_error()
         opened, remarks = open_sources(sources, host, advised=advised)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))

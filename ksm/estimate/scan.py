@@ -233,6 +233,8 @@ class Scan:
             scanned += BATCH
             self.skipped = self.counter("pages_skipped") - skipped
             self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
+            if self.machine.lost_pages():
+                raise SourceError("a memory image cannot be read any more: it has been truncated, or its disk has failed")
 
     def counter(self, name: str) -> int:
         """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because nothing of the kind happens there."""

@@ -19,7 +19,7 @@ from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_int, atomic_long_inc, atom
 from linux.mm cimport VM_MERGEABLE, vm_normal_page
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pmd_t, pte_t, struct_folio, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_unlock, mmgrab
-from linux.page_flags cimport (PG_plugged, folio_raw_mapping, folio_test_anon, folio_test_ksm, folio_try_get, page_address, page_to_pfn,
+from linux.page_flags cimport (PG_file, folio_raw_mapping, folio_test_anon, folio_test_ksm, folio_try_get, page_address, page_to_pfn,
                                pfn_to_page, test_page_flag)
 from linux.pgtable cimport pmd_offset_mm, pmd_trans_huge, pmdp_get_lockless, pte_offset_map, pte_present, ptep_get
 from linux.rbtree cimport rb_node, rb_parent
@@ -180,7 +180,7 @@ cdef unsigned long mergeable_pages(mm_struct *mm) noexcept nogil:
 cdef const char *bytes_at(vm_area_struct *vma, unsigned long addr, unsigned int *left_out) noexcept nogil:
     """Of a small anonymous page that is not merged; else NULL. The page may go at any time, but there will be something to read.
 
-    A page of an image is left out if the system would have to read it for this.
+    A page of a mapped image is left out if the system would have to read it for this.
     """
     cdef pmd_t *pmd = pmd_offset_mm(vma.vm_mm, addr)
     cdef struct_page *page
@@ -197,7 +197,7 @@ cdef const char *bytes_at(vm_area_struct *vma, unsigned long addr, unsigned int 
     page = vm_normal_page(vma, addr, pte)
     if page == NULL or not folio_test_anon(page) or folio_test_ksm(page):
         return NULL
-    if test_page_flag(page, PG_plugged) and not arena_resident(vma.vm_mm.machine, page_to_pfn(vma.vm_mm.machine, page)):
+    if test_page_flag(page, PG_file) and not arena_resident(vma.vm_mm.machine, page_to_pfn(vma.vm_mm.machine, page)):
         left_out[0] += 1
         return NULL
     return <const char *>page_address(vma.vm_mm.machine, page)

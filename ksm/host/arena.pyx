@@ -2,17 +2,19 @@
 # No twin in the kernel: the memory that stands in for physical memory.
 """One range of addresses, a page frame every 4096 bytes.
 
-The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes
-anonymous memory in its part of the range, or a private mapping of an image file, whose pages the system reads when somebody looks
-at them. Frames that are freed go back to the system in batches; the next use finds zeros there.
+The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes anonymous
+memory in its part of the range, into which an image may be read, or a private mapping of an image that nobody writes to, whose pages the
+system reads when somebody looks at them. Frames that are freed go back to the system in batches; the next use finds zeros there. Where the
+system refuses to take them, because the memory is locked, or a filter of system calls says no, they are cleared instead.
 """
 
-from libc.errno cimport ENOMEM, errno
-from libc.stdlib cimport qsort
-from libc.string cimport memcpy, memset
+from libc.errno cimport EINTR, EIO, ENOMEM, errno
+from libc.stdlib cimport free, qsort
+from libc.string cimport memcmp, memcpy, memset
 
-from linux.mm_types cimport PAGE_SHIFT, PMD_SIZE, machine, struct_page
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, struct_page
 
+from ksm.host.busfault cimport unwatch_arena, watch_arena
 from ksm.host.mman cimport (MADV_DONTDUMP, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED,
                             MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, c_madvise, c_mincore, c_mmap, c_munmap)
 
@@ -48,10 +50,13 @@ cdef extern from *:
         size_t iov_len
     const int MADV_POPULATE_WRITE
     int c_madvise_ranges "ksm_madvise_ranges"(iovec *ranges, size_t count, int advice) nogil
+    ssize_t pread(int fd, void *buf, size_t count, long offset) nogil
+    void *aligned_alloc(size_t align, size_t size) nogil
 
 
 cdef enum:
     RANGES = 1024               # UIO_MAXIOV
+    CHUNK = 1048576             # bytes that are read at once
     RADIX_BITS = 8
 
 
@@ -80,6 +85,7 @@ cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
         c_munmap(m.arena, max_pfn << PAGE_SHIFT)
         m.arena = NULL
         return -ENOMEM
+    # Advice that is not taken costs nothing but time and space; so here and below.
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_DONTDUMP)
     # Every step of KSM looks at a struct page, and often at one far from the last.
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_HUGEPAGE)
@@ -91,6 +97,7 @@ cdef void arena_destroy(machine *m) noexcept nogil:
         c_munmap(m.mem_map, m.max_pfn * sizeof(struct_page))
         m.mem_map = NULL
     if m.arena != NULL:
+        unwatch_arena(m)
         c_munmap(m.arena, m.max_pfn << PAGE_SHIFT)
         m.arena = NULL
 
@@ -115,16 +122,64 @@ cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) no
 
 
 cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:
-    """Map the file there, privately: what is written to the frames does not reach it."""
-    cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
+    """Map the file there, privately: what is written to the frames does not reach it. What others write to the file may show.
+
+    Private is not enough for pages that others merge with: a file that is cut off takes the private copies along.
+    """
+    # First anywhere: when a mapping of the file fails, it should not have taken the place of what was reserved. At a place in the file at
+    # which no huge page begins: hugetlbfs, whose pages cannot be taken apart, refuses that.
+    cdef void *probe = c_mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, <long>(offset | PAGE_SIZE))
+    cdef int err
+    if probe == MAP_FAILED:
+        return -errno
+    c_munmap(probe, PAGE_SIZE)
+    err = watch_arena(m)
+    if err == 0:
+        err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
     if err == 0:
         # What has to be read from the disk comes in huge pages, and is mapped so: now, and for whoever maps the file later.
         c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_HUGEPAGE)
     return err
 
 
+cdef inline bint is_zeros(const char *page) noexcept nogil:
+    return page[0] == 0 and memcmp(page, page + 1, PAGE_SIZE - 1) == 0
+
+
+cdef long arena_read_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:
+    """Copy a part of the file into frames that read as zeros: how many were read before a signal came. -EIO where the file is shorter.
+
+    A page of zeros stays without memory.
+    """
+    cdef char *buffer = <char *>aligned_alloc(PAGE_SIZE, CHUNK)     # as O_DIRECT wants it
+    cdef char *target = m.arena + (pfn << PAGE_SHIFT)
+    cdef unsigned long done = 0, length, i, run
+    cdef ssize_t got = 0
+    if buffer == NULL:
+        return -ENOMEM
+    while done < nr_pages:
+        length = min(<unsigned long>CHUNK >> PAGE_SHIFT, nr_pages - done)
+        got = pread(fd, buffer, length << PAGE_SHIFT, <long>(offset + (done << PAGE_SHIFT)))
+        if got < PAGE_SIZE:     # or fewer pages than were asked for: the rest comes next
+            got = -EIO if got >= 0 else -errno
+            break
+        length = <unsigned long>got >> PAGE_SHIFT
+        i = 0
+        while i < length:
+            run = i
+            while run < length and not is_zeros(buffer + (run << PAGE_SHIFT)):
+                run += 1
+            if run > i:
+                arena_populate(m, pfn + done + i, run - i)
+                memcpy(target + ((done + i) << PAGE_SHIFT), buffer + (i << PAGE_SHIFT), (run - i) << PAGE_SHIFT)
+            i = run + 1
+        done += length
+    free(buffer)
+    return got if got < 0 and got != -EINTR else <long>done
+
+
 cdef void arena_remove(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
-    """Back to reserved addresses."""
+    """Back to reserved addresses. If that fails, the memory stays until the next image comes there."""
     arena_map(m, pfn, nr_pages, PROT_NONE, MAP_ANONYMOUS, -1, 0)
 
 
@@ -171,17 +226,27 @@ cdef void sort_pfns(unsigned int *pfns, unsigned int count) noexcept nogil:
         memcpy(pfns, source, count * sizeof(unsigned int))
 
 
+cdef void clear(char *start, size_t length) noexcept nogil:
+    """Make whole frames zeros that the system does not take back. Only a store costs memory where there is none, not a look."""
+    cdef char *end = start + length
+    while start < end:
+        if not is_zeros(start):
+            memset(start, 0, PAGE_SIZE)
+        start += PAGE_SIZE
+
+
 cdef void give_back_ranges(iovec *ranges, unsigned int count) noexcept nogil:
     cdef unsigned int i
     # All in one call, if the system can do that; once more what was given back harms nobody.
     if count > 1 and c_madvise_ranges(ranges, count, MADV_DONTNEED) == 0:
         return
     for i in range(count):
-        c_madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED)
+        if c_madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED):
+            clear(<char *>ranges[i].iov_base, ranges[i].iov_len)
 
 
 cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil:
-    """Let the system have these frames' memory; sorts them, so that neighbours go as one range."""
+    """Let the system have these frames' memory, which reads as zeros then; sorts them, so that neighbours go as one range."""
     cdef iovec ranges[RANGES]
     cdef unsigned int i = 0, first, nr = 0
     sort_pfns(pfns, count)
@@ -202,6 +267,11 @@ cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
     """Can the frame be read without waiting for a disk?"""
     cdef unsigned char there = 0
     return c_mincore(m.arena + (pfn << PAGE_SHIFT), 1, &there) == 0 and there & 1
+
+
+cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, unsigned char *there) noexcept nogil:
+    """Which of these frames have memory: the lowest bit of a byte each. False where the system does not tell."""
+    return c_mincore(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, there) == 0
 
 
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:

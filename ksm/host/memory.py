@@ -22,6 +22,11 @@ def meminfo(name: str) -> int:
     return sys.maxsize
 
 
+def page_size() -> int:
+    """Bytes of a page of this computer: what it maps and takes back is whole ones."""
+    return os.sysconf("SC_PAGE_SIZE")
+
+
 def total_memory() -> int:
     return meminfo("MemTotal")
 

@@ -27,7 +27,7 @@ from linux.mm cimport (FAULT_FLAG_ORIG_PTE_VALID, FAULT_FLAG_REMOTE, FAULT_FLAG_
 from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, PGDIR_SHIFT, PGFAULT, PMD_SHIFT,
                              PMD_SIZE, PUD_SHIFT, file, machine, mm_struct, page_mask, pmd_t, pte_t, struct_folio, struct_page,
                              swap_info_struct, vm_area_struct, vm_fault_t)
-from linux.page_flags cimport (PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, PageHWPoison, SetPageAnonExclusive,
+from linux.page_flags cimport (PG_file, PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, PageHWPoison, SetPageAnonExclusive,
                                SetPageDirty, __folio_mark_uptodate, folio_get, folio_lock, folio_ref_count, folio_test_anon, folio_test_ksm,
                                folio_test_large, folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock,
                                page_address, page_folio, page_to_nid, pfn_to_page)
@@ -904,7 +904,7 @@ cdef int insert_frames(vm_area_struct *vma, unsigned long addr, unsigned long pf
                 spin_unlock(ptl)
                 return -EFAULT
             page = pfn_to_page(m, pfn)
-            prep_new_page(page, page_to_nid(page), PG_plugged | PG_uptodate | PG_lru)
+            prep_new_page(page, page_to_nid(page), PG_plugged | page.flags & PG_file | PG_uptodate | PG_lru)
             folio_add_new_anon_rmap(page, vma, addr, RMAP_EXCLUSIVE)
             entry = mk_pte(m, page, vma.vm_page_prot)
             if vma.vm_flags & VM_WRITE:

@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/memory_hotplug.c of Linux 6.12.
-"""Frames that come and go while the machine runs: images of memory, mapped into the arena, and parts of the memory.
+"""Frames that come and go while the machine runs: images of memory, read or mapped into the arena, and parts of the memory.
 
 Before a range goes, its free frames are put aside, and its pages move elsewhere; KSM hears of it before, so that nobody walks its trees
 meanwhile, and after, to forget the nodes whose frames were there. Memory goes in blocks of 2 MiB (the kernel's are 128 MiB), an image as a
-whole, and its range is free for another one.
+whole, and its range is free for another one. A frame of an image is free when its memory was given back, too: until then it is on a list,
+and the range must not be another image's.
 """
 
 from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
 from libc.stdlib cimport realloc
 
-from ksm.host.arena cimport arena_add_file, arena_remove
+from ksm.host.arena cimport arena_add_file, arena_add_ram, arena_remove
 from linux.atomic cimport READ_ONCE_uint
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
-from linux.page_flags cimport (PG_hwpoison, PG_lru, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PageHWPoison, folio_ref_count,
-                               folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
-from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
+from linux.page_flags cimport (PG_file, PG_hwpoison, PG_lru, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PageHWPoison,
+                               folio_ref_count, folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
+from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.migrate cimport migrate_pages
-from ksm.mm.page_alloc cimport folio_put, start_isolate_page_range, undo_isolate_page_range
+from ksm.mm.page_alloc cimport folio_put, release_plugged, start_isolate_page_range, undo_isolate_page_range
 from ksm.mm.swap cimport lru_add_drain_all
 from ksm.mm.vmscan cimport folio_isolate_lru
 
@@ -31,7 +32,8 @@ cdef enum:
 
 
 cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, unsigned long nr_pages) noexcept nogil:
-    """Plug in frames whose memory is a part of a file; the first frame's number, -ENOMEM when the arena has no room, or -errno."""
+    """Plug in frames whose memory is a part of a file, or, without one (fd -1), zeros: the first frame's number, -ENOMEM when the arena has
+    no room, or -errno. They stay, without a user, until memory_is_used()."""
     cdef memory_block *blocks
     cdef memory_block *block
     cdef unsigned long start_pfn, i
@@ -42,18 +44,19 @@ cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, uns
         blocks = <memory_block *>realloc(m.blocks, (m.nr_blocks + 1) * sizeof(memory_block))
         if blocks != NULL:
             m.blocks = blocks
-            ret = arena_add_file(m, start_pfn, nr_pages, fd, offset)
+            ret = arena_add_file(m, start_pfn, nr_pages, fd, offset) if fd >= 0 else arena_add_ram(m, start_pfn, nr_pages)
     if ret == 0:
         block = &m.blocks[m.nr_blocks]
         block.start_pfn = start_pfn
         block.nr_pages = nr_pages
         block.nid = nid
         block.online = True
-        block.file_backed = True
+        block.pending = True
         m.nr_blocks += 1
         m.plugged_pfn = start_pfn + nr_pages
         for i in range(nr_pages):
-            m.mem_map[start_pfn + i].flags = (<unsigned int>nid << PG_node_shift) | PG_plugged
+            m.mem_map[start_pfn + i]._mapcount = -1
+            m.mem_map[start_pfn + i].flags = (<unsigned int>nid << PG_node_shift) | PG_plugged | (PG_file if fd >= 0 else 0) | PG_offline
         ret = <long>start_pfn
     mutex_unlock(&m.hotplug_lock)
     return ret
@@ -81,22 +84,34 @@ cdef memory_block *find_memory_block(machine *m, unsigned long start_pfn) noexce
     return NULL
 
 
-cdef void remove_memory(machine *m, unsigned long start_pfn) noexcept nogil:
-    """Take the block that begins there away. Nobody uses its frames any more."""
-    cdef memory_block *block
+cdef bint frames_unused(machine *m, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    """OURS: are all frames free, and put aside?"""
+    cdef unsigned long pfn
+    for pfn in range(start_pfn, end_pfn):
+        if folio_ref_count(m.mem_map + pfn) != 0 or not READ_ONCE_uint(m.mem_map[pfn].flags) & (PG_offline | PG_hwpoison):
+            return False
+    return True
+
+
+cdef void memory_is_used(machine *m, unsigned long start_pfn) noexcept nogil:
+    """OURS: the frames of this block have pages now, and may go when they have none any more."""
     mutex_lock(&m.hotplug_lock)
-    block = find_memory_block(m, start_pfn)
-    if block != NULL:
-        __remove_memory(m, block)
+    find_memory_block(m, start_pfn).pending = False
     mutex_unlock(&m.hotplug_lock)
 
 
-cdef bint memory_block_unused(machine *m, memory_block *block) noexcept nogil:
-    cdef unsigned long pfn
-    for pfn in range(block.start_pfn, block.start_pfn + block.nr_pages):
-        if folio_ref_count(m.mem_map + pfn) != 0:
-            return False
-    return True
+cdef void remove_memory(machine *m, unsigned long start_pfn) noexcept nogil:
+    """Take the block away that begins there, and is still its maker's. Pages that it had are unmapped again."""
+    cdef memory_block *block
+    cdef int spins = 0
+    mutex_lock(&m.hotplug_lock)
+    block = find_memory_block(m, start_pfn)
+    release_plugged(m)
+    while not frames_unused(m, start_pfn, start_pfn + block.nr_pages):
+        backoff(&spins)         # another thread is about to give some back, or looks at one
+        release_plugged(m)
+    __remove_memory(m, block)
+    mutex_unlock(&m.hotplug_lock)
 
 
 cdef void remove_unused_memory(machine *m) noexcept nogil:
@@ -104,10 +119,11 @@ cdef void remove_unused_memory(machine *m) noexcept nogil:
     cdef unsigned long start_pfn, nr_pages
     cdef int i
     mutex_lock(&m.hotplug_lock)
+    release_plugged(m)
     for i in range(m.nr_blocks - 1, -1, -1):
-        if m.blocks[i].online and memory_block_unused(m, &m.blocks[i]):
-            start_pfn = m.blocks[i].start_pfn
-            nr_pages = m.blocks[i].nr_pages
+        start_pfn = m.blocks[i].start_pfn
+        nr_pages = m.blocks[i].nr_pages
+        if m.blocks[i].online and not m.blocks[i].pending and frames_unused(m, start_pfn, start_pfn + nr_pages):
             memory_notify(m, MEM_GOING_OFFLINE, start_pfn, nr_pages)
             __remove_memory(m, &m.blocks[i])
             memory_notify(m, MEM_OFFLINE, start_pfn, nr_pages)
@@ -137,15 +153,12 @@ cdef void do_migrate_range(machine *m, unsigned long start_pfn, unsigned long en
 
 
 cdef bint test_pages_isolated(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    """Are all frames free? Those of the memory (z) have been put aside then."""
-    cdef unsigned long pfn
-    cdef bint isolated = True
+    cdef bint isolated
     if z != NULL:
         spin_lock(&z.lock)
-    for pfn in range(start_pfn, end_pfn):
-        if folio_ref_count(m.mem_map + pfn) != 0 or (z != NULL and not READ_ONCE_uint(m.mem_map[pfn].flags) & (PG_offline | PG_hwpoison)):
-            isolated = False
-            break
+    else:
+        release_plugged(m)
+    isolated = frames_unused(m, start_pfn, end_pfn)
     if z != NULL:
         spin_unlock(&z.lock)
     return isolated
@@ -174,6 +187,9 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
         return -EINVAL
     mutex_lock(&m.hotplug_lock)
     block = find_memory_block(m, start_pfn)
+    if block != NULL and block.pending:
+        mutex_unlock(&m.hotplug_lock)
+        return -EBUSY
     if block == NULL or block.nr_pages != nr_pages:
         z = zone_of_range(m, start_pfn, end_pfn)
         if z == NULL:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/mmap.c of Linux 6.12.
-"""mmap, munmap and brk. The caller holds mmap_lock for writing. There is private anonymous memory, and shared anonymous memory."""
+"""mmap, munmap and brk. The caller holds mmap_lock for writing. There is private anonymous memory, and shared anonymous memory.
 
-from libc.errno cimport EEXIST, EINVAL, ENOMEM
+A process has no CAP_SYS_RAWIO: nothing is mapped below mmap_min_addr, which is what Debian sets it to, whoever chooses the address.
+"""
+
+from libc.errno cimport EEXIST, EINVAL, ENOMEM, EPERM
 from libc.stdlib cimport calloc, free
 
 from linux.ksm cimport ksm_add_vma
@@ -22,6 +25,20 @@ cdef enum:
 
 cdef unsigned long task_size() noexcept nogil:
     return (<unsigned long>1 << 47) - PAGE_SIZE
+
+
+cdef inline unsigned long round_hint_to_min(unsigned long hint) noexcept nogil:
+    hint &= page_mask()
+    return MMAP_MIN_ADDR if hint != 0 and hint < MMAP_MIN_ADDR else hint
+
+
+cdef int check_mmap_addr(unsigned long addr, unsigned long length) noexcept nogil:
+    """OURS: what __get_unmapped_area() says of an address that was chosen, in its order; the last of it is cap_mmap_addr()."""
+    if length > task_size() or addr > task_size() - length:
+        return -ENOMEM
+    if addr & (PAGE_SIZE - 1):
+        return -EINVAL
+    return -EPERM if addr < MMAP_MIN_ADDR else 0
 
 
 cdef unsigned long get_unmapped_area(mm_struct *mm, unsigned long length) noexcept nogil:
@@ -108,17 +125,16 @@ cdef long do_mmap(mm_struct *mm, unsigned long addr, unsigned long length, int p
     if not (flags & MAP_ANONYMOUS) or (flags & MAP_TYPE) not in (MAP_PRIVATE, MAP_SHARED):
         return -EINVAL
     if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
-        if addr & (PAGE_SIZE - 1):
-            return -EINVAL
-        if addr < MMAP_MIN_ADDR or addr > task_size() - length:
-            return -ENOMEM
+        err = check_mmap_addr(addr, length)
+        if err:
+            return err
         vma = find_vma(mm, addr)
         if (flags & MAP_FIXED_NOREPLACE) and vma != NULL and vma.vm_start < addr + length:
             return -EEXIST
     else:
-        addr &= page_mask()
+        addr = round_hint_to_min(addr)
         vma = find_vma(mm, addr)
-        if addr < MMAP_MIN_ADDR or addr > task_size() - length or (vma != NULL and vma.vm_start < addr + length):
+        if addr == 0 or addr > task_size() - length or (vma != NULL and vma.vm_start < addr + length):
             addr = get_unmapped_area(mm, length)
         if addr == 0:
             return -ENOMEM
@@ -156,6 +172,8 @@ cdef long do_brk(mm_struct *mm, unsigned long brk) noexcept nogil:
     if brk < mm.start_brk or brk > task_size():
         return <long>mm.brk
     if newbrk > oldbrk:
+        if check_mmap_addr(oldbrk, newbrk - oldbrk):
+            return <long>mm.brk
         # A page stays free before the next mapping.
         vma = find_vma(mm, oldbrk)
         if vma != NULL and newbrk + PAGE_SIZE > vma.vm_start:

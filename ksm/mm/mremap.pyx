@@ -20,7 +20,7 @@ from linux.spinlock cimport spin_unlock, spinlock_t
 
 from ksm.mm.huge_memory cimport move_huge_pmd, split_huge_pmd
 from ksm.mm.memory cimport pmd_alloc, pte_alloc
-from ksm.mm.mmap cimport do_munmap, get_unmapped_area, task_size
+from ksm.mm.mmap cimport check_mmap_addr, do_munmap, get_unmapped_area, task_size
 from ksm.mm.rmap cimport anon_vma_clone, unlink_anon_vmas
 from ksm.mm.vma cimport (do_vma_munmap, remove_vma, vm_area_dup, vm_area_free, vma_link, vma_merge_new_range, vma_set_range)
 
@@ -185,12 +185,16 @@ cdef long mremap_to(mm_struct *mm, unsigned long addr, unsigned long old_len, un
     ret = vma_to_resize(vma, addr, old_len, new_len)
     if ret:
         return ret
+    # Last, as in the kernel: what was there, and what was too much, is unmapped by now.
+    ret = check_mmap_addr(new_addr, new_len)
+    if ret:
+        return ret
     return move_vma(vma, addr, old_len, new_len, new_addr)
 
 
 cdef long do_mremap(mm_struct *mm, unsigned long addr, unsigned long old_len, unsigned long new_len, int flags,
                     unsigned long new_addr) noexcept nogil:
-    """mremap(2): the new address, or -EINVAL, -EFAULT, -ENOMEM. mmap_lock is held for writing."""
+    """mremap(2): the new address, or -EINVAL, -EFAULT, -ENOMEM, -EPERM. mmap_lock is held for writing."""
     cdef vm_area_struct *vma
     cdef vm_area_struct *following
     cdef long ret

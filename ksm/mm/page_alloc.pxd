@@ -10,6 +10,7 @@ cdef void zone_destroy(zone *z) noexcept nogil
 cdef struct_page *__alloc_pages(machine *m, int preferred_nid, unsigned long nodemask, unsigned int order, bint zero) noexcept nogil
 cdef struct_page *alloc_pages_node(machine *m, int nid, unsigned int order, bint zero) noexcept nogil
 cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil
+cdef void release_plugged(machine *m) noexcept nogil
 cdef void drain_all_pages(machine *m) noexcept nogil
 cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil
 cdef void start_isolate_page_range(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil

@@ -22,16 +22,16 @@ from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint, atomic_fetch_and, at
 from linux.bug cimport VM_BUG_ON
 from linux.ksm cimport ksm_page_freed
 from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
-from linux.page_flags cimport (PG_buddy, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail, PageHWPoison,
-                               clear_page_flag, folio_set_mapping_word, folio_test_large, page_address, page_to_nid, page_to_pfn,
-                               set_page_flag, test_page_flag)
+from linux.page_flags cimport (PG_buddy, PG_file, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail,
+                               PageHWPoison, clear_page_flag, folio_set_mapping_word, folio_test_large, page_address, page_to_nid,
+                               page_to_pfn, set_page_flag, test_page_flag)
 from linux.slab cimport should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
 
 cdef enum:
     RECENT_FRAMES = 2048        # freed frames that are kept warm, at most
-    RECENT_BATCH = 1024         # how many leave at once
+    RECENT_BATCH = 1024         # how many leave at once; so many of `plugged`, too
     POPULATE_FRAMES = 64        # are asked memory for at once,
     POPULATE_AFTER = 64         # when so many neighbours were taken one after the other
     CLAIM_AFTER = 64            # so many were taken from the lists: free frames next to the next one get memory, and come next,
@@ -189,6 +189,20 @@ cdef void release_claimed(machine *m, zone *z) noexcept nogil:
     release(m, z, pfns, count)
 
 
+cdef void release_plugged(machine *m) noexcept nogil:
+    """OURS: give the memory of free frames back that were plugged in. Only then is their range one that nobody uses."""
+    cdef unsigned int pfns[RECENT_BATCH]
+    cdef unsigned int count, i
+    spin_lock(&m.plugged_lock)
+    count = m.nr_plugged
+    memcpy(pfns, m.plugged, count * sizeof(unsigned int))
+    m.nr_plugged = 0
+    spin_unlock(&m.plugged_lock)
+    arena_give_back(m, pfns, count)
+    for i in range(count):
+        set_page_flag(m.mem_map + pfns[i], PG_offline)
+
+
 cdef void drain_all_pages(machine *m) noexcept nogil:
     """Give back what is free, on every node: afterwards the process is as small as the machine's memory in use."""
     cdef int nid
@@ -196,6 +210,7 @@ cdef void drain_all_pages(machine *m) noexcept nogil:
         while nr_recent(&m.zones[nid]):
             release_recent(m, &m.zones[nid], RECENT_BATCH)
         release_claimed(m, &m.zones[nid])
+    release_plugged(m)
 
 
 cdef inline unsigned int nr_recent(zone *z) noexcept nogil:
@@ -217,7 +232,7 @@ cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
     folio_set_mapping_word(<struct_folio *>page, NULL)
     page.index = 0
     WRITE_ONCE_uint(page.private, 0)
-    atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_reserved | PG_hwpoison))
+    atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_file | PG_reserved | PG_hwpoison))
     return not test_page_flag(page, PG_plugged | PG_reserved | PG_hwpoison)
 
 
@@ -249,6 +264,23 @@ cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int ord
             release_recent(m, z, RECENT_BATCH)
 
 
+cdef void free_plugged_page(machine *m, struct_page *page) noexcept nogil:
+    """OURS: a frame that was plugged in. What is mapped of a file takes no memory of its own, if nobody has written to it."""
+    cdef bint full = True
+    if test_page_flag(page, PG_file):
+        set_page_flag(page, PG_offline)
+        return
+    while full:                 # somebody else has filled it, and is on the way to make room
+        spin_lock(&m.plugged_lock)
+        full = m.nr_plugged == RECENT_BATCH
+        if not full:
+            m.plugged[m.nr_plugged] = <unsigned int>page_to_pfn(m, page)
+            m.nr_plugged += 1
+        spin_unlock(&m.plugged_lock)
+        if full:
+            release_plugged(m)
+
+
 cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
     """The last reference is gone."""
     cdef unsigned int order = 0
@@ -265,6 +297,8 @@ cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
         free_one_page(m, &m.zones[page_to_nid(folio)], page_to_pfn(m, folio), order)
     elif PageHWPoison(folio):
         atomic_long_inc(&m.num_poisoned_pages)
+    elif test_page_flag(folio, PG_plugged):
+        free_plugged_page(m, folio)
 
 
 # Allocating

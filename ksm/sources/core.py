@@ -23,8 +23,9 @@ from typing import BinaryIO, NamedTuple
 from elftools.elf.elffile import ELFFile
 
 from ksm.constants import PAGE_SIZE
+from ksm.host.files import data_extents
 from ksm.sources.base import SourceError
-from ksm.sources.extents import Extent, FileSource, data_extents, without_holes
+from ksm.sources.extents import Extent, FileSource, without_holes
 
 WHOLE_MACHINE = {"QEMU", "VMCOREINFO", "VBCORE"}
 SHARED_MEMORY = ("/dev/zero (deleted)", "/SYSV", "/dev/shm/", "/memfd:", "/[aio]")

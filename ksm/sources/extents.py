@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -29,21 +28,6 @@ class Extent(NamedTuple):
     @property
     def end(self) -> int:
         return self.offset + self.length
-
-
-def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts (start, end) of a file that are not holes; all of it where the file system does not say."""
-    start = 0
-    while start < size:
-        try:
-            start = os.lseek(fd, start, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # which means: nothing but a hole from here on
-                yield start, size
-            return
-        yield start, min(end, size)
-        start = end
 
 
 def without_holes(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) -> list[Extent]:
@@ -102,7 +86,7 @@ class FileSource(Source):
         first, length = group[0].offset, group[-1].end - group[0].offset
         # From a place in the file that is as aligned as the frames are: then the system can map huge pages.
         head = first % ALIGNED
-        addr = process.mmap_image(self.fd, first - head, head + length)
+        addr = process.mmap_image(self.fd, first - head, head + length, still=True)
         if head:
             process.madvise(addr, head, MADV_DONTNEED)
             addr += head

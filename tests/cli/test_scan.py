@@ -325,14 +325,16 @@ def test_an_image_that_shrinks(tmp_path):
     path.write_bytes(os.urandom(64 * PAGE))
     script = """if True:
         import os, sys
-        from ksm.host.busfault import exit_on_bus_error
+        from ksm.cli.group import main
         from ksm.estimate.scan import Scan
-        from ksm.sources import open_file
-        exit_on_bus_error()
-        scan = Scan([open_file(sys.argv[1])])
-        scan.read(0)
-        os.truncate(sys.argv[1], 4096)
-        scan.scan(1)
+        read = Scan.read
+
+        def read_and_truncate(self, number):
+            read(self, number)
+            os.truncate(sys.argv[-1], 4096)
+
+        Scan.read = read_and_truncate
+        main(["scan", sys.argv[-1]])
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     result = subprocess.run([sys.executable, "-c", script, path], env=environment, capture_output=True, text=True)

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A process that makes the system calls of test_mmap.py for real. One line of JSON in, a list of calls; one line out, what came of them."""
+"""A process that makes the system calls of test_mmap.py for real. One line of JSON in, a list of calls; one line out, what came of them.
+
+With an argument it becomes this user first, and has no privileges.
+"""
 
 import ctypes
 import json
+import os
 import sys
 
 PAGE = 4096
@@ -59,6 +63,8 @@ def run(start, end, calls):
 
 
 def main():
+    if sys.argv[1:]:
+        os.setuid(int(sys.argv[1]))
     for line in sys.stdin:
         print(json.dumps(run(*json.loads(line))), flush=True)
 

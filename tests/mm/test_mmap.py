@@ -292,12 +292,12 @@ START = 0x200000000000 - 20 * PAGE
 class Real:
     """tests/mm/real_mmap.py in a process of its own."""
 
-    def __init__(self):
-        self.child = subprocess.Popen([sys.executable, str(Path(__file__).with_name("real_mmap.py"))], stdin=subprocess.PIPE,
+    def __init__(self, *user):
+        self.child = subprocess.Popen([sys.executable, str(Path(__file__).with_name("real_mmap.py")), *user], stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, text=True)
 
-    def run(self, calls):
-        self.child.stdin.write(json.dumps([START, START + WINDOW * PAGE, calls]) + "\n")
+    def run(self, calls, start=START, end=START + WINDOW * PAGE):
+        self.child.stdin.write(json.dumps([start, end, calls]) + "\n")
         self.child.stdin.flush()
         line = self.child.stdout.readline()
         assert line, f"the process died of {calls}"
@@ -426,6 +426,113 @@ def compare(real, sequence):
         assert joined(ours) == joined(theirs), (call, calls[:i + 1])
         assert ours == theirs or (MERGES_MORE and {vma[0] for vma in theirs} <= {vma[0] for vma in ours}), (ours, theirs, calls[:i + 1])
     assert "".join(contents) == "".join(real_contents)
+
+
+# Where nobody may map anything
+
+LOWEST = 65536
+ANONYMOUS = ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS
+
+
+def test_nothing_is_mapped_at_the_lowest_addresses(machine, process):
+    for addr in (0, PAGE, LOWEST - PAGE):
+        for flags in (FIXED, ANONYMOUS | ksm.MAP_FIXED_NOREPLACE, ksm.MAP_SHARED | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED):
+            fails(errno.EPERM, process.mmap, 32 * PAGE, flags=flags, addr=addr)
+    assert process.mmap(PAGE, flags=FIXED, addr=LOWEST) == LOWEST
+    source = process.mmap(4 * PAGE)
+    process.write(source, b"abcd" * PAGE)
+    for addr in (0, PAGE, LOWEST - PAGE):
+        fails(errno.EPERM, process.mremap, source, 4 * PAGE, 4 * PAGE, new_addr=addr)
+    assert process.read(source, 4 * PAGE) == b"abcd" * PAGE
+    # Looked at last: what is too much is gone by then.
+    fails(errno.EPERM, process.mremap, source, 4 * PAGE, 2 * PAGE, new_addr=0)
+    fails(errno.EFAULT, process.read, source + 2 * PAGE, 1)
+    assert process.read(source, 2 * PAGE) == (b"abcd" * PAGE)[:2 * PAGE]
+    assert process.mremap(source, 2 * PAGE, 2 * PAGE, new_addr=LOWEST) == LOWEST
+    process.madvise(LOWEST, 2 * PAGE, ksm.MADV_MERGEABLE)
+    machine.ksm.scan(3)
+    assert machine.check() == []
+
+
+def test_no_image_is_mapped_at_the_lowest_addresses(machine, process, tmp_path):
+    (tmp_path / "image").write_bytes(b"i" * 4 * PAGE)
+    with (tmp_path / "image").open("rb") as image:
+        for still in (False, True):
+            fails(errno.EPERM, process.mmap_image, image, addr=PAGE, still=still)
+            fails(errno.EPERM, process.mmap_image, image, addr=LOWEST - PAGE, still=still)
+        assert process.mmap_image(image, addr=LOWEST) == LOWEST
+    assert machine.check() == []
+
+
+def test_a_hint_below_is_raised(process):
+    assert process.mmap(PAGE, addr=PAGE) == LOWEST
+    assert process.mmap(PAGE, addr=LOWEST - 1) > LOWEST + PAGE     # taken
+    assert process.mmap(PAGE, addr=PAGE - 1) > 1 << 40             # no hint at all
+
+
+def test_what_is_wrong_with_an_address_is_looked_at_in_order(process):
+    fails(errno.EINVAL, process.mmap, PAGE, flags=FIXED, addr=1)
+    fails(errno.ENOMEM, process.mmap, TASK_SIZE, flags=FIXED, addr=PAGE + 1)
+    fails(errno.EPERM, process.mmap, TASK_SIZE, flags=FIXED, addr=0)
+    source = process.mmap(PAGE)
+    fails(errno.EINVAL, process.mremap, source, PAGE, PAGE, new_addr=1)
+    fails(errno.EFAULT, process.mremap, source, 2 * PAGE, 2 * PAGE, new_addr=0)
+
+
+@pytest.fixture
+def nobody():
+    """The same process, without privileges."""
+    real = Real("65534") if os.geteuid() == 0 else Real()
+    yield real
+    real.close()
+
+
+def fixed_calls(limit):
+    """Every call that chooses an address, at the limit and beside it, with and without room above."""
+    for addr in (0, 1, limit - PAGE, limit - 1, limit, limit + 1, limit + PAGE):
+        for length in (1, 2 * PAGE, 40 * PAGE):
+            for fixed in (ksm.MAP_FIXED, ksm.MAP_FIXED_NOREPLACE):
+                yield ["mmap", addr, length, RW, ANONYMOUS | fixed]
+        for old, new in ((4, 4), (4, 2), (4, 6), (8, 8)):
+            yield ["mremap", limit + 32 * PAGE, old * PAGE, new * PAGE, ksm.MREMAP_MAYMOVE | ksm.MREMAP_FIXED, addr]
+
+
+def hints(limit):
+    for addr in (0, 1, PAGE - 1, limit - 1, limit, limit + 1, limit + PAGE):
+        for length in (1, 2 * PAGE, 40 * PAGE):
+            yield ["mmap", addr, length, RW, ANONYMOUS]
+
+
+def same_below(real, calls, limit):
+    """Each call beside the kernel's, whose limit may be another one, with something mapped a little above it."""
+    for call, real_call in zip(calls(LOWEST), calls(limit), strict=True):
+        with ksm.Machine("1M", max_memory="1M") as machine:
+            process = machine.spawn()
+            prepared = [RW, FIXED]
+            assert perform(process, "mmap", LOWEST + 32 * PAGE, 8 * PAGE, *prepared) == 0
+            result = perform(process, *call)
+            ours = [vma for vma in window(process) if vma[0] < LOWEST + 64 * PAGE]
+            assert machine.check() == []
+        theirs, _ = real.run([["mmap", limit + 32 * PAGE, 8 * PAGE, *prepared], real_call], 0, limit + 64 * PAGE)
+        moved = [[start + LOWEST - limit, end + LOWEST - limit, *rest] for start, end, *rest in theirs[3]]
+        assert (result, joined(ours)) == (theirs[2], joined(moved)), (call, real_call)
+
+
+def test_low_addresses_beside_the_kernel(nobody):
+    with open("/proc/sys/vm/mmap_min_addr") as file:
+        limit = int(file.read())
+    if limit == 0:
+        pytest.skip("a kernel without a limit")
+    same_below(nobody, fixed_calls, limit)
+
+
+def test_low_hints_beside_the_kernel(nobody):
+    """Hints are raised to the limit, or to that of the security modules, if that is higher: ask."""
+    results, _ = nobody.run([["mmap", PAGE, PAGE, RW, ANONYMOUS]], 0, 1 << 20)
+    if results[1] and results[1][0][0] > PAGE:
+        same_below(nobody, hints, results[1][0][0])
+    else:
+        pytest.skip("a kernel without a limit")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)

@@ -127,7 +127,7 @@ def test_an_image_is_read_in_huge_pages(tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"a" * (4 << 20))
     with ksm.Machine("1M", max_memory="1G") as machine, open(path, "rb") as file:
-        machine.spawn().mmap_image(file)
+        machine.spawn().mmap_image(file, still=True)
         with open("/proc/self/smaps") as smaps:
             lines = iter(smaps)
             assert any(line.endswith(f" {path}\n") for line in lines)
@@ -148,7 +148,7 @@ def test_a_scan_begins_without_reading_all_of_an_image(tmp_path):
         if cached(file) > 0.5:
             pytest.skip("a file system that keeps everything in memory")
         process = machine.spawn()
-        addr = process.mmap_image(file)
+        addr = process.mmap_image(file, still=True)
         process.madvise(addr, size, ksm.MADV_MERGEABLE)
         machine.ksm.scan(pages=64)
         assert cached(file) < 0.5

@@ -1,3 +1,0 @@
-# SPDX-License-Identifier: GPL-2.0-only
-# The types of busfault.pyx.
-def exit_on_bus_error() -> None: ...
