@@ -11,7 +11,7 @@ import os
 from array import array
 
 from ksm.host import memory as host
-from ksm.host.files import data_pages
+from ksm.host.holes import data_pages
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals

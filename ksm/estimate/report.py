@@ -14,9 +14,11 @@ import click
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
+from ksm.host.text import printable
 
 RMAP_ITEM = 64  # bytes, on a 64-bit kernel
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
+MOST_DIGITS = 4  # of COLUMNS: no terminal is wider
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
 def terminal_width() -> int:
     """Columns of the terminal, or what COLUMNS says; 80 where there is none."""
     said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and int(said):
+    if said.isdecimal() and len(said) <= MOST_DIGITS and int(said):
         return int(said)
     for fd in range(3):
         try:
@@ -74,11 +76,6 @@ def columns(text: str) -> int:
     from unicodedata import combining, east_asian_width
 
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "FW" else 1 for char in text)
-
-
-def printable(text: str) -> str:
-    """A name that a file or a process has given itself, without what a terminal would act on."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def mib(count: int) -> str:

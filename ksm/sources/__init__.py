@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Sequence
 
+from ksm.host.files import FileError, open_to_read
 from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.formats import HEAD
 from ksm.sources.image import open_image
@@ -20,24 +20,19 @@ __all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone"
 def open_file(path: str) -> Source:
     """A file, by its content: an ELF core, or a raw image. SourceError says why not, in one line."""
     try:
-        # A FIFO must not block here before it is refused.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        fd = open_to_read(path)
+    except FileError as error:
+        raise SourceError(str(error)) from None
     try:
-        status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            raise SourceError(f"{path}: is a directory")
-        if not stat.S_ISREG(status.st_mode):
-            raise SourceError(f"{path}: not a regular file")
-        if not status.st_size:
+        size = os.fstat(fd).st_size
+        if not size:
             raise SourceError(f"{path}: empty")
         head = os.pread(fd, HEAD, 0)
         if head.startswith(b"\x7fELF"):
-            from ksm.sources.core import open_core  # which brings all of pyelftools
+            from ksm.sources.core import open_core  # what an image does not need
 
-            return open_core(path, fd, status.st_size)
-        return open_image(path, fd, status.st_size, head)
+            return open_core(path, fd, size)
+        return open_image(path, fd, size, head)
     except OSError as error:
         os.close(fd)
         raise SourceError(f"{path}: {error.strerror or error}") from None

@@ -18,21 +18,38 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
-
-from elftools.elf.elffile import ELFFile
+from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
-from ksm.host.files import data_extents
+from ksm.host.holes import data_extents
 from ksm.sources.base import SourceError
 from ksm.sources.extents import Extent, FileSource, without_holes
 
-WHOLE_MACHINE = {"QEMU", "VMCOREINFO", "VBCORE"}
+WHOLE_MACHINE = {b"QEMU", b"VMCOREINFO", b"VBCORE"}
 SHARED_MEMORY = ("/dev/zero (deleted)", "/SYSV", "/dev/shm/", "/memfd:", "/[aio]")
 
+ET_CORE = 4
+OTHERS = {1: "an object file", 2: "a program", 3: "a program or a shared library"}  # e_type
+PT_LOAD, PT_NOTE = 1, 4
+PF_W = 2
+PN_XNUM = 0xFFFF  # more segments than the header can say: the number is in the first section
+NT_AUXV, NT_FILE = 6, 0x46494C45
 AT_SYSINFO_EHDR = 33
-MANY = 0xFFFF  # PN_XNUM: more segments than the header can say
 KERNEL_HALF = 1 << 63  # vsyscall, the only thing of a process up there
+
+# What a core may have. The kernel writes a segment a mapping, of which a process has 65,530 unless somebody has raised
+# vm.max_map_count; a handful of notes a thread; and no list of mapped files beyond 16 MiB, CORE_FILE_NOTE_SIZE_MAX in fs/coredump.c.
+MOST_SEGMENTS = 1 << 20
+MOST_NOTES = 1 << 20
+MOST_READ = 16 << 20  # bytes of such lists, and of auxiliary vectors
+
+# The structures of both classes of ELF files, without the byte order: Elf32_Ehdr from e_type on, and so on.
+HEADER = {32: "16x2HI3II6H", 64: "16x2HI3QI6H"}
+SEGMENT = {32: "8I", 64: "2I6Q"}
+SECTION = {32: "10I", 64: "2I4Q2I2Q"}
+WORD = {32: "I", 64: "Q"}
+NOTE = "3I"
+OWNER = 16  # bytes of a note's owner that are looked at
 
 
 class Segment(NamedTuple):
@@ -67,22 +84,26 @@ class Core(NamedTuple):
     notes: Notes
 
 
+class Layout(NamedTuple):
+    """How an ELF file is written."""
+
+    order: str  # "<" or ">"
+    bits: int  # 32 or 64
+
+    def struct(self, formats: dict[int, str]) -> struct.Struct:
+        return struct.Struct(self.order + formats[self.bits])
+
+
 def open_core(name: str, fd: int, size: int) -> FileSource:
     """The source; takes over the descriptor."""
-    try:
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            core = read_core(name, file, size)
-    except SourceError:
-        raise
-    except Exception:
-        # pyelftools stumbles over damaged files in many ways: ELFError, construct's, KeyError, UnicodeDecodeError, ...
-        # What it says speaks of its own insides.
-        raise SourceError(f"{name}: damaged ELF core") from None
+    core = read_core(name, fd, size)
     if not core.segments:
         raise SourceError(f"{name}: an ELF core without memory")
 
     remarks: list[str] = []
     segments = flatten(core.segments)
+    if pages(segments) * PAGE_SIZE > size:
+        raise damaged(name, f"{pages(segments):,} pages of memory in a file of {size:,} bytes")
     if core.notes.machine:
         twice = pages(core.segments) - pages(segments)
         if twice:
@@ -109,71 +130,146 @@ def truncated(name: str, size: int, wanted: int) -> SourceError:
     return SourceError(f"{name}: truncated: the file has {size:,} bytes, and should have {wanted:,} at least")
 
 
-def check_tables(name: str, file: BinaryIO, size: int) -> None:
-    """Whether the file reaches as far as its header and its tables of segments and sections: gdb writes the latter last."""
-    head = file.read(64)
-    file.seek(0)
-    if len(head) < 6 or head[4] not in (1, 2):
-        return
-    wide = head[4] == 2
-    header = struct.Struct((">" if head[5] == 2 else "<") + ("24x8x2Q4x2x4H2x" if wide else "24x4x2I4x2x4H2x"))
-    if len(head) < header.size:
-        raise truncated(name, size, header.size)
-    segments, sections, segment, number, section, count = header.unpack_from(head)
-    if number == MANY:
-        # The real number is in the first section.
-        count = max(count, 1)
-        number = 0
-    wanted = max(segments + number * segment, sections + count * section if count else 0)
-    if wanted > size:
-        raise truncated(name, size, wanted)
+def damaged(name: str, what: str = "") -> SourceError:
+    return SourceError(f"{name}: damaged ELF core" + (f": {what}" if what else ""))
 
 
-def read_core(name: str, file: BinaryIO, size: int) -> Core:
+def part(name: str, fd: int, size: int, offset: int, length: int) -> bytes:
+    """Bytes of the file, all of them."""
+    if offset + length > size:
+        raise truncated(name, size, offset + length)
+    data = bytearray()
+    while len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            raise SourceError(f"{name}: was truncated meanwhile")
+        data += more
+    return bytes(data)
+
+
+def read_core(name: str, fd: int, size: int) -> Core:
     """The segments in whole pages, by physical address for a machine, and the notes."""
-    check_tables(name, file, size)
-    elf = ELFFile(file)
-    kind = elf.header["e_type"]
-    if kind != "ET_CORE":
-        what = {"ET_EXEC": "a program", "ET_DYN": "a program or a shared library", "ET_REL": "an object file"}.get(kind, "another kind")
-        raise SourceError(f"{name}: not memory, but {what} in ELF format")
-    notes = read_notes(elf)
+    layout, table = read_header(name, fd, size)
+    headers = []
+    for header in layout.struct(SEGMENT).iter_unpack(table):
+        if layout.bits == 64:
+            kind, flags, offset, virtual, physical, length, _, _ = header
+        else:
+            kind, offset, virtual, physical, length, _, flags, _ = header
+        if kind in (PT_LOAD, PT_NOTE) and length:
+            if offset + length > size:
+                raise truncated(name, size, offset + length)
+            headers.append((kind, flags, offset, virtual, physical, length))
+    notes = read_notes(name, fd, size, layout, [(offset, length) for kind, _, offset, _, _, length in headers if kind == PT_NOTE])
     segments = []
-    for segment in elf.iter_segments():
-        header = segment.header
-        if header["p_type"] != "PT_LOAD" or not header["p_filesz"]:
-            continue
-        offset, length = header["p_offset"], header["p_filesz"]
-        if offset + length > size:
-            raise truncated(name, size, offset + length)
-        addr = header["p_paddr"] if notes.machine else header["p_vaddr"]
+    for kind, flags, offset, virtual, physical, length in headers:
+        addr = physical if notes.machine else virtual
         start = -(-addr // PAGE_SIZE) * PAGE_SIZE
         end = (addr + length) // PAGE_SIZE * PAGE_SIZE
-        if start < end:
-            segments.append(Segment(start, end, offset + start - addr, bool(header["p_flags"] & 2)))
+        if kind == PT_LOAD and start < end:
+            segments.append(Segment(start, end, offset + start - addr, bool(flags & PF_W)))
     return Core(segments, notes)
 
 
-def read_notes(elf: ELFFile) -> Notes:
+def read_header(name: str, fd: int, size: int) -> tuple[Layout, bytes]:
+    """How the file is written, and its table of segments. The file has to reach as far as that of sections: gdb writes it last."""
+    head = os.pread(fd, 64, 0)
+    if len(head) < 6:
+        raise truncated(name, size, struct.calcsize("<" + HEADER[32]))
+    if head[4] not in (1, 2) or head[5] not in (1, 2):
+        raise damaged(name)
+    layout = Layout("<>"[head[5] - 1], 32 * head[4])
+    header, segment, section = (layout.struct(each) for each in (HEADER, SEGMENT, SECTION))
+    if len(head) < header.size:
+        raise truncated(name, size, header.size)
+    kind, _, _, _, segments, sections, _, _, segment_size, number, section_size, section_number, _ = header.unpack_from(head)
+    if kind != ET_CORE:
+        raise SourceError(f"{name}: not memory, but {OTHERS.get(kind, 'another kind')} in ELF format")
+    if number == PN_XNUM:
+        if not sections:
+            raise damaged(name)
+        number = section.unpack(part(name, fd, size, sections, section.size))[7]
+        section_number = max(section_number, 1)
+    wanted = max(segments + number * segment_size, sections + section_number * section_size if section_number else 0)
+    if wanted > size:
+        raise truncated(name, size, wanted)
+    if number and segment_size != segment.size:
+        raise damaged(name)
+    if number > MOST_SEGMENTS:
+        raise damaged(name, f"{number:,} segments, and {MOST_SEGMENTS:,} are the most that are read")
+    return layout, part(name, fd, size, segments, number * segment.size)
+
+
+def walk_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple[int, int]]) -> Iterator[tuple[bytes, int, int, int]]:
+    """The owner of each note, its type, where its data are, and how many. Zeros end a segment of notes, as they do for the kernel."""
+    header = struct.Struct(layout.order + NOTE)
+    count = 0
+    for start, length in places:
+        at, end = start, start + length
+        while at + header.size <= end:
+            head = part(name, fd, size, at, min(header.size + OWNER, end - at))
+            owner_length, data_length, kind = header.unpack_from(head)
+            if not (owner_length or data_length or kind):
+                break
+            data = at + header.size + -(-owner_length // 4) * 4
+            if data + data_length > end:
+                raise damaged(name, "a note is longer than its segment")
+            count += 1
+            if count > MOST_NOTES:
+                raise damaged(name, f"more than {MOST_NOTES:,} notes")
+            yield head[header.size : header.size + owner_length].partition(b"\0")[0], kind, data, data_length
+            at = data + -(-data_length // 4) * 4
+
+
+def read_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple[int, int]]) -> Notes:
+    """What there is to know of the notes; the files by ascending address, and each address in one at most."""
     machine = gdb = False
     vdso = 0
     files: list[MappedFile] = []
-    for segment in elf.iter_segments("PT_NOTE"):
-        for note in segment.iter_notes():
-            owner, kind, data = note["n_name"], note["n_type"], note["n_desc"]
-            machine = machine or owner in WHOLE_MACHINE
-            gdb = gdb or owner == "GDB"
-            if kind == "NT_FILE":
-                for entry, path in zip(data["Elf_Nt_File_Entry"], data["filename"], strict=False):
-                    files.append(MappedFile(entry["vm_start"], entry["vm_end"], path.decode(errors="replace")))
-            elif kind == "NT_AUXV":
-                vdso = vdso_address(elf, data)
-    return Notes(machine, gdb, sorted(files), vdso)
+    room = MOST_READ
+    for owner, kind, offset, length in walk_notes(name, fd, size, layout, places):
+        machine = machine or owner in WHOLE_MACHINE
+        gdb = gdb or owner == b"GDB"
+        if owner == b"CORE" and kind in (NT_FILE, NT_AUXV):
+            room -= length
+            if room < 0:
+                raise damaged(name, f"lists of mapped files of more than {MOST_READ >> 20} MiB")
+            data = part(name, fd, size, offset, length)
+            if kind == NT_FILE:
+                files += mapped_files(name, layout, data)
+            else:
+                vdso = vdso_address(layout, data)
+    return Notes(machine, gdb, apart(files), vdso)
 
 
-def vdso_address(elf: ELFFile, auxv: bytes) -> int:
+def mapped_files(name: str, layout: Layout, data: bytes) -> Iterator[MappedFile]:
+    """NT_FILE: how many, the size of a page, (start, end, offset) of each, then their names, each with a NUL behind it."""
+    two, three = (struct.Struct(layout.order + number * WORD[layout.bits]) for number in (2, 3))
+    if len(data) < two.size:
+        raise damaged(name, "a list of mapped files that is cut off")
+    count, _ = two.unpack_from(data)
+    names_at = two.size + count * three.size
+    *names, _ = data[names_at:].split(b"\0", count) if names_at <= len(data) else [b""]
+    if len(names) < count:
+        raise damaged(name, "a list of mapped files that is cut off")
+    for (start, end, _), path in zip(three.iter_unpack(data[two.size : names_at]), names, strict=True):
+        yield MappedFile(start, end, path.decode(errors="replace"))
+
+
+def apart(files: list[MappedFile]) -> list[MappedFile]:
+    """By ascending address; where two overlap, which no kernel writes, the first one has the memory."""
+    result: list[MappedFile] = []
+    done = 0
+    for start, end, path in sorted(files):
+        if max(start, done) < end:
+            result.append(MappedFile(max(start, done), end, path))
+            done = end
+    return result
+
+
+def vdso_address(layout: Layout, auxv: bytes) -> int:
     """Where the kernel's vdso is mapped; 0 if the auxiliary vector does not say."""
-    pair = struct.Struct(("<" if elf.little_endian else ">") + ("2I" if elf.elfclass == 32 else "2Q"))
+    pair = struct.Struct(layout.order + 2 * WORD[layout.bits])
     return dict(pair.iter_unpack(auxv[: len(auxv) // pair.size * pair.size])).get(AT_SYSINFO_EHDR, 0)
 
 

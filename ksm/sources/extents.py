@@ -37,7 +37,8 @@ def without_holes(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) ->
     result: list[Extent] = []
     for extent in extents:
         done = 0  # pages of this extent that were seen to
-        for start, end in parts[bisect_right(ends, extent.offset) :]:
+        for place in range(bisect_right(ends, extent.offset), len(parts)):
+            start, end = parts[place]
             if start >= extent.end:
                 break
             first = max(done, (start - extent.offset) // PAGE_SIZE)
@@ -70,15 +71,20 @@ class FileSource(Source):
         self.odd = [extent for extent in extents if extent.offset % PAGE_SIZE]
         self.mapped = sum(group[-1].end - group[0].offset + 2 * ALIGNED for group in self.groups)
         self.copied = sum(extent.length for extent in self.odd)
+        self.needed = max((extent.end for extent in extents), default=0)  # bytes that the file has to have
         self._ranges: list[tuple[int, int]] = []
 
     def attach(self, machine: Machine) -> None:
         process = self.spawn(machine)
         try:
+            if os.fstat(self.fd).st_size < self.needed:
+                raise SourceError(f"{self.name}: was truncated meanwhile")
             for group in self.groups:
                 self._map(process, group)
             if self.odd:
                 self._copy(process)
+        except ValueError:  # mmap_image() has seen that the file ends before its memory
+            raise SourceError(f"{self.name}: was truncated meanwhile") from None
         except OSError as error:
             raise SourceError(f"{self.name}: {error.strerror or error}") from None
 

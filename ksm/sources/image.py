@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ksm.constants import PAGE_SIZE
-from ksm.host.files import data_extents
+from ksm.host.holes import data_extents
 from ksm.sources.base import SourceError
 from ksm.sources.extents import Extent, FileSource, without_holes
 from ksm.sources.formats import what_is

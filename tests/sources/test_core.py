@@ -12,62 +12,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from cores import PAGE, PT_LOAD, READ, WRITE, auxv_note, files_note, note, page, write_core
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ksm
 from ksm.estimate.scan import Scan
 from ksm.sources import SourceError, open_file
-
-PAGE = 4096
-PT_LOAD, PT_NOTE = 1, 4
-NT_FILE, NT_AUXV = 0x46494C45, 6
-AT_SYSINFO_EHDR = 33
-READ, WRITE = 4, 2
-
-
-def page(number):
-    return number.to_bytes(8, "little") * (PAGE // 8)
-
-
-def note(owner, kind, data):
-    name = owner.encode() + b"\0"
-    return struct.pack("<3I", len(name), len(data), kind) + name + bytes(-len(name) % 4) + data + bytes(-len(data) % 4)
-
-
-def files_note(*files):
-    head = struct.pack("<2Q", len(files), PAGE) + b"".join(struct.pack("<3Q", start, end, 0) for start, end, _ in files)
-    return note("CORE", NT_FILE, head + b"".join(path.encode() + b"\0" for _, _, path in files))
-
-
-def auxv_note(vdso):
-    return note("CORE", NT_AUXV, struct.pack("<4Q", AT_SYSINFO_EHDR, vdso, 0, 0))
-
-
-def write_core(path, segments, notes=b"", *, odd=0, kind=4, bits=64, xnum=False):
-    """A core of segments (address, data, flags[, memsz]); the data begin `odd` bytes behind a multiple of a page."""
-    entry, header, section = (56, 64, 64) if bits == 64 else (32, 52, 40)
-    number = len(segments) + 1
-    offset = header + number * entry + (section if xnum else 0)
-    headers = [(PT_NOTE, offset, 0, len(notes), 0, 0)]
-    body = bytearray(notes)
-    for addr, data, flags, *memsz in segments:
-        body += bytes(-(offset + len(body)) % PAGE + odd)
-        headers.append((PT_LOAD, offset + len(body), addr, len(data), *(memsz or [len(data)]), flags))
-        body += data
-    elf = b"\x7fELF" + bytes([2 if bits == 64 else 1, 1, 1]) + bytes(9)
-    packed = 0xFFFF if xnum else number
-    where = header + number * entry if xnum else 0
-    if bits == 64:
-        elf += struct.pack("<2HI3QI6H", kind, 62, 1, 0, header, where, 0, header, entry, packed, section, int(xnum), 0)
-        elf += b"".join(struct.pack("<2I6Q", t, f, o, a, a, size, mem, PAGE) for t, o, a, size, mem, f in headers)
-    else:
-        elf += struct.pack("<2HI3II6H", kind, 3, 1, 0, header, where, 0, header, entry, packed, section, int(xnum), 0)
-        elf += b"".join(struct.pack("<8I", t, o, a, a, size, mem, f, PAGE) for t, o, a, size, mem, f in headers)
-    if xnum:
-        elf += struct.pack("<2I4Q2I2Q", 0, 0, 0, 0, 0, 0, 0, number, 0, 0)
-    path.write_bytes(elf + body)
-    return path
 
 
 def content(path):
@@ -190,7 +141,7 @@ def test_truncated_before_the_sections(tmp_path, bits, section, places):
     assert content(path)[0] == [page(1)]
 
 
-def test_what_damages_a_core_is_not_told_in_the_words_of_a_library(tmp_path):
+def test_segments_of_another_size(tmp_path):
     path = write_core(tmp_path / "core", [(0x10000, page(1), READ | WRITE)])
     data = bytearray(path.read_bytes())
     data[54:56] = b"\1\0"  # e_phentsize

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksm.host.files import data_extents
+from ksm.host.holes import data_extents
 from ksm.sources.extents import WIDE_HOLE, Extent, groups, without_holes
 
 PAGE = 4096

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the programs of the computer that this runs on.
+"""Another program, that is given something and prints something: at most so much of it."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+from typing import IO
+
+CHUNK = 1 << 16
+REMEMBERED = 4096  # bytes of what it says on standard error
+
+
+class CommandError(Exception):
+    """It could not be run, has failed, or prints too much. The text is one line."""
+
+
+def output_of(words: list[str], limit: int, given: bytes = b"") -> bytes:
+    """What a program prints that is given this on standard input. It is killed when it prints more than the limit. CommandError."""
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise CommandError(f"{words[0]}: {error.strerror or error}") from None
+    with process:
+        try:
+            printed, said = talk(process, given, limit)
+        except BaseException:
+            process.kill()
+            raise
+        if printed is None:
+            process.kill()
+            raise CommandError(f"{words[0]}: it prints more than {limit >> 10:,} KiB")
+        code = process.wait()
+    if code:
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        raise CommandError(f"{words[0]}: {lines[0] if lines else ended(code)}")
+    return printed
+
+
+def ended(code: int) -> str:
+    return f"it ended with exit code {code}" if code > 0 else f"it was ended by signal {-code}"
+
+
+def talk(process: subprocess.Popen[bytes], given: bytes, limit: int) -> tuple[bytes | None, bytes]:
+    """What it prints, or None if that is more than the limit; and how its standard error begins."""
+    assert process.stdin and process.stdout and process.stderr
+    printed, said = bytearray(), bytearray()
+    left = memoryview(given)
+    with selectors.DefaultSelector() as waiting:
+
+        def done(stream: IO[bytes]) -> None:
+            waiting.unregister(stream)
+            stream.close()
+
+        os.set_blocking(process.stdin.fileno(), False)
+        waiting.register(process.stdin, selectors.EVENT_WRITE)
+        waiting.register(process.stdout, selectors.EVENT_READ)
+        waiting.register(process.stderr, selectors.EVENT_READ)
+        while waiting.get_map():
+            for key, _ in waiting.select():
+                if key.fileobj is process.stdin:
+                    try:
+                        left = left[os.write(key.fd, left[:CHUNK]) :] if left else left
+                    except BrokenPipeError:  # it does not want to know
+                        left = left[:0]
+                    if not left:
+                        done(process.stdin)
+                    continue
+                part = os.read(key.fd, CHUNK)
+                if not part:
+                    done(process.stdout if key.fileobj is process.stdout else process.stderr)
+                elif key.fileobj is process.stdout:
+                    printed += part
+                    if len(printed) > limit:
+                        return None, bytes(said)
+                else:
+                    said += part[: REMEMBERED - len(said)]
+    return bytes(printed), bytes(said)
