@@ -208,12 +208,13 @@ cdef unsigned long scanned_key(ksm_globals *g, struct_page *page, ksm_rmap_item 
 cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item, rb_node **parent, rb_node ***new) noexcept nogil:
     """Where unstable_tree_search_insert() would come out for the item's page, or the link to its equal, if that can be said at once.
 
-    The page was between two neighbours when it was looked at. If both are in the tree, the tree is in order, and none has come between
-    them, it belongs there, and the link between two neighbours is one.
+    The page was between two neighbours when it was looked at. If the first is in the tree still, the tree is in order, and the second is
+    still the next one, it belongs between them, and the link between two neighbours is one. Neither can have been freed: as long as
+    some of the pages that were looked at are left, the items that go lie ahead of the cursor, and are in no tree of this pass.
     """
     cdef looked_at *seen
     cdef rb_node *node
-    if READ_ONCE_int(g.rotten) or not g.ahead.next or g.ahead.freed != g.items_freed:
+    if READ_ONCE_int(g.rotten) or not g.ahead.next:
         return False
     seen = &g.ahead.pages[g.ahead.next - 1]
     if seen.page != page or seen.place == NULL or not page_linked(g, page, rmap_item) or not in_tree(g, item_of(seen.place)):
@@ -229,7 +230,7 @@ cdef bint known_place(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_ite
         if seen.place.rb_right != NULL:
             return False
         node = rb_next(seen.place)
-    if node != seen.neighbour or node != NULL and not in_tree(g, item_of(node)):
+    if node != seen.neighbour:
         return False
     parent[0] = seen.place
     new[0] = &seen.place.rb_left if seen.side < 0 else &seen.place.rb_right
@@ -492,7 +493,6 @@ cdef void look_from(ksm_globals *g, unsigned long address, ksm_rmap_item *rmap_i
 
     ahead.nr = 0
     ahead.next = 0
-    ahead.freed = g.items_freed
     ahead.mm_slot = g.ksm_scan.mm_slot
     mm = ahead.mm_slot.slot.mm
     if not down_read_trylock(&mm.mmap_lock):

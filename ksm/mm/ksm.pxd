@@ -158,7 +158,6 @@ cdef struct struct_look_ahead:
     unsigned int nr
     unsigned int next               # the first that was not visited
     unsigned int most               # as many pages as are wanted
-    unsigned long freed             # items_freed, then
     looked_at pages[LOOK_AHEAD]
 
 
@@ -248,7 +247,6 @@ cdef struct ksm_globals:
     struct_page *equal_other
     bint equal_stable               # of which the other one was merged already
     ksm_rmap_item *leaving          # which is about to leave them, because its page is being merged
-    unsigned long items_freed
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
 
 

@@ -392,7 +392,6 @@ cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
 
 cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
     unlink_item(g, rmap_item)   # OURS
-    g.items_freed += 1
     g.ksm_rmap_items -= 1
     rmap_item.mm.ksm_rmap_items -= 1
     rmap_item.mm = NULL

@@ -5,6 +5,9 @@
 
 from typing import NamedTuple
 
+from libc.string cimport memcpy
+
+from linux.ksm cimport ksm_page_changed
 from linux.list cimport list_head
 from linux.mm cimport vma_lookup
 from linux.mm_types cimport (MM_ANONPAGES, MM_SHMEMPAGES, anon_vma_chain, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
@@ -105,6 +108,14 @@ def slot_fields(Machine machine not None, unsigned long slot):
         "swap.locked": field(&si.lock.locked, 4),
         "swap.cache_locked": field(&si.i_pages_lock.locked, 4),
     }
+
+
+def store(Machine machine not None, unsigned long pfn, const unsigned char[::1] data):
+    """Write to the beginning of a frame, as a processor that has the lock of its page table: that lock is the caller's."""
+    if not 0 < data.shape[0] <= 4096:
+        raise ValueError("a frame has 4096 bytes")
+    ksm_page_changed(machine.m, machine.m.mem_map + pfn)
+    memcpy(machine.m.arena + (pfn << 12), &data[0], data.shape[0])
 
 
 def page_fields(Machine machine not None, unsigned long mm_id, unsigned long addr):
