@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Imports run one way, and a cimport is an import: each room may use what stands before it in ORDER.
+
+import-linter reads Python only, and most of this package is Cython, so the statements are read here.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ORDER = ["include", "lib", "mm", "face", "record", "check", "sources", "estimate", "study", "oracle", "bench", "cli"]
+
+# What makes up a layer that has no folder of its own name
+ROOMS = {
+    "ksm.lib": "lib",
+    # The substrate, with what KSM calls in it: mm/, fork and exec call each other as in the kernel, host is the computer below, fast what
+    # ksm.pyx asks and what asks ksm.pyx. A step of a recording is a word that mm/ can say without knowing who listens.
+    "ksm.mm": "mm", "ksm.kernel": "mm", "ksm.fs": "mm", "ksm.host": "mm", "ksm.fast": "mm", "ksm.step": "mm",
+    "ksm.record": "record", "ksm.check": "check", "ksm.sources": "sources", "ksm.estimate": "estimate",
+    "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
+}  # fmt: skip
+FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace"}
+
+# What a machine's methods start, imported when they are called: (who, whom).
+CALLED_BY_METHODS = {
+    ("ksm.machine", "ksm.check.invariants"),
+    ("ksm.machine", "ksm.record.recording"),
+}
+
+STATEMENT = re.compile(r"^[ \t]*(?:from[ ]+([\w.]+)[ ]+c?import\b[ ]*([\w, ]*)|c?import[ ]+([\w.]+))", re.MULTILINE)
+
+
+def layer(module):
+    if module.split(".")[0] in ("linux", "trace"):
+        return "include"
+    for room, name in ROOMS.items():
+        if module == room or module.startswith(room + "."):
+            return name
+    return "face" if module in FACE else None
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in (parts[1:] if parts[0] == "include" else parts) if part != "__init__")
+
+
+def imports(path):
+    """The modules of ours that a file names, whether at its top or inside a function."""
+    for package, names, plain in STATEMENT.findall(re.sub(r'"""[\s\S]*?"""', "", path.read_text())):
+        name = package or plain
+        if name.split(".")[0] not in ("ksm", "linux", "trace"):
+            continue
+        below = [f"{name}.{each}" for each in re.findall(r"\w+", names)]
+        yield from [each for each in below if module_exists(each)] or [name]
+
+
+def module_exists(name):
+    path = ROOT / Path(*name.split("."))
+    return any(path.with_suffix(suffix).exists() for suffix in (".py", ".pyx")) or (path / "__init__.py").exists()
+
+
+FILES = sorted(path for top in ("ksm", "include") for suffix in ("py", "pyx", "pxd", "pyi") for path in (ROOT / top).rglob(f"*.{suffix}"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    module = module_of(path)
+    if module.startswith("ksm.testing"):
+        return  # may look at everything, and nothing may look at it
+    own = layer(module)
+    assert own is not None, f"{module} is in no room that ORDER knows"
+    for name in imports(path):
+        if (module, name) not in CALLED_BY_METHODS:
+            assert not name.startswith("ksm.testing"), f"{module} imports {name}"
+            assert ORDER.index(layer(name)) <= ORDER.index(own), f"{module} ({own}) imports {name} ({layer(name)})"
+
+
+def test_no_room_above_the_substrate_imports_in_a_circle():
+    graph = {
+        module_of(path): set(imports(path)) for path in FILES
+        if path.suffix in (".py", ".pyx") and path.parts[-1] != "__init__.py" and layer(module_of(path)) not in ("include", "lib", "mm", "face")
+    }  # fmt: skip
+    done = set()
+
+    def visit(module, way):
+        assert module not in way, f"a circle: {' -> '.join([*way[way.index(module):], module])}"
+        if module in graph and module not in done:
+            for name in graph[module]:
+                visit(name, [*way, module])
+            done.add(module)
+
+    for module in graph:
+        visit(module, [])
