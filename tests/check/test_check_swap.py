@@ -129,10 +129,11 @@ def test_one_dirty_entry_of_two_is_enough():
         process.write(addr, b"new")
         child = process.fork()
         entries = [page_fields(machine, each.mm_id, addr)["pte"].address for each in (process, child)]
-        for cleaned, expected in (([0], []), ([1], []), ([0, 1], ["swap cache: slot 1 holds other bytes than its frame 1, which is clean"])):
+        finding = "swap cache: slot 1 holds other bytes than its frame 1, which is clean"
+        for cleaned in ([0], [1], [0, 1]):
             for i in cleaned:
                 ctypes.c_ulong.from_address(entries[i]).value ^= ENTRY_DIRTY
-            assert machine.check() == expected
+            assert machine.check() == ([finding] if len(cleaned) == 2 else [])
             for i in cleaned:
                 ctypes.c_ulong.from_address(entries[i]).value ^= ENTRY_DIRTY
 

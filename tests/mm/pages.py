@@ -96,6 +96,16 @@ class Life:
         self.known[process][pages.start] = b"!" + self.known[process][pages.start][1:]
         process.write(addr, b"!")
 
+    def write_by_force(self, process, pages, addr, length):
+        content = fill(self.rng.randrange(self.contents))
+        self.known[process][pages] = [content] * (length // PAGE)
+        process.write(addr, content * (length // PAGE), force=True)
+
+    def update(self, process, pages, addr, length):
+        content = fill(self.rng.randrange(self.contents))
+        self.known[process][pages] = [content] * (length // PAGE)
+        process.update(addr, content * (length // PAGE))
+
     def read(self, process, pages, addr, length):
         assert process.read(addr, length) == b"".join(self.known[process][pages])
 

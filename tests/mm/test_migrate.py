@@ -12,7 +12,7 @@ import ksm
 
 ACTIONS = [
     "write", "write", "fork", "spawn", "swap_out", "scan",
-    "scan", "exit", "unmerge", "merge", "move", "migrate", "migrate",
+    "scan", "exit", "unmerge", "merge", "move", "migrate", "migrate", "write_by_force", "update",
 ]  # fmt: skip
 
 

@@ -5,6 +5,8 @@ A page in the swap cache is dropped without being written when nothing says that
 nor the flag of the page. So whoever writes sets one of them, and whoever takes an entry away or moves the page hands it on.
 """
 
+from contextlib import nullcontext
+
 import pytest
 from pages import PAGE, fill, finish, frames, looks_like_zeros, mergeable
 
@@ -156,7 +158,7 @@ def go_to_the_other_node(process, addr):
 
 def offline(process, addr):
     (block,) = {frame // 512 for frame in frames(process, addr, PAGES)}
-    process.machine.offline(block * 512, 512)
+    process.machine.offline(block * 512, 512 if block * 512 < process.machine.total_pages() else PAGES)     # an image goes as a whole
     return addr
 
 
@@ -203,13 +205,17 @@ BETWEEN = [nothing, fork, fork_and_exit, protect, move, migrate, migrate_in_vain
            become_merged, become_merged_and_unmerge]
 
 
-def life(kind, come_back, write, between):
-    with ksm.Machine("16M", nodes=2, swap="1M", transparent_hugepage="never", **kind) as machine:
-        if machine.ksm.names()[-1] != "full_scans":
+def life(machine, come_back, write, between, image=None):
+    with machine, machine.record() if image is None and machine.plain else nullcontext():
+        if "smart_scan" in machine.ksm.names():
             machine.ksm.smart_scan = 0
         process = machine.spawn(node=1)
-        addr = process.mmap(PAGES * PAGE)
-        process.write(addr, OLD)
+        if image is None:
+            addr = process.mmap(PAGES * PAGE)
+            process.write(addr, OLD)
+        else:
+            addr = process.mmap_image(image)
+        machine.lru_add_drain_all()
         come_back(process, addr)
         assert machine.swap_pages()[0] == PAGES
         assert process.read(addr, PAGES * PAGE, force=True) == OLD
@@ -227,10 +233,22 @@ def life(kind, come_back, write, between):
 
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("write", WRITES, ids=lambda function: function.__name__)
-@pytest.mark.parametrize("kind", [{"plain": False}, {"plain": True}, {"era": "2.6.38"}], ids=["fast", "plain", "2011"])
+@pytest.mark.parametrize("kind", [{"plain": False}, {"plain": True}, {"era": "2.6.38"}], ids=["fast", "recorded", "2011"])
 def test_what_is_written_leaves_again(kind, write, between):
     for come_back in COMEBACKS:
-        life(kind, come_back, write, between)
+        life(ksm.Machine("16M", nodes=2, swap="1M", transparent_hugepage="never", **kind), come_back, write, between)
+
+
+@pytest.mark.parametrize("between", BETWEEN, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("write", WRITES, ids=lambda function: function.__name__)
+def test_pages_of_an_image(tmp_path, write, between):
+    """Those that are held stay in the frames that the file is mapped to; the others come back to frames of the memory."""
+    path = tmp_path / "image"
+    path.write_bytes(OLD)
+    for come_back in COMEBACKS:
+        with open(path, "rb") as image:
+            life(ksm.Machine("16M", nodes=2, swap="1M"), come_back, write, between, image)
+    assert path.read_bytes() == OLD
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])

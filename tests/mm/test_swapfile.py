@@ -11,7 +11,7 @@ import ksm
 
 ACTIONS = [
     "write", "write", "read", "fork", "swap_out", "swap_out",
-    "scan", "exit", "unmerge", "merge", "swapoff", "discard", "write_a_byte",
+    "scan", "exit", "unmerge", "merge", "swapoff", "discard", "write_a_byte", "write_by_force", "update",
 ]  # fmt: skip
 
 

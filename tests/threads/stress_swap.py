@@ -51,7 +51,10 @@ class Stress:
             place = BASE + page * PAGE
             if action < 0.4:
                 known[page] = fill(rng.randrange(1, 5))
-                process.write(place, known[page])
+                if action < 0.05:
+                    process.update(place, known[page])
+                else:
+                    process.write(place, known[page], force=action < 0.15)
             elif action < 0.8:
                 assert process.read(place, PAGE) == known[page]
             elif action < 0.85:
