@@ -24,6 +24,7 @@ from linux.list cimport INIT_LIST_HEAD, list_head
 from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct,
                              struct_anon_vma, anon_vma_chain, to_kill_list, vm_area_struct)
 from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
+from linux.pgtable cimport pte_table
 from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport (mutex_destroy, mutex_init, mutex_lock, mutex_unlock, mutex_lock, mutex_unlock, spin_lock, spin_lock_init,
                              spin_unlock, usleep)
@@ -176,8 +177,9 @@ cdef class Machine:
             self.m.vm_area_cachep = kmem_cache_create(b"vm_area_struct", sizeof(vm_area_struct))
             self.m.anon_vma_cachep = kmem_cache_create_typesafe(b"anon_vma", sizeof(struct_anon_vma))
             self.m.anon_vma_chain_cachep = kmem_cache_create(b"anon_vma_chain", sizeof(anon_vma_chain))
+            self.m.pgtable_cachep = kmem_cache_create(b"page_table", sizeof(pte_table))
             if (self.m.mm_cachep == NULL or self.m.vm_area_cachep == NULL or self.m.anon_vma_cachep == NULL
-                    or self.m.anon_vma_chain_cachep == NULL):
+                    or self.m.anon_vma_chain_cachep == NULL or self.m.pgtable_cachep == NULL):
                 err = -ENOMEM
         if not err:
             err = ksm_init(self.m, ERAS[era], plain)
@@ -250,6 +252,7 @@ cdef class Machine:
                 ksm_exit_machine(m)
             for nid in range(m.nr_node_ids):
                 zone_destroy(&m.zones[nid])
+            kmem_cache_destroy(m.pgtable_cachep)
             kmem_cache_destroy(m.anon_vma_chain_cachep)
             kmem_cache_destroy(m.anon_vma_cachep)
             kmem_cache_destroy(m.vm_area_cachep)

@@ -15,7 +15,7 @@ from ksm.host.holes import data_pages
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EFAULT, EINVAL, ENOMEM, ESRCH
+from libc.errno cimport E2BIG, EFAULT, EINVAL, ENOMEM, ESRCH
 
 from linux.atomic cimport test_bit
 from linux.ksm cimport ksm_disable_merge_any, ksm_enable_merge_any
@@ -47,6 +47,7 @@ from ksm.procfs cimport read_page_table, show_ksm_stat, show_maps, show_smaps
 cdef object MADE_HERE = object()
 
 cdef enum:
+    MOST_MOVED = 4194304        # pages that move_pages() tells of
     LITTLE = 16777216           # bytes of an image that are read at once, and that need not be asked for first
 
 
@@ -431,11 +432,15 @@ cdef class Process:
 
     def move_pages(self, addr, length, node):
         """Move the range's pages to a node, those that are shared too: a list with, for every page, the node where it is now, or -errno:
-        -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. Follows move_pages(2) with MPOL_MF_MOVE_ALL."""
+        -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. OSError E2BIG for more than 4,194,304 pages at once. Follows
+        move_pages(2) with MPOL_MF_MOVE_ALL."""
         cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length), new_pfn = 0
         cdef int nid = self.machine.check_node(node), err
-        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *mm
         cdef struct_folio *folio = NULL
+        if end > caddr and end - caddr > <unsigned long>MOST_MOVED << PAGE_SHIFT:
+            raise oserror(-E2BIG, f"move_pages of {length} bytes at {addr:#x}")
+        mm = self.get_mm()
         status = []
         try:
             lru_add_drain_all(mm.machine)
@@ -446,6 +451,8 @@ cdef class Process:
                         err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, &new_pfn)
                 status.append(err if err < 0 else nid)
                 caddr += PAGE_SIZE
+                if len(status) % 1024 == 0:
+                    PyErr_CheckSignals()
         finally:
             self.put_mm(mm)
         return status

@@ -21,7 +21,8 @@ from ksm.mm.page_alloc cimport drain_all_pages
 
 cdef enum:
     SYSFS_PAGE = 4096
-    BATCH = 16384               # pages between two looks for Ctrl-C
+    BATCH = 16384               # pages between two looks for Ctrl-C, at most,
+    SLICE_NS = 50000000         # and so much time
 
 
 cdef class Ksm:
@@ -143,7 +144,7 @@ cdef class Ksm:
         """
         cdef ksm_globals *g
         cdef unsigned int batch = BATCH
-        cdef unsigned long seqnr, todo, looked_at
+        cdef unsigned long seqnr, todo, looked_at, scanned = 0
         cdef bint empty = False, done = False, stuck = False
         if passes is not None and pages is not None:
             raise TypeError("either passes or pages")
@@ -161,17 +162,22 @@ cdef class Ksm:
                     wait_while_offlining(g)
                     seqnr = g.ksm_scan.seqnr
                     looked_at = g.ksm_pages_scanned + g.ksm_pages_skipped
-                    ksm_run_batch(g, batch)
+                    scanned = g.ksm_pages_scanned
+                    ksm_run_batch(g, batch, SLICE_NS)
+                    scanned = g.ksm_pages_scanned - scanned
                     done = g.ksm_scan.seqnr != seqnr
                     empty = not done and list_empty(&g.ksm_mm_head.slot.mm_node)
                     # Neither a page nor an end: only the want of an rmap_item does that.
-                    stuck = not done and not empty and batch != 0 and looked_at == g.ksm_pages_scanned + g.ksm_pages_skipped
+                    stuck = (not done and not empty and batch != 0 and not g.freezer.frozen
+                             and looked_at == g.ksm_pages_scanned + g.ksm_pages_skipped)
                     mutex_unlock(&g.ksm_thread_mutex)
                 if done:
                     todo -= 1
                 if stuck:
                     raise oserror(-ENOMEM, "scan")
-                if empty or pages is not None:
+                if pages is not None:
+                    batch -= <unsigned int>scanned
+                if empty or pages is not None and (done or batch == 0):
                     break
                 PyErr_CheckSignals()
             with nogil:

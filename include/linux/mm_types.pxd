@@ -271,6 +271,7 @@ cdef struct machine:
     kmem_cache *vm_area_cachep
     kmem_cache *anon_vma_cachep
     kmem_cache *anon_vma_chain_cachep
+    kmem_cache *pgtable_cachep  # tables of every level
     fault_attr fail_page_alloc
 
     spinlock_t mmlist_lock

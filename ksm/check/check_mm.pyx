@@ -300,6 +300,7 @@ cdef void check_mms(checker *c) noexcept nogil:
             total += vma_pages(vma)
             end = vma.vm_end
         c.nr_vmas += <unsigned long>mm.map_count
+        c.nr_tables += mm.nr_page_tables + 1        # the uppermost
         if mm.total_vm != total:
             finding(&c.found, b"mm %lu: total_vm %lu, counted %lu", mm.id, mm.total_vm, total)
         check_tables(c, mm)
@@ -542,6 +543,7 @@ cdef void check_caches(checker *c) noexcept nogil:
     check_cache(c, c.m.vm_area_cachep, c.nr_vmas)
     check_cache(c, c.m.anon_vma_cachep, c.anon_vmas.used)
     check_cache(c, c.m.anon_vma_chain_cachep, avcs)
+    check_cache(c, c.m.pgtable_cachep, c.nr_tables)
     check_cache(c, c.g.rmap_item_cache, c.all_items)
     check_cache(c, c.g.stable_node_cache, c.nodes.used)
     check_cache(c, c.g.mm_slot_cache, c.nr_slots)

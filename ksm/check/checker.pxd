@@ -110,6 +110,7 @@ cdef struct checker:
     unsigned long all_items
     unsigned long nr_slots
     unsigned long nr_vmas
+    unsigned long nr_tables
     unsigned long zero_ptes     # entries of the zero page that KSM made
     long mm_zero_pages          # what the mms say about it
     unsigned int *slots         # by slot of the swap area: entries that have it

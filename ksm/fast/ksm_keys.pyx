@@ -242,40 +242,45 @@ cdef void sample_mm(samples_taken *samples, mm_struct *mm, unsigned long stride)
                 samples.nr += 1
 
 
-cdef mm_struct *get_mm(ksm_globals *g, unsigned int number) noexcept nogil:
-    """The mm of the slot with this number, with a reference; NULL behind the last one."""
+cdef size_t list_mms(ksm_globals *g, mm_struct **mms, size_t most) noexcept nogil:
+    """The mms of the slots, so many at most, with a reference on each; how many there are."""
     cdef list_head *pos
-    cdef mm_struct *mm = NULL
+    cdef size_t nr = 0
     spin_lock(&g.ksm_mmlist_lock)
     pos = g.ksm_mm_head.slot.mm_node.next
-    while number and pos != &g.ksm_mm_head.slot.mm_node:
-        number -= 1
+    while pos != &g.ksm_mm_head.slot.mm_node:
+        if nr < most:
+            mms[nr] = (<ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)).slot.mm
+            mmgrab(mms[nr])
+        nr += 1
         pos = pos.next
-    if pos != &g.ksm_mm_head.slot.mm_node:
-        mm = (<ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)).slot.mm
-        mmgrab(mm)
     spin_unlock(&g.ksm_mmlist_lock)
-    return mm
+    return nr
 
 
 cdef unsigned long each_mm(ksm_globals *g, samples_taken *samples, unsigned long stride) noexcept nogil:
-    """mergeable_pages() of all; takes samples of them, if asked to. An mm whose lock somebody has is left out. The list is free
-    meanwhile, so one that comes or goes may be missed, or be seen twice."""
-    cdef mm_struct *mm
+    """mergeable_pages() of all; takes samples of them, if asked to. An mm whose lock somebody has is left out, and so may be one that comes
+    meanwhile: the list is free then. 0 without memory for a copy of it."""
+    cdef size_t most = list_mms(g, NULL, 0), nr, i
+    cdef mm_struct **mms
     cdef unsigned long pages = 0
-    cdef unsigned int number = 0
-    while True:
-        mm = get_mm(g, number)
-        if mm == NULL:
-            return pages
-        if down_read_trylock(&mm.mmap_lock):
-            if atomic_read(&mm.mm_users) != 0:
-                pages += mergeable_pages(mm)
+    if most == 0:
+        return 0
+    # Not from the heap, which would keep it.
+    mms = <mm_struct **>reserve(most * sizeof(mm_struct *), PAGE_SIZE, PROT_READ | PROT_WRITE)
+    if mms == NULL:
+        return 0
+    nr = min(list_mms(g, mms, most), most)
+    for i in range(nr):
+        if down_read_trylock(&mms[i].mmap_lock):
+            if atomic_read(&mms[i].mm_users) != 0:
+                pages += mergeable_pages(mms[i])
                 if samples != NULL:
-                    sample_mm(samples, mm, stride)
-            mmap_read_unlock(mm)
-        mmdrop(mm)
-        number += 1
+                    sample_mm(samples, mms[i], stride)
+            mmap_read_unlock(mms[i])
+        mmdrop(mms[i])
+    c_munmap(mms, most * sizeof(mm_struct *))
+    return pages
 
 
 cdef bint take_samples(ksm_globals *g, samples_taken *samples, unsigned long pages, unsigned int most) noexcept nogil:

@@ -7,7 +7,7 @@ still needs the struct, the users together as one: KSM holds a reference for as 
 """
 
 from libc.errno cimport ENOMEM
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from linux.atomic cimport atomic_long_read, atomic_long_set, test_bit
@@ -18,8 +18,9 @@ from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, NR_MM_COUNTERS,
 from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.spinlock cimport init_rwsem, spin_lock, spin_lock_init, spin_unlock
 
-from ksm.mm.memory cimport copy_page_range, free_page_tables
+from ksm.mm.memory cimport copy_page_range
 from ksm.mm.mmap cimport task_size
+from ksm.mm.pgtable_generic cimport table_alloc, table_free
 from ksm.mm.rmap cimport anon_vma_fork, unlink_anon_vmas
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_free, kmem_cache_zalloc
 from ksm.mm.vma cimport exit_mmap, fput, remove_vma, vm_area_dup, vm_area_free, vma_link
@@ -54,7 +55,7 @@ cdef mm_struct *mm_init(mm_struct *mm, machine *m, mm_struct *oldmm) noexcept no
     else:
         mm.flags = 0
         mm.def_flags = 0
-    mm.pgd = <unsigned long *>calloc(512, sizeof(unsigned long))
+    mm.pgd = table_alloc(m)
     if mm.pgd == NULL:
         kmem_cache_free(m.mm_cachep, mm)
         return NULL
@@ -160,7 +161,7 @@ cdef void __mmdrop(mm_struct *mm) noexcept nogil:
     list_del(&mm.mmlist)
     spin_unlock(&m.mmlist_lock)
     free(mm.vmas)
-    free(mm.pgd)
+    table_free(m, mm.pgd)
     kmem_cache_free(m.mm_cachep, mm)
 
 
@@ -169,6 +170,4 @@ cdef void mm_discard(mm_struct *mm) noexcept nogil:
     cdef int i
     for i in range(mm.map_count):
         fput(mm.machine, mm.vmas[i].vm_file)
-    free_page_tables(mm)
     free(mm.vmas)
-    free(mm.pgd)

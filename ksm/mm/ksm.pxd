@@ -6,6 +6,7 @@ Cython wants what other modules may see in the .pxd, so the structures of mm/ksm
 at their places in ksm.pyx. The two that overlay fields are declared in C, where they have the kernel's layout and 64 bytes.
 """
 
+from linux.freezer cimport freezer
 from linux.mm_types cimport machine, mm_struct, struct_anon_vma, struct_folio, struct_page, vm_area_struct
 from linux.rbtree cimport rb_node, rb_root
 from linux.slab cimport kmem_cache
@@ -224,6 +225,7 @@ cdef struct ksm_globals:
     pthread_t ksmd
     bint ksmd_started
     int ksmd_should_stop
+    freezer freezer                 # of the batch under way
     unsigned long long ksmd_runtime  # nanoseconds that scanning has taken on a processor so far
     unsigned long long ksmd_slice   # the thread's clock when the current batch began
     bint plain                      # nothing of ksm_fast.pxd and ksm_keys.pxd
@@ -254,7 +256,7 @@ cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil
 cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil
 cdef void ksm_exit_machine(machine *m) noexcept nogil
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil
-cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil
+cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages, unsigned long long slice_ns) noexcept nogil
 cdef void wait_while_offlining(ksm_globals *g) noexcept nogil
 cdef int ksmd_start(ksm_globals *g) noexcept nogil
 cdef void ksmd_stop(ksm_globals *g) noexcept nogil

@@ -42,6 +42,7 @@ from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ON
                            smp_rmb, smp_wmb, test_bit)
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
 from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, PTR_ERR
+from linux.freezer cimport freezing, start_slice
 from linux.hashtable cimport hash_del, hash_init
 from linux.jhash cimport jhash2
 from linux.jiffies cimport MSEC_PER_SEC, NSEC_PER_MSEC, jiffies, ktime_get, ktime_ms_delta, msecs_to_jiffies, time_before
@@ -2088,13 +2089,13 @@ cdef bint scan_get_looked_at(ksm_globals *g, struct_page **page, ksm_rmap_item *
 
 
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
-    """Look at that many pages, or until the pass ends. Called with ksm_thread_mutex."""
+    """Look at that many pages, or until the pass ends, or until somebody waits. Called with ksm_thread_mutex."""
     cdef ksm_rmap_item *rmap_item
     cdef struct_page *page
 
     g.ahead.nr = 0
     g.ahead.next = 0
-    while scan_npages:
+    while scan_npages and not freezing(&g.freezer, scan_npages) and not READ_ONCE_int(g.ksmd_should_stop):
         scan_npages -= 1
         cond_resched()
         ksm_look_ahead(g, scan_npages)      # OURS
@@ -2114,11 +2115,12 @@ cdef bint ksmd_should_run(ksm_globals *g) noexcept nogil:
     return READ_ONCE_ulong(g.ksm_run) & KSM_RUN_MERGE and not list_empty(&g.ksm_mm_head.slot.mm_node)
 
 
-cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
-    # OURS: ksm_do_scan() with its processor time counted; the mutex is held.
+cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages, unsigned long long slice_ns) noexcept nogil:
+    # OURS: ksm_do_scan() with its processor time counted, and for so long at most (0: without an end); the mutex is held.
     cdef timespec ts
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts)
     g.ksmd_slice = <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec
+    start_slice(&g.freezer, slice_ns)
     ksm_do_scan(g, scan_npages)
     g.ksmd_runtime = task_sched_runtime(g)
     g.ksmd_slice = 0
@@ -2132,7 +2134,7 @@ cdef inline unsigned long long monotonic_ns() noexcept nogil:
 
 
 cdef void *ksm_scan_thread(void *arg) noexcept nogil:
-    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits. It cannot be frozen, and has no niceness."""
+    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits. It is never suspended, and has no niceness."""
     cdef ksm_globals *g = <ksm_globals *>arg
     cdef unsigned int sleep_ms
     cdef unsigned long ticket
@@ -2142,7 +2144,7 @@ cdef void *ksm_scan_thread(void *arg) noexcept nogil:
         mutex_lock(&g.ksm_thread_mutex)
         wait_while_offlining(g)
         if ksmd_should_run(g):
-            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan))
+            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan), 0)
         mutex_unlock(&g.ksm_thread_mutex)
 
         if ksmd_should_run(g):

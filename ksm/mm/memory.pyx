@@ -12,7 +12,6 @@ for which it waits.
 """
 
 from libc.errno cimport EAGAIN, EFAULT, EIO, ENOMEM
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from linux.atomic cimport READ_ONCE_ptr, atomic_add_return, smp_load_acquire_ulong, smp_store_release_ulong
@@ -45,7 +44,7 @@ from ksm.mm.huge_memory cimport (copy_huge_pmd, do_huge_pmd_anonymous_page, do_h
                                  zap_huge_pmd)
 from ksm.mm.migrate cimport migration_entry_wait
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, prep_new_page
-from ksm.mm.pgtable_generic cimport pgtable_trans_huge_withdraw, pte_alloc_one, pte_free
+from ksm.mm.pgtable_generic cimport pte_alloc_one, pte_free, table_alloc, table_free
 from ksm.mm.rmap cimport anon_vma_prepare, folio_add_anon_rmap_pte, folio_add_new_anon_rmap, folio_move_anon_rmap, folio_remove_rmap_pte
 from ksm.mm.swap cimport folio_add_lru, lru_add_drain, mark_page_accessed
 from ksm.mm.swap_state cimport free_swap_cache, swap_cache_get_folio, swapin_readahead
@@ -101,17 +100,17 @@ cdef void free_pgd_range(mm_struct *mm, unsigned long addr, unsigned long end, u
             if inside(addr - 1, PUD_SHIFT, floor, ceiling) and (addr & ((1UL << PUD_SHIFT) - 1) == 0 or addr >= end):
                 pmds = <unsigned long *>pud_table[((addr - 1) >> PUD_SHIFT) & 511]
                 if pmds != NULL:
-                    free(pmds)
+                    table_free(mm.machine, pmds)
                     pud_table[((addr - 1) >> PUD_SHIFT) & 511] = 0
                     mm.nr_page_tables -= 1
             if inside(addr - 1, PGDIR_SHIFT, floor, ceiling) and (addr & ((1UL << PGDIR_SHIFT) - 1) == 0 or addr >= end):
-                free(pud_table)
+                table_free(mm.machine, pud_table)
                 mm.pgd[((addr - 1) >> PGDIR_SHIFT) & 511] = 0
                 mm.nr_page_tables -= 1
 
 
 cdef void free_page_tables(mm_struct *mm) noexcept nogil:
-    """All of them. Nothing is mapped any more, but for a machine that goes with all its frames: then a huge page's table is aside."""
+    """All of them. Nothing is mapped any more."""
     cdef unsigned long *puds
     cdef unsigned long *pmds
     cdef int i, j, k
@@ -124,24 +123,21 @@ cdef void free_page_tables(mm_struct *mm) noexcept nogil:
             if pmds == NULL:
                 continue
             for k in range(512):
-                if pmd_leaf(pmds[k]):
-                    pte_free(mm, pgtable_trans_huge_withdraw(mm))
-                    mm.nr_page_tables -= 1
-                elif not pmd_none(pmds[k]):
+                if not pmd_none(pmds[k]):
                     free_pte_table(mm, &pmds[k])
-            free(pmds)
+            table_free(mm.machine, pmds)
             mm.nr_page_tables -= 1
-        free(puds)
+        table_free(mm.machine, puds)
         mm.nr_page_tables -= 1
         mm.pgd[i] = 0
 
 
 cdef bint alloc_upper(mm_struct *mm, unsigned long *entry) noexcept nogil:
     """A table behind this upper entry, unless there is one."""
-    cdef void *table
+    cdef unsigned long *table
     if smp_load_acquire_ulong(entry[0]) != 0:
         return True
-    table = calloc(512, sizeof(unsigned long))
+    table = table_alloc(mm.machine)
     if table == NULL:
         return False
     spin_lock(&mm.page_table_lock)
@@ -150,7 +146,8 @@ cdef bint alloc_upper(mm_struct *mm, unsigned long *entry) noexcept nogil:
         mm.nr_page_tables += 1
         table = NULL
     spin_unlock(&mm.page_table_lock)
-    free(table)
+    if table != NULL:
+        table_free(mm.machine, table)
     return True
 
 

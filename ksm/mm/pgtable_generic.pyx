@@ -1,30 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/pgtable-generic.c of Linux 6.12.
-"""Tables of entries: making them, and keeping one ready for every huge page, so that splitting its mapping can never fail."""
+"""Tables of entries: making them, and keeping one ready for every huge page, so that splitting its mapping can never fail.
 
-from libc.stdlib cimport free
-from libc.string cimport memset
+Those of the upper levels come from the same cache, which goes with its machine; the heap would keep what a table was.
+"""
 
-from linux.mm_types cimport mm_struct
+from linux.mm_types cimport machine, mm_struct
 from linux.pgtable cimport pte_table
 from linux.spinlock cimport spin_lock_init
 
+from ksm.mm.slub cimport kmem_cache_free, kmem_cache_zalloc
 
-cdef extern from "<stdlib.h>" nogil:
-    void *aligned_alloc(size_t align, size_t size)
+
+cdef unsigned long *table_alloc(machine *m) noexcept nogil:
+    """OURS: an empty table of an upper level; NULL without memory."""
+    return <unsigned long *>kmem_cache_zalloc(m.pgtable_cachep)
+
+
+cdef void table_free(machine *m, unsigned long *table) noexcept nogil:
+    kmem_cache_free(m.pgtable_cachep, table)
 
 
 cdef pte_table *pte_alloc_one(mm_struct *mm) noexcept nogil:
     """An empty table; NULL without memory."""
-    cdef pte_table *table = <pte_table *>aligned_alloc(64, (sizeof(pte_table) + 63) & ~<size_t>63)
+    cdef pte_table *table = <pte_table *>kmem_cache_zalloc(mm.machine.pgtable_cachep)
     if table != NULL:
-        memset(table, 0, sizeof(pte_table))
         spin_lock_init(&table.ptl)
     return table
 
 
 cdef void pte_free(mm_struct *mm, pte_table *table) noexcept nogil:
-    free(table)
+    kmem_cache_free(mm.machine.pgtable_cachep, table)
 
 
 cdef void pgtable_trans_huge_deposit(mm_struct *mm, pte_table *table) noexcept nogil:

@@ -11,6 +11,7 @@ what was there before, kmem_cache_zalloc() clears it.
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from linux.mm_types cimport PAGE_SIZE
 from linux.slab cimport kmem_cache, should_fail
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
@@ -73,7 +74,8 @@ cdef bint grow(kmem_cache *cache) noexcept nogil:
     chunk = <chunk_header *>reserve(length, length, PROT_READ | PROT_WRITE)
     if chunk == NULL:
         return False
-    if length == LARGEST_CHUNK:
+    # Page tables have pages of their own anyway.
+    if length == LARGEST_CHUNK and cache.size < PAGE_SIZE:
         c_madvise(chunk, length, MADV_HUGEPAGE)
     chunk.next = cache.slabs
     chunk.length = length

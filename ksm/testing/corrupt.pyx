@@ -71,6 +71,7 @@ def machine_fields(Machine machine not None):
         **cache_fields("vm_area_struct", machine.m.vm_area_cachep),
         **cache_fields("anon_vma", machine.m.anon_vma_cachep),
         **cache_fields("anon_vma_chain", machine.m.anon_vma_chain_cachep),
+        **cache_fields("page_table", machine.m.pgtable_cachep),
         **cache_fields("rmap_item", g.rmap_item_cache),
         **cache_fields("stable_node", g.stable_node_cache),
         **cache_fields("mm_slot", g.mm_slot_cache),

@@ -217,7 +217,7 @@ DAMAGE = {
     "entry outside": (PLAIN, "vma.start", BASE + 17 * PAGE, r"at 0x110000 an entry outside of all vmas"),
     # Objects that are nowhere
     **{f"lost {name}": (None, f"cache.{name}", plus(1), rf"{name}: \d+ objects, found \d+")
-       for name in ("mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "rmap_item", "stable_node", "mm_slot")},
+       for name in ("mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "page_table", "rmap_item", "stable_node", "mm_slot")},
 }
 
 

@@ -266,7 +266,7 @@ def test_an_image_only_where_there_is_memory_for_it(large, monkeypatch):
 
 def test_ctrl_c_while_an_image_is_read():
     def interrupt(number, frame):
-        raise InterruptedError
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
@@ -277,7 +277,7 @@ def test_ctrl_c_while_an_image_is_read():
             process.exit()
             process = machine.spawn()
             signal.setitimer(signal.ITIMER_REAL, 0.005)
-            with pytest.raises(InterruptedError):
+            with pytest.raises(KeyboardInterrupt):
                 process.mmap_image(image)
             assert process.maps() == []
             assert frames(process, process.mmap_image(image, length=PAGE))[0] == start

@@ -3,7 +3,10 @@
 
 import errno
 import random
+import signal
 import threading
+import time
+import tracemalloc
 
 import pytest
 from pages import PAGE, Life, damage, fill, finish, frames, mergeable
@@ -251,6 +254,40 @@ def test_move_pages(numa):
     assert {node_of(numa, frame) for frame in frames(process, addr, 2)} == {1}
     assert process.move_pages(addr, 2 * PAGE, 0) == [0, 0]
     assert process.read(addr, 2 * PAGE) == fill(1) + fill(2)
+
+
+def test_move_pages_of_more_than_can_be_told(numa):
+    """The answer has an entry for each page: its size has a limit, whatever the range is."""
+    process = numa.spawn()
+    addr = process.mmap(1 << 40)
+    process.write(addr, fill(1))
+    numa.lru_add_drain_all()
+    before = time.process_time()
+    tracemalloc.start()
+    for length in (1 << 40, (1 << 34) + 1, (1 << 47) - addr, (1 << 64) - addr - 1):
+        with pytest.raises(OSError, match="too long") as caught:
+            process.move_pages(addr, length, 1)
+        assert caught.value.errno == errno.E2BIG
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert time.process_time() - before < 0.5
+    assert node_of(numa, frames(process, addr)[0]) == 0
+    assert process.move_pages(addr, 1 << 22, 1) == [1] + [-errno.ENOENT] * 1023
+    assert process.move_pages(addr + (1 << 22), 0, 1) == []
+
+
+def test_move_pages_hears_signals(numa):
+    process = numa.spawn()
+    addr = process.mmap(1 << 34)
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: seen.append(1 / 0))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        with pytest.raises(ZeroDivisionError):
+            process.move_pages(addr, 1 << 34, 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_each_node_has_its_own_merged_page(numa):

@@ -32,7 +32,7 @@ def test_objects_of_a_life(machine):
     process.madvise(addr, 1000 * PAGE, ksm.MADV_MERGEABLE)
     machine.ksm.scan(3)
     now = objects(machine)
-    assert now == {"cache.mm_struct": 1, "cache.vm_area_struct": 1, "cache.anon_vma": 1, "cache.anon_vma_chain": 1,
+    assert now == {"cache.mm_struct": 1, "cache.vm_area_struct": 1, "cache.anon_vma": 1, "cache.anon_vma_chain": 1, "cache.page_table": 5,
                    "cache.rmap_item": 1000, "cache.stable_node": 250, "cache.mm_slot": 1}
     child = process.fork()
     assert objects(machine)["cache.anon_vma_chain"] == 3
