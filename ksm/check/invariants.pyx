@@ -23,6 +23,8 @@ What is legal although it looks wrong, because the kernel does the same:
   page when it was merged, or had its slot in the swap area: only the entry of the process that ksmd looked at was cared for. The same
   of one that was in the swap cache, where neither madvise() nor mremap() look for it.
 - A node with more sharers than max_page_sharing, when forks brought them.
+- A page in the swap cache whose slot holds other bytes, as long as an entry of it or the page itself is dirty: it is written before it
+  leaves again. When nothing says so, it leaves as it is, and check() reports it.
 - More KSM zero pages counted than there are, or fewer, after a fork that left mappings out, or failed half way.
 """
 

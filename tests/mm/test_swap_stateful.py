@@ -230,7 +230,7 @@ class Swapping(RuleBasedStateMachine):
 # The fast ones are the same every time; the long ones are new ones.
 FAST = settings(max_examples=300, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None,
                 derandomize=True, phases=(Phase.generate, Phase.shrink))
-LONG = settings(FAST, max_examples=3000, stateful_step_count=60, derandomize=False, print_blob=True)
+LONG = settings(FAST, max_examples=1000, stateful_step_count=60, derandomize=False, print_blob=True)
 
 TestSwapping = Swapping.TestCase
 TestSwapping.settings = FAST
