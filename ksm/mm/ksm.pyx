@@ -42,6 +42,7 @@ from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ON
                            smp_rmb, smp_wmb, test_bit)
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
 from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, PTR_ERR
+from linux.freezer cimport freezing
 from linux.hashtable cimport hash_del, hash_init
 from linux.jhash cimport jhash2
 from linux.jiffies cimport MSEC_PER_SEC, NSEC_PER_MSEC, jiffies, ktime_get, ktime_ms_delta, msecs_to_jiffies, time_before
@@ -2094,7 +2095,7 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
 
     g.ahead.nr = 0
     g.ahead.next = 0
-    while scan_npages:
+    while scan_npages and not freezing(g.m):
         scan_npages -= 1
         cond_resched()
         ksm_look_ahead(g, scan_npages)      # OURS

@@ -7,6 +7,7 @@
 import copy
 import operator
 import pickle
+from contextlib import suppress
 
 import ksm
 from ksm.check import check
@@ -19,11 +20,12 @@ from ksm.trace import Trace
 MACHINE = {
     "advance": lambda m: m.advance(1), "check": lambda m: m.check(), "drain_all_pages": lambda m: m.drain_all_pages(),
     "fail": lambda m: m.fail("page"), "free_pages": lambda m: m.free_pages(), "ksm": lambda m: m.ksm.run,
-    "lru_add_drain_all": lambda m: m.lru_add_drain_all(), "memory_failure": lambda m: m.memory_failure(1), "migrate": lambda m: m.migrate(1),
-    "offline": lambda m: m.offline(512, 512), "online": lambda m: m.online(512, 512), "plain": lambda m: m.plain,
-    "record": lambda m: m.record(), "slabinfo": lambda m: m.slabinfo(), "spawn": lambda m: m.spawn(), "swap_pages": lambda m: m.swap_pages(),
-    "swapoff": lambda m: m.swapoff(), "swapon": lambda m: m.swapon("64K"), "time": lambda m: m.time(),
-    "total_pages": lambda m: m.total_pages(), "transparent_hugepage": lambda m: m.transparent_hugepage, "vmstat": lambda m: m.vmstat(),
+    "lru_add_drain_all": lambda m: m.lru_add_drain_all(), "memory_failure": lambda m: m.memory_failure(1),
+    "migrate": lambda m: m.migrate(1), "offline": lambda m: m.offline(512, 512), "online": lambda m: m.online(512, 512),
+    "plain": lambda m: m.plain, "record": lambda m: m.record(), "slabinfo": lambda m: m.slabinfo(), "spawn": lambda m: m.spawn(),
+    "swap_pages": lambda m: m.swap_pages(), "swapoff": lambda m: m.swapoff(), "swapon": lambda m: m.swapon("64K"),
+    "time": lambda m: m.time(), "total_pages": lambda m: m.total_pages(), "transparent_hugepage": lambda m: m.transparent_hugepage,
+    "vmstat": lambda m: m.vmstat(),
 }
 # What answers or does nothing, whatever the machine is.
 HARMLESS = {"close": lambda m: m.close(), "closed": lambda m: m.closed, "processes": lambda m: m.processes}
@@ -49,16 +51,17 @@ MORE = {
 REFUSED = {**MACHINE, **MORE}
 # Of a process whose machine is closed
 PROCESS = {
-    "brk": lambda p: p.brk(), "exec": lambda p: p.exec(), "fork": lambda p: p.fork(), "ksm_merging_pages": lambda p: p.ksm_merging_pages,
-    "ksm_process_profit": lambda p: p.ksm_process_profit, "ksm_rmap_items": lambda p: p.ksm_rmap_items, "ksm_stat": lambda p: p.ksm_stat(),
-    "ksm_zero_pages": lambda p: p.ksm_zero_pages, "madvise": lambda p: p.madvise(4096, 4096, 12), "maps": lambda p: p.maps(),
-    "mm_id": lambda p: p.mm_id, "mmap": lambda p: p.mmap(4096), "move_pages": lambda p: p.move_pages(4096, 4096, 0),
-    "mprotect": lambda p: p.mprotect(4096, 4096, 1), "mremap": lambda p: p.mremap(4096, 4096, 8192), "munmap": lambda p: p.munmap(4096, 4096),
-    "node": lambda p: p.node, "page_table": lambda p: p.page_table(4096, 4096), "prctl": lambda p: p.prctl(68),
-    "present": lambda p: p.present(4096, 4096), "read": lambda p: p.read(4096, 1), "rss": lambda p: p.rss(), "smaps": lambda p: p.smaps(),
-    "swap_entries": lambda p: p.swap_entries(), "swap_out": lambda p: p.swap_out(4096, 4096), "touch": lambda p: p.touch(4096),
-    "update": lambda p: p.update(4096, bytes(4096)), "write": lambda p: p.write(4096, b"x"),
-    "mmap_image": lambda p: p.mmap_image(open(__file__, "rb"), length=4096),
+    "brk": lambda p: p.brk(), "exec": lambda p: p.exec(), "fork": lambda p: p.fork(),
+    "ksm_merging_pages": lambda p: p.ksm_merging_pages, "ksm_process_profit": lambda p: p.ksm_process_profit,
+    "ksm_rmap_items": lambda p: p.ksm_rmap_items, "ksm_stat": lambda p: p.ksm_stat(), "ksm_zero_pages": lambda p: p.ksm_zero_pages,
+    "madvise": lambda p: p.madvise(4096, 4096, 12), "maps": lambda p: p.maps(), "mm_id": lambda p: p.mm_id,
+    "mmap": lambda p: p.mmap(4096), "move_pages": lambda p: p.move_pages(4096, 4096, 0),
+    "mprotect": lambda p: p.mprotect(4096, 4096, 1), "mremap": lambda p: p.mremap(4096, 4096, 8192),
+    "munmap": lambda p: p.munmap(4096, 4096), "node": lambda p: p.node, "page_table": lambda p: p.page_table(4096, 4096),
+    "prctl": lambda p: p.prctl(68), "present": lambda p: p.present(4096, 4096), "read": lambda p: p.read(4096, 1),
+    "rss": lambda p: p.rss(), "smaps": lambda p: p.smaps(), "swap_entries": lambda p: p.swap_entries(),
+    "swap_out": lambda p: p.swap_out(4096, 4096), "touch": lambda p: p.touch(4096), "update": lambda p: p.update(4096, bytes(4096)),
+    "write": lambda p: p.write(4096, b"x"), "mmap_image": lambda p: p.mmap_image(0, 0, 4096),
 }
 HARMLESS_PROCESS = {"alive": lambda p: p.alive, "exit": lambda p: p.exit(), "machine": lambda p: p.machine, "name": lambda p: p.name,
                     "pid": lambda p: p.pid}
@@ -104,10 +107,8 @@ def being_made():
         for what, call in REFUSED.items():
             machine = ksm.Machine.__new__(ksm.Machine)
             argument = InTheMiddle(machine, call, f"{place} of a machine being made: {what}")
-            try:
+            with suppress(ValueError):      # 1 is no size
                 machine.__init__(**{"memory": "1M", "max_memory": "1M", "plain": True, place: argument})
-            except ValueError:
-                pass                    # 1 is no size
             machine.close()
     for what, call in REFUSED.items():
         machine = ksm.Machine.__new__(ksm.Machine)
@@ -172,11 +173,9 @@ def not_any_more():
 def copies():
     with ksm.Machine("1M", max_memory="1M", plain=True) as machine:
         recording = machine.record()
-        things = [machine, machine.ksm, machine.ksm.trace, machine.spawn(), recording, Recorder.__new__, Tally(machine),
-                  ksm.Machine.__new__(ksm.Machine)]
-        del things[5]
-        for thing in things:
-            for how in (copy.copy, copy.deepcopy, pickle.dumps, operator.methodcaller("__reduce__"), operator.methodcaller("__reduce_ex__", 4)):
+        things = [machine, machine.ksm, machine.ksm.trace, machine.spawn(), recording, recording._recorder, Tally(machine)]
+        for thing in (*things, ksm.Machine.__new__(ksm.Machine)):
+            for how in (copy.copy, copy.deepcopy, pickle.dumps, operator.methodcaller("__reduce__")):
                 try:
                     how(thing)
                 except TypeError as error:
@@ -187,13 +186,11 @@ def copies():
 
 
 def nones():
-    for call in (Trace, ksm.Ksm, Tally, check, Recording, lambda n: Recorder(n, 1), lambda n: spawn(n, None, 0), lambda n: process_of(n, 1)):
-        try:
+    calls = [Trace, ksm.Ksm, Tally, check, Recording, lambda n: Recorder(n, 1), lambda n: spawn(n, None, 0), lambda n: process_of(n, 1)]
+    for i, call in enumerate(calls):
+        with suppress(TypeError, AttributeError):
             call(None)
-        except (TypeError, AttributeError):
-            pass
-        else:
-            print(f"{call}: took None")
+            print(f"{i}: took None")
 
 
 def main():
