@@ -7,7 +7,6 @@ memory that is not mapped, or not in this way, is OSError(EFAULT) where a real p
 space alive until it returns, so that another thread may let the process exit meanwhile.
 """
 
-import operator
 import os
 from array import array
 
@@ -591,9 +590,11 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
 
 cdef int page_range(object addr, object length, unsigned long *start, unsigned long *end) except -1:
     """From the page of addr up to addr + length."""
-    start[0] = ulong("addr", addr)
-    end[0] = ulong("addr + length", <object>start[0] + operator.index(length))
-    start[0] &= page_mask()
+    cdef unsigned long first = ulong("addr", addr), size = ulong("length", length)
+    if first + size < first:
+        raise ValueError("addr + length must be between 0 and 2**64 - 1")
+    start[0] = first & page_mask()
+    end[0] = first + size
     return 0
 
 

@@ -9,8 +9,9 @@ import operator
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.errno cimport EACCES, EINVAL, ENOENT, ENOMEM
-from libc.string cimport strcmp
+from libc.string cimport strcmp, strlen
 
 from linux.freezer cimport freezing
 from linux.list cimport list_empty
@@ -56,8 +57,7 @@ cdef class Ksm:
     def show(self, str name):
         """The text of a file, with its newline. KeyError for a file that does not exist."""
         cdef char buf[SYSFS_PAGE]
-        cdef bytes wanted = encoded(name)
-        cdef const char *c_name = wanted
+        cdef const char *c_name = file_name(name)
         cdef long ret
         with nogil:
             ret = self.show_(c_name, buf)
@@ -67,8 +67,8 @@ cdef class Ksm:
 
     def store(self, str name, text):
         """Write text (str or bytes) to a file. KeyError, AttributeError for a file that can only be read, OSError as the kernel says."""
-        cdef bytes wanted = encoded(name), data = text.encode() if isinstance(text, str) else bytes(memoryview(text))
-        cdef const char *c_name = wanted
+        cdef const char *c_name = file_name(name)
+        cdef bytes data = text.encode() if isinstance(text, str) else bytes(memoryview(text))
         cdef const char *buf = data
         cdef size_t count = len(data)
         cdef kobj_attribute *attr
@@ -204,9 +204,16 @@ cdef class Ksm:
         return done if one_batch else todo == 0
 
 
-cdef bytes encoded(str name):
-    """What the table is searched for: no file has a NUL, or what cannot be encoded, in its name."""
-    return b"" if "\0" in name else name.encode("utf-8", "replace")
+cdef const char *file_name(str name) except NULL:
+    """What the table is searched for, as long as the name lives. No file has a NUL, or what cannot be encoded, in its name."""
+    cdef const char *utf8 = NULL
+    cdef const char *none = b""
+    cdef Py_ssize_t length = 0
+    try:
+        utf8 = PyUnicode_AsUTF8AndSize(name, &length)
+    except UnicodeEncodeError:
+        pass
+    return utf8 if utf8 != NULL and strlen(utf8) == <size_t>length else none
 
 
 cdef kobj_attribute *find(ksm_globals *g, const char *name) noexcept nogil:
