@@ -2,30 +2,30 @@
 # No twin in the kernel: the Python face of a machine.
 
 from linux.mm_types cimport machine
-from linux.spinlock cimport spinlock_t
 
+from ksm.gate cimport machine_gate
 from ksm.mm.ksm cimport ksm_globals
 
 
 cdef class Machine:
+    # NULL until all of the machine is made. Who has entered may use both.
     cdef machine *m
     cdef ksm_globals *g
-    cdef spinlock_t lock
-    cdef int active             # calls that are inside
-    cdef int exports            # memoryviews of the memory
-    cdef bint closed_
+    cdef machine_gate gate
     cdef unsigned long ram_pages
-    cdef int next_pid
-    cdef readonly dict processes
-    cdef readonly object ksm
+    cdef int nr_nodes
+    cdef int last_pid
+    cdef dict all_processes
+    cdef readonly object processes
+    cdef object files           # Ksm
     cdef object __weakref__
-    cdef int enter(self) except -1
+    cdef int enter(self) except -1 nogil
     cdef void leave(self) noexcept nogil
+    cdef int hold(self) except -1
+    cdef void release(self) noexcept nogil
     cdef void teardown(self) noexcept
-    cdef dict caches(self)
     cdef int check_node(self, object node) except -1
-    cdef int swapon_(self, object size) except -1
-    cdef unsigned long check_pfn(self, object pfn) except? 0xdeadbeef
+    cdef unsigned long check_pfn(self, unsigned long pfn) except? 0xdeadbeef nogil
 
 
 cdef unsigned long ulong(str name, object value) except? 0xdeadbeef

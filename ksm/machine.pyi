@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The types of machine.pyx.
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Literal, SupportsIndex
 
 from typing_extensions import Self
@@ -12,6 +12,7 @@ from ksm.sysfs import Ksm
 VM_EVENTS: tuple[str, ...]
 HUGEPAGE_MODES: tuple[str, ...]
 ERAS: dict[str, int]
+CACHES: tuple[str, ...]
 UNITS: dict[str, int]
 
 def parse_size(size: str | SupportsIndex, name: str = "memory") -> int: ...
@@ -36,7 +37,7 @@ class Machine:
     @property
     def ksm(self) -> Ksm: ...
     @property
-    def processes(self) -> dict[int, Process]: ...
+    def processes(self) -> MappingProxyType[int, Process]: ...
     @property
     def closed(self) -> bool: ...
     def close(self) -> None: ...

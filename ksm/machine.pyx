@@ -2,49 +2,46 @@
 # No twin in the kernel: the Python face of a machine.
 """A machine as an object: physical memory, processes, and KSM.
 
-Every call that touches the machine goes through enter() and leave(), so that close() in one thread waits for calls in others. The work
-itself is done without the GIL.
+Every call that touches the machine goes through enter() and leave(), with no Python between them: gate.pyx has the reasons.
 """
 
 import operator
 import os
 import re
+from types import MappingProxyType
 
 from ksm.host import memory as host
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM, EOPNOTSUPP
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, atomic_long_read
 from linux.err cimport ERESTARTSYS
-from linux.jiffies cimport ktime_get
-from linux.list cimport INIT_LIST_HEAD, list_head
-from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct,
-                             struct_anon_vma, anon_vma_chain, to_kill_list, vm_area_struct)
-from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
-from linux.pgtable cimport pte_table
+from linux.jiffies cimport KTIME_SEC_MAX, ktime_get
+from linux.mm_types cimport HPAGE_PMD_NR, MAX_NUMNODES, NR_VM_EVENT_ITEMS, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, to_kill_list
+from linux.page_flags cimport folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
-from linux.spinlock cimport (mutex_destroy, mutex_init, mutex_lock, mutex_unlock, mutex_lock, mutex_unlock, spin_lock, spin_lock_init,
-                             spin_unlock, usleep)
+from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
-from ksm.host.arena cimport arena_add_ram, arena_create, arena_destroy
-from ksm.kernel.fork cimport mm_discard, mmdrop
-from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
+from ksm.gate cimport (gate_begin, gate_close, gate_enter, gate_export, gate_hold, gate_init, gate_is_foreign, gate_leave, gate_open,
+                       gate_release, gate_unexport, gate_wait_for_calls)
+from ksm.kernel.fork cimport mmdrop
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_globals
 from ksm.mm.memory_failure cimport memory_failure
 from ksm.mm.memory_hotplug cimport offline_pages, online_pages
 from ksm.mm.migrate cimport migrate_pfn
-from ksm.mm.page_alloc cimport drain_all_pages, folio_put, nr_free_pages, zone_destroy, zone_init
-from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy
+from ksm.mm.mm_init cimport machine_exit, machine_forget, machine_init, machine_plan
+from ksm.mm.page_alloc cimport drain_all_pages, folio_put, nr_free_pages
 from ksm.mm.swap cimport lru_add_drain_all
-from ksm.mm.swapfile cimport swap_exit, swapoff, swapon
-from ksm.step cimport steps_exit
+from ksm.mm.swapfile cimport swapoff, swapon
 
 VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_fault_alloc",
              "thp_fault_fallback", "thp_split_page", "thp_split_page_failed", "thp_split_pmd")
 HUGEPAGE_MODES = ("never", "madvise", "always")
 ERAS = {"6.12": ERA_6_12, "2.6.38": ERA_2_6_38}
+CACHES = ("mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "ksm_rmap_item", "ksm_stable_node", "ksm_mm_slot")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -82,6 +79,23 @@ def parse_size(size, str name="memory"):
     return operator.index(size)
 
 
+cdef unsigned long swap_size(size) except 0:
+    """Pages of a swap area of this size."""
+    nbytes = parse_size(size, "swap")
+    if nbytes < PAGE_SIZE or nbytes % PAGE_SIZE:
+        raise ValueError(f"swap must be a multiple of {PAGE_SIZE} bytes, not {nbytes}")
+    return ulong("swap", nbytes) >> PAGE_SHIFT
+
+
+cdef kmem_cache *cache_of(machine *m, int which) noexcept nogil:
+    """The cache in this place of CACHES."""
+    cdef ksm_globals *g = <ksm_globals *>m.ksm
+    cdef kmem_cache *all[7]
+    all[0], all[1], all[2], all[3] = m.mm_cachep, m.vm_area_cachep, m.anon_vma_cachep, m.anon_vma_chain_cachep
+    all[4], all[5], all[6] = g.rmap_item_cache, g.stable_node_cache, g.mm_slot_cache
+    return all[which]
+
+
 cdef int hugepage_mode(mode) except -1:
     if mode not in HUGEPAGE_MODES:
         raise ValueError(f"transparent_hugepage is one of {', '.join(HUGEPAGE_MODES)}, not {mode!r}")
@@ -110,15 +124,17 @@ cdef class Machine:
     """
 
     def __cinit__(self):
-        spin_lock_init(&self.lock)
-        self.processes = {}
+        gate_init(&self.gate)
+        self.all_processes = {}
+        self.processes = MappingProxyType(self.all_processes)
 
     def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
                  era="6.12", plain=None):
-        cdef unsigned long ram, most, per_node, end
-        cdef int nid, nr_nodes, err, thp
-        if self.m != NULL or self.closed_:
-            raise RuntimeError("a machine is made once")
+        cdef machine_plan plan
+        cdef machine *m
+        cdef unsigned long swap_pages
+        cdef int err = 0
+        cdef bint opened
         if host.page_size() != PAGE_SIZE:
             raise oserror(EOPNOTSUPP, f"frames are pages of {PAGE_SIZE} bytes, and this system's have {host.page_size()}")
         memory = parse_size(memory)
@@ -134,185 +150,153 @@ cdef class Machine:
             raise ValueError(f"each of {nodes} nodes needs 2 MiB of memory at least")
         if clock not in ("real", "manual"):
             raise ValueError(f'clock is "real" or "manual", not {clock!r}')
-        thp = hugepage_mode(transparent_hugepage)
+        plan.transparent_hugepage = hugepage_mode(transparent_hugepage)
         if era not in ERAS:
             raise ValueError(f"era is one of {', '.join(ERAS)}, not {era!r}")
-        plain = bool(os.environ.get("KSM_PLAIN", "0") not in ("", "0") if plain is None else plain)
-        ram = memory >> PAGE_SHIFT
-        most = max_memory >> PAGE_SHIFT
-        nr_nodes = nodes
-
-        self.m = <machine *>calloc(1, sizeof(machine))
-        if self.m == NULL:
-            raise MemoryError
-        self.ram_pages = ram
-        self.m.manual_clock = clock == "manual"
-        self.m.nr_node_ids = nr_nodes
-        self.m.transparent_hugepage = thp
-        self.m.map_unused_to_zeropage = ERAS[era] != ERA_2_6_38
-        mutex_init(&self.m.hotplug_lock)
-        mutex_init(&self.m.mf_mutex)
-        mutex_init(&self.m.swapon_mutex)
-        spin_lock_init(&self.m.lru_lock)
-        spin_lock_init(&self.m.plugged_lock)
-        spin_lock_init(&self.m.mmlist_lock)
-        INIT_LIST_HEAD(&self.m.mmlist)
-        # Whole huge pages on every node but the last one, and behind the memory.
-        err = arena_create(self.m, (most + HPAGE_PMD_NR) & ~(<unsigned long>HPAGE_PMD_NR - 1))
-        if not err:
-            err = arena_add_ram(self.m, 0, ram)
-        if not err:
-            self.m.plugged_pfn = ram
-            # The zero page, which is nobody's
-            self.m.zero_pfn = 0
-            self.m.mem_map[0].flags = PG_reserved | PG_uptodate
-            self.m.mem_map[0]._refcount = 1
-            self.m.mem_map[0]._mapcount = -1
-            per_node = (ram // nr_nodes) & ~(<unsigned long>HPAGE_PMD_NR - 1)
-            for nid in range(nr_nodes):
-                end = ram if nid == nr_nodes - 1 else (nid + 1) * per_node
-                err = err or zone_init(self.m, nid, nid * per_node if nid else 1, end)
-        if not err:
-            self.m.mm_cachep = kmem_cache_create(b"mm_struct", sizeof(mm_struct))
-            self.m.vm_area_cachep = kmem_cache_create(b"vm_area_struct", sizeof(vm_area_struct))
-            self.m.anon_vma_cachep = kmem_cache_create_typesafe(b"anon_vma", sizeof(struct_anon_vma))
-            self.m.anon_vma_chain_cachep = kmem_cache_create(b"anon_vma_chain", sizeof(anon_vma_chain))
-            self.m.pgtable_cachep = kmem_cache_create(b"page_table", sizeof(pte_table))
-            if (self.m.mm_cachep == NULL or self.m.vm_area_cachep == NULL or self.m.anon_vma_cachep == NULL
-                    or self.m.anon_vma_chain_cachep == NULL or self.m.pgtable_cachep == NULL):
-                err = -ENOMEM
-        if not err:
-            err = ksm_init(self.m, ERAS[era], plain)
-        if err:
-            self.teardown()
-            raise oserror(err, f"a machine of {max_memory} bytes")
-        if swap is not None:
-            try:
-                self.swapon_(swap)
-            except BaseException:
-                self.teardown()
-                raise
-        self.g = <ksm_globals *>self.m.ksm
+        plan.era = ERAS[era]
+        plan.plain = bool(os.environ.get("KSM_PLAIN", "0") not in ("", "0") if plain is None else plain)
+        plan.manual_clock = clock == "manual"
+        plan.ram_pages = memory >> PAGE_SHIFT
+        plan.max_pages = max_memory >> PAGE_SHIFT
+        plan.nr_nodes = nodes
+        swap_pages = 0 if swap is None else swap_size(swap)
         from ksm.sysfs import Ksm
-        self.ksm = Ksm(self)
+        files = Ksm(self)
+
+        # Until gate_open() nobody else sees anything of it.
+        gate_begin(&self.gate)
+        with nogil:
+            m = machine_init(&plan, &err)
+            opened = m != NULL
+            if opened and swap_pages:
+                err = swapon(m, swap_pages)
+                if err:
+                    machine_exit(m)
+            if opened and not err:
+                self.m = m
+                self.g = <ksm_globals *>m.ksm
+            if err:
+                gate_open(&self.gate, False)
+        if err:
+            raise oserror(err, f"swapon of {swap_pages << PAGE_SHIFT} bytes" if opened else f"a machine of {max_memory} bytes")
+        self.ram_pages = plan.ram_pages
+        self.nr_nodes = plan.nr_nodes
+        self.files = files
+        if not gate_open(&self.gate, True):
+            self.teardown()
+            raise ValueError("the machine is closed")
+
+    cdef int enter(self) except -1 nogil:
+        """Keep the machine open until leave(); ValueError when it is closed, or not made; RuntimeError in a process that was forked."""
+        return gate_enter(&self.gate)
+
+    cdef void leave(self) noexcept nogil:
+        gate_leave(&self.gate)
+
+    cdef int hold(self) except -1:
+        """Enter when nobody else is inside, and keep others waiting until release()."""
+        return gate_hold(&self.gate)
+
+    cdef void release(self) noexcept nogil:
+        gate_release(&self.gate)
+
+    cdef void teardown(self) noexcept:
+        """Free everything. Nobody is inside."""
+        cdef machine *m
+        cdef bint foreign = gate_is_foreign(&self.gate)
+        with nogil:
+            if not foreign:
+                spin_lock(&self.gate.lock)
+            m = self.m
+            self.m = NULL
+            if not foreign:
+                spin_unlock(&self.gate.lock)
+            if m != NULL and foreign:
+                machine_forget(m)
+            elif m != NULL:
+                machine_exit(m)
+
+    def __dealloc__(self):
+        self.teardown()
+
+    def __reduce__(self):
+        raise TypeError("a machine cannot be copied or pickled")
+
+    def close(self):
+        """End all processes and free the memory. Closing twice is no error.
+
+        From then on other calls raise ValueError, and so does a scan that is under way, where it stands. close() waits for calls of other
+        threads that are inside; those that listen to signals end early, with InterruptedError: unmerging, swapoff(), offline(). What a
+        signal handler raises (Ctrl-C) ends the waiting: the machine is closed then, and its memory is freed by another close(), or with
+        the object. close() may be called from a signal handler or a finalizer, whatever this thread is doing.
+
+        In a process that was forked from the machine's, it frees the copy there.
+
+        Raises BufferError while a memoryview of the memory exists.
+        """
+        gate_close(&self.gate)
+        if not gate_is_foreign(&self.gate):
+            with nogil:
+                spin_lock(&self.gate.lock)
+                if self.m != NULL:
+                    WRITE_ONCE_int(self.m.sigpending, 1)
+                    WRITE_ONCE_int(self.m.freezing, 1)
+                spin_unlock(&self.gate.lock)
+        gate_wait_for_calls(&self.gate)
+        self.teardown()
+        self.all_processes.clear()
+
+    def _count_as_written(self, bint on):
+        """For ksm bench: take every page for written since the last pass, and for written again while it is in a tree."""
+        with nogil:
+            self.enter()
+            mutex_lock(&self.g.ksm_thread_mutex)
+            self.g.counts_as_written = on
+            mutex_unlock(&self.g.ksm_thread_mutex)
+            self.leave()
+
+    @property
+    def plain(self):
+        """Whether it scans as the kernel does, in every step."""
+        cdef bint plain
+        with nogil:
+            self.enter()
+            plain = self.g.plain
+            self.leave()
+        return plain
+
+    @property
+    def ksm(self):
+        """The files of /sys/kernel/mm/ksm, and scan(): ksm.Ksm. ValueError before the machine is made."""
+        if self.files is None:
+            with nogil:
+                self.enter()
+                self.leave()
+        return self.files
+
+    @property
+    def closed(self):
+        """Whether close() was called."""
+        return self.gate.closed
 
     @property
     def transparent_hugepage(self):
         """Where a first write gets a huge page: "never", "madvise" (after MADV_HUGEPAGE) or "always". Setting it concerns faults to come;
         ValueError for another word."""
-        self.enter()
-        try:
-            return HUGEPAGE_MODES[READ_ONCE_int(self.m.transparent_hugepage)]
-        finally:
+        cdef int thp
+        with nogil:
+            self.enter()
+            thp = READ_ONCE_int(self.m.transparent_hugepage)
             self.leave()
+        return HUGEPAGE_MODES[thp]
 
     @transparent_hugepage.setter
     def transparent_hugepage(self, mode):
         cdef int thp = hugepage_mode(mode)
-        self.enter()
-        WRITE_ONCE_int(self.m.transparent_hugepage, thp)
-        self.leave()
-
-    cdef int enter(self) except -1:
-        """Keep the machine open until leave(); ValueError when it is closed."""
-        cdef bint closed
-        spin_lock(&self.lock)
-        closed = self.m == NULL or self.closed_
-        if not closed:
-            self.active += 1
-        spin_unlock(&self.lock)
-        if closed:
-            raise ValueError("the machine is closed")
-        return 0
-
-    cdef void leave(self) noexcept nogil:
-        spin_lock(&self.lock)
-        self.active -= 1
-        spin_unlock(&self.lock)
-
-    cdef void teardown(self) noexcept:
-        """Free everything. Nobody is inside."""
-        cdef machine *m = self.m
-        cdef list_head *pos
-        cdef mm_struct *mm
-        cdef int nid
-        if m == NULL:
-            return
-        self.m = NULL
         with nogil:
-            if m.ksm != NULL:
-                ksmd_stop(<ksm_globals *>m.ksm)
-                steps_exit(m)
-                # What processes and KSM still have goes as a whole, with the caches and the arena: page by page it takes long.
-                pos = m.mmlist.next
-                while pos != &m.mmlist:
-                    mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
-                    pos = pos.next
-                    mm_discard(mm)
-                ksm_exit_machine(m)
-            for nid in range(m.nr_node_ids):
-                zone_destroy(&m.zones[nid])
-            kmem_cache_destroy(m.pgtable_cachep)
-            kmem_cache_destroy(m.anon_vma_chain_cachep)
-            kmem_cache_destroy(m.anon_vma_cachep)
-            kmem_cache_destroy(m.vm_area_cachep)
-            kmem_cache_destroy(m.mm_cachep)
-            swap_exit(m)
-            arena_destroy(m)
-            mutex_destroy(&m.swapon_mutex)
-            mutex_destroy(&m.mf_mutex)
-            mutex_destroy(&m.hotplug_lock)
-            free(m.blocks)
-            free(m)
-
-    def __dealloc__(self):
-        self.teardown()
-
-    def close(self):
-        """End all processes and free the memory; waits for calls in other threads. Closing twice is no error.
-
-        Raises BufferError while a memoryview of the memory exists.
-        """
-        cdef int active
-        spin_lock(&self.lock)
-        if self.exports:
-            spin_unlock(&self.lock)
-            raise BufferError("a view of the machine's memory exists")
-        self.closed_ = True
-        spin_unlock(&self.lock)
-        with nogil:
-            while True:
-                spin_lock(&self.lock)
-                active = self.active
-                spin_unlock(&self.lock)
-                if active == 0:
-                    break
-                usleep(100)
-        for process in list(self.processes.values()):
-            process._let_go()
-        self.teardown()
-
-    def _count_as_written(self, bint on):
-        """For ksm bench: take every page for written since the last pass, and for written again while it is in a tree."""
-        self.enter()
-        with nogil:
-            mutex_lock(&self.g.ksm_thread_mutex)
-        self.g.counts_as_written = on
-        mutex_unlock(&self.g.ksm_thread_mutex)
-        self.leave()
-
-    @property
-    def plain(self):
-        """Whether it scans as the kernel does, in every step."""
-        self.enter()
-        plain = bool(self.g.plain)
-        self.leave()
-        return plain
-
-    @property
-    def closed(self):
-        """Whether close() was called."""
-        return self.closed_
+            self.enter()
+            WRITE_ONCE_int(self.m.transparent_hugepage, thp)
+            self.leave()
 
     def __enter__(self):
         return self
@@ -321,93 +305,88 @@ cdef class Machine:
         self.close()
 
     def __repr__(self):
-        if self.closed_ or self.m == NULL:
+        if self.gate.closed:
             return "<ksm.Machine closed>"
-        return f"<ksm.Machine {self.ram_pages * PAGE_SIZE >> 20} MiB, {self.m.nr_node_ids} node(s), {len(self.processes)} process(es)>"
+        if self.files is None:
+            return "<ksm.Machine not made>"
+        return f"<ksm.Machine {self.ram_pages * PAGE_SIZE >> 20} MiB, {self.nr_nodes} node(s), {len(self.processes)} process(es)>"
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        self.enter()
+        gate_export(&self.gate)
         try:
             PyBuffer_FillInfo(buffer, self, self.m.arena, self.ram_pages << PAGE_SHIFT, 1, flags)
-            spin_lock(&self.lock)
-            self.exports += 1
-            spin_unlock(&self.lock)
-        finally:
-            self.leave()
+        except BaseException:
+            gate_unexport(&self.gate)
+            raise
 
     def __releasebuffer__(self, Py_buffer *buffer):
-        spin_lock(&self.lock)
-        self.exports -= 1
-        spin_unlock(&self.lock)
+        gate_unexport(&self.gate)
 
     def spawn(self, name=None, node=0):
         """A new process with an empty address space: ksm.Process. Its pages come from this NUMA node as long as it has free ones, and those
         of its children too. OSError(ENOMEM)."""
         from ksm.process import spawn
-        return spawn(self, name, self.check_node(node))
+        return spawn(self, name, node)
 
     cdef int check_node(self, object node) except -1:
         node = operator.index(node)
-        self.enter()
-        nr_nodes = self.m.nr_node_ids
-        self.leave()
-        if not 0 <= node < nr_nodes:
+        with nogil:
+            self.enter()
+            self.leave()
+        if not 0 <= node < self.nr_nodes:
             raise ValueError(f"there is no node {node}")
         return node
-
-    def _next_pid(self):
-        self.next_pid += 1
-        return self.next_pid
 
     def total_pages(self):
         """Frames of the machine's memory, without images and what is offline; one of them is the zero page."""
         cdef unsigned long pages
-        self.enter()
-        pages = self.ram_pages - self.m.nr_offline
-        self.leave()
+        with nogil:
+            self.enter()
+            pages = self.ram_pages - self.m.nr_offline
+            self.leave()
         return pages
 
     def free_pages(self):
         """Frames of the memory that nobody uses."""
         cdef unsigned long pages
-        self.enter()
-        pages = nr_free_pages(self.m)
-        self.leave()
+        with nogil:
+            self.enter()
+            pages = nr_free_pages(self.m)
+            self.leave()
         return pages
 
     def lost_pages(self):
         """How many pages of images that were mapped as still ones could not be read, and are zeros since: the file was cut off, or its disk
         has failed. See Process.mmap_image()."""
         cdef long lost
-        self.enter()
-        lost = atomic_long_read(&self.m.nr_lost)
-        self.leave()
+        with nogil:
+            self.enter()
+            lost = atomic_long_read(&self.m.nr_lost)
+            self.leave()
         return lost
 
     def vmstat(self):
         """Events since the machine was made, named as in /proc/vmstat: page faults, copies of merged pages on write (cow_ksm), ..."""
-        self.enter()
-        try:
-            return {name: self.m.vm_event[i] for i, name in enumerate(VM_EVENTS)}
-        finally:
-            self.leave()
-
-    cdef dict caches(self):
-        """The slab caches by name, as addresses. The machine is entered."""
-        cdef kmem_cache *all[7]
+        cdef long[NR_VM_EVENT_ITEMS] events
         cdef int i
-        all[:] = [self.m.mm_cachep, self.m.vm_area_cachep, self.m.anon_vma_cachep, self.m.anon_vma_chain_cachep,
-                  self.g.rmap_item_cache, self.g.stable_node_cache, self.g.mm_slot_cache]
-        return {(<bytes>all[i].name).decode(): <size_t>all[i] for i in range(7)}
+        with nogil:
+            self.enter()
+            for i in range(NR_VM_EVENT_ITEMS):
+                events[i] = self.m.vm_event[i]
+            self.leave()
+        return {name: events[i] for i, name in enumerate(VM_EVENTS)}
 
     def slabinfo(self):
         """Objects in use, by cache, as in /proc/slabinfo: mm_struct, vm_area_struct, anon_vma, anon_vma_chain, ksm_rmap_item,
         ksm_stable_node, ksm_mm_slot."""
-        self.enter()
-        try:
-            return {name: (<kmem_cache *><size_t>cache).nr_objects for name, cache in self.caches().items()}
-        finally:
+        cdef long[7] objects
+        cdef int i
+        with nogil:
+            self.enter()
+            for i in range(7):
+                objects[i] = cache_of(self.m, i).nr_objects
             self.leave()
+        return {name: objects[i] for i, name in enumerate(CACHES)}
 
     def fail(self, what, nth=1, times=1):
         """Let an allocation fail, as CONFIG_FAULT_INJECTION does: the nth from now, and `times` of them in a row; nth 0 calls it off.
@@ -416,91 +395,83 @@ cdef class Machine:
         ValueError for another name, and negative numbers.
         """
         cdef fault_attr *attr
-        cdef long left
+        cdef long left, cnth, ctimes
+        cdef int which = -1
         nth, times = operator.index(nth), operator.index(times)
         if not (0 <= nth < 1 << 62 and 0 < times < 1 << 62):
             raise ValueError("nth is 0 or more, times 1 or more")
-        self.enter()
-        try:
-            caches = self.caches()
-            if what == "page":
-                attr = &self.m.fail_page_alloc
-            elif what in caches:
-                attr = &(<kmem_cache *><size_t>caches[what]).fail
-            else:
-                raise ValueError(f"what fails is page or one of {', '.join(caches)}, not {what!r}")
+        if what in CACHES:
+            which = CACHES.index(what)
+        elif what != "page":
+            raise ValueError(f"what fails is page or one of {', '.join(CACHES)}, not {what!r}")
+        cnth, ctimes = nth, times
+        with nogil:
+            self.enter()
+            attr = &self.m.fail_page_alloc if which < 0 else &cache_of(self.m, which).fail
             left = attr.times if attr.nth else 0
-            attr.times = times
-            attr.nth = nth
-        finally:
+            attr.times = ctimes
+            attr.nth = cnth
             self.leave()
         return left
 
     def lru_add_drain_all(self):
         """Empty the batch in which new pages wait, and in which they cannot be merged. ksmd does it at the start of every pass."""
-        self.enter()
         with nogil:
+            self.enter()
             lru_add_drain_all(self.m)
-        self.leave()
+            self.leave()
 
     def drain_all_pages(self):
         """Give the memory of free frames back to the operating system now. scan() does it at its end."""
-        self.enter()
         with nogil:
+            self.enter()
             drain_all_pages(self.m)
-        self.leave()
+            self.leave()
 
     # Swap
 
-    cdef int swapon_(self, object size) except -1:
-        cdef object nbytes = parse_size(size, "swap")
-        cdef unsigned long nr_pages
-        cdef int err
-        if nbytes < PAGE_SIZE or nbytes % PAGE_SIZE:
-            raise ValueError(f"swap must be a multiple of {PAGE_SIZE} bytes, not {nbytes}")
-        nr_pages = nbytes >> PAGE_SHIFT
-        with nogil:
-            err = swapon(self.m, nr_pages)
-        if err:
-            raise oserror(err, f"swapon of {nbytes} bytes")
-        return 0
-
     def swapon(self, size):
         """Give the machine a swap area. OSError EBUSY if it has one, ENOMEM. Follows swapon(2)."""
-        self.enter()
-        try:
-            self.swapon_(size)
-        finally:
+        cdef unsigned long nr_pages = swap_size(size)
+        cdef int err
+        with nogil:
+            self.enter()
+            err = swapon(self.m, nr_pages)
             self.leave()
+        if err:
+            raise oserror(err, f"swapon of {nr_pages << PAGE_SHIFT} bytes")
 
     def swapoff(self):
         """Bring every page back into memory, and take the swap area away. OSError ENOMEM when memory is too small, and what is not back
         by then stays; EINVAL without an area. Follows swapoff(2)."""
         cdef int err
-        self.enter()
         with nogil:
+            self.enter()
             err = swapoff(self.m)
-        self.leave()
+            self.leave()
         if err:
             raise oserror(err, "swapoff")
 
     def swap_pages(self):
         """Pages of the swap area: (in use, all). A page can be in memory too, and still have its place there."""
         cdef unsigned long used = 0, total = 0
-        self.enter()
-        if self.m.swap_info != NULL and self.m.swap_info.flags:
-            used = self.m.swap_info.inuse_pages
-            total = self.m.swap_info.max - 1
-        self.leave()
+        with nogil:
+            self.enter()
+            if self.m.swap_info != NULL and self.m.swap_info.flags:
+                used = self.m.swap_info.inuse_pages
+                total = self.m.swap_info.max - 1
+            self.leave()
         return used, total
 
     # Frames
 
-    cdef unsigned long check_pfn(self, object pfn) except? 0xdeadbeef:
-        cdef unsigned long cpfn = ulong("pfn", pfn)
-        if cpfn >= self.m.plugged_pfn:
+    cdef unsigned long check_pfn(self, unsigned long pfn) except? 0xdeadbeef nogil:
+        """The machine is entered, and left again if there is no such frame: OSError(EINVAL)."""
+        if pfn < self.m.plugged_pfn:
+            return pfn
+        self.leave()
+        with gil:
             raise oserror(EINVAL, f"frame {pfn}")
-        return cpfn
 
     def migrate(self, pfn, node=None):
         """Move the page in this frame to another one, on this node, or wherever there is one: the new frame's number.
@@ -509,17 +480,14 @@ cdef class Machine:
         ENOMEM. Follows mm/migrate.c.
         """
         cdef int nid = NUMA_NO_NODE if node is None else self.check_node(node)
-        cdef unsigned long cpfn
+        cdef unsigned long cpfn = ulong("pfn", pfn)
         cdef long ret
-        self.enter()
-        try:
-            cpfn = self.check_pfn(pfn)
-            with nogil:
-                ret = migrate_pfn(self.m, cpfn, nid)
-        finally:
+        with nogil:
+            self.enter()
+            ret = migrate_pfn(self.m, self.check_pfn(cpfn), nid)
             self.leave()
         if ret < 0:
-            raise oserror(ret, f"migration of frame {pfn}")
+            raise oserror(ret, f"migration of frame {cpfn}")
         return ret
 
     def offline(self, start_pfn, nr_pages):
@@ -529,23 +497,23 @@ cdef class Machine:
         """
         cdef unsigned long start = ulong("start_pfn", start_pfn), nr = ulong("nr_pages", nr_pages)
         cdef int err
-        self.enter()
         with nogil:
+            self.enter()
             err = offline_pages(self.m, start, nr)
-        self.leave()
+            self.leave()
         if err:
-            raise oserror(err, f"offlining of {nr_pages} frames from {start_pfn} on")
+            raise oserror(err, f"offlining of {nr} frames from {start} on")
 
     def online(self, start_pfn, nr_pages):
         """Bring frames back that offline() has taken. OSError EINVAL."""
         cdef unsigned long start = ulong("start_pfn", start_pfn), nr = ulong("nr_pages", nr_pages)
         cdef int err
-        self.enter()
         with nogil:
+            self.enter()
             err = online_pages(self.m, start, nr)
-        self.leave()
+            self.leave()
         if err:
-            raise oserror(err, f"onlining of {nr_pages} frames from {start_pfn} on")
+            raise oserror(err, f"onlining of {nr} frames from {start} on")
 
     def memory_failure(self, pfn):
         """Say that the memory of this frame is broken: a list of (process, address), whom the kernel would kill.
@@ -556,69 +524,82 @@ cdef class Machine:
         """
         cdef unsigned long cpfn = ulong("pfn", pfn)
         cdef to_kill_list tokill
+        cdef unsigned long *mm_ids = NULL
         cdef int err, i
         from ksm.process import processes_by_mm
         memset(&tokill, 0, sizeof(tokill))
-        self.enter()
         try:
             with nogil:
+                self.enter()
                 err = memory_failure(self.m, cpfn, &tokill)
+                mm_ids = <unsigned long *>malloc(<size_t>(tokill.nr + 1) * sizeof(unsigned long))
+                if mm_ids == NULL and not err:
+                    err = -ENOMEM
+                for i in range(tokill.nr):
+                    if mm_ids != NULL:
+                        mm_ids[i] = tokill.procs[i].mm.id
+                    mmdrop(tokill.procs[i].mm)
+                self.leave()
             if err:
-                raise oserror(err, f"memory_failure of frame {pfn}")
+                raise oserror(err, f"memory_failure of frame {cpfn}")
             processes = processes_by_mm(self)
-            return [(processes.get(<size_t>tokill.procs[i].mm), tokill.procs[i].addr) for i in range(tokill.nr)]
+            return [(processes.get(mm_ids[i]), tokill.procs[i].addr) for i in range(tokill.nr)]
         finally:
-            for i in range(tokill.nr):
-                mmdrop(tokill.procs[i].mm)
             free(tokill.procs)
-            self.leave()
+            free(mm_ids)
 
     def _get_page(self, pfn):
         """Take a reference on the page in this frame, as a driver would: for tests of what must not be done to such a page."""
+        cdef unsigned long cpfn = ulong("pfn", pfn)
         cdef bint got
-        self.enter()
-        try:
-            got = folio_try_get(pfn_folio(self.m, self.check_pfn(pfn)))
-        finally:
+        with nogil:
+            self.enter()
+            got = folio_try_get(pfn_folio(self.m, self.check_pfn(cpfn)))
             self.leave()
         if not got:
-            raise oserror(EBUSY, f"frame {pfn} is free")
+            raise oserror(EBUSY, f"frame {cpfn} is free")
 
     def _put_page(self, pfn):
         """Give a reference of _get_page() back."""
-        self.enter()
-        try:
-            folio_put(self.m, pfn_folio(self.m, self.check_pfn(pfn)))
-        finally:
+        cdef unsigned long cpfn = ulong("pfn", pfn)
+        with nogil:
+            self.enter()
+            folio_put(self.m, pfn_folio(self.m, self.check_pfn(cpfn)))
             self.leave()
 
     def advance(self, double seconds, *, double ksmd=0.0):
         """Move a manual clock forward. Of these seconds, ksmd was on a processor for `ksmd`: what its advisor takes for the cost of a pass.
 
-        ValueError on the real clock, backwards, and for a ksmd that took longer than the time.
+        ValueError on the real clock, backwards, past the 292 years that a clock can count, and for a ksmd that took longer than the time.
         """
-        self.enter()
-        try:
-            if not self.m.manual_clock:
-                raise ValueError("the clock is the real one")
-            if not 0 <= seconds < 1e9:
-                raise ValueError("a clock moves forward")
-            if not 0 <= ksmd <= seconds:
-                raise ValueError("ksmd takes a part of the seconds")
-            with nogil:
+        cdef bint manual, ends = False
+        with nogil:
+            self.enter()
+            manual = self.m.manual_clock
+            if manual and 0 <= seconds < 1e9 and 0 <= ksmd <= seconds:
                 mutex_lock(&self.g.ksm_thread_mutex)
-                self.m.clock_ns += <long>(seconds * 1e9)
-                self.g.ksmd_runtime += <unsigned long long>(ksmd * 1e9)
+                ends = <long>(seconds * 1e9) > <long>KTIME_SEC_MAX * 1000000000 - self.m.clock_ns
+                if not ends:
+                    self.m.clock_ns += <long>(seconds * 1e9)
+                    self.g.ksmd_runtime += <unsigned long long>(ksmd * 1e9)
                 mutex_unlock(&self.g.ksm_thread_mutex)
-        finally:
             self.leave()
+        if not manual:
+            raise ValueError("the clock is the real one")
+        if not 0 <= seconds < 1e9:
+            raise ValueError("a clock moves forward, by less than 1e9 seconds at a time")
+        if not 0 <= ksmd <= seconds:
+            raise ValueError("ksmd takes a part of the seconds")
+        if ends:
+            raise ValueError(f"a clock counts no more than {KTIME_SEC_MAX} seconds")
 
     def time(self):
         """The machine's clock, in seconds."""
         cdef long now
-        self.enter()
-        now = ktime_get(self.m)
-        self.leave()
+        with nogil:
+            self.enter()
+            now = ktime_get(self.m)
+            self.leave()
         return now / 1e9
 
     def record(self, steps=10000):

@@ -13,11 +13,12 @@ from array import array
 from ksm.host import memory as host
 from ksm.host.holes import data_pages
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport E2BIG, EFAULT, EINVAL, ENOMEM, ESRCH
 
-from linux.atomic cimport test_bit
+from linux.atomic cimport atomic_add_return, test_bit
 from linux.ksm cimport ksm_disable_merge_any, ksm_enable_merge_any
 from linux.mm cimport get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
@@ -42,7 +43,7 @@ from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
 from ksm.mm.swap cimport lru_add_drain_all
 from ksm.mm.vmscan cimport reclaim_range
-from ksm.procfs cimport read_page_table, show_ksm_stat, show_maps, show_smaps
+from ksm.procfs cimport (ksm_stat_lines, read_ksm_stat, read_maps, read_page_table, show_maps, show_smaps, vma_lines)
 
 cdef object MADE_HERE = object()
 
@@ -51,23 +52,31 @@ cdef enum:
     LITTLE = 16777216           # bytes of an image that are read at once, and that need not be asked for first
 
 
+@cython.no_gc_clear
 cdef class Process:
     """A process of a machine. Made by Machine.spawn(), fork() and exec(); not by hand."""
 
     cdef readonly Machine machine
     cdef readonly int pid
-    cdef public str name
+    cdef str given_name         # None: process-PID
+    # Of who has entered the machine
     cdef mm_struct *mm
+    cdef unsigned long number   # mm.id
     cdef spinlock_t lock
     cdef object __weakref__
 
-    def __cinit__(self, made_by=None):
+    def __cinit__(self, made_by=None, machine=None, name=None):
         # Without a machine nothing below would hold.
         if made_by is not MADE_HERE:
             raise TypeError("processes come from Machine.spawn() and Process.fork()")
+        self.machine = machine
+        self.given_name = name
         spin_lock_init(&self.lock)
 
-    cdef mm_struct *get_mm(self) except NULL:
+    def __reduce__(self):
+        raise TypeError("a process cannot be copied or pickled: fork() makes another one")
+
+    cdef mm_struct *get_mm(self) except NULL nogil:
         """The address space, kept until put_mm(); ProcessLookupError after exit, ValueError when the machine is closed."""
         cdef mm_struct *mm
         self.machine.enter()
@@ -78,29 +87,47 @@ cdef class Process:
         spin_unlock(&self.lock)
         if mm == NULL:
             self.machine.leave()
-            raise ProcessLookupError(ESRCH, f"{os.strerror(ESRCH)}: {self.name} (pid {self.pid}) has exited")
+            with gil:
+                raise ProcessLookupError(ESRCH, f"{os.strerror(ESRCH)}: {self.name} (pid {self.pid}) has exited")
         return mm
 
-    cdef void put_mm(self, mm_struct *mm) noexcept:
-        with nogil:
-            mmput(mm)
+    cdef void put_mm(self, mm_struct *mm) noexcept nogil:
+        mmput(mm)
         self.machine.leave()
+
+    cdef void be_born(self, mm_struct *mm) noexcept nogil:
+        """Live in this address space, with the next pid."""
+        self.mm = mm
+        self.number = mm.id
+        self.pid = atomic_add_return(&self.machine.last_pid, 1)
+
+    @property
+    def name(self):
+        """What it is called; "process-PID" when no name was given. It can be set."""
+        return name_of(self)
+
+    @name.setter
+    def name(self, str name not None):
+        set_name(self, name)
 
     @property
     def alive(self):
-        """False after exit()."""
-        return self.mm != NULL
+        """False after exit(), and when the machine is closed."""
+        return self.mm != NULL and not self.machine.gate.closed
 
     @property
     def mm_id(self):
         """The number of the address space, which trace events carry: its own for each process, new after exec()."""
-        cdef mm_struct *mm = self.get_mm()
-        number = mm.id
-        self.put_mm(mm)
+        cdef mm_struct *mm
+        cdef unsigned long number
+        with nogil:
+            mm = self.get_mm()
+            number = mm.id
+            self.put_mm(mm)
         return number
 
     def __repr__(self):
-        return f"<ksm.Process {self.pid} {self.name!r}{'' if self.mm != NULL else ' exited'}>"
+        return f"<ksm.Process {self.pid} {self.name!r}{'' if self.alive else ' exited'}>"
 
     # System calls
 
@@ -110,42 +137,45 @@ cdef class Process:
         process without CAP_SYS_RAWIO; a hint there is raised. Follows do_mmap()."""
         cdef unsigned long clength = ulong("length", length), caddr = ulong("addr", addr)
         cdef int cprot = cint("prot", prot), cflags = cint("flags", flags)
-        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *mm
         cdef long ret
         with nogil:
+            mm = self.get_mm()
             mmap_write_lock(mm)
             ret = do_mmap(mm, caddr, clength, cprot, cflags)
             mmap_write_unlock(mm)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if ret < 0:
-            raise oserror(ret, f"mmap of {length} bytes at {addr:#x}")
+            raise oserror(ret, f"mmap of {clength} bytes at {caddr:#x}")
         return ret
 
     def munmap(self, addr, length):
         """Unmap [addr, addr + length). OSError EINVAL, ENOMEM. Follows do_munmap()."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
-        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *mm
         cdef int ret
         with nogil:
+            mm = self.get_mm()
             mmap_write_lock(mm)
             ret = do_munmap(mm, caddr, clength)
             mmap_write_unlock(mm)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if ret < 0:
-            raise oserror(ret, f"munmap of {length} bytes at {addr:#x}")
+            raise oserror(ret, f"munmap of {clength} bytes at {caddr:#x}")
 
     def mprotect(self, addr, length, prot):
         """Change what may be done with memory. OSError EINVAL, ENOMEM. Follows do_mprotect_pkey()."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
         cdef int cprot = cint("prot", prot), ret
-        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *mm
         with nogil:
+            mm = self.get_mm()
             mmap_write_lock(mm)
             ret = do_mprotect(mm, caddr, clength, cprot)
             mmap_write_unlock(mm)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if ret < 0:
-            raise oserror(ret, f"mprotect of {length} bytes at {addr:#x}")
+            raise oserror(ret, f"mprotect of {clength} bytes at {caddr:#x}")
 
     def mremap(self, addr, old_length, new_length, flags=MREMAP_MAYMOVE, new_addr=None):
         """Resize or move a mapping: its address. With new_addr it goes there (MREMAP_FIXED). Merged pages are unmerged when they move.
@@ -158,14 +188,14 @@ cdef class Process:
         if new_addr is not None:
             cto = ulong("new_addr", new_addr)
             cflags |= MREMAP_MAYMOVE | MREMAP_FIXED
-        mm = self.get_mm()
         with nogil:
+            mm = self.get_mm()
             mmap_write_lock(mm)
             ret = do_mremap(mm, caddr, cold, cnew, cflags, cto)
             mmap_write_unlock(mm)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if ret < 0:
-            raise oserror(ret, f"mremap of {old_length} bytes at {addr:#x}")
+            raise oserror(ret, f"mremap of {cold} bytes at {caddr:#x}")
         return ret
 
     def madvise(self, addr, length, advice):
@@ -173,23 +203,25 @@ cdef class Process:
         with holes, EAGAIN without memory. Follows do_madvise()."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
         cdef int cadvice = cint("advice", advice), ret
-        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *mm
         with nogil:
+            mm = self.get_mm()
             ret = do_madvise(mm, caddr, clength, cadvice)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if ret < 0:
-            raise oserror(ret, f"madvise({advice}) of {length} bytes at {addr:#x}")
+            raise oserror(ret, f"madvise({cadvice}) of {clength} bytes at {caddr:#x}")
 
     def brk(self, addr=0):
         """Move the end of the heap: the new end, or the old one when it could not be moved. Follows brk(2)."""
         cdef unsigned long caddr = ulong("addr", addr)
-        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *mm
         cdef long ret
         with nogil:
+            mm = self.get_mm()
             mmap_write_lock(mm)
             ret = do_brk(mm, caddr)
             mmap_write_unlock(mm)
-        self.put_mm(mm)
+            self.put_mm(mm)
         return ret
 
     def prctl(self, option, arg=0):
@@ -197,82 +229,79 @@ cdef class Process:
         PR_GET_MEMORY_MERGE: whether that is so. OSError EINVAL, ENOMEM. Follows kernel/sys.c."""
         cdef int coption = cint("option", option), ret = -EINVAL
         cdef unsigned long carg = ulong("arg", arg)
-        cdef mm_struct *mm = self.get_mm()
+        cdef mm_struct *mm
         with nogil:
+            mm = self.get_mm()
             mmap_write_lock(mm)
             if coption == PR_GET_MEMORY_MERGE:
                 ret = test_bit(MMF_VM_MERGE_ANY, &mm.flags)
             elif coption == PR_SET_MEMORY_MERGE:
                 ret = ksm_enable_merge_any(mm) if carg else ksm_disable_merge_any(mm)
             mmap_write_unlock(mm)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if ret < 0:
-            raise oserror(ret, f"prctl({option}, {arg})")
+            raise oserror(ret, f"prctl({coption}, {carg})")
         return ret
 
     def fork(self, name=None):
         """A child that shares all pages, copy on write: ksm.Process. OSError(ENOMEM). Follows dup_mm()."""
-        cdef mm_struct *mm = self.get_mm()
+        cdef Process process = Process.__new__(Process, MADE_HERE, self.machine, as_name(name))
+        cdef mm_struct *mm
         cdef mm_struct *child
         cdef int error = 0
         with nogil:
+            mm = self.get_mm()
             child = dup_mm(mm, &error)
-        self.put_mm(mm)
+            if child != NULL:
+                process.be_born(child)
+            self.put_mm(mm)
         if child == NULL:
             raise oserror(error, f"fork of {self.name}")
-        return adopt(self.machine, child, name)
+        return register(process)
 
     def exec(self, name=None):
         """Begin a new program: an empty address space with a stack. OSError(ENOMEM). Follows fs/exec.c."""
-        cdef mm_struct *mm = self.get_mm()
+        cdef str new_name = as_name(name)
+        cdef mm_struct *mm
         cdef mm_struct *fresh
         cdef int error = 0
         cdef bint exited = False
         with nogil:
+            mm = self.get_mm()
             fresh = exec_mm(mm, &error)
             if fresh != NULL:
                 spin_lock(&self.lock)
                 exited = self.mm != mm
                 if not exited:
                     self.mm = fresh
+                    self.number = fresh.id
                 spin_unlock(&self.lock)
                 mmput(fresh if exited else mm)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if fresh == NULL:
             raise oserror(error, f"exec of {self.name}")
-        if name is not None:
-            self.name = name
+        if new_name is not None:
+            set_name(self, new_name)
 
     def exit(self):
-        """Give everything back. What KSM keeps of the process goes when ksmd comes by. Exiting twice is no error."""
+        """Give everything back. What KSM keeps of the process goes when ksmd comes by. Exiting twice is no error, nor is it when the
+        machine is closed."""
+        cdef mm_struct *mm
         try:
-            self.machine.enter()
+            with nogil:
+                self.machine.enter()
+                spin_lock(&self.lock)
+                mm = self.mm
+                self.mm = NULL
+                spin_unlock(&self.lock)
+                if mm != NULL:
+                    mmput(mm)
+                    if self.machine.m.nr_blocks:
+                        remove_unused_memory(self.machine.m)
+                self.machine.leave()
         except ValueError:
             return              # close() has seen to it
-        try:
-            self._exit()
-        finally:
-            self.machine.leave()
-
-    def _exit(self):
-        cdef mm_struct *mm
-        spin_lock(&self.lock)
-        mm = self.mm
-        self.mm = NULL
-        spin_unlock(&self.lock)
-        self.machine.processes.pop(self.pid, None)
-        if mm != NULL:
-            with nogil:
-                mmput(mm)
-                if self.machine.m.nr_blocks:
-                    remove_unused_memory(self.machine.m)
-
-    def _let_go(self):
-        """The machine is closing, and frees the memory of all processes at once."""
-        spin_lock(&self.lock)
-        self.mm = NULL
-        spin_unlock(&self.lock)
-        self.machine.processes.pop(self.pid, None)
+        self.machine.all_processes.pop(self.pid, None)
 
     # Memory
 
@@ -281,52 +310,56 @@ cdef class Process:
         debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written."""
         cdef const unsigned char[::1] view = memoryview(data).cast("B")
         cdef unsigned long caddr = ulong("addr", addr), length = view.shape[0], done
+        cdef bint forced = force
         cdef mm_struct *mm
+        cdef char *buf
         cdef int error = 0
         if length == 0:
             return
-        mm = self.get_mm()
-        if force:
-            done = remote(mm, caddr, <char *>&view[0], length, True, &error)
-        else:
-            with nogil:
-                done = cpu_access(mm, caddr, <char *>&view[0], length, True, &error)
-        self.put_mm(mm)
+        buf = <char *>&view[0]
+        with nogil:
+            mm = self.get_mm()
+            if forced:
+                done = remote(mm, caddr, buf, length, True, &error)
+            else:
+                done = cpu_access(mm, caddr, buf, length, True, &error)
+            self.put_mm(mm)
         if done < length:
-            raise oserror(error, f"write of {length} bytes at {addr:#x}, {done} done")
+            raise oserror(error, f"write of {length} bytes at {caddr:#x}, {done} done")
 
     def read(self, addr, length, *, force=False):
         """Load bytes. OSError EFAULT or ENOMEM."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length), done
+        cdef bint forced = force
         cdef mm_struct *mm
         cdef bytes result
         cdef char *buf
         cdef int error = 0
         if clength > <unsigned long>1 << 46:
-            raise oserror(-EFAULT, f"read of {length} bytes at {addr:#x}")
-        mm = self.get_mm()
-        try:
-            result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>clength)
-            buf = PyBytes_AS_STRING(result)
-            if force:
+            raise oserror(-EFAULT, f"read of {clength} bytes at {caddr:#x}")
+        result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>clength)
+        buf = PyBytes_AS_STRING(result)
+        with nogil:
+            mm = self.get_mm()
+            if forced:
                 done = remote(mm, caddr, buf, clength, False, &error)
             else:
-                with nogil:
-                    done = cpu_access(mm, caddr, buf, clength, False, &error)
-        finally:
+                done = cpu_access(mm, caddr, buf, clength, False, &error)
             self.put_mm(mm)
         if done < clength:
-            raise oserror(error, f"read of {length} bytes at {addr:#x}, {done} done")
+            raise oserror(error, f"read of {clength} bytes at {caddr:#x}, {done} done")
         return result
 
     def touch(self, addr, length=1, *, bint write=True):
         """Write the first byte of every page in the range with its own value; with write=False only read it."""
-        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length)
-        cdef mm_struct *mm = self.get_mm()
+        cdef unsigned long caddr, end
+        cdef mm_struct *mm
         cdef int error = 0
+        page_range(addr, length, &caddr, &end)
         with nogil:
+            mm = self.get_mm()
             caddr = cpu_touch(mm, caddr, end, write, &error)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if error:
             raise oserror(error, f"touch at {caddr:#x}")
 
@@ -335,6 +368,7 @@ cdef class Process:
         ENOMEM."""
         cdef const unsigned char[::1] view = memoryview(buffer).cast("B")
         cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] >> PAGE_SHIFT
+        cdef const char *buf
         cdef mm_struct *mm
         cdef long changed
         cdef int error = 0
@@ -342,12 +376,13 @@ cdef class Process:
             raise ValueError("update() takes whole pages")
         if nr_pages == 0:
             return 0
-        mm = self.get_mm()
+        buf = <const char *>&view[0]
         with nogil:
-            changed = cpu_update(mm, caddr, <const char *>&view[0], nr_pages, &error)
-        self.put_mm(mm)
+            mm = self.get_mm()
+            changed = cpu_update(mm, caddr, buf, nr_pages, &error)
+            self.put_mm(mm)
         if error:
-            raise oserror(error, f"update of {nr_pages} pages at {addr:#x}")
+            raise oserror(error, f"update of {nr_pages} pages at {caddr:#x}")
         return changed
 
     def mmap_image(self, image, offset=0, length=None, addr=0, *, node=0, bint still=False):
@@ -370,18 +405,17 @@ cdef class Process:
         cdef long pfn = 0, place = 0
         cdef int err = 0
         size = os.fstat(fd).st_size
-        clength = ulong("length", size - offset if length is None else length)
+        clength = ulong("length", size - coffset if length is None else length)
         if coffset % PAGE_SIZE or clength % PAGE_SIZE or clength == 0:
             raise ValueError("offset and length of an image are whole pages")
-        if offset + clength > size:
-            raise ValueError(f"the file ends at {size}, before {offset + clength}")
+        if <object>coffset + clength > size:
+            raise ValueError(f"the file ends at {size}, before {<object>coffset + clength}")
         if caddr:
             flags |= MAP_FIXED_NOREPLACE
-        mm = self.get_mm()
-        if not 0 <= nid < self.machine.m.nr_node_ids:
-            self.put_mm(mm)
-            raise ValueError(f"there is no node {node}")
+        if not 0 <= nid < self.machine.nr_nodes:
+            raise ValueError(f"there is no node {nid}")
         with nogil:
+            mm = self.get_mm()
             # First the frames: hotplug waits for ksmd, which may wait for mmap_lock.
             pfn = add_memory_file(self.machine.m, nid, fd if still else -1, coffset, clength >> PAGE_SHIFT)
             err = <int>pfn if pfn < 0 else 0
@@ -411,7 +445,7 @@ cdef class Process:
                     remove_memory(self.machine.m, <unsigned long>pfn)
                 else:
                     memory_is_used(self.machine.m, <unsigned long>pfn)
-        self.put_mm(mm)
+            self.put_mm(mm)
         if err:
             raise oserror(err, f"mmap_image of {clength} bytes")
         return place
@@ -422,49 +456,63 @@ cdef class Process:
         Pages come back when somebody touches them. What cannot be written, because the swap area is full, or somebody holds the page,
         stays. Stands for memory pressure; madvise(MADV_PAGEOUT) does this for pages that nobody shares.
         """
-        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length)
-        cdef mm_struct *mm = self.get_mm()
+        cdef unsigned long caddr, end
+        cdef mm_struct *mm
         cdef long reclaimed
+        page_range(addr, length, &caddr, &end)
         with nogil:
+            mm = self.get_mm()
             reclaimed = reclaim_range(mm, caddr, end)
-        self.put_mm(mm)
+            self.put_mm(mm)
         return reclaimed
 
     def move_pages(self, addr, length, node):
         """Move the range's pages to a node, those that are shared too: a list with, for every page, the node where it is now, or -errno:
         -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. OSError E2BIG for more than 4,194,304 pages at once. Follows
         move_pages(2) with MPOL_MF_MOVE_ALL."""
-        cdef unsigned long caddr = ulong("addr", addr) & page_mask(), end = ulong("addr + length", addr + length), new_pfn = 0
+        cdef unsigned long caddr, end, nr_pages, i = 0, stop, new_pfn = 0
         cdef int nid = self.machine.check_node(node), err
         cdef mm_struct *mm
         cdef struct_folio *folio = NULL
-        if end > caddr and end - caddr > <unsigned long>MOST_MOVED << PAGE_SHIFT:
-            raise oserror(-E2BIG, f"move_pages of {length} bytes at {addr:#x}")
-        mm = self.get_mm()
-        status = []
-        try:
-            lru_add_drain_all(mm.machine)
-            while caddr < end:
-                with nogil:
-                    err = add_folio_for_migration(mm, caddr, nid, &folio)
+        cdef int[::1] status
+        page_range(addr, length, &caddr, &end)
+        nr_pages = (end - caddr + PAGE_SIZE - 1) >> PAGE_SHIFT if end > caddr else 0
+        if nr_pages > MOST_MOVED:
+            raise oserror(-E2BIG, f"move_pages of {nr_pages} pages at {caddr:#x}")
+        result = array("i", [nid]) * nr_pages
+        status = result
+        while True:
+            # Each round leaves the machine, so that a signal handler may do anything.
+            with nogil:
+                mm = self.get_mm()
+                if i == 0:
+                    lru_add_drain_all(mm.machine)
+                stop = min(i + 1024, nr_pages)
+                while i < stop:
+                    err = add_folio_for_migration(mm, caddr + i * PAGE_SIZE, nid, &folio)
                     if err > 0:
                         err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, &new_pfn)
-                status.append(err if err < 0 else nid)
-                caddr += PAGE_SIZE
-                if len(status) % 1024 == 0:
-                    PyErr_CheckSignals()
-        finally:
+                    if err < 0:
+                        status[i] = err
+                    i += 1
+                self.put_mm(mm)
+            if i == nr_pages:
+                break
+            PyErr_CheckSignals()
             self.put_mm(mm)
-        return status
+        return result.tolist()
 
     # What there is
 
     @property
     def node(self):
         """The NUMA node from which faults take pages first."""
-        cdef mm_struct *mm = self.get_mm()
-        cdef int nid = mm.nid
-        self.put_mm(mm)
+        cdef mm_struct *mm
+        cdef int nid
+        with nogil:
+            mm = self.get_mm()
+            nid = mm.nid
+            self.put_mm(mm)
         return nid
 
     def page_table(self, addr, length):
@@ -480,10 +528,10 @@ cdef class Process:
         if nr_pages == 0:
             return result
         words = result
-        mm = self.get_mm()
         with nogil:
+            mm = self.get_mm()
             read_page_table(mm, caddr, nr_pages, &words[0])
-        self.put_mm(mm)
+            self.put_mm(mm)
         return result
 
     def present(self, addr, length):
@@ -492,42 +540,57 @@ cdef class Process:
 
     def maps(self):
         """The mappings, ascending: a list of Vma."""
-        cdef mm_struct *mm = self.get_mm()
-        try:
-            return show_maps(mm)
-        finally:
+        cdef mm_struct *mm
+        cdef vma_lines lines
+        with nogil:
+            mm = self.get_mm()
+            read_maps(mm, &lines, False)
             self.put_mm(mm)
+        return show_maps(&lines)
 
     def smaps(self):
         """The mappings with their pages, ascending: a list of Smap, in bytes. What KSM has replaced by the zero page counts nowhere, as in
         the kernel. Follows show_smap()."""
-        cdef mm_struct *mm = self.get_mm()
-        try:
-            return show_smaps(mm)
-        finally:
+        cdef mm_struct *mm
+        cdef vma_lines lines
+        with nogil:
+            mm = self.get_mm()
+            read_maps(mm, &lines, True)
             self.put_mm(mm)
+        return show_smaps(&lines)
 
     def rss(self):
         """Pages of one's own and of shared objects, as /proc/PID/statm counts them; the zero page does not count."""
-        cdef mm_struct *mm = self.get_mm()
-        cdef long pages = get_mm_counter(mm, MM_ANONPAGES) + get_mm_counter(mm, MM_SHMEMPAGES)
-        self.put_mm(mm)
+        cdef mm_struct *mm
+        cdef long pages
+        with nogil:
+            mm = self.get_mm()
+            pages = get_mm_counter(mm, MM_ANONPAGES) + get_mm_counter(mm, MM_SHMEMPAGES)
+            self.put_mm(mm)
         return pages
 
     def swap_entries(self):
         """Pages that are swapped out: VmSwap of /proc/PID/status, in pages."""
-        cdef mm_struct *mm = self.get_mm()
-        cdef long pages = get_mm_counter(mm, MM_SWAPENTS)
-        self.put_mm(mm)
+        cdef mm_struct *mm
+        cdef long pages
+        with nogil:
+            mm = self.get_mm()
+            pages = get_mm_counter(mm, MM_SWAPENTS)
+            self.put_mm(mm)
         return pages
 
     def ksm_stat(self):
         """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes. Empty in the era of 2011,
         which counted nothing for a process. Follows proc_pid_ksm_stat()."""
-        cdef mm_struct *mm = self.get_mm()
-        result = {} if self.machine.g.era == ERA_2_6_38 else show_ksm_stat(mm)
-        self.put_mm(mm)
-        return result
+        cdef mm_struct *mm
+        cdef ksm_stat_lines lines
+        cdef bint y2011
+        with nogil:
+            mm = self.get_mm()
+            y2011 = self.machine.g.era == ERA_2_6_38
+            read_ksm_stat(mm, &lines)
+            self.put_mm(mm)
+        return {} if y2011 else lines
 
     cdef object ksm_count(self, str name):
         """A line of ksm_stat; AttributeError where this era has none."""
@@ -557,12 +620,11 @@ cdef class Process:
         return self.ksm_count("ksm_process_profit")
 
 
-cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept:
+cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept nogil:
     cdef long done
-    with nogil:
-        mmap_read_lock(mm)
-        done = access_remote_vm(mm, addr, buf, length, write)
-        mmap_read_unlock(mm)
+    mmap_read_lock(mm)
+    done = access_remote_vm(mm, addr, buf, length, write)
+    mmap_read_unlock(mm)
     error[0] = <int>done if done < 0 else -EFAULT
     return <unsigned long>done if done > 0 else 0
 
@@ -589,31 +651,61 @@ cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long of
     return 0
 
 
-cdef object adopt(Machine machine, mm_struct *mm, name):
-    cdef Process process = Process.__new__(Process, MADE_HERE)
-    process.machine = machine
-    process.pid = machine._next_pid()
-    process.name = f"process-{process.pid}" if name is None else str(name)
-    process.mm = mm
-    machine.processes[process.pid] = process
+cdef int page_range(object addr, object length, unsigned long *start, unsigned long *end) except -1:
+    """From the page of addr up to addr + length."""
+    cdef unsigned long first = ulong("addr", addr), size = ulong("length", length)
+    if first + size < first:
+        raise ValueError("addr + length must be between 0 and 2**64 - 1")
+    start[0] = first & page_mask()
+    end[0] = first + size
+    return 0
+
+
+# Without the GIL two threads could have the old name and the new one at the same time.
+
+@cython.critical_section
+cdef str name_of(Process process):
+    return f"process-{process.pid}" if process.given_name is None else process.given_name
+
+
+@cython.critical_section
+cdef int set_name(Process process, str name) except -1:
+    process.given_name = name
+    return 0
+
+
+cdef str as_name(name):
+    return None if name is None else str(name)
+
+
+cdef object register(Process process):
+    """The machine knows it from now on."""
+    try:
+        process.machine.all_processes[process.pid] = process
+    except BaseException:
+        process.exit()
+        raise
     return process
 
 
-def processes_by_mm(Machine machine):
-    """{address space: process}, of all that have one."""
+def processes_by_mm(Machine machine not None):
+    """{number of the address space: process}, of all that have one."""
     cdef Process process
-    return {<size_t>process.mm: process for process in list(machine.processes.values()) if process.mm != NULL}
+    return {process.number: process for process in list(machine.all_processes.values())}
 
 
-def spawn(Machine machine, name, int node):
+def spawn(Machine machine not None, name, node):
     """Machine.spawn()."""
+    cdef int nid = machine.check_node(node)
+    cdef Process process = Process.__new__(Process, MADE_HERE, machine, as_name(name))
     cdef mm_struct *mm
-    machine.enter()
-    try:
+    with nogil:
+        machine.enter()
         mm = mm_alloc(machine.m)
-        if mm == NULL:
-            raise oserror(-ENOMEM, "spawn")
-        mm.nid = node
-        return adopt(machine, mm, name)
-    finally:
+        if mm != NULL:
+            mm.nid = nid
+            process.be_born(mm)
         machine.leave()
+    if mm == NULL:
+        raise oserror(-ENOMEM, "spawn")
+    return register(process)

@@ -4,7 +4,7 @@
 
 from typing import NamedTuple
 
-from libc.string cimport memset
+from libc.stdlib cimport calloc, free
 
 from linux.atomic cimport READ_ONCE_ulong
 from linux.ksm cimport is_ksm_zero_pte, ksm_process_profit, mm_ksm_zero_pages
@@ -16,7 +16,7 @@ from linux.pgtable cimport entry_offset_map_lock, pmd_offset_mm, pte_pfn, pte_pr
 from linux.spinlock cimport spinlock_t
 from linux.swapops cimport is_swap_pte, swp_offset
 
-from ksm.fs.proc.task_mmu cimport mem_size_stats, show_smap_vma_flags, smap_gather_stats
+from ksm.fs.proc.task_mmu cimport show_smap_vma_flags, smap_gather_stats
 
 PAGE_PRESENT = 1
 PAGE_KSM = 2
@@ -55,45 +55,61 @@ class Smap(NamedTuple):
     vm_flags: tuple
 
 
-cdef object show_maps(mm_struct *mm):
-    cdef vm_area_struct *vma
+cdef void read_maps(mm_struct *mm, vma_lines *lines, bint pages) noexcept nogil:
+    """Note all mappings, with counts of their pages if these are asked for. Who shows the lines frees them."""
+    cdef vma_line *line
+    cdef int i
+    mmap_read_lock(mm)
+    lines.count = mm.map_count
+    lines.lines = <vma_line *>calloc(<size_t>mm.map_count + 1, sizeof(vma_line))
+    for i in range(mm.map_count if lines.lines != NULL else 0):
+        line = &lines.lines[i]
+        line.start = mm.vmas[i].vm_start
+        line.end = mm.vmas[i].vm_end
+        line.pgoff = mm.vmas[i].vm_pgoff
+        line.flags = mm.vmas[i].vm_flags
+        if pages:
+            smap_gather_stats(mm.vmas[i], &line.mss)
+    mmap_read_unlock(mm)
+
+
+cdef object show_maps(vma_lines *lines):
+    cdef vma_line *line
     cdef int i
     result = []
-    with nogil:
-        mmap_read_lock(mm)
     try:
-        for i in range(mm.map_count):
-            vma = mm.vmas[i]
-            result.append(Vma(vma.vm_start, vma.vm_end, <int>(vma.vm_flags & (VM_READ | VM_WRITE | VM_EXEC)),
-                              (vma.vm_flags & VM_SHARED) != 0, (vma.vm_flags & VM_MERGEABLE) != 0, vma.vm_pgoff))
+        if lines.lines == NULL:
+            raise MemoryError
+        for i in range(lines.count):
+            line = &lines.lines[i]
+            result.append(Vma(line.start, line.end, <int>(line.flags & (VM_READ | VM_WRITE | VM_EXEC)), (line.flags & VM_SHARED) != 0,
+                              (line.flags & VM_MERGEABLE) != 0, line.pgoff))
     finally:
-        mmap_read_unlock(mm)
+        free(lines.lines)
     return result
 
 
-cdef object show_smaps(mm_struct *mm):
-    cdef vm_area_struct *vma
-    cdef mem_size_stats mss
+cdef object show_smaps(vma_lines *lines):
+    cdef vma_line *line
     cdef int i
     result = []
-    with nogil:
-        mmap_read_lock(mm)
     try:
-        for i in range(mm.map_count):
-            vma = mm.vmas[i]
-            memset(&mss, 0, sizeof(mss))
-            with nogil:
-                smap_gather_stats(vma, &mss)
-            result.append(Smap(vma.vm_start, vma.vm_end, vma.vm_end - vma.vm_start, mss.resident, mss.anonymous, mss.ksm,
-                               mss.anonymous_thp, mss.shmem_thp, mss.swap, show_smap_vma_flags(vma)))
+        if lines.lines == NULL:
+            raise MemoryError
+        for i in range(lines.count):
+            line = &lines.lines[i]
+            result.append(Smap(line.start, line.end, line.end - line.start, line.mss.resident, line.mss.anonymous, line.mss.ksm,
+                               line.mss.anonymous_thp, line.mss.shmem_thp, line.mss.swap, show_smap_vma_flags(line.flags)))
     finally:
-        mmap_read_unlock(mm)
+        free(lines.lines)
     return result
 
 
-cdef object show_ksm_stat(mm_struct *mm):
-    return {"ksm_rmap_items": READ_ONCE_ulong(mm.ksm_rmap_items), "ksm_zero_pages": mm_ksm_zero_pages(mm),
-            "ksm_merging_pages": READ_ONCE_ulong(mm.ksm_merging_pages), "ksm_process_profit": ksm_process_profit(mm)}
+cdef void read_ksm_stat(mm_struct *mm, ksm_stat_lines *lines) noexcept nogil:
+    lines.ksm_rmap_items = READ_ONCE_ulong(mm.ksm_rmap_items)
+    lines.ksm_zero_pages = mm_ksm_zero_pages(mm)
+    lines.ksm_merging_pages = READ_ONCE_ulong(mm.ksm_merging_pages)
+    lines.ksm_process_profit = ksm_process_profit(mm)
 
 
 cdef void read_page_table(mm_struct *mm, unsigned long addr, unsigned long nr_pages, unsigned long *words) noexcept nogil:

@@ -7,15 +7,18 @@ Values go through the show and store functions of ksm/mm/ksm.pyx as text, like i
 
 import operator
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EINVAL, ENOMEM
-from libc.string cimport strcmp
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.errno cimport EACCES, EINVAL, ENOENT, ENOMEM
+from libc.string cimport strcmp, strlen
 
+from linux.atomic cimport READ_ONCE_int
 from linux.list cimport list_empty
 from linux.spinlock cimport mutex_lock, mutex_unlock
 
 from ksm.machine cimport Machine, oserror, ulong
-from ksm.mm.ksm cimport kobj_attribute, ksm_globals, ksm_run_batch, wait_while_offlining
+from ksm.mm.ksm cimport NR_KSM_ATTRS, kobj_attribute, ksm_globals, ksm_run_batch, wait_while_offlining
 from ksm.mm.page_alloc cimport drain_all_pages
 
 
@@ -25,6 +28,7 @@ cdef enum:
     SLICE_NS = 50000000         # and so much time
 
 
+@cython.no_gc_clear
 cdef class Ksm:
     """The attributes of KSM, named after the files of /sys/kernel/mm/ksm.
 
@@ -37,54 +41,62 @@ cdef class Ksm:
     def __cinit__(self, Machine machine not None):
         self.machine = machine
 
-    cdef kobj_attribute *find(self, str name) except? NULL:
-        """The table's entry; NULL when there is none. The machine must be entered."""
-        cdef bytes wanted = name.encode()
-        cdef int i
-        for i in range(self.machine.g.nr_ksm_attrs):
-            if strcmp(self.machine.g.ksm_attrs[i].name, wanted) == 0:
-                return &self.machine.g.ksm_attrs[i]
-        return NULL
+    def __reduce__(self):
+        raise TypeError("the files of a machine cannot be copied or pickled")
+
+    cdef long show_(self, const char *name, char *buf) except? -0xdead nogil:
+        """The file's text into buf; -ENOENT when there is none."""
+        cdef kobj_attribute *attr
+        cdef long ret = -ENOENT
+        self.machine.enter()
+        attr = find(self.machine.g, name)
+        if attr != NULL:
+            ret = attr.show(self.machine.g, buf)
+        self.machine.leave()
+        return ret
 
     def show(self, str name):
         """The text of a file, with its newline. KeyError for a file that does not exist."""
         cdef char buf[SYSFS_PAGE]
-        cdef kobj_attribute *attr
-        self.machine.enter()
-        try:
-            attr = self.find(name)
-            if attr == NULL:
-                raise KeyError(name)
-            attr.show(self.machine.g, buf)
-            return (<bytes>buf).decode()
-        finally:
-            self.machine.leave()
+        cdef const char *c_name = file_name(name)
+        cdef long ret
+        with nogil:
+            ret = self.show_(c_name, buf)
+        if ret < 0:
+            raise KeyError(name)
+        return (<bytes>buf).decode()
 
     def store(self, str name, text):
         """Write text (str or bytes) to a file. KeyError, AttributeError for a file that can only be read, OSError as the kernel says."""
+        cdef const char *c_name = file_name(name)
         cdef bytes data = text.encode() if isinstance(text, str) else bytes(memoryview(text))
         cdef const char *buf = data
         cdef size_t count = len(data)
         cdef kobj_attribute *attr
-        cdef long ret
-        self.machine.enter()
-        try:
-            attr = self.find(name)
+        cdef long ret = 0
+        with nogil:
+            self.machine.enter()
+            attr = find(self.machine.g, c_name)
             if attr == NULL:
-                raise KeyError(name)
-            if attr.store == NULL:
-                raise AttributeError(f"{name} can only be read")
-            # A write is cut off where a page ends, and a NUL ends what is parsed.
-            if count >= SYSFS_PAGE:
-                raise oserror(-EINVAL, name)
-            with nogil:
+                ret = -ENOENT
+            elif attr.store == NULL:
+                ret = -EACCES
+            elif count >= SYSFS_PAGE:
+                # A write is cut off where a page ends, and a NUL ends what is parsed.
+                ret = -EINVAL
+            else:
                 ret = attr.store(self.machine.g, buf, count)
-            if ret < 0:
-                raise oserror(ret, f"{name} = {text!r}")
-        finally:
             self.machine.leave()
+        if attr == NULL:
+            raise KeyError(name)
+        if ret == -EACCES:
+            raise AttributeError(f"{name} can only be read")
+        if ret < 0:
+            raise oserror(ret, name if count >= SYSFS_PAGE else f"{name} = {text!r}")
 
     def __getattr__(self, str name):
+        if name.startswith("__"):
+            raise AttributeError(f"KSM has no attribute {name!r}")      # also when it is closed
         try:
             text = self.show(name).strip()
         except KeyError:
@@ -113,11 +125,15 @@ cdef class Ksm:
 
     def names(self):
         """The names of all files, in the kernel's order."""
-        self.machine.enter()
-        try:
-            return [self.machine.g.ksm_attrs[i].name.decode() for i in range(self.machine.g.nr_ksm_attrs)]
-        finally:
+        cdef const char *all[NR_KSM_ATTRS]
+        cdef int i, count
+        with nogil:
+            self.machine.enter()
+            count = self.machine.g.nr_ksm_attrs
+            for i in range(count):
+                all[i] = self.machine.g.ksm_attrs[i].name       # a constant
             self.machine.leave()
+        return [(<bytes>all[i]).decode() for i in range(count)]
 
     def attributes(self):
         """All files: {name: value}, in the kernel's order."""
@@ -130,10 +146,11 @@ cdef class Ksm:
         return Trace(self.machine)
 
     def __repr__(self):
-        if self.machine.closed:
-            return "<KSM of a closed machine>"
-        return (f"<KSM shared={self.pages_shared} sharing={self.pages_sharing} unshared={self.pages_unshared} "
-                f"volatile={self.pages_volatile} full_scans={self.full_scans}>")
+        try:
+            return (f"<KSM shared={self.pages_shared} sharing={self.pages_sharing} unshared={self.pages_unshared} "
+                    f"volatile={self.pages_volatile} full_scans={self.full_scans}>")
+        except (ValueError, RuntimeError) as error:
+            return f"<KSM: {error}>"
 
     def scan(self, passes=None, *, pages=None):
         """Scan in the calling thread, whatever `run` says: full passes (1 if nothing is asked for), or one batch of at most `pages`.
@@ -141,47 +158,74 @@ cdef class Ksm:
         Passes begin where the last batch stopped: a pass that was begun counts as one when it ends. True if all passes were completed,
         of a batch if a pass ended in it; False if nothing is registered, or the batch ended within a pass. Ctrl-C stops between pages.
         OSError(ENOMEM) when there is no memory for an rmap_item: the scan stays where it is. Follows ksm_do_scan().
+
+        Every 16,384 pages it looks for signals. What their handlers do with the machine is allowed; when one of them, or another thread,
+        closes it, the scan ends with ValueError.
         """
         cdef ksm_globals *g
         cdef unsigned int batch = BATCH
-        cdef unsigned long seqnr, todo, looked_at, scanned = 0
-        cdef bint empty = False, done = False, stuck = False
-        if passes is not None and pages is not None:
+        cdef unsigned long seqnr, todo, looked_at, scanned, left = 0
+        cdef bint one_batch = pages is not None, empty = False, done = False, stuck = False, last = False, broken_off
+        if passes is not None and one_batch:
             raise TypeError("either passes or pages")
         todo = 1 if passes is None else ulong("passes", passes)
-        if pages is not None:
-            if not 0 <= operator.index(pages) <= 0xffffffff:
+        if one_batch:
+            pages = operator.index(pages)
+            if not 0 <= pages <= 0xffffffff:
                 raise ValueError("pages is an unsigned int")
-            batch = pages
-        self.machine.enter()
-        g = self.machine.g
-        try:
-            while todo:
-                with nogil:
-                    mutex_lock(&g.ksm_thread_mutex)
-                    wait_while_offlining(g)
-                    seqnr = g.ksm_scan.seqnr
-                    looked_at = g.ksm_pages_scanned + g.ksm_pages_skipped
-                    scanned = g.ksm_pages_scanned
-                    ksm_run_batch(g, batch, SLICE_NS)
-                    scanned = g.ksm_pages_scanned - scanned
-                    done = g.ksm_scan.seqnr != seqnr
-                    empty = not done and list_empty(&g.ksm_mm_head.slot.mm_node)
-                    # Neither a page nor an end: only the want of an rmap_item does that.
-                    stuck = (not done and not empty and batch != 0 and not g.freezer.frozen
-                             and looked_at == g.ksm_pages_scanned + g.ksm_pages_skipped)
-                    mutex_unlock(&g.ksm_thread_mutex)
-                if done:
-                    todo -= 1
-                if stuck:
-                    raise oserror(-ENOMEM, "scan")
-                if pages is not None:
-                    batch -= <unsigned int>scanned
-                if empty or pages is not None and (done or batch == 0):
-                    break
-                PyErr_CheckSignals()
+            left = pages
+        while todo and not last:
+            # Each round leaves the machine and its locks, so that a signal handler may do anything, and close() does not wait long.
             with nogil:
-                drain_all_pages(g.m)
-        finally:
-            self.machine.leave()
-        return done if pages is not None else todo == 0
+                if one_batch:
+                    batch = <unsigned int>(left if left < BATCH else BATCH)
+                self.machine.enter()
+                g = self.machine.g
+                mutex_lock(&g.ksm_thread_mutex)
+                wait_while_offlining(g)
+                seqnr = g.ksm_scan.seqnr
+                looked_at = g.ksm_pages_scanned + g.ksm_pages_skipped
+                scanned = g.ksm_pages_scanned
+                ksm_run_batch(g, batch, SLICE_NS)
+                scanned = g.ksm_pages_scanned - scanned
+                done = g.ksm_scan.seqnr != seqnr
+                empty = not done and list_empty(&g.ksm_mm_head.slot.mm_node)
+                # Neither a page nor an end: only the want of an rmap_item does that, or close().
+                broken_off = g.freezer.frozen or READ_ONCE_int(g.m.freezing)
+                stuck = (not done and not empty and batch != 0 and looked_at == g.ksm_pages_scanned + g.ksm_pages_skipped
+                         and not broken_off)
+                mutex_unlock(&g.ksm_thread_mutex)
+                todo -= done
+                if one_batch:
+                    left -= scanned
+                # A batch that ended early has ended: with the pass, or for want of an rmap_item.
+                last = empty or todo == 0 or (one_batch and (left == 0 or not broken_off and scanned < batch))
+                if last and not stuck:
+                    drain_all_pages(g.m)
+                self.machine.leave()
+            if stuck:
+                raise oserror(-ENOMEM, "scan")
+            if not last:
+                PyErr_CheckSignals()
+        return done if one_batch else todo == 0
+
+
+cdef const char *file_name(str name) except NULL:
+    """What the table is searched for, as long as the name lives. No file has a NUL, or what cannot be encoded, in its name."""
+    cdef const char *utf8 = NULL
+    cdef const char *none = b""
+    cdef Py_ssize_t length = 0
+    try:
+        utf8 = PyUnicode_AsUTF8AndSize(name, &length)
+    except UnicodeEncodeError:
+        pass
+    return utf8 if utf8 != NULL and strlen(utf8) == <size_t>length else none
+
+
+cdef kobj_attribute *find(ksm_globals *g, const char *name) noexcept nogil:
+    """The table's entry; NULL when there is none."""
+    cdef int i
+    for i in range(g.nr_ksm_attrs):
+        if strcmp(g.ksm_attrs[i].name, name) == 0:
+            return &g.ksm_attrs[i]
+    return NULL

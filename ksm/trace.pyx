@@ -8,6 +8,7 @@ An event costs a few nanoseconds and 72 bytes; a full ring forgets its oldest ev
 import operator
 from typing import NamedTuple
 
+cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -23,6 +24,13 @@ EVENTS = ("ksm_start_scan", "ksm_stop_scan", "ksm_enter", "ksm_exit", "ksm_merge
 cdef enum:
     CHUNK = 256                 # events copied at a time, with the ring locked
     MAX_CAPACITY = 1 << 28
+
+
+cdef struct ring_state:
+    bint enabled
+    unsigned long capacity
+    unsigned long lost
+    unsigned long length
 
 
 class Event(NamedTuple):
@@ -78,6 +86,7 @@ def _advisor(event):
 _FORMATS = dict(zip(EVENTS, (_scan, _scan, _mm, _mm, _merge, _merge, _remove_ksm_page, _remove_rmap_item, _advisor), strict=True))
 
 
+@cython.no_gc_clear
 cdef class Trace:
     """The event ring of a machine, which is off until start(). Any number of threads may use it."""
 
@@ -86,41 +95,57 @@ cdef class Trace:
     def __cinit__(self, Machine machine not None):
         self.machine = machine
 
-    cdef ksm_trace_ring *ring(self) noexcept:
-        """The machine must be entered."""
-        return &self.machine.g.trace
+    def __reduce__(self):
+        raise TypeError("the trace of a machine cannot be copied or pickled")
+
+    cdef int state(self, ring_state *found) except -1 nogil:
+        cdef ksm_trace_ring *ring
+        self.machine.enter()
+        ring = &self.machine.g.trace
+        spin_lock(&ring.lock)
+        found.enabled = ring.enabled
+        found.capacity = ring.capacity
+        found.lost = ring.lost
+        found.length = ring.head - ring.tail
+        spin_unlock(&ring.lock)
+        self.machine.leave()
+        return 0
 
     def start(self, capacity=65536):
         """Record from now on, at least `capacity` events at a time (a power of two is made of it); earlier ones are forgotten."""
         cdef unsigned long wanted, size = 1
         cdef ksm_trace_event *events
         cdef ksm_trace_ring *ring
-        if not 1 <= operator.index(capacity) <= MAX_CAPACITY:
+        cdef bint made
+        capacity = operator.index(capacity)
+        if not 1 <= capacity <= MAX_CAPACITY:
             raise ValueError(f"capacity must be between 1 and {MAX_CAPACITY}, not {capacity}")
         wanted = capacity
         while size < wanted:
             size *= 2
-        self.machine.enter()
-        try:
+        with nogil:
+            self.machine.enter()
             events = <ksm_trace_event *>calloc(size, sizeof(ksm_trace_event))
-            if events == NULL:
-                raise MemoryError
-            ring = self.ring()
-            spin_lock(&ring.lock)
-            events, ring.events = ring.events, events
-            ring.capacity = size
-            ring.head = ring.tail = ring.lost = 0
-            ring.enabled = True
-            spin_unlock(&ring.lock)
-            free(events)
-        finally:
+            made = events != NULL
+            if made:
+                ring = &self.machine.g.trace
+                spin_lock(&ring.lock)
+                events, ring.events = ring.events, events
+                ring.capacity = size
+                ring.head = ring.tail = ring.lost = 0
+                ring.enabled = True
+                spin_unlock(&ring.lock)
+                free(events)
             self.machine.leave()
+        if not made:
+            raise MemoryError
 
     def stop(self):
         """Record no more. What was recorded can still be read."""
-        self.machine.enter()
-        self.ring().enabled = False
-        self.machine.leave()
+        with nogil:
+            self.machine.enter()
+            self.machine.g.trace.enabled = False
+            self.machine.leave()
 
     def read(self, limit=None):
         """Take the oldest events, all or at most `limit`, out of the ring: a list of Event."""
@@ -128,59 +153,51 @@ cdef class Trace:
         cdef ksm_trace_ring *ring
         cdef unsigned long i, count = 1, left = MAX_CAPACITY if limit is None else max(0, min(operator.index(limit), MAX_CAPACITY))
         result = []
-        self.machine.enter()
-        try:
-            ring = self.ring()
-            while left and count:
+        while count:
+            with nogil:
+                self.machine.enter()
+                ring = &self.machine.g.trace
                 spin_lock(&ring.lock)
                 count = min(ring.head - ring.tail, left, <unsigned long>CHUNK)
                 for i in range(count):
                     memcpy(&chunk[i], &ring.events[(ring.tail + i) & (ring.capacity - 1)], sizeof(ksm_trace_event))
                 ring.tail += count
                 spin_unlock(&ring.lock)
-                left -= count
-                for i in range(count):
-                    result.append(as_event(&chunk[i]))
-        finally:
-            self.machine.leave()
+                self.machine.leave()
+            left -= count
+            for i in range(count):
+                result.append(as_event(&chunk[i]))
         return result
 
     @property
     def enabled(self):
         """Whether events are recorded."""
-        self.machine.enter()
-        try:
-            return bool(self.ring().enabled)
-        finally:
-            self.machine.leave()
+        cdef ring_state found
+        with nogil:
+            self.state(&found)
+        return found.enabled
 
     @property
     def capacity(self):
         """The number of events that the ring can hold; 0 before the first start()."""
-        self.machine.enter()
-        try:
-            return self.ring().capacity
-        finally:
-            self.machine.leave()
+        cdef ring_state found
+        with nogil:
+            self.state(&found)
+        return found.capacity
 
     @property
     def lost(self):
         """The number of events that were forgotten unread since start()."""
-        self.machine.enter()
-        try:
-            return self.ring().lost
-        finally:
-            self.machine.leave()
+        cdef ring_state found
+        with nogil:
+            self.state(&found)
+        return found.lost
 
     def __len__(self):
-        cdef ksm_trace_ring *ring
-        self.machine.enter()
-        ring = self.ring()
-        spin_lock(&ring.lock)
-        count = ring.head - ring.tail
-        spin_unlock(&ring.lock)
-        self.machine.leave()
-        return count
+        cdef ring_state found
+        with nogil:
+            self.state(&found)
+        return found.length
 
     def __bool__(self):
         return True

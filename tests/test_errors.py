@@ -55,12 +55,13 @@ def test_a_machine_is_made_once(machine):
 
 def test_a_machine_without_init():
     machine = ksm.Machine.__new__(ksm.Machine)
-    assert repr(machine) == "<ksm.Machine closed>"
+    assert repr(machine) == "<ksm.Machine not made>"
     for method in ("spawn", "free_pages", "vmstat", "check", "time", "drain_all_pages", "lru_add_drain_all"):
-        with pytest.raises(ValueError, match="closed"):
+        with pytest.raises(ValueError, match="not made"):
             getattr(machine, method)()
     machine.close()
     machine.close()
+    assert repr(machine) == "<ksm.Machine closed>"
 
 
 def test_processes_are_not_made_by_hand():

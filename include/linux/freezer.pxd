@@ -2,10 +2,12 @@
 # Stands in for include/linux/freezer.h of Linux 6.12.
 """When a scan breaks off between two pages. There, because the computer is suspended; here, because somebody waits.
 
-That is ksmd, when its machine is closed, or whoever scans in a thread of his own and wants to hear signals: his slice of time ends. The
-clock is looked at every 64 pages, and more often where pages take long.
+The machine may be about to go. Or whoever scans in a thread of his own wants to hear signals, and his slice of time ends: the clock is
+looked at every 64 pages, and more often where pages take long.
 """
 
+from linux.atomic cimport READ_ONCE_int
+from linux.mm_types cimport machine
 from linux.wait cimport CLOCK_MONOTONIC_COARSE, clock_gettime, timespec
 
 
@@ -42,6 +44,6 @@ cdef inline bint slice_over(freezer *task) noexcept nogil:
     return task.frozen
 
 
-cdef inline bint freezing(freezer *task, unsigned int left) noexcept nogil:
+cdef inline bint freezing(machine *m, freezer *task, unsigned int left) noexcept nogil:
     """`left` pages before the end of the batch, is it time?"""
-    return left & (task.each - 1) == 0 and task.until != 0 and slice_over(task)
+    return READ_ONCE_int(m.freezing) != 0 or (left & (task.each - 1) == 0 and task.until != 0 and slice_over(task))

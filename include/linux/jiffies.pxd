@@ -10,6 +10,10 @@ cdef enum:
     MSEC_PER_SEC = 1000
     NSEC_PER_MSEC = 1000000
 
+# As far as nanoseconds count
+cdef extern from *:
+    const long KTIME_SEC_MAX "9223372036L"
+
 
 cdef inline long ktime_get(machine *m) noexcept nogil:
     """Nanoseconds; of a manual clock, from 0 on."""

@@ -283,7 +283,8 @@ cdef struct machine:
     bint map_unused_to_zeropage  # what every split does since 6.12
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
-    int sigpending              # what signal_pending(current) answers outside ksmd
+    int sigpending              # what signal_pending(current) answers outside ksmd: the machine is being closed
+    int freezing                # what freezing(current) answers: so, too
 
     long ksm_zero_pages         # the one global of mm/ksm.c that is not static
     bint zero_pages_inexact     # OURS: see dup_mmap()

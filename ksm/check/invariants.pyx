@@ -7,8 +7,8 @@ knows its page, and the page its node; the counters of sysfs count what the tree
 that disagrees. Beside this file, check_ksm.pyx looks at what KSM keeps, check_mm.pyx at address spaces, page tables, anon_vmas and frames,
 check_swap.pyx at the swap area, check_host.pyx at the memory behind free frames, check_fast.pyx at what ksmd remembers.
 
-It may be called whenever no other call on the machine is under way; ksmd may run, and is held between two of its batches. Nothing is
-changed, whatever is wrong.
+It may be called at any time: it waits until the calls of other threads have left the machine, and holds new ones off until it is done. ksmd
+is held between two of its batches. Nothing is changed, whatever is wrong.
 
 What is legal although it looks wrong, because the kernel does the same:
 
@@ -45,7 +45,6 @@ from ksm.check.check_swap cimport check_swap
 from ksm.check.checker cimport KSM_MOST_FINDINGS, checker, frame_use, map_put
 from ksm.kernel.fork cimport mmdrop
 from ksm.machine cimport Machine
-from ksm.mm.ksm cimport wait_while_offlining
 
 
 # Holding still
@@ -117,28 +116,18 @@ def check(Machine machine not None):
     """What is wrong with a machine: a list of lines, empty when all is well. MemoryError."""
     cdef checker c
     memset(&c, 0, sizeof(c))
-    machine.enter()
-    try:
+    machine.hold()
+    with nogil:
         c.m = machine.m
         c.g = machine.g
-        with nogil:
-            mutex_lock(&c.g.ksm_thread_mutex)
-            wait_while_offlining(c.g)
-            if hold_mms(&c):
-                run_checks(&c)
-                release_mms(&c)
-            else:
-                c.no_memory = True
-            mutex_unlock(&c.g.ksm_thread_mutex)
-        if c.no_memory:
-            raise MemoryError
-        lines = c.found.text[:c.found.used].decode("utf-8", "replace").splitlines() if c.found.used else []
-        if c.found.count > KSM_MOST_FINDINGS:
-            lines.append(f"and {c.found.count - KSM_MOST_FINDINGS} more")
-        return lines
-    finally:
-        machine.leave()
-        free(c.found.text)
+        mutex_lock(&c.g.ksm_thread_mutex)
+        if hold_mms(&c):
+            run_checks(&c)
+            release_mms(&c)
+        else:
+            c.no_memory = True
+        mutex_unlock(&c.g.ksm_thread_mutex)
+        machine.release()
         free(c.mm.slots)
         free(c.nodes.slots)
         free(c.anon_vmas.slots)
@@ -146,3 +135,12 @@ def check(Machine machine not None):
         free(c.items)
         free(c.use)
         free(c.slots)
+    try:
+        if c.no_memory:
+            raise MemoryError
+        lines = c.found.text[:c.found.used].decode("utf-8", "replace").splitlines() if c.found.used else []
+        if c.found.count > KSM_MOST_FINDINGS:
+            lines.append(f"and {c.found.count - KSM_MOST_FINDINGS} more")
+        return lines
+    finally:
+        free(c.found.text)

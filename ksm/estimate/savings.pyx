@@ -6,7 +6,12 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 
+cimport cython
+
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
+from linux.mm_types cimport machine as struct_machine
+from linux.page_flags cimport PG_reserved, test_page_flag
+from linux.spinlock cimport mutex_lock, mutex_unlock
 
 from ksm.machine cimport Machine
 
@@ -24,6 +29,7 @@ cdef enum:
 cdef uint32_t ZEROS = <uint32_t>1 << 31
 
 
+@cython.no_gc_clear
 cdef class Tally:
     """Counts frames saved, from the page tables of the sources, one source after the other.
 
@@ -40,15 +46,19 @@ cdef class Tally:
     cdef readonly unsigned long across
 
     def __cinit__(self, Machine machine not None):
-        machine.enter()
-        self.last = <uint32_t *>calloc(machine.m.max_pfn, sizeof(uint32_t))
-        machine.leave()
+        with nogil:
+            machine.enter()
+            self.last = <uint32_t *>calloc(machine.m.max_pfn, sizeof(uint32_t))
+            machine.leave()
         if self.last == NULL:
             raise MemoryError
         self.machine = machine
 
     def __dealloc__(self):
         free(self.last)
+
+    def __reduce__(self):
+        raise TypeError("a tally cannot be copied or pickled")
 
     def next_source(self):
         """What is added from now on belongs to another source."""
@@ -57,33 +67,41 @@ cdef class Tally:
     def add(self, const unsigned long[::1] words):
         """A page table, as Process.page_table() gives it: how many of its pages are present. ValueError for a frame that is not there."""
         cdef unsigned long counts[3]
-        cdef unsigned long present = 0, most
+        cdef unsigned long present = 0, word
         cdef Py_ssize_t i
         cdef bint beyond = False
-        cdef const char *arena
+        cdef struct_machine *m
         cdef uint32_t *last = self.last
         cdef uint32_t source = self.source
         if source == 0:
             raise ValueError("next_source() comes first")
         memset(counts, 0, sizeof(counts))
-        self.machine.enter()
-        arena = self.machine.m.arena
-        most = self.machine.m.plugged_pfn
         with nogil:
+            self.machine.enter()
+            m = self.machine.m
+            # No image is taken away meanwhile.
+            mutex_lock(&m.hotplug_lock)
             for i in range(words.shape[0]):
-                present += words[i] != 0
-                if words[i] & (PAGE_KSM | PAGE_KSM_ZERO) and words[i] >> PAGE_FLAGS_SHIFT >= most:
-                    beyond = True
-                    break
-                if words[i] & (PAGE_KSM | PAGE_KSM_ZERO):
-                    count_word(words[i], arena, last, source, counts)
-        self.machine.leave()
+                word = words[i]
+                present += word != 0
+                if word & (PAGE_KSM | PAGE_KSM_ZERO):
+                    beyond = not frame_is_there(m, word >> PAGE_FLAGS_SHIFT)
+                    if beyond:
+                        break
+                    count_word(word, m.arena, last, source, counts)
+            mutex_unlock(&m.hotplug_lock)
+            self.machine.leave()
         if beyond:
             raise ValueError("the page table has frames that the machine has not")
         self.zero += counts[ZERO]
         self.within += counts[WITHIN]
         self.across += counts[ACROSS]
         return present
+
+
+cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:
+    """Whether it can be read. What was an image, and is none any more, is reserved, as the zero page is."""
+    return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
 
 
 cdef inline void count_word(unsigned long word, const char *arena, uint32_t *last, uint32_t source,

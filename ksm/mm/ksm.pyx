@@ -2095,7 +2095,7 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
 
     g.ahead.nr = 0
     g.ahead.next = 0
-    while scan_npages and not freezing(&g.freezer, scan_npages) and not READ_ONCE_int(g.ksmd_should_stop):
+    while scan_npages and not freezing(g.m, &g.freezer, scan_npages):
         scan_npages -= 1
         cond_resched()
         ksm_look_ahead(g, scan_npages)      # OURS

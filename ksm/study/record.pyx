@@ -16,6 +16,7 @@ An object's number is its own for the whole recording. The kinds and their value
 
 from array import array
 
+cimport cython
 from libc.errno cimport EBUSY
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
@@ -303,6 +304,11 @@ cdef void empty(recorder *r) noexcept nogil:
     free(r.entries)
     free(r.index)
     free(r.labels)
+    forget(r)
+
+
+cdef void forget(recorder *r) noexcept nogil:
+    """It has nothing any more."""
     memset(&r.out, 0, sizeof(longs))
     memset(&r.seen, 0, sizeof(longs))
     r.entries = NULL
@@ -323,79 +329,92 @@ cdef void free_recorders(machine *m) noexcept nogil:
     m.recorder = NULL
 
 
+@cython.no_gc_clear
 cdef class Recorder:
     """A recording under way: Machine.record() has it. See ksm/study/recording.py for what is made of it."""
 
     cdef readonly Machine machine
-    cdef recorder *r
-    cdef public object words
-    cdef public list labels
+    cdef recorder *r            # of who has entered the machine
+    cdef readonly object words
+    cdef readonly list labels
 
     def __cinit__(self, Machine of not None, unsigned long most_steps):
-        cdef bint busy
+        cdef recorder *r = NULL
+        cdef bint plain, busy = False
         self.machine = of
         self.words, self.labels = array("l"), []
-        if not of.plain:
-            raise ValueError("only a plain machine takes every step that can be recorded: Machine(plain=True)")
-        of.enter()
-        try:
-            self.r = <recorder *>calloc(1, sizeof(recorder))
-            if self.r == NULL:
-                raise MemoryError
-            spin_lock_init(&self.r.lock)
-            self.r.most_steps = most_steps
-            self.r.active = True
-            self.r.pfn = -1
-            with nogil:
+        with nogil:
+            of.enter()
+            plain = of.g.plain
+            if plain:
+                r = <recorder *>calloc(1, sizeof(recorder))
+            if r != NULL:
+                spin_lock_init(&r.lock)
+                r.most_steps = most_steps
+                r.active = True
+                r.pfn = -1
                 mutex_lock(&of.g.ksm_thread_mutex)
                 busy = of.m.step != NULL
                 if not busy:
-                    self.r.older = <recorder *>of.m.recorder
-                    of.m.recorder = self.r
+                    r.older = <recorder *>of.m.recorder
+                    of.m.recorder = r
                     of.m.recorder_exit = <void *>free_recorders
                     WRITE_ONCE_ptr(of.m.step, <void *>record_step)
                 mutex_unlock(&of.g.ksm_thread_mutex)
-            if busy:
-                free(self.r)
-                raise oserror(EBUSY, "the machine is being recorded already")
-        finally:
+                if busy:
+                    free(r)
             of.leave()
+        if not plain:
+            raise ValueError("only a plain machine takes every step that can be recorded: Machine(plain=True)")
+        if busy:
+            raise oserror(EBUSY, "the machine is being recorded already")
+        if r == NULL:
+            raise MemoryError
+        self.r = r
+
+    def __reduce__(self):
+        raise TypeError("a recording under way cannot be copied or pickled")
 
     def look(self):
         """A step of its own between two calls: what they have changed. False once the recording has come to its end."""
-        cdef machine *m
         cdef bint active
-        self.machine.enter()
-        m = self.machine.m
         with nogil:
+            self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
             wait_while_offlining(self.machine.g)
-            active = self.r.active
+            # Of another recording, which is the machine's by now, it would be a step too many.
+            active = self.r.active and self.machine.m.recorder == self.r
             if active:
-                record_step(m, STEP_NOTE, NULL, NULL, NULL, 0)
+                record_step(self.machine.m, STEP_NOTE, NULL, NULL, NULL, 0)
                 active = self.r.active
             mutex_unlock(&self.machine.g.ksm_thread_mutex)
-        self.machine.leave()
+            self.machine.leave()
         return active
 
     def stop(self):
-        """Record no more, and take what there is into `words` and `labels`: (steps, truncated)."""
-        cdef recorder *r = self.r
+        """Record no more, and take what there is into `words` and `labels`: (steps, truncated). Stopping twice is no error."""
+        cdef recorder taken
         cdef size_t i
-        self.machine.enter()
-        try:
-            with nogil:
-                mutex_lock(&self.machine.g.ksm_thread_mutex)
+        with nogil:
+            self.machine.enter()
+            mutex_lock(&self.machine.g.ksm_thread_mutex)
+            if self.machine.m.recorder == self.r:
                 WRITE_ONCE_ptr(self.machine.m.step, NULL)
-                spin_lock(&r.lock)
-                r.active = False
-                spin_unlock(&r.lock)
-                mutex_unlock(&self.machine.g.ksm_thread_mutex)
-            if r.no_memory:
-                raise MemoryError
-            self.words.frombytes(<bytes>(<char *>r.out.a)[:r.out.n * sizeof(long)] if r.out.n else b"")
-            self.labels = [<bytes>(<char *>r.labels[i].bytes)[:LABEL] for i in range(r.nr_labels)]
-            return r.steps, bool(r.truncated)
-        finally:
-            empty(r)
+            spin_lock(&self.r.lock)
+            self.r.active = False
+            memcpy(&taken, self.r, sizeof(recorder))
+            forget(self.r)
+            spin_unlock(&self.r.lock)
+            mutex_unlock(&self.machine.g.ksm_thread_mutex)
             self.machine.leave()
+        try:
+            if taken.no_memory:
+                raise MemoryError
+            if taken.out.n:
+                words = array("l")
+                words.frombytes(<bytes>(<char *>taken.out.a)[:taken.out.n * sizeof(long)])
+                self.labels = [<bytes>(<char *>taken.labels[i].bytes)[:LABEL] for i in range(taken.nr_labels)]
+                self.words = words
+            return taken.steps, bool(taken.truncated)
+        finally:
+            empty(&taken)

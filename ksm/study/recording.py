@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import operator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from ksm.study.kernel import StudyError
 from ksm.study.record import COUNTERS, Recorder
@@ -47,14 +48,18 @@ class Recording:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
-        if not self.machine.closed:
+        with suppress(ValueError, RuntimeError):  # the machine is closed, or another process's
             self.stop()
 
     def __del__(self) -> None:
         # Nobody will ask for it any more, and the machine may be recorded again.
         recorder = getattr(self, "_recorder", None)
-        if recorder is not None and not self.machine.closed:
-            recorder.stop()
+        if recorder is not None:
+            with suppress(ValueError, RuntimeError):
+                recorder.stop()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a recording cannot be copied or pickled: data() has what it recorded")
 
     def note(self, text: str) -> None:
         """A step of the program's own, with what its calls have changed since the last one."""
@@ -74,8 +79,8 @@ class Recording:
         self._words, self._labels = recorder.words, recorder.labels
 
     def _name_processes(self) -> None:
-        for process in self.machine.processes.values():
-            if process.alive:
+        for process in list(self.machine.processes.values()):
+            with suppress(ProcessLookupError):
                 self._names.setdefault(process.mm_id, process.name)
 
     def data(self, title: str = "", text: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ def load(name):
     return module
 
 
-STRESS, SWAP = load("stress"), load("stress_swap")
+STRESS, SWAP, CHECK = load("stress"), load("stress_swap"), load("stress_check")
 
 
 def test_no_byte_is_lost():
@@ -26,6 +26,12 @@ def test_no_byte_is_lost():
 
 def test_no_byte_is_lost_by_swap_and_migration():
     assert SWAP.stress(2) == []
+
+
+def test_check_beside_everything():
+    errors, checks = CHECK.stress(2)
+    assert errors == []
+    assert checks > 10
 
 
 @pytest.mark.slow
@@ -41,3 +47,11 @@ def test_no_byte_is_lost_for_long(seed):
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_no_byte_is_lost_by_swap_and_migration_for_long(seed):
     assert SWAP.stress(15, seed) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_check_beside_everything_for_long(seed):
+    errors, checks = CHECK.stress(15, seed)
+    assert errors == []
+    assert checks > 100

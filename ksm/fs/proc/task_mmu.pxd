@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows fs/proc/task_mmu.c of Linux 6.12.
 
-from linux.mm_types cimport vm_area_struct
+from linux.mm_types cimport vm_area_struct, vm_flags_t
 
 
 # All of them in bytes
@@ -15,4 +15,4 @@ cdef struct mem_size_stats:
 
 
 cdef void smap_gather_stats(vm_area_struct *vma, mem_size_stats *mss) noexcept nogil
-cdef object show_smap_vma_flags(vm_area_struct *vma)
+cdef object show_smap_vma_flags(vm_flags_t vm_flags)

@@ -8,7 +8,7 @@ There are no counts here of how pages are shared (Pss and its relatives), of pag
 from linux.mm cimport (VM_ACCOUNT, VM_DONTCOPY, VM_DONTEXPAND, VM_DROPPABLE, VM_EXEC, VM_GROWSDOWN, VM_HUGEPAGE, VM_HUGETLB, VM_IO,
                        VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE, VM_MIXEDMAP, VM_NOHUGEPAGE,
                        VM_NORESERVE, VM_PFNMAP, VM_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE, vm_normal_page)
-from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, pmd_t, pte_t, struct_folio, struct_page, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, pmd_t, pte_t, struct_folio, struct_page, vm_area_struct, vm_flags_t
 from linux.page_flags cimport folio_test_anon, folio_test_ksm, page_folio, pfn_to_page
 from linux.pagewalk cimport PGWALK_RDLOCK, mm_walk, mm_walk_ops
 from linux.pgtable cimport (pmd_leaf, pmd_lock, pmd_none, pmd_pfn, pmdp_get, pmdp_get_lockless, pte_offset_map_lock, pte_present,
@@ -85,9 +85,9 @@ cdef object mnemonics = {
 }
 
 
-cdef object show_smap_vma_flags(vm_area_struct *vma):
+cdef object show_smap_vma_flags(vm_flags_t vm_flags):
     """The names of the flags, in the order of their bits: a tuple."""
-    return tuple([mnemonics.get(1UL << i, "??") for i in range(64) if vma.vm_flags & (1UL << i)])
+    return tuple([mnemonics.get(1UL << i, "??") for i in range(64) if vm_flags & (1UL << i)])
 
 
 cdef mm_walk_ops smaps_walk_ops
