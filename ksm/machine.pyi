@@ -6,7 +6,7 @@ from typing import Literal, SupportsIndex
 from typing_extensions import Self
 
 from ksm.process import Process
-from ksm.study.recording import Recording
+from ksm.record.recording import Recording
 from ksm.sysfs import Ksm
 
 VM_EVENTS: tuple[str, ...]

@@ -603,12 +603,12 @@ cdef class Machine:
         return now / 1e9
 
     def record(self, steps=10000):
-        """Record what KSM does from now on, at most so many steps: ksm.study.recording.Recording, a context manager.
+        """Record what KSM does from now on, at most so many steps: ksm.record.recording.Recording, a context manager.
 
         The machine must be a plain one, because a fast one does not take every step: ValueError. After each step the recorder goes through
         all that KSM keeps, and through all page tables: this is for machines that one looks at. One at a time: OSError(EBUSY).
         """
-        from ksm.study.recording import Recording
+        from ksm.record.recording import Recording
         return Recording(self, steps)
 
     def check(self):

@@ -418,34 +418,24 @@ cdef class Process:
             mm = self.get_mm()
             # First the frames: hotplug waits for ksmd, which may wait for mmap_lock.
             pfn = add_memory_file(self.machine.m, nid, fd if still else -1, coffset, clength >> PAGE_SHIFT)
-            err = <int>pfn if pfn < 0 else 0
-        try:
-            if not err and not still:
-                err = read_image(self.machine, <unsigned long>pfn, fd, coffset, clength)
-        except BaseException:
-            with nogil:
-                remove_memory(self.machine.m, <unsigned long>pfn)
             self.put_mm(mm)
-            raise
-        with nogil:
-            if err and pfn >= 0:
-                remove_memory(self.machine.m, <unsigned long>pfn)
-            elif not err:
-                mmap_write_lock(mm)
-                place = do_mmap(mm, caddr, clength, PROT_READ | PROT_WRITE, flags)
-                if place < 0:
-                    err = <int>place
-                else:
-                    err = insert_frames(vma_lookup(mm, <unsigned long>place), <unsigned long>place, <unsigned long>pfn,
-                                        clength >> PAGE_SHIFT)
-                    if err:
-                        do_munmap(mm, <unsigned long>place, clength)
-                mmap_write_unlock(mm)
-                if err:
-                    remove_memory(self.machine.m, <unsigned long>pfn)
-                else:
-                    memory_is_used(self.machine.m, <unsigned long>pfn)
-            self.put_mm(mm)
+        err = <int>pfn if pfn < 0 else 0
+        if not err:
+            try:
+                err = 0 if still else read_image(self.machine, <unsigned long>pfn, fd, coffset, clength)
+                if not err:
+                    with nogil:
+                        mm = self.get_mm()
+                        place = map_frames(mm, caddr, clength, flags, <unsigned long>pfn)
+                        if place >= 0:
+                            memory_is_used(self.machine.m, <unsigned long>pfn)
+                        self.put_mm(mm)
+                    err = <int>place if place < 0 else 0
+            except BaseException:
+                unplug(self.machine, <unsigned long>pfn)
+                raise
+            if err:
+                unplug(self.machine, <unsigned long>pfn)
         if err:
             raise oserror(err, f"mmap_image of {clength} bytes")
         return place
@@ -499,7 +489,6 @@ cdef class Process:
             if i == nr_pages:
                 break
             PyErr_CheckSignals()
-            self.put_mm(mm)
         return result.tolist()
 
     # What there is
@@ -629,6 +618,33 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
     return <unsigned long>done if done > 0 else 0
 
 
+cdef long map_frames(mm_struct *mm, unsigned long addr, unsigned long length, int flags, unsigned long pfn) noexcept nogil:
+    """Map private memory that has these frames: its address, or -errno."""
+    cdef long place
+    cdef int err
+    mmap_write_lock(mm)
+    place = do_mmap(mm, addr, length, PROT_READ | PROT_WRITE, flags)
+    if place >= 0:
+        err = insert_frames(vma_lookup(mm, <unsigned long>place), <unsigned long>place, pfn, length >> PAGE_SHIFT)
+        if err:
+            do_munmap(mm, <unsigned long>place, length)
+            place = err
+    mmap_write_unlock(mm)
+    return place
+
+
+cdef int unplug(Machine machine, unsigned long pfn) except -1:
+    """Take frames away that nobody has mapped. A machine that was closed meanwhile has none any more."""
+    try:
+        with nogil:
+            machine.enter()
+            remove_memory(machine.m, pfn)
+            machine.leave()
+    except (ValueError, RuntimeError):
+        pass
+    return 0
+
+
 cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long offset, unsigned long length) except? -1:
     """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, or -errno.
 
@@ -642,8 +658,11 @@ cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long of
     for start, end in parts:
         while start < end:
             chunk = min(end - start, <unsigned long>LITTLE)
+            # Each round leaves the machine, so that a signal handler may do anything.
             with nogil:
+                machine.enter()
                 done = arena_read_file(machine.m, pfn + ((start - offset) >> PAGE_SHIFT), chunk >> PAGE_SHIFT, fd, start)
+                machine.leave()
             if done < 0:
                 return <int>done
             start += <unsigned long>done << PAGE_SHIFT

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: where a recording looks in.
-"""The steps of a scan that a recording tells apart: see ksm/study/record.pyx, which writes them down, and ksm/study/steps.py, which has
+"""The steps of a scan that a recording tells apart: see ksm/record/recorder.pyx, which writes them down, and ksm/study/steps.py, which has
 what each of them means and where it stands in the kernel's file.
 
 A step costs one branch while nobody records.

@@ -21,11 +21,11 @@ ROOMS = {
     "ksm.record": "record", "ksm.check": "check", "ksm.sources": "sources", "ksm.estimate": "estimate",
     "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip
-FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace"}
+FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace"}
 
 # What a machine's methods start, imported when they are called: (who, whom).
 CALLED_BY_METHODS = {
-    ("ksm.machine", "ksm.check.invariants"),
+    ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),
 }
 
@@ -78,10 +78,8 @@ def test_imports_run_one_way(path):
 
 
 def test_no_room_above_the_substrate_imports_in_a_circle():
-    graph = {
-        module_of(path): set(imports(path)) for path in FILES
-        if path.suffix in (".py", ".pyx") and path.parts[-1] != "__init__.py" and layer(module_of(path)) not in ("include", "lib", "mm", "face")
-    }  # fmt: skip
+    above = [path for path in FILES if path.suffix in (".py", ".pyx") and path.name != "__init__.py"]
+    graph = {module_of(path): set(imports(path)) for path in above if layer(module_of(path)) not in ("include", "lib", "mm", "face")}
     done = set()
 
     def visit(module, way):

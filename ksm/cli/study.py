@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from ksm.record.recording import RecordingError
 from ksm.study.kernel import Kernel, StudyError, read_kernel
 
 DEBIAN = "/usr/src/linux-source-6.12.tar.xz"
@@ -41,13 +42,13 @@ def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], fu
             print_diff(read_kernel(kernels[0]), function, console)
         else:
             write_page([read_kernel(where) for where in kernels], output, recordings)
-    except StudyError as error:
+    except (StudyError, RecordingError) as error:
         raise click.ClickException(str(error)) from None
 
 
 def write_page(kernels: list[Kernel], output: str, recordings: tuple[str, ...]) -> None:
+    from ksm.record.recording import load
     from ksm.study import lessons, page
-    from ksm.study.recording import load
 
     played = [load(name) for name in recordings] + [lessons.record_lesson(key) for key, _, _ in lessons.LESSONS]
     text = page.render(kernels[0] if kernels else None, played, kernels[1] if len(kernels) > 1 else None)

@@ -15,9 +15,9 @@ import click
 
 from ksm.oracle import recorded
 from ksm.oracle.compare import Difference
-from ksm.oracle.generate import generate
 from ksm.oracle.kernel import unavailable
 from ksm.oracle.replay import run_port
+from ksm.oracle.seeds import generate
 from ksm.oracle.shrink import shrink
 from ksm.oracle.verify import Reference, command, running_kernel
 from ksm.oracle.verify import verify as verify_one

@@ -302,10 +302,3 @@ class Generator:
             todo += self.step()
         todo.append({"op": "scan", "passes": 3})
         return {"name": name, "settings": settings, **({"swap": 4096} if self.swap else {}), "procs": procs, "steps": todo}
-
-
-def generate(seed: int, *, steps: int = 40) -> Json:
-    """The random workload of a seed, with about so many steps. Those of HUGE_SEEDS have huge pages."""
-    from ksm.oracle.generate_huge import HugeGenerator  # it is made of the generator above
-
-    return (HugeGenerator if seed in HUGE_SEEDS else Generator)(seed).workload(f"random-{seed}", steps)

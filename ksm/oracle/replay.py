@@ -23,7 +23,7 @@ from ksm.oracle.workload import (
     memory_of,
     page_bytes,
 )
-from ksm.study.recording import Recording
+from ksm.record.recording import Recording
 
 ADVICE = {"mergeable": ksm.MADV_MERGEABLE, "unmergeable": ksm.MADV_UNMERGEABLE, "dontneed": ksm.MADV_DONTNEED,
           "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE, "dontfork": ksm.MADV_DONTFORK, "dofork": ksm.MADV_DOFORK,

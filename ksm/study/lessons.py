@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ksm
-from ksm.study.recording import Recording
+from ksm.record.recording import Recording
 
 PAGE = ksm.PAGE_SIZE
 Lesson = Callable[[ksm.Machine], Recording]

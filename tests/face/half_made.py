@@ -12,9 +12,9 @@ from contextlib import suppress
 import ksm
 from ksm.check import check
 from ksm.estimate.savings import Tally
-from ksm.process import process_of, spawn
-from ksm.study.record import Recorder
-from ksm.study.recording import Recording
+from ksm.process import processes_by_mm, spawn
+from ksm.record.recorder import Recorder
+from ksm.record.recording import Recording
 from ksm.trace import Trace
 
 MACHINE = {
@@ -25,7 +25,7 @@ MACHINE = {
     "plain": lambda m: m.plain, "record": lambda m: m.record(), "slabinfo": lambda m: m.slabinfo(), "spawn": lambda m: m.spawn(),
     "swap_pages": lambda m: m.swap_pages(), "swapoff": lambda m: m.swapoff(), "swapon": lambda m: m.swapon("64K"),
     "time": lambda m: m.time(), "total_pages": lambda m: m.total_pages(), "transparent_hugepage": lambda m: m.transparent_hugepage,
-    "vmstat": lambda m: m.vmstat(),
+    "vmstat": lambda m: m.vmstat(), "lost_pages": lambda m: m.lost_pages(),
 }
 # What answers or does nothing, whatever the machine is.
 HARMLESS = {"close": lambda m: m.close(), "closed": lambda m: m.closed, "processes": lambda m: m.processes}
@@ -186,7 +186,7 @@ def copies():
 
 
 def nones():
-    calls = [Trace, ksm.Ksm, Tally, check, Recording, lambda n: Recorder(n, 1), lambda n: spawn(n, None, 0), lambda n: process_of(n, 1)]
+    calls = [Trace, ksm.Ksm, Tally, check, Recording, lambda n: Recorder(n, 1), lambda n: spawn(n, None, 0), processes_by_mm]
     for i, call in enumerate(calls):
         with suppress(TypeError, AttributeError):
             call(None)

@@ -8,7 +8,7 @@ import pytest
 
 import ksm
 from ksm.estimate.savings import Tally
-from ksm.study.record import Recorder
+from ksm.record.recorder import Recorder
 
 PAGE = ksm.PAGE_SIZE
 

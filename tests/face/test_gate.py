@@ -69,4 +69,4 @@ def test_the_search_finds_something():
              "cdef int h(self) except -1:", "    self.enter()"]
     assert [number for number in range(len(lines)) if has_the_gil(lines, number) and "self." in lines[number]] == [1, 7, 11]
     entered = {path.name for path in SOURCES if ENTERS.search(path.read_text())}
-    assert {"machine.pyx", "process.pyx", "sysfs.pyx", "trace.pyx", "record.pyx", "savings.pyx"} <= entered
+    assert {"machine.pyx", "process.pyx", "sysfs.pyx", "trace.pyx", "recorder.pyx", "savings.pyx"} <= entered

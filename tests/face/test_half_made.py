@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ksm
-from ksm.study.record import Recorder
+from ksm.record.recorder import Recorder
 
 PAGE = ksm.PAGE_SIZE
 

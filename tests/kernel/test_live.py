@@ -12,8 +12,8 @@ import pytest
 
 import ksm
 from ksm.oracle import huge
-from ksm.oracle.generate import generate
 from ksm.oracle.kernel import KSM, leaves_traces, run_kernel
+from ksm.oracle.seeds import generate
 from ksm.oracle.verify import verify
 from ksm.oracle.workload import OracleError
 

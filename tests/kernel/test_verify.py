@@ -15,10 +15,11 @@ from ksm.cli import workloads
 from ksm.cli.group import main
 from ksm.oracle import huge
 from ksm.oracle.compare import first_difference, side_by_side
-from ksm.oracle.generate import KINDS, generate
+from ksm.oracle.generate import KINDS
 from ksm.oracle.huge import wants_huge_pages
 from ksm.oracle.kernel import wrong_machine
 from ksm.oracle.replay import run_port
+from ksm.oracle.seeds import generate
 from ksm.oracle.shrink import sensible, shrink
 from ksm.oracle.workload import OracleError
 

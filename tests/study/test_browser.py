@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import ksm
+from ksm.record.recorder import COUNTERS
 from ksm.study.kernel import read_kernel
 from ksm.study.lessons import IN_2011, LESSONS, pages, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.pairing import read_port, study
-from ksm.study.record import COUNTERS
 
 pytestmark = pytest.mark.browser
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

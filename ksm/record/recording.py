@@ -11,8 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
-from ksm.study.kernel import StudyError
-from ksm.study.record import COUNTERS, Recorder
+from ksm.record.recorder import COUNTERS, Recorder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,7 +20,11 @@ if TYPE_CHECKING:
 
 FORMAT = "ksm recording 1"
 MOST_STEPS = 1_000_000
-HEADER = 7  # numbers before the changes of a step: record.pyx
+HEADER = 7  # numbers before the changes of a step: recorder.pyx
+
+
+class RecordingError(Exception):
+    """A file is no recording. The text is one line: which file, and what is wrong with it."""
 
 
 class Recording:
@@ -115,17 +118,17 @@ def label_of(start: bytes) -> str:
 
 
 def load(path: str) -> dict[str, Any]:
-    """A recording that save() has written. StudyError."""
+    """A recording that save() has written. RecordingError."""
     try:
         data = json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise StudyError(f"{path}: {error.strerror}") from None
+        raise RecordingError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise StudyError(f"{path} is not a recording: it is not JSON") from None
+        raise RecordingError(f"{path} is not a recording: it is not JSON") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise StudyError(f"{path} is not a recording of this version ({FORMAT})")
+        raise RecordingError(f"{path} is not a recording of this version ({FORMAT})")
     if not well_formed(data):
-        raise StudyError(f"{path} is damaged")
+        raise RecordingError(f"{path} is damaged")
     return data
 
 

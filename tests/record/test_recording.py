@@ -9,10 +9,9 @@ import threading
 import pytest
 
 import ksm
-from ksm.study.kernel import StudyError
+from ksm.record.recorder import COUNTERS
+from ksm.record.recording import HEADER, RecordingError, load
 from ksm.study.lessons import LESSONS, pages, record_lesson
-from ksm.study.record import COUNTERS
-from ksm.study.recording import HEADER, load
 from ksm.study.steps import NAMES, STEPS
 
 PAGE = ksm.PAGE_SIZE
@@ -294,10 +293,10 @@ def test_a_saved_recording_is_loaded(tmp_path):
 def test_what_is_not_a_recording_gets_one_clear_line(tmp_path, content):
     path = tmp_path / "file.json"
     path.write_bytes(content)
-    with pytest.raises(StudyError) as error:
+    with pytest.raises(RecordingError) as error:
         load(str(path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(StudyError):
+    with pytest.raises(RecordingError):
         load(str(tmp_path / "nothing"))
 
 

@@ -35,8 +35,8 @@ from ksm.step cimport (NR_STEPS, STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KS
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED,
                        STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
                        STEP_ZERO_MERGED)
-from ksm.study.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
-                             look_at_ksm, look_at_mms, put)
+from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
+                              look_at_ksm, look_at_mms, put)
 
 # As the files of sysfs, but for the last two: what free_rmap_item() counts down, and /proc/vmstat's.
 COUNTERS = ("full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",
@@ -331,7 +331,7 @@ cdef void free_recorders(machine *m) noexcept nogil:
 
 @cython.no_gc_clear
 cdef class Recorder:
-    """A recording under way: Machine.record() has it. See ksm/study/recording.py for what is made of it."""
+    """A recording under way: Machine.record() has it. See ksm/record/recording.py for what is made of it."""
 
     cdef readonly Machine machine
     cdef recorder *r            # of who has entered the machine
