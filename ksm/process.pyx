@@ -622,6 +622,8 @@ cdef object register(Process process):
     except BaseException:
         process.exit()
         raise
+    if process.machine.gate.closed:
+        process.machine.all_processes.pop(process.pid, None)
     return process
 
 
