@@ -22,7 +22,7 @@ one that called fork(). The machine is not its own: it cannot enter, and close()
 
 from cpython.exc cimport PyErr_CheckSignals
 
-from linux.atomic cimport READ_ONCE_ulong, atomic_long_fetch_and, atomic_long_fetch_or
+from linux.atomic cimport atomic_long_fetch_and, atomic_long_fetch_or, smp_load_acquire_ulong
 from linux.spinlock cimport backoff, spin_lock, spin_lock_init, spin_unlock, usleep
 from linux.wait cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -53,7 +53,8 @@ if pthread_atfork(NULL, NULL, forked):
 
 
 cdef inline unsigned long gate_word(machine_gate *gate) noexcept nogil:
-    return READ_ONCE_ulong((<unsigned long *>&gate.word)[0])
+    # Acquire: who finds nobody inside sees all that those have done who were.
+    return smp_load_acquire_ulong((<unsigned long *>&gate.word)[0])
 
 
 cdef void gate_init(machine_gate *gate) noexcept nogil:

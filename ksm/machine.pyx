@@ -173,8 +173,8 @@ cdef class Machine:
                 if err:
                     machine_exit(m)
             if opened and not err:
-                self.m = m
                 self.g = <ksm_globals *>m.ksm
+                self.m = m          # last: close() frees it from now on
             if err:
                 gate_open(&self.gate, False)
         if err:

@@ -43,7 +43,7 @@ from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
 from ksm.mm.swap cimport lru_add_drain_all
 from ksm.mm.vmscan cimport reclaim_range
-from ksm.procfs cimport (ksm_stat_lines, read_ksm_stat, read_maps, read_page_table, show_maps, show_smaps, vma_lines)
+from ksm.procfs cimport ksm_stat_lines, read_maps, read_page_table, show_ksm_stat, show_maps, show_smaps, vma_lines
 
 cdef object MADE_HERE = object()
 
@@ -296,8 +296,7 @@ cdef class Process:
                 spin_unlock(&self.lock)
                 if mm != NULL:
                     mmput(mm)
-                    if self.machine.m.nr_blocks:
-                        remove_unused_memory(self.machine.m)
+                    remove_unused_memory(self.machine.m)
                 self.machine.leave()
         except ValueError:
             return              # close() has seen to it
@@ -577,7 +576,7 @@ cdef class Process:
         with nogil:
             mm = self.get_mm()
             y2011 = self.machine.g.era == ERA_2_6_38
-            read_ksm_stat(mm, &lines)
+            show_ksm_stat(mm, &lines)
             self.put_mm(mm)
         return {} if y2011 else lines
 
@@ -704,6 +703,8 @@ cdef object register(Process process):
     except BaseException:
         process.exit()
         raise
+    if process.machine.gate.closed:
+        process.machine.all_processes.pop(process.pid, None)
     return process
 
 

@@ -29,5 +29,5 @@ cdef struct ksm_stat_lines:
 cdef void read_maps(mm_struct *mm, vma_lines *lines, bint pages) noexcept nogil
 cdef object show_maps(vma_lines *lines)
 cdef object show_smaps(vma_lines *lines)
-cdef void read_ksm_stat(mm_struct *mm, ksm_stat_lines *lines) noexcept nogil
+cdef void show_ksm_stat(mm_struct *mm, ksm_stat_lines *lines) noexcept nogil
 cdef void read_page_table(mm_struct *mm, unsigned long addr, unsigned long nr_pages, unsigned long *words) noexcept nogil

@@ -105,7 +105,7 @@ cdef object show_smaps(vma_lines *lines):
     return result
 
 
-cdef void read_ksm_stat(mm_struct *mm, ksm_stat_lines *lines) noexcept nogil:
+cdef void show_ksm_stat(mm_struct *mm, ksm_stat_lines *lines) noexcept nogil:
     lines.ksm_rmap_items = READ_ONCE_ulong(mm.ksm_rmap_items)
     lines.ksm_zero_pages = mm_ksm_zero_pages(mm)
     lines.ksm_merging_pages = READ_ONCE_ulong(mm.ksm_merging_pages)

@@ -95,8 +95,8 @@ cdef class Ksm:
             raise oserror(ret, name if count >= SYSFS_PAGE else f"{name} = {text!r}")
 
     def __getattr__(self, str name):
-        if name.startswith("__"):
-            raise AttributeError(f"KSM has no attribute {name!r}")      # also when it is closed
+        if name.startswith("_"):
+            raise AttributeError(f"KSM has no attribute {name!r}")      # what Python asks for, also of a closed machine
         try:
             text = self.show(name).strip()
         except KeyError:

@@ -34,6 +34,8 @@ class Recording:
     When `steps` are full, the rest is left out, and `truncated` is True.
     """
 
+    _recorder: Recorder | None = None
+
     def __init__(self, machine: Machine, steps: SupportsIndex = 10000) -> None:
         steps = operator.index(steps)
         if not 1 <= steps <= MOST_STEPS:
@@ -43,8 +45,8 @@ class Recording:
         self.steps = 0
         self._names: dict[int, str] = {}
         self._notes: list[str] = []
-        self._recorder: Recorder | None = Recorder(machine, steps)
-        self._words, self._labels = self._recorder.words, self._recorder.labels
+        self._recorder = recorder = Recorder(machine, steps)
+        self._words, self._labels = recorder.words, recorder.labels
         self.note("")
 
     def __enter__(self) -> Self:
@@ -56,10 +58,9 @@ class Recording:
 
     def __del__(self) -> None:
         # Nobody will ask for it any more, and the machine may be recorded again.
-        recorder = getattr(self, "_recorder", None)
-        if recorder is not None:
+        if self._recorder is not None:
             with suppress(ValueError, RuntimeError):
-                recorder.stop()
+                self._recorder.stop()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a recording cannot be copied or pickled: data() has what it recorded")
@@ -90,6 +91,8 @@ class Recording:
         """The recording as JSON has it. ValueError before it has ended."""
         if self._recorder is not None:
             raise ValueError("the recording is still under way")
+        if not hasattr(self, "_words"):
+            raise ValueError("the recording has not begun")
         words, steps, at = self._words, [], 0
         while at < len(words):
             end = at + HEADER + words[at + HEADER - 1]

@@ -29,8 +29,9 @@ def alone():
     """Run a program, with PRELUDE before it: what it prints. It fails if the program does, crashes, or has not ended after `timeout` s."""
 
     def run(program, timeout=30):
-        child = subprocess.Popen([sys.executable, "-c", PRELUDE + textwrap.dedent(program)], stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, text=True, start_new_session=True)
+        # Newer Pythons warn of every fork of a program with threads.
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PRELUDE + textwrap.dedent(program)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
             out, err = child.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

@@ -9,6 +9,7 @@ import pytest
 
 import ksm
 from ksm.record.recorder import Recorder
+from ksm.record.recording import Recording
 
 PAGE = ksm.PAGE_SIZE
 
@@ -113,3 +114,36 @@ def test_a_recorder_stops_once():
         assert recorder.stop()[0] == 1
         assert len(recorder.words) == words
         assert not recorder.look()
+
+
+def test_recordings_that_have_not_begun():
+    recording = Recording.__new__(Recording)
+    recording.stop()
+    for call in (recording.data, lambda: recording.note("x"), lambda: recording.save("/nowhere")):
+        with pytest.raises(ValueError, match="the recording"):
+            call()
+
+
+def test_a_machine_that_is_closed_while_it_is_made(alone):
+    out = alone("""
+    sys.setswitchinterval(1e-5)
+    ends = set()
+    for i in range(300):
+        machine = ksm.Machine.__new__(ksm.Machine)
+        def close():
+            for _ in range(i % 30):
+                pass
+            machine.close()
+        thread = threading.Thread(target=close)
+        thread.start()
+        try:
+            machine.__init__("1M", max_memory="1M")
+            machine.free_pages()
+            ends.add("made")
+        except (ValueError, RuntimeError) as error:
+            ends.add(str(error))
+        thread.join()
+        assert machine.closed and repr(machine) == "<ksm.Machine closed>"
+    print(ends <= {"made", "a machine is made once", "the machine is closed"})
+    """)
+    assert out == "True\n"
