@@ -106,7 +106,9 @@ def make_machine(sources: list[Source], era: str = ERA) -> Machine:
     memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
     try:
         return Machine(memory, max_memory=memory + mapped, era=era)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
         raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
 
 

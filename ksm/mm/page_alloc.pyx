@@ -18,7 +18,8 @@ from libc.string cimport memcpy, memmove, memset
 
 from ksm.host.arena cimport arena_give_back, arena_populate
 from ksm.mm.vmscan cimport try_to_free_pages
-from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint, atomic_fetch_and, atomic_long_inc, atomic_set, smp_store_release_int
+from linux.atomic cimport (READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, atomic_long_inc, atomic_set, atomic_try_cmpxchg,
+                           smp_store_release_int)
 from linux.bug cimport VM_BUG_ON
 from linux.ksm cimport ksm_page_freed
 from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
@@ -223,16 +224,23 @@ cdef inline unsigned int nr_recent(zone *z) noexcept nogil:
 
 # Freeing
 
+cdef enum:
+    KEPT_FLAGS = 0xff000000U | PG_plugged | PG_file | PG_reserved | PG_hwpoison
+
+
 cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
     """Forget what the frame was. Above all its key: a stable node must never take the next user's page for its own.
 
-    False when the frame must not be handed out again: it is of an image, or broken.
+    False when the frame must not be handed out again: it is of an image, or broken. One of a mapped file is put aside at once: it has no
+    memory of its own, unless somebody has written to it.
     """
+    cdef unsigned int flags = READ_ONCE_uint(page.flags)
     VM_BUG_ON(page._mapcount != -1)
     folio_set_mapping_word(<struct_folio *>page, NULL)
     page.index = 0
     WRITE_ONCE_uint(page.private, 0)
-    atomic_fetch_and(&page.flags, <unsigned int>(0xff000000U | PG_plugged | PG_file | PG_reserved | PG_hwpoison))
+    while not atomic_try_cmpxchg(<int *>&page.flags, <int>flags, <int>(flags & KEPT_FLAGS | (PG_offline if flags & PG_file else 0))):
+        flags = READ_ONCE_uint(page.flags)
     return not test_page_flag(page, PG_plugged | PG_reserved | PG_hwpoison)
 
 
@@ -265,11 +273,8 @@ cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int ord
 
 
 cdef void free_plugged_page(machine *m, struct_page *page) noexcept nogil:
-    """OURS: a frame that was plugged in. What is mapped of a file takes no memory of its own, if nobody has written to it."""
+    """OURS: a frame that was plugged in, with memory of its own."""
     cdef bint full = True
-    if test_page_flag(page, PG_file):
-        set_page_flag(page, PG_offline)
-        return
     while full:                 # somebody else has filled it, and is on the way to make room
         spin_lock(&m.plugged_lock)
         full = m.nr_plugged == RECENT_BATCH
@@ -297,7 +302,7 @@ cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
         free_one_page(m, &m.zones[page_to_nid(folio)], page_to_pfn(m, folio), order)
     elif PageHWPoison(folio):
         atomic_long_inc(&m.num_poisoned_pages)
-    elif test_page_flag(folio, PG_plugged):
+    elif test_page_flag(folio, PG_plugged) and not test_page_flag(folio, PG_file):
         free_plugged_page(m, folio)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import ksm
 import ksm.host.memory
+from ksm.estimate.scan import make_machine
 from ksm.testing.corrupt import frame_fields
 
 PAGE = ksm.PAGE_SIZE
@@ -73,6 +74,10 @@ def test_fresh_memory_is_zeros_where_one_call_is_denied(fresh_memory_is_zeros, d
     fresh_memory_is_zeros(after=f"refuse.{denied}")
 
 
+def test_fresh_memory_is_zeros_where_nothing_is_allowed(fresh_memory_is_zeros):
+    fresh_memory_is_zeros(before="for name in refuse.SYSCALLS: refuse.deny(name)")
+
+
 def test_fresh_memory_is_zeros_where_some_is_locked(fresh_memory_is_zeros):
     """Giving back many ranges at once stops at the first one that cannot be, and says how far it came."""
     fresh_memory_is_zeros(after="refuse.lock(machine_fields(machine)['arena'].address + (5 << 20), 4 << 20)")
@@ -103,6 +108,32 @@ def test_what_merging_frees_is_zeros_where_all_is_locked(in_a_process):
             assert b.read(addr, 24 << 20) == bytes(24 << 20)
             assert machine.check() == []
     """)
+
+
+def test_a_scan_where_nothing_is_allowed(in_a_process, tmp_path):
+    """What the system does not tell of an image, or does not take back, changes nothing but the time and the memory."""
+    script = """if True:
+        import ksm, refuse, sys
+        if sys.argv[2] == "denied":
+            for name in refuse.SYSCALLS:
+                refuse.deny(name)
+        PAGE = ksm.PAGE_SIZE
+        with open(sys.argv[1], "wb") as file:
+            for i in range(4096):
+                file.write((b"alike..." if i % 3 else b"%07d " % i) * 512)
+        with ksm.Machine("32M") as machine, open(sys.argv[1], "rb") as image:
+            machine.ksm.smart_scan = 0
+            for still in (True, False):
+                process = machine.spawn()
+                addr = process.mmap_image(image, still=still)
+                process.madvise(addr, 16 << 20, ksm.MADV_MERGEABLE)
+                machine.ksm.scan(3)
+                image.seek(0)
+                assert process.read(addr, 16 << 20) == image.read()
+                assert machine.check() == []
+            print(machine.ksm.attributes(), machine.vmstat())
+    """
+    assert in_a_process(script, tmp_path / "image", "denied") == in_a_process(script, tmp_path / "image", "allowed")
 
 
 def test_memory_is_given_back_again_when_that_is_possible(in_a_process):
@@ -221,6 +252,12 @@ def test_a_system_with_other_pages_is_refused(monkeypatch, size):
     with pytest.raises(OSError, match=f"pages of 4096 bytes, and this system's have {size}") as info:
         ksm.Machine("16M")
     assert info.value.errno == errno.EOPNOTSUPP
+
+
+def test_a_scan_says_why_there_is_no_machine(monkeypatch):
+    monkeypatch.setattr(ksm.host.memory, "page_size", lambda: 16384)
+    with pytest.raises(OSError, match="this system's have 16384"):
+        make_machine([])
 
 
 def test_this_system_has_the_right_pages():
