@@ -18,6 +18,8 @@ ROOMS = {
     # The substrate, with what KSM calls in it: mm/, fork and exec call each other as in the kernel, host is the computer below, fast what
     # ksm.pyx asks and what asks ksm.pyx. A step of a recording is a word that mm/ can say without knowing who listens.
     "ksm.mm": "mm", "ksm.kernel": "mm", "ksm.fs": "mm", "ksm.host": "mm", "ksm.fast": "mm", "ksm.step": "mm",
+    # A command, where python -m looks for it
+    "ksm.oracle.__main__": "cli",
     "ksm.record": "record", "ksm.check": "check", "ksm.sources": "sources", "ksm.estimate": "estimate",
     "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip

@@ -17,7 +17,8 @@ from typing import Any
 from ksm.bench.contents import fill, touch
 from ksm.bench.ways import PASSES, Measured, check_merged, cpu, figures, halves
 from ksm.constants import MADV_MERGEABLE, PAGE_SIZE
-from ksm.oracle.kernel import Ksmd, default_lock, proc_text, sysfs_read, sysfs_write
+from ksm.oracle.kernel import Ksmd, default_lock, sysfs_read, sysfs_write
+from ksm.oracle.proc import kernel_thread
 from ksm.oracle.workload import OracleError
 
 PATIENCE = 1800.0  # seconds for one pass
@@ -63,7 +64,7 @@ class Kernel:
             fcntl.flock(stack.enter_context(open(lock, "a", encoding="ascii")), fcntl.LOCK_EX)
             self.ksmd = BenchKsmd(lock.with_name(lock.name + ".saved"))
             stack.callback(self.ksmd.restore)
-            [self.schedstat] = [path.with_name("schedstat") for path in Path("/proc").glob("[0-9]*/comm") if proc_text(path) == "ksmd\n"]
+            self.schedstat = kernel_thread("ksmd") / "schedstat"
             self.stack = stack.pop_all()
 
     def __enter__(self) -> Kernel:

@@ -8,52 +8,61 @@ import errno
 import importlib
 import os
 import sys
+import traceback
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
 import ksm
+from ksm.host.text import printable, size_said
 
 # Each is the function of its name in a module of this folder, which is imported when it is asked for.
 COMMANDS = {"bench": "bench", "replay": "workloads", "scan": "scan", "study": "study", "verify": "workloads"}
 
+# What a command ends with when something goes wrong that is no wrong usage. For verify, as for diff and cmp, 1 means that there is a
+# difference.
+OTHER = 1
+TROUBLE = {"verify": 2}
 
-class OneLineGroup(click.Group):
-    """A group whose errors are one line on stderr: exit code 2 for wrong usage, 1 for everything else."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+class OneLine(click.Group):
+    """A group whose errors are one line on stderr: exit code 2 for wrong usage, that of TROUBLE or 1 for everything else."""
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"ksm.cli.{COMMANDS[cmd_name]}"), cmd_name)
-        return command
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, *more, standalone_mode=False, **extra)
+        words = list(sys.argv[1:] if args is None else args)
+        other = TROUBLE.get(next((word for word in words if not word.startswith("-")), ""), OTHER)
+        for name in ("COLUMNS", "LINES"):
+            if not size_said(os.environ.get(name, "")):
+                os.environ.pop(name, None)  # rich would believe it
         if sys.stdout is None:
             # Python and click would drop all output and call that a success.
-            fail("ksm: standard output is closed", 1)
+            fail("ksm: standard output is closed", other)
         try:
-            sys.exit(super().main(*args, standalone_mode=False, **extra) or 0)
+            sys.exit(super().main(words, *more, standalone_mode=False, **extra) or 0)
         except click.UsageError as error:
             name = error.ctx.command_path if error.ctx else "ksm"
             fail(f"{name}: {error.format_message()} ({name} --help)", error.exit_code)
         except click.ClickException as error:
-            fail(f"ksm: {error.format_message()}", error.exit_code)
+            fail(f"ksm: {error.format_message()}", other if error.exit_code == OTHER else error.exit_code)
         except click.Abort:
             fail("ksm: interrupted", 130)
         except MemoryError:
-            fail("ksm: out of memory", 1)
+            fail("ksm: out of memory", other)
         except OSError as error:
             # It may be our output that could not be written: Python must not try to flush the rest at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if error.errno == errno.EPIPE:
-                sys.exit(1)         # whoever read it has gone
-            fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
-
+                sys.exit(other)         # whoever read it has gone
+            fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), other)
+        except Exception:
+            if other == OTHER:
+                raise
+            # A fault of this program, which Python would end with 1.
+            traceback.print_exc()
+            sys.exit(other)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -70,13 +79,26 @@ class OneLineGroup(click.Group):
         return super().parse_args(ctx, args)
 
 
+class Commands(OneLine):
+    """The subcommands of `ksm`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"ksm.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
+
 def fail(text: str, code: int) -> NoReturn:
     line = " ".join(text.split())
-    click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)
+    click.echo(printable(line), err=True)
     sys.exit(code)
 
 
-@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(ksm.__version__, prog_name="ksm", message="%(prog)s %(version)s")
 def main() -> None:
     """Linux's samepage merger (KSM) outside the kernel: what would it merge, and what would that save?"""

@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from ksm.host.files import open_to_write
+from ksm.host.text import printable
 from ksm.record.recording import RecordingError
 from ksm.study.kernel import Kernel, StudyError, read_kernel
 
@@ -18,15 +20,20 @@ DEBIAN = "/usr/src/linux-source-6.12.tar.xz"
 
 @click.command(short_help="Read it beside the kernel, and watch it run.")
 @click.option("--kernel", "kernels", multiple=True, metavar="TREE-OR-FILE",
-              help="Where mm/ksm.c is: a source tree, the file, a tarball, or GIT@REVISION. A second one is what it is compared with.")
+              help="Where mm/ksm.c is: a source tree, the file, a tarball (gz, bz2, xz), or GIT@REVISION. A second one is what it is "
+                   "compared with.")
 @click.option("-o", "output", metavar="DIR", default=".", help="The folder that gets ksm-study.html.  [default: this one]")
-@click.option("--recording", "recordings", multiple=True, metavar="FILE", help="Put this recording into the page: ksm replay --record.")
+@click.option("--recording", "recordings", multiple=True, metavar="FILE",
+              help="Put this recording into the page, of 64 MiB at most: ksm replay --record.")
 @click.option("--diff", "function", metavar="FUNCTION", help="Print this function here, both sides, instead of writing a page.")
 def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], function: str | None) -> None:
     """Read it beside the kernel, and watch it run.
 
     Writes a page that stands on its own: mm/ksm.c on the left, the port on the right, function beside function, and recordings of what
     happens to pages, step by step, with the trees as they grow. The kernel's text is yours: without --kernel the page has the port alone.
+
+    Files are regular ones, or <(a command). mm/ksm.c may have 512 KiB and 10,000 lines, four times what that of Linux 6.12 has; a tarball
+    may unpack to 3 GiB in front of it.
     """
     if len(kernels) > 2:
         raise click.UsageError("--kernel is given once, or twice to compare", click.get_current_context())
@@ -55,9 +62,10 @@ def write_page(kernels: list[Kernel], output: str, recordings: tuple[str, ...]) 
     path = Path(output) / page.NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with open(open_to_write(path), "w", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise StudyError(f"{path} cannot be written: {error.strerror}") from None
-    click.echo(f"{path}: {len(text.encode()) / 1e6:.1f} MB")
+    click.echo(f"{printable(str(path))}: {len(text.encode()) / 1e6:.1f} MB")
     if not kernels and Path(DEBIAN).exists():
         click.echo(f"With --kernel {DEBIAN} it has the kernel's side, too.")

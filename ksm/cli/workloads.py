@@ -9,11 +9,16 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from ksm.cli.group import TROUBLE
+from ksm.host.files import FileError, open_to_write, read_file, too_large
+from ksm.host.json_file import LARGEST, parse_json
+from ksm.host.text import limit_said
 from ksm.oracle import recorded
+from ksm.oracle.check import check_workload
 from ksm.oracle.compare import Difference
 from ksm.oracle.kernel import unavailable
 from ksm.oracle.replay import run_port
@@ -21,9 +26,10 @@ from ksm.oracle.seeds import generate
 from ksm.oracle.shrink import shrink
 from ksm.oracle.verify import Reference, command, running_kernel
 from ksm.oracle.verify import verify as verify_one
-from ksm.oracle.workload import Json, OracleError, check_workload
+from ksm.oracle.workload import Json, OracleError
 
-SAME, DIFFERENT, UNUSABLE = 0, 1, 2  # exit codes of verify
+SAME, DIFFERENT = 0, 1  # exit codes of verify
+INPUT = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
 class Seeds(click.ParamType):
@@ -42,21 +48,58 @@ class Seeds(click.ParamType):
         return seeds
 
 
-def read_workload(file: IO[str]) -> tuple[Json, Json | None]:
+class Command(click.ParamType):
+    name = "command"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        if isinstance(value, list):
+            return value
+        try:
+            words = shlex.split(value)
+        except ValueError as error:
+            self.fail(f"{value}: {str(error).lower()}", param, ctx)
+        if not words:
+            self.fail("there is no command", param, ctx)
+        return words
+
+
+def read_input(path: str) -> bytes:
+    """A file, what the shell has opened for <(command), or - for standard input: LARGEST bytes at most. FileError."""
+    if path != "-":
+        return read_file(path, LARGEST)
+    if sys.stdin is None:
+        raise FileError("standard input is closed")
+    try:
+        data = sys.stdin.buffer.read(LARGEST + 1)
+    except OSError as error:
+        raise FileError(f"standard input: {error.strerror or error}") from None
+    if len(data) > LARGEST:
+        raise too_large("standard input", LARGEST)
+    return data
+
+
+def read_workload(path: str) -> tuple[Json, Json | None]:
     """A workload, and its outcome if the file holds one. UsageError if it is no workload."""
     try:
-        data = json.load(file)
+        data = parse_json(read_input(path))
         outcome = None
         if isinstance(data, dict) and isinstance(data.get("workload"), dict):
             outcome = recorded.outcome_of(data)
             data = data["workload"]
-        check_workload(data)
-    except (ValueError, KeyError, TypeError, AttributeError, OracleError) as error:
-        raise click.UsageError(f"{file.name}: no workload: {error}") from None
+        else:
+            check_workload(data)
+    except FileError as error:
+        raise click.UsageError(str(error)) from None
+    except (ValueError, OracleError) as error:
+        raise click.UsageError(f"{named(path)}: no workload: {error}") from None
     return data, outcome
 
 
-def one_of(files: tuple[IO[str], ...], seeds: range | None) -> None:
+def named(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def one_of(files: tuple[str, ...], seeds: range | None) -> None:
     if bool(files) == bool(seeds):
         raise click.UsageError("either a FILE or --seed")
 
@@ -66,7 +109,7 @@ steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=
 
 
 @click.command(short_help="Run a workload, and print what every pass left behind.")
-@click.argument("file", type=click.File(encoding="utf-8"), required=False)
+@click.argument("file", type=INPUT, required=False)
 @click.option("--pages", is_flag=True, help="Also what every page maps to.")
 @click.option("--events", is_flag=True, help="Also the trace events of every pass.")
 @click.option("--record", metavar="FILE", help="Also write down each step of KSM's, for ksm study --recording FILE.")
@@ -74,11 +117,12 @@ steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=
 @seeds_option
 @steps_option
 def replay(
-    file: IO[str] | None, pages: bool, events: bool, record: str | None, record_steps: int, seeds: range | None, steps: int
+    file: str | None, pages: bool, events: bool, record: str | None, record_steps: int, seeds: range | None, steps: int
 ) -> None:
     """Run a workload, and print what every pass left behind, as JSON.
 
-    FILE is a workload, or - for standard input; `pydoc ksm.oracle.workload` tells what it is, and what is printed.
+    FILE is a workload: a regular file of 64 MiB at most, <(a command), or - for standard input. `pydoc ksm.oracle.workload` tells what it
+    is, and what is printed. Its processes may have 256 MiB of memory together.
 
     With --seed, nothing is run: random workloads are printed, one a line.
     """
@@ -96,13 +140,16 @@ def replay(
             write_recording(record, outcome.pop("recording"))
         click.echo(json.dumps(outcome))
     except OracleError as error:
-        raise click.ClickException(f"{file.name}: {error}") from None
+        raise click.ClickException(f"{named(file)}: {error}") from None
 
 
 def write_recording(path: str, recording: Json) -> None:
+    text = json.dumps(recording, separators=(",", ":"))
+    if len(text) > LARGEST:
+        raise click.ClickException(f"{path} is not written: it would have more than {limit_said(LARGEST)}; take fewer --record-steps")
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(recording, file, separators=(",", ":"))
+        with open(open_to_write(path), "w", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
 
@@ -113,30 +160,32 @@ def terminated(number: int, _frame: Any) -> NoReturn:
 
 
 @click.command(short_help="Do the running kernel and the port do the same?")
-@click.argument("files", type=click.File(encoding="utf-8"), nargs=-1, metavar="[FILE]...")
+@click.argument("files", type=INPUT, nargs=-1, metavar="[FILE]...")
 @seeds_option
 @steps_option
 @click.option("--shrink", "shrinking", is_flag=True, help="Print a smallest workload, too, that still makes a difference.")
 @click.option("--first", is_flag=True, help="Stop at the first workload that makes a difference.")
-@click.option("--against", "words", metavar="COMMAND", help="Compare with what this prints, which reads a workload.")
+@click.option("--against", "words", type=Command(), metavar="COMMAND", help="Compare with what this prints, which reads a workload.")
 @click.option("--recorded", "from_file", is_flag=True, help="Compare with the outcome that is recorded in each FILE.")
 def verify(
-    files: tuple[IO[str], ...], seeds: range | None, steps: int, shrinking: bool, first: bool, words: str | None, from_file: bool
+    files: tuple[str, ...], seeds: range | None, steps: int, shrinking: bool, first: bool, words: list[str] | None, from_file: bool
 ) -> None:
     """Do the running kernel and the port do the same?
 
     Runs workloads on both, with real processes on the kernel's side, and compares every counter, what every page maps to and every trace
     event, after every pass. Prints one line a workload, and for the first difference what it is, and the events of this pass.
 
-    Needs root, and a machine where nobody else uses KSM. What it changes in /sys/kernel/mm/ksm it restores.
+    FILEs are workloads as for ksm replay. Needs root, and a machine where nobody else uses KSM. What it changes in /sys/kernel/mm/ksm it
+    restores; until then, what was there stands in /run/ksm_oracle.lock.saved.
 
-    Ends with 0 if all is the same, 1 if something differs, 2 if that cannot be found out.
+    Ends with 0 if all is the same, 1 if something differs, 2 if that cannot be found out: wrong usage, no kernel that can be driven, or
+    an error of the system.
     """
     one_of(files, seeds)
-    if from_file and (words or seeds):
+    if from_file and (words is not None or seeds):
         raise click.UsageError("--recorded is for FILEs, and needs nothing else to compare with")
-    reference: Reference = command(shlex.split(words)) if words else running_kernel
-    if not words and not from_file and (reason := unavailable()):
+    reference: Reference = running_kernel if words is None else command(words)
+    if words is None and not from_file and (reason := unavailable()):
         raise unusable(reason)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminated)
@@ -183,5 +232,5 @@ def smallest(workload: Json, found: Difference, reference: Reference) -> None:
 
 def unusable(reason: str) -> click.ClickException:
     error = click.ClickException(reason)
-    error.exit_code = UNUSABLE
+    error.exit_code = TROUBLE["verify"]
     return error

@@ -14,11 +14,10 @@ import click
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
-from ksm.host.text import printable
+from ksm.host.text import printable, size_said
 
 RMAP_ITEM = 64  # bytes, on a 64-bit kernel
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
-MOST_DIGITS = 4  # of COLUMNS: no terminal is wider
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -58,9 +57,8 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
 
 def terminal_width() -> int:
     """Columns of the terminal, or what COLUMNS says; 80 where there is none."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and len(said) <= MOST_DIGITS and int(said):
-        return int(said)
+    if said := size_said(os.environ.get("COLUMNS", "")):
+        return said
     for fd in range(3):
         try:
             return os.get_terminal_size(fd).columns or 80

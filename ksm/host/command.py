@@ -9,6 +9,8 @@ import selectors
 import subprocess
 from typing import IO
 
+from ksm.host.text import limit_said
+
 CHUNK = 1 << 16
 REMEMBERED = 4096  # bytes of what it says on standard error
 
@@ -31,7 +33,7 @@ def output_of(words: list[str], limit: int, given: bytes = b"") -> bytes:
             raise
         if printed is None:
             process.kill()
-            raise CommandError(f"{words[0]}: it prints more than {limit >> 10:,} KiB")
+            raise CommandError(f"{words[0]}: it prints more than {limit_said(limit)}")
         code = process.wait()
     if code:
         lines = said.decode("utf-8", "replace").strip().splitlines()
@@ -44,9 +46,9 @@ def ended(code: int) -> str:
 
 
 def talk(process: subprocess.Popen[bytes], given: bytes, limit: int) -> tuple[bytes | None, bytes]:
-    """What it prints, or None if that is more than the limit; and how its standard error begins."""
+    """What it prints, or None if that and what it says on standard error is more than the limit; and how the latter begins."""
     assert process.stdin and process.stdout and process.stderr
-    printed, said = bytearray(), bytearray()
+    printed, said, count = bytearray(), bytearray(), 0
     left = memoryview(given)
     with selectors.DefaultSelector() as waiting:
 
@@ -69,12 +71,13 @@ def talk(process: subprocess.Popen[bytes], given: bytes, limit: int) -> tuple[by
                         done(process.stdin)
                     continue
                 part = os.read(key.fd, CHUNK)
+                count += len(part)
+                if count > limit:
+                    return None, bytes(said)
                 if not part:
                     done(process.stdout if key.fileobj is process.stdout else process.stderr)
                 elif key.fileobj is process.stdout:
                     printed += part
-                    if len(printed) > limit:
-                        return None, bytes(said)
                 else:
                     said += part[: REMEMBERED - len(said)]
     return bytes(printed), bytes(said)

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import stat
 
+from ksm.host.text import limit_said
+
 CHUNK = 1 << 20
 
 
@@ -66,11 +68,10 @@ def read_file(path: str, limit: int) -> bytes:
 
 
 def too_large(path: str, limit: int) -> FileError:
-    unit, name = (20, "MiB") if limit >= 1 << 20 else (10, "KiB")
-    return FileError(f"{path}: larger than {limit >> unit} {name}")
+    return FileError(f"{path}: larger than {limit_said(limit)}")
 
 
-def open_to_write(path: str) -> int:
+def open_to_write(path: str | os.PathLike[str]) -> int:
     """A descriptor of a new or emptied file. A FIFO that nobody reads is an error, and not waited for. OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
     os.set_blocking(fd, True)

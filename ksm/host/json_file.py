@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 from ksm.host.files import read_file
 
+LARGEST = 64 << 20  # bytes of a file
+MOST_CONTAINERS = 2_000_000  # lists and objects in it, each of which takes much more memory than its brackets
+
 # What could be half of a character: json takes it, and nothing can be written that has it.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -24,6 +27,8 @@ def no_constant(name: str) -> NoReturn:
 
 def parse_json(data: bytes) -> Any:
     """The value. ValueError says what is wrong, in one line."""
+    if data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
+        raise ValueError(f"it has more than {MOST_CONTAINERS:,} lists and objects")
     try:
         text = data.decode()
         value = json.loads(text, parse_constant=no_constant)
@@ -43,7 +48,7 @@ def parse_json(data: bytes) -> Any:
     return value
 
 
-def read_json(path: str, limit: int) -> Any:
+def read_json(path: str, limit: int = LARGEST) -> Any:
     """The value in a file of at most so many bytes. FileError for the file, ValueError for what is in it."""
     return parse_json(read_file(path, limit))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The running kernel as oracle: the same workload on the kernel's KSM and on the port, and where they differ.
 
-    workload    what a workload is, and what runs one on either side
+    workload    what a workload is, and what runs one on either side; check tells what is none, or too large
     generate    random workloads
-    kernel      the kernel's side, with process (real processes) and observe (their pages, trace events)
+    kernel      the kernel's side, with process (real processes), observe (their pages, trace events) and proc
     replay      the port's side
     compare     the first difference
     verify      both sides, and again if they differ

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from ksm.cli.workloads import UNUSABLE, read_workload, terminated
+from ksm.cli.group import OneLine
+from ksm.cli.workloads import INPUT, named, read_workload, terminated
 from ksm.oracle import recorded
 from ksm.oracle.kernel import run_kernel
 from ksm.oracle.workload import OracleError
 
 
-@click.group()
+@click.group(cls=OneLine)
 def main() -> None:
     """Run workloads on the running kernel's KSM. Needs root. What a workload is: pydoc ksm.oracle.workload."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -25,12 +25,15 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("workload", type=click.File(encoding="utf-8"))
+@click.argument("workload", type=INPUT)
 @click.option("--pages", is_flag=True, help="Also what every page maps to.")
 @click.option("--events", is_flag=True, help="Also the trace events of every pass.")
-def kernel(workload: IO[str], **what: Any) -> None:
+def kernel(workload: str, **what: Any) -> None:
     """Print the outcome of a workload."""
-    click.echo(json.dumps(run_kernel(read_workload(workload)[0], **what)))
+    try:
+        click.echo(json.dumps(run_kernel(read_workload(workload)[0], **what)))
+    except OracleError as error:
+        raise click.ClickException(f"{named(workload)}: {error}") from None
 
 
 @main.command()
@@ -38,14 +41,12 @@ def kernel(workload: IO[str], **what: Any) -> None:
 def record(files: tuple[Path, ...]) -> None:
     """Put into each file, a workload or a recording, what the running kernel makes of its workload."""
     for path in files:
-        with path.open(encoding="utf-8") as file:
-            workload, _ = read_workload(file)
-        recorded.record(path, workload)
+        workload, _ = read_workload(str(path))
+        try:
+            recorded.record(path, workload)
+        except OracleError as error:
+            raise click.ClickException(f"{path}: {error}") from None
 
 
 if __name__ == "__main__":
-    try:
-        main(prog_name="python -m ksm.oracle")
-    except OracleError as failure:
-        print(f"ksm.oracle: {failure}", file=sys.stderr)
-        sys.exit(UNUSABLE)
+    main(prog_name="python -m ksm.oracle")

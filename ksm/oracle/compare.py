@@ -8,11 +8,13 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from ksm.host.text import printable
 from ksm.oracle.workload import Json
 
 NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps", "anon_huge_pages")  # what Linux 6.12, or an older record of a run, does not have
 ADVISED = ("pages_to_scan", "batches")  # of scan-time mode, where they depend on the processor time that ksmd has had since boot
 MISSING = "nothing"
+LONGEST = 500  # characters of a value that are shown
 
 
 class Difference(NamedTuple):
@@ -25,17 +27,23 @@ class Difference(NamedTuple):
     events: tuple[list[Any], list[Any]] = ([], [])  # of this record, the kernel's and the port's
 
     def __str__(self) -> str:
-        return f"step {self.step}: {self.where}: kernel {self.kernel}, port {self.port}"
+        return f"step {self.step}: {brief(self.where)}: kernel {brief(self.kernel)}, port {brief(self.port)}"
 
     def report(self, name: str) -> str:
         """Some lines: what differs, and the events side by side, "|" where they are not the same."""
         lines = [f"{name}: {self}"]
         if any(self.events):
-            left, right = ([" ".join(map(str, event)) for event in side] for side in self.events)
+            left, right = ([" ".join(map(brief, event)) for event in side] for side in self.events)
             width = max(map(len, ["kernel", *left]))
             rows = [("kernel", " ", "port"), *side_by_side(left, right)]
             lines += [f"    {one:{width}} {mark} {other}".rstrip() for one, mark, other in rows]
         return "\n".join(lines)
+
+
+def brief(value: Any) -> str:
+    """What a terminal can show of a value, which may come from anywhere."""
+    text = printable(str(value))
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def side_by_side(left: list[str], right: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -48,7 +56,7 @@ def side_by_side(left: list[str], right: list[str]) -> Iterator[tuple[str, str, 
 def first_difference(kernel: Json, port: Json) -> Difference | None:
     """The first difference between the outcomes of the kernel and the port; None if they are the same."""
     for ours, theirs in zip(kernel["records"], port["records"], strict=False):
-        named = ", ".join(f"{key} {ours[key]}" for key in ("op", "scan", "sysfs") if key in ours)
+        named = ", ".join(f"{key} {brief(ours[key])}" for key in ("op", "scan", "sysfs") if key in ours)
         for path, left, right in differences("", ours, theirs):
             events = ours.get("events", []), theirs.get("events", [])
             return Difference(ours["step"], named + path if named else path.removeprefix(", "), left, right, events)
@@ -60,7 +68,8 @@ def first_difference(kernel: Json, port: Json) -> Difference | None:
 def differences(path: str, ours: Any, theirs: Any) -> Any:
     """(path, value, value) of everything that differs, counters first."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        advised = all(side.get("ksm", side).get("advisor_mode") == "scan-time" for side in (ours, theirs))
+        files = [side.get("ksm", side) for side in (ours, theirs)]
+        advised = all(isinstance(side, dict) and side.get("advisor_mode") == "scan-time" for side in files)
         for key in dict.fromkeys([*ours, *theirs]):
             if (key in NEWER and (key not in ours or key not in theirs)) or (key in ADVISED and advised):
                 continue

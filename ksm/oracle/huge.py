@@ -16,6 +16,7 @@ import re
 import time
 from pathlib import Path
 
+from ksm.oracle.proc import kernel_thread
 from ksm.oracle.workload import Json, OracleError
 
 THP = Path("/sys/kernel/mm/transparent_hugepage")
@@ -60,12 +61,10 @@ class HugePages:
     def __init__(self) -> None:
         if reason := without_huge_pages():
             raise OracleError(reason)
-        comms = [path for path in Path("/proc").glob("[0-9]*/comm") if thread(path) == "khugepaged\n"]
-        if not comms:
-            raise OracleError("this kernel has no khugepaged")
+        khugepaged = kernel_thread("khugepaged")
         self.memory = mmap.mmap(-1, 2 * SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.memory.madvise(mmap.MADV_HUGEPAGE)
-        self.stat = os.open(comms[0].with_name("stat"), os.O_RDONLY)
+        self.stat = os.open(khugepaged / "stat", os.O_RDONLY)
         saved = SLEEP.read_text().strip()
         self.saved = DEFAULT_SLEEP if saved in PARK_SLEEPS else saved
         try:
@@ -94,9 +93,3 @@ class HugePages:
         SLEEP.write_text(self.saved)
         os.close(self.stat)
         self.memory.close()
-
-
-def thread(comm: Path) -> str:
-    with contextlib.suppress(OSError):
-        return comm.read_text()
-    return ""

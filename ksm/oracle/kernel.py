@@ -28,15 +28,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ksm.host.files import FileError, write_whole
+from ksm.host.json_file import read_json, shown
+from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
 from ksm.oracle.observe import Events
+from ksm.oracle.proc import kernel_thread, proc_text, processes
 from ksm.oracle.process import MPOL_MF_MOVE, RealTask, move_pages
 from ksm.oracle.ptrace import Window
-from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side, check_workload
+from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side
 from ksm.oracle.zram import Swap
 
 KSM = Path("/sys/kernel/mm/ksm")
 PARK_SLEEPS = (2_000_000_000, 2_000_000_001)  # sleep_millisecs, used in turn
+DEFAULT_SLEEP = 20  # the kernel's
+MOST_SAVED = 1 << 16  # bytes of the file with the settings
 TIMEOUT = 120.0
 
 
@@ -67,11 +73,42 @@ def sysfs_write(name: str, value: Any) -> None:
     (KSM / name).write_text(f"{value}\n")
 
 
-def proc_text(path: Path) -> str:
-    """A file of /proc; empty if the process is gone."""
-    with contextlib.suppress(OSError):
-        return path.read_text()
-    return ""
+def writable_files() -> Json:
+    """The files of KSM that can be written, and what is in them."""
+    return {file.name: sysfs_read(file.name) for file in sorted(KSM.iterdir()) if file.stat().st_mode & 0o200}
+
+
+def saved_settings(path: Path) -> Json:
+    """The settings from before a run that was killed, which are in this file; else those of now, which are put there. OracleError.
+
+    The file has all of them, or is not there; and it is there before the first setting is changed.
+    """
+    now = writable_files()
+    saved = read_saved(path, now) if os.path.lexists(path) else now
+    if saved["sleep_millisecs"] in PARK_SLEEPS:  # left from a run whose file is lost
+        saved["sleep_millisecs"] = DEFAULT_SLEEP
+    if saved is now:
+        try:
+            write_whole(str(path), json.dumps(saved))
+        except OSError as error:
+            raise OracleError(f"{path} cannot be written: {error.strerror or error}") from None
+    return saved
+
+
+def read_saved(path: Path, now: Json) -> Json:
+    """What is in the file, if it can be the settings of this kernel. OracleError."""
+    try:
+        saved: Json = read_json(str(path), MOST_SAVED)
+        if not isinstance(saved, dict) or saved.keys() != now.keys():
+            raise ValueError("these are not the files of KSM")
+        for name, value in saved.items():
+            if type(value) is not type(now[name]) or not re.fullmatch(r"[a-z-]{1,40}|[0-9]{1,20}", str(value)):
+                raise ValueError(f"{name} cannot be {shown(value)}")
+    except (FileError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise OracleError(f"{path} is damaged ({reason}): it has KSM's settings from before a run that was killed; set them, and remove it"
+                          ) from None
+    return saved
 
 
 def leaves_traces(workload: Json) -> str:
@@ -116,22 +153,17 @@ class Ksmd:
     """Steps ksmd, and restores its settings."""
 
     def __init__(self, backup: Path) -> None:
-        comms = [path for path in Path("/proc").glob("[0-9]*/comm") if proc_text(path) == "ksmd\n"]
-        if not comms:
-            raise OracleError("this kernel has no ksmd")
+        folder = kernel_thread("ksmd")
         self.refuse_others(sure=False)
-        self.stat = os.open(comms[0].with_name("stat"), os.O_RDONLY)
         self.sleeps = itertools.cycle(PARK_SLEEPS)
         self.written: Json = {}
         self.backup = backup  # it outlives a run that was killed, whose values are in the files now
-        if not backup.exists():
-            saved = {file.name: sysfs_read(file.name) for file in sorted(KSM.iterdir()) if file.stat().st_mode & 0o200}
-            backup.write_text(json.dumps(saved))
-        self.saved: Json = json.loads(backup.read_text())
+        self.saved = saved_settings(backup)
+        self.stat = os.open(folder / "stat", os.O_RDONLY)
 
     def refuse_others(self, sure: bool, own: frozenset[int] = frozenset()) -> None:
-        users = [path.parent.name for path in Path("/proc").glob("[0-9]*/ksm_stat")
-                 if int(path.parent.name) not in own and re.search(r"merge(able|_any): yes", proc_text(path))]
+        users = [path.name for path in processes()
+                 if int(path.name) not in own and re.search(r"merge(able|_any): yes", proc_text(path / "ksm_stat"))]
         if users or sure:
             raise OracleError(f"other processes have mergeable memory: {', '.join(users) or 'unknown'}")
 
@@ -169,34 +201,44 @@ class Ksmd:
         self.park()
         return bool(sysfs_read("full_scans") != before)
 
-    def flush_and_set(self, values: Json) -> None:
-        """Unmerge everything (run=2 does so when it changes only), then change settings."""
+    def flush(self) -> None:
+        """Unmerge everything: run=2 does so when it changes only."""
         for run in (0, 2, 0):
             sysfs_write("run", run)
-        for name, value in values.items():
-            if name in self.saved:
-                self.set(name, value)
 
     def start(self) -> None:
         """Reach the state that every workload starts with, or refuse."""
         self.park()
         for _ in range(3):  # a scan drops the processes that have nothing mergeable left
-            self.flush_and_set(DEFAULTS)
+            self.flush()
+            for name, value in DEFAULTS.items():
+                if name in self.saved:
+                    self.set(name, value)
             if not self.batch():
                 return  # nothing is registered
         self.refuse_others(sure=True)
 
     def restore(self) -> None:
+        """Put every setting back. OracleError names those that could not be; then the file stays, for the next run."""
         hold_signals()
-        self.park()
-        mode, run = self.saved.get("advisor_mode", "none"), self.saved["run"]
-        self.flush_and_set({"advisor_mode": "none"} | self.saved | {"advisor_mode": "none", "run": 0})
-        if mode != "none":  # it owns pages_to_scan, which was written before
-            sysfs_write("advisor_mode", mode)
-        sysfs_write("run", run)
+        try:
+            self.park()
+            self.flush()
+            # Last what depends on others: with a mode, pages_to_scan is the advisor's.
+            last = {name: self.saved[name] for name in ("advisor_mode", "run") if name in self.saved}
+            first = {name: "none" if name == "advisor_mode" else 0 for name in last}
+            rest = [(name, value) for name, value in self.saved.items() if name not in last]
+            failed = []
+            for name, value in (*first.items(), *rest, *last.items()):
+                try:
+                    sysfs_write(name, value)
+                except OSError as error:
+                    failed.append(f"{name} = {value}: {error.strerror}")
+        finally:
+            os.close(self.stat)
+        if failed:
+            raise OracleError(f"KSM's settings could not all be put back ({'; '.join(failed)}): they stand in {self.backup}")
         self.backup.unlink()
-        os.close(self.stat)
-
 
 class KernelSide(Side):
     """The running kernel."""

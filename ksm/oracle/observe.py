@@ -6,10 +6,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from ksm.host.command import CommandError, output_of
 from ksm.oracle.workload import OracleError
 
 TRACING = Path("/sys/kernel/tracing")
@@ -22,7 +22,10 @@ class Events:
 
     def __init__(self) -> None:
         if not (TRACING / "instances").exists():
-            subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACING)], check=True)
+            try:
+                output_of(["mount", "-t", "tracefs", "tracefs", str(TRACING)], 1 << 16)
+            except CommandError as error:
+                raise OracleError(f"{TRACING} cannot be mounted: {error}") from None
         self.dir = TRACING / "instances" / "ksm_oracle"
         self.dir.mkdir(exist_ok=True)  # it may be left from a run that was killed
         for name, value in {"buffer_size_kb": "16384", "trace_clock": "global", "trace": "", "events/ksm/enable": "1"}.items():

@@ -11,10 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ksm.host.files import write_whole
+from ksm.host.json_file import read_json
+from ksm.oracle.check import check_outcome, check_workload
 from ksm.oracle.compare import Difference, first_difference
 from ksm.oracle.kernel import run_kernel
 from ksm.oracle.replay import run_port
-from ksm.oracle.workload import Json
+from ksm.oracle.workload import Json, OracleError
 
 CHANGING = ("ksm", "procs", "pages")
 
@@ -63,18 +66,22 @@ def save(path: Path, workload: Json, outcome: Json) -> None:
     head = {"kernel": outcome["kernel"], "workload": workload}
     lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in pack(outcome["records"]))
     text = json.dumps(head, separators=(",", ":"))
-    path.write_text(f'{text[:-1]},"records":[\n{lines}\n]}}\n')
+    write_whole(str(path), f'{text[:-1]},"records":[\n{lines}\n]}}\n')
 
 
 def outcome_of(data: Json) -> Json:
-    """The outcome that a recording holds; "of" is its workload."""
+    """The outcome that a recording holds; "of" is its workload. OracleError for what is no recording."""
+    if not isinstance(data.get("kernel"), str):
+        raise OracleError("kernel has to be a string")
+    check_workload(data.get("workload"))
+    check_outcome(data)
     workload = data["workload"]
     return {"workload": workload.get("name", ""), "of": workload, "kernel": data["kernel"], "records": unpack(data["records"])}
 
 
 def load(path: Path) -> tuple[Json, Json]:
     """A recording's data, and the kernel's outcome."""
-    data = json.loads(path.read_text())
+    data = read_json(str(path))
     return data, outcome_of(data)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import ksm
+from ksm.oracle.check import check_workload
 from ksm.oracle.workload import (
     DEFAULTS,
     PAGE,
@@ -17,7 +18,6 @@ from ksm.oracle.workload import (
     Run,
     Side,
     Task,
-    check_workload,
     errno_name,
     expand,
     memory_of,
@@ -48,6 +48,8 @@ class PortTask(Task):
             if op in ("poke", "peek") and error.errno == errno.EFAULT:
                 return {"error": "EIO"}  # what /proc/PID/mem makes of it
             return {"error": errno_name(error)}
+        except MemoryError:
+            raise
         except Exception as error:  # of the workload's author
             return {"error": repr(error)}
         return {}

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 
+from ksm.host.command import CommandError, output_of
+from ksm.host.json_file import LARGEST, parse_json
+from ksm.oracle.check import check_outcome
 from ksm.oracle.compare import Difference, first_difference
 from ksm.oracle.kernel import run_kernel
 from ksm.oracle.replay import run_port
@@ -22,16 +24,15 @@ def running_kernel(workload: Json) -> Json:
 
 
 def command(words: list[str]) -> Reference:
-    """A reference that a command gives: it reads the workload, and prints the outcome."""
+    """A reference that a command gives: it reads the workload, and prints the outcome, of LARGEST bytes at most."""
     def reference(workload: Json) -> Json:
         try:
-            done = subprocess.run(words, input=json.dumps(workload), text=True, capture_output=True, check=True)
-            outcome: Json = json.loads(done.stdout)
-            len(outcome["records"])
-        except subprocess.CalledProcessError as error:
-            raise OracleError(f"{words[0]}: {error.stderr.strip() or error}") from None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise OracleError(f"{words[0]}: {error!r}") from None
+            outcome: Json = parse_json(output_of(words, LARGEST, json.dumps(workload).encode()))
+            check_outcome(outcome)
+        except CommandError as error:
+            raise OracleError(str(error)) from None
+        except (ValueError, OracleError) as error:
+            raise OracleError(f"{words[0]}: what it prints is no outcome: {error}") from None
         return outcome
     return reference
 

@@ -4,7 +4,9 @@
 A workload is JSON. It runs on a side: the kernel (ksm.oracle.kernel) or the port (ksm.oracle.replay); the outcome has the same form.
 
 WORKLOAD  {"name": str, "settings": {sysfs file: value}, "nodes": n, "procs": [PROC], "steps": [STEP]}; the processes start one after the
-          other, on NUMA node 0; "nodes", by default 1, is how many there have to be; "swap": pages of a swap area, by default none
+          other, on NUMA node 0; "nodes", by default 1, is how many there have to be; "swap": pages of a swap area, by default none.
+          At a time, all processes together may have 65,536 pages mapped (256 MiB), and there may be 1,000 of them; what several map
+          counts for each of them, and what was unmapped does not count. A name has 200 characters at most, all of them printable.
 PROC      {"name": str, "vmas": [VMA]}
 VMA       {"name": str, "pages": n, "contents": CONTENTS, "mergeable": true, "slot": k}: mapped at 2**45 + slot * 2**30, by default
           in the next slot that is free
@@ -40,7 +42,7 @@ with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their las
 OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
           {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
           "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and
-          "events".
+          "events". An outcome with more than 5,000,000 values is refused.
 
 What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled".
 In events, pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
@@ -50,9 +52,10 @@ from __future__ import annotations
 
 import errno
 import itertools
+import re
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 Json = dict[str, Any]
@@ -74,33 +77,7 @@ DEFAULTS: Json = {
 SINCE_BOOT = ("pages_scanned", "pages_skipped", "ksm_zero_pages", "general_profit")
 UNRECORDED = ("sleep_millisecs", "run")  # what a side uses to step ksmd
 
-_PAGES = {"page", "count"}
-_VMA = {"contents", "mergeable", "slot"}
-# op: the keys that it must have, those that it may have
-OPS: dict[str, tuple[set[str], set[str]]] = {
-    "write": ({"proc", "vma", "contents"}, _PAGES),
-    "touch": ({"proc", "vma"}, _PAGES),
-    "read": ({"proc", "vma"}, _PAGES),
-    "poke": ({"proc", "vma", "contents"}, _PAGES),
-    "peek": ({"proc", "vma"}, _PAGES),
-    "madvise": ({"proc", "vma", "advice"}, _PAGES),
-    "mprotect": ({"proc", "vma", "prot"}, _PAGES),
-    "munmap": ({"proc", "vma"}, _PAGES),
-    "pageout": ({"proc", "vma"}, _PAGES),
-    "migrate": ({"proc", "vma", "node"}, _PAGES),
-    "mmap": ({"proc", "vma", "pages"}, _VMA),
-    "mremap": ({"proc", "vma"}, {"pages", "slot"}),
-    "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
-    "fork": ({"proc", "child"}, set()),
-    "exec": ({"proc"}, set()),
-    "prctl": ({"proc", "merge"}, set()),
-    "exit": ({"proc"}, set()),
-    "sysfs": ({"file", "value"}, set()),
-    "scan": (set(), {"passes"}),
-    "batch": (set(), {"pages"}),
-    "record": (set(), set()),
-    "sleep": ({"ms"}, set()),
-}
+MOST_VALUES = 5_000_000  # in the records of an outcome: half a GiB
 RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "pageout", "migrate")
 
 
@@ -133,92 +110,9 @@ def errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, str(error))
 
 
-def is_number(value: Any, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def is_contents(value: Any) -> bool:
-    def is_id(content: Any) -> bool:
-        return content is None or is_number(content, 0, (1 << 48) - 1)
-
-    def is_item(item: Any) -> bool:
-        return len(item) == 2 and is_id(item[0]) and is_number(item[1], 0, MAX_PAGES) if isinstance(item, list) else is_id(item)
-
-    return isinstance(value, list) and all(map(is_item, value))
-
-
-# What each key's value may be.
-VALUES: dict[str, Callable[[Any], bool]] = {
-    "contents": is_contents,
-    "mergeable": lambda value: isinstance(value, bool),
-    "advice": lambda value: value in ADVICE,
-    "prot": lambda value: is_number(value, 0, 3),
-    "merge": lambda value: is_number(value, 0, 1),
-    "value": lambda value: isinstance(value, (int, str)),
-    "slot": lambda value: is_number(value, 0, SLOTS - 1),
-    "page": lambda value: is_number(value, 0, MAX_PAGES),
-    "count": lambda value: is_number(value, 0, MAX_PAGES),
-    "pages": lambda value: is_number(value, 1, MAX_PAGES),
-    "passes": lambda value: is_number(value, 1, 1_000_000),
-    "node": lambda value: is_number(value, 0, MAX_NODES - 1),
-    "swap": lambda value: is_number(value, 1, MAX_PAGES),
-    "nodes": lambda value: is_number(value, 1, MAX_NODES),
-    "ms": lambda value: isinstance(value, (int, float)) and 0 <= value <= 1e6,
-}
-
-
-def check(what: str, item: Any, must: set[str], may: set[str]) -> None:
-    """Whether an object has its keys, and values that can be: names are strings."""
-    if not isinstance(item, dict):
-        raise OracleError(f"{what} is no JSON object")
-    keys = set(item)
-    if missing := must - keys:
-        raise OracleError(f"{what}: {', '.join(sorted(missing))} missing")
-    if unknown := keys - must - may:
-        raise OracleError(f"{what}: {', '.join(sorted(unknown))} unknown")
-    for key, value in item.items():
-        if not VALUES.get(key, lambda value: isinstance(value, str))(value):
-            raise OracleError(f"{what}: {key} cannot be {value!r}")
-
-
-def list_in(item: Json, key: str) -> list[Any]:
-    if not isinstance(item.get(key), list):
-        raise OracleError(f"{key} has to be a list")
-    found: list[Any] = item[key]
-    return found
-
-
-def check_workload(workload: Any) -> None:
-    """Raise OracleError for what is no workload; names that do not exist show when it runs."""
-    if not isinstance(workload, dict):
-        raise OracleError("a workload is a JSON object")
-    rest = {key: value for key, value in workload.items() if key not in ("settings", "procs", "steps")}
-    check("the workload", rest, set(), {"name", "nodes", "swap"})
-    for name, value in check_settings(workload.get("settings", {})):
-        check("settings", {"file": name, "value": value}, {"file", "value"}, set())
-    for proc in list_in(workload, "procs"):
-        check("a process", {**proc, "vmas": ""} if isinstance(proc, dict) else proc, {"name", "vmas"}, set())
-        for vma in list_in(proc, "vmas"):
-            check(f"a VMA of {proc['name']}", vma, {"name", "pages"}, _VMA)
-    for number, step in enumerate(list_in(workload, "steps")):
-        op = step.get("op") if isinstance(step, dict) else None
-        if not isinstance(op, str) or op not in OPS:
-            raise OracleError(f"step {number}: unknown op {op!r}")
-        check(f"step {number}, {op}", {key: value for key, value in step.items() if key != "op"}, *OPS[op])
-    names = process_names(workload)
-    if len(set(names)) != len(names):
-        raise OracleError("process names are not unique")
-
-
-def check_settings(settings: Any) -> Any:
-    if not isinstance(settings, dict):
-        raise OracleError("settings is no JSON object")
-    return settings.items()
-
-
-def process_names(workload: Json) -> list[str]:
-    """All processes that the workload will ever have."""
-    return [proc["name"] for proc in workload["procs"]] + [step["child"] for step in workload["steps"] if step["op"] == "fork"]
+def kstrtouint(value: Any) -> int | None:
+    """The number that the kernel sees in what is written to a file; None if it sees none."""
+    return int(value) if re.fullmatch(r"\+?[0-9]{1,64}", str(value)) else None
 
 
 class Task(ABC):
@@ -310,13 +204,13 @@ class Side(ABC):
 
 
 class Run:
-    """One execution of a workload."""
+    """One execution of a workload, which ksm.oracle.check has found to be one."""
 
     def __init__(self, workload: Json, side: Side, *, pages: bool = False, events: bool = False) -> None:
-        check_workload(workload)
         self.workload, self.side, self.with_pages, self.with_events = workload, side, pages, events
         self.tasks: dict[str, Task] = {}
         self.records: list[Json] = []
+        self.values = 0  # in the records so far
         self.mid_scan = False
         self.owners: dict[int, str] = {}  # of frames, for the events
         self.base = {name: side.read(name) for name in SINCE_BOOT}
@@ -344,7 +238,7 @@ class Run:
     def note(self, number: int, answer: Json) -> bool:
         """Record an operation that failed: this is a result, too."""
         if "error" in answer:
-            self.records.append({"step": number, "error": answer["error"]})
+            self.add({"step": number, "error": answer["error"]})
         return "error" not in answer
 
     def mappings(self, kinds: bool) -> Iterator[Mapping]:
@@ -369,6 +263,15 @@ class Run:
             record["pages"] = self.page_kinds()
         if self.with_events:
             record["events"] = self.side.take_events(self.owners)
+        self.add(record)
+
+    def add(self, record: Json) -> None:
+        """OracleError when there are too many of them, before they take all the memory."""
+        self.values += len(record) + len(record.get("ksm", ())) + sum(map(len, record.get("procs", {}).values()))
+        self.values += sum(map(len, record.get("events", ()))) + sum(len(pages) for vmas in record.get("pages", {}).values()
+                                                                     for pages in vmas.values())
+        if self.values > MOST_VALUES:
+            raise OracleError(f"step {record['step']}: the outcome has more than {MOST_VALUES:,} values")
         self.records.append(record)
 
     # Operations of a process
@@ -378,17 +281,20 @@ class Run:
             raise OracleError(f"step {number}: there is no process {name!r}")
         return self.tasks[name]
 
-    def vma(self, number: int, task: Task, name: str) -> tuple[int, int]:
+    def vma(self, number: int, task: Task, name: str, page: int = 0) -> tuple[int, int]:
         if name not in task.vmas:
             raise OracleError(f"step {number}: there is no VMA {name!r}")
-        return task.vmas[name]
+        addr, pages = task.vmas[name]
+        if page > pages:
+            raise OracleError(f"step {number}: there is no page {page} in VMA {name!r}, which has {pages}")
+        return addr, pages
 
     def range_op(self, number: int, op: str, proc: str, vma: str, page: int = 0, count: int | None = None, **args: Any) -> None:
         task = self.task(number, proc)
         self.side.mark(proc)
         if op == "pageout":
             self.side.drain_lru()
-        addr, pages = self.vma(number, task, vma)
+        addr, pages = self.vma(number, task, vma, page)
         self.note(number, task.call(op, addr=addr + page * PAGE, count=pages - page if count is None else count, **args))
 
     def op_mmap(self, number: int, proc: str, vma: str, pages: int, contents: Any = (), mergeable: bool = True,
@@ -410,7 +316,7 @@ class Run:
     def op_move(self, number: int, proc: str, vma: str, into: str, page: int = 0, count: int | None = None,
                 slot: int | None = None) -> None:
         task = self.task(number, proc)
-        addr, pages = self.vma(number, task, vma)
+        addr, pages = self.vma(number, task, vma, page)
         count = pages - page if count is None else count
         to = task.slot(slot)
         if self.note(number, task.call("mremap", addr=addr + page * PAGE, old=count, new=count, to=to)):
@@ -448,14 +354,15 @@ class Run:
         return ""
 
     def op_sysfs(self, number: int, file: str, value: Any) -> None:
-        if file == "run" and int(value) == 1:
+        run = kstrtouint(value) if file == "run" else None
+        if run == 1:
             self.op_batch(number)
             return
         error = self.set_sysfs(file, value)
         if file == "run":
             self.side.write("run", 0)
-            self.mid_scan = self.mid_scan and int(value) != 2  # run=2 begins the scan anew
-        self.records.append({"step": number, "sysfs": file, "value": value, "error": error})
+            self.mid_scan = self.mid_scan and run != 2  # run=2 begins the scan anew
+        self.add({"step": number, "sysfs": file, "value": value, "error": error})
 
     def before_batches(self) -> None:
         if self.mid_scan:

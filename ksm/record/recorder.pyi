@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# The types of record.pyx.
+# The types of recorder.pyx.
 from array import array
 
 from typing_extensions import Self
 
 from ksm.machine import Machine
 
+KINDS_OF_STEP: int
 COUNTERS: tuple[str, ...]
 
 class Recorder:

@@ -38,6 +38,9 @@ from ksm.step cimport (NR_STEPS, STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KS
 from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
                               look_at_ksm, look_at_mms, put)
 
+# How many kinds of steps ksm/step.pxd has
+KINDS_OF_STEP = NR_STEPS
+
 # As the files of sysfs, but for the last two: what free_rmap_item() counts down, and /proc/vmstat's.
 COUNTERS = ("full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",
             "ksm_zero_pages", "stable_node_chains", "stable_node_dups", "rmap_items", "cow_ksm")

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import json
 import operator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
-from ksm.record.recorder import COUNTERS, Recorder
+from ksm.host.files import FileError, open_to_write
+from ksm.host.json_file import read_json
+from ksm.record.recorder import COUNTERS, KINDS_OF_STEP, Recorder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -99,15 +102,21 @@ class Recording:
             steps.append([*words[at:at + HEADER - 1], *words[at + HEADER:end]])
             at = end
         return {
-            "format": FORMAT, "title": title, "text": text, "era": self.era, "truncated": self.truncated, "counters": list(COUNTERS),
-            "mms": {str(number): name for number, name in self._names.items()}, "notes": self._notes,
+            "format": FORMAT, "title": whole(title), "text": whole(text), "era": self.era, "truncated": self.truncated,
+            "counters": list(COUNTERS), "mms": {str(number): whole(name) for number, name in self._names.items()},
+            "notes": [whole(note) for note in self._notes],
             "contents": [label_of(label) for label in self._labels], "steps": steps,
         }
 
     def save(self, path: str | Path, title: str = "", text: str = "") -> None:
         """Write it to a file that `ksm study --recording` reads."""
-        with Path(path).open("w") as file:
+        with open(open_to_write(path), "w", encoding="utf-8") as file:
             json.dump(self.data(title, text), file, separators=(",", ":"))
+
+
+def whole(text: str) -> str:
+    """Text with "?" for halves of characters, which no file can hold: a name may have them from a command line that was no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def label_of(start: bytes) -> str:
@@ -121,25 +130,43 @@ def label_of(start: bytes) -> str:
 
 
 def load(path: str) -> dict[str, Any]:
-    """A recording that save() has written. RecordingError."""
+    """A recording that save() has written, of 64 MiB at most. RecordingError."""
     try:
-        data = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise RecordingError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise RecordingError(f"{path} is not a recording: it is not JSON") from None
+        data = read_json(path)
+    except FileError as error:
+        raise RecordingError(str(error)) from None
+    except ValueError as error:
+        raise RecordingError(f"{path} is not a recording: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise RecordingError(f"{path} is not a recording of this version ({FORMAT})")
-    if not well_formed(data):
-        raise RecordingError(f"{path} is damaged")
-    return data
+    if reason := damage(data):
+        raise RecordingError(f"{path} is damaged: {reason}")
+    return {key: data[key] for key in ("format", *KEYS)}
 
 
-def well_formed(data: dict[str, Any]) -> bool:
-    lists = [data.get(key) for key in ("counters", "notes", "contents", "steps")]
-    texts = [data.get(key) for key in ("title", "text", "era")]
-    return (
-        all(isinstance(each, list) for each in lists) and all(isinstance(each, str) for each in texts)
-        and isinstance(data.get("mms"), dict) and bool(data["steps"])
-        and all(isinstance(step, list) and len(step) >= HEADER - 1 and all(type(word) is int for word in step) for step in data["steps"])
-    )
+def all_are(kind: type, values: Any) -> bool:
+    return all(type(value) is kind for value in values)
+
+
+# What a recording has, and whether it is what the page needs.
+KEYS: dict[str, Callable[[Any], bool]] = {
+    "title": lambda value: isinstance(value, str),
+    "text": lambda value: isinstance(value, str),
+    "era": lambda value: isinstance(value, str),
+    "truncated": lambda value: isinstance(value, bool),
+    "counters": lambda value: isinstance(value, list) and all_are(str, value),
+    "mms": lambda value: isinstance(value, dict) and all_are(str, value.values()),
+    "notes": lambda value: isinstance(value, list) and all_are(str, value),
+    "contents": lambda value: isinstance(value, list) and all_are(str, value),
+    "steps": lambda value: isinstance(value, list) and 0 < len(value) <= MOST_STEPS and all(map(is_step, value)),
+}
+
+
+def is_step(value: Any) -> bool:
+    return isinstance(value, list) and len(value) >= HEADER - 1 and all_are(int, value) and 0 <= value[0] < KINDS_OF_STEP
+
+
+def damage(data: dict[str, Any]) -> str:
+    """What is wrong in a recording; empty if nothing is."""
+    wrong = (key for key, fits in KEYS.items() if key not in data or not fits(data[key]))
+    return next((f"{key} is not there, or not what it should be" for key in wrong), "")

@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-C_FUNCTION = re.compile(r"^(?!#|\s|typedef|struct \w+ \{|enum|EXPORT)[\w\s*]*?\b(\w+)\s*\((?:[^;{]|\([^)]*\))*?\)\s*\{", re.MULTILINE)
 CYTHON_FUNCTION = re.compile(r"^cdef (?:inline )?[\w ]+?\** ?\**(\w+)\(", re.MULTILINE)
 
-_C_NOISE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])+'", re.DOTALL)
+# What is not closed reaches to the end of the text or the line: so each character is looked at once, whatever the file is.
+_C_NOISE = re.compile(r'/\*.*?(?:\*/|\Z)|//[^\n]*|"(?:\\.|[^"\\\n])*"?|' + r"'(?:\\.|[^'\\\n])+'?", re.DOTALL)
+_C_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.DOTALL)
 _CYTHON_NOISE = re.compile(r'"""(?:.|\n)*?"""|#[^\n]*|b?"(?:\\.|[^"\\\n])*"')
+_DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.)*", re.MULTILINE | re.DOTALL)
+_NO_FUNCTION = re.compile(r"typedef|struct \w+ $|enum|EXPORT")
 _LABEL = re.compile(r"^\s?(?!default\b|public\b)([a-z_]\w*):\s*(?:;|$)", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\d\w*|\S")
@@ -46,14 +51,58 @@ def blanked(text: str, noise: re.Pattern[str]) -> str:
     return noise.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
-def closing(text: str, start: int) -> int:
-    """Where the brace at `start` is closed; the end of the text, if it is not."""
-    depth = 0
-    for found in re.finditer(r"[{}]", text[start:]):
-        depth += 1 if found[0] == "{" else -1
-        if depth == 0:
-            return start + found.start()
-    return len(text) - 1
+def bare(text: str) -> str:
+    """C with one character for each comment and string."""
+    return _C_NOISE.sub("x", text)
+
+
+class Lines:
+    """Which line of a text a character is in, counted from 1."""
+
+    def __init__(self, text: str) -> None:
+        self.starts = [0, *(found.end() for found in re.finditer("\n", text))]
+
+    def __call__(self, place: int) -> int:
+        return bisect_right(self.starts, place)
+
+    def begins(self, place: int) -> bool:
+        """Whether a line begins here."""
+        return self.starts[self(place) - 1] == place
+
+
+def c_bodies(clean: str, line: Lines) -> Iterator[tuple[str, int, int]]:
+    """The functions of a C text without comments and strings: name, where the head begins, where the brace is that closes the body.
+
+    A head begins in the first column. Where #if makes braces that do not match, one in the first column closes a function, too.
+    """
+    clean = blanked(clean, _DIRECTIVE)
+    depth = head = start = 0
+    name = ""
+    for found in re.finditer(r"[{};]", clean):
+        at = found.start()
+        if found[0] == "{":
+            if not depth:
+                start = head + len(clean[head:at]) - len(clean[head:at].lstrip())
+                name = called(clean[start:at]) if line.begins(start) else ""
+            depth += 1
+        elif found[0] == "}":
+            depth = 0 if line.begins(at) else max(0, depth - 1)
+            if name and not depth:
+                yield name, start, at
+                name = ""
+        if not depth:
+            head = at + 1
+    if name:
+        yield name, start, len(clean) - 1
+
+
+def called(head: str) -> str:
+    """The name of the function that has this head; "" if it is none of a function."""
+    before, _, rest = head.partition("(")
+    if not rest.rstrip().endswith(")") or _NO_FUNCTION.match(head) or not re.fullmatch(r"[\w\s*]*", before):
+        return ""
+    name = (before.replace("*", " ").split() or [""])[-1]
+    return name
 
 
 def _find_calls(functions: dict[str, Function], clean: list[str]) -> None:
@@ -68,17 +117,15 @@ def c_source(text: str) -> Source:
     text = text.expandtabs(8)
     clean = blanked(text, _C_NOISE)
     functions: dict[str, Function] = {}
-    lines = text.split("\n")
-    for found in C_FUNCTION.finditer(clean):
-        if found[1] in functions:
+    lines, line = text.split("\n"), Lines(text)
+    for name, start, end in c_bodies(clean, line):
+        if name in functions:
             continue
-        end = closing(clean, found.end() - 1)
-        first, last = clean.count("\n", 0, found.start()) + 1, clean.count("\n", 0, end) + 1
-        function = Function(found[1], first, last, "\n".join(lines[first - 1:last]))
-        body = clean[found.start():end]
-        for label in _LABEL.finditer(body):
-            function.labels[label[1]] = first + body.count("\n", 0, label.start(1))
-        functions[found[1]] = function
+        first, last = line(start), line(end)
+        function = Function(name, first, last, "\n".join(lines[first - 1:last]))
+        for label in _LABEL.finditer(clean, start, end):
+            function.labels[label[1]] = line(label.start(1))
+        functions[name] = function
     _find_calls(functions, clean.split("\n"))
     return Source(lines, functions)
 
@@ -106,7 +153,7 @@ def cython_source(text: str) -> Source:
 
 def normalised(text: str) -> str:
     """C without comments, and with one space between its tokens: two texts of a function are the same code if these are equal."""
-    return " ".join(_TOKEN.findall(re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)))
+    return " ".join(_TOKEN.findall(_C_COMMENT.sub(" ", text)))
 
 
 def code_hash(text: str) -> str:

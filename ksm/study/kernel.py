@@ -4,17 +4,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ksm.study.functions import Source, c_source
+from ksm.host.command import CommandError, output_of
+from ksm.host.files import FileError, open_to_read, read_file
+from ksm.host.text import limit_said, printable
+from ksm.sources.formats import what_is
+from ksm.study.archive import ArchiveError, files_in, is_archive
+from ksm.study.functions import Source, bare, c_source
 
 FILE = "mm/ksm.c"
 MUST_HAVE = ("cmp_and_merge_page", "stable_tree_search", "unstable_tree_search_insert")     # in every version since 2009
-LARGEST = 1 << 20
+HEAD = 4096  # bytes that tell what a file is
+
+# What is larger is no mm/ksm.c, and may be made to take for ever. That of 6.12 has 110,000 bytes, 3,954 lines of 100 characters at most,
+# 205 lines in the longest function, and 941 characters from one of ; { } to the next.
+LARGEST = 512 << 10  # bytes
+MOST_LINES, LONGEST_LINE = 10_000, 4096
+LONGEST_FUNCTION = 1000  # lines
+LONGEST_STATEMENT, LONGEST_GAP = 4096, 256  # characters without one of ; { }, and without any that is seen
 
 
 class StudyError(Exception):
@@ -40,27 +51,49 @@ def read_kernel(where: str) -> Kernel:
     try:
         if path.is_dir():
             texts = _from_tree(path)
-        elif path.is_file():
-            texts = _from_tarball(path) if tarfile.is_tarfile(path) else _from_file(path)
+        elif path.exists():
+            texts = _from_file(path)
         elif "@" in where and Path(where.rpartition("@")[0]).is_dir():
             texts = _from_git(*where.rpartition("@")[::2])
         else:
             raise StudyError(f"{where}: no such file, tree or GIT@REVISION")
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, ValueError) as error:
         raise StudyError(f"{where}: {getattr(error, 'strerror', None) or error}") from None
+    except FileError as error:
+        raise StudyError(str(error)) from None
     code, makefile = texts
     # Before it is taken apart: another file may be one that takes long.
-    missing = [name for name in MUST_HAVE if not re.search(rf"\b{name}\s*\(", code)]
-    source = Source([], {}) if missing else c_source(code)
-    missing += [name for name in MUST_HAVE if name not in source.functions]
-    if missing:
-        raise StudyError(f"{where} is not {FILE}: there is no function {missing[0]}() in it")
-    return Kernel(where, version_of(makefile), source)
+    missing = [f"there is no function {name}() in it" for name in MUST_HAVE if not re.search(rf"\b{name}\s*\(", code)]
+    if reason := next(iter(missing), "") or unlike(code):
+        raise StudyError(f"{where} is not {FILE}: {reason}")
+    source = c_source(code)
+    for name in MUST_HAVE:
+        if name not in source.functions:
+            raise StudyError(f"{where} is not {FILE}: there is no function {name}() in it")
+    for name, function in source.functions.items():
+        if function.last - function.first >= LONGEST_FUNCTION:
+            raise StudyError(f"{where} is not {FILE}: {name}() has more than {LONGEST_FUNCTION:,} lines")
+    return Kernel(printable(where), version_of(makefile), source)
+
+
+def unlike(code: str) -> str:
+    """Why a text is none that people have written; empty if it may be."""
+    lines = code.expandtabs(8).split("\n")
+    if len(lines) > MOST_LINES:
+        return f"it has more than {MOST_LINES:,} lines"
+    if max(map(len, lines)) > LONGEST_LINE:
+        return f"it has a line of more than {LONGEST_LINE:,} characters"
+    statements = re.split(r"[;{}]", bare("\n".join(lines)))
+    if max(map(len, statements)) > LONGEST_STATEMENT:
+        return f"it has more than {LONGEST_STATEMENT:,} characters without one of ; {{ }}"
+    if any(re.search(rf"\s{{{LONGEST_GAP}}}", statement) for statement in statements):
+        return f"it has more than {LONGEST_GAP} spaces and empty lines in a row"
+    return ""
 
 
 def version_of(makefile: str) -> str:
-    numbers = [re.search(rf"^{key} *= *(\d+)", makefile, re.MULTILINE) for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
-    extra = re.search(r"^EXTRAVERSION *= *(\S+)", makefile, re.MULTILINE)
+    numbers = [re.search(rf"^{key} *= *(\d{{1,6}})\b", makefile, re.MULTILINE) for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
+    extra = re.search(r"^EXTRAVERSION *= *(\S{1,80})", makefile, re.MULTILINE)
     if not numbers[0] or not numbers[1]:
         return ""
     return ".".join(found[1] for found in numbers if found) + (extra[1] if extra else "")
@@ -68,15 +101,14 @@ def version_of(makefile: str) -> str:
 
 def decoded(data: bytes, where: str) -> str:
     if len(data) > LARGEST:
-        raise StudyError(f"{where} is not {FILE}: it is too large")
+        raise StudyError(f"{where}: larger than {limit_said(LARGEST)}")
     if b"\0" in data:
-        raise StudyError(f"{where} is not {FILE}: it is not text")
+        raise StudyError(f"{where} is not text" + (f", but {what}" if (what := what_is(data[:HEAD])) else ""))
     return data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as file:
-        return decoded(file.read(LARGEST + 1), str(path))
+    return decoded(read_file(str(path), LARGEST), str(path))
 
 
 def _beside(path: Path) -> str:
@@ -93,35 +125,27 @@ def _from_tree(path: Path) -> tuple[str, str]:
 
 
 def _from_file(path: Path) -> tuple[str, str]:
-    path = path.resolve()
+    """The file itself, or a tarball that it is in."""
+    with open(open_to_read(str(path), pipes=True), "rb") as file:
+        if file.seekable() and is_archive(os.pread(file.fileno(), HEAD, 0)):
+            try:
+                found = files_in(file, {FILE, "Makefile"}, LARGEST)
+            except ArchiveError as error:
+                raise StudyError(f"{path} is not a kernel's source: {error}") from None
+            if FILE not in found:
+                raise StudyError(f"{path} is not a kernel's source: there is no {FILE} in it")
+            return decoded(found[FILE], f"{path}:{FILE}"), decoded(found.get("Makefile", b""), f"{path}:Makefile")
+    path = path.resolve() if path.is_file() else path
     return _read(path), _beside(path.parent.parent / "Makefile") if path.parent.name == "mm" else ""
 
 
-def _from_tarball(path: Path) -> tuple[str, str]:
-    """The folder at the top of the archive may have any name. Reading stops when both files were seen."""
-    wanted = {FILE: "", "Makefile": ""}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            name = member.name.removeprefix("./").partition("/")[2]
-            if name in wanted and member.isfile() and (file := archive.extractfile(member)):
-                wanted[name] = decoded(file.read(LARGEST + 1), f"{path}:{member.name}")
-                if all(wanted.values()):
-                    break
-    if not wanted[FILE]:
-        raise StudyError(f"{path} is not a kernel's source: there is no {FILE} in it")
-    return wanted[FILE], wanted["Makefile"]
-
-
 def _from_git(path: str, revision: str) -> tuple[str, str]:
-    def show(name: str) -> bytes:
+    def show(name: str) -> str:
         # A revision is never taken for an option.
-        command = ["git", "-C", path, "show", "--end-of-options", f"{revision}:{name}"]
-        return subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout
+        words = ["git", "-C", path, "show", "--end-of-options", f"{revision}:{name}"]
+        try:
+            return decoded(output_of(words, LARGEST), f"{path}@{revision}:{name}")
+        except CommandError as error:
+            raise StudyError(f"{path}@{revision}: {error}") from None
 
-    try:
-        return decoded(show(FILE), path), decoded(show("Makefile"), path)
-    except FileNotFoundError:
-        raise StudyError(f"{path}: git is not installed") from None
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise StudyError(f"{path}@{revision}: {lines[0] if lines else 'git failed'}") from None
+    return show(FILE), show("Makefile")

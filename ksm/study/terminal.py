@@ -9,10 +9,11 @@ import textwrap
 from rich.console import Console
 from rich.text import Text
 
+from ksm.host.text import printable
 from ksm.study.kernel import Kernel, StudyError
 from ksm.study.pairing import Row, Study, study
 
-LEAST = 60
+LEAST, MOST = 60, 1000  # columns
 
 
 def print_diff(kernel: Kernel, name: str, console: Console) -> None:
@@ -21,7 +22,7 @@ def print_diff(kernel: Kernel, name: str, console: Console) -> None:
     pair = subject.pair(name)
     if pair.kernel is None and pair.port is None:
         raise StudyError(f"there is no function {name}() on either side")
-    width = (max(console.width, LEAST) - 3) // 2
+    width = (min(max(console.width, LEAST), MOST) - 3) // 2
     left = f"{kernel.name}: mm/ksm.c" + (f", {pair.kernel.name}()" if pair.renamed and pair.kernel else "")
     console.print(Text(f"{left[:width]:<{width}} │ ksm/mm/ksm.pyx", style="bold"))
     console.print(Text("─" * width + "─┼─" + "─" * width, style="dim"))
@@ -36,7 +37,7 @@ def print_row(subject: Study, row: Row, width: int, console: Console) -> None:
     assert subject.kernel is not None
     cells = []
     for number, lines in zip(row, (subject.kernel.source.lines, subject.port.lines), strict=True):
-        line = lines[number - 1] if number else ""
+        line = printable(lines[number - 1]) if number else ""
         indent = " " * min(len(line) - len(line.lstrip()) + 4, width // 2)
         numbered = f"{number:4} {line}" if number else ""
         cells.append(textwrap.wrap(numbered, width, subsequent_indent="     " + indent, drop_whitespace=False, tabsize=8) or [""])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ksm
-from ksm.study.functions import C_FUNCTION, CYTHON_FUNCTION
+from ksm.study.functions import CYTHON_FUNCTION, c_source
 from ksm.study.notes import OMITTED as OMITTED_IN_KSM
 from ksm.study.notes import OMITTED_IN_RBTREE
 
@@ -30,7 +30,7 @@ def kernel(kernel_source) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_functions_and_their_order(kernel, name):
-    theirs = list(dict.fromkeys(C_FUNCTION.findall(kernel[name])))
+    theirs = list(c_source(kernel[name]).functions)
     ours = CYTHON_FUNCTION.findall(FILES[name].read_text())
     assert len(theirs) > 20
     assert [function for function in theirs if function not in ours and function not in OMITTED[name]] == []

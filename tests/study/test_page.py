@@ -162,7 +162,7 @@ def test_a_narrow_terminal(linux, monkeypatch):
     (["--diff", "break_cow"], 2, "ksm study: --diff needs --kernel (ksm study --help)"),
     (["--kernel", "/nowhere/linux"], 1, "ksm: /nowhere/linux: no such file, tree or GIT@REVISION"),
     (["--kernel", "/etc/passwd"], 1, "ksm: /etc/passwd is not mm/ksm.c: there is no function cmp_and_merge_page() in it"),
-    (["--recording", "/etc/passwd"], 1, "ksm: /etc/passwd is not a recording: it is not JSON"),
+    (["--recording", "/etc/passwd"], 1, "ksm: /etc/passwd is not a recording: it is not JSON: Expecting value: line 1 column 1 (char 0)"),
     (["-o", "/proc/nowhere"], 1, "ksm: /proc/nowhere/ksm-study.html cannot be written: No such file or directory"),
     (["--kernel", "a", "--kernel", "b", "--kernel", "c"], 2, "ksm study: --kernel is given once, or twice to compare (ksm study --help)"),
 ])

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether what somebody has written is a workload, or an outcome, and no larger than it may be: see ksm.oracle.workload for both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ksm.host.json_file import shown
+from ksm.oracle.workload import ADVICE, MAX_NODES, MAX_PAGES, SLOTS, Json, OracleError
+
+MOST_PAGES = 1 << 16  # that are mapped at a time, in all processes together: 256 MiB
+MOST_PROCESSES = 1000  # at a time
+LONGEST_NAME = 200
+
+_PAGES = {"page", "count"}
+_VMA = {"contents", "mergeable", "slot"}
+# Of each step the keys that it must have, and those that it may have
+OPS: dict[str, tuple[set[str], set[str]]] = {
+    "write": ({"proc", "vma", "contents"}, _PAGES),
+    "touch": ({"proc", "vma"}, _PAGES),
+    "read": ({"proc", "vma"}, _PAGES),
+    "poke": ({"proc", "vma", "contents"}, _PAGES),
+    "peek": ({"proc", "vma"}, _PAGES),
+    "madvise": ({"proc", "vma", "advice"}, _PAGES),
+    "mprotect": ({"proc", "vma", "prot"}, _PAGES),
+    "munmap": ({"proc", "vma"}, _PAGES),
+    "pageout": ({"proc", "vma"}, _PAGES),
+    "migrate": ({"proc", "vma", "node"}, _PAGES),
+    "mmap": ({"proc", "vma", "pages"}, _VMA),
+    "mremap": ({"proc", "vma"}, {"pages", "slot"}),
+    "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
+    "fork": ({"proc", "child"}, set()),
+    "exec": ({"proc"}, set()),
+    "prctl": ({"proc", "merge"}, set()),
+    "exit": ({"proc"}, set()),
+    "sysfs": ({"file", "value"}, set()),
+    "scan": (set(), {"passes"}),
+    "batch": (set(), {"pages"}),
+    "record": (set(), set()),
+    "sleep": ({"ms"}, set()),
+}
+
+
+def is_number(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_name(value: Any) -> bool:
+    """It is printed in a line, and written into the kernel's trace."""
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable()
+
+
+def is_setting(value: Any) -> bool:
+    """What is written to a file of sysfs: the kernel has to see all of it, in one write."""
+    return (is_name(value) and value.isascii()) or (isinstance(value, int) and abs(value) < 1 << 64)
+
+
+def is_contents(value: Any) -> bool:
+    def is_id(content: Any) -> bool:
+        return content is None or is_number(content, 0, (1 << 48) - 1)
+
+    def is_item(item: Any) -> bool:
+        return len(item) == 2 and is_id(item[0]) and is_number(item[1], 0, MAX_PAGES) if isinstance(item, list) else is_id(item)
+
+    return isinstance(value, list) and all(map(is_item, value))
+
+
+# What each key's value may be; that of another key is a name.
+VALUES: dict[str, Callable[[Any], bool]] = {
+    "contents": is_contents,
+    "mergeable": lambda value: isinstance(value, bool),
+    "advice": lambda value: value in ADVICE,
+    "prot": lambda value: is_number(value, 0, 3),
+    "merge": lambda value: is_number(value, 0, 1),
+    "file": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]{1,64}", value)),  # of one folder, and of no other
+    "value": is_setting,
+    "slot": lambda value: is_number(value, 0, SLOTS - 1),
+    "page": lambda value: is_number(value, 0, MAX_PAGES),
+    "count": lambda value: is_number(value, 0, MAX_PAGES),
+    "pages": lambda value: is_number(value, 1, MAX_PAGES),
+    "passes": lambda value: is_number(value, 1, 1_000_000),
+    "node": lambda value: is_number(value, 0, MAX_NODES - 1),
+    "swap": lambda value: is_number(value, 1, MAX_PAGES),
+    "nodes": lambda value: is_number(value, 1, MAX_NODES),
+    "ms": lambda value: isinstance(value, (int, float)) and 0 <= value <= 1e6,
+}
+
+
+def check(what: str, item: Any, must: set[str], may: set[str]) -> None:
+    """Whether an object has its keys, and values that can be."""
+    if not isinstance(item, dict):
+        raise OracleError(f"{what} is no JSON object")
+    keys = set(item)
+    if missing := must - keys:
+        raise OracleError(f"{what}: {', '.join(sorted(missing))} missing")
+    if unknown := keys - must - may:
+        raise OracleError(f"{what}: {shown(min(unknown))} unknown")
+    for key, value in item.items():
+        if not VALUES.get(key, is_name)(value):
+            raise OracleError(f"{what}: {key} cannot be {shown(value)}")
+
+
+def list_in(item: Json, key: str) -> list[Any]:
+    if not isinstance(item.get(key), list):
+        raise OracleError(f"{key} has to be a list")
+    found: list[Any] = item[key]
+    return found
+
+
+def check_workload(workload: Any) -> None:
+    """Raise OracleError for what is no workload, or too large; names that do not exist show when it runs."""
+    if not isinstance(workload, dict):
+        raise OracleError("a workload is a JSON object")
+    rest = {key: value for key, value in workload.items() if key not in ("settings", "procs", "steps")}
+    check("the workload", rest, set(), {"name", "nodes", "swap"})
+    settings = workload.get("settings", {})
+    if not isinstance(settings, dict):
+        raise OracleError("settings is no JSON object")
+    for name, value in settings.items():
+        check("settings", {"file": name, "value": value}, {"file", "value"}, set())
+    for proc in list_in(workload, "procs"):
+        check("a process", {**proc, "vmas": ""} if isinstance(proc, dict) else proc, {"name", "vmas"}, set())
+        for vma in list_in(proc, "vmas"):
+            check(f"a VMA of {proc['name']}", vma, {"name", "pages"}, _VMA)
+    for number, step in enumerate(list_in(workload, "steps")):
+        op = step.get("op") if isinstance(step, dict) else None
+        if not isinstance(op, str) or op not in OPS:
+            raise OracleError(f"step {number}: unknown op {shown(op)}")
+        check(f"step {number}, {op}", {key: value for key, value in step.items() if key != "op"}, *OPS[op])
+    names = process_names(workload)
+    if len(set(names)) != len(names):
+        raise OracleError("process names are not unique")
+    check_size(workload)
+
+
+def process_names(workload: Json) -> list[str]:
+    """All processes that the workload will ever have."""
+    return [proc["name"] for proc in workload["procs"]] + [step["child"] for step in workload["steps"] if step["op"] == "fork"]
+
+
+class Sizes:
+    """How many pages a workload maps, as far as its steps have gone: of each VMA of each process a number with a bit for each page."""
+
+    def __init__(self) -> None:
+        self.procs: dict[str, dict[str | int, int]] = {}
+        self.pages = self.nameless = 0
+
+    def set(self, proc: str, vma: str, pages: int) -> None:
+        vmas = self.procs[proc]
+        self.pages += pages.bit_count() - vmas.pop(vma, 0).bit_count()
+        if pages:
+            vmas[vma] = pages
+
+    def add(self, proc: str, vma: str, pages: int) -> None:
+        """A VMA that had this name stays, and nobody can name it any more."""
+        if old := self.procs[proc].pop(vma, 0):
+            self.nameless += 1
+            self.procs[proc][self.nameless] = old
+        self.set(proc, vma, pages)
+
+    def clear(self, proc: str) -> None:
+        self.pages -= sum(pages.bit_count() for pages in self.procs[proc].values())
+        self.procs[proc] = {}
+
+    def step(self, op: str, args: Json) -> None:
+        """What needs a process or a VMA that does not exist does nothing here."""
+        proc, vma = args.get("proc", ""), args.get("vma", "")
+        if proc not in self.procs:
+            return
+        old = self.procs[proc].get(vma, 0)
+        start = args.get("page", 0)
+        count = args.get("count")
+        part = (1 << (max(0, old.bit_length() - start) if count is None else count)) - 1
+        if op == "mmap":
+            self.add(proc, vma, (1 << args["pages"]) - 1)
+        elif op == "mremap" and "pages" in args and old:
+            self.set(proc, vma, (1 << args["pages"]) - 1)
+        elif op == "munmap":
+            self.set(proc, vma, old & ~(part << start))
+        elif op == "move":
+            self.set(proc, vma, old & ~(part << start))
+            self.add(proc, args["into"], part)
+        elif op == "fork":
+            self.procs[args["child"]] = dict(self.procs[proc])
+            self.pages += sum(pages.bit_count() for pages in self.procs[proc].values())
+        elif op == "exec":
+            self.clear(proc)
+        elif op == "exit":
+            self.clear(proc)
+            del self.procs[proc]
+
+
+def check_size(workload: Json) -> None:
+    """Raise OracleError for a workload that takes more memory, or more processes, than one may."""
+    sizes = Sizes()
+
+    def check_now(where: str) -> None:
+        if sizes.pages > MOST_PAGES:
+            raise OracleError(f"{where}: {sizes.pages:,} pages are mapped, and {MOST_PAGES:,} (256 MiB) are the most that may be at a time")
+        if len(sizes.procs) > MOST_PROCESSES:
+            raise OracleError(f"{where}: there are more than {MOST_PROCESSES:,} processes")
+
+    for proc in workload["procs"]:
+        sizes.procs[proc["name"]] = {}
+        for vma in proc["vmas"]:
+            sizes.set(proc["name"], vma["name"], (1 << vma["pages"]) - 1)
+        check_now(f"process {proc['name']}")
+    for number, step in enumerate(workload["steps"]):
+        sizes.step(step["op"], step)
+        check_now(f"step {number}, {step['op']}")
+
+
+def is_plain(value: Any, depth: int) -> bool:
+    """A number, a string or nothing; or, so deep at most, lists and objects of them."""
+    if isinstance(value, dict | list):
+        return depth > 0 and all(is_plain(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
+    return True
+
+
+# The types that values of a record have; that of another key is plain. None is in those that hold only what has changed.
+RECORD: dict[str, Callable[[Any], bool]] = {
+    "step": lambda value: isinstance(value, int),
+    "ksm": lambda value: isinstance(value, dict) and is_plain(value, 1),
+    "procs": lambda value: isinstance(value, dict) and is_plain(value, 3),
+    "pages": lambda value: isinstance(value, dict) and is_plain(value, 3),
+    "events": lambda value: isinstance(value, list) and all(isinstance(event, list) and is_plain(event, 1) for event in value),
+}
+
+
+def check_outcome(outcome: Any) -> None:
+    """Raise OracleError for what is no outcome of a workload: whatever is one can be compared, and printed."""
+    if not isinstance(outcome, dict):
+        raise OracleError("an outcome is a JSON object")
+    for number, record in enumerate(list_in(outcome, "records")):
+        if not isinstance(record, dict) or "step" not in record:
+            raise OracleError(f"record {number} has no step")
+        for key, value in record.items():
+            if not RECORD.get(key, lambda value: is_plain(value, 0))(value):
+                raise OracleError(f"record {number}: {shown(key)} cannot be {shown(value)}")

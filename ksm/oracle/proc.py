@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Processes and threads of the running kernel, by /proc."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ksm.oracle.workload import OracleError
+
+PROC = Path("/proc")
+KTHREADD = "2"  # the parent of every kernel thread: anybody may call a process ksmd
+
+
+def proc_text(path: Path) -> str:
+    """A file of /proc; empty if the process is gone."""
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace")
+    return ""
+
+
+def processes() -> Iterator[Path]:
+    """The folder of each."""
+    return PROC.glob("[0-9]*")
+
+
+def kernel_thread(name: str) -> Path:
+    """Its folder. OracleError if there is none, or none can be seen."""
+    for path in processes():
+        if proc_text(path / "comm") == f"{name}\n" and proc_text(path / "stat").rpartition(")")[2].split()[1:2] == [KTHREADD]:
+            return path
+    raise OracleError(f"this kernel has no {name}")
