@@ -233,7 +233,7 @@ def is_plain(value: Any, depth: int) -> bool:
 
 # The types that values of a record have; that of another key is plain. None is in those that hold only what has changed.
 RECORD: dict[str, Callable[[Any], bool]] = {
-    "step": lambda value: isinstance(value, int),
+    "step": lambda value: is_number(value, -1, 1 << 31),  # -1: before the first one
     "ksm": lambda value: isinstance(value, dict) and is_plain(value, 1),
     "procs": lambda value: isinstance(value, dict) and is_plain(value, 3),
     "pages": lambda value: isinstance(value, dict) and is_plain(value, 3),

@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import signal
-import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -48,8 +48,7 @@ def test_a_file_that_says_nothing_of_its_size():
 
 def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "socket"))
+    os.mknod(tmp_path / "socket", stat.S_IFSOCK | 0o600)
     opened = os.open
     monkeypatch.setattr(os, "open", lambda path, *more: pytest.fail(f"{path} was opened"))
     for path in ("/dev/zero", "/dev/null", "/dev/tty", str(tmp_path / "socket"), str(tmp_path / "fifo")):
@@ -124,9 +123,11 @@ def test_or_not_at_all(tmp_path):
 # JSON
 
 @pytest.mark.parametrize(("data", "reason"), [
-    (b"", "it is not JSON: Expecting value: line 1 column 1 (char 0)"), (b"[1, 2", "it is not JSON: Expecting ',' delimiter: line 1 column 6 (char 5)"),
+    (b"", "it is not JSON: Expecting value: line 1 column 1 (char 0)"),
+    (b"[1, 2", "it is not JSON: Expecting ',' delimiter: line 1 column 6 (char 5)"),
     (b"\xff", "it is not UTF-8: byte 0"), (b'"\xed\xa0\x80"', "it is not UTF-8: byte 1"), (b"[" * 100_000, "it is nested too deeply"),
-    (b'{"a":' * 100_000, "it is nested too deeply"), (b"1" * 5001, "a number has too many digits"), (b"-" + b"1" * 5001, "a number has too many digits"),
+    (b'{"a":' * 100_000, "it is nested too deeply"), (b"1" * 5001, "a number has too many digits"),
+    (b"-" + b"1" * 5001, "a number has too many digits"),
     (b"NaN", "NaN is no number of JSON"), (b"[-Infinity]", "-Infinity is no number of JSON"),
     (rb'"\ud800"', "a string has half of a surrogate pair in it"), (rb'{"\uDFFF": 1}', "a string has half of a surrogate pair in it"),
     (rb'[["\udc00\ud800"]]', "a string has half of a surrogate pair in it"), ("[7]".encode("utf-16"), "it is not UTF-8: byte 0"),

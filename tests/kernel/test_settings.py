@@ -109,12 +109,17 @@ def test_a_file_that_was_lost(sysfs, saved):
     assert settings(sysfs)["sleep_millisecs"] == "20"
 
 
+def with_saved(**changes):
+    return json.dumps(SAVED | changes)
+
+
 DAMAGED = {
-    "empty": "", "list": "[]", "object": "{}", "number": "7", "half of it": json.dumps(SAVED)[:40], "some": '{"run": 0, "sleep_millisecs": 20}',
-    "more": json.dumps(SAVED | {"../../x": 1}), "text": json.dumps(SAVED | {"run": "1"}), "object in it": json.dumps(SAVED | {"run": {}}),
-    "bool": json.dumps(SAVED | {"run": True}), "negative": json.dumps(SAVED | {"pages_to_scan": -1}), "null": json.dumps(SAVED | {"run": None}),
-    "mode": json.dumps(SAVED | {"advisor_mode": "none\nx"}), "digits": json.dumps(SAVED)[:-1] + ', "x": ' + "1" * 5001 + "}", "deep": "[" * 100_000,
-    "binary": "\0" * 100, "large": " " * 100_000,
+    "empty": "", "list": "[]", "object": "{}", "number": "7", "half of it": json.dumps(SAVED)[:40], "deep": "[" * 100_000,
+    "some": '{"run": 0, "sleep_millisecs": 20}', "more": json.dumps(SAVED | {"../../x": 1}), "text": with_saved(run="1"),
+    "object in it": with_saved(run={}), "bool": with_saved(run=True), "negative": with_saved(pages_to_scan=-1),
+    "null": with_saved(run=None), "binary": "\0" * 100,
+    "mode": with_saved(advisor_mode="none\nx"), "digits": json.dumps(SAVED)[:-1] + ', "x": ' + "1" * 5001 + "}",
+    "large": " " * 100_000,
 }
 
 
@@ -135,10 +140,9 @@ def test_a_damaged_file_is_named_and_does_no_harm(sysfs, saved, tmp_path, text):
     assert settings(sysfs) == AFTER
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink("nowhere", path)],
-                         ids=["fifo", "folder", "device", "nowhere"])
-def test_something_else_in_its_place(sysfs, saved, make):
-    make(saved)
+@pytest.mark.parametrize("what", ["fifo", "folder", "/dev/zero", "nowhere"])
+def test_something_else_in_its_place(sysfs, saved, what):
+    {"fifo": os.mkfifo, "folder": os.mkdir}.get(what, lambda path: os.symlink(what, path))(saved)
     with pytest.raises(OracleError, match=f"{saved} is damaged"):
         run_kernel(NOTHING)
     assert settings(sysfs) == SETTINGS
@@ -162,8 +166,9 @@ main(["verify", str(folder / "w.json")], prog_name="ksm")
 def test_a_full_run_folder(sysfs, saved, tmp_path):
     """The first run leaves nothing behind, and so does not stop those after it. It changes nothing either."""
     (tmp_path / "w.json").write_text(json.dumps(NOTHING))
+    environment = {**os.environ, "PYTHONPATH": HOME}
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": HOME})
+        done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, env=environment)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"ksm: nothing: {saved} cannot be written: File too large\n"
         assert settings(sysfs) == SETTINGS
