@@ -7,22 +7,20 @@ import errno
 import gc
 from typing import Any
 
-import ksm
 from fuzz import odd as odds
-from fuzz.memory import Memory
+from fuzz.images import Images
 from fuzz.shadow import MASK, PAGE
-from fuzz.world import BASE, WINDOW, Finding, Outcome, show
+from fuzz.world import Finding, Outcome, show
 
 EAGAIN, EBUSY, EINVAL, ENOMEM, ENXIO, ERANGE = errno.EAGAIN, errno.EBUSY, errno.EINVAL, errno.ENOMEM, errno.ENXIO, errno.ERANGE
 BOOLS = ("use_zero_pages", "smart_scan")
 
 
-class Devices(Memory):
+class Devices(Images):
     def tell(self, label: str, outcome: Outcome, errnos: set[int], *others: type[Exception]) -> bool:
         """Did it succeed? Legal are these errors, and on a closed machine ValueError."""
-        if not isinstance(outcome.error, others or ()):
-            if not self.gone(label, outcome, False):
-                self.legal(label, outcome, errnos)
+        if not isinstance(outcome.error, others or ()) and not self.gone(label, outcome, False):
+            self.legal(label, outcome, errnos)
         return outcome.error is None
 
     # KSM
@@ -39,13 +37,20 @@ class Devices(Memory):
         odd = (TypeError,) if not isinstance(value, (int, str, bytes)) else ()
         if isinstance(value, str):
             odd += (UnicodeEncodeError,)
-        done = self.tell(f"m.ksm.{name} = {show(value)}", outcome, {EINVAL, EBUSY, ERANGE, ENOMEM}, AttributeError, odds.OddError, *odd)
+        done = self.tell(
+            f"m.ksm.{name} = {show(value)}",
+            outcome,
+            {EINVAL, EBUSY, ERANGE, ENOMEM} | ({EAGAIN} if "clone" in self.common.refused else set()),
+            AttributeError,
+            odds.OddError,
+            *odd,
+        )
         if not done or not self.solo:
             return
         there = getattr(self.machine.ksm, name)
         if isinstance(there, int) and name not in BOOLS and name != "advisor_mode":
             wanted = int(value.split("\0")[0].strip() if isinstance(value, str) else value)
-            wanted &= 0xffffffff if name == "advisor_max_cpu" else ~0
+            wanted &= 0xFFFFFFFF if name == "advisor_max_cpu" else ~0
             # An advisor has its own mind; a smaller sharing than 2 is none.
             if there != wanted and name != "pages_to_scan":
                 raise Finding("sysfs", f"{name} is {there} after {show(value)} was written")
@@ -73,7 +78,7 @@ class Devices(Memory):
         else:
             outcome = self.call("m.ksm.trace.read", trace.read, number)
             if self.tell("trace.read", outcome, set(), TypeError, odds.OddError):
-                [str(event) for event in outcome.value], len(trace), trace.lost, trace.capacity, trace.enabled
+                [*map(str, outcome.value), len(trace), trace.lost, trace.capacity, trace.enabled]
 
     def do_record(self, what: str, steps: int = 100) -> None:
         if what == "start":
@@ -92,8 +97,10 @@ class Devices(Memory):
     def do_swap_out(self, who: int, place: list[Any], length: int, odd: Any = None) -> None:
         subject = self.subject(who)
         addr = self.place(subject.space, place)
-        self.ask(f"{subject.label}.swap_out", subject.process.swap_out, [addr], "u", set(), then=(length,), others=self.beyond(addr + length),
-                 odd=odd if odd is None or odd[1][0] in ("raises", "none", "object") else None, gone=subject.space is None)  # fmt: skip
+        if odd is not None and odd[1][0] not in ("raises", "none", "object"):
+            odd = None  # the sum of address and length is made of what was given
+        self.ask(f"{subject.label}.swap_out", subject.process.swap_out, [addr], "u", set(), then=(length,), odd=odd,
+                 gone=subject.space is None, others=self.beyond(addr + length))  # fmt: skip
 
     def do_swapon(self, size: Any) -> None:
         outcome = self.call("m.swapon", self.machine.swapon, size)
@@ -101,16 +108,19 @@ class Devices(Memory):
             if self.swap and self.solo:
                 raise Finding("swap", "a second swap area")
             self.swap = True
-        elif self.solo and not self.closed and isinstance(size, int) and size % PAGE == 0 and PAGE <= size < 1 << 30:
-            if outcome.name not in ("EBUSY" if self.swap else "success", "ENOMEM" if "swapon" in self.common.refused else ""):
-                raise Finding("swap", f"swapon({show(size)}): {outcome.name}")
+            return
+        legal = {"EBUSY" if self.swap else "success", *(["ENOMEM"] if "swapon" in self.common.refused else [])}
+        valid = isinstance(size, int) and size % PAGE == 0 and PAGE <= size < 1 << 30
+        if valid and self.solo and not self.closed and outcome.name not in legal:
+            raise Finding("swap", f"swapon({show(size)}): {outcome.name}")
 
     def do_swapoff(self) -> None:
         outcome = self.call("m.swapoff", self.machine.swapoff)
         if self.tell("swapoff", outcome, {EINVAL, ENOMEM} | ({errno.EIO} if self.common.poisoned else set())):
             self.swap = False
-        if self.solo and not self.closed and (outcome.errno == EINVAL) == self.swap and outcome.error is not None:
-            if outcome.errno == EINVAL or not (self.scarce() or self.common.poisoned):
+        elif self.solo and not self.closed:
+            late = outcome.errno == ENOMEM and not self.scarce() and not self.common.poisoned
+            if (outcome.errno == EINVAL) == self.swap or late:
                 raise Finding("swap", f"swapoff: {outcome.name}")
 
     # Frames
@@ -175,10 +185,10 @@ class Devices(Memory):
             raise Finding("clock", f"time() is {now} after {self.clock} seconds")
 
     def do_hugepage_mode(self, mode: Any) -> None:
+        valid = mode in ("never", "madvise", "always")
         outcome = self.call("m.transparent_hugepage = ", lambda given: setattr(self.machine, "transparent_hugepage", given), mode)
-        if self.tell("transparent_hugepage", outcome, set(), *([] if mode in ("never", "madvise", "always") else [ValueError, TypeError])):
-            if mode not in ("never", "madvise", "always"):
-                raise Finding("argument", f"transparent_hugepage = {mode!r}")
+        if self.tell("transparent_hugepage", outcome, set(), *([] if valid else [ValueError, TypeError])) and not valid:
+            raise Finding("argument", f"transparent_hugepage = {mode!r}")
 
     def do_view(self, release: bool) -> None:
         if release:
@@ -205,56 +215,6 @@ class Devices(Memory):
             self.views.pop().release()
         self.close()
 
-    def do_again(self, odd: list[Any] | None) -> None:
-        """Another machine, with one odd argument."""
-        arguments: dict[str, Any] = {"memory": "1M", "nodes": 1, "max_memory": "4M", "swap": None, "clock": "real", "transparent_hugepage": "madvise",
-                                     "era": "6.12", "plain": None}  # fmt: skip
-        if odd is not None:
-            arguments[odd[0]] = odds.make(odd[1], 1 << 21, self.nested)[0] if isinstance(odd[1], list) else odd[1]
-        outcome = self.call("ksm.Machine", ksm.Machine, **arguments)
-        if outcome.error is None:
-            outcome.value.spawn().touch(outcome.value.processes[1].mmap(PAGE))
-            outcome.value.close()
-        elif not isinstance(outcome.error, (ValueError, TypeError, odds.OddError)) and outcome.errno not in (ENOMEM, EINVAL):
-            raise Finding("argument", f"Machine({arguments}): {outcome.name} {outcome.error}")
-
-    def do_init_again(self) -> None:
-        outcome = self.call("m.__init__", self.machine.__init__, "1M")  # type: ignore[misc]
-        if not isinstance(outcome.error, RuntimeError):
-            raise Finding("argument", f"a machine that is made twice: {outcome.name}")
-
-    def do_half_made(self, method: int, within: str) -> None:
-        """A machine whose __init__ is not through."""
-        half = ksm.Machine.__new__(ksm.Machine)
-        methods: list[Any] = [half.slabinfo, lambda: half.fail("page"), half.check, lambda: half.plain, half.close, lambda: ksm.Ksm(half).scan(),
-                              half.vmstat, half.spawn, half.free_pages, half.swapoff, lambda: half.migrate(5), lambda: memoryview(half),
-                              lambda: repr(half), lambda: half.ksm, half.record, lambda: half.transparent_hugepage,
-                              lambda: ksm.Ksm(half).trace.start(), lambda: ksm.Ksm(half).names()]  # fmt: skip
-        function = methods[method % len(methods)]
-        if within:
-            outcome = self.call("half.__init__", half.__init__, **{within: odds.Calls(1 << 21, lambda: self.call("within", function))})  # type: ignore
-        outcome = self.call("half", function)
-        if outcome.error is not None and not isinstance(outcome.error, (ValueError, RuntimeError, AttributeError, TypeError, OSError)):
-            raise Finding("argument", f"a machine that is half made: {outcome.name} {outcome.error}")
-        half.close()
-
-    def do_bad_name(self, what: str, who: int) -> None:
-        """A name whose __str__ raises: nothing may be left of the process."""
-        subject = self.living(who)
-        before = self.machine.slabinfo()["mm_struct"] if not self.closed else 0
-        function = self.machine.spawn if what == "spawn" else getattr(subject.process, what)
-        outcome = self.call(f"{what} with a name that cannot be had", function, odds.Raises())
-        if what == "exec":
-            self.tell(what, outcome, {ENOMEM}, odds.OddError, TypeError)
-            if not self.closed and outcome.error is None:
-                raise Finding("name", "exec() with a name that cannot be had")
-            if not self.closed:
-                self.compare_maps(subject)
-            return
-        self.tell(what, outcome, {ENOMEM}, odds.OddError, TypeError)
-        if self.solo and not self.closed and outcome.error is not None and self.machine.slabinfo()["mm_struct"] != before:
-            raise Finding("name", f"{what}() with a name that cannot be had leaves an address space")
-
     # Looking
 
     def do_look(self, who: int, place: list[Any], length: int) -> None:
@@ -265,18 +225,18 @@ class Devices(Memory):
             outcome = self.call(f"{subject.label}.{name}", getattr(process, name))
             if not self.gone(name, outcome, subject.space is None):
                 self.legal(name, outcome, set())
-        asked = self.ask(f"{subject.label}.page_table", process.page_table, [addr, length], "uu", set(), gone=subject.space is None and length > 0,
-                         others=(ValueError,) if length > 1 << 47 else ())  # fmt: skip
+        gone, beyond = subject.space is None and length > 0, (ValueError,) if length > 1 << 47 else ()
+        asked = self.ask(f"{subject.label}.page_table", process.page_table, [addr, length], "uu", set(), gone=gone, others=beyond)
         if asked is not None and asked[0].error is None and len(asked[0].value) != (asked[1][1] + MASK) // PAGE:
             raise Finding("page_table", f"{len(asked[0].value)} words for {asked[1][1]} bytes")
-        for label, function in (("vmstat", self.machine.vmstat), ("slabinfo", self.machine.slabinfo), ("swap_pages", self.machine.swap_pages),
-                                ("total_pages", self.machine.total_pages), ("free_pages", self.machine.free_pages), ("time", self.machine.time),
-                                ("plain", lambda: self.machine.plain), ("hugepages", lambda: self.machine.transparent_hugepage)):  # fmt: skip
-            outcome = self.call(f"m.{label}", function)
-            self.tell(label, outcome, set())
-        repr(self.machine), repr(process), process.alive, process.pid, process.name, self.machine.closed
-        if not self.closed and subject.space is not None:
-            process.node, process.mm_id, process.present(BASE, WINDOW * PAGE)
+        for name in ("vmstat", "slabinfo", "swap_pages", "total_pages", "free_pages", "time"):
+            self.tell(name, self.call(f"m.{name}", getattr(self.machine, name)), set())
+        for owner, names in ((self.machine, ("plain", "transparent_hugepage")), (process, ("node", "mm_id"))):
+            for name in names:
+                outcome = self.call(f"getattr {name}", getattr, owner, name)
+                if not self.gone(name, outcome, owner is process and subject.space is None):
+                    self.legal(name, outcome, set())
+        [repr(self.machine), repr(process), process.alive, process.pid, process.name, self.machine.closed]
 
     def do_check(self) -> None:
         self.verify()

@@ -23,9 +23,9 @@ from typing import Any
 import ksm.check
 import ksm.study.recording  # noqa: F401  (so that no life has to)
 from fuzz import sanitizers
-from fuzz.grammar import make_life
+from fuzz.forks import Leave
+from fuzz.life import make_life
 from fuzz.lives import run_life
-from fuzz.player import Leave
 from fuzz.world import Common, Finding
 
 ENDS_WELL, FOUND = 0, 3
@@ -158,19 +158,20 @@ def read(path: Path) -> str:
 
 
 def last_call(folder: Path) -> str:
-    lines = [line for line in read(folder / "calls").splitlines() if not line.startswith("#")]
-    return lines[-1].split("(")[0] if lines else "nothing"
+    lines = [line for line in read(folder / "calls").splitlines() if not line.startswith("#   ")]
+    return lines[-1].split("(")[0][:100] if lines else "nothing"
 
 
 class Hunt:
-    def __init__(self, without: set[str], findings: Path, shrink_seconds: float) -> None:
+    def __init__(self, without: set[str], findings: Path, shrink_seconds: float, only: str | None = None) -> None:
+        self.only = only
         self.without, self.findings, self.shrink_seconds = without, findings, shrink_seconds
         self.lives = self.actions = 0
         self.found: dict[str, int] = {}
         self.began = time.monotonic()
 
     def life(self, seed: int, folder: Path) -> Result:
-        life = make_life(seed, self.without)
+        life = make_life(seed, self.without, self.only)
         result = live(life, self.without, folder, leaks=seed % 4 == 0)
         self.lives += 1
         self.actions += result.actions
@@ -202,14 +203,17 @@ class Hunt:
     def run(self, seed: int, lives: int | None, minutes: float | None) -> int:
         until = self.began + minutes * 60 if minutes is not None else None
         number = 0
-        with tempfile.TemporaryDirectory(prefix="ksm-fuzz-") as name:
-            folder = Path(name)
-            try:
-                while (lives is None or number < lives) and (until is None or time.monotonic() < until):
-                    self.life(seed + number, folder)
-                    number += 1
-            except KeyboardInterrupt:
-                print("interrupted")
+        folder = Path(tempfile.mkdtemp(prefix="ksm-fuzz-"))
+        here = os.getpid()
+        try:
+            while (lives is None or number < lives) and (until is None or time.monotonic() < until):
+                self.life(seed + number, folder)
+                number += 1
+        except KeyboardInterrupt:
+            print("interrupted")
+        finally:
+            if os.getpid() == here:  # and not a child of a life that ends as programs do
+                shutil.rmtree(folder, ignore_errors=True)
         for signature, times in self.found.items():
             print(f"{times} times: {signature}")
         print(f"fuzz: {self.lives} lives from seed {seed} on, {self.actions} actions, {time.monotonic() - self.began:.0f} seconds, "

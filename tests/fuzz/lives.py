@@ -82,6 +82,7 @@ def play(player: Player, life: dict[str, Any], without: set[str]) -> None:
 
 # Signals
 
+
 class Alarm(BaseException):
     """What a handler raises."""
 
@@ -159,6 +160,7 @@ def with_signals(player: Player, life: dict[str, Any], without: set[str]) -> Non
 
 # Threads
 
+
 class Threads:
     """Players with processes of their own, others who trouble all of them, and perhaps one who closes the machine."""
 
@@ -215,11 +217,13 @@ class Threads:
 
     def run(self) -> None:
         player, common = self.player, self.player.common
-        players = [Player(player.config, self.without, player.log, machine=player.machine, common=common, name=f"thread {number}: ", solo=False)
-                   for number in range(len(self.life["parts"]))]  # fmt: skip
+        players = [Player(player.config, self.without, player.log, machine=player.machine, common=common, name=f"thread {number}: ",
+                          solo=False) for number in range(len(self.life["parts"]))]  # fmt: skip
         for each in players:
             self.guard(each.run, self.life["start"])
-        threads = [threading.Thread(target=self.guard, args=(self.act, each, part)) for each, part in zip(players, self.life["parts"], strict=True)]
+        threads = [
+            threading.Thread(target=self.guard, args=(self.act, each, part)) for each, part in zip(players, self.life["parts"], strict=True)
+        ]
         threads.append(threading.Thread(target=self.guard, args=(self.trouble, player, rng_of("trouble", self.life["seed"]))))
         for thread in threads:
             thread.start()

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
-import tempfile
 from typing import Any
 
 import ksm
@@ -30,7 +28,9 @@ class Memory(World):
     def do_spawn(self, node: int) -> None:
         if len([subject for subject in self.subjects if subject.space is not None]) < self.config["processes"] and not self.closed:
             self.spawn(node)
-            self.do_mmap(len([each for each in self.subjects if each.space is not None]) - 1, ["slot", 0], 40 * PAGE, RW, ANONYMOUS | ksm.MAP_FIXED)
+            self.do_mmap(
+                len([each for each in self.subjects if each.space is not None]) - 1, ["slot", 0], 40 * PAGE, RW, ANONYMOUS | ksm.MAP_FIXED
+            )
 
     def do_mmap(self, who: int, place: list[Any], length: int, prot: int, flags: int, odd: Any = None) -> None:
         subject = self.subject(who)
@@ -178,7 +178,12 @@ class Memory(World):
             # Of what it is to go to, and of what would be cut off, something may be gone.
             holes = [(target, target + size)] if target is not None else []
             self.resync(subject, [*holes, (addr + size, old_end)])
-            if outcome.errno == EFAULT and vma is not None and min(old_end, addr + size if target is not None else old_end) <= vma.end:
+            if (
+                outcome.errno == EFAULT
+                and old
+                and vma is not None
+                and min(old_end, addr + size if target is not None else old_end) <= vma.end
+            ):
                 raise Finding("mremap", f"EFAULT, and all of {addr:#x}-{old_end:#x} is mapped")
             return
         if vma is None or addr & MASK or size == 0 or flags & ~3:
@@ -230,7 +235,9 @@ class Memory(World):
     def do_prctl(self, who: int, option: int, arg: int, odd: Any = None) -> None:
         subject = self.subject(who)
         space = subject.space
-        asked = self.ask(f"{subject.label}.prctl", subject.process.prctl, [option, arg], "iu", {EINVAL, ENOMEM}, odd=odd, gone=space is None)
+        asked = self.ask(
+            f"{subject.label}.prctl", subject.process.prctl, [option, arg], "iu", {EINVAL, ENOMEM}, odd=odd, gone=space is None
+        )
         if asked is None or space is None:
             return
         outcome, (option, arg) = asked
@@ -294,7 +301,9 @@ class Memory(World):
         if (outcome.errno == EFAULT) != (reach < end) or done != reach - addr:
             raise Finding("access", f"{what} of {addr:#x}-{end:#x}: {outcome.name}, {done} bytes done, and {reach - addr} are allowed")
 
-    def do_write(self, who: int, place: list[Any], offset: int, length: int, number: int, force: bool, kind: Any = None, odd: Any = None) -> None:
+    def do_write(
+        self, who: int, place: list[Any], offset: int, length: int, number: int, force: bool, kind: Any = None, odd: Any = None
+    ) -> None:
         subject = self.subject(who)
         space = subject.space
         addr = self.place(space, place) + offset
@@ -347,9 +356,11 @@ class Memory(World):
         for at in range(addr & ~MASK, end, PAGE) if outcome.error is None and length else ():
             wanted = space.page(at)
             low, high = max(at, addr), min(at + PAGE, end)
-            there = outcome.value[low - addr:high - addr]
-            if wanted is not None and there != wanted[low - at:high - at]:
-                raise Finding("bytes", f"{subject.label}.read of {low:#x}-{high:#x} is {there[:8].hex()}..., and the page is {digest(wanted)}")
+            there = outcome.value[low - addr : high - addr]
+            if wanted is not None and there != wanted[low - at : high - at]:
+                raise Finding(
+                    "bytes", f"{subject.label}.read of {low:#x}-{high:#x} is {there[:8].hex()}..., and the page is {digest(wanted)}"
+                )
 
     def do_touch(self, who: int, place: list[Any], offset: int, length: int, write: bool, odd: Any = None) -> None:
         subject = self.subject(who)
@@ -388,97 +399,25 @@ class Memory(World):
         reach = space.reach(addr, end, True)
         if outcome.error is None:
             self.reached(what, outcome, addr, end, reach, len(data))
-            differ = sum(space.page(addr + i) != data[i:i + PAGE] for i in range(0, len(data), PAGE))
+            differ = sum(space.page(addr + i) != data[i : i + PAGE] for i in range(0, len(data), PAGE))
             if not differ <= outcome.value <= pages:
                 raise Finding("update", f"{outcome.value} pages changed, and {differ} of {pages} differ")
             space.write(addr, data)
         elif outcome.errno == EFAULT and not self.common.poisoned:
             self.reached(what, outcome, addr, end, reach, reach - addr)
-            space.write(addr, data[:reach - addr])
+            space.write(addr, data[: reach - addr])
         else:
-            self.either(subject, addr, data[:reach - addr])
+            self.either(subject, addr, data[: reach - addr])
 
     def either(self, subject: Subject, addr: int, data: bytes) -> None:
         """It ended half way, and does not say where: each page is the old one or the new one."""
         assert subject.space is not None
         for at in range(0, len(data), PAGE):
             outcome = self.call(f"{subject.label}.read", subject.process.read, addr + at, PAGE, force=True)
-            old, new = subject.space.page(addr + at), data[at:at + PAGE]
+            old, new = subject.space.page(addr + at), data[at : at + PAGE]
             if outcome.error is None and old is not None and outcome.value not in (old, new):
                 raise Finding("bytes", f"{subject.label}: the page at {addr + at:#x} is neither what it was nor what was to be written")
             subject.space.store(addr + at, outcome.value if outcome.error is None else None)
-
-    def do_write_view(self, who: int, place: list[Any], offset: int, length: int, source: list[Any], update: bool) -> None:
-        """Write what a view of the machine's memory has, perhaps the very frame that is written."""
-        subject = self.living(who)
-        if subject.space is None or self.closed:
-            return
-        addr, at = self.place(subject.space, place), self.pfn(who, source) * PAGE
-        with memoryview(self.machine) as view:
-            data = view[at:at + PAGE] if update else view[at + offset:at + offset + length]
-            try:
-                outcome = self.call(f"{subject.label}.{'update' if update else 'write'}",
-                                    lambda: subject.process.update(addr, data) if update else subject.process.write(addr, data))  # fmt: skip
-            finally:
-                data.release()
-        self.legal("write of a view", outcome, {EFAULT, ENOMEM} | (set() if addr & MASK == 0 else {EINVAL}))
-        subject.space.forget(addr, addr + PAGE)
-        subject.space.forget(addr, addr + max(length, 1))
-
-    # Images
-
-    def do_image(self, who: int, place: list[Any] | None, numbers: list[int], offset: int, length: int | None, tail: int, node: int,
-                 mode: str, change: list[int] | None = None, odd: Any = None) -> None:  # fmt: skip
-        """A small file as memory; `change` are the contents that it has on disk afterwards."""
-        subject = self.subject(who)
-        space = subject.space
-        data = b"".join(odds.content(number) for number in numbers) + bytes(tail)
-        addr = 0 if place is None else self.place(space, place)
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            image: Any = {"file": file, "fd": file.fileno(), "closed": 1 << 20, "negative": -1, "huge": 1 << 40, "text": "image"}.get(mode, file)
-            if mode in ("directory", "null", "writeonly"):
-                image = os.open("/" if mode == "directory" else "/dev/null" if mode == "null" else f"/proc/self/fd/{file.fileno()}",
-                                os.O_WRONLY if mode == "writeonly" else os.O_RDONLY)  # fmt: skip
-            self.note(f"# an image of contents {numbers} and {tail} zeros, as {mode}")
-            try:
-                asked = None
-                if self.good_image(subject, image, mode, data, offset, length, addr, node):
-                    asked = self.ask(f"{subject.label}.mmap_image", subject.process.mmap_image, [offset, length, addr], "uuu",
-                                     {ENOMEM, EEXIST, EINVAL} | ({errno.ENODEV} if "image" in self.common.refused else set()), odd=odd if odd is None or odd[1][0] not in ("value", "none") else None,
-                                     gone=space is None, first=(image,), node=node)  # fmt: skip
-            finally:
-                if mode in ("directory", "null", "writeonly"):
-                    os.close(image)
-            if asked is None or space is None or asked[0].error is not None:
-                return
-            start, size = asked[0].value, length if length is not None else len(data) - offset
-            if mode not in ("file", "fd") or (addr and start != addr) or space.over(start, start + size):
-                raise Finding("mmap_image", f"a {mode} at {start:#x}")
-            self.new_place(start, size)
-            space.map(Area(start, start + size, RW))
-            space.write(start, data[offset:offset + size])
-            if change is not None and "image-change" not in self.without:
-                file.seek(0)
-                file.write(b"".join(odds.content(number) for number in change))
-                file.flush()
-                self.note(f"# the file is now {change}")
-                space.forget(start, start + size)
-
-    def good_image(self, subject: Subject, image: Any, mode: str, data: bytes, offset: int, length: int | None, addr: int, node: int) -> bool:
-        """Is there anything to find but a ValueError or TypeError?"""
-        size = length if length is not None else len(data) - offset
-        if (mode in ("file", "fd") and 0 <= offset and size > 0 and offset % PAGE == size % PAGE == 0 and offset + size <= len(data)
-                and 0 <= node < self.config["machine"]["nodes"]):  # fmt: skip
-            return True
-        outcome = self.call(f"{subject.label}.mmap_image", subject.process.mmap_image, image, offset, length, addr, node=node)
-        if self.closed or subject.space is None:
-            if outcome.error is None:
-                raise Finding("exited", "mmap_image of a process that has exited, or of a closed machine")
-        elif not isinstance(outcome.error, (OSError, AttributeError, *self.odd_errors)):
-            raise Finding("mmap_image", f"{outcome.name} for a {mode}, offset {offset}, length {length} of {len(data)}, node {node}")
-        return False
 
 
 def vma_part(space: Space, start: int, end: int) -> Area | None:

@@ -11,7 +11,15 @@ from typing import Any
 from fuzz.shadow import PAGE, ZEROS
 
 # Few contents, so that pages meet; among them such that differ in the first or the last byte only.
-POOL = [ZEROS, b"A" * PAGE, b"B" + b"A" * (PAGE - 1), b"A" * (PAGE - 1) + b"B", bytes(PAGE - 1) + b"\1", b"\xff" * PAGE, b"\x80" + bytes(PAGE - 1)]
+POOL = [
+    ZEROS,
+    b"A" * PAGE,
+    b"B" + b"A" * (PAGE - 1),
+    b"A" * (PAGE - 1) + b"B",
+    bytes(PAGE - 1) + b"\1",
+    b"\xff" * PAGE,
+    b"\x80" + bytes(PAGE - 1),
+]
 
 
 class Content(bytes):
@@ -25,14 +33,15 @@ class Content(bytes):
 
 def content(number: int, pages: int = 1) -> Content:
     """Pages number, number + 1, ... of those there are: first the pool, then one for each number."""
-    made = Content(b"".join(
-        POOL[n] if n < len(POOL) else bytes([n & 255, n >> 8 & 255]) * (PAGE // 2) for n in range(number, number + pages)))
+    made = Content(
+        b"".join(POOL[n] if n < len(POOL) else bytes([n & 255, n >> 8 & 255]) * (PAGE // 2) for n in range(number, number + pages))
+    )
     made.text = f"content({number})" if pages == 1 else f"content({number}, {pages})"
     return made
 
 
 def part(number: int, offset: int, length: int) -> Content:
-    made = Content(content(number, (offset + length + PAGE - 1) // PAGE)[offset:offset + length])
+    made = Content(content(number, (offset + length + PAGE - 1) // PAGE)[offset : offset + length])
     made.text = f"part({number}, {offset}, {length})"
     return made
 
@@ -107,20 +116,103 @@ class Miscounting(int):
     __hash__ = int.__hash__
 
 
-NUMBERS = [0, 1, -1, 2, 511, 512, 4095, 4096, 4097, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**47 - 4096, 2**47, 2**52, 2**63 - 1,
-           2**63, 2**64 - 4096, 2**64 - 1, 2**64, 2**65, -(2**31), -(2**63), -(2**64)]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    511,
+    512,
+    4095,
+    4096,
+    4097,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**47 - 4096,
+    2**47,
+    2**52,
+    2**63 - 1,
+    2**63,
+    2**64 - 4096,
+    2**64 - 1,
+    2**64,
+    2**65,
+    -(2**31),
+    -(2**63),
+    -(2**64),
+]
 # For sysfs, which takes text
-TEXTS = ["", " ", "\n", "0", "0\n", "2", "2\n", "-1", "+0", "00", "0x0", "99999999999999999999", "4294967295", "4294967296", "2147483648",
-         "18446744073709551615", "18446744073709551616", "y", "n", "on", "off", "o", "none", "scan-time", "scan-time\n", "[none]", "\0", "0\0",
-         "2 ", "\N{SUPERSCRIPT TWO}", "\ud800", "9" * 4095, "9" * 4096, "0" * 5000]
-SIZES = ["", "K", "4K", "64K", "0", "-4K", "4KB", "4KiB", "1 M", " 1M ", "1m", "1.5M", "4096", "4097", "16Ti", "99999999999999999999T", "\N{FULLWIDTH DIGIT FOUR}K",
-         "9" * 5000]
+TEXTS = [
+    "",
+    " ",
+    "\n",
+    "0",
+    "0\n",
+    "2",
+    "2\n",
+    "-1",
+    "+0",
+    "00",
+    "0x0",
+    "99999999999999999999",
+    "4294967295",
+    "4294967296",
+    "2147483648",
+    "18446744073709551615",
+    "18446744073709551616",
+    "y",
+    "n",
+    "on",
+    "off",
+    "o",
+    "none",
+    "scan-time",
+    "scan-time\n",
+    "[none]",
+    "\0",
+    "0\0",
+    "2 ",
+    "\N{SUPERSCRIPT TWO}",
+    "\ud800",
+    "9" * 4095,
+    "9" * 4096,
+    "0" * 5000,
+]
+SIZES = [
+    "",
+    "K",
+    "4K",
+    "64K",
+    "0",
+    "-4K",
+    "4KB",
+    "4KiB",
+    "1 M",
+    " 1M ",
+    "1m",
+    "1.5M",
+    "4096",
+    "4097",
+    "16Ti",
+    "99999999999999999999T",
+    "\N{FULLWIDTH DIGIT FOUR}K",
+    "9" * 5000,
+]
+
+
+STRANGERS: list[list[Any]] = [
+    ["none"], ["float", 1.0], ["float", 4096.0], ["float", float("inf")], ["float", float("nan")], ["str", "1"], ["str", ""], ["bytes"],
+    ["list"], ["object"], ["type"], ["complex"], ["raises"], ["raises"],
+]  # fmt: skip
 
 
 def stranger(rng: random.Random) -> list[Any]:
     """The data of an argument that is no number."""
-    return rng.choice([["none"], ["float", 1.0], ["float", 4096.0], ["float", float("inf")], ["float", float("nan")], ["str", "1"], ["str", ""],
-                       ["bytes"], ["list"], ["object"], ["type"], ["complex"], ["raises"], ["raises"]])  # fmt: skip
+    return list(rng.choice(STRANGERS))
 
 
 def make(spec: list[Any], value: int, do: Callable[[Any], object]) -> tuple[Any, int | None]:
@@ -133,8 +225,15 @@ def make(spec: list[Any], value: int, do: Callable[[Any], object]) -> tuple[Any,
     if kind == "calls":
         return Calls(value, lambda: do(spec[1])), value
     strange: dict[str, Callable[[], Any]] = {
-        "none": lambda: None, "float": lambda: spec[1], "str": lambda: spec[1], "bytes": lambda: b"1", "list": list, "object": object,
-        "type": lambda: int, "complex": lambda: 1j, "raises": Raises,
+        "none": lambda: None,
+        "float": lambda: spec[1],
+        "str": lambda: spec[1],
+        "bytes": lambda: b"1",
+        "list": list,
+        "object": object,
+        "type": lambda: int,
+        "complex": lambda: 1j,
+        "raises": Raises,
     }
     return strange[kind](), None
 
@@ -151,22 +250,33 @@ def wild(spec: list[Any], value: int, do: Callable[[Any], object]) -> Any:
 
 
 def wild_spec(rng: random.Random) -> list[Any]:
-    return rng.choice([["liar", [None, rng.choice(NUMBERS)]], ["liar", [rng.choice(NUMBERS), None]], ["liar", [1, 2**63 + 1]], ["unprintable"],
-                       ["miscounting"], ["value", rng.choice(NUMBERS)], stranger(rng)])  # fmt: skip
+    number = rng.choice(NUMBERS)
+    return rng.choice([["liar", [None, number]], ["liar", [number, None]], ["liar", [1, 2**63 + 1]], ["unprintable"], ["miscounting"],
+                       ["value", number], stranger(rng)])  # fmt: skip
 
 
 def buffer(spec: list[Any], pages: bytes) -> tuple[Any, bytes | None]:
     """Something to write, and the bytes that it has: None if it has to be refused."""
     kind = spec[0]
     good: dict[str, Callable[[], Any]] = {
-        "bytearray": lambda: bytearray(pages), "memoryview": lambda: memoryview(pages), "array": lambda: array.array("B", pages),
-        "words": lambda: memoryview(pages).cast("Q") if len(pages) % 8 == 0 else pages, "empty": lambda: b"",
+        "bytearray": lambda: bytearray(pages),
+        "memoryview": lambda: memoryview(pages),
+        "array": lambda: array.array("B", pages),
+        "words": lambda: memoryview(pages).cast("Q") if len(pages) % 8 == 0 else pages,
+        "empty": lambda: b"",
         "square": lambda: memoryview(pages).cast("B", (2, len(pages) // 2)) if len(pages) and len(pages) % 2 == 0 else pages,
     }
     if kind in good:
         return good[kind](), b"" if kind == "empty" else pages
-    return {"none": None, "str": "text", "int": 4096, "list": [1, 2], "raises": Raises(), "strided": memoryview(pages * 2)[::2],
-            "backwards": memoryview(pages)[::-1]}[kind], None
+    return {
+        "none": None,
+        "str": "text",
+        "int": 4096,
+        "list": [1, 2],
+        "raises": Raises(),
+        "strided": memoryview(pages * 2)[::2],
+        "backwards": memoryview(pages)[::-1],
+    }[kind], None
 
 
 BUFFERS = ["bytearray", "memoryview", "array", "words", "empty", "square", "none", "str", "int", "list", "raises", "strided", "backwards"]

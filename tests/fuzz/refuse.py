@@ -9,8 +9,8 @@ import platform
 import struct
 
 # By name: x86-64, arm64
-NUMBERS = {"mmap": (9, 222), "mincore": (27, 232), "madvise": (28, 233), "pidfd_open": (434, 434), "process_madvise": (440, 440), "clone": (56, 220),
-           "clone3": (435, 435)}  # fmt: skip
+NUMBERS = {"mmap": (9, 222), "mincore": (27, 232), "madvise": (28, 233), "pidfd_open": (434, 434), "process_madvise": (440, 440),
+           "clone": (56, 220), "clone3": (435, 435)}  # fmt: skip
 ARCH = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, FILTER = 38, 22, 2
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000

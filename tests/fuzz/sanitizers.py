@@ -18,8 +18,8 @@ from pathlib import Path
 EXIT = 77
 OPTIONS = {
     # A huge allocation fails, as it would on a computer with little memory; an abort is reported with its stack.
-    "ASAN_OPTIONS": f"detect_leaks=1:leak_check_at_exit=0:exitcode={EXIT}:handle_abort=1:allocator_may_return_null=1:max_allocation_size_mb=2048:"
-                    "quarantine_size_mb=64:malloc_context_size=12",
+    "ASAN_OPTIONS": f"detect_leaks=1:leak_check_at_exit=0:exitcode={EXIT}:handle_abort=1:allocator_may_return_null=1:"
+                    "max_allocation_size_mb=2048:quarantine_size_mb=64:malloc_context_size=12",
     "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={EXIT}",
 }  # fmt: skip
 
@@ -61,9 +61,11 @@ def name_of(function: str) -> str:
 
 def crash(report: str) -> str | None:
     """The first line of a sanitizer's report, or of another end, with the functions of this package that it names."""
-    match = re.search(r"^.*(?:ERROR: AddressSanitizer.*|runtime error: .*|ksm: BUG at .*|Fatal Python error.*|CHECK failed.*)$", report, re.MULTILINE)
+    match = re.search(
+        r"^.*(?:ERROR: AddressSanitizer.*|runtime error: .*|ksm: BUG at .*|Fatal Python error.*|CHECK failed.*)$", report, re.MULTILINE
+    )
     if match is None:
         return None
-    frames = re.findall(r"#\d+ \S+ in (__pyx_\S+)", report[match.start():].split("\n\n")[0])
+    frames = re.findall(r"#\d+ \S+ in (__pyx_\S+)", report[match.start() :].split("\n\n")[0])
     line = re.sub(r"==\d+==|0x[0-9a-f]+|\(pid \d+\)", "", match[0]).strip()
     return f"{line} {' < '.join(name_of(frame) for frame in frames[:3])}".strip()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,7 +78,7 @@ class Space:
         areas = []
         for area in self.areas:
             marks = [area.start, *(mark for mark in (start, end) if area.start < mark < area.end), area.end]
-            areas += [area] if len(marks) == 2 else [area.part(a, b) for a, b in zip(marks, marks[1:], strict=False)]
+            areas += [area] if len(marks) == 2 else [area.part(a, b) for a, b in itertools.pairwise(marks)]
         self.areas = areas
         return self.over(start, end)
 
@@ -165,9 +166,9 @@ class Space:
             size = min(PAGE - offset, end - at)
             old = self.page(page)
             if size == PAGE:
-                self.store(page, bytes(data[at - addr:at - addr + PAGE]))
+                self.store(page, bytes(data[at - addr : at - addr + PAGE]))
             elif old is not None:
-                self.store(page, old[:offset] + bytes(data[at - addr:at - addr + size]) + old[offset + size:])
+                self.store(page, old[:offset] + bytes(data[at - addr : at - addr + size]) + old[offset + size :])
             at += size
 
     def forget(self, start: int, end: int) -> None:
@@ -201,8 +202,15 @@ class Space:
                 if area.start < end:
                     yield area, area.start, end
             else:
-                known = self.known(area.start, end) if area.shared is None else [
-                    area.start + (index - area.index) * PAGE for index in sorted(area.shared.data) if 0 <= index - area.index < area.pages]
+                known = (
+                    self.known(area.start, end)
+                    if area.shared is None
+                    else [
+                        area.start + (index - area.index) * PAGE
+                        for index in sorted(area.shared.data)
+                        if 0 <= index - area.index < area.pages
+                    ]
+                )
                 for addr in known:
                     yield area, addr, addr + PAGE
 

@@ -18,14 +18,14 @@ class Shrinker:
     def __init__(self, wanted: Result, without: set[str], folder: Path, seconds: float) -> None:
         self.wanted, self.without, self.folder = wanted, without, folder
         self.until = time.monotonic() + seconds
-        # A stuck life costs all of its patience each time.
-        self.patience = 8.0 if wanted.kind == "stuck" else PATIENCE
+        # A stuck life costs all of its patience each time. Not so one whose child was stuck: it says so itself.
+        self.patience = 8.0 if wanted.kind == "stuck" and wanted.text.startswith("after") else PATIENCE
         self.last = wanted
         self.runs = 0
 
     @property
     def signature(self) -> str:
-        return self.wanted.signature.replace(f"after {PATIENCE:.0f} s", "").replace("after N s", "")
+        return self.wanted.signature.replace("after N s", "")
 
     def same(self, life: dict[str, Any]) -> bool:
         self.runs += 1
@@ -46,7 +46,7 @@ class Shrinker:
             while size and self.in_time():
                 at = max(0, len(actions) - size)
                 while True:
-                    fewer = actions[:at] + actions[at + size:]
+                    fewer = actions[:at] + actions[at + size :]
                     trial = {**life, key: [fewer] if key == "parts" else fewer}
                     if len(fewer) < len(actions) and self.same(trial):
                         life, actions = trial, fewer
