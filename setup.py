@@ -5,11 +5,15 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
 
     KSM_DEBUG=1   bounds checks, asserts, BUG_ON() in headers, -O1 -g
     KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
-    KSM_SANITIZE=1  a debug build for AddressSanitizer and UndefinedBehaviorSanitizer (tox -e fuzz)
+    KSM_SANITIZE=1  a debug build with AddressSanitizer and UndefinedBehaviorSanitizer where the compiler has them (tox -e fuzz)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
 """
 
 import os
+import shlex
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -35,6 +39,20 @@ DIRECTIVES = {
     "linetrace": TRACE,
 }
 
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+
+
+def sanitizers() -> list[str]:
+    """The flags, if a program can be linked with them."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*compiler, *SANITIZERS, "-x", "c", "-", "-o", os.path.join(folder, "a.out")]
+        if subprocess.run(command, input=b"int main(void) { return 0; }", capture_output=True, check=False).returncode == 0:
+            return SANITIZERS
+    print("the compiler has no sanitizers: a debug build", file=sys.stderr)
+    return []
+
+
 # Code in the kernel's manner casts between structures and lets integers wrap.
 FLAGS = ["-fno-strict-aliasing", "-fwrapv"]
 MACROS: list[tuple[str, str | None]] = []
@@ -45,7 +63,7 @@ elif DEBUG:
     FLAGS += ["-O1", "-g", "-UNDEBUG"]
     MACROS += [("KSM_DEBUG", "1")]
     if SANITIZE:
-        FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+        FLAGS += sanitizers()
 elif TSAN:
     FLAGS += ["-O1", "-g", "-fsanitize=thread"]
 else:

@@ -64,7 +64,11 @@ def in_child(life: dict[str, Any], without: set[str], folder: Path, leaks: bool)
     errors = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
-    faulthandler.register(signal.SIGUSR2, all_threads=True, chain=False)
+    faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
+    if sanitizers.sanitized():
+        faulthandler.disable()  # the sanitizers' own report says more
+    else:
+        faulthandler.enable(2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     counted = Common.actions
     told: dict[str, Any] = {}
@@ -92,15 +96,17 @@ def live(life: dict[str, Any], without: set[str], folder: Path, *, patience: flo
         (folder / name).unlink(missing_ok=True)
     pid = os.fork()
     if pid == 0:
-        code = 1
+        leaves = False
         try:
             code = in_child(life, without, folder, leaks)
         except Leave:
-            # A child of that life's: it ends as programs do.
-            sys.exit(0)
-        finally:
-            if sys.exc_info()[0] is None:
-                os._exit(code)
+            leaves = True
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        if leaves:
+            sys.exit(0)  # a child of that life's: it ends as programs do
+        os._exit(code)
     stuck = not ended(pid, patience)
     where = ""
     if stuck:
