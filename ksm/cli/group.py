@@ -7,7 +7,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -71,7 +70,7 @@ class OneLine(click.Group):
             if other == OTHER:
                 raise
             # A fault of this program, which Python would end with 1.
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             sys.exit(other)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: workloads that are compared with it.
 """Whether what somebody has written is a workload, or an outcome, and no larger than it may be: see ksm.oracle.workload for both."""
 
 from __future__ import annotations
