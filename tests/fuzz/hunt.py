@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ksm.check
-import ksm.study.recording  # noqa: F401  (so that no life has to)
+import ksm.record.recording  # noqa: F401  (so that no life has to)
 from fuzz import sanitizers
 from fuzz.forks import Leave
 from fuzz.life import make_life

@@ -9,9 +9,9 @@ import pytest
 from ksm.oracle import workload as runner
 from ksm.oracle.check import MOST_PAGES, MOST_PROCESSES, MOST_VMAS, OPS, check_outcome, check_workload
 from ksm.oracle.compare import first_difference
-from ksm.oracle.generate import generate
 from ksm.oracle.recorded import outcome_of, pack
 from ksm.oracle.replay import run_port
+from ksm.oracle.seeds import generate
 from ksm.oracle.workload import OracleError, kstrtouint
 
 

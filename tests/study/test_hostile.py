@@ -18,13 +18,13 @@ import zlib
 import pytest
 
 import ksm
+from ksm.record.recording import load
 from ksm.study import archive
 from ksm.study import kernel as reader
 from ksm.study.functions import bare, c_source, normalised
 from ksm.study.kernel import StudyError, read_kernel, unlike
 from ksm.study.lessons import record_lesson
 from ksm.study.page import render
-from ksm.study.recording import load
 
 MIB, GIB = 1 << 20, 1 << 30
 NAMES = ("stable_tree_search", "unstable_tree_search_insert", "cmp_and_merge_page")
