@@ -16,7 +16,7 @@ from fuzz.player import METHODS
 from fuzz.roll import FIXED, RW, TOP, Roll
 from fuzz.shadow import HEAP, LOWEST, PAGE
 from fuzz.strange import OBJECTS
-from fuzz.world import BASE
+from fuzz.world import BASE, HUGE
 
 Action = list[Any]  # name, arguments, kind
 Args = dict[str, Any]
@@ -99,10 +99,11 @@ def update(r: Roll) -> Args:
 
 
 def settle(r: Roll) -> Args:
+    pages = r.choice([2, 3, 8, 20, 40]) if not r.chance(0.1) else r.choice([70, 100, 700, 1600])
     return {
         "who": r.who(),
         "place": r.place(),
-        "pages": r.choice([2, 3, 8, 20, 40]),
+        "pages": pages,
         "kinds": r.randrange(1, 7),
         "passes": r.choice([1, 2, 3]),
     }
@@ -260,6 +261,7 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "hotplug": [("offline", 3, offline), ("online", 2, online)],
     "memory-failure": [("memory_failure", 1, lambda r: {"who": r.who(), "place": r.place(), "odd": r.odd(1)})],
     "fail": [("fail", 5, fail)],
+    "pin": [("pin", 2, lambda r: {"who": r.who(), "place": r.place()})],
     "sysfs": [("knob", 4, knob), ("batch_of_files", 0.5, lambda r: {})],
     "image": [("image", 1.5, image)],
     "image-change": [("change_image", 1, lambda r: {"numbers": [r.content() for _ in range(3)]})],
@@ -315,6 +317,8 @@ def make_actions(r: Roll, number: int, kinds: list[str]) -> list[Action]:
             actions.append(["write", {"who": args["who"], "place": args["place"], **one(r, r.choice([1, 5, 40]))}, "bytes"])
         if r.chance(0.1):
             actions += history(r, kinds)
+        if r.huge and r.chance(0.04):
+            actions += huge_page(r)
         if "image-change" in kinds and r.chance(0.02):
             actions += changed_image(r)
     return actions
@@ -356,6 +360,26 @@ def history(r: Roll, kinds: list[str]) -> list[Action]:
         actions += [[name, args, kind] for name, args in ways[kind]]
     actions.append(["read", {**at, **reading, "length": PAGE}, "bytes"])
     return actions
+
+
+def huge_page(r: Roll) -> list[Action]:
+    """Room for huge pages, and a write that may bring one."""
+    at: Args = {"who": r.who(), "place": ["room", r.randrange(4)]}
+    pages = r.choice([512, 512, 1024, 1100])
+    inside = {**at, "offset": r.randrange(pages) * PAGE}
+    actions: list[tuple[str, Args]] = [
+        ("mmap", {**at, "length": pages * PAGE, "prot": RW, "flags": FIXED}), ("madvise", {**at, "length": pages * PAGE, "advice": 14}),
+        ("write", {**inside, "length": PAGE, "number": r.content(), "force": False}),
+    ]  # fmt: skip
+    more: list[tuple[str, Args]] = [
+        ("fork", {"who": at["who"]}), ("mprotect", {**at, "length": pages * PAGE, "prot": r.choice([1, RW])}),
+        ("madvise", {**at, "length": HUGE, "advice": r.choice([4, 12])}), ("munmap", {**at, "length": r.choice([HUGE, 5 * PAGE])}),
+        ("mremap", {**at, "old": HUGE, "new": HUGE, "flags": 1, "to": r.choice([["room", r.randrange(4)], r.slot()])}),
+        ("swap_out", {**at, "length": r.choice([PAGE, HUGE])}), ("touch", {**inside, "length": 1, "write": r.chance(0.5)}),
+        ("migrate", {**at, "node": None}), ("write", {**inside, "length": 1, "number": r.content(), "force": r.chance(0.3)}),
+    ]  # fmt: skip
+    actions += r.sample(more, r.randrange(1, 6))
+    return [[name, args, "huge" if name != "write" or not args["force"] else "force"] for name, args in actions]
 
 
 def changed_image(r: Roll) -> list[Action]:

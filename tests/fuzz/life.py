@@ -36,6 +36,7 @@ KINDS: dict[str, str] = {
     "memory-failure": "memory_failure",
     "named-twice": "a process that memory_failure() names twice",
     "fail": "failing allocations",
+    "pin": "pages of which somebody has a reference",
     "sysfs": "writes to KSM's files",
     "image": "mmap_image",
     "image-change": "image files that change on disk",
@@ -73,15 +74,18 @@ def make_config(rng: random.Random, kinds: list[str], life: str) -> dict[str, An
     memory = rng.choice(["160K", "600K", "2M", "4M"])
     if nodes > 1 or "huge" in kinds or "hotplug" in kinds:
         memory = rng.choice(["4M", "6M", "8M"] if nodes < 3 else ["6M", "8M"])
+    if "huge" in kinds or rng.random() < 0.1:
+        memory = rng.choice(["8M", "16M", "32M"])
     modern = rng.random() < 0.85
     machine = {
-        "memory": memory, "max_memory": "16M", "nodes": nodes, "swap": rng.choice(["64K", "400K", "4M"]) if "swap" in kinds else None,
+        "memory": memory, "max_memory": "40M", "nodes": nodes, "swap": rng.choice(["64K", "400K", "4M"]) if "swap" in kinds else None,
         "clock": "manual" if rng.random() < 0.8 or "clock" in kinds else "real", "era": "6.12" if modern else "2.6.38",
         "transparent_hugepage": rng.choice(["always", "madvise"]) if "huge" in kinds else "never",
         "plain": rng.random() < 0.4 or "record" in kinds,
     }  # fmt: skip
     knobs = {"smart_scan": rng.choice([0, 0, 1]), "use_zero_pages": rng.choice([0, 1]), "max_page_sharing": rng.choice([2, 3, 5, 256, 256]),
-             "merge_across_nodes": rng.choice([1, 1, 0]), "stable_node_chains_prune_millisecs": rng.choice([0, 2000])}  # fmt: skip
+             "merge_across_nodes": rng.choice([1, 0] if nodes > 1 else [1, 1, 0]),
+             "stable_node_chains_prune_millisecs": rng.choice([0, 2000])}  # fmt: skip
     return {
         "machine": machine,
         "knobs": knobs,

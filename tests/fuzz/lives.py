@@ -234,6 +234,9 @@ class Threads:
             player.machine.close()
         for thread in threads:
             thread.join()
+        if common.closing:
+            for each in players:
+                each.closed = True
         if self.errors:
             raise self.errors[0]
         if common.closing:
@@ -241,6 +244,7 @@ class Threads:
             if not player.machine.closed:
                 raise Finding("closed", "the machine is not closed after close()")
         for each in players:
+            each.unpin()
             player.subjects += each.subjects
 
 

@@ -317,6 +317,10 @@ class Memory(World):
             if plain is None and not isinstance(outcome.error, self.odd_errors):
                 raise Finding("argument", f"{what} of {kind}: {outcome.name}")
             return
+        self.store(subject, addr, data, plain, force, odd)
+
+    def store(self, subject: Subject, addr: int, data: Any, plain: bytes | None = None, force: bool = False, odd: Any = None) -> None:
+        space, plain, what = subject.space, data if plain is None else plain, f"{subject.label}.write"
         asked = self.ask(what, subject.process.write, [addr], "u", {EFAULT, ENOMEM}, odd=odd, gone=space is None, then=(data,), force=force)
         if asked is None or space is None:
             return
@@ -331,9 +335,11 @@ class Memory(World):
         """Many equal pages, merged: so that there is something to be taken apart."""
         subject = self.living(who)
         addr = self.place(subject.space, place) & ~MASK
-        for i in range(pages):
+        for i in range(0 if pages > 64 else pages):
             if subject.space is not None and subject.space.allows(addr + i * PAGE, True):
                 self.do_write(who, ["at", addr + i * PAGE], 0, PAGE, i % kinds, False)
+        if pages > 64:
+            self.store(subject, addr, odds.round_robin(kinds, pages))
         self.do_madvise(who, ["at", addr], pages * PAGE, ksm.MADV_MERGEABLE)
         outcome = self.call("m.ksm.scan", self.machine.ksm.scan, passes)
         if not self.closed:

@@ -40,6 +40,14 @@ def content(number: int, pages: int = 1) -> Content:
     return made
 
 
+def round_robin(kinds: int, pages: int) -> Content:
+    """Pages of so many contents, in turn."""
+    made = Content(b"".join(content(number) for number in range(kinds)) * (pages // kinds + 1))[: pages * PAGE]
+    result = Content(made)
+    result.text = f"round_robin({kinds}, {pages})"
+    return result
+
+
 def part(number: int, offset: int, length: int) -> Content:
     made = Content(content(number, (offset + length + PAGE - 1) // PAGE)[offset : offset + length])
     made.text = f"part({number}, {offset}, {length})"

@@ -95,6 +95,7 @@ class World:
         self.clock = 0.0
         self.recording: Any = None
         self.views: list[memoryview] = []
+        self.pins: list[int] = []  # frames of which somebody has a reference
         self.images: list[tuple[int, int, Any]] = []  # that change on disk: address, length, file
 
     def note(self, line: str) -> None:
@@ -264,6 +265,8 @@ class World:
         self.note("m.check()")
         # Without two holes of the kernel's: see damage() of tests/mm/pages.py
         known = ["names anon_vma"] + (["to which no rmap_item"] if not self.config.get("across", True) else [])
+        if self.pins:
+            known.append("refcount")  # who has them, the machine cannot know
         lines = [line for line in self.machine.check() if not any(words in line for words in known)]
         if lines:
             raise Finding("check", "; ".join(lines[:12]))
@@ -349,7 +352,13 @@ class World:
         if lost and not self.common.poisoned:
             raise Finding("left", f"{lost} frames are used when all processes have exited")
 
+    def unpin(self) -> None:
+        while self.pins and not self.closed:
+            self.note(f"m._put_page({self.pins[-1]})")
+            self.machine._put_page(self.pins.pop())
+
     def call_off(self) -> None:
+        self.unpin()
         for what in ("page", *self.machine.slabinfo()):
             self.machine.fail(what, 0)
         self.common.short = False
