@@ -374,7 +374,7 @@ class Memory(World):
         addr = self.place(space, place) + offset
         asked = self.ask(f"{subject.label}.touch", subject.process.touch, [addr], "u", {EFAULT, ENOMEM}, gone=space is None, then=(length,),
                          odd=odd if odd is None or odd[1][0] in ("raises", "none", "object") else None, write=write,
-                         others=self.beyond(addr + length))  # fmt: skip
+                         others=self.beyond(addr, length))  # fmt: skip
         if asked is None or space is None:
             return
         if isinstance(asked[0].error, ValueError):
