@@ -15,8 +15,7 @@ import click
 
 from ksm.cli.group import TROUBLE
 from ksm.host.files import FileError, open_to_write, read_file, too_large
-from ksm.host.json_file import LARGEST, parse_json
-from ksm.host.text import limit_said
+from ksm.host.json_file import LARGEST, excess, parse_json
 from ksm.oracle import recorded
 from ksm.oracle.check import check_workload
 from ksm.oracle.compare import Difference
@@ -145,8 +144,8 @@ def replay(
 
 def write_recording(path: str, recording: Json) -> None:
     text = json.dumps(recording, separators=(",", ":"))
-    if len(text) > LARGEST:
-        raise click.ClickException(f"{path} is not written: it would have more than {limit_said(LARGEST)}; take fewer --record-steps")
+    if reason := excess(text.encode()):  # what ksm study would not read
+        raise click.ClickException(f"{path} is not written: it would have {reason}; take fewer --record-steps")
     try:
         with open(open_to_write(path), "w", encoding="utf-8") as file:
             file.write(text)
