@@ -6,6 +6,7 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
     KSM_DEBUG=1   bounds checks, asserts, BUG_ON() in headers, -O1 -g
     KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
+    KSM_CFLAGS    more flags for the C compiler, behind these
 """
 
 import os
@@ -47,6 +48,7 @@ elif TSAN:
 else:
     FLAGS += ["-O3", "-g0"]
     MACROS += [("CYTHON_WITHOUT_ASSERTIONS", None)]
+FLAGS += os.environ.get("KSM_CFLAGS", "").split()
 
 
 def extension(name: str, source: str) -> Extension:
