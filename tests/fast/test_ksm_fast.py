@@ -83,3 +83,26 @@ def test_a_page_on_its_way_into_the_swap_cache_is_not_watched(machine, swapcache
     machine.ksm.scan(2)
     assert flags.value & PG_KSM_WATCHED
     assert machine.ksm.pages_unshared == 2
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("pages", [1, 30, 300])
+def test_what_nobody_has_written_to_is_not_read_again(plain, pages):
+    """Bytes that change behind its back are seen by a machine that looks at all of them, and by no other."""
+    with ksm.Machine(memory="4M", max_memory="4M", plain=plain) as machine:
+        machine.ksm.smart_scan = 0
+        process = machine.spawn()
+        addr = process.mmap(pages * PAGE)
+        for i in range(pages):
+            process.write(addr + i * PAGE, b"%d" % i)
+        process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(3)
+        assert (machine.ksm.pages_unshared, machine.ksm.pages_volatile) == (pages, 0)
+        frames = [word >> ksm.PAGE_FLAGS_SHIFT for word in process.page_table(addr, pages * PAGE)]
+        last = [ctypes.c_ubyte.from_address(frame_fields(machine, pfn)["page.bytes"].address + PAGE - 1) for pfn in frames]
+        for byte in last:
+            byte.value = 1
+        machine.ksm.scan()
+        assert (machine.ksm.pages_unshared, machine.ksm.pages_volatile) == ((0, pages) if plain else (pages, 0))
+        for byte in last:
+            byte.value = 0
