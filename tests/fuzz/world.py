@@ -166,7 +166,7 @@ class World:
 
     def beyond(self, addr: int, length: int) -> tuple[type[Exception], ...]:
         """ValueError may come for a range of less than nothing, and for one that ends beyond all addresses."""
-        return () if 0 <= length and 0 <= addr + length < 1 << 64 else (ValueError,)
+        return () if length >= 0 and 0 <= addr + length < 1 << 64 else (ValueError,)
 
     def nested(self, spec: list[Any]) -> None:
         """In the midst of another call: something that changes no byte."""

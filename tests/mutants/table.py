@@ -215,10 +215,10 @@ DRAWN = (
            "if not (pmds == NULL):"),
     Mutant("memory:alloc_upper", "ksm/mm/memory.pyx", "A table that is there counts as no memory",
            """\
-    free(table)
+        table_free(mm.machine, table)
     return True
 """, """\
-    free(table)
+        table_free(mm.machine, table)
     return False
 """),
     Mutant("memory:free_pgd_range", "ksm/mm/memory.pyx", "Another upper entry is cleared than that of the table",
@@ -353,8 +353,8 @@ DRAWN = (
            "m.blocks = blocks",
            "pass"),
     Mutant("memory_failure:add_to_kill_anon", "ksm/mm/memory_failure.pyx", "No reference on who is told",
-           "mmgrab(vma.vm_mm)",
-           "pass"),
+           "    mmgrab(mm)                  # get_task_struct()",
+           "    pass"),
     Mutant("swap:folio_activate", "ksm/mm/swap.pyx", "Pages that are activated stay in the batch, which overflows",
            "        nr = folio_batch_take(m.lru_activate, &m.nr_lru_activate, folios)",
            "        pass"),
@@ -506,8 +506,8 @@ DRAWN = (
            'mem = self._open("mem")',
            "pass"),
     Mutant("core:read_notes-2", "ksm/sources/core.py", "All cores are gdb's, but gdb's are not",
-           'gdb = gdb or owner == "GDB"',
-           'gdb = gdb or owner != "GDB"'),
+           'gdb = gdb or owner == b"GDB"',
+           'gdb = gdb or owner != b"GDB"'),
     Mutant("report:shortened", "ksm/estimate/report.py", "A shortened name takes a column more",
            "while columns(name) >= room:",
            "while columns(name) > room:"),
