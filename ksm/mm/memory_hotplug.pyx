@@ -12,7 +12,7 @@ from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
 from libc.stdlib cimport realloc
 
 from ksm.host.arena cimport arena_add_file, arena_add_ram, arena_remove
-from linux.atomic cimport READ_ONCE_uint
+from linux.atomic cimport smp_load_acquire_int
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
@@ -87,8 +87,11 @@ cdef memory_block *find_memory_block(machine *m, unsigned long start_pfn) noexce
 cdef bint frames_unused(machine *m, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
     """OURS: are all frames free, and put aside?"""
     cdef unsigned long pfn
+    cdef unsigned int flags
     for pfn in range(start_pfn, end_pfn):
-        if folio_ref_count(m.mem_map + pfn) != 0 or not READ_ONCE_uint(m.mem_map[pfn].flags) & (PG_offline | PG_hwpoison):
+        # Acquire: whoever puts a frame aside is done with it.
+        flags = <unsigned int>smp_load_acquire_int((<int *>&m.mem_map[pfn].flags)[0])
+        if folio_ref_count(m.mem_map + pfn) != 0 or not flags & (PG_offline | PG_hwpoison):
             return False
     return True
 
