@@ -37,8 +37,16 @@ def frame(process):
     return process.page_table(START, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
 
 
-def table_lock(process):
-    return ctypes.c_int.from_address(page_fields(process.machine, process.mm_id, START)["table.locked"].address)
+def word(process, name):
+    return ctypes.c_int.from_address(page_fields(process.machine, process.mm_id, START)[name].address)
+
+
+def becomes(word, value):
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 30
+    while word.value != value and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert word.value == value
 
 
 def test_a_page_is_written_to_while_it_is_merged(machine):
@@ -48,17 +56,21 @@ def test_a_page_is_written_to_while_it_is_merged(machine):
     machine.ksm.scan()
     machine.ksm.scan(pages=1)
     assert machine.ksm.pages_unshared == 1
-    of_first, of_second, pfn = table_lock(first), table_lock(second), frame(first)
+    of_first, of_second = word(first, "table.locked"), word(second, "table.locked")
+    in_first, in_second = word(first, "mm.mmap_lock"), word(second, "mm.mmap_lock")
+    pfn = frame(first)
     scan = threading.Thread(target=machine.ksm.scan, kwargs={"pages": 1}, daemon=True)
     of_first.value = 1
     try:
         scan.start()
-        time.sleep(0.1)             # it waits to look at the first process's page,
+        becomes(in_first, 1)        # it waits to look at the first process's page,
         of_second.value, of_first.value = 1, 0
-        time.sleep(0.1)             # to write-protect the second one's,
+        becomes(in_first, 0)
+        becomes(in_second, 1)       # to write-protect the second one's,
         of_first.value, of_second.value = 1, 0
-        time.sleep(0.1)             # and to write-protect the first one's, which was found equal
-        assert scan.is_alive()
+        becomes(in_second, 0)
+        becomes(in_first, 1)        # and to write-protect the first one's, which was found equal
+        time.sleep(0.1)
         store(machine, pfn, b"x" * PAGE)
     finally:
         of_first.value = of_second.value = 0

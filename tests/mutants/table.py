@@ -80,7 +80,8 @@ DRAWN = (
 """, """\
         pass
         put_anon_vma(g.m, rmap_item.anon_vma)
-"""),
+""",
+           unnoticed="the node is freed next, and nobody looks at the number before; a debug build asserts that it is 0"),
     Mutant("ksm:remove_rmap_item_from_tree", "ksm/mm/ksm.pyx", "An item of a stale node takes it for a live one",
            """\
         if folio == NULL:
