@@ -81,7 +81,8 @@ def test_the_parser_is_linear(name):
         assert set(NAMES) <= set(source.functions)
         return time.process_time() - start
 
-    small, large = taken(1 << 15), taken(1 << 17)
+    # The least of several: whatever else the computer does makes one of them longer.
+    small, large = (min(taken(size) for _ in range(3)) for size in (1 << 15, 1 << 17))
     assert large < 10 * small + 0.1
 
 
