@@ -275,7 +275,8 @@ def test_the_command_line(tmp_path):
     ran = subprocess.run([*command, "--without", "nothing"], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "swap_out, swapon, swapoff" in ran.stdout
-    kinds = [f"--without={kind}" for kind in KNOWN]
+    # One thread alone, whose answers are the same each time
+    kinds = [f"--without={kind}" for kind in [*KNOWN, *LIVES] if kind != "calls"]
     ran = subprocess.run([*command, *kinds, "--seed", "70", "--lives", "12"], env=environment, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert ran.stdout.splitlines()[-1].startswith("fuzz: 12 lives from seed 70 on, ")
