@@ -168,6 +168,31 @@ def test_fork_shares_slots(machine):
     assert machine.check() == []
 
 
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_when_a_page_loses_its_slot(mapped, full):
+    """When no process wants the slot any more, and either nobody maps the page, or less than half of the area is free."""
+    with ksm.Machine("4M", swap=16 * PAGE) as machine:
+        parent = machine.spawn()
+        addr = parent.mmap(9 * PAGE)
+        parent.write(addr, b"".join(map(fill, range(1, 10))))
+        child = parent.fork()
+        child.munmap(addr + PAGE, 8 * PAGE)
+        machine.lru_add_drain_all()
+        parent.swap_out(addr, 9 * PAGE if full else PAGE)
+        used = machine.swap_pages()[0]
+        assert used == (9 if full else 1)
+        assert parent.read(addr, PAGE) == fill(1)
+        assert machine.swap_pages()[0] == used
+        if not mapped:
+            parent.munmap(addr, PAGE)
+            machine.lru_add_drain_all()
+        child.munmap(addr, PAGE)
+        assert machine.swap_pages()[0] == used - (full or not mapped)
+        assert not mapped or parent.read(addr, PAGE) == fill(1)
+        assert machine.check() == []
+
+
 def test_a_page_shared_by_fork_goes_for_both(machine):
     parent = machine.spawn()
     addr = parent.mmap(2 * PAGE)
