@@ -27,6 +27,7 @@ from linux.spinlock cimport (mutex_destroy, mutex_init, mutex_lock, mutex_unlock
 
 from ksm.host.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard, mmdrop
+from ksm.fast.seams cimport fast_distrust, fast_exit, fast_init
 from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.memory_failure cimport memory_failure
 from ksm.mm.memory_hotplug cimport offline_pages, online_pages
@@ -172,7 +173,9 @@ cdef class Machine:
                     or self.m.anon_vma_chain_cachep == NULL):
                 err = -ENOMEM
         if not err:
-            err = ksm_init(self.m, ERAS[era], plain)
+            err = ksm_init(self.m, ERAS[era])
+        if not err and not plain and ERAS[era] == ERA_6_12:
+            err = fast_init(<ksm_globals *>self.m.ksm)
         if err:
             self.teardown()
             raise oserror(err, f"a machine of {max_memory} bytes")
@@ -239,6 +242,7 @@ cdef class Machine:
                     mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
                     pos = pos.next
                     mm_discard(mm)
+                fast_exit(<ksm_globals *>m.ksm)
                 ksm_exit_machine(m)
             for nid in range(m.nr_node_ids):
                 zone_destroy(&m.zones[nid])
@@ -281,19 +285,19 @@ cdef class Machine:
         self.teardown()
 
     def _count_as_written(self, bint on):
-        """For ksm bench: take every page for written since the last pass, and for written again while it is in a tree."""
+        """For ksm bench, before each pass: take every page for written since the last one, and for written again while it is in a tree."""
         self.enter()
         with nogil:
             mutex_lock(&self.g.ksm_thread_mutex)
-        self.g.counts_as_written = on
-        mutex_unlock(&self.g.ksm_thread_mutex)
+            fast_distrust(self.g, on)
+            mutex_unlock(&self.g.ksm_thread_mutex)
         self.leave()
 
     @property
     def plain(self):
         """Whether it scans as the kernel does, in every step."""
         self.enter()
-        plain = bool(self.g.plain)
+        plain = self.g.fast == NULL
         self.leave()
         return plain
 
