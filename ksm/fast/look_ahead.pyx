@@ -300,13 +300,13 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     cdef scanned_page *unkeyed[LOOK_AHEAD]
     cdef descent down[LOOK_AHEAD]
     cdef scanned_page *seen
-    cdef unsigned int i, nr_unread = 0, nr_unkeyed = 0, nr_down = 0
+    cdef unsigned int i, nr_unread = 0, nr_linked = 0, nr_unkeyed = 0, nr_down = 0
     cdef const char *bytes
 
     fast.nr = 0
     fast.next = 0
+    fast.equal_page = NULL      # one that was written to may be watched again
     fast.nr_freed = g.rmap_item_cache.nr_freed
-    fast.mm_slot = g.ksm_scan.mm_slot
     if not down_read_trylock(&mm.mmap_lock):
         return False
     if atomic_read(&mm.mm_users) != 0:
@@ -323,6 +323,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
         elif seen.rmap_item != NULL and will_skip(g, seen.rmap_item):
             pass
         elif seen.rmap_item != NULL and page_linked(fast, seen.page, seen.rmap_item):
+            nr_linked += 1
             seen.key = item_key(seen.rmap_item)
             seen.checksum = seen.rmap_item.oldchecksum
             if seen.key:
@@ -342,7 +343,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
         read_pages(fast, unread, nr_unread)
 
     # Who has not changed will be searched for.
-    for i in range(fast.nr):
+    for i in range(fast.nr if nr_unread or nr_linked else 0):
         seen = &fast.pages[i]
         if seen.key and seen.rmap_item != NULL and seen.rmap_item.oldchecksum == seen.checksum:
             start(fast, &down[nr_down], seen)

@@ -3,13 +3,11 @@
 
 from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, smp_mb
 from linux.list cimport list_empty
 from linux.mm_types cimport PAGE_SIZE, ksm_fast_operations, machine, page_mask, struct_page
-from linux.page_flags cimport (PG_ksm_watched, PageTransCompound, folio_raw_mapping, folio_test_ksm, folio_try_get, page_address,
-                               test_page_flag)
+from linux.page_flags cimport (PG_ksm_watched, PageTransCompound, folio_raw_mapping, folio_test_ksm, test_page_flag)
 from linux.rbtree cimport rb_node, rb_parent
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 from linux.types cimport u32
@@ -19,13 +17,15 @@ from ksm.fast.page_keys cimport key_book, key_book_free
 from ksm.fast.samples cimport look_at_book
 from ksm.fast.stable_keys cimport (compare_stable_key, node_freed, node_inserted, page_freed, page_key, stable_key_is, stable_key_known,
                                    stable_keys_exit, stable_keys_init, stable_trees_lack, tidy_stable_keys)
+from ksm.fast.seams cimport watched_still
 from ksm.fast.state cimport PLACE_EQUAL, PLACE_UNKNOWN, fast_of, fast_state, scanned_page
 from ksm.fast.watch cimport (compare_key, forget_all_pages, forget_item_keys, in_tree, item_key_known, link_item, page_changed,
                              page_linked, range_changed)
 from ksm.lib.rbtree cimport rb_next, rb_prev
-from ksm.mm.ksm cimport (get_next_rmap_item, ksm_globals, ksm_rmap_item, ksm_stable_node, ksm_test_exit, rmap_item_of,
+from ksm.mm.ksm cimport (get_next_rmap_item, ksm_globals, ksm_rmap_item, ksm_stable_node, rmap_item_of,
                          scan_get_next_rmap_item, should_skip_rmap_item, stable_node_of)
 from ksm.mm.page_alloc cimport folio_put
+from ksm.mm.util cimport memcmp_bytes
 
 
 cdef ksm_fast_operations fast_ops
@@ -102,6 +102,7 @@ cdef inline void check_order(fast_state *fast, ksm_rmap_item *rmap_item) noexcep
 
 cdef void settle(fast_state *fast) noexcept nogil:
     """What has become of the last page."""
+    fast.unsettled = False
     check_order(fast, fast.now.rmap_item)       # put into a tree
     if fast.leaving != NULL:                    # or merged with that item's page; if that failed, the item is in the tree still
         check_order(fast, fast.leaving)
@@ -111,68 +112,60 @@ cdef void settle(fast_state *fast) noexcept nogil:
     if fast.inserted != NULL:
         node_inserted(fast, fast.inserted, fast.key)
         fast.inserted = NULL
-    fast.equal_page = NULL
-    fast.now = &fast.alone
-    fast.alone.page = NULL
-    fast.alone.rmap_item = NULL
-
-
-cdef bint take_next(fast_state *fast, struct_page **page, ksm_rmap_item **next_item) noexcept nogil:
-    """scan_get_next_rmap_item() for the next page that was looked at, without the locks; false: there is none, or it may have changed."""
-    cdef ksm_globals *g = fast.g
-    cdef ksm_rmap_item *rmap_item
-    cdef scanned_page *seen
-    while fast.next < fast.nr and fast.mm_slot == g.ksm_scan.mm_slot:
-        seen = &fast.pages[fast.next]
-        if ksm_test_exit(fast.mm_slot.slot.mm) or not folio_try_get(seen.page):
-            break
-        # With our reference, and watched still: it is where it was.
-        if not test_page_flag(seen.page, PG_ksm_watched):
-            folio_put(g.m, seen.page)
-            break
-        g.ksm_scan.address = seen.address
-        rmap_item = get_next_rmap_item(g, fast.mm_slot, g.ksm_scan.rmap_list, seen.address)
-        if rmap_item == NULL:
-            folio_put(g.m, seen.page)
-            fast.nr = 0
-            next_item[0] = NULL
-            return True
-        fast.next += 1
-        g.ksm_scan.rmap_list = &rmap_item.rmap_list
-        g.ksm_scan.address += PAGE_SIZE
-        if not should_skip_rmap_item(g, seen.page, rmap_item):
-            seen.rmap_item = rmap_item
-            fast.now = seen
-            page[0] = seen.page
-            next_item[0] = rmap_item
-            return True
-        folio_put(g.m, seen.page)
-    fast.nr = 0
-    fast.next = 0
-    return False
 
 
 cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned int scan_npages) noexcept nogil:
     cdef fast_state *fast = fast_of(g)
     cdef ksm_rmap_item *rmap_item
-    settle(fast)
-    if g.ksm_scan.mm_slot != &g.ksm_mm_head:
-        if fast.next < fast.nr or look_ahead(fast, g.ksm_scan.address, g.ksm_scan.rmap_list[0], scan_npages + 1):
-            if take_next(fast, page, &rmap_item):
-                return rmap_item
-    elif not list_empty(&g.ksm_mm_head.slot.mm_node):
+    cdef scanned_page *seen
+    if fast.unsettled:
+        settle(fast)
+    if fast.next == fast.nr and g.ksm_scan.mm_slot != &g.ksm_mm_head:
+        look_ahead(fast, g.ksm_scan.address, g.ksm_scan.rmap_list[0], scan_npages + 1)
+    while fast.next < fast.nr:
+        seen = &fast.pages[fast.next]
+        if not watched_still(fast, seen):
+            break
+        g.ksm_scan.address = seen.address
+        rmap_item = get_next_rmap_item(g, g.ksm_scan.mm_slot, g.ksm_scan.rmap_list, seen.address)
+        if rmap_item == NULL:
+            folio_put(g.m, seen.page)
+            fast.nr = 0
+            fast.next = 0
+            return NULL
+        g.ksm_scan.rmap_list = &rmap_item.rmap_list
+        g.ksm_scan.address += PAGE_SIZE
+        fast.next += 1
+        if not should_skip_rmap_item(g, seen.page, rmap_item):
+            seen.rmap_item = rmap_item
+            fast.now = seen
+            page[0] = seen.page
+            return rmap_item
+        folio_put(g.m, seen.page)
+    return first_item(fast, page, scan_npages)
+
+
+cdef ksm_rmap_item *first_item(fast_state *fast, struct_page **page, unsigned int scan_npages) noexcept nogil:
+    """In the kernel's way, and a look at the page and those behind it."""
+    cdef ksm_globals *g = fast.g
+    cdef ksm_rmap_item *rmap_item
+    fast.nr = 0
+    fast.next = 0
+    if g.ksm_scan.mm_slot == &g.ksm_mm_head and not list_empty(&g.ksm_mm_head.slot.mm_node):
         begin_pass(fast)
     rmap_item = scan_get_next_rmap_item(g, page)
     if rmap_item == NULL:
         return NULL
-    fast.alone.page = page[0]
-    fast.alone.rmap_item = rmap_item
     if (not PageTransCompound(page[0]) and look_ahead(fast, rmap_item.address & page_mask(), rmap_item, scan_npages + 1)
             and fast.pages[0].page == page[0]):
         fast.now = &fast.pages[0]
+        fast.now.rmap_item = rmap_item
         fast.next = 1
     else:
         fast.nr = 0
+        fast.now = &fast.alone
+        fast.alone.page = page[0]
+        fast.alone.rmap_item = rmap_item
     return rmap_item
 
 
@@ -205,6 +198,7 @@ cdef bint stable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **paren
                 return False
         elif folio_raw_mapping(page) == NULL:
             fast.inserted = page
+            fast.unsettled = True
     while link[0] != NULL:
         side = compare_stable_key(fast.key, stable_node_of(link[0]))
         if not side:
@@ -270,6 +264,7 @@ cdef bint unstable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **par
     if link[0] != NULL:
         fast.tree_item = rmap_item_of(link[0])
         return True
+    fast.unsettled = True
     if not page_linked(fast, page, fast.now.rmap_item):
         WRITE_ONCE_int(fast.rotten, 1)
     return False
@@ -289,7 +284,7 @@ cdef int memcmp_pages_by_keys(machine *m, struct_page *page, struct_page *tree_p
         if ret:
             return ret
     if stable_node != NULL or not fast.at_equal or not page_linked(fast, tree_page, fast.tree_item):
-        ret = memcmp(page_address(m, page), page_address(m, tree_page), PAGE_SIZE)
+        ret = memcmp_bytes(m, page, tree_page)
     fast.at_equal = False       # it was the first node
     if stable_node != NULL and not stable_key_known(stable_node):
         stable_key_is(fast, stable_node, page_key(fast, tree_page))
@@ -299,6 +294,7 @@ cdef int memcmp_pages_by_keys(machine *m, struct_page *page, struct_page *tree_p
         fast.equal_stable = stable_node != NULL
         if stable_node == NULL:
             # It will leave the tree, which will be in order, though its page will be unwatched before.
+            fast.unsettled = True
             spin_lock(&fast.watch_lock)
             fast.leaving = fast.tree_item
             spin_unlock(&fast.watch_lock)
@@ -312,7 +308,3 @@ cdef bint pages_found_identical(machine *m, struct_page *page, struct_page *kpag
         return test_page_flag(page, PG_ksm_watched)
     return (page == fast.equal_other and kpage == fast.equal_page and not fast.equal_stable
             and test_page_flag(page, PG_ksm_watched) and test_page_flag(kpage, PG_ksm_watched))
-
-
-cdef bint page_lives(ksm_stable_node *stable_node) noexcept nogil:
-    return stable_key_known(stable_node)

@@ -11,7 +11,7 @@ from linux.spinlock cimport spinlock_t
 from linux.types cimport u32
 
 from ksm.fast.page_keys cimport key_book
-from ksm.mm.ksm cimport ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node
+from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, ksm_stable_node
 
 
 cdef enum:
@@ -59,7 +59,6 @@ cdef struct fast_state:
     scanned_page pages[LOOK_AHEAD]
     unsigned int nr
     unsigned int next           # the first that was not visited
-    ksm_mm_slot *mm_slot        # whose pages they are
     unsigned long nr_freed      # rmap_items, when they were looked at
 
     # The search that is under way: seams.pyx
@@ -70,6 +69,7 @@ cdef struct fast_state:
     struct_page *equal_other
     bint equal_stable           # of which the other one was merged already
     struct_page *inserted       # a merged page that is getting a stable node
+    bint unsettled              # what became of the last page has to be looked at: settle()
 
     # Stable nodes and their keys: stable_keys.pyx
     long stable_keyed           # nodes with a key. Atomic: whoever frees a page takes its node's key away
