@@ -284,12 +284,12 @@ cdef class Machine:
             process._let_go()
         self.teardown()
 
-    def _count_as_written(self, bint on):
-        """For ksm bench, before each pass: take every page for written since the last one, and for written again while it is in a tree."""
+    def _count_as_written(self):
+        """For ksm bench, before a pass: take every page for written since the last one, and for written again while it is in a tree."""
         self.enter()
         with nogil:
             mutex_lock(&self.g.ksm_thread_mutex)
-            fast_distrust(self.g, on)
+            fast_distrust(self.g)
             mutex_unlock(&self.g.ksm_thread_mutex)
         self.leave()
 

@@ -26,7 +26,7 @@ from ksm.mm.page_alloc cimport folio_put
 
 cdef int fast_init(ksm_globals *g) noexcept nogil
 cdef void fast_exit(ksm_globals *g) noexcept nogil
-cdef void fast_distrust(ksm_globals *g, bint on) noexcept nogil
+cdef void fast_distrust(ksm_globals *g) noexcept nogil
 cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned int scan_npages) noexcept nogil
 cdef bint stable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil
 cdef bint unstable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil

@@ -68,10 +68,10 @@ cdef void fast_exit(ksm_globals *g) noexcept nogil:
     free(fast)
 
 
-cdef void fast_distrust(ksm_globals *g, bint on) noexcept nogil:
-    """For ksm bench: nothing is known of any page now, and from the next pass on every unstable tree is taken for rotten."""
+cdef void fast_distrust(ksm_globals *g) noexcept nogil:
+    """For ksm bench: nothing is known of any page now, and the next pass takes its unstable trees for rotten."""
     if g.fast != NULL:
-        fast_of(g).distrust = on
+        fast_of(g).distrust = True
         forget_all_pages(fast_of(g))
 
 
@@ -82,6 +82,7 @@ cdef void begin_pass(fast_state *fast) noexcept nogil:
     cdef key_book *book
     spin_lock(&fast.watch_lock)
     WRITE_ONCE_int(fast.rotten, fast.distrust)
+    fast.distrust = False
     spin_unlock(&fast.watch_lock)
     if fast.g.ksm_rmap_items == 0 and fast.g.rmap_item_cache.nr_freed:
         forget_all_pages(fast)  # run=2 has freed the items, and told nobody

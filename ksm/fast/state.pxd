@@ -85,7 +85,7 @@ cdef struct fast_state:
     unsigned long book_pages    # how many there were when it was last looked at
     unsigned int book_wait      # passes until it may be looked at again
     unsigned long key_ties      # how often, in this pass, two keys were the same and the pages were not
-    bint distrust               # for ksm bench: every tree is taken for rotten
+    bint distrust               # for ksm bench: the next pass takes its trees for rotten
 
 
 cdef extern from *:

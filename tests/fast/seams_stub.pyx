@@ -17,7 +17,7 @@ cdef void fast_exit(ksm_globals *g) noexcept nogil:
     pass
 
 
-cdef void fast_distrust(ksm_globals *g, bint on) noexcept nogil:
+cdef void fast_distrust(ksm_globals *g) noexcept nogil:
     pass
 
 
