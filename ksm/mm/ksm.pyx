@@ -56,8 +56,8 @@ from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, 
                        mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page, vma_is_dax,
                        vma_iter_init, vma_iterator, vma_lookup, vma_next)
 from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE,
-                             anon_vma_chain, ksm_operations, machine, mm_address, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
-                             struct_folio, struct_page, vm_area_struct, vm_fault_t, vm_flags_t)
+                             anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
+                             struct_folio, struct_page, to_kill_list, vm_area_struct, vm_fault_t, vm_flags_t)
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
@@ -94,6 +94,7 @@ from ksm.lib.xxhash cimport xxhash
 from ksm.mm.huge_memory cimport split_huge_page, split_huge_page_of_two
 from ksm.mm.interval_tree cimport anon_vma_interval_tree_iter_first, anon_vma_interval_tree_iter_next
 from ksm.mm.memory cimport handle_mm_fault
+from ksm.mm.memory_failure cimport add_to_kill_ksm
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
 from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
@@ -2340,34 +2341,21 @@ cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept no
             anon_vma_unlock_read(anon_vma)
 
 
-cdef int add_to_kill_ksm(mm_struct *mm, unsigned long addr, mm_address *to_kill, int found, int room) noexcept nogil:
-    # mm/memory-failure.c: each place once. A process is met in the tree of more than one anon_vma, and there with more than one vma.
-    cdef int i
-    for i in range(found if found < room else room):
-        if to_kill[i].mm == mm and to_kill[i].address == addr:
-            return found
-    if found < room:
-        mmgrab(mm)              # get_task_struct()
-        to_kill[found].mm = mm
-        to_kill[found].address = addr
-    return found + 1
+cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept nogil:
+    """Who has this page mapped, when its frame turns out to be broken: put the processes on the list of those to be killed, each once, with
+    the first place that is found. Here every process counts, not only one that asked to be killed early.
 
-
-cdef int collect_procs_ksm(ksm_globals *g, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil:
-    """Who has this page mapped, when its frame turns out to be broken: how many places, and as many as there is room for.
-
-    The kernel puts the processes on a list of those to be killed; here it is the caller's array, and every process counts.
+    The kernel looks for each of its processes in each tree. Here those in the tree are all there are.
     """
     cdef ksm_stable_node *stable_node
     cdef ksm_rmap_item *rmap_item
     cdef hlist_node *pos
     cdef struct_anon_vma *av
     cdef anon_vma_chain *vmac
-    cdef int found = 0
 
     stable_node = folio_stable_node(folio)
     if stable_node == NULL:
-        return 0
+        return
     pos = stable_node.hlist.first
     while pos != NULL:
         rmap_item = rmap_item_of_hlist(pos)
@@ -2378,10 +2366,9 @@ cdef int collect_procs_ksm(ksm_globals *g, struct_folio *folio, mm_address *to_k
         vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
         while vmac != NULL:
             if atomic_read(&vmac.vma.vm_mm.mm_users) > 0:
-                found = add_to_kill_ksm(vmac.vma.vm_mm, rmap_item.address & page_mask(), to_kill, found, room)
+                add_to_kill_ksm(vmac.vma.vm_mm, tokill, rmap_item.address & page_mask())
             vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
         anon_vma_unlock_read(av)
-    return found
 
 
 cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil:
@@ -2912,13 +2899,8 @@ cdef void ksmd_stop(ksm_globals *g) noexcept nogil:
     g.ksmd_started = False
 
 
-cdef int collect_procs_hook(machine *m, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil:
-    # OURS: the hooks know the machine, not its KSM.
-    return collect_procs_ksm(<ksm_globals *>m.ksm, folio, to_kill, room)
-
-
 cdef int memory_callback_hook(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
-    # OURS: ksm_memory_callback_mem_nb, which ksm_init() registers.
+    # OURS: ksm_memory_callback_mem_nb, which ksm_init() registers; the hooks know the machine, not its KSM.
     return ksm_memory_callback(<ksm_globals *>m.ksm, action, start_pfn, nr_pages)
 
 
@@ -2935,7 +2917,7 @@ ksm_ops.might_need_to_copy = ksm_might_need_to_copy
 ksm_ops.rmap_walk = <void (*)(struct_folio *, void *) noexcept nogil>rmap_walk_ksm
 ksm_ops.migrate = folio_migrate_ksm
 ksm_ops.process_profit = ksm_process_profit
-ksm_ops.collect_procs = collect_procs_hook
+ksm_ops.collect_procs = collect_procs_ksm
 ksm_ops.memory_callback = memory_callback_hook
 
 
