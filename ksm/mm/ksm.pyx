@@ -2067,9 +2067,9 @@ cdef void ksmd_wait(ksm_globals *g) noexcept nogil:
         ticket = prepare_to_wait(&g.ksm_thread_wait)
 
 
-cdef void *ksm_scan_thread(void *arg) noexcept nogil:
+cdef void *ksm_scan_thread(void *globals) noexcept nogil:
     """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits."""
-    cdef ksm_globals *g = <ksm_globals *>arg
+    cdef ksm_globals *g = <ksm_globals *>globals
     cdef unsigned int sleep_ms
 
     # Not here: set_freezable, set_user_nice: it is a thread of a program, which has one niceness
