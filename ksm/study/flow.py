@@ -89,15 +89,17 @@ def _prepared(statements: list[Statement], normaliser: Normaliser, body: Body, m
 def macro_loop(call: Expr | None) -> tuple[Expr, bool]:
     """What a macro that loops goes through: ("each", element, the first link, field), and whether the body may free the element."""
     if not call or call[0] != "call" or call[1][0] != "name":
-        raise Unreadable(f"no loop: {call}")
+        raise Unreadable("a loop over nothing")
     name, arguments = call[1][1], list(call[2:])
     safe = name.endswith("_safe")
     if safe:
-        del arguments[1]
+        del arguments[1:2]
     if name.removesuffix("_safe") in ("hlist_for_each_entry", "list_for_each_entry"):
+        if len(arguments) != 3:
+            raise Unreadable(f"{name}() has {len(call) - 2} arguments")
         element, anchor, member = arguments
         return ("each", element, simplified(("get", anchor, "first" if name[0] == "h" else "next")), member), safe
-    if name == "anon_vma_interval_tree_foreach":
+    if name == "anon_vma_interval_tree_foreach" and arguments:
         return ("each", arguments[0], ("call", ("name", "anon_vma_interval_tree_iter_first"), *arguments[1:])), safe
     return call, safe
 
@@ -263,7 +265,7 @@ class Builder:
             step = self.pieces(s, s.step, asked)
             asked.ways = [self.ask(expr, s, self.block(s.body, step, after, step), after)]
             return self.pieces(s, s.init, asked)
-        if s.kind == "each" and expr[0] == "call" and expr[1] == ("name", "for_each_vma"):
+        if s.kind == "each" and expr[:2] == ("call", ("name", "for_each_vma")) and len(expr) == 4:
             iterator, vma = expr[2:]
             body = self.block(s.body, asked, after, asked)
             fetch = ("set", vma, ("call", ("name", "vma_next"), ("one", "&", iterator)))

@@ -150,12 +150,15 @@ def compare(pair: Pair, kernel: Iterable[str], port: Iterable[str]) -> Table:
     normaliser = kernel_normaliser(pair.stores)
     table = Table(pair, [], [], own.normaliser.used)
     for name, code in theirs.items():
-        if isinstance(code, Unreadable):
-            table.rows.append(unreadable(name, code))
-        elif name in own.bodies:
-            table.rows.append(compare_function(prepared(code, normaliser), own.bodies[name], own.parts(name)))
-        elif not code.macro:
-            table.rows.append(left_out(name, prepared(code, normaliser), pair))
+        try:
+            if isinstance(code, Unreadable):
+                raise code
+            if name in own.bodies:
+                table.rows.append(compare_function(prepared(code, normaliser), own.bodies[name], own.parts(name)))
+            elif not code.macro:
+                table.rows.append(left_out(name, prepared(code, normaliser), pair))
+        except (Unreadable, RecursionError) as error:
+            table.rows.append(unreadable(name, error))
     for name, body in own.bodies.items():
         if name not in theirs and not body.code.part_of:
             table.ours.append(of_ours(name, body, own.stands_for(name)))

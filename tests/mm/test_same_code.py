@@ -17,10 +17,11 @@ from ksm.study.kernel import read_kernel
 from ksm.study.normalise import kernel_normaliser
 from ksm.study.pairing import base_hashes
 from ksm.study.same import PAIRS, Port, compare, compare_function, kernel_codes, port_texts, tables
-from ksm.study.share import differences, written
+from ksm.study.share import differences, percent, written
 from ksm.study.standins import IN_THE_KERNEL, IN_THE_PORT, OMITTED, WITHOUT_READERS
 
-PAGE = Path(__file__).parents[2] / "docs/same.md"
+README = Path(__file__).parents[2] / "README.md"
+PAGE = README.parent / "docs/same.md"
 KSM, RBTREE, _ = PAIRS
 
 
@@ -61,6 +62,8 @@ def test_the_tables_of_the_page(found, changed):
         pytest.skip("a later 6.12 than that of the hashes")
     page = PAGE.read_text(encoding="utf-8")
     assert page == written(page, found), "python -m ksm.study.share TREE docs/same.md writes them anew"
+    total = found[0].total()
+    assert f"{total.same:,} of {total.statements:,} in `mm/ksm.c`, {percent(total)}" in README.read_text(encoding="utf-8")
 
 
 def test_every_stand_in_and_every_omission_is_needed(kernel, found):

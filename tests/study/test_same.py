@@ -378,6 +378,8 @@ def test_a_function_of_the_kernel_that_cannot_be_read_or_is_too_long():
     assert "cannot be compared" in text
     [text] = difference(c("one(a);\n" * 3000 + "return a;"), py("return a"))
     assert "too long" in text
+    [text] = difference(c("hlist_for_each_entry(a, b) visit(a); return 0;"), py("return 0"))
+    assert "2 arguments" in text
     [text] = difference(c("a = " + "(" * 5000 + "b" + ")" * 5000 + "; return a;"), py("return a"))
     assert "cannot be compared" in text
 
