@@ -12,14 +12,15 @@ import re
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int
 from linux.err cimport ERESTARTSYS
 from linux.jiffies cimport ktime_get
 from linux.list cimport INIT_LIST_HEAD, list_head
-from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_address, mm_struct,
-                             struct_anon_vma, anon_vma_chain, vm_area_struct)
+from linux.mm_types cimport (HPAGE_PMD_NR, MAX_NUMNODES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct,
+                             struct_anon_vma, anon_vma_chain, to_kill_list, vm_area_struct)
 from linux.page_flags cimport PG_reserved, PG_uptodate, folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport (mutex_destroy, mutex_init, mutex_lock, mutex_unlock, mutex_lock, mutex_unlock, spin_lock, spin_lock_init,
@@ -145,6 +146,7 @@ cdef class Machine:
         self.m.transparent_hugepage = thp
         self.m.map_unused_to_zeropage = ERAS[era] != ERA_2_6_38
         mutex_init(&self.m.hotplug_lock)
+        mutex_init(&self.m.mf_mutex)
         mutex_init(&self.m.swapon_mutex)
         spin_lock_init(&self.m.lru_lock)
         spin_lock_init(&self.m.mmlist_lock)
@@ -253,6 +255,7 @@ cdef class Machine:
             swap_exit(m)
             arena_destroy(m)
             mutex_destroy(&m.swapon_mutex)
+            mutex_destroy(&m.mf_mutex)
             mutex_destroy(&m.hotplug_lock)
             free(m.blocks)
             free(m)
@@ -533,35 +536,27 @@ cdef class Machine:
     def memory_failure(self, pfn):
         """Say that the memory of this frame is broken: a list of (process, address), whom the kernel would kill.
 
-        For a merged page that is every process related to one that has it, at the same address. The page stays mapped here; the frame is
-        not used again. OSError EBUSY for a free frame, ENXIO for one that is not there. Follows mm/memory-failure.c.
+        Each process is there once, with one place, the first that is found. For a merged page that is every process related to one that has
+        it, at the same address. The page stays mapped here; the frame is not used again. OSError EBUSY for a free frame, ENXIO for one
+        that is not there, ENOMEM. Follows mm/memory-failure.c.
         """
         cdef unsigned long cpfn = ulong("pfn", pfn)
-        cdef mm_address *to_kill = NULL
-        cdef int room = 64, found, i
-        from ksm.process import process_of
+        cdef to_kill_list tokill
+        cdef int err, i
+        from ksm.process import processes_by_mm
+        memset(&tokill, 0, sizeof(tokill))
         self.enter()
         try:
-            while True:
-                to_kill = <mm_address *>malloc(room * sizeof(mm_address))
-                if to_kill == NULL:
-                    raise MemoryError
-                with nogil:
-                    found = memory_failure(self.m, cpfn, to_kill, room)
-                if found < 0:
-                    raise oserror(found, f"memory_failure of frame {pfn}")
-                if found <= room:
-                    return [(process_of(self, <size_t>to_kill[i].mm), to_kill[i].address) for i in range(found)]
-                for i in range(room):
-                    mmdrop(to_kill[i].mm)
-                free(to_kill)
-                to_kill = NULL
-                room, found = found + 16, 0
+            with nogil:
+                err = memory_failure(self.m, cpfn, &tokill)
+            if err:
+                raise oserror(err, f"memory_failure of frame {pfn}")
+            processes = processes_by_mm(self)
+            return [(processes.get(<size_t>tokill.procs[i].mm), tokill.procs[i].addr) for i in range(tokill.nr)]
         finally:
-            if to_kill != NULL:
-                for i in range(found):
-                    mmdrop(to_kill[i].mm)
-                free(to_kill)
+            for i in range(tokill.nr):
+                mmdrop(tokill.procs[i].mm)
+            free(tokill.procs)
             self.leave()
 
     def _get_page(self, pfn):

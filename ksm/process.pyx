@@ -542,13 +542,10 @@ cdef object adopt(Machine machine, mm_struct *mm, name):
     return process
 
 
-def process_of(Machine machine, size_t mm):
-    """The process with this address space, or None."""
+def processes_by_mm(Machine machine):
+    """{address space: process}, of all that have one."""
     cdef Process process
-    for process in list(machine.processes.values()):
-        if <size_t>process.mm == mm:
-            return process
-    return None
+    return {<size_t>process.mm: process for process in list(machine.processes.values()) if process.mm != NULL}
 
 
 def spawn(Machine machine, name, int node):

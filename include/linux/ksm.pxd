@@ -8,8 +8,8 @@ the table machine.ksm_ops. A machine without KSM has no table, and the inlines d
 
 from linux.atomic cimport (atomic_long_add, atomic_long_dec, atomic_long_inc, atomic_long_read, test_bit)
 from linux.mm cimport VM_MERGEABLE
-from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, machine, mm_address, mm_struct, pte_t, struct_folio, struct_page,
-                             vm_area_struct, vm_flags_t)
+from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, machine, mm_struct, pte_t, struct_folio, struct_page,
+                             to_kill_list, vm_area_struct, vm_flags_t)
 from linux.mman cimport MADV_UNMERGEABLE
 from linux.page_flags cimport PG_ksm_watched, folio_test_ksm, test_page_flag
 from linux.pgtable cimport is_zero_pfn, pte_dirty, pte_pfn
@@ -108,8 +108,9 @@ cdef inline void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_fo
         m.ksm_ops.migrate(m, newfolio, folio)
 
 
-cdef inline int collect_procs_ksm(machine *m, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil:
-    return m.ksm_ops.collect_procs(m, folio, to_kill, room) if m.ksm_ops != NULL else 0
+cdef inline void collect_procs_ksm(machine *m, struct_folio *folio, to_kill_list *tokill) noexcept nogil:
+    if m.ksm_ops != NULL:
+        m.ksm_ops.collect_procs(folio, tokill)
 
 
 cdef inline long ksm_process_profit(mm_struct *mm) noexcept nogil:

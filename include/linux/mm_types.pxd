@@ -149,6 +149,7 @@ cdef struct mm_struct "mm_struct":
     void *pmd_huge_pte          # tables put aside for huge pages
     list_head mmlist            # machine.mmlist
     unsigned long id            # OURS: never used twice in one machine
+    unsigned long mf_round      # OURS: the last memory_failure() that has this process on its list
     int nid                     # OURS: the node where its faults look for a frame first; a task's in the kernel
 
 
@@ -191,10 +192,18 @@ cdef struct swap_info_struct:
     unsigned long data_length   # of all of it: one mapping, whose pages come when they are used
 
 
-# A place that maps a broken page: struct to_kill of the kernel, without the killing. Holds a reference on the mm (mm_count).
-cdef struct mm_address:
+# A process that has a broken page, and where: struct to_kill of the kernel, without the killing. Holds a reference on the mm (mm_count).
+cdef struct to_kill:
     mm_struct *mm
-    unsigned long address
+    unsigned long addr
+
+
+cdef struct to_kill_list:
+    to_kill *procs
+    int nr
+    int room
+    bint no_memory              # some are missing
+    unsigned long round         # never used twice in one machine
 
 
 # A range of frames that was plugged in after the start: an image of memory.
@@ -219,8 +228,8 @@ cdef struct ksm_operations:
     void (*rmap_walk)(struct_folio *folio, void *rwc) noexcept nogil
     void (*migrate)(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil
     long (*process_profit)(mm_struct *mm) noexcept nogil
-    int (*collect_procs)(machine *m, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil
-    int (*memory_callback)(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil
+    void (*collect_procs)(struct_folio *folio, to_kill_list *tokill) noexcept nogil
+    int (*memory_callback)(machine *m, unsigned long action, void *arg) noexcept nogil
 
 
 # OURS: what ksmd remembers of pages (ksm/fast), so that it need not look again. NULL in a machine that does without. include/linux/ksm.pxd
@@ -250,6 +259,8 @@ cdef struct machine:
     int blocks_capacity
     mutex hotplug_lock
     unsigned long nr_offline    # frames of the memory that are offline
+    mutex mf_mutex              # one memory_failure() at a time
+    unsigned long mf_round      # how many there were
     long num_poisoned_pages     # frames that memory_failure() has seen, and that were freed since
     mutex swapon_mutex
     swap_info_struct *swap_info  # NULL until the first swapon()

@@ -44,6 +44,7 @@ cdef mm_struct *mm_init(mm_struct *mm, machine *m, mm_struct *oldmm) noexcept no
         mm.rss_stat[i] = 0
     mm.total_vm = 0
     mm.nr_page_tables = 0
+    mm.mf_round = 0
     mm.pmd_huge_pte = NULL
     mm.tlb_flush_pending = 0
     mm.notifier_invalidations = 0

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Follows mm/memory-failure.c of Linux 6.12.
+# Follows mm/memory-failure.c of Linux 6.12, as far as it asks who has a page.
 
-from linux.mm_types cimport machine, mm_address
+from linux.mm_types cimport machine, mm_struct, to_kill_list
 
 
-cdef int memory_failure(machine *m, unsigned long pfn, mm_address *to_kill, int room) noexcept nogil
+cdef void add_to_kill_ksm(mm_struct *mm, to_kill_list *tokill, unsigned long addr) noexcept nogil
+cdef int memory_failure(machine *m, unsigned long pfn, to_kill_list *tokill) noexcept nogil

@@ -6,53 +6,61 @@ The kernel then unmaps the page and kills, by SIGBUS, those on the list. Here th
 marked, and never handed out again once it is free.
 """
 
-from libc.errno cimport EBUSY, ENXIO
+from libc.errno cimport EBUSY, ENOMEM, ENXIO
+from libc.stdlib cimport realloc
 
 from linux.atomic cimport atomic_fetch_or, atomic_read
 from linux.ksm cimport collect_procs_ksm
-from linux.mm_types cimport machine, mm_address, struct_folio, vm_area_struct
+from linux.mm_types cimport machine, mm_struct, struct_folio, to_kill, to_kill_list, vm_area_struct
 from linux.mmap_lock cimport mmgrab
-from linux.page_flags cimport (PG_hwpoison, PG_offline, PG_reserved, folio_lock, folio_mapped, folio_pfn, folio_test_anon, folio_test_ksm,
+from linux.page_flags cimport (PG_hwpoison, PG_offline, PG_reserved, folio_lock, folio_mapped, folio_test_anon, folio_test_ksm,
                                folio_try_get, folio_unlock, pfn_folio, pfn_to_page, test_page_flag)
 from linux.rmap cimport rmap_walk_control
+from linux.spinlock cimport mutex_lock, mutex_unlock
 
 from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.page_alloc cimport folio_put
-from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.page_vma_mapped cimport DEFINE_FOLIO_VMA_WALK, page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.rmap cimport rmap_walk
 
 
-cdef struct to_kill_list:
-    mm_address *to_kill
-    int room
-    int found
+cdef void __add_to_kill(mm_struct *mm, to_kill_list *tokill, unsigned long addr) noexcept nogil:
+    cdef to_kill *procs
+    cdef int room = 2 * tokill.room + 16
+    if tokill.nr == tokill.room:
+        procs = <to_kill *>realloc(tokill.procs, <size_t>room * sizeof(to_kill))
+        if procs == NULL:
+            tokill.no_memory = True     # the kernel goes on without this one
+            return
+        tokill.procs = procs
+        tokill.room = room
+    mmgrab(mm)                  # get_task_struct()
+    tokill.procs[tokill.nr].mm = mm
+    tokill.procs[tokill.nr].addr = addr
+    tokill.nr += 1
+
+
+cdef void add_to_kill_ksm(mm_struct *mm, to_kill_list *tokill, unsigned long addr) noexcept nogil:
+    """Each process once: it is met in the tree of more than one anon_vma, and there with more than one vma."""
+    # OURS: task_in_to_kill_list() goes through the list. mf_mutex is held.
+    if mm.mf_round != tokill.round:
+        mm.mf_round = tokill.round
+        __add_to_kill(mm, tokill, addr)
 
 
 cdef bint add_to_kill_anon(struct_folio *folio, vm_area_struct *vma, unsigned long address, void *arg) noexcept nogil:
-    cdef to_kill_list *tk = <to_kill_list *>arg
     cdef page_vma_mapped_walk_control pvmw
-    pvmw.vma = vma
-    pvmw.pfn = folio_pfn(vma.vm_mm.machine, folio)
-    pvmw.address = address
-    pvmw.migration = False
+    DEFINE_FOLIO_VMA_WALK(&pvmw, folio, vma, address, 0)
     if page_vma_mapped_walk(&pvmw):
         if atomic_read(&vma.vm_mm.mm_users) > 0:
-            if tk.found < tk.room:
-                mmgrab(vma.vm_mm)
-                tk.to_kill[tk.found].mm = vma.vm_mm
-                tk.to_kill[tk.found].address = address
-            tk.found += 1
+            __add_to_kill(vma.vm_mm, <to_kill_list *>arg, address)
         page_vma_mapped_walk_done(&pvmw)
     return True
 
 
-cdef int collect_procs_anon(machine *m, struct_folio *folio, mm_address *to_kill, int room) noexcept nogil:
-    cdef to_kill_list tk
+cdef void collect_procs_anon(machine *m, struct_folio *folio, to_kill_list *tokill) noexcept nogil:
     cdef rmap_walk_control rwc
-    tk.to_kill = to_kill
-    tk.room = room
-    tk.found = 0
-    rwc.arg = &tk
+    rwc.arg = tokill
     rwc.try_lock = False
     rwc.contended = False
     rwc.anon_lock = True
@@ -60,16 +68,15 @@ cdef int collect_procs_anon(machine *m, struct_folio *folio, mm_address *to_kill
     rwc.done = NULL
     rwc.invalid_vma = NULL
     rmap_walk(m, folio, &rwc)
-    return tk.found
 
 
-cdef int memory_failure(machine *m, unsigned long pfn, mm_address *to_kill, int room) noexcept nogil:
-    """Mark the frame, and answer how many places have its page, with a reference on the mm of each for which there was room.
+cdef int memory_failure(machine *m, unsigned long pfn, to_kill_list *tokill) noexcept nogil:
+    """Mark the frame, and put who has its page on the list, which is empty, with a reference on the mm of each: 0.
 
-    -ENXIO for a frame that is not there, -EBUSY for one that is free, or part of a huge page that cannot be split. Asking again is allowed.
+    -ENXIO for a frame that is not there, -EBUSY for one that is free, or part of a huge page that cannot be split; -ENOMEM, and some are
+    missing. Asking again is allowed.
     """
     cdef struct_folio *folio
-    cdef int found = 0
     if pfn >= m.plugged_pfn:
         return -ENXIO
     folio = pfn_folio(m, pfn)
@@ -82,13 +89,17 @@ cdef int memory_failure(machine *m, unsigned long pfn, mm_address *to_kill, int 
         folio_put(m, folio)
         return -EBUSY
     folio = pfn_folio(m, pfn)
+    mutex_lock(&m.mf_mutex)
+    m.mf_round += 1
+    tokill.round = m.mf_round
     folio_lock(folio)
     atomic_fetch_or(&folio.flags, PG_hwpoison)
     if folio_mapped(folio):
         if folio_test_ksm(folio):
-            found = collect_procs_ksm(m, folio, to_kill, room)
+            collect_procs_ksm(m, folio, tokill)
         elif folio_test_anon(folio):
-            found = collect_procs_anon(m, folio, to_kill, room)
+            collect_procs_anon(m, folio, tokill)
     folio_unlock(folio)
+    mutex_unlock(&m.mf_mutex)
     folio_put(m, folio)
-    return found
+    return -ENOMEM if tokill.no_memory else 0

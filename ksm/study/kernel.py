@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from ksm.study.functions import Source, c_source
 
 FILE = "mm/ksm.c"
+BESIDE = ("Makefile", "lib/rbtree.c", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h")     # read where they are there
 MUST_HAVE = ("cmp_and_merge_page", "stable_tree_search", "unstable_tree_search_insert")     # in every version since 2009
 LARGEST = 1 << 20
 
@@ -23,11 +25,12 @@ class StudyError(Exception):
 
 @dataclass
 class Kernel:
-    """mm/ksm.c of one version. `version` is "6.12.117", or "" where no Makefile says it."""
+    """mm/ksm.c of one version. `version` is "6.12.117", or "" where no Makefile says it; `texts` has the files by name."""
 
     where: str
     version: str
     source: Source
+    texts: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -48,14 +51,14 @@ def read_kernel(where: str) -> Kernel:
             raise StudyError(f"{where}: no such file, tree or GIT@REVISION")
     except (OSError, EOFError, tarfile.TarError) as error:
         raise StudyError(f"{where}: {getattr(error, 'strerror', None) or error}") from None
-    code, makefile = texts
+    code = texts[FILE]
     # Before it is taken apart: another file may be one that takes long.
     missing = [name for name in MUST_HAVE if not re.search(rf"\b{name}\s*\(", code)]
     source = Source([], {}) if missing else c_source(code)
     missing += [name for name in MUST_HAVE if name not in source.functions]
     if missing:
         raise StudyError(f"{where} is not {FILE}: there is no function {missing[0]}() in it")
-    return Kernel(where, version_of(makefile), source)
+    return Kernel(where, version_of(texts.get("Makefile", "")), source, texts)
 
 
 def version_of(makefile: str) -> str:
@@ -79,47 +82,51 @@ def _read(path: Path) -> str:
         return decoded(file.read(LARGEST + 1), str(path))
 
 
-def _beside(path: Path) -> str:
-    return _read(path) if path.is_file() else ""
+def _beside(path: Path) -> dict[str, str]:
+    return {name: _read(path / name) for name in BESIDE if (path / name).is_file()}
 
 
-def _from_tree(path: Path) -> tuple[str, str]:
+def _from_tree(path: Path) -> dict[str, str]:
     if not (path / FILE).is_file():
         bare = path / "HEAD"
         if (path / ".git").exists() or (bare.is_file() and (path / "objects").is_dir()):
             return _from_git(str(path), "HEAD")
         raise StudyError(f"{path} is not a kernel tree: there is no {FILE} in it")
-    return _read(path / FILE), _beside(path / "Makefile")
+    return {FILE: _read(path / FILE), **_beside(path)}
 
 
-def _from_file(path: Path) -> tuple[str, str]:
+def _from_file(path: Path) -> dict[str, str]:
     path = path.resolve()
-    return _read(path), _beside(path.parent.parent / "Makefile") if path.parent.name == "mm" else ""
+    return {FILE: _read(path), **(_beside(path.parent.parent) if path.parent.name == "mm" else {})}
 
 
-def _from_tarball(path: Path) -> tuple[str, str]:
-    """The folder at the top of the archive may have any name. Reading stops when both files were seen."""
-    wanted = {FILE: "", "Makefile": ""}
+def _from_tarball(path: Path) -> dict[str, str]:
+    """The folder at the top of the archive may have any name. Reading stops when all files were seen."""
+    found: dict[str, str] = {}
     with tarfile.open(path) as archive:
         for member in archive:
             name = member.name.removeprefix("./").partition("/")[2]
-            if name in wanted and member.isfile() and (file := archive.extractfile(member)):
-                wanted[name] = decoded(file.read(LARGEST + 1), f"{path}:{member.name}")
-                if all(wanted.values()):
+            if name in (FILE, *BESIDE) and member.isfile() and (file := archive.extractfile(member)):
+                found[name] = decoded(file.read(LARGEST + 1), f"{path}:{member.name}")
+                if len(found) > len(BESIDE):
                     break
-    if not wanted[FILE]:
+    if FILE not in found:
         raise StudyError(f"{path} is not a kernel's source: there is no {FILE} in it")
-    return wanted[FILE], wanted["Makefile"]
+    return found
 
 
-def _from_git(path: str, revision: str) -> tuple[str, str]:
+def _from_git(path: str, revision: str) -> dict[str, str]:
     def show(name: str) -> bytes:
         # A revision is never taken for an option.
         command = ["git", "-C", path, "show", "--end-of-options", f"{revision}:{name}"]
         return subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout
 
     try:
-        return decoded(show(FILE), path), decoded(show("Makefile"), path)
+        texts = {FILE: decoded(show(FILE), path)}
+        for name in BESIDE:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                texts[name] = decoded(show(name), path)
+        return texts
     except FileNotFoundError:
         raise StudyError(f"{path}: git is not installed") from None
     except subprocess.CalledProcessError as error:
