@@ -7,6 +7,7 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
     KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
     KSM_STUB=1    ksmd remembers nothing: tests/fast/seams_stub.pyx in place of ksm/fast/seams.pyx (tox -e stub)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
+    KSM_CFLAGS    more flags for the C compiler, behind these
 """
 
 import os
@@ -49,6 +50,7 @@ elif TSAN:
 else:
     FLAGS += ["-O3", "-g0"]
     MACROS += [("CYTHON_WITHOUT_ASSERTIONS", None)]
+FLAGS += os.environ.get("KSM_CFLAGS", "").split()
 
 
 def extension(name: str, source: str) -> Extension:

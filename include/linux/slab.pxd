@@ -21,7 +21,6 @@ cdef struct kmem_cache:
     char *fresh                 # never used part of the newest chunk
     char *fresh_end
     long nr_objects             # in use
-    unsigned long nr_freed      # so far
     long nr_slabs
     fault_attr fail
     bint typesafe               # SLAB_TYPESAFE_BY_RCU: a freed object stays an object of its kind, as it was left

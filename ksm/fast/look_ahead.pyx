@@ -306,7 +306,6 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     fast.nr = 0
     fast.next = 0
     fast.equal_page = NULL      # one that was written to may be watched again
-    fast.nr_freed = g.rmap_item_cache.nr_freed
     if not down_read_trylock(&mm.mmap_lock):
         return False
     if atomic_read(&mm.mm_users) != 0:

@@ -84,7 +84,7 @@ cdef void begin_pass(fast_state *fast) noexcept nogil:
     WRITE_ONCE_int(fast.rotten, fast.distrust)
     fast.distrust = False
     spin_unlock(&fast.watch_lock)
-    if fast.g.ksm_rmap_items == 0 and fast.g.rmap_item_cache.nr_freed:
+    if fast.g.ksm_rmap_items == 0 and fast.first_item != NULL:
         forget_all_pages(fast)  # run=2 has freed the items, and told nobody
     book = look_at_book(fast)
     if book != NULL:
@@ -213,35 +213,34 @@ cdef bint stable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **paren
 cdef bint known_place(fast_state *fast, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
     """Where the search would come out, or the link to the page's equal, if that can be said at once.
 
-    The page was equal to an item's, or between two neighbours. If that is in the tree, or both are, the tree is in order, and none has come
-    between them, it belongs there: of the two links between neighbours one is free.
+    The page was equal to an item's, or between two neighbours: one of them has a free link on the other's side. If that one is in the
+    tree still, the tree is in order, and the other is still its neighbour, the page belongs between them. None of them can have been
+    freed: as long as some of the pages that were looked at are left, the items that go lie ahead of the cursor, and are in no tree of this
+    pass.
     """
     cdef scanned_page *now = fast.now
     cdef rb_node *less = now.less
     cdef rb_node *more = now.more
-    if (now.place == PLACE_UNKNOWN or READ_ONCE_int(fast.rotten) or fast.nr_freed != fast.g.rmap_item_cache.nr_freed
-            or not page_linked(fast, page, now.rmap_item)):
-        return False
-    if less != NULL and not in_tree(fast, rmap_item_of(less)):
+    if now.place == PLACE_UNKNOWN or READ_ONCE_int(fast.rotten) or not page_linked(fast, page, now.rmap_item):
         return False
     if now.place == PLACE_EQUAL:
+        if not in_tree(fast, rmap_item_of(less)):
+            return False
         parent[0] = rb_parent(less)
         if parent[0] != NULL:
             new[0] = &parent[0].rb_left if parent[0].rb_left == less else &parent[0].rb_right
         fast.at_equal = True
         return True
-    if more != NULL and not in_tree(fast, rmap_item_of(more)):
-        return False
     if less != NULL and less.rb_right == NULL:
-        if rb_next(less) != more:
+        if not in_tree(fast, rmap_item_of(less)) or rb_next(less) != more:
             return False
         parent[0] = less
         new[0] = &less.rb_right
-    else:
-        if more == NULL or more.rb_left != NULL or rb_prev(more) != less:
-            return False
-        parent[0] = more
-        new[0] = &more.rb_left
+        return True
+    if more == NULL or more.rb_left != NULL or not in_tree(fast, rmap_item_of(more)) or rb_prev(more) != less:
+        return False
+    parent[0] = more
+    new[0] = &more.rb_left
     return True
 
 
@@ -266,8 +265,6 @@ cdef bint unstable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **par
         fast.tree_item = rmap_item_of(link[0])
         return True
     fast.unsettled = True
-    if not page_linked(fast, page, fast.now.rmap_item):
-        WRITE_ONCE_int(fast.rotten, 1)
     return False
 
 

@@ -59,7 +59,6 @@ cdef struct fast_state:
     scanned_page pages[LOOK_AHEAD]
     unsigned int nr
     unsigned int next           # the first that was not visited
-    unsigned long nr_freed      # rmap_items, when they were looked at
 
     # The search that is under way: seams.pyx
     unsigned long key           # of the page that is searched for

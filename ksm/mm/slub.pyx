@@ -120,5 +120,4 @@ cdef void kmem_cache_free(kmem_cache *cache, void *object) noexcept nogil:
     free_link(cache, object)[0] = cache.freelist
     cache.freelist = object
     cache.nr_objects -= 1
-    cache.nr_freed += 1
     spin_unlock(&cache.lock)

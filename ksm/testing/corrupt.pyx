@@ -5,11 +5,14 @@
 
 from typing import NamedTuple
 
+from libc.string cimport memcpy
+
+from linux.ksm cimport ksm_page_changed
 from linux.list cimport list_head
 from linux.mm cimport vma_lookup
 from linux.mm_types cimport (MM_ANONPAGES, MM_SHMEMPAGES, anon_vma_chain, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
                              struct_page, vm_area_struct, zone)
-from linux.pgtable cimport pmd_none, pmd_offset_mm, pmd_table, pte_offset_map, pte_pfn, pte_present
+from linux.pgtable cimport pmd_leaf, pmd_none, pmd_offset_mm, pmd_table, pte_offset_map, pte_pfn, pte_present
 from linux.rbtree cimport rb_node
 from linux.slab cimport kmem_cache
 
@@ -92,6 +95,14 @@ def frame_fields(Machine machine not None, unsigned long pfn):
     }
 
 
+def store(Machine machine not None, unsigned long pfn, const unsigned char[::1] data):
+    """Write to the beginning of a frame, as a processor that has the lock of its page table: that lock is the caller's."""
+    if not 0 < data.shape[0] <= 4096:
+        raise ValueError("a frame has 4096 bytes")
+    ksm_page_changed(machine.m, machine.m.mem_map + pfn)
+    memcpy(machine.m.arena + (pfn << 12), &data[0], data.shape[0])
+
+
 def page_fields(Machine machine not None, unsigned long mm_id, unsigned long addr):
     """The fields behind one page of the mm with this number; what there is not is left out."""
     cdef mm_struct *mm = NULL
@@ -118,13 +129,14 @@ def page_fields(Machine machine not None, unsigned long mm_id, unsigned long add
         "mm.rmap_items": field(&mm.ksm_rmap_items, 8),
         "mm.zero_pages": field(&mm.ksm_zero_pages, 8),
         "mm.nr_page_tables": field(&mm.nr_page_tables, 8),
+        "mm.page_table_lock": field(&mm.page_table_lock.locked, 4),
     }
     vma = vma_lookup(mm, addr)
     if vma != NULL:
         found.update(vma_fields(vma))
     found.update(ksm_fields(machine.g, mm, addr))
     pmd = pmd_offset_mm(mm, addr)
-    if pmd != NULL and not pmd_none(pmd[0]):
+    if pmd != NULL and not pmd_none(pmd[0]) and not pmd_leaf(pmd[0]):
         pte = pte_offset_map(pmd, addr)
         found["pte"] = field(pte, 8)
         found["table.locked"] = field(&pmd_table(pmd[0]).ptl.locked, 4)

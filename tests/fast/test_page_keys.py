@@ -63,6 +63,24 @@ def test_near_pages(seed, count):
     in_order(pages, keys(pages, pages[:: rng.randrange(1, 5)]))
 
 
+@pytest.mark.parametrize("above", [False, True])
+def test_pages_that_leave_the_way(above):
+    """All samples have a hundred words in common. A page that has not can do so in each of them, and the first 63 are told apart."""
+    base = page_of({number: 1 << 63 for number in range(100)})
+    rng = random.Random(1)
+    pages, words = [], []
+    for number in range(100):
+        for word in sorted(rng.randrange(1 << 63) for _ in range(4)):
+            page = bytearray(base)
+            struct.pack_into(">Q", page, 8 * number, word | (above << 63))
+            pages.append(bytes(page))
+            words.append(number)
+    found = keys(pages, [base, page_of({**{number: 1 << 63 for number in range(100)}, 100: 1})])
+    in_order(pages, found)
+    assert len(set(found[: 4 * 63])) == 4 * 63
+    assert not set(found[: 4 * 63]) & set(found[4 * 63 :])
+
+
 def workload(name, count):
     memory = bytearray(count * PAGE)
     fill(memory, name)

@@ -4,13 +4,15 @@
 import ctypes
 import errno
 import gc
+import threading
+import time
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ksm
-from ksm.testing.corrupt import frame_fields
+from ksm.testing.corrupt import frame_fields, page_fields
 
 PAGE = ksm.PAGE_SIZE
 HUGE = 512 * PAGE
@@ -273,6 +275,38 @@ def test_who_else_has_a_reference_keeps_it_whole(machine):
     assert machine.ksm.pages_sharing >= 2
     assert flags(process, addr, 2) == MERGED
     assert child.read(addr, PAGE) == b"E" * PAGE
+
+
+def test_a_reference_that_comes_while_it_is_split(machine):
+    """All its parts were unmapped already. They are mapped again, it stays whole, and nobody is let go of who was not taken."""
+    process, addr = huge_process(machine)
+    machine.lru_add_drain_all()
+    pfn = process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
+    lock = ctypes.c_int.from_address(page_fields(machine, process.mm_id, addr)["mm.page_table_lock"].address)
+    answers = []
+
+    def move():
+        try:
+            answers.append(machine.migrate(pfn))
+        except OSError as error:
+            answers.append(error.errno)
+
+    thread = threading.Thread(target=move, daemon=True)
+    lock.value = 1
+    try:
+        thread.start()
+        time.sleep(0.1)
+        assert thread.is_alive()
+        machine._get_page(pfn)
+    finally:
+        lock.value = 0
+        thread.join(10)
+    assert answers == [errno.EBUSY]
+    assert events(machine)["split_page_failed"] == 1
+    machine._put_page(pfn)
+    assert machine.check() == []
+    assert process.read(addr, HUGE) == b"".join(b"page %6d " % i * (PAGE // 12) + bytes(PAGE % 12) for i in range(512))
+    assert machine.migrate(pfn) != pfn
 
 
 def test_a_machine_closes_with_huge_pages_in_it():

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import ksm
-from ksm.testing.corrupt import frame_fields, machine_fields
+from ksm.testing.corrupt import frame_fields, machine_fields, page_fields
 
 PAGE = ksm.PAGE_SIZE
 PG_LOCKED = 0x1
@@ -174,6 +174,26 @@ def test_nobody_scans_while_frames_go_away(machine):
     thread.join(10)
     assert not thread.is_alive()
     assert state(machine) == (1, 1, 0, 0)
+
+
+# Memory that is left alone
+
+@pytest.mark.parametrize("bit", [3, 7, 10, 14, 18, 22, 28, 40],
+                         ids=["SHARED", "MAYSHARE", "PFNMAP", "IO", "DONTEXPAND", "HUGETLB", "MIXEDMAP", "DROPPABLE"])
+def test_memory_that_is_not_the_process_s_own(machine, bit):
+    """Nobody maps devices here, so the flag is put there by hand. Advice does nothing, and neither does asking for everything."""
+    process = machine.spawn()
+    addr = process.mmap(PAGE)
+    process.touch(addr)
+    address, _ = page_fields(machine, process.mm_id, addr)["vma.flags"]
+    flags = ctypes.c_ulong.from_address(address)
+    before, flags.value = flags.value, flags.value | 1 << bit
+    process.madvise(addr, PAGE, ksm.MADV_MERGEABLE)
+    process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
+    assert flags.value == before | 1 << bit
+    flags.value = before
+    process.madvise(addr, PAGE, ksm.MADV_MERGEABLE)
+    assert flags.value == before | 1 << 31
 
 
 # Unmerging

@@ -130,6 +130,21 @@ def test_stale_pages_of_a_chain_go_away(machine, stale):
     machine.online(BLOCK, BLOCK)
 
 
+@pytest.mark.parametrize("frame", [BLOCK - 1, BLOCK, 2 * BLOCK - 1, 2 * BLOCK])
+def test_a_stale_node_goes_with_its_frame(machine, frame):
+    """And only with that: elsewhere it can wait until somebody comes by."""
+    process = machine.spawn()
+    addr = mergeable(process, [fill(number) for number in range(3 * BLOCK)])
+    there = frames(process, addr, 3 * BLOCK).index(frame)
+    process.write(addr, fill(there))
+    machine.ksm.scan(2)
+    assert frames(process, addr) == [frame] and machine.ksm.pages_shared == 1
+    process.munmap(addr, 3 * BLOCK * PAGE)
+    assert machine.slabinfo()["ksm_stable_node"] == 1
+    machine.offline(BLOCK, BLOCK)
+    assert machine.slabinfo()["ksm_stable_node"] == (not BLOCK <= frame < 2 * BLOCK)
+
+
 def test_what_cannot_move_cancels(machine):
     process, _ = in_second_block(machine)
     addr = mergeable(process, [fill(i // 4) for i in range(16)])

@@ -253,6 +253,28 @@ def test_move_pages(numa):
     assert process.read(addr, 2 * PAGE) == fill(1) + fill(2)
 
 
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_node_that_is_full(node):
+    """A page that was sent there stays where it is; one that may go anywhere finds room on the other."""
+    with ksm.Machine("4M", nodes=2) as numa:
+        process, filler = numa.spawn(node=1 - node), numa.spawn(node=node)
+        addr, much = process.mmap(PAGE), filler.mmap(4 << 20)
+        process.write(addr, fill(1))
+        frame = frames(process, addr)[0]
+        while node_of(numa, frames(filler, much, filler.rss())[-1] if filler.rss() else node * 512) == node:
+            filler.touch(much + filler.rss() * PAGE)
+        numa.lru_add_drain_all()
+        with pytest.raises(OSError) as caught:
+            numa.migrate(frame, node)
+        assert caught.value.errno == errno.ENOMEM
+        assert process.move_pages(addr, PAGE, node) == [-errno.ENOMEM]
+        assert frames(process, addr) == [frame]
+        moved = numa.migrate(frame)
+        assert node_of(numa, moved) == 1 - node
+        assert process.read(addr, PAGE) == fill(1)
+        assert numa.check() == []
+
+
 def test_each_node_has_its_own_merged_page(numa):
     near, far = numa.spawn(), numa.spawn(node=1)
     a, b = mergeable(near, [fill(1)] * 3), mergeable(far, [fill(1)] * 3)

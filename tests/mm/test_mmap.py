@@ -191,6 +191,17 @@ def test_mremap_duplicates_shared_memory(process):
     fails(errno.EINVAL, process.mremap, private, 0, PAGE)
 
 
+@pytest.mark.parametrize("odd", [1, PAGE // 2, PAGE - 1, PAGE])
+def test_mremap_takes_parts_of_pages_for_pages(process, odd):
+    process.mmap(4 * PAGE, flags=FIXED, addr=BASE)
+    process.write(BASE, b"a" * 4 * PAGE)
+    assert process.mremap(BASE + PAGE, odd, PAGE + odd, new_addr=BASE + 8 * PAGE) == BASE + 8 * PAGE
+    assert ranges(process) == [(0, 1, RW), (2, 4, RW), (8, 10, RW)]
+    assert process.read(BASE + 8 * PAGE, 2 * PAGE) == b"a" * PAGE + bytes(PAGE)
+    assert process.mremap(BASE + 2 * PAGE, PAGE + odd, odd) == BASE + 2 * PAGE
+    assert ranges(process) == [(0, 1, RW), (2, 3, RW), (8, 10, RW)]
+
+
 def test_mremap_moves_pages_back_and_forth(machine, process):
     """Also over neighbours, with which the moved mapping becomes one, or which it replaces."""
     process.mmap(8 * PAGE, flags=FIXED, addr=BASE)

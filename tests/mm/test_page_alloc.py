@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Frames: where they come from, that they come back, and that merging makes the test's own process smaller."""
 
+import ctypes
 import errno
 import os
 import random
@@ -9,10 +10,13 @@ import re
 import pytest
 
 import ksm
+from ksm.testing.corrupt import machine_fields
 from ksm.testing.trees import claimed
 
 PAGE = ksm.PAGE_SIZE
 MIB = 1 << 20
+RW = ksm.PROT_READ | ksm.PROT_WRITE
+FIXED = ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED
 
 
 def resident():
@@ -188,6 +192,43 @@ def test_holes_of_merged_pages_are_used_again(every):
         assert machine.check() == []
         process.exit()
         assert emptied(machine)
+
+
+def there(machine, frame, count):
+    """Which of these frames have memory of the system's."""
+    answer = ctypes.create_string_buffer(count)
+    arena, _ = machine_fields(machine)["arena"]
+    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(arena + frame * PAGE), ctypes.c_size_t(count * PAGE), answer) == 0
+    return [frame + i for i in range(count) if answer[i] != b"\0"]
+
+
+@pytest.mark.parametrize("used", [10, 40, 63])
+def test_no_memory_is_asked_for_where_nobody_was_yet(used):
+    """Holes get memory for 64 frames at once. Behind the last frame that was ever used there are none."""
+    with ksm.Machine(memory="16M", max_memory="16M") as machine:
+        process, last = machine.spawn(), 4 * 64 + used
+        addr = process.mmap(last * PAGE)
+        for place in range(last - 1):
+            process.touch(addr + place * PAGE)
+            if place % 50 == 0:         # or they would be taken one after the other
+                machine.lru_add_drain_all()
+                process.munmap(addr + place * PAGE, PAGE)
+                machine.drain_all_pages()
+                process.mmap(PAGE, RW, FIXED, addr + place * PAGE)
+                process.touch(addr + place * PAGE)
+        machine.lru_add_drain_all()
+        assert there(machine, 1, 511) == list(range(1, last))
+        # Every second frame is free: first those of the last block, which are therefore the last to be used again.
+        place_of = {word >> ksm.PAGE_FLAGS_SHIFT: addr + i * PAGE for i, word in enumerate(process.page_table(addr, (last - 1) * PAGE))}
+        for frames in (range(4 * 64, last, 2), range(2, 4 * 64, 2)):
+            for frame in frames:
+                process.munmap(place_of[frame], PAGE)
+            machine.drain_all_pages()
+        other = process.mmap(last * PAGE)
+        for i in range(4 * 64 // 2 - 1 + (used + 1) // 2):
+            process.touch(other + i * PAGE)
+        assert there(machine, 1, 511) == list(range(1, last))
+        assert machine.check() == []
 
 
 def test_memory_asked_for_ahead_goes_back():

@@ -345,6 +345,25 @@ def test_swapoff(machine):
         assert process.read(addr, 32 * PAGE) == (b"child" + expected[5:] if process is children[0] else expected)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_who_had_a_page_alone_has_it_alone_again(machine, shared):
+    """It comes back read-only. Who writes to it goes on with it, whoever has looked at it; with a child, it is copied."""
+    process = machine.spawn()
+    addr = process.mmap(PAGE)
+    process.write(addr, fill(1))
+    child = process.fork() if shared else None
+    machine.lru_add_drain_all()
+    assert process.swap_out(addr, PAGE) == 1
+    machine.swapoff()
+    machine.lru_add_drain_all()
+    [frame] = frames(process, addr)
+    machine._get_page(frame)
+    process.write(addr, b"!")
+    assert (frames(process, addr) == [frame]) is not shared
+    assert not shared or child.read(addr, PAGE) == fill(1)
+    machine._put_page(frame)
+
+
 def test_swapoff_without_room():
     with ksm.Machine("1M", swap="1M") as machine:
         process = machine.spawn()

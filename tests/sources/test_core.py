@@ -149,6 +149,16 @@ def test_what_is_not_anonymous_is_left_out(tmp_path):
     assert remark == "left out 5 pages of mapped files and shared memory, which KSM would not merge"
 
 
+@pytest.mark.parametrize("name", ["/dev/zero (deleted)", "/SYSV0000abcd (deleted)", "/dev/shm/x", "/memfd:x (deleted)", "/[aio]"])
+def test_shared_memory_is_told_by_its_name(tmp_path, name):
+    """It looks like a file that can be written, and a page of such a one that is in a core is mostly a copy of the process's own."""
+    segments = [(0x10000, page(1), READ | WRITE), (0x20000, page(2), READ | WRITE)]
+    notes = files_note((0x10000, 0x11000, name), (0x20000, 0x21000, f"/home{name}"))
+    pages, remark = content(write_core(tmp_path / "core", segments, notes))
+    assert pages == [page(2)]
+    assert remark.startswith("left out 1 pages ")
+
+
 @pytest.mark.parametrize("owner", ["QEMU", "VMCOREINFO"])
 def test_a_machine_counts_whole_and_once(tmp_path, owner):
     # As in /proc/vmcore: the kernel's text again, and memory that cannot be written
@@ -156,6 +166,16 @@ def test_a_machine_counts_whole_and_once(tmp_path, owner):
     pages, remark = content(write_core(tmp_path / "core", segments, note(owner, 0, b"abcd") + files_note((0x50000, 0x51000, "/bin/a"))))
     assert pages == [page(4), page(1), page(2), page(3)]
     assert remark == "pages that the core holds twice and that count once: 1"
+
+
+def test_a_core_that_is_truncated_while_it_is_scanned(tmp_path):
+    """What is not there is not taken for zeros."""
+    path = write_core(tmp_path / "core", [(0x10000, page(1) * 8, READ | WRITE)], odd=0x8C8)
+    source = open_file(str(path))
+    os.truncate(path, path.stat().st_size - 1)
+    with ksm.Machine("1M") as machine, pytest.raises(SourceError, match=rf"^{path}: was truncated meanwhile$"):
+        source.attach(machine)
+    source.close()
 
 
 def test_gdb_is_told_by_its_note(tmp_path):

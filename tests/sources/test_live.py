@@ -15,7 +15,7 @@ import ksm
 from ksm.estimate.scan import Scan
 from ksm.sources import Host, SourceDenied, SourceError, SourceGone, open_source, open_sources
 from ksm.sources.base import HIGHEST, LOWEST
-from ksm.sources.live import BLOCK, blocks_of, without
+from ksm.sources.live import BLOCK, LiveSource, blocks_of, without
 from ksm.sources.pagemap import anonymous_runs, own_runs, same_memory
 
 PAGE = 4096
@@ -120,6 +120,30 @@ def test_only_advised_memory(target, attach):
     target.do(f"b.madvise({ksm.MADV_MERGEABLE})")
     assert content(attach(target, advised=True)) == [page(1002)] * 20
     assert sorted(set(numbers(attach(target)))) == [1001, 1002]
+
+
+def with_flag(text, addr, flag):
+    """An smaps in which the mapping that begins at this address has a flag more."""
+    head, mapping = text.split(f"{addr:08x}-", 1)
+    return f"{head}{addr:08x}-{mapping.replace('VmFlags:', f'VmFlags: {flag}', 1)}"
+
+
+@pytest.mark.parametrize("flag, looked_at", [*((flag, False) for flag in ("sh", "ms", "io", "pf", "de", "mm", "ht", "dp")),
+                                             *((flag, True) for flag in ("rd", "wr", "mw", "nh", "mg", "lo"))])  # fmt: skip
+def test_flags_that_a_mapping_may_not_have(target, attach, monkeypatch, flag, looked_at):
+    """Those for which vma_ksm_compatible() of mm/ksm.c leaves it alone."""
+    target.do("a = area(20); fill(a, 0, [1001] * 20)")
+    # A mapping of its own, whose neighbours cannot be joined with it
+    target.do("ctypes.CDLL(None).madvise(ctypes.c_void_p(address(a)), 20 * PAGE, 10)")  # MADV_DONTFORK
+    [addr] = target.ask("[address(a)]")
+    read = LiveSource._text
+
+    def text(source, file):
+        return with_flag(read(source, file), addr, flag) if file == "smaps" else read(source, file)
+
+    assert numbers(attach(target)) == [1001] * 20
+    monkeypatch.setattr(LiveSource, "_text", text)
+    assert numbers(attach(target)) == ([1001] * 20 if looked_at else [])
 
 
 def test_memory_that_comes_late(target, host):

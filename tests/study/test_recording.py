@@ -132,6 +132,9 @@ def test_every_step_is_consistent(era):
         assert count["pages_unshared"] == in_tree, name
         assert count["rmap_items"] == len(of_kind(things, ITEM))
         assert count["stable_node_dups"] == sum(values[0] == 1 for values in of_kind(things, NODE))
+        at_nodes = [values[3] for values in of_kind(things, ITEM) if values[2] == 2]
+        for number, (kind, values) in things.items():
+            assert kind != NODE or values[2] in (-1, at_nodes.count(number)), name
     assert {"NEXT", "CHANGED", "UNSTABLE_INSERTED", "TWO_MERGED", "APPENDED", "STABLE_COMPARE", "COW", "LEFT_STABLE"} <= seen
 
 
