@@ -103,13 +103,14 @@ cdef inline void check_order(fast_state *fast, ksm_rmap_item *rmap_item) noexcep
 
 cdef void settle(fast_state *fast) noexcept nogil:
     """What has become of the last page."""
+    cdef ksm_rmap_item *leaving = fast.leaving
     fast.unsettled = False
     check_order(fast, fast.now.rmap_item)       # put into a tree
-    if fast.leaving != NULL:                    # or merged with that item's page; if that failed, the item is in the tree still
-        check_order(fast, fast.leaving)
+    if leaving != NULL:                         # or merged with that item's page; if that failed, the item is in the tree still
         spin_lock(&fast.watch_lock)
-        fast.leaving = NULL
+        fast.leaving = NULL                     # first: who takes its key away from now on sees to the order himself
         spin_unlock(&fast.watch_lock)
+        check_order(fast, leaving)
     if fast.inserted != NULL:
         node_inserted(fast, fast.inserted, fast.key)
         fast.inserted = NULL
