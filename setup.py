@@ -6,21 +6,27 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
     KSM_DEBUG=1   bounds checks, asserts, BUG_ON() in headers, -O1 -g
     KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
     KSM_STUB=1    ksmd remembers nothing: tests/fast/seams_stub.pyx in place of ksm/fast/seams.pyx (tox -e stub)
+    KSM_SANITIZE=1  a debug build with AddressSanitizer and UndefinedBehaviorSanitizer where the compiler has them (tox -e fuzz)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
 """
 
 import os
+import shlex
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-DEBUG = os.environ.get("KSM_DEBUG", "0") not in ("", "0")
+SANITIZE = os.environ.get("KSM_SANITIZE", "0") not in ("", "0")
+DEBUG = SANITIZE or os.environ.get("KSM_DEBUG", "0") not in ("", "0")
 TRACE = os.environ.get("KSM_TRACE", "0") not in ("", "0")
 TSAN = os.environ.get("KSM_TSAN", "0") not in ("", "0")
 STUB = os.environ.get("KSM_STUB", "0") not in ("", "0")
-MODE = ("trace" if TRACE else "debug" if DEBUG else "tsan" if TSAN else "release") + ("-stub" if STUB else "")
+MODE = ("trace" if TRACE else "sanitize" if SANITIZE else "debug" if DEBUG else "tsan" if TSAN else "release") + ("-stub" if STUB else "")
 JOBS = min(2, os.cpu_count() or 1)
 
 # cdivision stays on in every mode: it is what / and % mean.
@@ -35,6 +41,20 @@ DIRECTIVES = {
     "linetrace": TRACE,
 }
 
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+
+
+def sanitizers() -> list[str]:
+    """The flags, if a program can be linked with them."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*compiler, *SANITIZERS, "-x", "c", "-", "-o", os.path.join(folder, "a.out")]
+        if subprocess.run(command, input=b"int main(void) { return 0; }", capture_output=True, check=False).returncode == 0:
+            return SANITIZERS
+    print("the compiler has no sanitizers: a debug build", file=sys.stderr)
+    return []
+
+
 # Code in the kernel's manner casts between structures and lets integers wrap.
 FLAGS = ["-fno-strict-aliasing", "-fwrapv"]
 MACROS: list[tuple[str, str | None]] = []
@@ -44,6 +64,8 @@ if TRACE:
 elif DEBUG:
     FLAGS += ["-O1", "-g", "-UNDEBUG"]
     MACROS += [("KSM_DEBUG", "1")]
+    if SANITIZE:
+        FLAGS += sanitizers()
 elif TSAN:
     FLAGS += ["-O1", "-g", "-fsanitize=thread"]
 else:
@@ -53,7 +75,7 @@ else:
 
 def extension(name: str, source: str) -> Extension:
     return Extension(name, [source], include_dirs=["include", "ksm/fast"], extra_compile_args=FLAGS, define_macros=MACROS,
-                     extra_link_args=["-fsanitize=thread"] if TSAN else [])
+                     extra_link_args=[flag for flag in FLAGS if flag.startswith("-fsanitize=")])
 
 
 def modules() -> list[Extension]:

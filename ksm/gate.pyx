@@ -47,9 +47,10 @@ cdef void forked() noexcept nogil:
     generation += 1
 
 
-generation = 1
-if pthread_atfork(NULL, NULL, forked):
-    raise MemoryError
+if generation == 0:             # else this module is being loaded once more
+    generation = 1
+    if pthread_atfork(NULL, NULL, forked):
+        raise MemoryError
 
 
 cdef inline unsigned long gate_word(machine_gate *gate) noexcept nogil:

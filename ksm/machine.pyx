@@ -117,6 +117,9 @@ cdef class Machine:
     plain       scan as the kernel does, without what makes it faster here: the results are the same. Default: whether the environment
                 has KSM_PLAIN, and neither empty nor 0
 
+    Any number of threads may use it, and whatever Python runs in between: signal handlers, finalizers. It belongs to the process that
+    made it: in one that was forked from there, close() frees the copy, and every other call is a RuntimeError.
+
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
     memory (memoryview(machine), read-only, frame n at n * 4096) has to be released before the machine can be closed.
 

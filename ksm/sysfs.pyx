@@ -159,8 +159,8 @@ cdef class Ksm:
         of a batch if a pass ended in it; False if nothing is registered, or the batch ended within a pass. Ctrl-C stops between pages.
         OSError(ENOMEM) when there is no memory for an rmap_item: the scan stays where it is. Follows ksm_do_scan().
 
-        Every 16,384 pages it looks for signals. What their handlers do with the machine is allowed; when one of them, or another thread,
-        closes it, the scan ends with ValueError.
+        Every 16,384 pages, and every 50 ms, it looks for signals. What their handlers do with the machine is allowed; when one of them, or
+        another thread, closes it, the scan ends with ValueError.
         """
         cdef ksm_globals *g
         cdef unsigned int batch = BATCH

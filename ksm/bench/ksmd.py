@@ -17,6 +17,7 @@ from typing import Any
 from ksm.bench.contents import fill, touch
 from ksm.bench.ways import PASSES, Measured, check_merged, cpu, figures, halves
 from ksm.constants import MADV_MERGEABLE, PAGE_SIZE
+from ksm.host.files import open_to_write
 from ksm.oracle.kernel import Ksmd, default_lock, sysfs_read, sysfs_write
 from ksm.oracle.proc import kernel_thread
 from ksm.oracle.workload import OracleError
@@ -61,7 +62,7 @@ class Kernel:
     def __init__(self, lock: Path | None = None) -> None:
         lock = lock or default_lock()
         with contextlib.ExitStack() as stack:
-            fcntl.flock(stack.enter_context(open(lock, "a", encoding="ascii")), fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(open(open_to_write(lock), "wb")), fcntl.LOCK_EX)
             self.ksmd = BenchKsmd(lock.with_name(lock.name + ".saved"))
             stack.callback(self.ksmd.restore)
             self.schedstat = kernel_thread("ksmd") / "schedstat"

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -24,6 +23,16 @@ COMMANDS = {"bench": "bench", "replay": "workloads", "scan": "scan", "study": "s
 # difference.
 OTHER = 1
 TROUBLE = {"verify": 2}
+
+
+class ReaderGone(Exception):
+    """Nobody reads what is printed any more."""
+
+
+def drop_output() -> None:
+    """Python must not try to flush the rest at its end."""
+    with suppress(OSError):  # where it is some other object than a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class OneLine(click.Group):
@@ -51,17 +60,17 @@ class OneLine(click.Group):
             fail("ksm: interrupted", 130)
         except MemoryError:
             fail("ksm: out of memory", other)
+        except ReaderGone:
+            drop_output()
+            sys.exit(other)
         except OSError as error:
-            # It may be our output that could not be written: Python must not try to flush the rest at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if error.errno == errno.EPIPE:
-                sys.exit(other)         # whoever read it has gone
+            drop_output()  # it may be what could not be written
             fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), other)
         except Exception:
             if other == OTHER:
                 raise
             # A fault of this program, which Python would end with 1.
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             sys.exit(other)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -70,6 +79,9 @@ class OneLine(click.Group):
         except KeyboardInterrupt:
             # click would write an empty line first.
             raise click.Abort() from None
+        except BrokenPipeError:
+            # click would end with 1.
+            raise ReaderGone from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:

@@ -14,6 +14,7 @@ import click
 
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
+from ksm.host.text import printable
 from ksm.machine import ERAS
 from ksm.sources import Host, SourceError, open_sources
 
@@ -58,7 +59,7 @@ def progress_bar() -> Iterator[scanner.Progress]:
         task = bar.add_task("starting", total=None)
 
         def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=report.shortened(report.printable(what), 40), completed=done, total=total or None)
+            bar.update(task, description=report.shortened(printable(what), 40), completed=done, total=total or None)
 
         yield show
 

@@ -37,10 +37,10 @@ def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], fu
     """
     if len(kernels) > 2:
         raise click.UsageError("--kernel is given once, or twice to compare", click.get_current_context())
-    if function and not kernels:
+    if function is not None and not kernels:
         raise click.UsageError("--diff needs --kernel", click.get_current_context())
     try:
-        if function:
+        if function is not None:
             from ksm.study.terminal import print_diff
 
             console = Console(highlight=False)

@@ -128,15 +128,15 @@ def replay(
     """
     one_of((file,) if file else (), seeds)
     if file is None:
-        if pages or events or record:
+        if pages or events or record is not None:
             raise click.UsageError("--seed prints workloads, which have no pages and events yet")
         for seed in seeds or ():
             click.echo(json.dumps(generate(seed, steps=steps)))
         return
     workload, _ = read_workload(file)
     try:
-        outcome = run_port(workload, pages=pages, events=events, record=record_steps if record else 0)
-        if record:
+        outcome = run_port(workload, pages=pages, events=events, record=0 if record is None else record_steps)
+        if record is not None:
             write_recording(record, outcome.pop("recording"))
         click.echo(json.dumps(outcome))
     except OracleError as error:

@@ -156,12 +156,9 @@ cdef int watch_arena(machine *m) noexcept nogil:
 
 
 cdef void unwatch_arena(machine *m) noexcept nogil:
-    """The machine is closed."""
-    cdef watched_arena *arena
-    spin_lock(&lock)
-    arena = arenas
+    """The machine is closed. Without the lock: in a child of a fork nobody may be there who lets go of it."""
+    cdef watched_arena *arena = <watched_arena *>smp_load_acquire_ptr((<void **>&arenas)[0])
     while arena != NULL:
         if arena.m == m:
             smp_store_release_ptr(arena.m, NULL)
         arena = arena.next
-    spin_unlock(&lock)

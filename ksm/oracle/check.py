@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: workloads that are compared with it.
 """Whether what somebody has written is a workload, or an outcome, and no larger than it may be: see ksm.oracle.workload for both."""
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from ksm.host.json_file import shown
 from ksm.oracle.workload import ADVICE, MAX_NODES, MAX_PAGES, SLOTS, Json, OracleError
 
 MOST_PAGES = 1 << 16  # that are mapped at a time, in all processes together: 256 MiB
+MOST_VMAS = 10_000  # at a time: each has page tables of its own, because they are 1 GiB apart
 MOST_PROCESSES = 1000  # at a time
 LONGEST_NAME = 200
 
@@ -41,6 +43,7 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "record": (set(), set()),
     "sleep": ({"ms"}, set()),
 }
+RESIZING = ("mmap", "mremap", "munmap", "move", "fork", "exec", "exit")
 
 
 def is_number(value: Any, low: int, high: int) -> bool:
@@ -140,76 +143,86 @@ def process_names(workload: Json) -> list[str]:
     return [proc["name"] for proc in workload["procs"]] + [step["child"] for step in workload["steps"] if step["op"] == "fork"]
 
 
+class Mapped:
+    """What a process has mapped: of each VMA a number with a bit for each page."""
+
+    def __init__(self, vmas: dict[str | int, int] | None = None, pages: int = 0) -> None:
+        self.vmas, self.pages = dict(vmas or {}), pages
+
+    def set(self, vma: str, pages: int) -> None:
+        self.pages += pages.bit_count() - self.vmas.pop(vma, 0).bit_count()
+        if pages:
+            self.vmas[vma] = pages
+
+    def add(self, vma: str, pages: int, number: int) -> None:
+        """A VMA that had this name stays, and nobody can name it any more."""
+        if old := self.vmas.pop(vma, 0):
+            self.vmas[number] = old
+        self.set(vma, pages)
+
+
 class Sizes:
-    """How many pages a workload maps, as far as its steps have gone: of each VMA of each process a number with a bit for each page."""
+    """What a workload has mapped, as far as its steps have gone. OracleError when it is too much."""
 
     def __init__(self) -> None:
-        self.procs: dict[str, dict[str | int, int]] = {}
-        self.pages = self.nameless = 0
+        self.procs: dict[str, Mapped] = {}
+        self.pages = self.vmas = 0
 
-    def set(self, proc: str, vma: str, pages: int) -> None:
-        vmas = self.procs[proc]
-        self.pages += pages.bit_count() - vmas.pop(vma, 0).bit_count()
-        if pages:
-            vmas[vma] = pages
+    def put(self, where: str, name: str, now: Mapped | None) -> None:
+        """A process that has changed, or gone."""
+        if now is None:
+            self.procs.pop(name)
+        else:
+            self.procs[name] = now
+            self.pages += now.pages
+            self.vmas += len(now.vmas)
+        for what, count, most, more in (("pages", self.pages, MOST_PAGES, " (256 MiB)"), ("VMAs", self.vmas, MOST_VMAS, ""),
+                                        ("processes", len(self.procs), MOST_PROCESSES, "")):
+            if count > most:
+                raise OracleError(f"{where}: there are {count:,} {what}, and {most:,}{more} are the most that may be at a time")
 
-    def add(self, proc: str, vma: str, pages: int) -> None:
-        """A VMA that had this name stays, and nobody can name it any more."""
-        if old := self.procs[proc].pop(vma, 0):
-            self.nameless += 1
-            self.procs[proc][self.nameless] = old
-        self.set(proc, vma, pages)
-
-    def clear(self, proc: str) -> None:
-        self.pages -= sum(pages.bit_count() for pages in self.procs[proc].values())
-        self.procs[proc] = {}
-
-    def step(self, op: str, args: Json) -> None:
+    def step(self, number: int, op: str, args: Json) -> None:
         """What needs a process or a VMA that does not exist does nothing here."""
-        proc, vma = args.get("proc", ""), args.get("vma", "")
-        if proc not in self.procs:
+        name, vma = args.get("proc", ""), args.get("vma", "")
+        if op not in RESIZING or name not in self.procs:
             return
-        old = self.procs[proc].get(vma, 0)
-        start = args.get("page", 0)
-        count = args.get("count")
+        where = f"step {number}, {op}"
+        if op == "fork":
+            parent = self.procs[name]
+            self.put(where, args["child"], Mapped(parent.vmas, parent.pages))
+            return
+        proc: Mapped | None = self.procs[name]
+        assert proc is not None
+        self.pages -= proc.pages
+        self.vmas -= len(proc.vmas)
+        old, start, count = proc.vmas.get(vma, 0), args.get("page", 0), args.get("count")
         part = (1 << (max(0, old.bit_length() - start) if count is None else count)) - 1
         if op == "mmap":
-            self.add(proc, vma, (1 << args["pages"]) - 1)
-        elif op == "mremap" and "pages" in args and old:
-            self.set(proc, vma, (1 << args["pages"]) - 1)
+            proc.add(vma, (1 << args["pages"]) - 1, number)
+        elif op == "mremap" and old:
+            proc.set(vma, (1 << args["pages"]) - 1 if "pages" in args else old)
         elif op == "munmap":
-            self.set(proc, vma, old & ~(part << start))
+            proc.set(vma, old & ~(part << start))
         elif op == "move":
-            self.set(proc, vma, old & ~(part << start))
-            self.add(proc, args["into"], part)
-        elif op == "fork":
-            self.procs[args["child"]] = dict(self.procs[proc])
-            self.pages += sum(pages.bit_count() for pages in self.procs[proc].values())
+            proc.set(vma, old & ~(part << start))
+            proc.add(args["into"], part, number)
         elif op == "exec":
-            self.clear(proc)
+            proc = Mapped()
         elif op == "exit":
-            self.clear(proc)
-            del self.procs[proc]
+            proc = None
+        self.put(where, name, proc)
 
 
 def check_size(workload: Json) -> None:
     """Raise OracleError for a workload that takes more memory, or more processes, than one may."""
     sizes = Sizes()
-
-    def check_now(where: str) -> None:
-        if sizes.pages > MOST_PAGES:
-            raise OracleError(f"{where}: {sizes.pages:,} pages are mapped, and {MOST_PAGES:,} (256 MiB) are the most that may be at a time")
-        if len(sizes.procs) > MOST_PROCESSES:
-            raise OracleError(f"{where}: there are more than {MOST_PROCESSES:,} processes")
-
     for proc in workload["procs"]:
-        sizes.procs[proc["name"]] = {}
-        for vma in proc["vmas"]:
-            sizes.set(proc["name"], vma["name"], (1 << vma["pages"]) - 1)
-        check_now(f"process {proc['name']}")
+        mapped = Mapped()
+        for number, vma in enumerate(proc["vmas"]):
+            mapped.add(vma["name"], (1 << vma["pages"]) - 1, -1 - number)
+        sizes.put(f"process {proc['name']}", proc["name"], mapped)
     for number, step in enumerate(workload["steps"]):
-        sizes.step(step["op"], step)
-        check_now(f"step {number}, {step['op']}")
+        sizes.step(number, step["op"], step)
 
 
 def is_plain(value: Any, depth: int) -> bool:
@@ -221,7 +234,7 @@ def is_plain(value: Any, depth: int) -> bool:
 
 # The types that values of a record have; that of another key is plain. None is in those that hold only what has changed.
 RECORD: dict[str, Callable[[Any], bool]] = {
-    "step": lambda value: isinstance(value, int),
+    "step": lambda value: is_number(value, -1, 1 << 31),  # -1: before the first one
     "ksm": lambda value: isinstance(value, dict) and is_plain(value, 1),
     "procs": lambda value: isinstance(value, dict) and is_plain(value, 3),
     "pages": lambda value: isinstance(value, dict) and is_plain(value, 3),

@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ksm.host.files import FileError, write_whole
+from ksm.host.files import FileError, open_to_write, write_whole
 from ksm.host.json_file import read_json, shown
 from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
@@ -284,7 +284,7 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
     lock = lock or default_lock()
     with contextlib.ExitStack() as stack:
         stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-        fcntl.flock(stack.enter_context(open(lock, "a", encoding="ascii")), fcntl.LOCK_EX)
+        fcntl.flock(stack.enter_context(open(open_to_write(lock), "wb")), fcntl.LOCK_EX)
         ksmd = Ksmd(lock.with_name(lock.name + ".saved"))
         stack.callback(ksmd.restore)
         ksmd.start()

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what it says of itself.
 """Processes and threads of the running kernel, by /proc."""
 
 from __future__ import annotations

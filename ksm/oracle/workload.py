@@ -5,8 +5,8 @@ A workload is JSON. It runs on a side: the kernel (ksm.oracle.kernel) or the por
 
 WORKLOAD  {"name": str, "settings": {sysfs file: value}, "nodes": n, "procs": [PROC], "steps": [STEP]}; the processes start one after the
           other, on NUMA node 0; "nodes", by default 1, is how many there have to be; "swap": pages of a swap area, by default none.
-          At a time, all processes together may have 65,536 pages mapped (256 MiB), and there may be 1,000 of them; what several map
-          counts for each of them, and what was unmapped does not count. A name has 200 characters at most, all of them printable.
+          At a time there may be 65,536 pages (256 MiB) in 10,000 VMAs of 1,000 processes; what several map counts for each of them,
+          what is unmapped does not count. A name has 200 characters at most, which can be printed.
 PROC      {"name": str, "vmas": [VMA]}
 VMA       {"name": str, "pages": n, "contents": CONTENTS, "mergeable": true, "slot": k}: mapped at 2**45 + slot * 2**30, by default
           in the next slot that is free
@@ -42,7 +42,7 @@ with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their las
 OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
           {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
           "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and
-          "events". An outcome with more than 5,000,000 values is refused.
+          "events". An outcome with more than 4,000,000 values is refused.
 
 What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled".
 In events, pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
@@ -77,7 +77,7 @@ DEFAULTS: Json = {
 SINCE_BOOT = ("pages_scanned", "pages_skipped", "ksm_zero_pages", "general_profit")
 UNRECORDED = ("sleep_millisecs", "run")  # what a side uses to step ksmd
 
-MOST_VALUES = 5_000_000  # in the records of an outcome: half a GiB
+MOST_VALUES = 4_000_000  # in the records of an outcome: they take less than half a GiB
 RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "pageout", "migrate")
 
 

@@ -73,7 +73,7 @@ class Study:
 
     def pair(self, name: str) -> Pair:
         for pair in self.pairs:
-            if name in (pair.name, pair.renamed):
+            if name and name in (pair.name, pair.renamed):
                 return pair
         raise StudyError(f"there is no function {name}() on either side")
 

@@ -215,7 +215,7 @@ def test_cut_off_anywhere(tmp_path):
     assert outcome(path) == "empty"
 
 
-segments_of_a_core = st.lists(st.tuples(st.integers(0, 1 << 20), st.sampled_from([READ, WRITE, READ | WRITE])), max_size=6)
+segments_of_a_core = st.lists(st.tuples(st.integers(0, (1 << 20) - 16), st.sampled_from([READ, WRITE, READ | WRITE])), max_size=6)
 notes_of_a_core = st.lists(st.tuples(st.sampled_from(["CORE", "LINUX", "QEMU", "GDB", "AVeryLongOwnerIndeed"]), st.binary(max_size=40)),
                            max_size=6)
 files_of_a_core = st.lists(st.tuples(st.integers(1, 1 << 30), st.text("ab/\u00e9", max_size=9)), max_size=4, unique_by=lambda file: file[0])

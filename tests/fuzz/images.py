@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Memory that comes from elsewhere: files as memory, and a view of the machine's own as what is written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from typing import Any
+
+from fuzz import odd as odds
+from fuzz.memory import EEXIST, EFAULT, EINVAL, ENOMEM, RW, Memory
+from fuzz.shadow import MASK, PAGE, Area
+from fuzz.world import Finding, Subject
+
+ODD_FILES = {"directory": ("/", os.O_RDONLY), "null": ("/dev/null", os.O_RDONLY), "writeonly": ("/proc/self/fd/{}", os.O_WRONLY)}
+
+
+class Images(Memory):
+    def do_write_view(self, who: int, place: list[Any], offset: int, length: int, source: list[Any], update: bool) -> None:
+        """Write what a view of the machine's memory has, perhaps the very frame that is written."""
+        subject = self.living(who)
+        if subject.space is None or self.closed:
+            return
+        addr, at = self.place(subject.space, place), self.pfn(who, source) * PAGE
+        with memoryview(self.machine) as view:
+            data = view[at : at + PAGE] if update else view[at + offset : at + offset + length]
+            try:
+                what = "update" if update else "write"
+                outcome = self.call(f"{subject.label}.{what}", getattr(subject.process, what), addr, data)
+            finally:
+                data.release()
+        self.legal("write of a view", outcome, {EFAULT, ENOMEM} | (set() if addr & MASK == 0 else {EINVAL}))
+        subject.space.forget(addr, addr + PAGE)
+        subject.space.forget(addr, addr + max(length, 1))
+
+    def do_image(self, who: int, place: list[Any] | None, numbers: list[int], offset: int, length: int | None, tail: int, node: int,
+                 mode: str, keep: bool = False, odd: Any = None) -> None:  # fmt: skip
+        """A small file as memory. It is kept open if it is to be changed: nobody knows then what its pages hold."""
+        subject = self.subject(who)
+        space = subject.space
+        data = b"".join(odds.content(number) for number in numbers) + bytes(tail)
+        addr = 0 if place is None else self.place(space, place)
+        with contextlib.ExitStack() as stack:
+            file = tempfile.TemporaryFile()  # noqa: SIM115
+            stack.callback(file.close)
+            file.write(data)
+            file.flush()
+            modes: dict[str, Any] = {"file": file, "fd": file.fileno(), "closed": 1 << 20, "negative": -1, "huge": 1 << 40, "text": "image"}
+            if mode in ODD_FILES:
+                path, how = ODD_FILES[mode]
+                modes[mode] = os.open(path.format(file.fileno()), how)
+                stack.callback(os.close, modes[mode])
+            image = modes[mode]
+            self.note(f"# an image of contents {numbers} and {tail} zeros, as {mode}")
+            if not self.good_image(subject, image, mode, data, offset, length, addr, node):
+                return
+            legal = {ENOMEM, EEXIST, EINVAL} | ({errno.ENODEV} if "image" in self.common.refused else set())
+            if odd is not None and odd[1][0] in ("value", "none"):
+                odd = None  # an offset or a length that is another one
+            asked = self.ask(f"{subject.label}.mmap_image", subject.process.mmap_image, [offset, length, addr], "uuu", legal, odd=odd,
+                             gone=space is None, first=(image,), node=node)  # fmt: skip
+            if asked is None or space is None or asked[0].error is not None:
+                return
+            start, size = asked[0].value, length if length is not None else len(data) - offset
+            if mode not in ("file", "fd") or (addr and start != addr) or space.over(start, start + size):
+                raise Finding("mmap_image", f"a {mode} at {start:#x}")
+            self.new_place(start, size)
+            space.map(Area(start, start + size, RW))
+            space.write(start, data[offset : offset + size])
+            if keep:
+                space.forget(start, start + size)
+                self.images.append((start, size, file))
+                stack.pop_all()
+
+    def do_change_image(self, numbers: list[int]) -> None:
+        """Somebody writes to the file of an image."""
+        if self.images:
+            _start, size, file = self.images[-1]
+            data = b"".join(odds.content(number) for number in numbers)
+            os.pwrite(file.fileno(), (data * (size // len(data) + 1))[:size], 0)
+            self.note(f"# the file of that image is now {numbers}")
+
+    def good_image(
+        self, subject: Subject, image: Any, mode: str, data: bytes, offset: int, length: int | None, addr: int, node: int
+    ) -> bool:
+        """Is there anything to find but a ValueError or TypeError?"""
+        size = length if length is not None else len(data) - offset
+        if (mode in ("file", "fd") and offset >= 0 and size > 0 and offset % PAGE == size % PAGE == 0 and offset + size <= len(data)
+                and 0 <= node < self.config["machine"]["nodes"]):  # fmt: skip
+            return True
+        outcome = self.call(f"{subject.label}.mmap_image", subject.process.mmap_image, image, offset, length, addr, node=node)
+        if self.closed or subject.space is None:
+            if outcome.error is None:
+                raise Finding("exited", "mmap_image of a process that has exited, or of a closed machine")
+        elif not isinstance(outcome.error, (OSError, AttributeError, *self.odd_errors)):
+            raise Finding("mmap_image", f"{outcome.name} for a {mode}, offset {offset}, length {length} of {len(data)}, node {node}")
+        return False

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The environment of a build with sanitizers, and what their reports say.
+
+AddressSanitizer and UndefinedBehaviorSanitizer end a life at their first report. Leaks are looked for while the life still runs, after its
+machine is gone, and only those count that this package's modules have made: the interpreter has some of its own, after fork above all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+EXIT = 77
+OPTIONS = {
+    # A huge allocation fails, as it would on a computer with little memory; an abort is reported with its stack.
+    "ASAN_OPTIONS": f"detect_leaks=1:leak_check_at_exit=0:exitcode={EXIT}:handle_abort=1:allocator_may_return_null=1:"
+                    "max_allocation_size_mb=2048:quarantine_size_mb=64:malloc_context_size=12",
+    "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={EXIT}",
+}  # fmt: skip
+
+
+def sanitized() -> bool:
+    """Is the package on the path a build for sanitizers? It cannot be imported before their runtime is loaded."""
+    for folder in sys.path:
+        for module in glob.glob(os.path.join(glob.escape(folder or "."), "ksm", "machine.*.so")):
+            return b"__asan_init" in Path(module).read_bytes()
+    return False
+
+
+def environment() -> dict[str, str]:
+    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    return {"LD_PRELOAD": runtime, "PYTHONMALLOC": "malloc", **OPTIONS}
+
+
+def look_for_leaks() -> bool:
+    """Whether there are any, the interpreter's among them; stderr says which."""
+    check = getattr(ctypes.CDLL(None), "__lsan_do_recoverable_leak_check", None)
+    return bool(check is not None and check())
+
+
+def leaks(report: str) -> list[str]:
+    """Those of this package, each in one line."""
+    found = []
+    for block in re.split(r"\n(?=(?:Direct|Indirect) leak of )", report)[1:]:
+        frames = re.findall(r"#\d+ \S+ in (\S+) .*", block.split("\n\n")[0])
+        ours = re.findall(r"#\d+ \S+ in (__pyx\S+|ksm\S+)", block.split("\n\n")[0])
+        if ours and block.startswith("Direct"):
+            found.append(f"{block.splitlines()[0]} {' < '.join(name_of(frame) for frame in frames[:4])}")
+    return found
+
+
+def name_of(function: str) -> str:
+    """A function as the source calls it."""
+    return re.sub(r"^__pyx_\w*?_3ksm_", "", function)
+
+
+def crash(report: str) -> str | None:
+    """The first line of a sanitizer's report, or of another end, with the functions of this package that it names."""
+    match = re.search(
+        r"^.*(?:ERROR: AddressSanitizer.*|runtime error: .*|ksm: BUG at .*|Fatal Python error.*|CHECK failed.*)$", report, re.MULTILINE
+    )
+    if match is None:
+        return None
+    frames = re.findall(r"#\d+ \S+ in (__pyx_\S+)", report[match.start() :].split("\n\n")[0])
+    line = re.sub(r"==\d+==|0x[0-9a-f]+|\(pid \d+\)", "", match[0]).strip()
+    return f"{line} {' < '.join(name_of(frame) for frame in frames[:3])}".strip()

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Objects that nobody would make, attributes that nobody would set, machines that are made with odd arguments, or not quite."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import ksm
+from fuzz import odd as odds
+from fuzz.devices import Devices
+from fuzz.shadow import PAGE
+from fuzz.world import Finding
+
+Try = Callable[[Any, Any], object]
+# Each is refused, or harmless
+OBJECTS: dict[str, Try] = {
+    "a process by hand": lambda m, p: ksm.Process(),
+    "a process of a machine": lambda m, p: ksm.Process(m),
+    "__new__ of a process": lambda m, p: type(p).__new__(type(p)),
+    "__init__ of a process": lambda m, p: p.__init__(),
+    "KSM of None": lambda m, p: ksm.Ksm(None),
+    "a trace of None": lambda m, p: type(m.ksm.trace)(None),
+    "m.ksm = 1": lambda m, p: setattr(m, "ksm", 1),
+    "m.new = 1": lambda m, p: setattr(m, "new", 1),
+    "p.pid = 1": lambda m, p: setattr(p, "pid", 1),
+    "p.name = 5": lambda m, p: setattr(p, "name", 5),
+    "del p.name": lambda m, p: delattr(p, "name"),
+    "m.ksm.new = 1": lambda m, p: setattr(m.ksm, "new", 1),
+    "m.ksm.pages_shared = 1": lambda m, p: setattr(m.ksm, "pages_shared", 1),
+    "del m.ksm.run": lambda m, p: delattr(m.ksm, "run"),
+    "m.ksm.run()": lambda m, p: m.ksm.run(),
+    "store a number": lambda m, p: m.ksm.store("run", 1),
+    "store into None": lambda m, p: m.ksm.store(None, "1"),
+    "show None": lambda m, p: m.ksm.show(None),
+    "copy": lambda m, p: copy.copy(m),
+    "deepcopy": lambda m, p: copy.deepcopy(p),
+    "pickle": lambda m, p: pickle.dumps(m),
+    "compare": lambda m, p: m < m,
+    "hash": lambda m, p: hash(p),
+    "len": lambda m, p: len(m),
+    "beyond the view": lambda m, p: memoryview(m)[1 << 62],
+    "write to the view": lambda m, p: memoryview(m).__setitem__(0, 1),
+    "fail a list": lambda m, p: m.fail([], 1),
+    "a node that is not there": lambda m, p: m.spawn(node=1 << 40),
+    "no node": lambda m, p: m.spawn(node=None),
+    "a mode that raises": lambda m, p: setattr(m, "transparent_hugepage", odds.Raises()),
+    "a frame that is not there": lambda m, p: m._get_page(1 << 50),
+    "two batches": lambda m, p: m.ksm.scan(1, pages=1),
+    "a batch that is too large": lambda m, p: m.ksm.scan(pages=1 << 32),
+    "a batch of another size": lambda m, p: m.ksm.scan(pages=odds.Liar([1, 1 << 40])),
+    "a ring of another size": lambda m, p: m.ksm.trace.start(odds.Liar([1, 1 << 40])),
+}
+# Of a machine whose __init__ is not through
+METHODS: list[Callable[[Any], object]] = [
+    lambda m: m.slabinfo(), lambda m: m.fail("page"), lambda m: m.check(), lambda m: m.plain, lambda m: m.close(), lambda m: m.ksm,
+    lambda m: ksm.Ksm(m).scan(), lambda m: m.vmstat(), lambda m: m.spawn(), lambda m: m.free_pages(), lambda m: m.swapoff(),
+    lambda m: m.migrate(5), lambda m: memoryview(m), lambda m: repr(m), lambda m: m.record(), lambda m: m.transparent_hugepage,
+    lambda m: ksm.Ksm(m).trace.start(), lambda m: ksm.Ksm(m).names(), lambda m: m.offline(512, 512), lambda m: m.memory_failure(5),
+    lambda m: m.swapon("64K"), lambda m: m.__init__("1M"), lambda m: m.lru_add_drain_all(),
+]  # fmt: skip
+
+
+class Strange(Devices):
+    def do_odd_object(self, what: str) -> None:
+        process, machine = self.subject(0).process, self.machine
+        outcome = self.call(f"# {what}", lambda: OBJECTS[what](machine, process))
+        types = (TypeError, ValueError, AttributeError, KeyError, IndexError, MemoryError, odds.OddError)
+        if not isinstance(outcome.error, types):
+            self.legal(what, outcome, {errno.EINVAL})
+
+    def do_again(self, odd: list[Any] | None) -> None:
+        """Another machine, with one odd argument."""
+        arguments: dict[str, Any] = {"memory": "1M", "max_memory": "4M"}
+        if odd is not None:
+            arguments[odd[0]] = odds.make(odd[1], 1 << 21, self.nested)[0] if isinstance(odd[1], list) else odd[1]
+        outcome = self.call("ksm.Machine", ksm.Machine, **arguments)
+        if outcome.error is None:
+            outcome.value.spawn().touch(outcome.value.processes[1].mmap(PAGE))
+            outcome.value.close()
+        elif not isinstance(outcome.error, (ValueError, TypeError, odds.OddError)) and outcome.errno not in (errno.ENOMEM, errno.EINVAL):
+            raise Finding("argument", f"Machine({arguments}): {outcome.name} {outcome.error}")
+
+    def do_init_again(self) -> None:
+        outcome = self.call("m.__init__", self.machine.__init__, "1M")  # type: ignore[misc]
+        if not isinstance(outcome.error, RuntimeError):
+            raise Finding("argument", f"a machine that is made twice: {outcome.name}")
+
+    def do_half_made(self, method: int, within: str) -> None:
+        """A machine whose __init__ is not through: before it, or within an argument of it, or after it has failed."""
+        half = ksm.Machine.__new__(ksm.Machine)
+        function = METHODS[method % len(METHODS)]
+        if within:
+            self.call("half.__init__", half.__init__, **{within: odds.Calls(1 << 21, lambda: self.call("# within", function, half))})
+        outcome = self.call("# half made", function, half)
+        legal = (ValueError, RuntimeError, AttributeError, TypeError, OSError)
+        if outcome.error is not None and not isinstance(outcome.error, legal):
+            raise Finding("argument", f"a machine that is half made: {outcome.name} {outcome.error}")
+        half.close()
+
+    def do_bad_name(self, what: str, who: int) -> None:
+        """A name whose __str__ raises: nothing may be left of the process, and nothing of it be gone."""
+        subject = self.living(who)
+        before = self.machine.slabinfo()["mm_struct"] if not self.closed else 0
+        function = self.machine.spawn if what == "spawn" else getattr(subject.process, what)
+        outcome = self.call(what, function, odds.Raises())
+        self.tell(what, outcome, {errno.ENOMEM}, odds.OddError, TypeError)
+        if self.closed:
+            return
+        if outcome.error is None:
+            raise Finding("name", f"{what}() with a name that cannot be had")
+        if what == "exec":
+            self.compare_maps(subject)
+        elif self.solo and self.machine.slabinfo()["mm_struct"] != before:
+            raise Finding("name", f"{what}() with a name that cannot be had leaves an address space")
