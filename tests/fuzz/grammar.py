@@ -222,6 +222,10 @@ def half_made(r: Roll) -> Args:
     return {"method": r.randrange(40), "within": r.choice(["", "memory", "nodes", "swap", "max_memory"])}
 
 
+def source(r: Roll) -> Args:
+    return {"kind": r.choice(["core", "core", "image"]), "seed": r.randrange(1 << 30)}
+
+
 def os_fork(r: Roll) -> Args:
     return {"how": r.choice(["os", "os", "os", "preexec", "multiprocessing"]),
             "then": r.choice(["use", "use and close", "close", "collect", "leave", "nothing"])}  # fmt: skip
@@ -279,7 +283,7 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "names": [("bad_name", 0.5, lambda r: {"what": r.choice(["spawn", "fork", "exec"]), "who": r.who()})],
     "objects": [("odd_object", 1, lambda r: {"what": r.choice(list(OBJECTS))}),
                 ("any_number", 0.3, lambda r: {"what": r.choice(list(NUMBERS))})],
-    "sources": [("wild_tally", 0.3, lambda r: {"seed": r.randrange(1 << 30)}), ("source", 0.5, lambda r: {"kind": r.choice(["core", "core", "image"]), "seed": r.randrange(1 << 30)})],
+    "sources": [("wild_tally", 0.3, lambda r: {"seed": r.randrange(1 << 30)}), ("source", 0.5, source)],
     "huge": [("hugepage_mode", 0.5, lambda r: {"mode": r.choice(["always", "always", "madvise", "never", "x", None, 5])})],
     "close": [("close", 0.05, lambda r: {})],
     "os-fork": [("os_fork", 1, os_fork)],
