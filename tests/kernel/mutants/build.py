@@ -33,9 +33,7 @@ def build(folder, mutant):
     shutil.copytree(PACKAGE, folder / "ksm", ignore=shutil.ignore_patterns("__pycache__", "*.c"))
     shutil.copytree(ksm.get_include(), folder / "include")
     path = folder / "ksm" / mutant.file
-    text = path.read_text()
-    assert text.count(mutant.old) == 1, f"{mutant.name}: to be replaced once in {mutant.file}, found {text.count(mutant.old)} times"
-    path.write_text(text.replace(mutant.old, mutant.new))
+    runpy.run_path(str(ROOT / "tests/mutants/scratch.py"))["put"](path, mutant.old, mutant.new)
     how = runpy.run_path(str(ROOT / "setup.py"))
     for module in mutant.modules:
         for old in path.parent.glob(Path(module).stem + ".*.so"):
