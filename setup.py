@@ -7,6 +7,7 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
     KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
     KSM_SANITIZE=1  a debug build with AddressSanitizer and UndefinedBehaviorSanitizer where the compiler has them (tox -e fuzz)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
+    KSM_CFLAGS    more flags for the C compiler, behind these
 """
 
 import os
@@ -69,6 +70,7 @@ elif TSAN:
 else:
     FLAGS += ["-O3", "-g0"]
     MACROS += [("CYTHON_WITHOUT_ASSERTIONS", None)]
+FLAGS += os.environ.get("KSM_CFLAGS", "").split()
 
 
 def extension(name: str, source: str) -> Extension:

@@ -465,7 +465,7 @@ cdef class Process:
         cdef struct_folio *folio = NULL
         cdef int[::1] status
         page_range(addr, length, &caddr, &end)
-        nr_pages = (end - caddr + PAGE_SIZE - 1) >> PAGE_SHIFT if end > caddr else 0
+        nr_pages = pages_in(end - caddr)
         if nr_pages > MOST_MOVED:
             raise oserror(-E2BIG, f"move_pages of {nr_pages} pages at {caddr:#x}")
         result = array("i", [nid]) * nr_pages
@@ -507,7 +507,7 @@ cdef class Process:
         """One word for each page of the range, as array('Q'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. Of a page that is
         swapped out it is its place in the swap area << 8 | PAGE_SWAPPED."""
         cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length)
-        cdef unsigned long nr_pages = (clength + PAGE_SIZE - 1) >> PAGE_SHIFT
+        cdef unsigned long nr_pages = pages_in(clength)
         cdef mm_struct *mm
         cdef unsigned long[::1] words
         if nr_pages > <unsigned long>1 << 35:
@@ -667,6 +667,11 @@ cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long of
             start += <unsigned long>done << PAGE_SHIFT
             PyErr_CheckSignals()
     return 0
+
+
+cdef inline unsigned long pages_in(unsigned long length) noexcept nogil:
+    """Pages of a range that begins with one. Not by rounding up, which ends at 0."""
+    return ((length - 1) >> PAGE_SHIFT) + 1 if length else 0
 
 
 cdef int page_range(object addr, object length, unsigned long *start, unsigned long *end) except -1:

@@ -13,10 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from ksm.cli.group import TROUBLE
 from ksm.host.files import FileError, open_to_write, read_file, too_large
-from ksm.host.json_file import LARGEST, parse_json
-from ksm.host.text import limit_said
+from ksm.host.json_file import LARGEST, excess, parse_json
 from ksm.oracle import recorded
 from ksm.oracle.check import check_workload
 from ksm.oracle.compare import Difference
@@ -145,8 +143,8 @@ def replay(
 
 def write_recording(path: str, recording: Json) -> None:
     text = json.dumps(recording, separators=(",", ":"))
-    if len(text) > LARGEST:
-        raise click.ClickException(f"{path} is not written: it would have more than {limit_said(LARGEST)}; take fewer --record-steps")
+    if reason := excess(text.encode()):  # what ksm study would not read
+        raise click.ClickException(f"{path} is not written: it would have {reason}; take fewer --record-steps")
     try:
         with open(open_to_write(path), "w", encoding="utf-8") as file:
             file.write(text)
@@ -186,7 +184,7 @@ def verify(
         raise click.UsageError("--recorded is for FILEs, and needs nothing else to compare with")
     reference: Reference = running_kernel if words is None else command(words)
     if words is None and not from_file and (reason := unavailable()):
-        raise unusable(reason)
+        raise click.ClickException(reason)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminated)
 
@@ -208,7 +206,7 @@ def verify(
             if found and shrinking:
                 smallest(workload, found, compare)
         except OracleError as error:
-            raise unusable(f"{name}: {error}") from None
+            raise click.ClickException(f"{name}: {error}") from None
         different += bool(found)
         if different and first:
             break
@@ -228,9 +226,3 @@ def smallest(workload: Json, found: Difference, reference: Reference) -> None:
     last = verify_one(smaller, reference)
     click.echo(f"after {tried} smaller ones: {last.report('the smallest') if last else 'it does not come again'}")
     click.echo(json.dumps(smaller))
-
-
-def unusable(reason: str) -> click.ClickException:
-    error = click.ClickException(reason)
-    error.exit_code = TROUBLE["verify"]
-    return error

@@ -10,9 +10,11 @@ from reprlib import Repr
 from typing import Any, NoReturn
 
 from ksm.host.files import read_file
+from ksm.host.text import limit_said
 
 LARGEST = 64 << 20  # bytes of a file
-MOST_CONTAINERS = 2_000_000  # lists and objects in it, each of which takes much more memory than its brackets
+# What is in it takes up to forty times its bytes of memory: with these, 700 MB at most.
+MOST_CONTAINERS, MOST_VALUES = 2_000_000, 8_000_000  # lists and objects; what stands between commas
 
 # What could be half of a character: json takes it, and nothing can be written that has it.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -25,10 +27,19 @@ def no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def excess(data: bytes) -> str:
+    """What it has too much of to be read; empty if it has not."""
+    if len(data) > LARGEST:
+        return f"more than {limit_said(LARGEST)}"
+    if data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
+        return f"more than {MOST_CONTAINERS:,} lists and objects"
+    return f"more than {MOST_VALUES:,} values" if data.count(b",") > MOST_VALUES else ""
+
+
 def parse_json(data: bytes) -> Any:
     """The value. ValueError says what is wrong, in one line."""
-    if data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
-        raise ValueError(f"it has more than {MOST_CONTAINERS:,} lists and objects")
+    if reason := excess(data):
+        raise ValueError(f"it has {reason}")
     try:
         text = data.decode()
         value = json.loads(text, parse_constant=no_constant)

@@ -158,8 +158,12 @@ class Ksmd:
         self.sleeps = itertools.cycle(PARK_SLEEPS)
         self.written: Json = {}
         self.backup = backup  # it outlives a run that was killed, whose values are in the files now
-        self.saved = saved_settings(backup)
         self.stat = os.open(folder / "stat", os.O_RDONLY)
+        try:
+            self.saved = saved_settings(backup)
+        except BaseException:
+            os.close(self.stat)
+            raise
 
     def refuse_others(self, sure: bool, own: frozenset[int] = frozenset()) -> None:
         users = [path.name for path in processes()

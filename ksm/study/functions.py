@@ -17,7 +17,7 @@ _C_NOISE = re.compile(r'/\*.*?(?:\*/|\Z)|//[^\n]*|"(?:\\.|[^"\\\n])*"?|' + r"'(?
 _C_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.DOTALL)
 _CYTHON_NOISE = re.compile(r'"""(?:.|\n)*?"""|#[^\n]*|b?"(?:\\.|[^"\\\n])*"')
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.)*", re.MULTILINE | re.DOTALL)
-_NO_FUNCTION = re.compile(r"typedef|struct \w+ $|enum|EXPORT")
+_NO_FUNCTION = re.compile(r"typedef|enum|EXPORT")
 _LABEL = re.compile(r"^\s?(?!default\b|public\b)([a-z_]\w*):\s*(?:;|$)", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\d\w*|\S")
@@ -83,7 +83,7 @@ def c_bodies(clean: str, line: Lines) -> Iterator[tuple[str, int, int]]:
         if found[0] == "{":
             if not depth:
                 start = head + len(clean[head:at]) - len(clean[head:at].lstrip())
-                name = called(clean[start:at]) if line.begins(start) else ""
+                name = named_by(clean[start:at]) if line.begins(start) else ""
             depth += 1
         elif found[0] == "}":
             depth = 0 if line.begins(at) else max(0, depth - 1)
@@ -96,13 +96,12 @@ def c_bodies(clean: str, line: Lines) -> Iterator[tuple[str, int, int]]:
         yield name, start, len(clean) - 1
 
 
-def called(head: str) -> str:
+def named_by(head: str) -> str:
     """The name of the function that has this head; "" if it is none of a function."""
     before, _, rest = head.partition("(")
     if not rest.rstrip().endswith(")") or _NO_FUNCTION.match(head) or not re.fullmatch(r"[\w\s*]*", before):
         return ""
-    name = (before.replace("*", " ").split() or [""])[-1]
-    return name
+    return (before.replace("*", " ").split() or [""])[-1]
 
 
 def _find_calls(functions: dict[str, Function], clean: list[str]) -> None:

@@ -146,6 +146,7 @@ def page_fields(Machine machine not None, unsigned long mm_id, unsigned long add
         "mm.zero_pages": field(&mm.ksm_zero_pages, 8),
         "mm.nr_page_tables": field(&mm.nr_page_tables, 8),
         "mm.page_table_lock": field(&mm.page_table_lock.locked, 4),
+        "mm.mmap_lock": field(&mm.mmap_lock.count, 4),
     }
     vma = vma_lookup(mm, addr)
     if vma != NULL:

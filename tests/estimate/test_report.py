@@ -24,3 +24,11 @@ def test_pages_that_were_passed_over_are_no_reason_to_doubt(tmp_path):
     result = run([write_image(tmp_path / "image", range(1, 13))], passes=8)
     assert (result.settled, result.skipped) == (True, 12)
     assert report.answer(result) == "KSM would free nothing: of 48.0 KiB, no two pages are equal."
+
+
+def test_names_are_shortened_where_they_must_be():
+    assert report.shortened("n" * 28, 28) == "n" * 28
+    assert report.shortened("m" + "n" * 28, 28) == "…" + "n" * 27
+    assert report.shortened("名" * 14, 28) == "名" * 14
+    assert report.shortened("n" + "名" * 14, 28) == "…" + "名" * 13
+    assert report.shortened("", 28) == ""

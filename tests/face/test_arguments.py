@@ -257,3 +257,14 @@ def test_times_that_cannot_be(machine, seconds):
     with pytest.raises(ValueError, match="clock"):
         machine.advance(seconds)
     assert machine.time() == 0
+
+
+@pytest.mark.parametrize("length", [(1 << 64) - 1, (1 << 64) - PAGE + 1, 1 << 63])
+def test_lengths_that_no_address_space_has(process, length):
+    """Rounded up to whole pages they would be nothing."""
+    for call in (process.page_table, process.present):
+        with pytest.raises(ValueError, match="larger than an address space"):
+            call(0, length)
+    with pytest.raises(OSError, match="too long") as caught:
+        process.move_pages(0, length, 0)
+    assert caught.value.errno == errno.E2BIG

@@ -6,7 +6,7 @@ import random
 import pytest
 
 import ksm
-from ksm.testing.trees import branches, chains_known
+from ksm.testing.trees import branches, chains_known, state
 
 from .test_plain import PAGE, RW, compare, pair
 
@@ -119,4 +119,35 @@ def test_chains(groups, seed):
         machines.advance(rng.choice([0.001, 0.06, 2.5]))
         if step % 6 == 5:
             process.madvise(START + rng.randrange(400) * PAGE, 100 * PAGE, ksm.MADV_DONTNEED)
+    close(machines)
+
+
+def test_the_filter_is_made_anew_while_a_node_waits():
+    """Its page has left for another NUMA node, and none of its sharers was scanned since. Back in a tree, it is found by its key."""
+    machines = pair(memory="64M", max_memory="64M", nodes=2)
+    machines.ksm.smart_scan = machines.ksm.merge_across_nodes = 0
+    equal = b"equal".ljust(PAGE, b".")
+    sharers = spawn(machines, [equal, equal])
+    late = spawn(machines, [b"other"])
+    scan(machines, 100)
+    scan(machines, 100)
+    scan(machines, 100)
+    assert machines.ksm.pages_shared == 1
+    late.write(START, equal)
+    scan(machines, 100)
+    # So many items need a larger filter, which the next pass begins with.
+    more(late, [b"%d" % number for number in range(8300)], START + (1 << 28))
+    scan(machines, 2)
+    machines.migrate(sharers.page_table(START, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT, 1)
+    scan(machines, 1)
+    assert len(state(machines.fast)["waiting"]) == 1
+    assert machines.ksm.scan(pages=10000) and machines.ksm.full_scans == 5
+    scan(machines, 100)
+    assert state(machines.fast)["waiting"] == []
+    other = machines.spawn(node=1)
+    more(other, [equal], START)
+    for _ in range(3):
+        machines.ksm.scan(1)
+        compare(machines)
+    assert machines.ksm.pages_sharing == 2
     close(machines)

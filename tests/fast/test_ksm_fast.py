@@ -37,8 +37,16 @@ def frame(process):
     return process.page_table(START, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
 
 
-def table_lock(process):
-    return ctypes.c_int.from_address(page_fields(process.machine, process.mm_id, START)["table.locked"].address)
+def word(process, name):
+    return ctypes.c_int.from_address(page_fields(process.machine, process.mm_id, START)[name].address)
+
+
+def becomes(word, value):
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 30
+    while word.value != value and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert word.value == value
 
 
 def test_a_page_is_written_to_while_it_is_merged(machine):
@@ -48,17 +56,21 @@ def test_a_page_is_written_to_while_it_is_merged(machine):
     machine.ksm.scan()
     machine.ksm.scan(pages=1)
     assert machine.ksm.pages_unshared == 1
-    of_first, of_second, pfn = table_lock(first), table_lock(second), frame(first)
+    of_first, of_second = word(first, "table.locked"), word(second, "table.locked")
+    in_first, in_second = word(first, "mm.mmap_lock"), word(second, "mm.mmap_lock")
+    pfn = frame(first)
     scan = threading.Thread(target=machine.ksm.scan, kwargs={"pages": 1}, daemon=True)
     of_first.value = 1
     try:
         scan.start()
-        time.sleep(0.1)             # it waits to look at the first process's page,
+        becomes(in_first, 1)        # it waits to look at the first process's page,
         of_second.value, of_first.value = 1, 0
-        time.sleep(0.1)             # to write-protect the second one's,
+        becomes(in_first, 0)
+        becomes(in_second, 1)       # to write-protect the second one's,
         of_first.value, of_second.value = 1, 0
-        time.sleep(0.1)             # and to write-protect the first one's, which was found equal
-        assert scan.is_alive()
+        becomes(in_second, 0)
+        becomes(in_first, 1)        # and to write-protect the first one's, which was found equal
+        time.sleep(0.1)
         store(machine, pfn, b"x" * PAGE)
     finally:
         of_first.value = of_second.value = 0
@@ -83,3 +95,26 @@ def test_a_page_on_its_way_into_the_swap_cache_is_not_watched(machine, swapcache
     machine.ksm.scan(2)
     assert flags.value & PG_KSM_WATCHED
     assert machine.ksm.pages_unshared == 2
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("pages", [1, 30, 300])
+def test_what_nobody_has_written_to_is_not_read_again(plain, pages):
+    """Bytes that change behind its back are seen by a machine that looks at all of them, and by no other."""
+    with ksm.Machine(memory="4M", max_memory="4M", plain=plain) as machine:
+        machine.ksm.smart_scan = 0
+        process = machine.spawn()
+        addr = process.mmap(pages * PAGE)
+        for i in range(pages):
+            process.write(addr + i * PAGE, b"%d" % i)
+        process.madvise(addr, pages * PAGE, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(3)
+        assert (machine.ksm.pages_unshared, machine.ksm.pages_volatile) == (pages, 0)
+        frames = [word >> ksm.PAGE_FLAGS_SHIFT for word in process.page_table(addr, pages * PAGE)]
+        last = [ctypes.c_ubyte.from_address(frame_fields(machine, pfn)["page.bytes"].address + PAGE - 1) for pfn in frames]
+        for byte in last:
+            byte.value = 1
+        machine.ksm.scan()
+        assert (machine.ksm.pages_unshared, machine.ksm.pages_volatile) == ((0, pages) if plain else (pages, 0))
+        for byte in last:
+            byte.value = 0

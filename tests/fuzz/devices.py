@@ -101,7 +101,7 @@ class Devices(Images):
         if odd is not None and odd[1][0] not in ("raises", "none", "object"):
             odd = None  # the sum of address and length is made of what was given
         self.ask(f"{subject.label}.swap_out", subject.process.swap_out, [addr], "u", set(), then=(length,), odd=odd,
-                 gone=subject.space is None, others=self.beyond(addr + length))  # fmt: skip
+                 gone=subject.space is None, others=self.beyond(addr, length))  # fmt: skip
 
     def do_swapon(self, size: Any) -> None:
         outcome = self.call("m.swapon", self.machine.swapon, size)
@@ -131,7 +131,7 @@ class Devices(Images):
         addr = self.place(subject.space, place)
         node %= self.config["machine"]["nodes"]
         asked = self.ask(f"{subject.label}.move_pages", subject.process.move_pages, [addr], "u", set(), gone=subject.space is None,
-                         then=(length, node), others=self.beyond(addr + length))  # fmt: skip
+                         then=(length, node), others=self.beyond(addr, length))  # fmt: skip
         if asked is not None and asked[0].error is None:
             unknown = set(asked[0].value) - {node, *(-each for each in (errno.ENOENT, errno.EFAULT, EBUSY, EAGAIN, ENOMEM))}
             if unknown:

@@ -374,7 +374,7 @@ class Memory(World):
         addr = self.place(space, place) + offset
         asked = self.ask(f"{subject.label}.touch", subject.process.touch, [addr], "u", {EFAULT, ENOMEM}, gone=space is None, then=(length,),
                          odd=odd if odd is None or odd[1][0] in ("raises", "none", "object") else None, write=write,
-                         others=self.beyond(addr + length))  # fmt: skip
+                         others=self.beyond(addr, length))  # fmt: skip
         if asked is None or space is None:
             return
         if isinstance(asked[0].error, ValueError):
@@ -405,7 +405,8 @@ class Memory(World):
         reach = space.reach(addr, end, True)
         if outcome.error is None:
             self.reached(what, outcome, addr, end, reach, len(data))
-            differ = sum(space.page(addr + i) != data[i : i + PAGE] for i in range(0, len(data), PAGE))
+            # What nobody knows (None) may be anything, and what is to be written, too.
+            differ = sum(space.page(addr + i) not in (None, data[i : i + PAGE]) for i in range(0, len(data), PAGE))
             if not differ <= outcome.value <= pages:
                 raise Finding("update", f"{outcome.value} pages changed, and {differ} of {pages} differ")
             space.write(addr, data)

@@ -171,7 +171,7 @@ def test_a_lost_byte_is_found_and_the_rest_is_dropped(wrong, tmp_path):
 def test_a_crash_is_found(wrong, tmp_path):
     result = live(life_of(MMAP, ["crash", {}]), set(), tmp_path)
     assert result.kind == "crash"
-    assert str(-signal.SIGABRT) in result.text or "ABRT" in result.text
+    assert any(word in result.text for word in (str(-signal.SIGABRT), "ABRT", "Aborted"))
 
 
 def test_what_is_stuck_is_found(wrong, tmp_path):
@@ -275,7 +275,8 @@ def test_the_command_line(tmp_path):
     ran = subprocess.run([*command, "--without", "nothing"], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "swap_out, swapon, swapoff" in ran.stdout
-    kinds = [f"--without={kind}" for kind in KNOWN]
+    # One thread alone, whose answers are the same each time
+    kinds = [f"--without={kind}" for kind in [*KNOWN, *LIVES] if kind != "calls"]
     ran = subprocess.run([*command, *kinds, "--seed", "70", "--lives", "12"], env=environment, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert ran.stdout.splitlines()[-1].startswith("fuzz: 12 lives from seed 70 on, ")

@@ -164,9 +164,9 @@ class World:
             return
         raise Finding("error", f"{label}: {outcome.name}, which it does not say: {error}")
 
-    def beyond(self, end: int) -> tuple[type[Exception], ...]:
-        """ValueError may come where a range ends beyond all addresses."""
-        return () if 0 <= end < 1 << 64 else (ValueError,)
+    def beyond(self, addr: int, length: int) -> tuple[type[Exception], ...]:
+        """ValueError may come for a range of less than nothing, and for one that ends beyond all addresses."""
+        return () if length >= 0 and 0 <= addr + length < 1 << 64 else (ValueError,)
 
     def nested(self, spec: list[Any]) -> None:
         """In the midst of another call: something that changes no byte."""

@@ -55,7 +55,7 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
         assert refused(open_to_read, path) == f"{path}: not a regular file"
     assert refused(open_to_read, str(tmp_path)) == f"{tmp_path}: is a directory"
     assert refused(open_to_read, f"{tmp_path}/no") == f"{tmp_path}/no: No such file or directory"
-    assert refused(open_to_read, "a\0b") == "a\0b: embedded null byte"
+    assert "embedded null" in refused(open_to_read, "a\0b")  # in the words of this Python
     monkeypatch.setattr(os, "open", opened)
     assert refused(read_file, str(tmp_path / "fifo"), 10) == f"{tmp_path}/fifo: not a regular file"
 
@@ -146,6 +146,11 @@ def test_json_of_many_small_things(monkeypatch):
     monkeypatch.setattr(json_file, "MOST_CONTAINERS", 10)
     assert refused(parse_json, b"[" + b"[]," * 9 + b"{}]", error=ValueError) == "it has more than 10 lists and objects"
     assert len(parse_json(b"[" + b"[]," * 8 + b"{}]")) == 9
+    monkeypatch.setattr(json_file, "MOST_VALUES", 10)
+    assert refused(parse_json, b"[" + b"1," * 11 + b"1]", error=ValueError) == "it has more than 10 values"
+    assert len(parse_json(b"[" + b"1," * 10 + b"1]")) == 11
+    monkeypatch.setattr(json_file, "LARGEST", 1 << 20)
+    assert refused(parse_json, b" " * (1 << 20) + b"1", error=ValueError) == "it has more than 1 MiB"
 
 
 def test_json_of_a_file(tmp_path):

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import ksm
 from ksm.cli import workloads
 from ksm.cli.group import main
+from ksm.host import json_file
 from ksm.oracle import huge
 from ksm.oracle.compare import first_difference, side_by_side
 from ksm.oracle.generate import KINDS
@@ -58,6 +59,14 @@ def test_replay_prints_what_every_pass_left_behind(pair):
     outcome = json.loads(invoke("replay", "-", "--pages", "--events", input=json.dumps(PAIR))[0])
     assert [record["pages"] for record in outcome["records"]] == [{"a": {"v": ["a", "a"]}}, {"a": {"v": [1, 1]}}]
     assert outcome["records"][1]["events"][0][0] == "start_scan"
+
+
+def test_a_recording_that_could_not_be_read_is_not_written(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(json_file, "MOST_CONTAINERS", 10)
+    path = tmp_path / "recording.json"
+    error = invoke("replay", pair, "--record", path, code=1)[1]
+    assert error == f"ksm: {path} is not written: it would have more than 10 lists and objects; take fewer --record-steps\n"
+    assert not path.exists()
 
 
 def test_replay_of_seeds_prints_workloads():

@@ -18,7 +18,7 @@ import zlib
 import pytest
 
 import ksm
-from ksm.record.recording import load
+from ksm.record.recording import RecordingError, load
 from ksm.study import archive
 from ksm.study import kernel as reader
 from ksm.study.functions import bare, c_source, normalised
@@ -33,7 +33,7 @@ PASSES = "".join(f"static void {name}(void)\n{{\n}}\n\n" for name in NAMES)  # f
 
 def refusal(where, call=read_kernel):
     """The one line that says why not."""
-    with pytest.raises(StudyError) as caught:
+    with pytest.raises((StudyError, RecordingError)) as caught:
         call(str(where))
     assert "\n" not in str(caught.value)
     assert str(where) in str(caught.value)
@@ -81,7 +81,8 @@ def test_the_parser_is_linear(name):
         assert set(NAMES) <= set(source.functions)
         return time.process_time() - start
 
-    small, large = taken(1 << 16), taken(1 << 18)
+    # The least of several: whatever else the computer does makes one of them longer.
+    small, large = (min(taken(size) for _ in range(3)) for size in (1 << 15, 1 << 17))
     assert large < 10 * small + 0.1
 
 
@@ -107,7 +108,7 @@ def test_what_is_not_closed_ends_with_the_text_or_the_line():
 def test_a_text_that_nobody_has_written(tmp_path, name):
     """It is refused, or becomes a page."""
     path = tmp_path / "ksm.c"
-    path.write_text(PASSES + hostile_texts(100_000)[name])
+    path.write_text(PASSES + hostile_texts(60_000)[name])
     try:
         kernel = read_kernel(str(path))
     except StudyError as error:
@@ -144,7 +145,7 @@ def test_long_functions_beside_the_port(tmp_path):
     """Lines that are alike, as many as a function may have, on both sides of every comparison."""
     def kernel(name, seed):
         numbers = random.Random(seed)
-        lines = "".join(f"\tif (x{numbers.randrange(200)} && rmap_item->mm) goto out{numbers.randrange(9)};\n" for _ in range(500))
+        lines = "".join(f"\tif (x{numbers.randrange(200)} && rmap_item->mm) goto out{numbers.randrange(9)};\n" for _ in range(300))
         text = "".join(f"static void {each}(void)\n{{\n{lines}}}\n" for each in (*NAMES, "stable_tree_insert", "break_ksm", "ksm_do_scan"))
         (tmp_path / name).write_text(text)
         return read_kernel(str(tmp_path / name))
@@ -281,7 +282,7 @@ def test_each_byte_of_a_tarball_changed(tmp_path, kind):
             path.write_bytes(changed)
             try:
                 read_kernel(str(path))
-            except StudyError as error:
+            except (StudyError, RecordingError) as error:
                 assert str(path) in str(error) and "\n" not in str(error)
                 refused += 1
     assert refused > 30
