@@ -291,6 +291,8 @@ def narrower(name: str, args: Args, kind: str) -> str:
         return "mremap-zero"
     if (name == "move_pages" and args["place"][0] == "at" and args["place"][1] >= TOP) or (name == "look" and args["length"] > 1 << 63):
         return "top"
+    if name == "stray" and args["method"] == "move_pages" and sum(args["args"][:2]) > TOP:
+        return "top"
     if (name == "swapon" and args["size"] in (1 << 70, "99999999999999999999T")) or (
         name == "again" and args["odd"][1] == "99999999999999999999T"
     ):
