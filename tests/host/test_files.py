@@ -55,7 +55,7 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
         assert refused(open_to_read, path) == f"{path}: not a regular file"
     assert refused(open_to_read, str(tmp_path)) == f"{tmp_path}: is a directory"
     assert refused(open_to_read, f"{tmp_path}/no") == f"{tmp_path}/no: No such file or directory"
-    assert refused(open_to_read, "a\0b").startswith("a\0b: embedded null ")
+    assert "embedded null" in refused(open_to_read, "a\0b")
     monkeypatch.setattr(os, "open", opened)
     assert refused(read_file, str(tmp_path / "fifo"), 10) == f"{tmp_path}/fifo: not a regular file"
 
