@@ -37,7 +37,7 @@ from libc.limits cimport INT_MAX, ULONG_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_ptr,
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int,
                            WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb,
                            smp_rmb, smp_wmb, test_bit)
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
@@ -62,14 +62,14 @@ from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY,
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
-from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, PG_ksm_watched, ClearPageAnonExclusive, PageAnon, PageAnonExclusive,
+from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnonExclusive, PageAnon, PageAnonExclusive,
                                PageDirty, PageHWPoison, PageKsm, PageTransCompound, SetPageDirty, __folio_mark_uptodate, __folio_set_locked,
                                compound_head, folio_anon_vma, folio_mapping_word, folio_set_mapping_word,
                                folio_get, folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty,
                                folio_page, folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate,
                                folio_try_get, folio_trylock, folio_unlock, lock_page, page_address, page_folio, page_to_nid,
-                               page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, test_page_flag, trylock_page, unlock_page)
+                               page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, trylock_page, unlock_page)
 from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
 from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte,
                             mm_find_pmd, pfn_pte, pmd_leaf, pmd_lock, pmd_pfn, pmd_present, pmd_trans_huge, pmdp_get,
@@ -88,11 +88,7 @@ from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exi
                                trace_ksm_merge_with_ksm_page, trace_ksm_remove_ksm_page, trace_ksm_remove_rmap_item,
                                trace_ksm_start_scan, trace_ksm_stop_scan)
 
-from ksm.fast.ksm_fast cimport (compare_key, item_leaves, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
-                                page_linked, remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
-from ksm.fast.ksm_keys cimport (begin_pass, chain_made, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init,
-                                page_freed_hook, page_key, set_stable_key, stable_key_is, stable_key_known, stable_key_unknown,
-                                stable_trees_lack)
+from ksm.fast.seams cimport known_checksum, passes_over, scan_ahead, stable_tree_descend, unstable_tree_descend
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_replace_node
 from ksm.lib.xxhash cimport xxhash
@@ -105,7 +101,7 @@ from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
 from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.pagewalk cimport folio_walk_start, walk_page_range_vma
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_remove_rmap_pte, page_address_in_vma, put_anon_vma
-from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy, kmem_cache_free
+from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy, kmem_cache_free, kmem_cache_zalloc
 from ksm.mm.swap cimport lru_add_drain_all, mark_page_accessed
 from ksm.mm.swapfile cimport folio_free_swap
 from ksm.mm.util cimport memcmp_pages, pages_identical
@@ -185,39 +181,11 @@ cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
     mutex_init(&g.ksm_thread_mutex)                 # held over a batch, and by whoever takes the trees apart
     spin_lock_init(&g.ksm_mmlist_lock)              # the list and the hash of slots, and where the cursor is
     spin_lock_init(&g.trace.lock)
-    spin_lock_init(&g.watch_lock)
 
 
 cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
     # OURS: does this machine run the KSM of Linux 2.6.38?
     return g.era == ERA_2_6_38
-
-
-# Entries of lists, and the way from an mm to its machine's globals
-
-cdef inline ksm_stable_node *stable_node_of(rb_node *node) noexcept nogil:
-    return <ksm_stable_node *>node
-
-
-cdef inline ksm_stable_node *stable_node_of_dup(hlist_node *node) noexcept nogil:
-    return <ksm_stable_node *>(<char *>node - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
-
-
-cdef inline ksm_stable_node *stable_node_of_list(list_head *link) noexcept nogil:
-    return <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list)
-
-
-cdef inline ksm_rmap_item *rmap_item_of(rb_node *node) noexcept nogil:
-    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)
-
-
-cdef inline ksm_rmap_item *rmap_item_of_hlist(hlist_node *node) noexcept nogil:
-    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).hlist)
-
-
-cdef inline ksm_mm_slot *mm_slot_of(list_head *link) noexcept nogil:
-    # slot is the first member of struct ksm_mm_slot.
-    return <ksm_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).mm_node)
 
 
 cdef inline ksm_globals *globals_of(mm_struct *mm) noexcept nogil:
@@ -324,9 +292,7 @@ cdef void advisor_stop_scan(ksm_globals *g) noexcept nogil:
 cdef int ksm_slab_init(ksm_globals *g) noexcept nogil:
     g.rmap_item_cache = kmem_cache_create(b"ksm_rmap_item", sizeof(ksm_rmap_item))
     if g.rmap_item_cache != NULL:
-        # OURS: forget_key() may look at an item that is freed; at its last word, where the link of free objects is then, it does not.
-        g.rmap_item_cache.typesafe = True
-        g.stable_node_cache = kmem_cache_create_typesafe(b"ksm_stable_node", sizeof(ksm_stable_node))
+        g.stable_node_cache = kmem_cache_create(b"ksm_stable_node", sizeof(ksm_stable_node))
     if g.stable_node_cache != NULL:
         g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))
     if g.mm_slot_cache != NULL:
@@ -374,47 +340,31 @@ cdef inline void stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noexc
         rb_erase(&dup.node, g.root_stable_tree + dup.nid)
 
 
-cdef inline void fill_rmap_item(ksm_rmap_item *rmap_item, unsigned long word) noexcept nogil:
-    # OURS: a memset() that forget_key() may look into.
-    cdef size_t i
-    for i in range(sizeof(ksm_rmap_item) // sizeof(unsigned long)):
-        WRITE_ONCE_ulong((<unsigned long *>rmap_item)[i], word)
-
-
 cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
-    cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_alloc(g.rmap_item_cache)
+    cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_zalloc(g.rmap_item_cache)
     if rmap_item != NULL:
-        fill_rmap_item(rmap_item, 0)
         g.ksm_rmap_items += 1
-        if g.first_item == NULL:
-            g.first_item = <char *>rmap_item    # OURS
     return rmap_item
 
 
 cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
-    unlink_item(g, rmap_item)   # OURS
     g.ksm_rmap_items -= 1
     rmap_item.mm.ksm_rmap_items -= 1
     rmap_item.mm = NULL
-    fill_rmap_item(rmap_item, 0x6b6b6b6b6b6b6b6b)       # POISON_FREE
     kmem_cache_free(g.rmap_item_cache, rmap_item)
 
 
 cdef inline ksm_stable_node *alloc_stable_node(ksm_globals *g) noexcept nogil:
     # Not cleared: who asks for one fills it in.
-    cdef ksm_stable_node *stable_node = <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
-    if stable_node != NULL:
-        stable_key_unknown(g, stable_node)      # OURS
-    return stable_node
+    return <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
 
 
 cdef inline void free_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
     VM_BUG_ON(stable_node.rmap_hlist_len and not is_stable_node_chain(stable_node))
-    forget_stable_key(g, stable_node, is_stable_node_chain(stable_node))    # OURS
     kmem_cache_free(g.stable_node_cache, stable_node)
 
 
-cdef inline bint ksm_test_exit(mm_struct *mm) noexcept nogil:
+cdef bint ksm_test_exit(mm_struct *mm) noexcept nogil:
     """Has the address space lost its last user? Its page tables are off limits then.
 
     Exit does not wait for KSM, except that __ksm_exit() takes mmap_lock once if KSM may be inside: whoever finds mm_users at 0 under the
@@ -541,7 +491,6 @@ cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *d
         chain.rmap_hlist_len = STABLE_NODE_CHAIN
         chain.nid = -1          # debug
         g.ksm_stable_node_chains += 1
-        chain_made(g, chain)    # OURS
 
         # The contents are the same, so the chain stands where dup stood and the tree need not be rebalanced.
         rb_replace_node(&dup.node, &chain.node, root)
@@ -582,7 +531,7 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
         # OURS: the kernel leaves `head` as it is. Should a new node come to lie where this one was, and make a KSM page of this very
         # item's page, through a fork's item, then cmp_and_merge_page() would take the item for one that is at its node already.
         rmap_item.head = NULL
-        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
+        rmap_item.address &= page_mask()
         cond_resched()
         pos = pos.next
 
@@ -688,7 +637,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
 
         put_anon_vma(g.m, rmap_item.anon_vma)
         rmap_item.head = NULL
-        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
+        rmap_item.address &= page_mask()
         ksm_step(g.m, STEP_LEFT_STABLE, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
 
     elif rmap_item.address & UNSTABLE_FLAG:
@@ -700,7 +649,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
             # In 2011 there is one root, and anon_vma may have been stored over nid.
             rb_erase(&rmap_item.node, g.root_unstable_tree + (0 if era_2011(g) else rmap_item.nid))
         g.ksm_pages_unshared -= 1
-        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
+        rmap_item.address &= page_mask()
         ksm_step(g.m, STEP_LEFT_UNSTABLE, rmap_item, NULL, NULL, age)
     # out:
     cond_resched()
@@ -725,7 +674,6 @@ cdef int unmerge_ksm_pages(vm_area_struct *vma, unsigned long start, unsigned lo
     cdef unsigned long addr = start
     cdef int err = 0
 
-    unwatch_range(vma, start, end)  # OURS
     while addr < end and not err:
         if ksm_test_exit(vma.vm_mm):
             break
@@ -851,8 +799,7 @@ cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
         rmap_item = mm_slot.rmap_list
         while rmap_item != NULL:
             if rmap_item.address & UNSTABLE_FLAG:
-                WRITE_ONCE_ulong(rmap_item.address,
-                                 (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK))
+                rmap_item.address = (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)
             rmap_item = rmap_item.rmap_list
         mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
 
@@ -907,9 +854,12 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
 
 
 cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
+    cdef u32 checksum
     if era_2011(g):
         return jhash2(<const u32 *>page_address(g.m, page), PAGE_SIZE // 4, 17)
-    return <u32>xxhash(page_address(g.m, page), PAGE_SIZE, 0)
+    if not known_checksum(g, page, &checksum):      # OURS: it may be known already
+        checksum = <u32>xxhash(page_address(g.m, page), PAGE_SIZE, 0)
+    return checksum
 
 
 cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page_vma_mapped_walk_control *pvmw,
@@ -1090,7 +1040,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)
             err = 0
-        elif still_equal(globals_of(vma.vm_mm), page, kpage) or pages_identical(m, page, kpage):
+        elif pages_identical(m, page, kpage):
             err = replace_page(vma, page, kpage, orig_pte)
             ksm_step(m, STEP_REPLACED, NULL, kpage, NULL, err)
         else:
@@ -1135,17 +1085,14 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
     mmap_read_lock(mm)
     vma = find_mergeable_vma(mm, rmap_item.address)
     if vma != NULL:
-        item_leaves(g, rmap_item)       # OURS
         err = try_to_merge_one_page(vma, page, kpage)
-        item_left(g, rmap_item, err)    # OURS
         if not err:
             # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there. In 2011 the caller did it.
             if not era_2011(g):
                 remove_rmap_item_from_tree(g, rmap_item)
-            unlink_item(g, rmap_item)   # OURS
 
             # Under the lock, as long as the vma certainly has it.
-            WRITE_ONCE_ptr((<void **>&rmap_item.anon_vma)[0], vma.anon_vma)     # OURS: over key
+            rmap_item.anon_vma = vma.anon_vma
             get_anon_vma(vma.anon_vma)
     # out:
     mmap_read_unlock(mm)
@@ -1209,8 +1156,7 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
         dup = stable_node_of_dup(pos)
         pos = hlist_safe
         cond_resched()
-        # OURS: it is not stale, and will not be taken.
-        if found != NULL and stable_key_known(dup) and not is_page_sharing_candidate(g, dup):
+        if passes_over(g, found, dup):      # OURS: full, and certainly not stale
             continue
         # A dup whose page is gone is taken out of the chain and freed by this.
         folio = ksm_get_folio(g, dup, KSM_GET_FOLIO_NOLOCK)
@@ -1333,7 +1279,7 @@ cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stab
     return stable_tree_take(g, page_node, folio)        # goto out
 
 
-cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept nogil:
     """A merged page with the same contents, with a reference; NULL; or ERR_PTR(-EBUSY) if the one there is locked.
 
     For a page that is merged already it is the page itself; if its node is waiting in migrate_nodes, this is where the node goes back
@@ -1350,7 +1296,6 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
     cdef struct_folio *folio
     cdef struct_folio *tree_folio
     cdef bint again
-    cdef unsigned long key
 
     folio = page_folio(page)
     page_node = folio_stable_node(folio)
@@ -1361,22 +1306,14 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
 
     nid = get_kpfn_nid(g, folio_pfn(g.m, folio))
     root = g.root_stable_tree + nid
-    key = scanned_key(g, page, rmap_item)
-    if page_node == NULL and stable_trees_lack(g, key):     # OURS
-        return NULL
     while True:                 # again:
         new = &root.rb_node
         parent = NULL
         again = False
 
-        while new[0] != NULL:
+        while stable_tree_descend(g, page, &parent, &new):      # OURS: new[0] != NULL
             cond_resched()
             stable_node = stable_node_of(new[0])
-            ret = compare_stable_key(key, stable_node)      # OURS
-            if ret:
-                parent = new[0]
-                new = &parent.rb_left if ret < 0 else &parent.rb_right
-                continue
             tree_folio = chain_prune(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # The node was stale, and erasing it may have turned the tree: neither new nor parent can be trusted. To give up
@@ -1386,10 +1323,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
                 again = True
                 break
 
-            ret = compare_stable_key(key, stable_node_dup)      # OURS: a chain has no key
-            if not ret:
-                ret = memcmp_pages(g.m, page, tree_folio)
-            set_stable_key(g, stable_node_dup, tree_folio)
+            ret = memcmp_pages(g.m, page, tree_folio)
             ksm_step(g.m, STEP_STABLE_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)
 
@@ -1424,7 +1358,6 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
                 if get_kpfn_nid(g, stable_node_dup.kpfn) != stable_node_dup.nid:
                     folio_put(g.m, tree_folio)
                     return stable_tree_replace(g, stable_node, stable_node_dup, page_node, folio, nid, root)
-                remember_equal(g, page, tree_folio, True)       # OURS
                 return tree_folio
         if not again:
             break
@@ -1453,7 +1386,6 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
     cdef struct_folio *tree_folio
     cdef bint need_chain = False
     cdef bint again
-    cdef unsigned long key = page_key(g, kfolio)
 
     kpfn = folio_pfn(g.m, kfolio)
     nid = get_kpfn_nid(g, kpfn)
@@ -1463,14 +1395,9 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
         new = &root.rb_node
         again = False
 
-        while new[0] != NULL:
+        while stable_tree_descend(g, kfolio, &parent, &new):    # OURS: new[0] != NULL
             cond_resched()
             stable_node = stable_node_of(new[0])
-            ret = compare_stable_key(key, stable_node)      # OURS
-            if ret:
-                parent = new[0]
-                new = &parent.rb_left if ret < 0 else &parent.rb_right
-                continue
             tree_folio = chain(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # As in stable_tree_search(): the tree has changed.
@@ -1479,9 +1406,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
                 again = True
                 break
 
-            ret = compare_stable_key(key, stable_node_dup)      # OURS
-            if not ret:
-                ret = memcmp_pages(g.m, kfolio, tree_folio)
+            ret = memcmp_pages(g.m, kfolio, tree_folio)
             ksm_step(g.m, STEP_INSERT_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)
 
@@ -1522,7 +1447,6 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
         stable_node_chain_add_dup(g, stable_node_dup, stable_node)
 
     folio_set_stable_node(kfolio, stable_node_dup)
-    stable_key_is(g, stable_node_dup, key)      # OURS
     ksm_step(g.m, STEP_DUP_ADDED if need_chain else STEP_STABLE_INSERTED, NULL, kfolio, stable_node_dup, 0)
 
     return stable_node_dup
@@ -1541,22 +1465,14 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     cdef ksm_rmap_item *tree_rmap_item
     cdef struct_page *tree_page
     cdef int nid, ret
-    cdef unsigned long key = scanned_key(g, page, rmap_item)
-    cdef bint known
 
     nid = get_kpfn_nid(g, page_to_pfn(g.m, page))
     root = g.root_unstable_tree + nid
     new = &root.rb_node
-    known = known_place(g, page, rmap_item, &parent, &new)      # OURS
 
-    while new[0] != NULL:
+    while unstable_tree_descend(g, page, &parent, &new):        # OURS: new[0] != NULL
         cond_resched()
         tree_rmap_item = rmap_item_of(new[0])
-        ret = compare_key(key, tree_rmap_item)      # OURS
-        if ret:
-            parent = new[0]
-            new = &parent.rb_left if ret < 0 else &parent.rb_right
-            continue
         tree_page = get_mergeable_page(g, tree_rmap_item)
         if tree_page == NULL:
             ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, NULL, NULL, 0)
@@ -1568,8 +1484,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 0)
             return NULL
 
-        # OURS: a known place that somebody has is that of an equal.
-        ret = 0 if known and page_linked(g, tree_page, tree_rmap_item) else memcmp_pages(g.m, page, tree_page)
+        ret = memcmp_pages(g.m, page, tree_page)
         ksm_step(g.m, STEP_UNSTABLE_COMPARE, tree_rmap_item, tree_page, NULL, ret)
 
         parent = new[0]
@@ -1586,14 +1501,12 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             return NULL
         else:
             tree_pagep[0] = tree_page
-            remember_equal(g, page, tree_page, False)       # OURS
             ksm_step(g.m, STEP_UNSTABLE_FOUND, tree_rmap_item, tree_page, NULL, 0)
             return tree_rmap_item
 
-    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | UNSTABLE_FLAG)
-    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | (g.ksm_scan.seqnr & SEQNR_MASK))
+    rmap_item.address |= UNSTABLE_FLAG
+    rmap_item.address |= g.ksm_scan.seqnr & SEQNR_MASK
     rmap_item.nid = nid
-    tree_grows(g, rmap_item)    # OURS
     rb_link_node(&rmap_item.node, parent, new)
     rb_insert_color(&rmap_item.node, root)
 
@@ -1616,7 +1529,7 @@ cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stabl
         g.sharing_bypassed = True       # OURS
 
     rmap_item.head = stable_node
-    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | STABLE_FLAG)
+    rmap_item.address |= STABLE_FLAG
     hlist_add_head(&rmap_item.hlist, &stable_node.hlist)
 
     if rmap_item.hlist.next != NULL:
@@ -1661,7 +1574,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         remove_rmap_item_from_tree(g, rmap_item)
 
         # A page that changes from pass to pass would only put the unstable tree out of order.
-        checksum = known_checksum(g, page, rmap_item)
+        checksum = calc_checksum(g, page)
         if rmap_item.oldchecksum != checksum:
             rmap_item.oldchecksum = checksum
             ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
@@ -1677,7 +1590,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         remove_rmap_item_from_tree(g, rmap_item)
 
     # First among the merged pages
-    kpage = stable_tree_search(g, page, rmap_item)
+    kpage = stable_tree_search(g, page)
     if kpage == page and rmap_item.head == stable_node and not era_2011(g):
         put_page(g.m, kpage)
         ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
@@ -1760,7 +1673,7 @@ cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm
         # All else is zero.
         rmap_item.mm = mm_slot.slot.mm
         rmap_item.mm.ksm_rmap_items += 1
-        WRITE_ONCE_ulong(rmap_item.address, addr)
+        rmap_item.address = addr
         rmap_item.rmap_list = rmap_list[0]
         rmap_list[0] = rmap_item
     return rmap_item
@@ -1908,6 +1821,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
     cdef struct_page *tmp_page
     cdef struct_folio *folio
     cdef bint next_mm = False
+    cdef bint skip
     cdef int nid, found
 
     if list_empty(&g.ksm_mm_head.slot.mm_node):
@@ -1940,7 +1854,6 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         # next, the others come back into use with links to rmap_items that may be freed.
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
-        begin_pass(g)           # OURS
 
         spin_lock(&g.ksm_mmlist_lock)
         mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
@@ -1995,15 +1908,21 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                     flush_anon_page(vma, tmp_page, g.ksm_scan.address)
                     flush_dcache_page(tmp_page)
                     rmap_item = get_next_rmap_item(g, mm_slot, g.ksm_scan.rmap_list, g.ksm_scan.address)
-                    if rmap_item == NULL or not scan_skips(g, tmp_page, rmap_item):
-                        if rmap_item != NULL:
+                    skip = False
+                    if rmap_item != NULL:
+                        g.ksm_scan.rmap_list = &rmap_item.rmap_list
+
+                        skip = should_skip_rmap_item(g, tmp_page, rmap_item)
+                        if skip:
+                            folio_put(g.m, folio)
+                        else:
                             g.ksm_scan.address += PAGE_SIZE
                             page[0] = tmp_page
-                        else:
-                            folio_put(g.m, folio)
+                    else:
+                        folio_put(g.m, folio)
+                    if not skip:
                         mmap_read_unlock(mm)
                         return rmap_item
-                    folio_put(g.m, folio)
                 # next_page:
                 g.ksm_scan.address += PAGE_SIZE
                 cond_resched()
@@ -2043,49 +1962,9 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
     advisor_stop_scan(g)
 
     trace_ksm_stop_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
-    spin_lock(&g.watch_lock)        # OURS: forget_key() looks
     g.ksm_scan.seqnr += 1
-    spin_unlock(&g.watch_lock)
     ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
     return NULL
-
-
-cdef inline bint scan_skips(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
-    # OURS: of the function above: the cursor's link moves on whether the page is skipped or not.
-    g.ksm_scan.rmap_list = &rmap_item.rmap_list
-    return should_skip_rmap_item(g, page, rmap_item)
-
-
-cdef bint scan_get_looked_at(ksm_globals *g, struct_page **page, ksm_rmap_item **next_item) noexcept nogil:
-    # OURS: scan_get_next_rmap_item() for a page that ksm_look_ahead() has seen, without the locks; false: ask that.
-    cdef struct_look_ahead *ahead = &g.ahead
-    cdef ksm_mm_slot *mm_slot = ahead.mm_slot
-    cdef ksm_rmap_item *rmap_item
-    cdef looked_at *seen
-
-    while ahead.next < ahead.nr:
-        seen = &ahead.pages[ahead.next]
-        if ksm_test_exit(mm_slot.slot.mm) or not folio_try_get(seen.page):
-            break
-        # With our reference, and watched still: it is where it was.
-        if not test_page_flag(seen.page, PG_ksm_watched):
-            folio_put(g.m, seen.page)
-            break
-        g.ksm_scan.address = seen.address
-        rmap_item = get_next_rmap_item(g, mm_slot, g.ksm_scan.rmap_list, seen.address)
-        next_item[0] = rmap_item
-        if rmap_item == NULL:
-            folio_put(g.m, seen.page)
-            return True
-        ahead.next += 1
-        g.ksm_scan.address += PAGE_SIZE
-        if not scan_skips(g, seen.page, rmap_item):
-            page[0] = seen.page
-            return True
-        folio_put(g.m, seen.page)
-    ahead.nr = 0
-    ahead.next = 0
-    return False
 
 
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
@@ -2093,14 +1972,10 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
     cdef ksm_rmap_item *rmap_item
     cdef struct_page *page
 
-    g.ahead.nr = 0
-    g.ahead.next = 0
     while scan_npages and not freezing(g.m, &g.freezer, scan_npages):
         scan_npages -= 1
         cond_resched()
-        ksm_look_ahead(g, scan_npages)      # OURS
-        if not scan_get_looked_at(g, &page, &rmap_item):
-            rmap_item = scan_get_next_rmap_item(g, &page)
+        rmap_item = scan_ahead(g, &page, scan_npages)   # OURS: scan_get_next_rmap_item(&page)
         if rmap_item == NULL:
             return
         ksm_step(g.m, STEP_NEXT, rmap_item, page, NULL, 0)
@@ -3046,11 +2921,9 @@ ksm_ops.migrate = folio_migrate_ksm
 ksm_ops.process_profit = ksm_process_profit
 ksm_ops.collect_procs = collect_procs_ksm
 ksm_ops.memory_callback = memory_callback_hook
-ksm_ops.page_changed = page_changed_hook
-ksm_ops.page_freed = page_freed_hook
 
 
-cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
+cdef int ksm_init(machine *m, int era) noexcept nogil:
     """Give the machine the KSM of this era: 0 or -ENOMEM. ksmd does not run yet."""
     cdef ksm_globals *g = <ksm_globals *>calloc(1, sizeof(ksm_globals))
     cdef int err
@@ -3058,7 +2931,6 @@ cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
         return -ENOMEM
     g.m = m
     g.era = era
-    g.plain = plain or era_2011(g)
     ksm_globals_init(g)
 
     g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))
@@ -3066,10 +2938,6 @@ cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
     g.ksm_use_zero_pages = False
 
     err = ksm_slab_init(g)
-    if not err:
-        err = ksm_keys_init(g)  # OURS
-        if err:
-            ksm_slab_free(g)
     if err:
         free(g)                 # out:
         return err
@@ -3088,7 +2956,6 @@ cdef void ksm_exit_machine(machine *m) noexcept nogil:
         return
     ksmd_stop(g)
     ksm_slab_free(g)
-    ksm_keys_exit(g)        # OURS
     if g.root_stable_tree != g.one_stable_tree:
         free(g.root_stable_tree)
     free(g.trace.events)

@@ -348,7 +348,7 @@ cdef class Recorder:
         self.words, self.labels = array("l"), []
         with nogil:
             of.enter()
-            plain = of.g.plain
+            plain = of.g.fast == NULL
             if plain:
                 r = <recorder *>calloc(1, sizeof(recorder))
             if r != NULL:

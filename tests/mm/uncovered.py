@@ -19,7 +19,7 @@ NEVER = "What it asks for does not exist here: "
 # (function, lines, reason). A line may be named as often as it stands in the function. None: all lines.
 UNCOVERED = [
     ("ksm_slab_init", ["ksm_slab_free(g)", "return -ENOMEM"], CALLOC),
-    ("ksm_init", ["return -ENOMEM", "ksm_slab_free(g)", "free(g)", "return err"], CALLOC),
+    ("ksm_init", ["return -ENOMEM", "free(g)", "return err"], CALLOC),
     ("ksm_exit_machine", ["return"], CALLOC),
     ("merge_across_nodes_store", ["err = -ENOMEM"], CALLOC),
     ("run_store", ["return err"], CALLOC),
