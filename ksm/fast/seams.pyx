@@ -4,7 +4,7 @@
 from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
 
-from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, smp_mb
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, data_race_ptr, smp_mb
 from linux.list cimport list_empty
 from linux.mm_types cimport PAGE_SIZE, ksm_fast_operations, machine, page_mask, struct_page
 from linux.page_flags cimport (PG_ksm_watched, PageTransCompound, folio_raw_mapping, folio_test_ksm, test_page_flag)
@@ -305,8 +305,11 @@ cdef int memcmp_pages_by_keys(machine *m, struct_page *page, struct_page *tree_p
 
 cdef bint pages_found_identical(machine *m, struct_page *page, struct_page *kpage) noexcept nogil:
     """Both are write-protected. A page that is still watched has not been written to since it was compared; a merged one never is."""
+    # Who splits a huge page asks for the zero page, which is no tree page: he reads what ksmd is writing, and is told nothing.
     cdef fast_state *fast = fast_of(<ksm_globals *>m.ksm)
-    if page == fast.equal_page and kpage == fast.equal_other and fast.equal_stable:
+    cdef struct_page *equal_page = <struct_page *>data_race_ptr(<void **>&fast.equal_page)
+    cdef struct_page *equal_other = <struct_page *>data_race_ptr(<void **>&fast.equal_other)
+    if page == equal_page and kpage == equal_other and fast.equal_stable:
         return test_page_flag(page, PG_ksm_watched)
-    return (page == fast.equal_other and kpage == fast.equal_page and not fast.equal_stable
+    return (page == equal_other and kpage == equal_page and not fast.equal_stable
             and test_page_flag(page, PG_ksm_watched) and test_page_flag(kpage, PG_ksm_watched))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: pages that ksmd need not read again, because nobody has written to them. See watch.pxd.
 
-from linux.atomic cimport WRITE_ONCE_int, WRITE_ONCE_uint, atomic_try_cmpxchg_uint, data_race_uint, smp_mb
+from linux.atomic cimport READ_ONCE_uint, WRITE_ONCE_int, WRITE_ONCE_uint, data_race_cmpxchg, data_race_uint, smp_mb
 from linux.list cimport list_head
 from linux.mm cimport vm_normal_page
 from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
@@ -18,7 +18,7 @@ cdef inline void forget_key(fast_state *fast, unsigned int number) noexcept nogi
     # With watch_lock
     cdef ksm_rmap_item *rmap_item = numbered_item(fast, number)
     cdef unsigned int known = data_race_uint(&rmap_item.key)
-    if known & KEY_KNOWN and atomic_try_cmpxchg_uint(&rmap_item.key, known, 0):
+    if known & KEY_KNOWN and data_race_cmpxchg(&rmap_item.key, known, 0):
         smp_mb()                # settle() in seams.pyx sees that, or we see that the item is in the tree
         if in_tree(fast, rmap_item) and rmap_item != fast.leaving:
             WRITE_ONCE_int(fast.rotten, 1)
@@ -26,11 +26,13 @@ cdef inline void forget_key(fast_state *fast, unsigned int number) noexcept nogi
 
 cdef void unwatch(fast_state *fast, struct_page *page) noexcept nogil:
     # With watch_lock
+    cdef unsigned int number
     if not test_page_flag(page, PG_ksm_watched):
         return
     clear_page_flag(page, PG_ksm_watched)
-    if page.private:
-        forget_key(fast, page.private)
+    number = READ_ONCE_uint(page.private)
+    if number:
+        forget_key(fast, number)
         WRITE_ONCE_uint(page.private, 0)
 
 
