@@ -229,7 +229,7 @@ cdef struct ksm_operations:
     void (*migrate)(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil
     long (*process_profit)(mm_struct *mm) noexcept nogil
     void (*collect_procs)(struct_folio *folio, to_kill_list *tokill) noexcept nogil
-    int (*memory_callback)(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil
+    int (*memory_callback)(machine *m, unsigned long action, void *arg) noexcept nogil
 
 
 # OURS: what ksmd remembers of pages (ksm/fast), so that it need not look again. NULL in a machine that does without. include/linux/ksm.pxd

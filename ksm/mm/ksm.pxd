@@ -227,9 +227,15 @@ cdef inline ksm_rmap_item *rmap_item_of_hlist(hlist_node *node) noexcept nogil:
     return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).hlist)
 
 
-cdef inline ksm_mm_slot *mm_slot_of(list_head *link) noexcept nogil:
+cdef inline struct_mm_slot *mm_slot_of_list(list_head *link) noexcept nogil:
+    return <struct_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).mm_node)
+
+cdef inline ksm_mm_slot *mm_slot_entry(struct_mm_slot *slot) noexcept nogil:
     # slot is the first member of struct ksm_mm_slot.
-    return <ksm_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).mm_node)
+    return <ksm_mm_slot *>slot
+
+cdef inline ksm_mm_slot *mm_slot_of(list_head *link) noexcept nogil:
+    return mm_slot_entry(mm_slot_of_list(link))
 
 
 cdef int ksm_init(machine *m, int era) noexcept nogil
@@ -246,4 +252,4 @@ cdef bint is_stable_node_dup(ksm_globals *g, ksm_stable_node *dup) noexcept nogi
 cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list, unsigned long addr) noexcept nogil
 cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
 cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) noexcept nogil
-cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil
+cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, void *arg) noexcept nogil

@@ -28,8 +28,10 @@ the stable tree searched before the checksum is looked at; no page skipped; no z
 
 How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
 ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. A label of the kernel that
-became something else is named in a comment where it was, and what the kernel does not have is marked "OURS:". A call of ksm_step() is ours
-too: it tells a recording, if there is one, what was decided here.
+became something else is named in a comment where it was. A helper that begins with "Part of" is a piece of the function that it names. What
+the kernel does not have is marked "OURS:" with the reason: at the end of a line, which includes the block below it, or above, for the next
+line alone. "Not here:" names what is missing. A call of ksm_step() is ours too: it tells a recording, if there is one, what was decided
+here. All other statements are the kernel's: `ksm study --same` compares them, and tests/mm/test_same_code.py fails on every other one.
 """
 
 from libc.errno cimport EBUSY, EFAULT, EINVAL, ENOMEM
@@ -50,14 +52,14 @@ from linux.kstrtox cimport kstrtobool, kstrtoint, kstrtouint, kstrtoul, sysfs_em
 from linux.ksm cimport is_ksm_zero_pte, ksm_map_zero_page, mm_ksm_zero_pages
 from linux.list cimport (INIT_HLIST_HEAD, INIT_LIST_HEAD, hlist_add_head, hlist_del, hlist_empty, hlist_is_singular_node, list_add,
                          list_add_tail, list_del, list_empty, list_move)
-from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, NOTIFY_OK
+from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, NOTIFY_OK, struct_memory_notify
 from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_DONTEXPAND, VM_DROPPABLE, VM_FAULT_OOM, VM_FAULT_SIGBUS,
                        VM_FAULT_SIGSEGV, VM_HUGETLB, VM_IO, VM_MAYSHARE, VM_MERGEABLE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
                        count_vm_event, dec_mm_counter, linear_page_index, mm_tlb_flush_pending, mmu_notifier_invalidate_range_end,
-                       mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page, vma_is_dax,
-                       vma_iter_init, vma_iterator, vma_lookup, vma_next)
-from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE,
-                             anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
+                       mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page,
+                       vm_normal_page_pmd, vma_is_dax, vma_iter_init, vma_iterator, vma_lookup, vma_next)
+from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE,
+                             PMD_SIZE, anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
                              struct_folio, struct_page, to_kill_list, vm_area_struct, vm_fault_t, vm_flags_t)
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
@@ -72,9 +74,9 @@ from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnon
                                page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, trylock_page, unlock_page)
 from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
 from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte,
-                            mm_find_pmd, pfn_pte, pmd_leaf, pmd_lock, pmd_pfn, pmd_present, pmd_trans_huge, pmdp_get,
+                            mm_find_pmd, pfn_pte, pmd_leaf, pmd_lock, pmd_present, pmd_trans_huge, pmdp_get,
                             pmdp_get_lockless, pte_dirty, pte_mkclean, pte_mkdirty, pte_mkspecial, pte_offset_map_lock, pte_pfn,
-                            pte_present, pte_same, pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get,
+                            pte_present, pte_same, pte_unmap, pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get,
                             set_pte_at)
 from linux.rbtree cimport rb_link_node, rb_node, rb_root
 from linux.rmap cimport (RMAP_NONE, anon_vma_lock_read, anon_vma_trylock_read, anon_vma_unlock_read, folio_try_share_anon_rmap_pte,
@@ -98,7 +100,7 @@ from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.memory_failure cimport add_to_kill_ksm
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
-from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.page_vma_mapped cimport DEFINE_FOLIO_VMA_WALK, page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.pagewalk cimport folio_walk_start, walk_page_range_vma
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_remove_rmap_pte, page_address_in_vma, put_anon_vma
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy, kmem_cache_free, kmem_cache_zalloc
@@ -144,9 +146,11 @@ cdef inline list_head *STABLE_NODE_DUP_HEAD(ksm_globals *g) noexcept nogil:
     return <list_head *>&g.migrate_nodes.prev
 
 
-cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
+cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
     # OURS: the initial values of the file-level variables. Everything else is zero.
-    cdef bint y2011 = era_2011(g)
+    cdef bint y2011 = era == ERA_2_6_38
+    g.m = m
+    g.era = era
     g.root_stable_tree = g.one_stable_tree          # one root as long as merging across nodes was never switched off
     g.root_unstable_tree = g.one_unstable_tree
     INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page changed its NUMA node, until it is seen again
@@ -189,11 +193,12 @@ cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
 
 
 cdef inline ksm_globals *globals_of(mm_struct *mm) noexcept nogil:
+    # OURS: each machine has its own.
     return <ksm_globals *>mm.machine.ksm
 
 
 cdef inline void cond_resched() noexcept nogil:
-    # A thread of ours is preempted without being asked.
+    # OURS: a thread of a program is preempted without being asked.
     pass
 
 
@@ -291,15 +296,21 @@ cdef void advisor_stop_scan(ksm_globals *g) noexcept nogil:
 
 cdef int ksm_slab_init(ksm_globals *g) noexcept nogil:
     g.rmap_item_cache = kmem_cache_create(b"ksm_rmap_item", sizeof(ksm_rmap_item))
-    if g.rmap_item_cache != NULL:
-        g.stable_node_cache = kmem_cache_create(b"ksm_stable_node", sizeof(ksm_stable_node))
-    if g.stable_node_cache != NULL:
-        g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))
-    if g.mm_slot_cache != NULL:
-        return 0
-    # out_free2, out_free1: kmem_cache_destroy() takes NULL
-    ksm_slab_free(g)
-    return -ENOMEM
+    if g.rmap_item_cache == NULL:
+        return -ENOMEM          # out:
+
+    g.stable_node_cache = kmem_cache_create(b"ksm_stable_node", sizeof(ksm_stable_node))
+    if g.stable_node_cache == NULL:
+        kmem_cache_destroy(g.rmap_item_cache)       # out_free1:
+        return -ENOMEM
+
+    g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))
+    if g.mm_slot_cache == NULL:
+        kmem_cache_destroy(g.stable_node_cache)     # out_free2:
+        kmem_cache_destroy(g.rmap_item_cache)
+        return -ENOMEM
+
+    return 0
 
 
 cdef void ksm_slab_free(ksm_globals *g) noexcept nogil:
@@ -338,6 +349,7 @@ cdef inline void stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noexc
         __stable_node_dup_del(g, dup)
     else:
         rb_erase(&dup.node, g.root_stable_tree + dup.nid)
+    # Not here: head: cleared with CONFIG_DEBUG_VM only
 
 
 cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
@@ -419,7 +431,7 @@ cdef bint vma_ksm_compatible(vm_area_struct *vma) noexcept nogil:
     if vma_is_dax(vma):
         return False
 
-    # VM_SAO, VM_SPARC_ADI: flags of other processors
+    # Not here: VM_SAO, VM_SPARC_ADI: flags of other processors
     return True
 
 
@@ -489,7 +501,7 @@ cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *d
         INIT_HLIST_HEAD(&chain.hlist)
         chain.chain_prune_time = jiffies(g.m)
         chain.rmap_hlist_len = STABLE_NODE_CHAIN
-        chain.nid = -1          # debug
+        chain.nid = NUMA_NO_NODE
         g.ksm_stable_node_chains += 1
 
         # The contents are the same, so the chain stands where dup stood and the tree need not be rebalanced.
@@ -509,12 +521,13 @@ cdef inline void free_stable_node_chain(ksm_globals *g, ksm_stable_node *chain, 
 
 cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
     """The node's page is gone: let its rmap_items go, and free it."""
-    cdef hlist_node *pos = stable_node.hlist.first
+    cdef hlist_node *pos
     cdef ksm_rmap_item *rmap_item
 
     # Neither a chain nor an underflow
     BUG_ON(stable_node.rmap_hlist_len < 0)
 
+    pos = stable_node.hlist.first
     while pos != NULL:
         rmap_item = rmap_item_of_hlist(pos)
         if rmap_item.hlist.next != NULL:
@@ -535,7 +548,7 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
         cond_resched()
         pos = pos.next
 
-    # The kernel lets the compiler check here that STABLE_NODE_DUP_HEAD lies within migrate_nodes and behind its start.
+    # Not here: BUILD_BUG_ON: the kernel lets its compiler check that STABLE_NODE_DUP_HEAD lies within migrate_nodes and behind its start
 
     trace_ksm_remove_ksm_page(&g.trace, stable_node.kpfn)
     ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
@@ -553,7 +566,7 @@ cdef enum ksm_get_folio_flags:
 
 
 cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, void *expected_mapping, int flags) noexcept nogil:
-    # OURS: one attempt of ksm_get_folio(). NULL is the kernel's "goto stale".
+    # Part of ksm_get_folio(): one attempt. NULL is "goto stale".
     cdef struct_folio *folio = pfn_folio(g.m, kpfn)
     if folio_mapping_word(folio) != expected_mapping:
         return NULL
@@ -619,7 +632,8 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
         stable_node = rmap_item.head
         folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_LOCK)
         if folio == NULL:
-            return              # out: the node is gone, and has let all its items go
+            cond_resched()      # out: the node is gone, and has let all its items go
+            return
 
         hlist_del(&rmap_item.hlist)
         folio_unlock(folio)
@@ -746,7 +760,7 @@ cdef bint remove_stable_node_chain(ksm_globals *g, ksm_stable_node *stable_node,
 cdef int remove_all_stable_nodes(ksm_globals *g) noexcept nogil:
     cdef ksm_stable_node *stable_node
     cdef list_head *pos
-    cdef list_head *following
+    cdef list_head *next
     cdef int nid
     cdef int err = 0
 
@@ -759,18 +773,17 @@ cdef int remove_all_stable_nodes(ksm_globals *g) noexcept nogil:
             cond_resched()
     pos = g.migrate_nodes.next
     while pos != &g.migrate_nodes:
-        following = pos.next
-        if remove_stable_node(g, stable_node_of_list(pos)):
+        next = pos.next
+        stable_node = stable_node_of_list(pos)
+        if remove_stable_node(g, stable_node):
             err = -EBUSY
         cond_resched()
-        pos = following
+        pos = next
     return err
 
 
-cdef int unmerge_mm(ksm_mm_slot *mm_slot) noexcept nogil:
-    # OURS: the walk over one address space of the function below, up to mm_exiting. 0 or what unmerge_ksm_pages() says.
-    cdef mm_struct *mm = mm_slot.slot.mm
-    cdef vma_iterator vmi
+cdef inline int unmerge_mm(mm_struct *mm, vma_iterator *vmi) noexcept nogil:
+    # Part of unmerge_and_remove_all_rmap_items(): one address space, up to mm_exiting. 0 or what unmerge_ksm_pages() says.
     cdef vm_area_struct *vma
     cdef int err
 
@@ -778,21 +791,20 @@ cdef int unmerge_mm(ksm_mm_slot *mm_slot) noexcept nogil:
     if ksm_test_exit(mm):
         return 0
 
-    vma_iter_init(&vmi, mm, 0)
-    vma = vma_next(&vmi)
+    vma = vma_next(vmi)
     while vma != NULL:
         if vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma):
             err = unmerge_ksm_pages(vma, vma.vm_start, vma.vm_end, False)
             if err:
                 return err
-        vma = vma_next(&vmi)
+        vma = vma_next(vmi)
     return 0
 
 
 cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
     # OURS: a pass was broken off, and the next one, of the same number, begins by dropping the unstable trees. The kernel goes on to take
     # the rmap_items for members of the new tree, and erases from it what is not in it. Here they become items of an earlier pass.
-    cdef ksm_mm_slot *mm_slot = mm_slot_of(g.ksm_mm_head.slot.mm_node.next)
+    cdef ksm_mm_slot *mm_slot = mm_slot_entry(mm_slot_of_list(g.ksm_mm_head.slot.mm_node.next))
     cdef ksm_rmap_item *rmap_item
 
     while mm_slot != &g.ksm_mm_head:
@@ -801,29 +813,33 @@ cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
             if rmap_item.address & UNSTABLE_FLAG:
                 rmap_item.address = (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)
             rmap_item = rmap_item.rmap_list
-        mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        mm_slot = mm_slot_entry(mm_slot_of_list(mm_slot.slot.mm_node.next))
 
 
 cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
     """Break all merged pages of all processes, and forget everything: what writing 2 to `run` does. 0 or -errno."""
     cdef ksm_mm_slot *mm_slot
+    cdef struct_mm_slot *slot
     cdef mm_struct *mm
+    cdef vma_iterator vmi
     cdef int err = 0
 
     spin_lock(&g.ksm_mmlist_lock)
-    g.ksm_scan.mm_slot = mm_slot_of(g.ksm_mm_head.slot.mm_node.next)
+    slot = mm_slot_of_list(g.ksm_mm_head.slot.mm_node.next)
+    g.ksm_scan.mm_slot = mm_slot_entry(slot)
     spin_unlock(&g.ksm_mmlist_lock)
 
     mm_slot = g.ksm_scan.mm_slot
     while mm_slot != &g.ksm_mm_head:
+        vma_iter_init(&vmi, mm_slot.slot.mm, 0)
         mm = mm_slot.slot.mm
         mmap_read_lock(mm)
-        err = unmerge_mm(mm_slot)
+        err = unmerge_mm(mm, &vmi)
         if err:                 # error:
             mmap_read_unlock(mm)
             spin_lock(&g.ksm_mmlist_lock)
             g.ksm_scan.mm_slot = &g.ksm_mm_head
-            age_unstable_items(g)
+            age_unstable_items(g)       # OURS: see there
             spin_unlock(&g.ksm_mmlist_lock)
             return err
 
@@ -832,7 +848,8 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
         mmap_read_unlock(mm)
 
         spin_lock(&g.ksm_mmlist_lock)
-        g.ksm_scan.mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        slot = mm_slot_of_list(mm_slot.slot.mm_node.next)
+        g.ksm_scan.mm_slot = mm_slot_entry(slot)
         if ksm_test_exit(mm):
             hash_del(&mm_slot.slot.hash)
             list_del(&mm_slot.slot.mm_node)
@@ -855,28 +872,33 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
 
 cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
     cdef u32 checksum
+    cdef void *addr = page_address(g.m, page)
     if era_2011(g):
-        return jhash2(<const u32 *>page_address(g.m, page), PAGE_SIZE // 4, 17)
-    if not known_checksum(g, page, &checksum):      # OURS: it may be known already
-        checksum = <u32>xxhash(page_address(g.m, page), PAGE_SIZE, 0)
+        return jhash2(<const u32 *>addr, PAGE_SIZE // 4, 17)
+    # OURS: it may be known already
+    if not known_checksum(g, page, &checksum):
+        checksum = <u32>xxhash(addr, PAGE_SIZE, 0)
     return checksum
 
 
 cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page_vma_mapped_walk_control *pvmw,
                                   pte_t *orig_pte) noexcept nogil:
-    # OURS: the part of write_protect_page() that has the entry locked, up to out_unlock.
+    # Part of write_protect_page(): with the entry locked, up to out_unlock.
     cdef mm_struct *mm = vma.vm_mm
     cdef int swapped
-    cdef bint anon_exclusive = PageAnonExclusive(folio)
-    cdef pte_t entry = ptep_get(pvmw.pte)
+    cdef bint anon_exclusive
+    cdef pte_t entry
 
+    # Not here: WARN_ONCE: a small page is looked for in a table, and found nowhere else
+    anon_exclusive = PageAnonExclusive(folio)
+    entry = ptep_get(pvmw.pte)
     if era_2011(globals_of(mm)) and not (pte_write(entry) or pte_dirty(entry)):
         # 2011 knows no exclusive pages: who may not write does not count.
         if anon_exclusive:
             ClearPageAnonExclusive(folio)
     elif pte_write(entry) or pte_dirty(entry) or anon_exclusive or mm_tlb_flush_pending(mm):
         swapped = folio_test_swapcache(folio)
-        flush_cache_page(vma, pvmw.address, pvmw.pfn)
+        flush_cache_page(vma, pvmw.address, folio_pfn(mm.machine, folio))
         # First nobody may reach the page through this entry any more; then count. Who took a reference before, to read or write the
         # page behind the processor's back, shows in the count; who wants one now finds no entry and waits for the lock.
         entry = ptep_clear_flush(vma, pvmw.address, pvmw.pte)
@@ -904,37 +926,34 @@ cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page
 
 cdef int write_protect_page(vm_area_struct *vma, struct_folio *folio, pte_t *orig_pte) noexcept nogil:
     """Make the entry that maps the folio in this vma read-only and clean, and tell what it is then: 0, or -EFAULT."""
-    cdef machine *m = vma.vm_mm.machine
+    cdef mm_struct *mm = vma.vm_mm
     cdef page_vma_mapped_walk_control pvmw
     cdef int err = -EFAULT
 
-    if folio_test_large(folio):
-        WARN_ON_ONCE(True)
+    DEFINE_FOLIO_VMA_WALK(&pvmw, folio, vma, 0, 0)
+
+    if WARN_ON_ONCE(folio_test_large(folio)):
         return err
 
-    pvmw.vma = vma
-    pvmw.pfn = folio_pfn(m, folio)
-    pvmw.migration = False
     pvmw.address = page_address_in_vma(folio, vma)
     if pvmw.address == <unsigned long>-EFAULT:
         return err              # out: for a merged page, always
 
-    mmu_notifier_invalidate_range_start(vma.vm_mm)
+    mmu_notifier_invalidate_range_start(mm)
     if page_vma_mapped_walk(&pvmw):
         err = write_protect_pte(vma, folio, &pvmw, orig_pte)
         # out_unlock:
         page_vma_mapped_walk_done(&pvmw)
     # out_mn:
-    mmu_notifier_invalidate_range_end(vma.vm_mm)
+    mmu_notifier_invalidate_range_end(mm)
     return err
 
 
-cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page *page, struct_page *kpage, pmd_t *pmd,
-                            pte_t orig_pte) noexcept nogil:
-    # OURS: the part of replace_page() between the notifier's calls, up to out_mn.
+cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page *page, struct_page *kpage, struct_folio *kfolio,
+                            pmd_t *pmd, pte_t orig_pte) noexcept nogil:
+    # Part of replace_page(): between the notifier's calls, up to out_mn.
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
-    cdef struct_folio *kfolio = page_folio(kpage)
     cdef struct_folio *folio
     cdef spinlock_t *ptl
     cdef pte_t *ptep
@@ -978,6 +997,7 @@ cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page
 
 cdef int replace_page(vm_area_struct *vma, struct_page *page, struct_page *kpage, pte_t orig_pte) noexcept nogil:
     """Map kpage where the vma maps page, if the entry is still orig_pte: 0, or -EFAULT."""
+    cdef struct_folio *kfolio = page_folio(kpage)
     cdef mm_struct *mm = vma.vm_mm
     cdef pmd_t *pmd
     cdef pmd_t pmde
@@ -997,7 +1017,7 @@ cdef int replace_page(vm_area_struct *vma, struct_page *page, struct_page *kpage
         return err
 
     mmu_notifier_invalidate_range_start(mm)
-    err = replace_pte(vma, addr, page, kpage, pmd, orig_pte)
+    err = replace_pte(vma, addr, page, kpage, kfolio, pmd, orig_pte)
     # out_mn:
     mmu_notifier_invalidate_range_end(mm)
     return err
@@ -1033,8 +1053,8 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
             # Merged from here on, though without a node: stable_tree_insert() will give it one.
             folio_set_stable_node(page_folio(page), NULL)
             ksm_step(m, STEP_BECAME_KSM, NULL, page, NULL, 0)
-            if folio_mapcount(page_folio(page)) > 1 or folio_test_swapcache(page_folio(page)):
-                set_page_flag(page_folio(page), PG_ksm_relatives)       # OURS: for Machine.check()
+            if folio_mapcount(page_folio(page)) > 1 or folio_test_swapcache(page_folio(page)):      # OURS: for Machine.check()
+                set_page_flag(page_folio(page), PG_ksm_relatives)
             mark_page_accessed(m, page)
             # Its entries are clean now, and reclaim drops a clean page without writing it anywhere.
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
@@ -1222,7 +1242,7 @@ cdef inline struct_folio *chain(ksm_globals *g, ksm_stable_node **s_n_d, ksm_sta
 
 
 cdef inline struct_page *stable_tree_take(ksm_globals *g, ksm_stable_node *page_node, struct_folio *folio) noexcept nogil:
-    # OURS: "out" of stable_tree_search(): the page's own node was put into the tree; the page, if others may share it.
+    # Part of stable_tree_search(): "out". The page's own node was put into the tree; the page, if others may share it.
     if is_page_sharing_candidate(g, page_node):
         folio_get(folio)
         return folio
@@ -1231,10 +1251,8 @@ cdef inline struct_page *stable_tree_take(ksm_globals *g, ksm_stable_node *page_
 
 cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
                                       ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
-    # OURS: "replace" of stable_tree_search(): the equal node's page has gone to another NUMA node. It makes room, for the scanned page
-    # if that has a node of its own, and waits in migrate_nodes until one of its sharers is scanned.
-    cdef struct_page *page = NULL
-
+    # Part of stable_tree_search(): "replace". The equal node's page has gone to another NUMA node. It makes room, for the scanned page if
+    # that has a node of its own, and waits in migrate_nodes until one of its sharers is scanned.
     if stable_node_dup == stable_node:
         VM_BUG_ON(is_stable_node_chain(stable_node_dup))
         VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
@@ -1244,9 +1262,10 @@ cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_no
             list_del(&page_node.list)
             page_node.nid = nid
             rb_replace_node(&stable_node_dup.node, &page_node.node, root)
-            page = stable_tree_take(g, page_node, folio)
+            folio = stable_tree_take(g, page_node, folio)
         else:
             rb_erase(&stable_node_dup.node, root)
+            folio = NULL
     else:
         VM_BUG_ON(not is_stable_node_chain(stable_node))
         __stable_node_dup_del(g, stable_node_dup)
@@ -1255,16 +1274,18 @@ cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_no
             list_del(&page_node.list)
             page_node.nid = nid
             stable_node_chain_add_dup(g, page_node, stable_node)
-            page = stable_tree_take(g, page_node, folio)
+            folio = stable_tree_take(g, page_node, folio)
+        else:
+            folio = NULL
     stable_node_dup.head = &g.migrate_nodes
     list_add(&stable_node_dup.list, stable_node_dup.head)
-    return page
+    return folio
 
 
 cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
                                            ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
-    # OURS: "chain_append" of stable_tree_search(): the scanned page came here from another NUMA node, with several sharers, and finds
-    # an equal one: it joins that one's chain.
+    # Part of stable_tree_search(): "chain_append". The scanned page came here from another NUMA node, with several sharers, and finds an
+    # equal one: it joins that one's chain.
     if stable_node_dup == stable_node:
         VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
         # There is none yet.
@@ -1311,7 +1332,8 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
         parent = NULL
         again = False
 
-        while stable_tree_descend(g, page, &parent, &new):      # OURS: new[0] != NULL
+        # OURS: new[0] != NULL, further down
+        while stable_tree_descend(g, page, &parent, &new):
             cond_resched()
             stable_node = stable_node_of(new[0])
             tree_folio = chain_prune(g, &stable_node_dup, &stable_node, root)
@@ -1395,7 +1417,8 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
         new = &root.rb_node
         again = False
 
-        while stable_tree_descend(g, kfolio, &parent, &new):    # OURS: new[0] != NULL
+        # OURS: new[0] != NULL, further down
+        while stable_tree_descend(g, kfolio, &parent, &new):
             cond_resched()
             stable_node = stable_node_of(new[0])
             tree_folio = chain(g, &stable_node_dup, &stable_node, root)
@@ -1443,7 +1466,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
             if stable_node == NULL:
                 free_stable_node(g, stable_node_dup)
                 return NULL
-        stable_node_dup.head = NULL     # what the slab left there could look like a dup's
+        stable_node_dup.head = NULL     # OURS: what the slab left there could look like a dup's
         stable_node_chain_add_dup(g, stable_node_dup, stable_node)
 
     folio_set_stable_node(kfolio, stable_node_dup)
@@ -1470,7 +1493,8 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     root = g.root_unstable_tree + nid
     new = &root.rb_node
 
-    while unstable_tree_descend(g, page, &parent, &new):        # OURS: new[0] != NULL
+    # OURS: new[0] != NULL, further down
+    while unstable_tree_descend(g, page, &parent, &new):
         cond_resched()
         tree_rmap_item = rmap_item_of(new[0])
         tree_page = get_mergeable_page(g, tree_rmap_item)
@@ -1525,8 +1549,8 @@ cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stabl
     if not max_page_sharing_bypass:
         # Not fatal, but nobody should have come here.
         WARN_ON_ONCE(stable_node.rmap_hlist_len > g.ksm_max_page_sharing)
-    elif stable_node.rmap_hlist_len > g.ksm_max_page_sharing:
-        g.sharing_bypassed = True       # OURS
+    elif stable_node.rmap_hlist_len > g.ksm_max_page_sharing:       # OURS: for Machine.check()
+        g.sharing_bypassed = True
 
     rmap_item.head = stable_node
     rmap_item.address |= STABLE_FLAG
@@ -1722,7 +1746,7 @@ cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item
     return True
 
 
-cdef struct ksm_next_page_arg:
+cdef struct struct_ksm_next_page_arg:
     struct_folio *folio
     struct_page *page
     unsigned long addr
@@ -1730,8 +1754,9 @@ cdef struct ksm_next_page_arg:
 
 cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long end, mm_walk *walk) noexcept nogil:
     """Below one middle entry, the first anonymous page: 1 with walk.private filled in and a reference taken; 0 if there is none."""
-    cdef ksm_next_page_arg *private = <ksm_next_page_arg *>walk.private
+    cdef struct_ksm_next_page_arg *private = <struct_ksm_next_page_arg *>walk.private
     cdef vm_area_struct *vma = walk.vma
+    cdef pte_t *start_ptep = NULL
     cdef pte_t *ptep
     cdef pte_t pte
     cdef mm_struct *mm = walk.mm
@@ -1756,7 +1781,10 @@ cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long 
             spin_unlock(ptl)
             return 0
         elif pmd_leaf(pmd):
-            page = pfn_to_page(mm.machine, pmd_pfn(pmd))
+            page = vm_normal_page_pmd(vma, addr, pmd)
+            if page == NULL:
+                spin_unlock(ptl)
+                return 0
             folio = page_folio(page)
 
             if folio_is_zone_device(folio) or not folio_test_anon(folio):
@@ -1772,10 +1800,11 @@ cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long 
             return 1
         spin_unlock(ptl)
 
-    ptep = pte_offset_map_lock(mm, pmdp, addr, &ptl)
-    if ptep == NULL:
+    start_ptep = pte_offset_map_lock(mm, pmdp, addr, &ptl)
+    if start_ptep == NULL:
         return 0
 
+    ptep = start_ptep
     while addr < end:
         pte = ptep_get(ptep)
         if pte_present(pte):
@@ -1788,11 +1817,13 @@ cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long 
         addr += PAGE_SIZE
     if addr >= end:             # not_found_unlock:
         spin_unlock(ptl)
+        pte_unmap(start_ptep)
         return 0
 
     # found_unlock:
     folio_get(folio)
     spin_unlock(ptl)
+    pte_unmap(start_ptep)
     private.page = page
     private.folio = folio
     private.addr = addr
@@ -1811,13 +1842,14 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
     """
     cdef mm_struct *mm
     cdef ksm_mm_slot *mm_slot
+    cdef struct_mm_slot *slot
     cdef vm_area_struct *vma
     cdef ksm_rmap_item *rmap_item
     cdef vma_iterator vmi
     cdef ksm_stable_node *stable_node
     cdef list_head *pos
-    cdef list_head *following
-    cdef ksm_next_page_arg next_page_arg
+    cdef list_head *next
+    cdef struct_ksm_next_page_arg ksm_next_page_arg
     cdef struct_page *tmp_page
     cdef struct_folio *folio
     cdef bint next_mm = False
@@ -1842,21 +1874,23 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         if not g.ksm_merge_across_nodes:
             pos = g.migrate_nodes.next
             while pos != &g.migrate_nodes:
-                following = pos.next
+                next = pos.next
                 stable_node = stable_node_of_list(pos)
                 folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_NOLOCK)
                 if folio != NULL:
                     folio_put(g.m, folio)
                 cond_resched()
-                pos = following
+                pos = next
 
         # OURS: all the roots there are; the kernel resets those in use. With merge_across_nodes switched on in a pass, and off again in the
         # next, the others come back into use with links to rmap_items that may be freed.
+        # Not here: ksm_nr_node_ids: the number of those in use
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
 
         spin_lock(&g.ksm_mmlist_lock)
-        mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        slot = mm_slot_of_list(mm_slot.slot.mm_node.next)
+        mm_slot = mm_slot_entry(slot)
         g.ksm_scan.mm_slot = mm_slot
         spin_unlock(&g.ksm_mmlist_lock)
         ksm_step(g.m, STEP_PASS_BEGINS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
@@ -1871,7 +1905,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
             g.ksm_scan.rmap_list = &mm_slot.rmap_list
         next_mm = True
 
-        mm = mm_slot.slot.mm
+        slot = &mm_slot.slot
+        mm = slot.mm
         vma_iter_init(&vmi, mm, g.ksm_scan.address)
 
         mmap_read_lock(mm)
@@ -1894,12 +1929,12 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                 if ksm_test_exit(mm):
                     break
 
-                found = walk_page_range_vma(vma, g.ksm_scan.address, vma.vm_end, &ksm_next_page_ops, &next_page_arg)
+                found = walk_page_range_vma(vma, g.ksm_scan.address, vma.vm_end, &ksm_next_page_ops, &ksm_next_page_arg)
 
                 if found > 0:
-                    folio = next_page_arg.folio
-                    tmp_page = next_page_arg.page
-                    g.ksm_scan.address = next_page_arg.addr
+                    folio = ksm_next_page_arg.folio
+                    tmp_page = ksm_next_page_arg.page
+                    g.ksm_scan.address = ksm_next_page_arg.addr
                 else:
                     VM_BUG_ON(found < 0)
                     g.ksm_scan.address = vma.vm_end - PAGE_SIZE
@@ -1911,10 +1946,9 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                     skip = False
                     if rmap_item != NULL:
                         g.ksm_scan.rmap_list = &rmap_item.rmap_list
-
-                        skip = should_skip_rmap_item(g, tmp_page, rmap_item)
-                        if skip:
+                        if should_skip_rmap_item(g, tmp_page, rmap_item):
                             folio_put(g.m, folio)
+                            skip = True         # goto next_page
                         else:
                             g.ksm_scan.address += PAGE_SIZE
                             page[0] = tmp_page
@@ -1928,6 +1962,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                 cond_resched()
             vma = vma_next(&vmi)
 
+        # OURS: asked again, where the kernel jumps in
         if ksm_test_exit(mm):
             # no_vmas:
             g.ksm_scan.address = 0
@@ -1936,7 +1971,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         remove_trailing_rmap_items(g, g.ksm_scan.rmap_list)
 
         spin_lock(&g.ksm_mmlist_lock)
-        g.ksm_scan.mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        slot = mm_slot_of_list(mm_slot.slot.mm_node.next)
+        g.ksm_scan.mm_slot = mm_slot_entry(slot)
         if g.ksm_scan.address == 0:
             # Not one mergeable vma, and the lock was held all the while, so no madvise can have come in between: the slot goes, as
             # __ksm_exit() lets it go. Either the process exits (we may be faster than __ksm_exit) or it has unmapped them all.
@@ -1972,8 +2008,10 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
     cdef ksm_rmap_item *rmap_item
     cdef struct_page *page
 
-    while scan_npages and not freezing(g.m, &g.freezer, scan_npages):
+    while scan_npages:
         scan_npages -= 1
+        if freezing(g.m, &g.freezer, scan_npages + 1):
+            return
         cond_resched()
         rmap_item = scan_ahead(g, &page, scan_npages)   # OURS: scan_get_next_rmap_item(&page)
         if rmap_item == NULL:
@@ -2008,36 +2046,49 @@ cdef inline unsigned long long monotonic_ns() noexcept nogil:
     return <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec
 
 
-cdef void *ksm_scan_thread(void *arg) noexcept nogil:
-    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits. It is never suspended, and has no niceness."""
-    cdef ksm_globals *g = <ksm_globals *>arg
-    cdef unsigned int sleep_ms
-    cdef unsigned long ticket
-    cdef unsigned long long deadline, now
+cdef inline bint kthread_should_stop(ksm_globals *g) noexcept nogil:
+    # OURS: the kernel asks the thread.
+    return READ_ONCE_int(g.ksmd_should_stop)
 
-    while not READ_ONCE_int(g.ksmd_should_stop):
+
+cdef void ksmd_sleep(ksm_globals *g, unsigned int sleep_ms) noexcept nogil:
+    # OURS: wait_event_freezable_timeout(). Only another value ends the sleep, not the same one written again.
+    cdef unsigned long long deadline = monotonic_ns() + <unsigned long long>sleep_ms * NSEC_PER_MSEC
+    cdef unsigned long ticket = prepare_to_wait(&g.ksm_iter_wait)
+    cdef unsigned long long now = monotonic_ns()
+    while sleep_ms == READ_ONCE_uint(g.ksm_thread_sleep_millisecs) and not kthread_should_stop(g) and now < deadline:
+        wait_for_wakeup_timeout(&g.ksm_iter_wait, ticket, deadline - now)
+        ticket = prepare_to_wait(&g.ksm_iter_wait)
+        now = monotonic_ns()
+
+
+cdef void ksmd_wait(ksm_globals *g) noexcept nogil:
+    # OURS: wait_event_freezable().
+    cdef unsigned long ticket = prepare_to_wait(&g.ksm_thread_wait)
+    while not (ksmd_should_run(g) or kthread_should_stop(g)):
+        wait_for_wakeup(&g.ksm_thread_wait, ticket)
+        ticket = prepare_to_wait(&g.ksm_thread_wait)
+
+
+cdef void *ksm_scan_thread(void *globals) noexcept nogil:
+    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits."""
+    cdef ksm_globals *g = <ksm_globals *>globals
+    cdef unsigned int sleep_ms
+
+    # Not here: set_freezable, set_user_nice: it is a thread of a program, which has one niceness
+
+    while not kthread_should_stop(g):
         mutex_lock(&g.ksm_thread_mutex)
         wait_while_offlining(g)
         if ksmd_should_run(g):
-            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan), 0)
+            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan), 0)     # OURS: ksm_do_scan(), and its time is taken
         mutex_unlock(&g.ksm_thread_mutex)
 
         if ksmd_should_run(g):
             sleep_ms = READ_ONCE_uint(g.ksm_thread_sleep_millisecs)
-            deadline = monotonic_ns() + <unsigned long long>sleep_ms * NSEC_PER_MSEC
-            ticket = prepare_to_wait(&g.ksm_iter_wait)
-            now = monotonic_ns()
-            # Only another value ends the sleep, not the same one written again.
-            while (sleep_ms == READ_ONCE_uint(g.ksm_thread_sleep_millisecs) and not READ_ONCE_int(g.ksmd_should_stop)
-                   and now < deadline):
-                wait_for_wakeup_timeout(&g.ksm_iter_wait, ticket, deadline - now)
-                ticket = prepare_to_wait(&g.ksm_iter_wait)
-                now = monotonic_ns()
+            ksmd_sleep(g, sleep_ms)     # OURS: wait_event_freezable_timeout()
         else:
-            ticket = prepare_to_wait(&g.ksm_thread_wait)
-            while not (ksmd_should_run(g) or READ_ONCE_int(g.ksmd_should_stop)):
-                wait_for_wakeup(&g.ksm_thread_wait, ticket)
-                ticket = prepare_to_wait(&g.ksm_thread_wait)
+            ksmd_wait(g)                # OURS: wait_event_freezable()
     return NULL
 
 
@@ -2185,22 +2236,28 @@ cdef int __ksm_enter(mm_struct *mm) noexcept nogil:
     """Register an address space: 0 or -ENOMEM."""
     cdef ksm_globals *g = globals_of(mm)
     cdef ksm_mm_slot *mm_slot
+    cdef struct_mm_slot *slot
     cdef bint needs_wakeup
 
     mm_slot = <ksm_mm_slot *>mm_slot_alloc(g.mm_slot_cache)
     if mm_slot == NULL:
         return -ENOMEM
 
-    # OURS: under the lock, which the kernel does without.
-    spin_lock(&g.ksm_mmlist_lock)
+    slot = &mm_slot.slot
+
+    # Others may come or leave at this moment.
     needs_wakeup = list_empty(&g.ksm_mm_head.slot.mm_node)
-    mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, &mm_slot.slot)
+
+    spin_lock(&g.ksm_mmlist_lock)
+    # OURS: with the lock. Without it ksmd could sleep on, if the last slot leaves just now.
+    needs_wakeup = list_empty(&g.ksm_mm_head.slot.mm_node)
+    mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, slot)
     # Just behind the cursor: the memory may settle for nearly a pass, and a fork that execs at once is gone by then. But unmerging must
     # find every mm that has merged pages, a child of this moment too: then it goes where the cursor has not been.
     if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE and not era_2011(g):    # which 2011 did not think of
-        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)
+        list_add_tail(&slot.mm_node, &g.ksm_mm_head.slot.mm_node)
     else:
-        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
+        list_add_tail(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
     spin_unlock(&g.ksm_mmlist_lock)
 
     set_bit(MMF_VM_MERGEABLE, &mm.flags)
@@ -2227,7 +2284,7 @@ cdef void __ksm_exit(mm_struct *mm) noexcept nogil:
 
     spin_lock(&g.ksm_mmlist_lock)
     slot = mm_slot_lookup(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm)
-    mm_slot = <ksm_mm_slot *>slot if slot != NULL else NULL
+    mm_slot = mm_slot_entry(slot)       # NULL of NULL
     if mm_slot != NULL and g.ksm_scan.mm_slot != mm_slot:
         if mm_slot.rmap_list == NULL:
             hash_del(&slot.hash)
@@ -2276,10 +2333,11 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
     if not folio_test_uptodate(folio):
         return folio            # do_swap_page() will see it
 
-    # mem_cgroup_charge(): nobody counts
+    # Not here: mem_cgroup_charge: nobody counts
     new_folio = alloc_pages_node(m, vma.vm_mm.nid, 0, False)
     if new_folio != NULL:
-        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)
+        # Not here: copy_mc_user_highpage: it can fail, where a page cannot be read
+        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)        # OURS: the copy
         folio_set_dirty(new_folio)      # no effect: it has no slot, and add_to_swap() makes whatever gets one dirty
         __folio_mark_uptodate(new_folio)
         __folio_set_locked(new_folio)
@@ -2349,11 +2407,14 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
 
     The kernel looks for each of its processes in each tree. Here those in the tree are all there are.
     """
+    # Not here: page, force_early: a signal would tell of them
     cdef ksm_stable_node *stable_node
     cdef ksm_rmap_item *rmap_item
     cdef hlist_node *pos
     cdef struct_anon_vma *av
     cdef anon_vma_chain *vmac
+    cdef vm_area_struct *vma
+    cdef unsigned long addr
 
     stable_node = folio_stable_node(folio)
     if stable_node == NULL:
@@ -2361,16 +2422,20 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
     pos = stable_node.hlist.first
     while pos != NULL:
         rmap_item = rmap_item_of_hlist(pos)
-        pos = pos.next
         av = rmap_item.anon_vma
 
         anon_vma_lock_read(av)
+        # Not here: rcu_read_lock, for_each_process, task_early_kill, t, rcu_read_unlock: every process counts, and is told by its mm
         vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
         while vmac != NULL:
-            if atomic_read(&vmac.vma.vm_mm.mm_users) > 0:
-                add_to_kill_ksm(vmac.vma.vm_mm, tokill, rmap_item.address & page_mask())
+            vma = vmac.vma
+            # OURS: has it a process?
+            if atomic_read(&vma.vm_mm.mm_users) > 0:
+                addr = rmap_item.address & page_mask()
+                add_to_kill_ksm(vma.vm_mm, tokill, addr)
             vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
         anon_vma_unlock_read(av)
+        pos = pos.next
 
 
 cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil:
@@ -2384,7 +2449,7 @@ cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *fo
     stable_node = folio_stable_node(folio)
     if stable_node != NULL:
         VM_BUG_ON(stable_node.kpfn != folio_pfn(m, folio))
-        WRITE_ONCE_ulong(stable_node.kpfn, folio_pfn(m, newfolio))
+        WRITE_ONCE_ulong(stable_node.kpfn, folio_pfn(m, newfolio))      # OURS: ksm_get_folio() reads it without a lock
         # Who finds that the old frame has lost the key must find the new number: see ksm_get_folio().
         smp_wmb()
         folio_set_stable_node(folio, NULL)
@@ -2393,9 +2458,9 @@ cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *fo
 cdef void wait_while_offlining(ksm_globals *g) noexcept nogil:
     cdef unsigned long ticket
     while READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
-        ticket = prepare_to_wait(&g.offline_wait)
+        ticket = prepare_to_wait(&g.offline_wait)               # OURS: of wait_on_bit()
         mutex_unlock(&g.ksm_thread_mutex)
-        if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
+        if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:        # OURS: wait_on_bit()
             wait_for_wakeup(&g.offline_wait, ticket)
         mutex_lock(&g.ksm_thread_mutex)
 
@@ -2436,49 +2501,52 @@ cdef bint stable_node_chain_remove_range(ksm_globals *g, ksm_stable_node *stable
 
 
 cdef void ksm_check_stable_tree(ksm_globals *g, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    cdef rb_node *node
-    cdef list_head *pos
-    cdef list_head *following
     cdef ksm_stable_node *stable_node
+    cdef list_head *pos
+    cdef list_head *next
+    cdef rb_node *node
     cdef int nid
 
     for nid in range(g.ksm_nr_node_ids):
         node = rb_first(g.root_stable_tree + nid)
         while node != NULL:
-            if stable_node_chain_remove_range(g, stable_node_of(node), start_pfn, end_pfn, g.root_stable_tree + nid):
+            stable_node = stable_node_of(node)
+            if stable_node_chain_remove_range(g, stable_node, start_pfn, end_pfn, g.root_stable_tree + nid):
                 node = rb_first(g.root_stable_tree + nid)
             else:
                 node = rb_next(node)
             cond_resched()
     pos = g.migrate_nodes.next
     while pos != &g.migrate_nodes:
-        following = pos.next
+        next = pos.next
         stable_node = stable_node_of_list(pos)
         if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
             remove_node_from_stable_tree(g, stable_node)
         cond_resched()
-        pos = following
+        pos = next
 
 
-cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, void *arg) noexcept nogil:
     """What KSM does while frames go away."""
+    cdef struct_memory_notify *mn = <struct_memory_notify *>arg
+
     if action == MEM_GOING_OFFLINE:
         # From here on nobody may touch the trees who takes ksm_thread_mutex. Unmerging and the walks by page do not, and are safe.
         mutex_lock(&g.ksm_thread_mutex)
-        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run | KSM_RUN_OFFLINE)
+        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run | KSM_RUN_OFFLINE)    # OURS: ksmd reads it without the mutex
         mutex_unlock(&g.ksm_thread_mutex)
 
     elif action == MEM_OFFLINE or action == MEM_CANCEL_OFFLINE:
         if action == MEM_OFFLINE:
             # Migration has emptied the range. Nodes that were stale still have a frame's number from it, and ksm_get_folio() would
             # look there.
-            ksm_check_stable_tree(g, start_pfn, start_pfn + nr_pages)
+            ksm_check_stable_tree(g, mn.start_pfn, mn.start_pfn + mn.nr_pages)
         mutex_lock(&g.ksm_thread_mutex)
-        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run & ~<unsigned long>KSM_RUN_OFFLINE)
+        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run & ~<unsigned long>KSM_RUN_OFFLINE)    # OURS: ksmd reads it without the mutex
         mutex_unlock(&g.ksm_thread_mutex)
 
         smp_mb()
-        wake_up_interruptible(&g.offline_wait)
+        wake_up_interruptible(&g.offline_wait)  # OURS: wake_up_bit()
     return NOTIFY_OK
 
 
@@ -2503,7 +2571,7 @@ cdef long sleep_millisecs_store(ksm_globals *g, const char *buf, size_t count) n
     if err:
         return -EINVAL
 
-    WRITE_ONCE_uint(g.ksm_thread_sleep_millisecs, msecs)
+    WRITE_ONCE_uint(g.ksm_thread_sleep_millisecs, msecs)    # OURS: ksmd reads it without the mutex
     wake_up_interruptible(&g.ksm_iter_wait)
 
     return <long>count
@@ -2524,7 +2592,7 @@ cdef long pages_to_scan_store(ksm_globals *g, const char *buf, size_t count) noe
     if err:
         return -EINVAL
 
-    WRITE_ONCE_uint(g.ksm_thread_pages_to_scan, nr_pages)
+    WRITE_ONCE_uint(g.ksm_thread_pages_to_scan, nr_pages)    # OURS: ksmd reads it without the mutex
 
     return <long>count
 
@@ -2536,7 +2604,6 @@ cdef long run_show(ksm_globals *g, char *buf) noexcept nogil:
 cdef long run_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
     cdef unsigned int flags
     cdef int err
-    cdef long ret = <long>count
 
     err = kstrtouint(buf, &flags)
     if err:
@@ -2550,22 +2617,22 @@ cdef long run_store(ksm_globals *g, const char *buf, size_t count) noexcept nogi
     mutex_lock(&g.ksm_thread_mutex)
     wait_while_offlining(g)
     if g.ksm_run != flags:
-        WRITE_ONCE_ulong(g.ksm_run, flags)
+        WRITE_ONCE_ulong(g.ksm_run, flags)    # OURS: ksmd reads it without the mutex
         if flags & KSM_RUN_UNMERGE:
-            # set_current_oom_origin(): there is no OOM killer
+            # Not here: set_current_oom_origin, clear_current_oom_origin: there is no OOM killer
             err = unmerge_and_remove_all_rmap_items(g)
             if err:
-                WRITE_ONCE_ulong(g.ksm_run, KSM_RUN_STOP)
-                ret = err
+                WRITE_ONCE_ulong(g.ksm_run, KSM_RUN_STOP)    # OURS: ksmd reads it without the mutex
+                count = <size_t>err
     mutex_unlock(&g.ksm_thread_mutex)
 
     if flags & KSM_RUN_MERGE:
-        err = ksmd_start(g)
-        if err:
+        err = ksmd_start(g)     # OURS: the kernel has started it at boot
+        if err:                 # OURS: there is no thread to be had
             return err
         wake_up_interruptible(&g.ksm_thread_wait)
 
-    return ret
+    return <long>count
 
 
 cdef long merge_across_nodes_show(ksm_globals *g, char *buf) noexcept nogil:
@@ -2647,7 +2714,7 @@ cdef long max_page_sharing_store(ksm_globals *g, const char *buf, size_t count) 
         if g.ksm_pages_shared or remove_all_stable_nodes(g):
             err = -EBUSY
         else:
-            WRITE_ONCE_int(g.ksm_max_page_sharing, knob)
+            WRITE_ONCE_int(g.ksm_max_page_sharing, knob)    # OURS: it is read above without the mutex
     mutex_unlock(&g.ksm_thread_mutex)
 
     return err if err else <long>count
@@ -2901,9 +2968,9 @@ cdef void ksmd_stop(ksm_globals *g) noexcept nogil:
     g.ksmd_started = False
 
 
-cdef int memory_callback_hook(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+cdef int memory_callback_hook(machine *m, unsigned long action, void *arg) noexcept nogil:
     # OURS: ksm_memory_callback_mem_nb, which ksm_init() registers; the hooks know the machine, not its KSM.
-    return ksm_memory_callback(<ksm_globals *>m.ksm, action, start_pfn, nr_pages)
+    return ksm_memory_callback(<ksm_globals *>m.ksm, action, arg)
 
 
 # What the rest of mm/ calls: the functions that include/linux/ksm.h declares.
@@ -2927,11 +2994,9 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
     """Give the machine the KSM of this era: 0 or -ENOMEM. ksmd does not run yet."""
     cdef ksm_globals *g = <ksm_globals *>calloc(1, sizeof(ksm_globals))
     cdef int err
-    if g == NULL:
+    if g == NULL:               # OURS: a machine's own
         return -ENOMEM
-    g.m = m
-    g.era = era
-    ksm_globals_init(g)
+    ksm_globals_init(g, m, era)     # OURS: the initial values of the file-level variables
 
     g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))
     # As long as nobody asks for it, zeros merge like everything else.
@@ -2939,13 +3004,14 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
 
     err = ksm_slab_init(g)
     if err:
-        free(g)                 # out:
-        return err
+        free(g)                 # OURS: a machine's own
+        return err              # out:
 
-    ksm_attrs_init(g)
-
+    # Not here: kthread_run, ksm_thread: ksmd is started when `run` is first written
+    # Not here: sysfs_create_group, pr_err, ksm_slab_free, hotplug_memory_notifier: the files are attributes, and one listens to memory
+    ksm_attrs_init(g)           # OURS: the files, in their order
     m.ksm = g
-    m.ksm_ops = &ksm_ops
+    m.ksm_ops = &ksm_ops        # OURS: what include/linux/ksm.h declares
     return 0
 
 

@@ -18,7 +18,8 @@ NEVER = "What it asks for does not exist here: "
 
 # (function, lines, reason). A line may be named as often as it stands in the function. None: all lines.
 UNCOVERED = [
-    ("ksm_slab_init", ["ksm_slab_free(g)", "return -ENOMEM"], CALLOC),
+    ("ksm_slab_init", ["return -ENOMEM", "kmem_cache_destroy(g.rmap_item_cache)", "return -ENOMEM",
+                       "kmem_cache_destroy(g.stable_node_cache)", "kmem_cache_destroy(g.rmap_item_cache)", "return -ENOMEM"], CALLOC),
     ("ksm_init", ["return -ENOMEM", "free(g)", "return err"], CALLOC),
     ("ksm_exit_machine", ["return"], CALLOC),
     ("merge_across_nodes_store", ["err = -ENOMEM"], CALLOC),
@@ -28,7 +29,7 @@ UNCOVERED = [
                           "return NULL"], RACE),
     ("write_protect_pte", ["set_pte_at(mm, pvmw.address, pvmw.pte, entry)", "return -EFAULT"],
      "folio_maybe_dma_pinned() is true only with references that the count before has found already."),
-    ("write_protect_page", ["WARN_ON_ONCE(True)", "return err"], SPLIT),
+    ("write_protect_page", ["return err"], SPLIT),
     ("replace_pte", ["return -EFAULT", "pte_unmap_unlock(ptep, ptl)", "return -EFAULT"], RACE),
     ("replace_page", ["return err", "return err", "return err"],
      "write_protect_page() has found the entry under the same mmap_lock; only a huge page put together there could change that."),
@@ -37,9 +38,13 @@ UNCOVERED = [
     ("stable_tree_insert", ["again = True", "break"], RACE),
     ("ksm_next_page_pmd_entry", ["return 0", "spin_unlock(ptl)", "return 0", "spin_unlock(ptl)", "return 0"], RACE),
     ("ksm_next_page_pmd_entry", ["spin_unlock(ptl)", "return 0"], NEVER + "huge pages that are not anonymous."),
+    ("ksm_next_page_pmd_entry", ["spin_unlock(ptl)", "return 0"], NEVER + "a huge zero page."),
     ("scan_get_next_rmap_item", ["return NULL"], RACE),
     ("ksmd_should_run", None, DAEMON),
     ("monotonic_ns", None, DAEMON),
+    ("kthread_should_stop", None, DAEMON),
+    ("ksmd_sleep", None, DAEMON),
+    ("ksmd_wait", None, DAEMON),
     ("ksm_scan_thread", None, DAEMON),
     ("ksm_disable", None, NEVER + "only the virtual machines of s390 call it."),
     ("ksm_might_need_to_copy", ["return folio"], SPLIT),
