@@ -280,7 +280,7 @@ def macros(text: str) -> dict[str, Code]:
         try:
             reader = CReader(c_tokens(found[3].replace("\\\n", " \n"), line))
             expr = reader.expression()
-        except Unreadable:
+        except (Unreadable, RecursionError):
             continue
         if not reader.peek():
             statement = Statement("do" if expr[0] == "set" else "return", line, expr)

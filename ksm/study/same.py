@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -130,35 +130,38 @@ def defines(text: str) -> bool:
     return False
 
 
-def kernel_codes(texts: Iterable[str]) -> dict[str, Code | Unreadable]:
-    """The functions, and the macros that are expressions; or why one cannot be read."""
-    result: dict[str, Code | Unreadable] = {}
+@lru_cache(8)
+def kernel_bodies(texts: tuple[str, ...], stores: bool) -> dict[str, Body | Unreadable]:
+    """The functions, and the macros that are expressions, in form; or why one cannot be read."""
+    codes: dict[str, Code | Unreadable] = {}
     for text in texts:
         for name, function in c_source(_DEFINE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)).functions.items():
             try:
-                result.setdefault(name, read_c(name, function.text, function.first))
+                codes.setdefault(name, read_c(name, function.text, function.first))
             except (Unreadable, RecursionError) as error:
-                result[name] = Unreadable(str(error))
-        result = {**macros(text), **result}
+                codes[name] = Unreadable(str(error))
+        codes = {**macros(text), **codes}
+    result: dict[str, Body | Unreadable] = {}
+    for name, code in codes.items():
+        try:
+            result[name] = code if isinstance(code, Unreadable) else prepared(code, kernel_normaliser(stores))
+        except (Unreadable, RecursionError) as error:
+            result[name] = Unreadable(str(error))
     return result
 
 
 def compare(pair: Pair, kernel: Iterable[str], port: Iterable[str]) -> Table:
     """The texts of the kernel's files against those of the port's. Unreadable, if that is one of the port's."""
-    theirs = kernel_codes(kernel)
+    theirs = kernel_bodies(tuple(kernel), pair.stores)
     own = Port(port, set(theirs))
-    normaliser = kernel_normaliser(pair.stores)
     table = Table(pair, [], [], own.normaliser.used)
-    for name, code in theirs.items():
-        try:
-            if isinstance(code, Unreadable):
-                raise code
-            if name in own.bodies:
-                table.rows.append(compare_function(prepared(code, normaliser), own.bodies[name], own.parts(name)))
-            elif not code.macro:
-                table.rows.append(left_out(name, prepared(code, normaliser), pair))
-        except (Unreadable, RecursionError) as error:
-            table.rows.append(unreadable(name, error))
+    for name, body in theirs.items():
+        if isinstance(body, Unreadable):
+            table.rows.append(unreadable(name, body))
+        elif name in own.bodies:
+            table.rows.append(compare_function(body, own.bodies[name], own.parts(name)))
+        elif not body.code.macro:
+            table.rows.append(left_out(name, body, pair))
     for name, body in own.bodies.items():
         if name not in theirs and not body.code.part_of:
             table.ours.append(of_ours(name, body, own.stands_for(name)))

@@ -16,7 +16,7 @@ from ksm.study.functions import code_hash, cython_source
 from ksm.study.kernel import read_kernel
 from ksm.study.normalise import kernel_normaliser
 from ksm.study.pairing import base_hashes
-from ksm.study.same import PAIRS, Port, compare, compare_function, kernel_codes, port_texts, tables
+from ksm.study.same import PAIRS, Port, compare, compare_function, kernel_bodies, port_texts, tables
 from ksm.study.share import differences, percent, written
 from ksm.study.standins import IN_THE_KERNEL, IN_THE_PORT, OMITTED, WITHOUT_READERS
 
@@ -166,8 +166,7 @@ def inside(lines, number):
 @pytest.mark.parametrize("pair", [KSM, RBTREE], ids=["ksm", "rbtree"])
 def test_each_statement_that_is_left_out_or_has_an_argument_more_is_found(kernel, pair):
     texts = port_texts(pair)
-    codes = kernel_codes(kernel.texts[name] for name in pair.kernel)
-    theirs = {name: prepared(code, kernel_normaliser(pair.stores)) for name, code in codes.items()}
+    theirs = kernel_bodies(tuple(kernel.texts[name] for name in pair.kernel), pair.stores)
     port = Port(texts, set(theirs))
     lines = texts[0].split("\n")
     tried = 0
