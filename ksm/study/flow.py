@@ -200,6 +200,8 @@ class Builder:
     def graph(self, body: Body) -> Node:
         self.known = {statement.expr for statement in counted(body.statements) if statement.kind == "do" and statement.expr}
         entry = self.block(body.statements, self.end(None, None), None, None)
+        if missing := [name for name, node in self.labels.items() if not node.ways]:
+            raise Unreadable(f"goto {missing[0]}: there is no such label")
         for node in self.nodes:
             if node.unless_used and not read_after(node, node.unless_used):
                 node.kind, node.expr, node.source = "pass", None, None

@@ -54,6 +54,7 @@ IN_THE_PORT = (
     ("roots", "buf", "Cython has one scope a function, and buf is a parameter"),
     ("memset(&A, 0, sizeof(B))", "A = (struct x){ 0 }", "Cython has no compound literals"),
     ("A.rb_node = NULL", "A = RB_ROOT", "Cython has no compound literals"),
+    ("freezing(g.m, &g.freezer, A)", "freezing(current)", "who scans for a caller is asked to let go: how many pages are left is kept"),
     ("kthread_should_stop(g)", "kthread_should_stop()", "each machine has a ksmd"),
     ("vma_has_anon_vma(A)", "A->anon_vma", "an acquire, for what a fault of another thread has made"),
     ("page_to_nid(pfn_to_page(g.m, A))", "pfn_to_nid(A)", "the frame knows"),
