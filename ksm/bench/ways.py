@@ -70,7 +70,7 @@ def chunks(name: str, pages: int, seed: int) -> Iterator[tuple[int, bytearray]]:
 
 
 def port(name: str, pages: int, *, written: bool = False, plain: bool = False) -> Measured:
-    """The port. With `written` a pass knows nothing of a page from before, and trusts no tree: as if all pages were written all the time."""
+    """The port. With `written` a pass knows of no page from before, and trusts no tree: as if all pages were written all the time."""
     with ksm.Machine(memory=(pages + 4096) * ksm.PAGE_SIZE, plain=plain) as machine:
         machine.ksm.smart_scan = 0
         process = machine.spawn()

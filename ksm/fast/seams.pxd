@@ -8,6 +8,8 @@
     its checksum                                            known_checksum()
     a dup that a search need not look at                    passes_over()
 
+Only a machine that remembers nothing is recorded (ksm/step.pxd): in it the seams tell a recording what they are asked.
+
 What is remembered of a page ends by ksm_page_changed() and ksm_range_changed() of include/linux/ksm.pxd. Built with KSM_STUB=1, the module
 remembers nothing: tests/fast/seams_stub.pyx.
 """
@@ -22,6 +24,7 @@ from ksm.fast.stable_keys cimport stable_key_known
 from ksm.fast.state cimport fast_of, fast_state, scanned_page
 from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, ksm_stable_node, scan_get_next_rmap_item
 from ksm.mm.page_alloc cimport folio_put
+from ksm.step cimport STEP_NEXT, STEP_PASS_ENDS, ksm_step
 
 
 cdef int fast_init(ksm_globals *g) noexcept nogil
@@ -48,8 +51,14 @@ cdef inline ksm_rmap_item *scan_ahead(ksm_globals *g, struct_page **page, unsign
     cdef fast_state *fast = fast_of(g)
     cdef ksm_rmap_item *rmap_item
     cdef scanned_page *seen
+    cdef unsigned long seqnr = g.ksm_scan.seqnr
     if fast == NULL:
-        return scan_get_next_rmap_item(g, page)
+        rmap_item = scan_get_next_rmap_item(g, page)
+        if rmap_item != NULL:
+            ksm_step(g.m, STEP_NEXT, rmap_item, page[0], NULL, 0)
+        elif g.ksm_scan.seqnr != seqnr:
+            ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
+        return rmap_item
     if fast.next < fast.nr and not fast.unsettled and not g.ksm_smart_scan:
         # Nothing is left of the last page, and this one has an item: most of a pass over merged pages
         seen = &fast.pages[fast.next]
@@ -67,11 +76,13 @@ cdef inline ksm_rmap_item *scan_ahead(ksm_globals *g, struct_page **page, unsign
 
 cdef inline bint stable_tree_descend(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
     """`*new`, after as many steps down a stable tree as need no look at a node's page. A search begins with *parent NULL, at the root."""
+    g.search_at = new[0]
     return new[0][0] != NULL if g.fast == NULL else stable_tree_go_down(g, page, parent, new)
 
 
 cdef inline bint unstable_tree_descend(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
     """The same in an unstable tree. At the end of the way the page's rmap_item is put there."""
+    g.search_at = new[0]
     return new[0][0] != NULL if g.fast == NULL else unstable_tree_go_down(g, page, parent, new)
 
 

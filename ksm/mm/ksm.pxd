@@ -197,6 +197,7 @@ cdef struct ksm_globals:
     unsigned long long ksmd_runtime  # nanoseconds that scanning has taken on a processor so far
     unsigned long long ksmd_slice   # the thread's clock when the current batch began
     void *fast                      # what makes the scan fast (ksm/fast/state.pxd), or NULL
+    rb_node **search_at             # where the search in a tree stands, for a recording
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
 
 

@@ -107,12 +107,11 @@ from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy
 from ksm.mm.swap cimport lru_add_drain_all, mark_page_accessed
 from ksm.mm.swapfile cimport folio_free_swap
 from ksm.mm.util cimport memcmp_pages, pages_identical
-from ksm.step cimport (STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BECAME_KSM, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED,
-                       STEP_DIFFERS, STEP_DUP_ADDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_MERGED,
-                       STEP_NEXT, STEP_NODE_MOVED, STEP_NODE_STALE, STEP_NOT_PROTECTED, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_REPLACED,
-                       STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE, STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED,
-                       STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND,
-                       STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, ksm_step)
+from ksm.step cimport (STABLE_SEARCHED, STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BECAME_KSM, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE,
+                       STEP_CHANGED, STEP_DIFFERS, STEP_DUP_ADDED, STEP_FORKED, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_MERGED,
+                       STEP_NODE_MOVED, STEP_NODE_STALE, STEP_NOT_PROTECTED, STEP_PASS_BEGINS, STEP_REPLACED, STEP_SKIPPED,
+                       STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_TWO_MERGED, STEP_UNCHANGED, STEP_WRITE_PROTECTED, STEP_ZERO_MERGED,
+                       UNSTABLE_SEARCHED, ksm_step)
 
 
 # Built as with CONFIG_NUMA, CONFIG_SYSFS, CONFIG_MIGRATION, CONFIG_MEMORY_HOTREMOVE and CONFIG_MEMORY_FAILURE: a machine with one node
@@ -394,7 +393,7 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
     """
     cdef machine *m = vma.vm_mm.machine
     # In 2011 it was a write fault: the page comes out dirty, and writable where the vma is.
-    cdef unsigned int flags = FAULT_FLAG_WRITE if era_2011(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
+    cdef unsigned int unshare = FAULT_FLAG_WRITE if era_2011(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
     cdef vm_fault_t ret = 0
     cdef bint ksm_page
     cdef folio_walk fw
@@ -416,7 +415,7 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
         if not ksm_page:
             return 0
         ksm_step(m, STEP_BREAK_KSM, vma.vm_mm, folio, NULL, <long>addr)
-        ret = handle_mm_fault(vma, addr, flags | FAULT_FLAG_REMOTE)
+        ret = handle_mm_fault(vma, addr, unshare | FAULT_FLAG_REMOTE)
         if ret & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_OOM):
             break
     # SIGBUS and SIGSEGV mean that the memory is gone, and the merged page with it. Out of memory means that it is still there: the
@@ -1125,10 +1124,6 @@ cdef struct_page *try_to_merge_two_pages(ksm_globals *g, ksm_rmap_item *rmap_ite
     """Make page a merged page and merge tree_page into it; page, or NULL if that failed. No frame is allocated."""
     cdef int err
 
-    if era_2011(g) and PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and trylock_page(page):
-        # Two equal parts of one huge page: then they could be split apart with both references held.
-        split_huge_page_of_two(g.m, page, tree_page)
-        unlock_page(page)
     err = try_to_merge_with_ksm_page(g, rmap_item, page, NULL)
     if not err:
         err = try_to_merge_with_ksm_page(g, tree_rmap_item, tree_page, page)
@@ -1340,13 +1335,10 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
             if tree_folio == NULL:
                 # The node was stale, and erasing it may have turned the tree: neither new nor parent can be trusted. To give up
                 # would be safe, and would lose merges for no better reason than that; in 2011 it was done.
-                if era_2011(g):
-                    return NULL
-                again = True
+                again = not era_2011(g)
                 break
 
             ret = memcmp_pages(g.m, page, tree_folio)
-            ksm_step(g.m, STEP_STABLE_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)
 
             parent = new[0]     # read again: a chain may have been replaced by its last dup
@@ -1430,7 +1422,6 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
                 break
 
             ret = memcmp_pages(g.m, kfolio, tree_folio)
-            ksm_step(g.m, STEP_INSERT_COMPARE, NULL, tree_folio, stable_node, ret)
             folio_put(g.m, tree_folio)
 
             parent = new[0]
@@ -1499,17 +1490,14 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
         tree_rmap_item = rmap_item_of(new[0])
         tree_page = get_mergeable_page(g, tree_rmap_item)
         if tree_page == NULL:
-            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, NULL, NULL, 0)
             return NULL
 
         # A page is not its own equal.
         if page == tree_page:
             put_page(g.m, tree_page)
-            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 0)
             return NULL
 
         ret = memcmp_pages(g.m, page, tree_page)
-        ksm_step(g.m, STEP_UNSTABLE_COMPARE, tree_rmap_item, tree_page, NULL, ret)
 
         parent = new[0]
         if ret < 0:
@@ -1521,11 +1509,9 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
         elif not g.ksm_merge_across_nodes and page_to_nid(tree_page) != nid:
             # It will be put into the right tree in the next pass.
             put_page(g.m, tree_page)
-            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 1)
             return NULL
         else:
             tree_pagep[0] = tree_page
-            ksm_step(g.m, STEP_UNSTABLE_FOUND, tree_rmap_item, tree_page, NULL, 0)
             return tree_rmap_item
 
     rmap_item.address |= UNSTABLE_FLAG
@@ -1535,7 +1521,6 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     rb_insert_color(&rmap_item.node, root)
 
     g.ksm_pages_unshared += 1
-    ksm_step(g.m, STEP_UNSTABLE_INSERTED, rmap_item, page, NULL, 0)
     return NULL
 
 
@@ -1587,14 +1572,14 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             stable_node.head = &g.migrate_nodes
             list_add(&stable_node.list, stable_node.head)
             ksm_step(g.m, STEP_NODE_MOVED, rmap_item, page, stable_node, 0)
-        if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node and not era_2011(g):
+        if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node:
             ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
             return
         ksm_step(g.m, STEP_FORKED, rmap_item, page, stable_node, 0)
         # A fork's item has to be at the node, however many there are.
         if not is_page_sharing_candidate(g, stable_node):
             max_page_sharing_bypass = True
-    elif not era_2011(g):
+    else:
         remove_rmap_item_from_tree(g, rmap_item)
 
         # A page that changes from pass to pass would only put the unstable tree out of order.
@@ -1609,25 +1594,20 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             ksm_step(g.m, STEP_ZERO_MERGED, rmap_item, page, NULL, 0)
             return
 
-    # In 2011 the item came out of its tree first of all.
-    if era_2011(g):
-        remove_rmap_item_from_tree(g, rmap_item)
-
     # First among the merged pages
     kpage = stable_tree_search(g, page)
-    if kpage == page and rmap_item.head == stable_node and not era_2011(g):
+    if kpage == page and rmap_item.head == stable_node:
         put_page(g.m, kpage)
         ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
         return
 
     remove_rmap_item_from_tree(g, rmap_item)
+    ksm_step(g.m, STABLE_SEARCHED, rmap_item, page, kpage, 0)
 
     if kpage != NULL:
         if PTR_ERR(kpage) == -EBUSY:
-            ksm_step(g.m, STEP_STABLE_BUSY, rmap_item, page, NULL, 0)
             return
 
-        ksm_step(g.m, STEP_STABLE_FOUND, rmap_item, kpage, page_stable_node(kpage), 0)
         err = try_to_merge_with_ksm_page(g, rmap_item, page, kpage)
         ksm_step(g.m, STEP_MERGED, rmap_item, kpage, NULL, err)
         if not err:
@@ -1636,27 +1616,16 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             unlock_page(kpage)
         put_page(g.m, kpage)
         return
-    ksm_step(g.m, STEP_STABLE_MISS, rmap_item, page, NULL, 0)
-
-    # In 2011 the checksum was only asked for here: a page that changes can still merge with one that is merged already.
-    if era_2011(g):
-        checksum = calc_checksum(g, page)
-        if rmap_item.oldchecksum != checksum:
-            rmap_item.oldchecksum = checksum
-            ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
-            return
-        ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
 
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
+    ksm_step(g.m, UNSTABLE_SEARCHED, rmap_item, page, tree_rmap_item, 0)
     if tree_rmap_item != NULL:
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
         ksm_step(g.m, STEP_TWO_MERGED, tree_rmap_item, kpage, NULL, 0 if kpage != NULL else -EFAULT)
         # Two equal parts of one huge page cannot be merged together: each looks as if somebody else had a reference on the other.
-        split = PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and not era_2011(g)
+        split = PageTransCompound(page) and compound_head(page) == compound_head(tree_page)
         put_page(g.m, tree_page)
         if kpage != NULL:
-            if era_2011(g):
-                remove_rmap_item_from_tree(g, tree_rmap_item)
             # A new merged page with two sharers
             lock_page(kpage)
             stable_node = stable_tree_insert(g, page_folio(kpage))
@@ -1675,6 +1644,66 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
                 return
             split_huge_page(g.m, page)
             unlock_page(page)
+
+
+cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+    # OURS: the same in Linux 2.6.38. A merged page is passed over, without a look at its node, and there is no zero page. The checksum is
+    # asked for last: a page that changes can still merge with one that is merged already.
+    cdef ksm_rmap_item *tree_rmap_item
+    cdef struct_page *tree_page = NULL
+    cdef ksm_stable_node *stable_node = page_stable_node(page)
+    cdef struct_page *kpage
+    cdef unsigned int checksum
+    cdef int err
+
+    if PageKsm(page) and rmap_item.address & STABLE_FLAG:
+        return
+    if stable_node != NULL:
+        ksm_step(g.m, STEP_FORKED, rmap_item, page, stable_node, 0)
+    remove_rmap_item_from_tree(g, rmap_item)
+
+    kpage = stable_tree_search(g, page)
+    ksm_step(g.m, STABLE_SEARCHED, rmap_item, page, kpage, 0)
+    if kpage != NULL:
+        if PTR_ERR(kpage) == -EBUSY:
+            return
+        err = try_to_merge_with_ksm_page(g, rmap_item, page, kpage)
+        ksm_step(g.m, STEP_MERGED, rmap_item, kpage, NULL, err)
+        if not err:
+            lock_page(kpage)
+            stable_tree_append(g, rmap_item, page_stable_node(kpage), False)
+            unlock_page(kpage)
+        put_page(g.m, kpage)
+        return
+
+    checksum = calc_checksum(g, page)
+    if rmap_item.oldchecksum != checksum:
+        rmap_item.oldchecksum = checksum
+        ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
+        return
+    ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
+
+    tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
+    ksm_step(g.m, UNSTABLE_SEARCHED, rmap_item, page, tree_rmap_item, 0)
+    if tree_rmap_item != NULL:
+        if PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and trylock_page(page):
+            # Two equal parts of one huge page: then they could be split apart with both references held.
+            split_huge_page_of_two(g.m, page, tree_page)
+            unlock_page(page)
+        kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
+        ksm_step(g.m, STEP_TWO_MERGED, tree_rmap_item, kpage, NULL, 0 if kpage != NULL else -EFAULT)
+        put_page(g.m, tree_page)
+        if kpage != NULL:
+            remove_rmap_item_from_tree(g, tree_rmap_item)
+            lock_page(kpage)
+            stable_node = stable_tree_insert(g, page_folio(kpage))
+            if stable_node != NULL:
+                stable_tree_append(g, tree_rmap_item, stable_node, False)
+                stable_tree_append(g, rmap_item, stable_node, False)
+            unlock_page(kpage)
+            if stable_node == NULL:
+                break_cow(g, tree_rmap_item)
+                break_cow(g, rmap_item)
 
 
 cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list,
@@ -1999,7 +2028,6 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
 
     trace_ksm_stop_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
     g.ksm_scan.seqnr += 1
-    ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
     return NULL
 
 
@@ -2016,9 +2044,9 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
         rmap_item = scan_ahead(g, &page, scan_npages)   # OURS: scan_get_next_rmap_item(&page)
         if rmap_item == NULL:
             return
-        ksm_step(g.m, STEP_NEXT, rmap_item, page, NULL, 0)
-        # In 2011 a merged page was passed over here, without a look at its node.
-        if not (era_2011(g) and PageKsm(page) and rmap_item.address & STABLE_FLAG):
+        if era_2011(g):
+            cmp_and_merge_page_2011(g, page, rmap_item)
+        else:
             cmp_and_merge_page(g, page, rmap_item)
         put_page(g.m, page)
         g.ksm_pages_scanned += 1

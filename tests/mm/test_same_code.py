@@ -94,8 +94,8 @@ DEVIATIONS = {
         ksm_step""", """\
         rmap_item.address &= page_mask()
         ksm_step"""),
-    "left out before a return": (KSM, "cmp_and_merge_page", "        put_page(g.m, kpage)\n        return\n    ksm_step",
-                                 "        return\n    ksm_step"),
+    "left out before a return": (KSM, "cmp_and_merge_page", "        put_page(g.m, kpage)\n        return\n\n    tree_rmap_item =",
+                                 "        return\n\n    tree_rmap_item ="),
     "question left out": (KSM, "write_protect_page", "    if WARN_ON_ONCE(folio_test_large(folio)):\n        return err\n", ""),
     "added": (KSM, "break_cow", "    mmap_read_unlock(mm)\n    ksm_step(g.m, STEP_BREAK_COW",
               "    cpu_relax()\n    mmap_read_unlock(mm)\n    ksm_step(g.m, STEP_BREAK_COW"),
