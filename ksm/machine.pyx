@@ -301,6 +301,10 @@ cdef class Machine:
             WRITE_ONCE_int(self.m.transparent_hugepage, thp)
             self.leave()
 
+    @transparent_hugepage.deleter
+    def transparent_hugepage(self):
+        raise AttributeError("transparent_hugepage can only be set")
+
     def __enter__(self):
         return self
 
@@ -339,6 +343,15 @@ cdef class Machine:
         if not 0 <= node < self.nr_nodes:
             raise ValueError(f"there is no node {node}")
         return node
+
+    cdef bint has_frame(self, const void *data) except -1:
+        """Does this lie in one of its frames?"""
+        cdef bint inside
+        with nogil:
+            self.enter()
+            inside = <const void *>self.m.arena <= data < <const void *>(self.m.arena + (self.m.max_pfn << PAGE_SHIFT))
+            self.leave()
+        return inside
 
     def total_pages(self):
         """Frames of the machine's memory, without images and what is offline; one of them is the zero page."""

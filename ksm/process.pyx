@@ -110,6 +110,10 @@ cdef class Process:
     def name(self, str name not None):
         set_name(self, name)
 
+    @name.deleter
+    def name(self):
+        raise AttributeError("a process has a name: set it to another one")
+
     @property
     def alive(self):
         """False after exit(), and when the machine is closed."""
@@ -307,7 +311,7 @@ cdef class Process:
     def write(self, addr, data, *, force=False):
         """Store bytes; pages are made, and copied, as faults demand. `force` also writes where the process itself may not, like a
         debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written."""
-        cdef const unsigned char[::1] view = memoryview(data).cast("B")
+        cdef const unsigned char[::1] view = bytes_of(self.machine, data)
         cdef unsigned long caddr = ulong("addr", addr), length = view.shape[0], done
         cdef bint forced = force
         cdef mm_struct *mm
@@ -365,7 +369,7 @@ cdef class Process:
     def update(self, addr, buffer):
         """Make whole pages equal to the buffer, writing only those that differ or are not there: how many that were. OSError EFAULT,
         ENOMEM."""
-        cdef const unsigned char[::1] view = memoryview(buffer).cast("B")
+        cdef const unsigned char[::1] view = bytes_of(self.machine, buffer)
         cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] >> PAGE_SHIFT
         cdef const char *buf
         cdef mm_struct *mm
@@ -609,12 +613,20 @@ cdef class Process:
 
 
 cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept nogil:
-    cdef long done
+    cdef unsigned long done
     mmap_read_lock(mm)
-    done = access_remote_vm(mm, addr, buf, length, write)
+    done = access_remote_vm(mm, addr, buf, length, write, error)
     mmap_read_unlock(mm)
-    error[0] = <int>done if done < 0 else -EFAULT
-    return <unsigned long>done if done > 0 else 0
+    return done
+
+
+cdef const unsigned char[::1] bytes_of(Machine machine, object data):
+    """What is to be written. Of the machine's own frames it is a copy: the call may change, move or free the very frame."""
+    flat = memoryview(data).cast("B")
+    cdef const unsigned char[::1] view = flat
+    if machine.gate.exports and view.shape[0] and machine.has_frame(&view[0]):
+        view = bytes(flat)
+    return view
 
 
 cdef long map_frames(mm_struct *mm, unsigned long addr, unsigned long length, int flags, unsigned long pfn) noexcept nogil:

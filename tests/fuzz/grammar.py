@@ -15,7 +15,7 @@ from fuzz import odd as odds
 from fuzz.player import METHODS
 from fuzz.roll import FIXED, RW, TOP, Roll
 from fuzz.shadow import HEAP, LOWEST, PAGE
-from fuzz.strange import OBJECTS
+from fuzz.strange import NUMBERS, OBJECTS
 from fuzz.world import BASE, HUGE
 
 Action = list[Any]  # name, arguments, kind
@@ -222,6 +222,10 @@ def half_made(r: Roll) -> Args:
     return {"method": r.randrange(40), "within": r.choice(["", "memory", "nodes", "swap", "max_memory"])}
 
 
+def source(r: Roll) -> Args:
+    return {"kind": r.choice(["core", "core", "image"]), "seed": r.randrange(1 << 30)}
+
+
 def os_fork(r: Roll) -> Args:
     return {"how": r.choice(["os", "os", "os", "preexec", "multiprocessing"]),
             "then": r.choice(["use", "use and close", "close", "collect", "leave", "nothing"])}  # fmt: skip
@@ -264,6 +268,7 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "pin": [("pin", 2, lambda r: {"who": r.who(), "place": r.place()})],
     "sysfs": [("knob", 4, knob), ("batch_of_files", 0.5, lambda r: {})],
     "image": [("image", 1.5, image)],
+    "image-lies": [("lying_image", 0.3, lambda r: {"offset": r.choice([0, PAGE]), "length": r.choice([PAGE, 9 * PAGE, 0])})],
     "image-change": [("change_image", 1, lambda r: {"numbers": [r.content() for _ in range(3)]})],
     "view": [("view", 1, lambda r: {"release": r.chance(0.6)}), ("close_with_view", 0.4, lambda r: {}), ("write_view", 1, write_view)],
     "look": [("look", 1.5, look)],
@@ -276,11 +281,14 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "machines": [("again", 1, lambda r: {"odd": machine_argument(r)}), ("init_again", 0.2, lambda r: {})],
     "half-made": [("half_made", 0.7, half_made)],
     "names": [("bad_name", 0.5, lambda r: {"what": r.choice(["spawn", "fork", "exec"]), "who": r.who()})],
-    "objects": [("odd_object", 1, lambda r: {"what": r.choice(list(OBJECTS))})],
+    "objects": [("odd_object", 1, lambda r: {"what": r.choice(list(OBJECTS))}),
+                ("any_number", 0.3, lambda r: {"what": r.choice(list(NUMBERS))})],
+    "sources": [("wild_tally", 0.3, lambda r: {"seed": r.randrange(1 << 30)}), ("source", 0.5, source)],
     "huge": [("hugepage_mode", 0.5, lambda r: {"mode": r.choice(["always", "always", "madvise", "never", "x", None, 5])})],
     "close": [("close", 0.05, lambda r: {})],
     "os-fork": [("os_fork", 1, os_fork)],
 }  # fmt: skip
+TWO_FACED = ("a batch of another size", "a ring of another size", "pages of a batch", "events")
 # Kinds that move pages about, and so are in more lives
 DEEP = {"swap", "force", "processes", "mremap", "migrate", "advice", "huge"}
 
@@ -291,12 +299,16 @@ def narrower(name: str, args: Args, kind: str) -> str:
         return "mremap-zero"
     if (name == "move_pages" and args["place"][0] == "at" and args["place"][1] >= TOP) or (name == "look" and args["length"] > 1 << 63):
         return "top"
-    if name == "stray" and args["method"] == "move_pages" and sum(args["args"][:2]) > TOP:
-        return "top"
     if (name == "swapon" and args["size"] in (1 << 70, "99999999999999999999T")) or (
         name == "again" and args["odd"][1] == "99999999999999999999T"
     ):
         return "swap-beyond"
+    if name == "odd_object" and args["what"].startswith("a forced write"):
+        return "force-bool"
+    if name in ("odd_object", "any_number") and args["what"] in TWO_FACED:
+        return "two-faced"
+    if name == "wild_tally":
+        return "wild-tally"
     return "view-overlap" if name == "write_view" else kind
 
 

@@ -22,6 +22,7 @@ KINDS: dict[str, str] = {
     "ksm": "scans, merged pages",
     "processes": "fork, exec, exit",
     "force": "write(force=True)",
+    "force-bool": "a truth value that raises as write(force=...)",
     "force-errno": "a forced access that runs out of memory half way, and says EFAULT",
     "odd": "odd arguments",
     "swap": "swap_out, swapon, swapoff",
@@ -40,6 +41,7 @@ KINDS: dict[str, str] = {
     "sysfs": "writes to KSM's files",
     "image": "mmap_image",
     "image-change": "image files that change on disk",
+    "image-lies": "offsets and lengths of an image whose sums are wrong",
     "view": "views of the machine's memory",
     "view-overlap": "writing what a view of the same frame has",
     "look": "what only looks",
@@ -53,6 +55,9 @@ KINDS: dict[str, str] = {
     "half-made": "machines whose __init__ is not through",
     "names": "names whose __str__ raises",
     "objects": "odd objects and attributes",
+    "two-faced": "numbers that are objects, for a batch of scan() and the ring of trace events",
+    "wild-tally": "page tables that no process has, for Tally.add()",
+    "sources": "cores and images, damaged",
     "close": "close() and calls afterwards",
     "close-signal": "close() in a signal handler",
     "check-threads": "check() in one of several threads",
@@ -63,7 +68,7 @@ KINDS: dict[str, str] = {
 ALWAYS = ["map", "bytes", "ksm"]
 # In a thread others are at work on the machine; what a view or a clock shows then, nobody can foretell.
 NOT_IN_THREADS = {"view", "record", "machines", "half-made", "names", "objects", "clock", "clock-far", "litter", "os-fork", "close", "fail",
-                  "memory-failure", "image-change", "huge"}  # fmt: skip
+                  "memory-failure", "image-change", "image-lies", "sources", "huge"}  # fmt: skip
 REFUSALS = ["mincore", "pidfd_open", "process_madvise", "populate", "madvise-huge", "image", "swapon", "clone", "reserve", "dontneed"]
 TROUBLE = ["swapoff", "swapon", "migrate", "offline", "online", "run2", "run1", "check", "look", "stray", "scan"]
 HANDLERS = ["raise", "look", "scan", "stray", "fork", "write", "collect", "close"]
