@@ -492,8 +492,8 @@ cdef class Machine:
     def migrate(self, pfn, node=None):
         """Move the page in this frame to another one, on this node, or wherever there is one: the new frame's number.
 
-        OSError EBUSY for a frame that has no page which can be moved; EAGAIN when somebody holds the page, so that it could not be moved;
-        ENOMEM. Follows mm/migrate.c.
+        OSError EBUSY for a frame that has no page which can be moved, in the era of 2011 also for a merged one; EAGAIN when somebody holds
+        the page, so that it could not be moved; ENOMEM. Follows mm/migrate.c.
         """
         cdef int nid = NUMA_NO_NODE if node is None else self.check_node(node)
         cdef unsigned long cpfn = ulong("pfn", pfn)

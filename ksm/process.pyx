@@ -37,7 +37,7 @@ from ksm.mm.ksm cimport ERA_2_6_38
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
 from ksm.mm.memory_hotplug cimport add_memory_file, memory_is_used, remove_memory, remove_unused_memory
-from ksm.mm.migrate cimport add_folio_for_migration, migrate_pages
+from ksm.mm.migrate cimport MR_SYSCALL, add_folio_for_migration, migrate_pages
 from ksm.mm.mmap cimport do_brk, do_mmap, do_munmap
 from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
@@ -484,7 +484,7 @@ cdef class Process:
                 while i < stop:
                     err = add_folio_for_migration(mm, caddr + i * PAGE_SIZE, nid, &folio)
                     if err > 0:
-                        err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, &new_pfn)
+                        err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, MR_SYSCALL, &new_pfn)
                     if err < 0:
                         status[i] = err
                     i += 1
