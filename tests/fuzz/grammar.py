@@ -13,7 +13,7 @@ from typing import Any
 import ksm
 from fuzz import odd as odds
 from fuzz.player import METHODS
-from fuzz.roll import FIXED, RW, TOP, Roll
+from fuzz.roll import FIXED, RW, Roll
 from fuzz.shadow import HEAP, LOWEST, PAGE
 from fuzz.strange import NUMBERS, OBJECTS
 from fuzz.world import BASE, HUGE
@@ -132,7 +132,8 @@ def image(r: Roll, keep: bool = False) -> Args:
 
 def write_view(r: Roll) -> Args:
     offset, size = r.choice([0, 0, 8, 4000]), r.choice([1, 8, 4096, 96])
-    return {"who": r.who(), "place": r.place(), "offset": offset, "length": size, "source": r.place(), "update": r.chance(0.4)}
+    return {"who": r.who(), "place": r.place(), "offset": offset, "length": size, "source": r.place(), "update": r.chance(0.4),
+            "force": r.chance(0.3)}  # fmt: skip
 
 
 # Machines
@@ -267,15 +268,14 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "fail": [("fail", 5, fail)],
     "pin": [("pin", 2, lambda r: {"who": r.who(), "place": r.place()})],
     "sysfs": [("knob", 4, knob), ("batch_of_files", 0.5, lambda r: {})],
-    "image": [("image", 1.5, image)],
-    "image-lies": [("lying_image", 0.3, lambda r: {"offset": r.choice([0, PAGE]), "length": r.choice([PAGE, 9 * PAGE, 0])})],
+    "image": [("image", 1.5, image),
+              ("lying_image", 0.3, lambda r: {"offset": r.choice([0, PAGE]), "length": r.choice([PAGE, 9 * PAGE, 0])})],
     "image-change": [("change_image", 1, lambda r: {"numbers": [r.content() for _ in range(3)]})],
     "view": [("view", 1, lambda r: {"release": r.chance(0.6)}), ("close_with_view", 0.4, lambda r: {}), ("write_view", 1, write_view)],
     "look": [("look", 1.5, look)],
     "trace": [("trace", 2, trace)],
     "record": [("record", 1, record)],
-    "clock": [("advance", 1, advance)],
-    "clock-far": [("advance", 0.7, lambda r: {"seconds": r.choice([9e8, 999999999.0]), "ksmd": 0.0})],
+    "clock": [("advance", 1, advance), ("advance", 0.7, lambda r: {"seconds": r.choice([9e8, 999999999.0]), "ksmd": 0.0})],
     "stray": [("stray", 6, stray)],
     "litter": [("litter", 0.7, lambda r: {"number": r.randrange(2, 30)})],
     "machines": [("again", 1, lambda r: {"odd": machine_argument(r)}), ("init_again", 0.2, lambda r: {})],
@@ -288,28 +288,8 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "close": [("close", 0.05, lambda r: {})],
     "os-fork": [("os_fork", 1, os_fork)],
 }  # fmt: skip
-TWO_FACED = ("a batch of another size", "a ring of another size", "pages of a batch", "events")
 # Kinds that move pages about, and so are in more lives
 DEEP = {"swap", "force", "processes", "mremap", "migrate", "advice", "huge"}
-
-
-def narrower(name: str, args: Args, kind: str) -> str:
-    """The kind of an action whose arguments make it one that may be left out alone."""
-    if name == "mremap" and (args["flags"] == 3 or (args["to"] is not None and args["to"][0] == "at" and args["to"][1] < LOWEST)):
-        return "mremap-zero"
-    if (name == "move_pages" and args["place"][0] == "at" and args["place"][1] >= TOP) or (name == "look" and args["length"] > 1 << 63):
-        return "top"
-    if (name == "swapon" and args["size"] in (1 << 70, "99999999999999999999T")) or (
-        name == "again" and args["odd"][1] == "99999999999999999999T"
-    ):
-        return "swap-beyond"
-    if name == "odd_object" and args["what"].startswith("a forced write"):
-        return "force-bool"
-    if name in ("odd_object", "any_number") and args["what"] in TWO_FACED:
-        return "two-faced"
-    if name == "wild_tally":
-        return "wild-tally"
-    return "view-overlap" if name == "write_view" else kind
 
 
 def make_actions(r: Roll, number: int, kinds: list[str]) -> list[Action]:
@@ -324,7 +304,7 @@ def make_actions(r: Roll, number: int, kinds: list[str]) -> list[Action]:
     while len(actions) < number:
         kind, name, _weight, make = r.choices(table, weights)[0]
         args = make(r)
-        actions.append([name, args, narrower(name, args, kind)])
+        actions.append([name, args, kind])
         if name == "exec":
             actions.append(["mmap", {"who": args["who"], "place": ["slot", 0], "length": 40 * PAGE, "prot": RW, "flags": FIXED}, kind])
         if name == "mmap" and r.chance(0.5):

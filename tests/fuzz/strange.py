@@ -130,6 +130,8 @@ class Strange(Files):
         legal = (ValueError, RuntimeError, AttributeError, TypeError, OSError)
         if outcome.error is not None and not isinstance(outcome.error, legal):
             raise Finding("argument", f"a machine that is half made: {outcome.name} {outcome.error}")
+        if isinstance(outcome.value, memoryview):
+            outcome.value.release()
         half.close()
 
     def do_bad_name(self, what: str, who: int) -> None:
