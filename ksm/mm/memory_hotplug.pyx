@@ -53,6 +53,8 @@ cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, uns
         block.online = True
         block.pending = True
         m.nr_blocks += 1
+        for i in range(m.plugged_pfn, start_pfn):
+            m.mem_map[i].flags = PG_reserved        # a hole, with nothing behind its addresses
         m.plugged_pfn = start_pfn + nr_pages
         for i in range(nr_pages):
             m.mem_map[start_pfn + i]._mapcount = -1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import struct
@@ -126,9 +127,12 @@ class Files(Devices):
         """An offset and a length whose sums are wrong: what is mapped has to be in the file."""
         with tempfile.TemporaryFile() as file:
             os.write(file.fileno(), odds.content(1, 2))
-            process = self.machine.spawn()
+            made = self.call("p = m.spawn", self.machine.spawn)
+            if not self.tell("spawn", made, {errno.ENOMEM}):
+                return
+            process = made.value
             lies = odds.Miscounting(offset), odds.Miscounting(length)
             outcome = self.call("p.mmap_image", process.mmap_image, file, *lies)
             if outcome.error is None:
-                process.read(outcome.value, length, force=True)
+                self.tell("read of all of it", self.call("p.read", process.read, outcome.value, length, force=True), {errno.ENOMEM})
             process.exit()
