@@ -279,8 +279,8 @@ def test_writing_a_merged_page_onto_itself(machine, write):
     assert process.read(addr, PAGE) == b"ab" * (PAGE // 2)
 
 
-@pytest.mark.parametrize("what", ["p.name", "m.ksm", "m.transparent_hugepage", "m.processes", "m.plain", "m.closed", "p.pid", "p.node", "p.machine",
-                                  "m.ksm.run", "m.ksm.pages_shared", "m.ksm.nothing", "m.ksm.trace", "m.ksm.trace.lost"])  # fmt: skip
+@pytest.mark.parametrize("what", ["p.name", "p.pid", "p.node", "p.machine", "m.ksm", "m.transparent_hugepage", "m.processes", "m.plain",
+                                  "m.closed", "m.ksm.run", "m.ksm.pages_shared", "m.ksm.nothing", "m.ksm.trace", "m.ksm.trace.lost"])
 def test_attributes_that_cannot_be_deleted(machine, process, what):
     def delete():
         exec(f"del {what}", {"m": machine, "p": process})

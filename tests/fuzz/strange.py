@@ -64,7 +64,7 @@ NUMBERS: dict[str, Try] = {
     "passes": lambda m, p: m.ksm.scan(odds.Index(1)),
     "events": lambda m, p: m.ksm.trace.start(odds.Index(16)),
     "events to be read": lambda m, p: m.ksm.trace.read(odds.Index(16)),
-    "use_zero_pages": lambda m, p: setattr(m.ksm, "use_zero_pages", odds.Index(1)),
+    "sleep_millisecs": lambda m, p: setattr(m.ksm, "sleep_millisecs", odds.Index(1)),
     "nth": lambda m, p: m.fail("page", odds.Index(0), odds.Index(1)),
     "a node": lambda m, p: m.spawn(node=odds.Index(0)).exit(),
     "bytes": lambda m, p: ksm.Machine(odds.Index(1 << 20), max_memory=odds.Index(1 << 21), swap=odds.Index(4096)).close(),
