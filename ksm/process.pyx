@@ -16,7 +16,7 @@ from ksm.host.holes import data_pages
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport E2BIG, EFAULT, EINVAL, ENOMEM, ESRCH
+from libc.errno cimport E2BIG, EFAULT, EINVAL, EIO, ENOMEM, ESRCH
 
 from linux.atomic cimport atomic_add_return, test_bit
 from linux.ksm cimport ksm_disable_merge_any, ksm_enable_merge_any
@@ -310,7 +310,7 @@ cdef class Process:
 
     def write(self, addr, data, *, force=False):
         """Store bytes; pages are made, and copied, as faults demand. `force` also writes where the process itself may not, like a
-        debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written."""
+        debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written. A view of the machine's memory is copied first."""
         cdef const unsigned char[::1] view = bytes_of(self.machine, data)
         cdef unsigned long caddr = ulong("addr", addr), length = view.shape[0], done
         cdef bint forced = force
@@ -657,7 +657,8 @@ cdef int unplug(Machine machine, unsigned long pfn) except -1:
 
 
 cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long offset, unsigned long length) except? -1:
-    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, or -errno.
+    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, -EIO for a file that has
+    become shorter, or another -errno.
 
     Ctrl-C stops it.
     """
@@ -678,7 +679,8 @@ cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long of
                 return <int>done
             start += <unsigned long>done << PAGE_SHIFT
             PyErr_CheckSignals()
-    return 0
+    # What looked like a hole at the end may be where the file was cut off.
+    return -EIO if os.fstat(fd).st_size < <object>offset + length else 0
 
 
 cdef inline unsigned long pages_in(unsigned long length) noexcept nogil:

@@ -123,6 +123,27 @@ class Files(Devices):
             if outcome.error is not None and not isinstance(outcome.error, ValueError):
                 raise Finding("source", f"a page table that no process has: {outcome.name} {outcome.error}")
 
+    def do_cut_image(self, pages: int, left: int, still: bool) -> None:
+        """A file that is cut off when its size was looked at: a copy is refused; of the file itself zeros take the place of what is gone."""
+        with tempfile.TemporaryFile() as file:
+            data = odds.content(1, pages)
+            os.write(file.fileno(), data)
+            made = self.call("p = m.spawn", self.machine.spawn)
+            if not self.tell("spawn", made, {errno.ENOMEM}):
+                return
+            process = made.value
+            length = odds.Calls(pages * PAGE, lambda: os.ftruncate(file.fileno(), left))
+            outcome = self.call("p.mmap_image", process.mmap_image, file, 0, length, still=still)
+            refused = {errno.ENODEV} if "image" in self.common.refused else set()
+            if self.tell("an image that was cut off", outcome, {errno.ENOMEM, *({errno.EIO} if left < len(data) else refused), *refused}):
+                there = self.call("p.read", process.read, outcome.value, len(data), force=True)
+                if there.error is None and there.value != data[:left].ljust(len(data), b"\0"):
+                    raise Finding("bytes", f"an image of {pages} pages, of which {left} bytes are left, has others")
+                self.tell("read of all of it", there, {errno.ENOMEM})
+                if not still and left < len(data):
+                    raise Finding("source", f"a copy of {pages} pages, of which {left} bytes were left")
+            process.exit()
+
     def do_lying_image(self, offset: int, length: int) -> None:
         """An offset and a length whose sums are wrong: what is mapped has to be in the file."""
         with tempfile.TemporaryFile() as file:

@@ -127,7 +127,7 @@ def image(r: Roll, keep: bool = False) -> Args:
     return {"who": r.who(), "place": None if r.chance(0.7) else r.anywhere(), "numbers": numbers,
             "offset": r.choice([0] * 6 + [PAGE, 1, len(numbers) * PAGE, 1 << 62]),
             "length": r.choice([None] * 5 + [PAGE, 0, 1, 1 << 62, 2 * PAGE]), "tail": r.choice([0] * 5 + [1, 4095]),
-            "node": r.choice([0, 0, 0, 1, 7]), "mode": r.choice(modes), "odd": r.odd(3)}  # fmt: skip
+            "node": r.choice([0, 0, 0, 1, 7]), "mode": r.choice(modes), "odd": r.odd(3), "still": r.chance(0.3)}  # fmt: skip
 
 
 def write_view(r: Roll) -> Args:
@@ -269,7 +269,9 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "pin": [("pin", 2, lambda r: {"who": r.who(), "place": r.place()})],
     "sysfs": [("knob", 4, knob), ("batch_of_files", 0.5, lambda r: {})],
     "image": [("image", 1.5, image),
-              ("lying_image", 0.3, lambda r: {"offset": r.choice([0, PAGE]), "length": r.choice([PAGE, 9 * PAGE, 0])})],
+              ("lying_image", 0.3, lambda r: {"offset": r.choice([0, PAGE]), "length": r.choice([PAGE, 9 * PAGE, 0])}),
+              ("cut_image", 0.3, lambda r: {"pages": r.choice([2, 3, 20, 300]), "left": r.choice([0, 1, PAGE, PAGE + 1, 5 * PAGE]),
+                                            "still": r.chance(0.5)})],
     "image-change": [("change_image", 1, lambda r: {"numbers": [r.content() for _ in range(3)]})],
     "view": [("view", 1, lambda r: {"release": r.chance(0.6)}), ("close_with_view", 0.4, lambda r: {}), ("write_view", 1, write_view)],
     "look": [("look", 1.5, look)],

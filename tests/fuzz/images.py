@@ -39,8 +39,8 @@ class Images(Memory):
             subject.space.forget(addr, addr + max(length, PAGE))
 
     def do_image(self, who: int, place: list[Any] | None, numbers: list[int], offset: int, length: int | None, tail: int, node: int,
-                 mode: str, keep: bool = False, odd: Any = None) -> None:  # fmt: skip
-        """A small file as memory. It is kept open if it is to be changed: nobody knows then what its pages hold."""
+                 mode: str, keep: bool = False, odd: Any = None, still: bool = False) -> None:  # fmt: skip
+        """A small file as memory: a copy, or the file itself. It is kept open if it is to be changed, which the copy does not notice."""
         subject = self.subject(who)
         space = subject.space
         data = b"".join(odds.content(number) for number in numbers) + bytes(tail)
@@ -63,7 +63,7 @@ class Images(Memory):
             if odd is not None and odd[1][0] in ("value", "none"):
                 odd = None  # an offset or a length that is another one
             asked = self.ask(f"{subject.label}.mmap_image", subject.process.mmap_image, [offset, length, addr], "uuu", legal, odd=odd,
-                             gone=space is None, first=(image,), node=node)  # fmt: skip
+                             gone=space is None, first=(image,), node=node, still=still and not keep)  # fmt: skip
             if asked is None or space is None or asked[0].error is not None:
                 return
             start, size = asked[0].value, length if length is not None else len(data) - offset
@@ -73,7 +73,6 @@ class Images(Memory):
             space.map(Area(start, start + size, RW))
             space.write(start, data[offset : offset + size])
             if keep:
-                space.forget(start, start + size)
                 self.images.append((start, size, file))
                 stack.pop_all()
 
