@@ -272,8 +272,8 @@ def wild(spec: list[Any], value: int, do: Callable[[Any], object]) -> Any:
 
 def wild_spec(rng: random.Random) -> list[Any]:
     number = rng.choice(NUMBERS)
-    return rng.choice([["liar", [None, number]], ["liar", [number, None]], ["two-faced", number], ["unprintable"], ["miscounting"],
-                       ["value", number], stranger(rng)])  # fmt: skip
+    return rng.choice([["liar", [None, number]], ["liar", [number, None]], ["liar", [1, 2**63 + 1]], ["two-faced", number],
+                       ["unprintable"], ["miscounting"], ["value", number], stranger(rng)])  # fmt: skip
 
 
 def buffer(spec: list[Any], pages: bytes) -> tuple[Any, bytes | None]:

@@ -53,6 +53,8 @@ OBJECTS: dict[str, Try] = {
     "a batch that is too large": lambda m, p: m.ksm.scan(pages=1 << 32),
     "a batch of another size": lambda m, p: m.ksm.scan(pages=odds.TwoFaced(1, 1 << 40)),
     "a ring of another size": lambda m, p: m.ksm.trace.start(odds.TwoFaced(1, (1 << 63) + 1)),
+    "a batch that changes": lambda m, p: m.ksm.scan(pages=odds.Liar([1, 1 << 40])),
+    "a ring that changes": lambda m, p: m.ksm.trace.start(odds.Liar([1, 1 << 40])),
     "a forced write of which nobody knows whether it is one": lambda m, p: p.write(p.mmap(PAGE), b"x", force=odds.Raises()),
     "a forced read of which nobody knows whether it is one": lambda m, p: p.read(p.mmap(PAGE), 1, force=odds.Raises()),
     "a touch of which nobody knows whether it writes": lambda m, p: p.touch(p.mmap(PAGE), write=odds.Raises()),
