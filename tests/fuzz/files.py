@@ -124,7 +124,7 @@ class Files(Devices):
                 raise Finding("source", f"a page table that no process has: {outcome.name} {outcome.error}")
 
     def do_cut_image(self, pages: int, left: int, still: bool) -> None:
-        """A file that is cut off when its size was looked at: a copy is refused; of the file itself zeros take the place of what is gone."""
+        """A file that is cut off when its size was known: a copy is refused; of the file itself zeros take the place of what is gone."""
         with tempfile.TemporaryFile() as file:
             data = odds.content(1, pages)
             os.write(file.fileno(), data)
