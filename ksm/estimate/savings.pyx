@@ -100,7 +100,7 @@ cdef class Tally:
 
 
 cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:
-    """Whether it can be read. What was an image, and is none any more, is reserved, as the zero page is."""
+    """Whether it can be read. A hole, and what was an image and is none any more, is reserved, as the zero page is."""
     return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a scan finds in images, compared with a count that knows nothing of KSM."""
 
+import errno
 import os
 import random
 import re
@@ -351,3 +352,27 @@ def test_tally_wants_a_source():
         tally = Tally(machine)
         with pytest.raises(ValueError, match="next_source"):
             tally.add(memoryview(b"").cast("L"))
+
+
+def test_tally_of_frames_that_are_not_there(tmp_path):
+    """Frames between the memory and an image, between images, of an image that is gone, and beyond all."""
+    path = tmp_path / "image"
+    path.write_bytes(b"i" * 2 * PAGE)
+    with ksm.Machine("1M", max_memory="16M") as machine, open(path, "rb") as image:
+        first, second = machine.spawn(), machine.spawn()
+        frames = [process.page_table(process.mmap_image(image), PAGE)[0] >> 8 for process in (first, second)]
+        assert frames == [512, 1024]
+        first.exit()
+        tally = Tally(machine)
+        tally.next_source()
+        table = second.page_table(0, 0)
+        for frame in (0, 255, 1024, 1025):
+            table.append(frame << 8 | ksm.PAGE_PRESENT | ksm.PAGE_KSM)
+        assert tally.add(table) == 4
+        for frame in (256, 511, 512, 513, 514, 1023, 1026, 4095, 1 << 50):
+            with pytest.raises(ValueError, match="has not"):
+                tally.add(memoryview((frame << 8 | ksm.PAGE_PRESENT | ksm.PAGE_KSM).to_bytes(8, "little")).cast("L"))
+            with pytest.raises(OSError, match="memory_failure") as caught:
+                machine.memory_failure(frame)
+            assert caught.value.errno == errno.ENXIO
+        assert machine.check() == []

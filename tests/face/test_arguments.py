@@ -229,6 +229,68 @@ def test_arguments_that_change(machine, process, tmp_path):
     assert process.rss() == 2
 
 
+def odd_and_even(machine, number=8):
+    """A process with pages that have frames side by side, each with bytes of its own: where they are, and the first frame."""
+    process = machine.spawn()
+    addr = process.mmap(number * PAGE)
+    pages = {}
+    for i in range(number):
+        process.write(addr + i * PAGE, bytes([i, 255 - i]) * (PAGE // 2))
+        pages[process.page_table(addr + i * PAGE, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT] = addr + i * PAGE
+    first = next(pfn for pfn in sorted(pages) if pfn + 1 in pages and pfn + 2 in pages)
+    return process, [pages[first + i] for i in range(3)], first * PAGE
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("shift", [1, 8, 100, PAGE - 1, PAGE, PAGE + 3])
+def test_writing_what_the_machine_itself_has(machine, shift, force):
+    """A view of the frames that are written, some bytes further on: what it had when the call began is what is written."""
+    process, (one, two, three), at = odd_and_even(machine)
+    assert len({one, two, three}) == 3
+    end = 3 * PAGE
+    there = process.mremap(three, PAGE, PAGE, 1, process.mmap(8 * PAGE) + 2 * PAGE) - 2 * PAGE
+    process.mremap(one, PAGE, PAGE, 1, there)
+    process.mremap(two, PAGE, PAGE, 1, there + PAGE)
+    before = process.read(there, end)
+    for data, to in ((slice(at, at + end - shift), shift), (slice(at + shift, at + end), 0)):
+        process.write(there, before)
+        with memoryview(machine) as view, view[data] as part:
+            assert bytes(view[at : at + end]) == before
+            process.write(there + to, part, force=force)
+        expected = bytearray(before)
+        expected[to : to + end - shift] = before[data.start - at : data.stop - at]
+        assert process.read(there, end) == expected
+
+
+@pytest.mark.parametrize("write", ["write", "update"])
+def test_writing_a_merged_page_onto_itself(machine, write):
+    """It is copied, and its frame may be free before it is read."""
+    process = machine.spawn()
+    addr = process.mmap(2 * PAGE)
+    process.write(addr, b"ab" * PAGE)
+    process.madvise(addr, 2 * PAGE, ksm.MADV_MERGEABLE)
+    machine.ksm.scan(3)
+    process.munmap(addr + PAGE, PAGE)
+    (word,) = process.page_table(addr, PAGE)
+    assert word & ksm.PAGE_KSM
+    at = (word >> ksm.PAGE_FLAGS_SHIFT) * PAGE
+    with memoryview(machine) as view, view[at : at + PAGE] as page:
+        getattr(process, write)(addr, page)
+    assert process.read(addr, PAGE) == b"ab" * (PAGE // 2)
+
+
+@pytest.mark.parametrize("what", ["p.name", "p.pid", "p.node", "p.machine", "m.ksm", "m.transparent_hugepage", "m.processes", "m.plain",
+                                  "m.closed", "m.ksm.run", "m.ksm.pages_shared", "m.ksm.nothing", "m.ksm.trace", "m.ksm.trace.lost"])
+def test_attributes_that_cannot_be_deleted(machine, process, what):
+    def delete():
+        exec(f"del {what}", {"m": machine, "p": process})
+
+    with pytest.raises(AttributeError):
+        delete()
+    assert process.name == f"process-{process.pid}"
+    assert machine.transparent_hugepage == "madvise"
+
+
 def test_the_clock_does_not_overflow(machine):
     for _ in range(9):
         machine.advance(999999999.0, ksmd=999999999.0)
