@@ -31,8 +31,8 @@ def equal_pages(machine: ksm.Machine) -> Recording:
     the page is looked up in the stable tree, which is empty, and then goes into the unstable tree. Bob's page takes the same way, and on
     its way down meets an equal.
 
-    Now the two become one. Alice's page is write-protected, and so is Bob's. They are compared again, because each could be written to
-    until now. Then Bob's page table entry is made to point at Alice's frame, and the other frame is free. The frame gets a node in the
+    Now the two become one. Bob's page is write-protected, and then Alice's. They are compared again, because each could be written to
+    until now. Then Alice's page table entry is made to point at Bob's frame, and the other frame is free. Bob's frame gets a node in the
     stable tree, with an rmap_item for each place that maps it. From then on the tree finds it for every page with the same bytes.
 
     Watch the entries lose their W, the frames' mapcounts, and pages_sharing: the number of frames saved.
