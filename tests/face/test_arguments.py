@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Arguments whose own methods raise, lie, or call the machine: they are asked before anything is made or held, and once."""
+"""Arguments whose own methods raise, lie, or call the machine: each is asked once, before anything is made or locked."""
 
 import errno
 from contextlib import suppress
@@ -37,7 +37,7 @@ class WrongName:
 
 
 class Number:
-    """Only __index__(): nothing else that an int has."""
+    """A number that has only __index__(), and nothing else that an int has."""
 
     def __init__(self, value):
         self.value = value
@@ -47,7 +47,7 @@ class Number:
 
 
 class Liar:
-    """Another number each time."""
+    """An argument that is another number each time it is asked."""
 
     def __init__(self, *values):
         self.values = list(values)
@@ -64,7 +64,7 @@ class Raising:
 
 
 class Trickster:
-    """Calls something, then is a number."""
+    """A number that calls something before it answers."""
 
     def __init__(self, value, action):
         self.value, self.action = value, action
@@ -123,7 +123,7 @@ HUGE = (1 << 20, (1 << 64) - PAGE)     # so many passes take for ever
 
 
 def calls(machine, process, addr, bad):
-    """Each place where an argument can be."""
+    """Calls with `bad` in each place where an argument can be."""
     knobs = machine.ksm
     return [
         lambda: process.mmap(bad), lambda: process.mmap(PAGE, bad), lambda: process.mmap(PAGE, 3, bad),
@@ -162,7 +162,7 @@ def test_arguments_that_raise(machine, process):
 
 @pytest.mark.parametrize("value", [0, 1, *HUGE])
 def test_arguments_that_are_only_numbers(machine, process, value):
-    """What is wrong with them is said as of an int."""
+    """Their errors are those of an int of the same value."""
     addr = process.mmap(4 * PAGE)
     for like_int, like_number in zip(calls(machine, process, addr, value), calls(machine, process, addr, Number(value)), strict=True):
         errors = []
@@ -183,7 +183,7 @@ def test_arguments_that_are_only_numbers(machine, process, value):
 
 
 def test_arguments_that_close_the_machine():
-    """They are asked before the machine is entered."""
+    """Arguments are asked before the machine is entered."""
     i, number = 0, 1
     while i < number:
         machine = ksm.Machine("1M", max_memory="1M", clock="manual", plain=True)
@@ -198,7 +198,7 @@ def test_arguments_that_close_the_machine():
 
 
 def test_arguments_that_change(machine, process, tmp_path):
-    """The number that was looked at is the one that is used."""
+    """The number that was checked is the one that is used."""
     with pytest.raises(ValueError, match="capacity"):
         machine.ksm.trace.start(Liar(0, 16))
     machine.ksm.trace.start(Liar(16, 1 << 62))
@@ -323,7 +323,7 @@ def test_times_that_cannot_be(machine, seconds):
 
 @pytest.mark.parametrize("length", [(1 << 64) - 1, (1 << 64) - PAGE + 1, 1 << 63])
 def test_lengths_that_no_address_space_has(process, length):
-    """Rounded up to whole pages they would be nothing."""
+    """Rounded up to whole pages, these lengths would overflow to 0, or be larger than all addresses."""
     for call in (process.page_table, process.present):
         with pytest.raises(ValueError, match="larger than an address space"):
             call(0, length)
