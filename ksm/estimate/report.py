@@ -112,8 +112,8 @@ def knows_profit(result: Result) -> bool:
 
 def volatile(result: Result) -> int:
     """Pages that were not the same in two passes. KSM also counts those so that smart_scan has passed over."""
-    counted: int = result.ksm["pages_volatile"]
-    return max(0, counted - result.skipped)
+    changed: int = result.ksm["pages_volatile"] - result.skipped
+    return max(0, changed)
 
 
 def passes(result: Result) -> str:
