@@ -5,6 +5,7 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
 
     KSM_DEBUG=1   bounds checks, asserts, BUG_ON() in headers, -O1 -g
     KSM_TSAN=1    for ThreadSanitizer (tox -e tsan)
+    KSM_STUB=1    ksmd remembers nothing: tests/fast/seams_stub.pyx in place of ksm/fast/seams.pyx (tox -e stub)
     KSM_SANITIZE=1  a debug build with AddressSanitizer and UndefinedBehaviorSanitizer where the compiler has them (tox -e fuzz)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
     KSM_CFLAGS    more flags for the C compiler, behind these
@@ -25,7 +26,8 @@ SANITIZE = os.environ.get("KSM_SANITIZE", "0") not in ("", "0")
 DEBUG = SANITIZE or os.environ.get("KSM_DEBUG", "0") not in ("", "0")
 TRACE = os.environ.get("KSM_TRACE", "0") not in ("", "0")
 TSAN = os.environ.get("KSM_TSAN", "0") not in ("", "0")
-MODE = "trace" if TRACE else "sanitize" if SANITIZE else "debug" if DEBUG else "tsan" if TSAN else "release"
+STUB = os.environ.get("KSM_STUB", "0") not in ("", "0")
+MODE = ("trace" if TRACE else "sanitize" if SANITIZE else "debug" if DEBUG else "tsan" if TSAN else "release") + ("-stub" if STUB else "")
 JOBS = min(2, os.cpu_count() or 1)
 
 # cdivision stays on in every mode: it is what / and % mean.
@@ -79,7 +81,10 @@ def extension(name: str, source: str) -> Extension:
 
 
 def modules() -> list[Extension]:
-    found = [extension(".".join(path.with_suffix("").parts), str(path)) for path in sorted(Path("ksm").rglob("*.pyx"))]
+    sources = {".".join(path.with_suffix("").parts): str(path) for path in sorted(Path("ksm").rglob("*.pyx"))}
+    if STUB:
+        sources["ksm.fast.seams"] = "tests/fast/seams_stub.pyx"
+    found = [extension(name, source) for name, source in sources.items()]
     # What Cython's memoryviews need, once for all modules.
     return [*found, extension("ksm._cyutility", "ksm/_cyutility.c")]
 
@@ -105,7 +110,7 @@ if __name__ == "__main__":
     setup(
         ext_modules=cythonize(  # type: ignore[no-untyped-call]  # Cython's own has no types
             modules(),
-            include_path=["include"],
+            include_path=["include", *(["."] if STUB else [])],
             compiler_directives=DIRECTIVES,
             shared_utility_qualified_name="ksm._cyutility",
             build_dir=None if TRACE else f"build/{MODE}/cython",

@@ -25,6 +25,7 @@ from linux.page_flags cimport folio_try_get, pfn_folio
 from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
+from ksm.fast.seams cimport fast_distrust
 from ksm.gate cimport (gate_begin, gate_close, gate_enter, gate_export, gate_hold, gate_init, gate_is_foreign, gate_leave, gate_open,
                        gate_release, gate_unexport, gate_wait_for_calls)
 from ksm.kernel.fork cimport mmdrop
@@ -249,12 +250,12 @@ cdef class Machine:
         self.teardown()
         self.all_processes.clear()
 
-    def _count_as_written(self, bint on):
-        """For ksm bench: take every page for written since the last pass, and for written again while it is in a tree."""
+    def _count_as_written(self):
+        """For ksm bench, before a pass: take every page for written since the last one, and for written again while it is in a tree."""
         with nogil:
             self.enter()
             mutex_lock(&self.g.ksm_thread_mutex)
-            self.g.counts_as_written = on
+            fast_distrust(self.g)
             mutex_unlock(&self.g.ksm_thread_mutex)
             self.leave()
 
@@ -264,7 +265,7 @@ cdef class Machine:
         cdef bint plain
         with nogil:
             self.enter()
-            plain = self.g.plain
+            plain = self.g.fast == NULL
             self.leave()
         return plain
 

@@ -51,6 +51,11 @@ cdef enum ksm_step_type:
     STEP_COW
     NR_STEPS
 
+    # What the recorder finds out itself: where a search has ended, and in which search two pages were compared.
+    STABLE_SEARCHED             # `node` is the page that was found, NULL, or -EBUSY
+    UNSTABLE_SEARCHED           # `node` is the rmap_item that was found, or NULL
+    COMPARED                    # `page` is the tree page
+
 
 ctypedef void (*step_function)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
 

@@ -26,6 +26,18 @@ cdef extern from *:
     {
         return __atomic_compare_exchange_n(p, &old, new_, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
     }
+    #ifdef __SANITIZE_THREAD__
+    #define KSM_DATA_RACE __attribute__((noinline, unused, no_sanitize("thread"))) static
+    #else
+    #define KSM_DATA_RACE static inline
+    #endif
+    KSM_DATA_RACE unsigned int ksm_data_race_uint(volatile unsigned int *p) { return *p; }
+    KSM_DATA_RACE unsigned long ksm_data_race_ulong(volatile unsigned long *p) { return *p; }
+    KSM_DATA_RACE void *ksm_data_race_ptr(void *volatile *p) { return *p; }
+    KSM_DATA_RACE int ksm_data_race_cmpxchg(unsigned int *p, unsigned int old, unsigned int new_)
+    {
+        return __atomic_compare_exchange_n(p, &old, new_, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    }
     #if defined(__x86_64__) || defined(__i386__)
     #define KSM_CPU_RELAX() __builtin_ia32_pause()
     #elif defined(__aarch64__)
@@ -67,6 +79,12 @@ cdef extern from *:
     unsigned long xchg_ulong "KSM_XCHG"(unsigned long *p, unsigned long v) noexcept nogil
     int xchg_int "KSM_XCHG"(int *p, int v) noexcept nogil
     bint atomic_try_cmpxchg "ksm_cmpxchg_int"(int *p, int old, int new_) noexcept nogil
+    # data_race() of the kernel: somebody else may be writing there with a plain store, as mm/ksm.c does. The word is read whole, and may
+    # be old. ThreadSanitizer does not look. data_race_cmpxchg() is atomic_try_cmpxchg() at such a place.
+    unsigned int data_race_uint "ksm_data_race_uint"(unsigned int *p) noexcept nogil
+    unsigned long data_race_ulong "ksm_data_race_ulong"(unsigned long *p) noexcept nogil
+    void *data_race_ptr "ksm_data_race_ptr"(void **p) noexcept nogil
+    bint data_race_cmpxchg "ksm_data_race_cmpxchg"(unsigned int *p, unsigned int old, unsigned int new_) noexcept nogil
 
 
 cdef inline int atomic_read(int *v) noexcept nogil:

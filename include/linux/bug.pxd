@@ -22,5 +22,6 @@ cdef extern from *:
     void VM_BUG_ON "KSM_VM_BUG_ON"(bint x) noexcept nogil
 
 
-cdef inline void WARN_ON_ONCE(bint x) noexcept nogil:
+cdef inline bint WARN_ON_ONCE(bint x) noexcept nogil:
     VM_BUG_ON(x)
+    return x

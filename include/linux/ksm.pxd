@@ -7,8 +7,10 @@ the table machine.ksm_ops. A machine without KSM has no table, and the inlines d
 """
 
 from linux.atomic cimport (atomic_long_add, atomic_long_dec, atomic_long_inc, atomic_long_read, test_bit)
+from linux.mm cimport VM_MERGEABLE
 from linux.mm_types cimport (MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, machine, mm_struct, pte_t, struct_folio, struct_page,
                              to_kill_list, vm_area_struct, vm_flags_t)
+from linux.mman cimport MADV_UNMERGEABLE
 from linux.page_flags cimport PG_ksm_watched, folio_test_ksm, test_page_flag
 from linux.pgtable cimport is_zero_pfn, pte_dirty, pte_pfn
 from linux.rmap cimport rmap_walk_control
@@ -18,6 +20,8 @@ cdef inline int ksm_madvise(vm_area_struct *vma, unsigned long start, unsigned l
                             vm_flags_t *vm_flags) noexcept nogil:
     if vma.vm_mm.machine.ksm_ops == NULL:
         return 0
+    if advice == MADV_UNMERGEABLE:
+        ksm_range_changed(vma, start, end)      # OURS
     return vma.vm_mm.machine.ksm_ops.madvise(vma, start, end, advice, vm_flags)
 
 
@@ -31,6 +35,9 @@ cdef inline int ksm_enable_merge_any(mm_struct *mm) noexcept nogil:
 
 
 cdef inline int ksm_disable_merge_any(mm_struct *mm) noexcept nogil:
+    cdef int i
+    for i in range(mm.map_count):
+        ksm_range_changed(mm.vmas[i], mm.vmas[i].vm_start, mm.vmas[i].vm_end)   # OURS
     return mm.machine.ksm_ops.disable_merge_any(mm)
 
 
@@ -112,21 +119,27 @@ cdef inline long ksm_process_profit(mm_struct *mm) noexcept nogil:
     return mm.machine.ksm_ops.process_profit(mm)
 
 
-# OURS: what ksmd remembers of a page, so that it need not look again (ksm/fast/ksm_fast.pxd), ends here. The kernel remembers nothing.
+# OURS: the end of what ksmd remembers of a page (ksm/fast). The kernel remembers nothing.
 
 cdef inline void ksm_page_changed(machine *m, struct_page *page) noexcept nogil:
     """The page is about to be written to, was unmapped somewhere, or has moved; its table is locked, or it is not mapped there yet."""
     if test_page_flag(page, PG_ksm_watched):
-        m.ksm_ops.page_changed(m, page)
+        m.fast_ops.page_changed(m, page)
 
 
 cdef inline void ksm_page_unwatch(machine *m, struct_page *page) noexcept nogil:
     """The same, should ksmd be about to watch it at this moment."""
-    if m.ksm_ops != NULL:
-        m.ksm_ops.page_changed(m, page)
+    if m.fast_ops != NULL:
+        m.fast_ops.page_changed(m, page)
+
+
+cdef inline void ksm_range_changed(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil:
+    """The same for all pages there, which will not be mergeable any more, or will move. mmap_lock is held for writing."""
+    if vma.vm_flags & VM_MERGEABLE and vma.vm_mm.machine.fast_ops != NULL:
+        vma.vm_mm.machine.fast_ops.range_changed(vma, start, end)
 
 
 cdef inline void ksm_page_freed(machine *m, struct_folio *folio) noexcept nogil:
-    """The last reference is gone, the mapping word not yet."""
-    if folio_test_ksm(folio) and m.ksm_ops != NULL:
-        m.ksm_ops.page_freed(m, folio)
+    """The last reference on a merged page is gone, its mapping word not yet."""
+    if folio_test_ksm(folio) and m.fast_ops != NULL:
+        m.fast_ops.page_freed(m, folio)

@@ -15,7 +15,15 @@ cdef enum:
     NOTIFY_OK = 1
 
 
+cdef struct struct_memory_notify:
+    unsigned long start_pfn
+    unsigned long nr_pages
+
+
 cdef inline int memory_notify(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+    cdef struct_memory_notify mn
     if m.ksm_ops == NULL:
         return NOTIFY_OK
-    return m.ksm_ops.memory_callback(m, action, start_pfn, nr_pages)
+    mn.start_pfn = start_pfn
+    mn.nr_pages = nr_pages
+    return m.ksm_ops.memory_callback(m, action, &mn)

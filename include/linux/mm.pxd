@@ -3,10 +3,10 @@
 """Flags of a mapping, flags of a fault, and the small inlines that everybody in mm/ uses."""
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ulong, atomic_long_add_return, atomic_long_read
-from linux.mm_types cimport (PAGE_SHIFT, machine, mm_struct, pte_t, struct_page,
+from linux.mm_types cimport (PAGE_SHIFT, machine, mm_struct, pmd_t, pte_t, struct_page,
                              vm_area_struct, vm_flags_t)
 from linux.page_flags cimport pfn_to_page
-from linux.pgtable cimport is_zero_pfn, pte_pfn, pte_special
+from linux.pgtable cimport is_zero_pfn, pmd_pfn, pte_pfn, pte_special
 
 
 cdef extern from *:
@@ -141,6 +141,10 @@ cdef inline struct_page *vm_normal_page(vm_area_struct *vma, unsigned long addr,
     if pte_special(pte) or is_zero_pfn(vma.vm_mm.machine, pte_pfn(pte)):
         return NULL
     return pfn_to_page(vma.vm_mm.machine, pte_pfn(pte))
+
+
+cdef inline struct_page *vm_normal_page_pmd(vm_area_struct *vma, unsigned long addr, pmd_t pmd) noexcept nogil:
+    return pfn_to_page(vma.vm_mm.machine, pmd_pfn(pmd))     # huge pages are never special: there is no huge zero page
 
 
 # Counters

@@ -229,9 +229,17 @@ cdef struct ksm_operations:
     void (*migrate)(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil
     long (*process_profit)(mm_struct *mm) noexcept nogil
     void (*collect_procs)(struct_folio *folio, to_kill_list *tokill) noexcept nogil
-    void (*page_changed)(machine *m, struct_page *page) noexcept nogil          # OURS
-    void (*page_freed)(machine *m, struct_folio *folio) noexcept nogil          # OURS
-    int (*memory_callback)(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil
+    int (*memory_callback)(machine *m, unsigned long action, void *arg) noexcept nogil
+
+
+# OURS: what ksmd remembers of pages (ksm/fast), so that it need not look again. NULL in a machine that does without. include/linux/ksm.pxd
+# has the inlines that tell of changes, ksm/mm/util.pxd those that ask.
+cdef struct ksm_fast_operations:
+    void (*page_changed)(machine *m, struct_page *page) noexcept nogil
+    void (*range_changed)(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil
+    void (*page_freed)(machine *m, struct_folio *folio) noexcept nogil
+    int (*memcmp_pages)(machine *m, struct_page *page1, struct_page *page2) noexcept nogil
+    bint (*pages_identical)(machine *m, struct_page *page1, struct_page *page2) noexcept nogil
 
 
 cdef enum:
@@ -289,6 +297,7 @@ cdef struct machine:
     long ksm_zero_pages         # the one global of mm/ksm.c that is not static
     bint zero_pages_inexact     # OURS: see dup_mmap()
     const ksm_operations *ksm_ops
+    const ksm_fast_operations *fast_ops
     void *ksm                   # struct ksm_globals of ksm/mm/ksm.pxd
     void *step                  # OURS: what records the steps of a scan, or NULL: ksm/step.pxd
     void *recorder

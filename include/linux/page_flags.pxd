@@ -35,7 +35,7 @@ cdef enum:
     PG_lost = 0x200000          # OURS: could not be read from its file any more, and is zeros (ksm/host/busfault.pyx)
     # OURS: when KSM took it, relatives had it, too, or it was swapped since: entries of it may be dirty, not found, in any vma
     PG_ksm_relatives = 0x20000
-    # OURS: neither written to nor unmapped since ksmd looked at it; `private` may be the number of its rmap_item (ksm/fast/ksm_fast.pxd)
+    # OURS: neither written to nor unmapped since ksmd looked at it; `private` may be the number of its rmap_item (ksm/fast/watch.pxd)
     PG_ksm_watched = 0x80000
     PG_node_shift = 24          # the node is in the top byte
 

@@ -21,9 +21,12 @@ cdef struct kmem_cache:
     char *fresh                 # never used part of the newest chunk
     char *fresh_end
     long nr_objects             # in use
+    unsigned long nr_freed      # so far
     long nr_slabs
     fault_attr fail
     bint typesafe               # SLAB_TYPESAFE_BY_RCU: a freed object stays an object of its kind, as it was left
+    void (*freed)(void *arg, void *object) noexcept nogil   # OURS: called before an object is freed, if it is not NULL
+    void *freed_arg
 
 
 cdef inline bint should_fail(fault_attr *attr) noexcept nogil:

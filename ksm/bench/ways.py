@@ -70,7 +70,7 @@ def chunks(name: str, pages: int, seed: int) -> Iterator[tuple[int, bytearray]]:
 
 
 def port(name: str, pages: int, *, written: bool = False, plain: bool = False) -> Measured:
-    """The port. With `written` it knows nothing of a page from before, and trusts no tree: as if all pages were written all the time."""
+    """The port. With `written` a pass knows of no page from before, and trusts no tree: as if all pages were written all the time."""
     with ksm.Machine(memory=(pages + 4096) * ksm.PAGE_SIZE, plain=plain) as machine:
         machine.ksm.smart_scan = 0
         process = machine.spawn()
@@ -85,12 +85,12 @@ def port(name: str, pages: int, *, written: bool = False, plain: bool = False) -
         process.madvise(start, pages * ksm.PAGE_SIZE, ksm.MADV_MERGEABLE)
         before, free = resident(), machine.free_pages()
         took = []
-        machine._count_as_written(written)
         for number in range(PASSES):
             if number and name == "volatile":
                 write(number)
+            if written:
+                machine._count_as_written()
             took.append(cpu(lambda: machine.ksm.scan(1)))
-        machine._count_as_written(False)
         metadata = resident() - before + (machine.free_pages() - free) * ksm.PAGE_SIZE
         check_merged("the port", name, pages, machine.ksm.pages_shared + machine.ksm.pages_sharing)
         cow = cpu(lambda: process.touch(start, half)) - cpu(lambda: process.touch(start, half))

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying what ksmd remembers.
-"""Keys, checksums and watched pages are as ksm/fast/ksm_fast.pxd says. See ksm/check/invariants.pyx."""
+"""Keys, checksums and watched pages are as ksm/fast/watch.pxd says. See ksm/check/invariants.pyx."""
 
+from linux.atomic cimport atomic_long_read
 from linux.list cimport list_head
-from linux.mm_types cimport machine, pmd_t, pte_t, struct_page
+from linux.mm_types cimport PAGE_SIZE, machine, pmd_t, pte_t, struct_page
 from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_watched, PG_swapcache, PageTransCompound, folio_mapped, folio_mapping_word,
-                               folio_test_anon, pfn_to_page, test_page_flag)
+                               folio_test_anon, page_address, pfn_to_page, test_page_flag)
 from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, ptep_get
 from linux.rbtree cimport rb_node
+from linux.types cimport u32
 
 from ksm.check.checker cimport checker, finding
-from ksm.fast.ksm_fast cimport KEY_CHECKSUM, item_key, item_key_known, item_number
-from ksm.fast.ksm_keys cimport page_key, stable_key_known, stable_trees_lack
+from ksm.fast.stable_keys cimport page_key, stable_key_known, stable_trees_lack
+from ksm.fast.state cimport fast_of, fast_state
+from ksm.fast.watch cimport item_key, item_key_known, item_number
 from ksm.lib.rbtree cimport rb_first, rb_next
-from ksm.mm.ksm cimport STABLE_FLAG, calc_checksum, is_stable_node_chain, ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node
+from ksm.lib.xxhash cimport xxhash
+from ksm.mm.ksm cimport (STABLE_FLAG, is_stable_node_chain, ksm_globals, ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of,
+                         stable_node_of)
 
 
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
@@ -26,17 +31,18 @@ cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
 
 
 cdef void check_item_key(checker *c, ksm_rmap_item *item) noexcept nogil:
+    cdef fast_state *fast = fast_of(c.g)
     cdef struct_page *page
     if item.address & STABLE_FLAG or not item_key_known(item):
         return
     page = page_of(c.m, item)
-    if page == NULL or not test_page_flag(page, PG_ksm_watched) or page.private != item_number(c.g, item):
+    if page == NULL or not test_page_flag(page, PG_ksm_watched) or page.private != item_number(fast, item):
         finding(&c.found, b"item %p at 0x%lx has a key, and no link to page %ld", item, item.address,
                 <long>(page - c.m.mem_map) if page != NULL else -1)
         return
-    if item_key(item, item.key) and item_key(item, item.key) != page_key(c.g, page):
+    if item_key(item) and item_key(item) != page_key(fast, page):
         finding(&c.found, b"item %p at 0x%lx: its key is not that of frame %ld", item, item.address, <long>(page - c.m.mem_map))
-    if item.key_low & KEY_CHECKSUM and item.oldchecksum != calc_checksum(c.g, page):
+    if item.oldchecksum != <u32>xxhash(page_address(c.m, page), PAGE_SIZE, 0):
         finding(&c.found, b"item %p at 0x%lx: oldchecksum is not that of frame %ld", item, item.address, <long>(page - c.m.mem_map))
 
 
@@ -45,23 +51,27 @@ cdef void check_stable_key(checker *c, ksm_stable_node *node) noexcept nogil:
     if not stable_key_known(node):
         return
     page = pfn_to_page(c.m, node.kpfn)
-    if <unsigned long>folio_mapping_word(page) == (<unsigned long>node | PAGE_MAPPING_KSM) and node.key << 1 >> 1 != page_key(c.g, page):
+    if (<unsigned long>folio_mapping_word(page) == (<unsigned long>node | PAGE_MAPPING_KSM)
+            and node.key << 1 >> 1 != page_key(fast_of(c.g), page)):
         finding(&c.found, b"node %p: its key is not that of frame %lu", node, node.kpfn)
-    elif stable_trees_lack(c.g, node.key << 1 >> 1):
+    elif stable_trees_lack(fast_of(c.g), node.key << 1 >> 1):
         finding(&c.found, b"node %p: the filter does not know its key", node)
 
 
 cdef void check_keys(checker *c) noexcept nogil:
     cdef ksm_globals *g = c.g
+    cdef fast_state *fast = fast_of(g)
     cdef list_head *pos = g.ksm_mm_head.slot.mm_node.next
     cdef ksm_rmap_item *item
     cdef rb_node *node
     cdef struct_page *page
     cdef unsigned long pfn
-    cdef long unkeyed = 0
+    cdef long unkeyed = 0, counted
     cdef int nid
+    if fast == NULL:
+        return
     while pos != &g.ksm_mm_head.slot.mm_node:
-        item = (<ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)).rmap_list
+        item = mm_slot_of(pos).rmap_list
         while item != NULL:
             check_item_key(c, item)
             item = item.rmap_list
@@ -69,22 +79,24 @@ cdef void check_keys(checker *c) noexcept nogil:
     for nid in range(g.ksm_nr_node_ids):
         node = rb_first(g.root_stable_tree + nid)
         while node != NULL:
-            unkeyed += not stable_key_known(<ksm_stable_node *>node)
-            if not is_stable_node_chain(<ksm_stable_node *>node):
-                check_stable_key(c, <ksm_stable_node *>node)
-            elif (<ksm_stable_node *>node).key:
+            unkeyed += not stable_key_known(stable_node_of(node))
+            if not is_stable_node_chain(stable_node_of(node)):
+                check_stable_key(c, stable_node_of(node))
+            elif stable_node_of(node).key:
                 finding(&c.found, b"chain %p has a key", node)
             node = rb_next(node)
-        if g.ksm_scan.mm_slot == &g.ksm_mm_head or g.rotten or g.plain:
+        if g.ksm_scan.mm_slot == &g.ksm_mm_head or fast.rotten:
             continue
         node = rb_first(g.root_unstable_tree + nid)
         while node != NULL:
-            item = <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)
-            if not item_key_known(item):
+            item = rmap_item_of(node)
+            # Whether the one that was to leave has its key is looked at before the next page.
+            if item != fast.leaving and not item_key_known(item):
                 finding(&c.found, b"the unstable tree is said to be in order, and item %p has no key", item)
             node = rb_next(node)
-    if unkeyed > g.stable_unkeyed:
-        finding(&c.found, b"%ld stable nodes have no key, and %ld are counted", unkeyed, g.stable_unkeyed)
+    counted = g.stable_node_cache.nr_objects - atomic_long_read(&fast.stable_keyed)
+    if unkeyed > counted:
+        finding(&c.found, b"%ld stable nodes have no key, and %ld are counted", unkeyed, counted)
     for pfn in range(1, c.m.plugged_pfn):
         page = pfn_to_page(c.m, pfn)
         if test_page_flag(page, PG_ksm_watched) and (PageTransCompound(page) or test_page_flag(page, PG_swapcache)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -26,7 +27,9 @@ DEBIAN = "/usr/src/linux-source-6.12.tar.xz"
 @click.option("--recording", "recordings", multiple=True, metavar="FILE",
               help="Put this recording into the page, of 64 MiB at most: ksm replay --record.")
 @click.option("--diff", "function", metavar="FUNCTION", help="Print this function here, both sides, instead of writing a page.")
-def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], function: str | None) -> None:
+@click.option("--same", is_flag=True, help="Print how many statements of each function are the same, and what differs.")
+@click.option("--json", "as_json", is_flag=True, help="With --same: as JSON.")
+def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], function: str | None, same: bool, as_json: bool) -> None:
     """Read it beside the kernel, and watch it run.
 
     Writes a page that stands on its own: mm/ksm.c on the left, the port on the right, function beside function, and recordings of what
@@ -37,8 +40,12 @@ def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], fu
     """
     if len(kernels) > 2:
         raise click.UsageError("--kernel is given once, or twice to compare", click.get_current_context())
-    if function is not None and not kernels:
-        raise click.UsageError("--diff needs --kernel", click.get_current_context())
+    if (function is not None or same) and not kernels:
+        raise click.UsageError(f"--{'same' if function is None else 'diff'} needs --kernel", click.get_current_context())
+    if as_json and not same:
+        raise click.UsageError("--json needs --same", click.get_current_context())
+    if same and (function is not None or len(kernels) > 1):
+        raise click.UsageError("--same goes with one --kernel, and not with --diff", click.get_current_context())
     try:
         if function is not None:
             from ksm.study.terminal import print_diff
@@ -47,10 +54,20 @@ def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], fu
             if not console.is_terminal and "COLUMNS" not in os.environ:
                 console = Console(highlight=False, width=200)
             print_diff(read_kernel(kernels[0]), function, console)
+        elif same:
+            print_share(read_kernel(kernels[0]), as_json)
         else:
             write_page([read_kernel(where) for where in kernels], output, recordings)
     except (StudyError, RecordingError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def print_share(kernel: Kernel, as_json: bool) -> None:
+    from ksm.study.same import tables
+    from ksm.study.share import as_data, as_text
+
+    found = tables(kernel)
+    click.echo(json.dumps(as_data(kernel, found), indent=2) if as_json else as_text(found))
 
 
 def write_page(kernels: list[Kernel], output: str, recordings: tuple[str, ...]) -> None:

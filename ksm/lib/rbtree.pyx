@@ -254,13 +254,12 @@ cdef void rb_insert_color(rb_node *node, rb_root *root) noexcept nogil:
 
 
 cdef void rb_erase(rb_node *node, rb_root *root) noexcept nogil:
-    # OURS: the kernel's static const structure; Cython has none, and of a local one nothing is left after inlining.
     cdef rb_augment_callbacks dummy_callbacks
     cdef rb_node *rebalance
 
-    dummy_callbacks.propagate = dummy_propagate
-    dummy_callbacks.copy = dummy_copy
-    dummy_callbacks.rotate = dummy_rotate
+    dummy_callbacks.propagate = dummy_propagate     # OURS: there it is static and const; of a local one nothing is left after inlining
+    dummy_callbacks.copy = dummy_copy               # OURS: the same
+    dummy_callbacks.rotate = dummy_rotate           # OURS: the same
     rebalance = __rb_erase_augmented(node, root, &dummy_callbacks)
     if rebalance is not NULL:
         ____rb_erase_color(rebalance, root, dummy_rotate)

@@ -15,7 +15,6 @@ from linux.types cimport hlist_head, hlist_node, list_head, u8, u32
 from linux.wait cimport pthread_t, wait_queue_head
 from trace.events.ksm cimport ksm_trace_ring
 
-from ksm.fast.page_keys cimport key_book
 from ksm.mm.mm_slot cimport struct_mm_slot
 
 
@@ -41,7 +40,7 @@ cdef extern from *:
         struct hlist_head hlist;
         union { unsigned long kpfn, chain_prune_time; };
         int rmap_hlist_len, nid;
-        unsigned long key;  /* OURS: ksm_keys.pxd */
+        unsigned long key;  /* OURS: ksm/fast */
     };
     struct ksm_rmap_item {
         struct ksm_rmap_item *rmap_list;
@@ -71,7 +70,7 @@ cdef extern from *:
         unsigned long chain_prune_time
         int rmap_hlist_len          # or STABLE_NODE_CHAIN
         int nid
-        unsigned long key           # OURS: how its page compares, see ksm_keys.pxd
+        unsigned long key           # OURS: how its page compares (ksm/fast/stable_keys.pxd)
 
     struct ksm_rmap_item:
         ksm_rmap_item *rmap_list
@@ -82,7 +81,7 @@ cdef extern from *:
         unsigned int oldchecksum
         rmap_age_t age
         rmap_age_t remaining_skips
-        unsigned int key            # OURS: how the page compares, as long as nobody has written to it: see ksm_fast.pxd
+        unsigned int key            # OURS: how the page compares, as long as nobody has written to it (ksm/fast/watch.pxd)
         unsigned short key_low
         rb_node node                # in the unstable tree
         ksm_stable_node *head       # when stable
@@ -141,37 +140,6 @@ cdef struct kobj_attribute:
     long (*store)(ksm_globals *g, const char *buf, size_t count) noexcept nogil
 
 
-# OURS: the pages that come next, see ksm_fast.pyx
-cdef enum:
-    LOOK_AHEAD = 64
-
-cdef struct looked_at:
-    struct_page *page
-    unsigned long address
-    unsigned long key               # how it begins, KEY_KNOWN included; 0 if its bytes were not read
-    u32 checksum                    # where key is known
-    int side                        # of `place`, in the unstable tree, where the page belongs: -1, 1; 0 if it is its equal
-    rb_node *place                  # or NULL, when that is not known
-    rb_node *neighbour              # what comes next on that side, NULL if nothing does
-
-cdef struct struct_look_ahead:
-    ksm_mm_slot *mm_slot
-    unsigned int nr
-    unsigned int next               # the first that was not visited
-    unsigned int most               # as many pages as are wanted
-    looked_at pages[LOOK_AHEAD]
-
-
-# OURS: a search whose key is not between these two does not come past the chain, see ksm_keys.pxd
-cdef enum:
-    KNOWN_CHAINS = 16
-
-cdef struct known_chain:
-    ksm_stable_node *chain
-    unsigned long below
-    unsigned long above
-
-
 # What mm/ksm.c keeps at file level, one set a machine. ksm_globals_init() in ksm.pyx has the values and the meanings.
 cdef struct ksm_globals:
     machine *m
@@ -228,31 +196,50 @@ cdef struct ksm_globals:
     freezer freezer                 # of the batch under way
     unsigned long long ksmd_runtime  # nanoseconds that scanning has taken on a processor so far
     unsigned long long ksmd_slice   # the thread's clock when the current batch began
-    bint plain                      # nothing of ksm_fast.pxd and ksm_keys.pxd
-    spinlock_t watch_lock           # PG_ksm_watched, and the keys of items
-    char *first_item                # from which the numbers of items are counted
-    struct_look_ahead ahead
-    int rotten                      # an item in the unstable trees has no key: the trees may be out of order
-    bint counts_as_written          # for ksm bench: all that was known of a page ends with the pass, and every tree is taken for rotten
-    key_book *book                  # by which keys are made; NULL: without one
-    unsigned long book_pages        # how many there were when it was last looked at
-    unsigned int book_wait          # passes until it may be looked at again
-    unsigned long key_ties          # how often, in this pass, two keys were the same and the pages were not
-    unsigned long *stable_filter    # a bit for each key that a stable node has or had, by hash
-    unsigned int stable_filter_bits     # 1 << that many bits
-    unsigned long stable_filter_set     # how many keys went in
-    long stable_unkeyed             # stable nodes without a key, chains among them
-    known_chain chains[KNOWN_CHAINS]
-    unsigned int nr_chains          # in there; if that is not ksm_stable_node_chains, some are missing
-    bint chains_moved               # perhaps: the tree is not what it was
-    struct_page *equal_page         # the last two pages that were found equal,
-    struct_page *equal_other
-    bint equal_stable               # of which the other one was merged already
-    ksm_rmap_item *leaving          # which is about to leave them, because its page is being merged
+    void *fast                      # what makes the scan fast (ksm/fast/state.pxd), or NULL
+    rb_node **search_at             # where the search in a tree stands, for a recording
     bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
 
 
-cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil
+# Entries: the structure around a link
+
+cdef inline ksm_stable_node *stable_node_of(rb_node *node) noexcept nogil:
+    return <ksm_stable_node *>node
+
+
+cdef inline ksm_stable_node *stable_node_of_dup(hlist_node *node) noexcept nogil:
+    return <ksm_stable_node *>(<char *>node - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
+
+
+cdef inline ksm_stable_node *stable_node_of_list(list_head *link) noexcept nogil:
+    return <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list)
+
+
+cdef inline ksm_stable_node *stable_node_of_first(hlist_node **first) noexcept nogil:
+    # Whose hlist begins with this link
+    return <ksm_stable_node *>(<char *>first - <size_t>&(<ksm_stable_node *>NULL).hlist)
+
+
+cdef inline ksm_rmap_item *rmap_item_of(rb_node *node) noexcept nogil:
+    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)
+
+
+cdef inline ksm_rmap_item *rmap_item_of_hlist(hlist_node *node) noexcept nogil:
+    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).hlist)
+
+
+cdef inline struct_mm_slot *mm_slot_of_list(list_head *link) noexcept nogil:
+    return <struct_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).mm_node)
+
+cdef inline ksm_mm_slot *mm_slot_entry(struct_mm_slot *slot) noexcept nogil:
+    # slot is the first member of struct ksm_mm_slot.
+    return <ksm_mm_slot *>slot
+
+cdef inline ksm_mm_slot *mm_slot_of(list_head *link) noexcept nogil:
+    return mm_slot_entry(mm_slot_of_list(link))
+
+
+cdef int ksm_init(machine *m, int era) noexcept nogil
 cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil
 cdef void ksm_exit_machine(machine *m) noexcept nogil
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil
@@ -260,6 +247,10 @@ cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages, unsigned long 
 cdef void wait_while_offlining(ksm_globals *g) noexcept nogil
 cdef int ksmd_start(ksm_globals *g) noexcept nogil
 cdef void ksmd_stop(ksm_globals *g) noexcept nogil
+cdef bint ksm_test_exit(mm_struct *mm) noexcept nogil
 cdef bint is_stable_node_chain(ksm_stable_node *chain) noexcept nogil
 cdef bint is_stable_node_dup(ksm_globals *g, ksm_stable_node *dup) noexcept nogil
-cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil
+cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list, unsigned long addr) noexcept nogil
+cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
+cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) noexcept nogil
+cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, void *arg) noexcept nogil

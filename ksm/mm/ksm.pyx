@@ -28,8 +28,10 @@ the stable tree searched before the checksum is looked at; no page skipped; no z
 
 How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
 ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. A label of the kernel that
-became something else is named in a comment where it was, and what the kernel does not have is marked "OURS:". A call of ksm_step() is ours
-too: it tells a recording, if there is one, what was decided here.
+became something else is named in a comment where it was. A helper that begins with "Part of" is a piece of the function that it names. What
+the kernel does not have is marked "OURS:" with the reason: at the end of a line, which includes the block below it, or above, for the next
+line alone. "Not here:" names what is missing. A call of ksm_step() is ours too: it tells a recording, if there is one, what was decided
+here. All other statements are the kernel's: `ksm study --same` compares them, and tests/mm/test_same_code.py fails on every other one.
 """
 
 from libc.errno cimport EBUSY, EFAULT, EINVAL, ENOMEM
@@ -37,7 +39,7 @@ from libc.limits cimport INT_MAX, ULONG_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int, WRITE_ONCE_ptr,
+from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int,
                            WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb,
                            smp_rmb, smp_wmb, test_bit)
 from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
@@ -50,31 +52,31 @@ from linux.kstrtox cimport kstrtobool, kstrtoint, kstrtouint, kstrtoul, sysfs_em
 from linux.ksm cimport is_ksm_zero_pte, ksm_map_zero_page, mm_ksm_zero_pages
 from linux.list cimport (INIT_HLIST_HEAD, INIT_LIST_HEAD, hlist_add_head, hlist_del, hlist_empty, hlist_is_singular_node, list_add,
                          list_add_tail, list_del, list_empty, list_move)
-from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, NOTIFY_OK
+from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, NOTIFY_OK, struct_memory_notify
 from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_DONTEXPAND, VM_DROPPABLE, VM_FAULT_OOM, VM_FAULT_SIGBUS,
                        VM_FAULT_SIGSEGV, VM_HUGETLB, VM_IO, VM_MAYSHARE, VM_MERGEABLE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
                        count_vm_event, dec_mm_counter, linear_page_index, mm_tlb_flush_pending, mmu_notifier_invalidate_range_end,
-                       mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page, vma_is_dax,
-                       vma_iter_init, vma_iterator, vma_lookup, vma_next)
-from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE,
-                             anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
+                       mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page,
+                       vm_normal_page_pmd, vma_is_dax, vma_iter_init, vma_iterator, vma_lookup, vma_next)
+from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE,
+                             PMD_SIZE, anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
                              struct_folio, struct_page, to_kill_list, vm_area_struct, vm_fault_t, vm_flags_t)
 from linux.mman cimport MADV_MERGEABLE, MADV_UNMERGEABLE
 from linux.mmap_lock cimport (mmap_is_write_locked, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmgrab,
                               vma_start_write)
-from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, PG_ksm_watched, ClearPageAnonExclusive, PageAnon, PageAnonExclusive,
+from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_relatives, ClearPageAnonExclusive, PageAnon, PageAnonExclusive,
                                PageDirty, PageHWPoison, PageKsm, PageTransCompound, SetPageDirty, __folio_mark_uptodate, __folio_set_locked,
                                compound_head, folio_anon_vma, folio_mapping_word, folio_set_mapping_word,
                                folio_get, folio_is_zone_device, folio_lock, folio_mapcount, folio_mapped, folio_mark_dirty,
                                folio_page, folio_pfn, folio_raw_mapping, folio_ref_count, folio_set_dirty, folio_test_anon,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_test_uptodate,
                                folio_try_get, folio_trylock, folio_unlock, lock_page, page_address, page_folio, page_to_nid,
-                               page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, test_page_flag, trylock_page, unlock_page)
+                               page_to_pfn, pfn_folio, pfn_to_page, set_page_flag, trylock_page, unlock_page)
 from linux.pagewalk cimport FW_MIGRATION, FW_ZEROPAGE, PGWALK_RDLOCK, folio_walk, folio_walk_end, mm_walk, mm_walk_ops
 from linux.pgtable cimport (ZERO_PAGE, __pte, flush_anon_page, flush_cache_page, flush_dcache_page, is_zero_pfn, mk_pte,
-                            mm_find_pmd, pfn_pte, pmd_leaf, pmd_lock, pmd_pfn, pmd_present, pmd_trans_huge, pmdp_get,
+                            mm_find_pmd, pfn_pte, pmd_leaf, pmd_lock, pmd_present, pmd_trans_huge, pmdp_get,
                             pmdp_get_lockless, pte_dirty, pte_mkclean, pte_mkdirty, pte_mkspecial, pte_offset_map_lock, pte_pfn,
-                            pte_present, pte_same, pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get,
+                            pte_present, pte_same, pte_unmap, pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get,
                             set_pte_at)
 from linux.rbtree cimport rb_link_node, rb_node, rb_root
 from linux.rmap cimport (RMAP_NONE, anon_vma_lock_read, anon_vma_trylock_read, anon_vma_unlock_read, folio_try_share_anon_rmap_pte,
@@ -88,11 +90,7 @@ from trace.events.ksm cimport (trace_ksm_advisor, trace_ksm_enter, trace_ksm_exi
                                trace_ksm_merge_with_ksm_page, trace_ksm_remove_ksm_page, trace_ksm_remove_rmap_item,
                                trace_ksm_start_scan, trace_ksm_stop_scan)
 
-from ksm.fast.ksm_fast cimport (compare_key, item_leaves, item_left, known_checksum, known_place, ksm_look_ahead, page_changed_hook,
-                                page_linked, remember_equal, scanned_key, still_equal, tree_grows, unlink_item, unwatch_range)
-from ksm.fast.ksm_keys cimport (begin_pass, chain_made, compare_stable_key, forget_stable_key, ksm_keys_exit, ksm_keys_init,
-                                page_freed_hook, page_key, set_stable_key, stable_key_is, stable_key_known, stable_key_unknown,
-                                stable_trees_lack)
+from ksm.fast.seams cimport known_checksum, passes_over, scan_ahead, stable_tree_descend, unstable_tree_descend
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next, rb_replace_node
 from ksm.lib.xxhash cimport xxhash
@@ -102,19 +100,18 @@ from ksm.mm.memory cimport handle_mm_fault
 from ksm.mm.memory_failure cimport add_to_kill_ksm
 from ksm.mm.mm_slot cimport mm_slot_alloc, mm_slot_free, mm_slot_insert, mm_slot_lookup, struct_mm_slot
 from ksm.mm.page_alloc cimport alloc_pages_node, folio_put, put_page
-from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.page_vma_mapped cimport DEFINE_FOLIO_VMA_WALK, page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.pagewalk cimport folio_walk_start, walk_page_range_vma
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_remove_rmap_pte, page_address_in_vma, put_anon_vma
-from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy, kmem_cache_free
+from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_create, kmem_cache_destroy, kmem_cache_free, kmem_cache_zalloc
 from ksm.mm.swap cimport lru_add_drain_all, mark_page_accessed
 from ksm.mm.swapfile cimport folio_free_swap
 from ksm.mm.util cimport memcmp_pages, pages_identical
-from ksm.step cimport (STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BECAME_KSM, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED,
-                       STEP_DIFFERS, STEP_DUP_ADDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_MERGED,
-                       STEP_NEXT, STEP_NODE_MOVED, STEP_NODE_STALE, STEP_NOT_PROTECTED, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_REPLACED,
-                       STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE, STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED,
-                       STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND,
-                       STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, ksm_step)
+from ksm.step cimport (STABLE_SEARCHED, STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BECAME_KSM, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE,
+                       STEP_CHANGED, STEP_DIFFERS, STEP_DUP_ADDED, STEP_FORKED, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_MERGED,
+                       STEP_NODE_MOVED, STEP_NODE_STALE, STEP_NOT_PROTECTED, STEP_PASS_BEGINS, STEP_REPLACED, STEP_SKIPPED,
+                       STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_TWO_MERGED, STEP_UNCHANGED, STEP_WRITE_PROTECTED, STEP_ZERO_MERGED,
+                       UNSTABLE_SEARCHED, ksm_step)
 
 
 # Built as with CONFIG_NUMA, CONFIG_SYSFS, CONFIG_MIGRATION, CONFIG_MEMORY_HOTREMOVE and CONFIG_MEMORY_FAILURE: a machine with one node
@@ -148,9 +145,11 @@ cdef inline list_head *STABLE_NODE_DUP_HEAD(ksm_globals *g) noexcept nogil:
     return <list_head *>&g.migrate_nodes.prev
 
 
-cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
+cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
     # OURS: the initial values of the file-level variables. Everything else is zero.
-    cdef bint y2011 = era_2011(g)
+    cdef bint y2011 = era == ERA_2_6_38
+    g.m = m
+    g.era = era
     g.root_stable_tree = g.one_stable_tree          # one root as long as merging across nodes was never switched off
     g.root_unstable_tree = g.one_unstable_tree
     INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page changed its NUMA node, until it is seen again
@@ -185,7 +184,6 @@ cdef void ksm_globals_init(ksm_globals *g) noexcept nogil:
     mutex_init(&g.ksm_thread_mutex)                 # held over a batch, and by whoever takes the trees apart
     spin_lock_init(&g.ksm_mmlist_lock)              # the list and the hash of slots, and where the cursor is
     spin_lock_init(&g.trace.lock)
-    spin_lock_init(&g.watch_lock)
 
 
 cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
@@ -193,39 +191,13 @@ cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
     return g.era == ERA_2_6_38
 
 
-# Entries of lists, and the way from an mm to its machine's globals
-
-cdef inline ksm_stable_node *stable_node_of(rb_node *node) noexcept nogil:
-    return <ksm_stable_node *>node
-
-
-cdef inline ksm_stable_node *stable_node_of_dup(hlist_node *node) noexcept nogil:
-    return <ksm_stable_node *>(<char *>node - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
-
-
-cdef inline ksm_stable_node *stable_node_of_list(list_head *link) noexcept nogil:
-    return <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list)
-
-
-cdef inline ksm_rmap_item *rmap_item_of(rb_node *node) noexcept nogil:
-    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)
-
-
-cdef inline ksm_rmap_item *rmap_item_of_hlist(hlist_node *node) noexcept nogil:
-    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).hlist)
-
-
-cdef inline ksm_mm_slot *mm_slot_of(list_head *link) noexcept nogil:
-    # slot is the first member of struct ksm_mm_slot.
-    return <ksm_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).mm_node)
-
-
 cdef inline ksm_globals *globals_of(mm_struct *mm) noexcept nogil:
+    # OURS: each machine has its own.
     return <ksm_globals *>mm.machine.ksm
 
 
 cdef inline void cond_resched() noexcept nogil:
-    # A thread of ours is preempted without being asked.
+    # OURS: a thread of a program is preempted without being asked.
     pass
 
 
@@ -323,17 +295,21 @@ cdef void advisor_stop_scan(ksm_globals *g) noexcept nogil:
 
 cdef int ksm_slab_init(ksm_globals *g) noexcept nogil:
     g.rmap_item_cache = kmem_cache_create(b"ksm_rmap_item", sizeof(ksm_rmap_item))
-    if g.rmap_item_cache != NULL:
-        # OURS: forget_key() may look at an item that is freed; at its last word, where the link of free objects is then, it does not.
-        g.rmap_item_cache.typesafe = True
-        g.stable_node_cache = kmem_cache_create_typesafe(b"ksm_stable_node", sizeof(ksm_stable_node))
-    if g.stable_node_cache != NULL:
-        g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))
-    if g.mm_slot_cache != NULL:
-        return 0
-    # out_free2, out_free1: kmem_cache_destroy() takes NULL
-    ksm_slab_free(g)
-    return -ENOMEM
+    if g.rmap_item_cache == NULL:
+        return -ENOMEM          # out:
+
+    g.stable_node_cache = kmem_cache_create(b"ksm_stable_node", sizeof(ksm_stable_node))
+    if g.stable_node_cache == NULL:
+        kmem_cache_destroy(g.rmap_item_cache)       # out_free1:
+        return -ENOMEM
+
+    g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))
+    if g.mm_slot_cache == NULL:
+        kmem_cache_destroy(g.stable_node_cache)     # out_free2:
+        kmem_cache_destroy(g.rmap_item_cache)
+        return -ENOMEM
+
+    return 0
 
 
 cdef void ksm_slab_free(ksm_globals *g) noexcept nogil:
@@ -372,49 +348,34 @@ cdef inline void stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noexc
         __stable_node_dup_del(g, dup)
     else:
         rb_erase(&dup.node, g.root_stable_tree + dup.nid)
-
-
-cdef inline void fill_rmap_item(ksm_rmap_item *rmap_item, unsigned long word) noexcept nogil:
-    # OURS: a memset() that forget_key() may look into.
-    cdef size_t i
-    for i in range(sizeof(ksm_rmap_item) // sizeof(unsigned long)):
-        WRITE_ONCE_ulong((<unsigned long *>rmap_item)[i], word)
+    # Not here: head: cleared with CONFIG_DEBUG_VM only
 
 
 cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
-    cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_alloc(g.rmap_item_cache)
+    cdef ksm_rmap_item *rmap_item = <ksm_rmap_item *>kmem_cache_zalloc(g.rmap_item_cache)
     if rmap_item != NULL:
-        fill_rmap_item(rmap_item, 0)
         g.ksm_rmap_items += 1
-        if g.first_item == NULL:
-            g.first_item = <char *>rmap_item    # OURS
     return rmap_item
 
 
 cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
-    unlink_item(g, rmap_item)   # OURS
     g.ksm_rmap_items -= 1
     rmap_item.mm.ksm_rmap_items -= 1
     rmap_item.mm = NULL
-    fill_rmap_item(rmap_item, 0x6b6b6b6b6b6b6b6b)       # POISON_FREE
     kmem_cache_free(g.rmap_item_cache, rmap_item)
 
 
 cdef inline ksm_stable_node *alloc_stable_node(ksm_globals *g) noexcept nogil:
     # Not cleared: who asks for one fills it in.
-    cdef ksm_stable_node *stable_node = <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
-    if stable_node != NULL:
-        stable_key_unknown(g, stable_node)      # OURS
-    return stable_node
+    return <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
 
 
 cdef inline void free_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
     VM_BUG_ON(stable_node.rmap_hlist_len and not is_stable_node_chain(stable_node))
-    forget_stable_key(g, stable_node, is_stable_node_chain(stable_node))    # OURS
     kmem_cache_free(g.stable_node_cache, stable_node)
 
 
-cdef inline bint ksm_test_exit(mm_struct *mm) noexcept nogil:
+cdef bint ksm_test_exit(mm_struct *mm) noexcept nogil:
     """Has the address space lost its last user? Its page tables are off limits then.
 
     Exit does not wait for KSM, except that __ksm_exit() takes mmap_lock once if KSM may be inside: whoever finds mm_users at 0 under the
@@ -432,7 +393,7 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
     """
     cdef machine *m = vma.vm_mm.machine
     # In 2011 it was a write fault: the page comes out dirty, and writable where the vma is.
-    cdef unsigned int flags = FAULT_FLAG_WRITE if era_2011(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
+    cdef unsigned int unshare = FAULT_FLAG_WRITE if era_2011(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
     cdef vm_fault_t ret = 0
     cdef bint ksm_page
     cdef folio_walk fw
@@ -454,7 +415,7 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
         if not ksm_page:
             return 0
         ksm_step(m, STEP_BREAK_KSM, vma.vm_mm, folio, NULL, <long>addr)
-        ret = handle_mm_fault(vma, addr, flags | FAULT_FLAG_REMOTE)
+        ret = handle_mm_fault(vma, addr, unshare | FAULT_FLAG_REMOTE)
         if ret & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_OOM):
             break
     # SIGBUS and SIGSEGV mean that the memory is gone, and the merged page with it. Out of memory means that it is still there: the
@@ -469,7 +430,7 @@ cdef bint vma_ksm_compatible(vm_area_struct *vma) noexcept nogil:
     if vma_is_dax(vma):
         return False
 
-    # VM_SAO, VM_SPARC_ADI: flags of other processors
+    # Not here: VM_SAO, VM_SPARC_ADI: flags of other processors
     return True
 
 
@@ -539,9 +500,8 @@ cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *d
         INIT_HLIST_HEAD(&chain.hlist)
         chain.chain_prune_time = jiffies(g.m)
         chain.rmap_hlist_len = STABLE_NODE_CHAIN
-        chain.nid = -1          # debug
+        chain.nid = NUMA_NO_NODE
         g.ksm_stable_node_chains += 1
-        chain_made(g, chain)    # OURS
 
         # The contents are the same, so the chain stands where dup stood and the tree need not be rebalanced.
         rb_replace_node(&dup.node, &chain.node, root)
@@ -560,12 +520,13 @@ cdef inline void free_stable_node_chain(ksm_globals *g, ksm_stable_node *chain, 
 
 cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_node) noexcept nogil:
     """The node's page is gone: let its rmap_items go, and free it."""
-    cdef hlist_node *pos = stable_node.hlist.first
+    cdef hlist_node *pos
     cdef ksm_rmap_item *rmap_item
 
     # Neither a chain nor an underflow
     BUG_ON(stable_node.rmap_hlist_len < 0)
 
+    pos = stable_node.hlist.first
     while pos != NULL:
         rmap_item = rmap_item_of_hlist(pos)
         if rmap_item.hlist.next != NULL:
@@ -582,11 +543,11 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
         # OURS: the kernel leaves `head` as it is. Should a new node come to lie where this one was, and make a KSM page of this very
         # item's page, through a fork's item, then cmp_and_merge_page() would take the item for one that is at its node already.
         rmap_item.head = NULL
-        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
+        rmap_item.address &= page_mask()
         cond_resched()
         pos = pos.next
 
-    # The kernel lets the compiler check here that STABLE_NODE_DUP_HEAD lies within migrate_nodes and behind its start.
+    # Not here: BUILD_BUG_ON: the kernel lets its compiler check that STABLE_NODE_DUP_HEAD lies within migrate_nodes and behind its start
 
     trace_ksm_remove_ksm_page(&g.trace, stable_node.kpfn)
     ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
@@ -604,7 +565,7 @@ cdef enum ksm_get_folio_flags:
 
 
 cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, void *expected_mapping, int flags) noexcept nogil:
-    # OURS: one attempt of ksm_get_folio(). NULL is the kernel's "goto stale".
+    # Part of ksm_get_folio(): one attempt. NULL is "goto stale".
     cdef struct_folio *folio = pfn_folio(g.m, kpfn)
     if folio_mapping_word(folio) != expected_mapping:
         return NULL
@@ -670,7 +631,8 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
         stable_node = rmap_item.head
         folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_LOCK)
         if folio == NULL:
-            return              # out: the node is gone, and has let all its items go
+            cond_resched()      # out: the node is gone, and has let all its items go
+            return
 
         hlist_del(&rmap_item.hlist)
         folio_unlock(folio)
@@ -688,7 +650,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
 
         put_anon_vma(g.m, rmap_item.anon_vma)
         rmap_item.head = NULL
-        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
+        rmap_item.address &= page_mask()
         ksm_step(g.m, STEP_LEFT_STABLE, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
 
     elif rmap_item.address & UNSTABLE_FLAG:
@@ -700,7 +662,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
             # In 2011 there is one root, and anon_vma may have been stored over nid.
             rb_erase(&rmap_item.node, g.root_unstable_tree + (0 if era_2011(g) else rmap_item.nid))
         g.ksm_pages_unshared -= 1
-        WRITE_ONCE_ulong(rmap_item.address, rmap_item.address & page_mask())
+        rmap_item.address &= page_mask()
         ksm_step(g.m, STEP_LEFT_UNSTABLE, rmap_item, NULL, NULL, age)
     # out:
     cond_resched()
@@ -725,7 +687,6 @@ cdef int unmerge_ksm_pages(vm_area_struct *vma, unsigned long start, unsigned lo
     cdef unsigned long addr = start
     cdef int err = 0
 
-    unwatch_range(vma, start, end)  # OURS
     while addr < end and not err:
         if ksm_test_exit(vma.vm_mm):
             break
@@ -798,7 +759,7 @@ cdef bint remove_stable_node_chain(ksm_globals *g, ksm_stable_node *stable_node,
 cdef int remove_all_stable_nodes(ksm_globals *g) noexcept nogil:
     cdef ksm_stable_node *stable_node
     cdef list_head *pos
-    cdef list_head *following
+    cdef list_head *next
     cdef int nid
     cdef int err = 0
 
@@ -811,18 +772,17 @@ cdef int remove_all_stable_nodes(ksm_globals *g) noexcept nogil:
             cond_resched()
     pos = g.migrate_nodes.next
     while pos != &g.migrate_nodes:
-        following = pos.next
-        if remove_stable_node(g, stable_node_of_list(pos)):
+        next = pos.next
+        stable_node = stable_node_of_list(pos)
+        if remove_stable_node(g, stable_node):
             err = -EBUSY
         cond_resched()
-        pos = following
+        pos = next
     return err
 
 
-cdef int unmerge_mm(ksm_mm_slot *mm_slot) noexcept nogil:
-    # OURS: the walk over one address space of the function below, up to mm_exiting. 0 or what unmerge_ksm_pages() says.
-    cdef mm_struct *mm = mm_slot.slot.mm
-    cdef vma_iterator vmi
+cdef inline int unmerge_mm(mm_struct *mm, vma_iterator *vmi) noexcept nogil:
+    # Part of unmerge_and_remove_all_rmap_items(): one address space, up to mm_exiting. 0 or what unmerge_ksm_pages() says.
     cdef vm_area_struct *vma
     cdef int err
 
@@ -830,53 +790,55 @@ cdef int unmerge_mm(ksm_mm_slot *mm_slot) noexcept nogil:
     if ksm_test_exit(mm):
         return 0
 
-    vma_iter_init(&vmi, mm, 0)
-    vma = vma_next(&vmi)
+    vma = vma_next(vmi)
     while vma != NULL:
         if vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma):
             err = unmerge_ksm_pages(vma, vma.vm_start, vma.vm_end, False)
             if err:
                 return err
-        vma = vma_next(&vmi)
+        vma = vma_next(vmi)
     return 0
 
 
 cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
     # OURS: a pass was broken off, and the next one, of the same number, begins by dropping the unstable trees. The kernel goes on to take
     # the rmap_items for members of the new tree, and erases from it what is not in it. Here they become items of an earlier pass.
-    cdef ksm_mm_slot *mm_slot = mm_slot_of(g.ksm_mm_head.slot.mm_node.next)
+    cdef ksm_mm_slot *mm_slot = mm_slot_entry(mm_slot_of_list(g.ksm_mm_head.slot.mm_node.next))
     cdef ksm_rmap_item *rmap_item
 
     while mm_slot != &g.ksm_mm_head:
         rmap_item = mm_slot.rmap_list
         while rmap_item != NULL:
             if rmap_item.address & UNSTABLE_FLAG:
-                WRITE_ONCE_ulong(rmap_item.address,
-                                 (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK))
+                rmap_item.address = (rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)
             rmap_item = rmap_item.rmap_list
-        mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        mm_slot = mm_slot_entry(mm_slot_of_list(mm_slot.slot.mm_node.next))
 
 
 cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
     """Break all merged pages of all processes, and forget everything: what writing 2 to `run` does. 0 or -errno."""
     cdef ksm_mm_slot *mm_slot
+    cdef struct_mm_slot *slot
     cdef mm_struct *mm
+    cdef vma_iterator vmi
     cdef int err = 0
 
     spin_lock(&g.ksm_mmlist_lock)
-    g.ksm_scan.mm_slot = mm_slot_of(g.ksm_mm_head.slot.mm_node.next)
+    slot = mm_slot_of_list(g.ksm_mm_head.slot.mm_node.next)
+    g.ksm_scan.mm_slot = mm_slot_entry(slot)
     spin_unlock(&g.ksm_mmlist_lock)
 
     mm_slot = g.ksm_scan.mm_slot
     while mm_slot != &g.ksm_mm_head:
+        vma_iter_init(&vmi, mm_slot.slot.mm, 0)
         mm = mm_slot.slot.mm
         mmap_read_lock(mm)
-        err = unmerge_mm(mm_slot)
+        err = unmerge_mm(mm, &vmi)
         if err:                 # error:
             mmap_read_unlock(mm)
             spin_lock(&g.ksm_mmlist_lock)
             g.ksm_scan.mm_slot = &g.ksm_mm_head
-            age_unstable_items(g)
+            age_unstable_items(g)       # OURS: see there
             spin_unlock(&g.ksm_mmlist_lock)
             return err
 
@@ -885,7 +847,8 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
         mmap_read_unlock(mm)
 
         spin_lock(&g.ksm_mmlist_lock)
-        g.ksm_scan.mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        slot = mm_slot_of_list(mm_slot.slot.mm_node.next)
+        g.ksm_scan.mm_slot = mm_slot_entry(slot)
         if ksm_test_exit(mm):
             hash_del(&mm_slot.slot.hash)
             list_del(&mm_slot.slot.mm_node)
@@ -907,26 +870,34 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
 
 
 cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
+    cdef u32 checksum
+    cdef void *addr = page_address(g.m, page)
     if era_2011(g):
-        return jhash2(<const u32 *>page_address(g.m, page), PAGE_SIZE // 4, 17)
-    return <u32>xxhash(page_address(g.m, page), PAGE_SIZE, 0)
+        return jhash2(<const u32 *>addr, PAGE_SIZE // 4, 17)
+    # OURS: it may be known already
+    if not known_checksum(g, page, &checksum):
+        checksum = <u32>xxhash(addr, PAGE_SIZE, 0)
+    return checksum
 
 
 cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page_vma_mapped_walk_control *pvmw,
                                   pte_t *orig_pte) noexcept nogil:
-    # OURS: the part of write_protect_page() that has the entry locked, up to out_unlock.
+    # Part of write_protect_page(): with the entry locked, up to out_unlock.
     cdef mm_struct *mm = vma.vm_mm
     cdef int swapped
-    cdef bint anon_exclusive = PageAnonExclusive(folio)
-    cdef pte_t entry = ptep_get(pvmw.pte)
+    cdef bint anon_exclusive
+    cdef pte_t entry
 
+    # Not here: WARN_ONCE: a small page is looked for in a table, and found nowhere else
+    anon_exclusive = PageAnonExclusive(folio)
+    entry = ptep_get(pvmw.pte)
     if era_2011(globals_of(mm)) and not (pte_write(entry) or pte_dirty(entry)):
         # 2011 knows no exclusive pages: who may not write does not count.
         if anon_exclusive:
             ClearPageAnonExclusive(folio)
     elif pte_write(entry) or pte_dirty(entry) or anon_exclusive or mm_tlb_flush_pending(mm):
         swapped = folio_test_swapcache(folio)
-        flush_cache_page(vma, pvmw.address, pvmw.pfn)
+        flush_cache_page(vma, pvmw.address, folio_pfn(mm.machine, folio))
         # First nobody may reach the page through this entry any more; then count. Who took a reference before, to read or write the
         # page behind the processor's back, shows in the count; who wants one now finds no entry and waits for the lock.
         entry = ptep_clear_flush(vma, pvmw.address, pvmw.pte)
@@ -954,37 +925,34 @@ cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page
 
 cdef int write_protect_page(vm_area_struct *vma, struct_folio *folio, pte_t *orig_pte) noexcept nogil:
     """Make the entry that maps the folio in this vma read-only and clean, and tell what it is then: 0, or -EFAULT."""
-    cdef machine *m = vma.vm_mm.machine
+    cdef mm_struct *mm = vma.vm_mm
     cdef page_vma_mapped_walk_control pvmw
     cdef int err = -EFAULT
 
-    if folio_test_large(folio):
-        WARN_ON_ONCE(True)
+    DEFINE_FOLIO_VMA_WALK(&pvmw, folio, vma, 0, 0)
+
+    if WARN_ON_ONCE(folio_test_large(folio)):
         return err
 
-    pvmw.vma = vma
-    pvmw.pfn = folio_pfn(m, folio)
-    pvmw.migration = False
     pvmw.address = page_address_in_vma(folio, vma)
     if pvmw.address == <unsigned long>-EFAULT:
         return err              # out: for a merged page, always
 
-    mmu_notifier_invalidate_range_start(vma.vm_mm)
+    mmu_notifier_invalidate_range_start(mm)
     if page_vma_mapped_walk(&pvmw):
         err = write_protect_pte(vma, folio, &pvmw, orig_pte)
         # out_unlock:
         page_vma_mapped_walk_done(&pvmw)
     # out_mn:
-    mmu_notifier_invalidate_range_end(vma.vm_mm)
+    mmu_notifier_invalidate_range_end(mm)
     return err
 
 
-cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page *page, struct_page *kpage, pmd_t *pmd,
-                            pte_t orig_pte) noexcept nogil:
-    # OURS: the part of replace_page() between the notifier's calls, up to out_mn.
+cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page *page, struct_page *kpage, struct_folio *kfolio,
+                            pmd_t *pmd, pte_t orig_pte) noexcept nogil:
+    # Part of replace_page(): between the notifier's calls, up to out_mn.
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
-    cdef struct_folio *kfolio = page_folio(kpage)
     cdef struct_folio *folio
     cdef spinlock_t *ptl
     cdef pte_t *ptep
@@ -1028,6 +996,7 @@ cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page
 
 cdef int replace_page(vm_area_struct *vma, struct_page *page, struct_page *kpage, pte_t orig_pte) noexcept nogil:
     """Map kpage where the vma maps page, if the entry is still orig_pte: 0, or -EFAULT."""
+    cdef struct_folio *kfolio = page_folio(kpage)
     cdef mm_struct *mm = vma.vm_mm
     cdef pmd_t *pmd
     cdef pmd_t pmde
@@ -1047,7 +1016,7 @@ cdef int replace_page(vm_area_struct *vma, struct_page *page, struct_page *kpage
         return err
 
     mmu_notifier_invalidate_range_start(mm)
-    err = replace_pte(vma, addr, page, kpage, pmd, orig_pte)
+    err = replace_pte(vma, addr, page, kpage, kfolio, pmd, orig_pte)
     # out_mn:
     mmu_notifier_invalidate_range_end(mm)
     return err
@@ -1083,14 +1052,14 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
             # Merged from here on, though without a node: stable_tree_insert() will give it one.
             folio_set_stable_node(page_folio(page), NULL)
             ksm_step(m, STEP_BECAME_KSM, NULL, page, NULL, 0)
-            if folio_mapcount(page_folio(page)) > 1 or folio_test_swapcache(page_folio(page)):
-                set_page_flag(page_folio(page), PG_ksm_relatives)       # OURS: for Machine.check()
+            if folio_mapcount(page_folio(page)) > 1 or folio_test_swapcache(page_folio(page)):      # OURS: for Machine.check()
+                set_page_flag(page_folio(page), PG_ksm_relatives)
             mark_page_accessed(m, page)
             # Its entries are clean now, and reclaim drops a clean page without writing it anywhere.
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)
             err = 0
-        elif still_equal(globals_of(vma.vm_mm), page, kpage) or pages_identical(m, page, kpage):
+        elif pages_identical(m, page, kpage):
             err = replace_page(vma, page, kpage, orig_pte)
             ksm_step(m, STEP_REPLACED, NULL, kpage, NULL, err)
         else:
@@ -1135,17 +1104,14 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
     mmap_read_lock(mm)
     vma = find_mergeable_vma(mm, rmap_item.address)
     if vma != NULL:
-        item_leaves(g, rmap_item)       # OURS
         err = try_to_merge_one_page(vma, page, kpage)
-        item_left(g, rmap_item, err)    # OURS
         if not err:
             # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there. In 2011 the caller did it.
             if not era_2011(g):
                 remove_rmap_item_from_tree(g, rmap_item)
-            unlink_item(g, rmap_item)   # OURS
 
             # Under the lock, as long as the vma certainly has it.
-            WRITE_ONCE_ptr((<void **>&rmap_item.anon_vma)[0], vma.anon_vma)     # OURS: over key
+            rmap_item.anon_vma = vma.anon_vma
             get_anon_vma(vma.anon_vma)
     # out:
     mmap_read_unlock(mm)
@@ -1158,10 +1124,6 @@ cdef struct_page *try_to_merge_two_pages(ksm_globals *g, ksm_rmap_item *rmap_ite
     """Make page a merged page and merge tree_page into it; page, or NULL if that failed. No frame is allocated."""
     cdef int err
 
-    if era_2011(g) and PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and trylock_page(page):
-        # Two equal parts of one huge page: then they could be split apart with both references held.
-        split_huge_page_of_two(g.m, page, tree_page)
-        unlock_page(page)
     err = try_to_merge_with_ksm_page(g, rmap_item, page, NULL)
     if not err:
         err = try_to_merge_with_ksm_page(g, tree_rmap_item, tree_page, page)
@@ -1209,8 +1171,7 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
         dup = stable_node_of_dup(pos)
         pos = hlist_safe
         cond_resched()
-        # OURS: it is not stale, and will not be taken.
-        if found != NULL and stable_key_known(dup) and not is_page_sharing_candidate(g, dup):
+        if passes_over(g, found, dup):      # OURS: full, and certainly not stale
             continue
         # A dup whose page is gone is taken out of the chain and freed by this.
         folio = ksm_get_folio(g, dup, KSM_GET_FOLIO_NOLOCK)
@@ -1276,7 +1237,7 @@ cdef inline struct_folio *chain(ksm_globals *g, ksm_stable_node **s_n_d, ksm_sta
 
 
 cdef inline struct_page *stable_tree_take(ksm_globals *g, ksm_stable_node *page_node, struct_folio *folio) noexcept nogil:
-    # OURS: "out" of stable_tree_search(): the page's own node was put into the tree; the page, if others may share it.
+    # Part of stable_tree_search(): "out". The page's own node was put into the tree; the page, if others may share it.
     if is_page_sharing_candidate(g, page_node):
         folio_get(folio)
         return folio
@@ -1285,10 +1246,8 @@ cdef inline struct_page *stable_tree_take(ksm_globals *g, ksm_stable_node *page_
 
 cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
                                       ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
-    # OURS: "replace" of stable_tree_search(): the equal node's page has gone to another NUMA node. It makes room, for the scanned page
-    # if that has a node of its own, and waits in migrate_nodes until one of its sharers is scanned.
-    cdef struct_page *page = NULL
-
+    # Part of stable_tree_search(): "replace". The equal node's page has gone to another NUMA node. It makes room, for the scanned page if
+    # that has a node of its own, and waits in migrate_nodes until one of its sharers is scanned.
     if stable_node_dup == stable_node:
         VM_BUG_ON(is_stable_node_chain(stable_node_dup))
         VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
@@ -1298,9 +1257,10 @@ cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_no
             list_del(&page_node.list)
             page_node.nid = nid
             rb_replace_node(&stable_node_dup.node, &page_node.node, root)
-            page = stable_tree_take(g, page_node, folio)
+            folio = stable_tree_take(g, page_node, folio)
         else:
             rb_erase(&stable_node_dup.node, root)
+            folio = NULL
     else:
         VM_BUG_ON(not is_stable_node_chain(stable_node))
         __stable_node_dup_del(g, stable_node_dup)
@@ -1309,16 +1269,18 @@ cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_no
             list_del(&page_node.list)
             page_node.nid = nid
             stable_node_chain_add_dup(g, page_node, stable_node)
-            page = stable_tree_take(g, page_node, folio)
+            folio = stable_tree_take(g, page_node, folio)
+        else:
+            folio = NULL
     stable_node_dup.head = &g.migrate_nodes
     list_add(&stable_node_dup.list, stable_node_dup.head)
-    return page
+    return folio
 
 
 cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
                                            ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
-    # OURS: "chain_append" of stable_tree_search(): the scanned page came here from another NUMA node, with several sharers, and finds
-    # an equal one: it joins that one's chain.
+    # Part of stable_tree_search(): "chain_append". The scanned page came here from another NUMA node, with several sharers, and finds an
+    # equal one: it joins that one's chain.
     if stable_node_dup == stable_node:
         VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
         # There is none yet.
@@ -1333,7 +1295,7 @@ cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stab
     return stable_tree_take(g, page_node, folio)        # goto out
 
 
-cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept nogil:
     """A merged page with the same contents, with a reference; NULL; or ERR_PTR(-EBUSY) if the one there is locked.
 
     For a page that is merged already it is the page itself; if its node is waiting in migrate_nodes, this is where the node goes back
@@ -1350,7 +1312,6 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
     cdef struct_folio *folio
     cdef struct_folio *tree_folio
     cdef bint again
-    cdef unsigned long key
 
     folio = page_folio(page)
     page_node = folio_stable_node(folio)
@@ -1361,36 +1322,23 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
 
     nid = get_kpfn_nid(g, folio_pfn(g.m, folio))
     root = g.root_stable_tree + nid
-    key = scanned_key(g, page, rmap_item)
-    if page_node == NULL and stable_trees_lack(g, key):     # OURS
-        return NULL
     while True:                 # again:
         new = &root.rb_node
         parent = NULL
         again = False
 
-        while new[0] != NULL:
+        # OURS: new[0] != NULL, further down
+        while stable_tree_descend(g, page, &parent, &new):
             cond_resched()
             stable_node = stable_node_of(new[0])
-            ret = compare_stable_key(key, stable_node)      # OURS
-            if ret:
-                parent = new[0]
-                new = &parent.rb_left if ret < 0 else &parent.rb_right
-                continue
             tree_folio = chain_prune(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # The node was stale, and erasing it may have turned the tree: neither new nor parent can be trusted. To give up
                 # would be safe, and would lose merges for no better reason than that; in 2011 it was done.
-                if era_2011(g):
-                    return NULL
-                again = True
+                again = not era_2011(g)
                 break
 
-            ret = compare_stable_key(key, stable_node_dup)      # OURS: a chain has no key
-            if not ret:
-                ret = memcmp_pages(g.m, page, tree_folio)
-            set_stable_key(g, stable_node_dup, tree_folio)
-            ksm_step(g.m, STEP_STABLE_COMPARE, NULL, tree_folio, stable_node, ret)
+            ret = memcmp_pages(g.m, page, tree_folio)
             folio_put(g.m, tree_folio)
 
             parent = new[0]     # read again: a chain may have been replaced by its last dup
@@ -1424,7 +1372,6 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page, ksm_rmap
                 if get_kpfn_nid(g, stable_node_dup.kpfn) != stable_node_dup.nid:
                     folio_put(g.m, tree_folio)
                     return stable_tree_replace(g, stable_node, stable_node_dup, page_node, folio, nid, root)
-                remember_equal(g, page, tree_folio, True)       # OURS
                 return tree_folio
         if not again:
             break
@@ -1453,7 +1400,6 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
     cdef struct_folio *tree_folio
     cdef bint need_chain = False
     cdef bint again
-    cdef unsigned long key = page_key(g, kfolio)
 
     kpfn = folio_pfn(g.m, kfolio)
     nid = get_kpfn_nid(g, kpfn)
@@ -1463,14 +1409,10 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
         new = &root.rb_node
         again = False
 
-        while new[0] != NULL:
+        # OURS: new[0] != NULL, further down
+        while stable_tree_descend(g, kfolio, &parent, &new):
             cond_resched()
             stable_node = stable_node_of(new[0])
-            ret = compare_stable_key(key, stable_node)      # OURS
-            if ret:
-                parent = new[0]
-                new = &parent.rb_left if ret < 0 else &parent.rb_right
-                continue
             tree_folio = chain(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
                 # As in stable_tree_search(): the tree has changed.
@@ -1479,10 +1421,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
                 again = True
                 break
 
-            ret = compare_stable_key(key, stable_node_dup)      # OURS
-            if not ret:
-                ret = memcmp_pages(g.m, kfolio, tree_folio)
-            ksm_step(g.m, STEP_INSERT_COMPARE, NULL, tree_folio, stable_node, ret)
+            ret = memcmp_pages(g.m, kfolio, tree_folio)
             folio_put(g.m, tree_folio)
 
             parent = new[0]
@@ -1518,11 +1457,10 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
             if stable_node == NULL:
                 free_stable_node(g, stable_node_dup)
                 return NULL
-        stable_node_dup.head = NULL     # what the slab left there could look like a dup's
+        stable_node_dup.head = NULL     # OURS: what the slab left there could look like a dup's
         stable_node_chain_add_dup(g, stable_node_dup, stable_node)
 
     folio_set_stable_node(kfolio, stable_node_dup)
-    stable_key_is(g, stable_node_dup, key)      # OURS
     ksm_step(g.m, STEP_DUP_ADDED if need_chain else STEP_STABLE_INSERTED, NULL, kfolio, stable_node_dup, 0)
 
     return stable_node_dup
@@ -1541,36 +1479,25 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
     cdef ksm_rmap_item *tree_rmap_item
     cdef struct_page *tree_page
     cdef int nid, ret
-    cdef unsigned long key = scanned_key(g, page, rmap_item)
-    cdef bint known
 
     nid = get_kpfn_nid(g, page_to_pfn(g.m, page))
     root = g.root_unstable_tree + nid
     new = &root.rb_node
-    known = known_place(g, page, rmap_item, &parent, &new)      # OURS
 
-    while new[0] != NULL:
+    # OURS: new[0] != NULL, further down
+    while unstable_tree_descend(g, page, &parent, &new):
         cond_resched()
         tree_rmap_item = rmap_item_of(new[0])
-        ret = compare_key(key, tree_rmap_item)      # OURS
-        if ret:
-            parent = new[0]
-            new = &parent.rb_left if ret < 0 else &parent.rb_right
-            continue
         tree_page = get_mergeable_page(g, tree_rmap_item)
         if tree_page == NULL:
-            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, NULL, NULL, 0)
             return NULL
 
         # A page is not its own equal.
         if page == tree_page:
             put_page(g.m, tree_page)
-            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 0)
             return NULL
 
-        # OURS: a known place that somebody has is that of an equal.
-        ret = 0 if known and page_linked(g, tree_page, tree_rmap_item) else memcmp_pages(g.m, page, tree_page)
-        ksm_step(g.m, STEP_UNSTABLE_COMPARE, tree_rmap_item, tree_page, NULL, ret)
+        ret = memcmp_pages(g.m, page, tree_page)
 
         parent = new[0]
         if ret < 0:
@@ -1582,23 +1509,18 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
         elif not g.ksm_merge_across_nodes and page_to_nid(tree_page) != nid:
             # It will be put into the right tree in the next pass.
             put_page(g.m, tree_page)
-            ksm_step(g.m, STEP_UNSTABLE_GAVE_UP, tree_rmap_item, tree_page, NULL, 1)
             return NULL
         else:
             tree_pagep[0] = tree_page
-            remember_equal(g, page, tree_page, False)       # OURS
-            ksm_step(g.m, STEP_UNSTABLE_FOUND, tree_rmap_item, tree_page, NULL, 0)
             return tree_rmap_item
 
-    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | UNSTABLE_FLAG)
-    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | (g.ksm_scan.seqnr & SEQNR_MASK))
+    rmap_item.address |= UNSTABLE_FLAG
+    rmap_item.address |= g.ksm_scan.seqnr & SEQNR_MASK
     rmap_item.nid = nid
-    tree_grows(g, rmap_item)    # OURS
     rb_link_node(&rmap_item.node, parent, new)
     rb_insert_color(&rmap_item.node, root)
 
     g.ksm_pages_unshared += 1
-    ksm_step(g.m, STEP_UNSTABLE_INSERTED, rmap_item, page, NULL, 0)
     return NULL
 
 
@@ -1612,11 +1534,11 @@ cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stabl
     if not max_page_sharing_bypass:
         # Not fatal, but nobody should have come here.
         WARN_ON_ONCE(stable_node.rmap_hlist_len > g.ksm_max_page_sharing)
-    elif stable_node.rmap_hlist_len > g.ksm_max_page_sharing:
-        g.sharing_bypassed = True       # OURS
+    elif stable_node.rmap_hlist_len > g.ksm_max_page_sharing:       # OURS: for Machine.check()
+        g.sharing_bypassed = True
 
     rmap_item.head = stable_node
-    WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | STABLE_FLAG)
+    rmap_item.address |= STABLE_FLAG
     hlist_add_head(&rmap_item.hlist, &stable_node.hlist)
 
     if rmap_item.hlist.next != NULL:
@@ -1650,18 +1572,18 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             stable_node.head = &g.migrate_nodes
             list_add(&stable_node.list, stable_node.head)
             ksm_step(g.m, STEP_NODE_MOVED, rmap_item, page, stable_node, 0)
-        if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node and not era_2011(g):
+        if stable_node.head != &g.migrate_nodes and rmap_item.head == stable_node:
             ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
             return
         ksm_step(g.m, STEP_FORKED, rmap_item, page, stable_node, 0)
         # A fork's item has to be at the node, however many there are.
         if not is_page_sharing_candidate(g, stable_node):
             max_page_sharing_bypass = True
-    elif not era_2011(g):
+    else:
         remove_rmap_item_from_tree(g, rmap_item)
 
         # A page that changes from pass to pass would only put the unstable tree out of order.
-        checksum = known_checksum(g, page, rmap_item)
+        checksum = calc_checksum(g, page)
         if rmap_item.oldchecksum != checksum:
             rmap_item.oldchecksum = checksum
             ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
@@ -1672,25 +1594,20 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             ksm_step(g.m, STEP_ZERO_MERGED, rmap_item, page, NULL, 0)
             return
 
-    # In 2011 the item came out of its tree first of all.
-    if era_2011(g):
-        remove_rmap_item_from_tree(g, rmap_item)
-
     # First among the merged pages
-    kpage = stable_tree_search(g, page, rmap_item)
-    if kpage == page and rmap_item.head == stable_node and not era_2011(g):
+    kpage = stable_tree_search(g, page)
+    if kpage == page and rmap_item.head == stable_node:
         put_page(g.m, kpage)
         ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
         return
 
     remove_rmap_item_from_tree(g, rmap_item)
+    ksm_step(g.m, STABLE_SEARCHED, rmap_item, page, kpage, 0)
 
     if kpage != NULL:
         if PTR_ERR(kpage) == -EBUSY:
-            ksm_step(g.m, STEP_STABLE_BUSY, rmap_item, page, NULL, 0)
             return
 
-        ksm_step(g.m, STEP_STABLE_FOUND, rmap_item, kpage, page_stable_node(kpage), 0)
         err = try_to_merge_with_ksm_page(g, rmap_item, page, kpage)
         ksm_step(g.m, STEP_MERGED, rmap_item, kpage, NULL, err)
         if not err:
@@ -1699,27 +1616,16 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             unlock_page(kpage)
         put_page(g.m, kpage)
         return
-    ksm_step(g.m, STEP_STABLE_MISS, rmap_item, page, NULL, 0)
-
-    # In 2011 the checksum was only asked for here: a page that changes can still merge with one that is merged already.
-    if era_2011(g):
-        checksum = calc_checksum(g, page)
-        if rmap_item.oldchecksum != checksum:
-            rmap_item.oldchecksum = checksum
-            ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
-            return
-        ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
 
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
+    ksm_step(g.m, UNSTABLE_SEARCHED, rmap_item, page, tree_rmap_item, 0)
     if tree_rmap_item != NULL:
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
         ksm_step(g.m, STEP_TWO_MERGED, tree_rmap_item, kpage, NULL, 0 if kpage != NULL else -EFAULT)
         # Two equal parts of one huge page cannot be merged together: each looks as if somebody else had a reference on the other.
-        split = PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and not era_2011(g)
+        split = PageTransCompound(page) and compound_head(page) == compound_head(tree_page)
         put_page(g.m, tree_page)
         if kpage != NULL:
-            if era_2011(g):
-                remove_rmap_item_from_tree(g, tree_rmap_item)
             # A new merged page with two sharers
             lock_page(kpage)
             stable_node = stable_tree_insert(g, page_folio(kpage))
@@ -1738,6 +1644,66 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
                 return
             split_huge_page(g.m, page)
             unlock_page(page)
+
+
+cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+    # OURS: the same in Linux 2.6.38. A merged page is passed over, without a look at its node, and there is no zero page. The checksum is
+    # asked for last: a page that changes can still merge with one that is merged already.
+    cdef ksm_rmap_item *tree_rmap_item
+    cdef struct_page *tree_page = NULL
+    cdef ksm_stable_node *stable_node = page_stable_node(page)
+    cdef struct_page *kpage
+    cdef unsigned int checksum
+    cdef int err
+
+    if PageKsm(page) and rmap_item.address & STABLE_FLAG:
+        return
+    if stable_node != NULL:
+        ksm_step(g.m, STEP_FORKED, rmap_item, page, stable_node, 0)
+    remove_rmap_item_from_tree(g, rmap_item)
+
+    kpage = stable_tree_search(g, page)
+    ksm_step(g.m, STABLE_SEARCHED, rmap_item, page, kpage, 0)
+    if kpage != NULL:
+        if PTR_ERR(kpage) == -EBUSY:
+            return
+        err = try_to_merge_with_ksm_page(g, rmap_item, page, kpage)
+        ksm_step(g.m, STEP_MERGED, rmap_item, kpage, NULL, err)
+        if not err:
+            lock_page(kpage)
+            stable_tree_append(g, rmap_item, page_stable_node(kpage), False)
+            unlock_page(kpage)
+        put_page(g.m, kpage)
+        return
+
+    checksum = calc_checksum(g, page)
+    if rmap_item.oldchecksum != checksum:
+        rmap_item.oldchecksum = checksum
+        ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
+        return
+    ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
+
+    tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
+    ksm_step(g.m, UNSTABLE_SEARCHED, rmap_item, page, tree_rmap_item, 0)
+    if tree_rmap_item != NULL:
+        if PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and trylock_page(page):
+            # Two equal parts of one huge page: then they could be split apart with both references held.
+            split_huge_page_of_two(g.m, page, tree_page)
+            unlock_page(page)
+        kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
+        ksm_step(g.m, STEP_TWO_MERGED, tree_rmap_item, kpage, NULL, 0 if kpage != NULL else -EFAULT)
+        put_page(g.m, tree_page)
+        if kpage != NULL:
+            remove_rmap_item_from_tree(g, tree_rmap_item)
+            lock_page(kpage)
+            stable_node = stable_tree_insert(g, page_folio(kpage))
+            if stable_node != NULL:
+                stable_tree_append(g, tree_rmap_item, stable_node, False)
+                stable_tree_append(g, rmap_item, stable_node, False)
+            unlock_page(kpage)
+            if stable_node == NULL:
+                break_cow(g, tree_rmap_item)
+                break_cow(g, rmap_item)
 
 
 cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list,
@@ -1760,7 +1726,7 @@ cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm
         # All else is zero.
         rmap_item.mm = mm_slot.slot.mm
         rmap_item.mm.ksm_rmap_items += 1
-        WRITE_ONCE_ulong(rmap_item.address, addr)
+        rmap_item.address = addr
         rmap_item.rmap_list = rmap_list[0]
         rmap_list[0] = rmap_item
     return rmap_item
@@ -1809,7 +1775,7 @@ cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item
     return True
 
 
-cdef struct ksm_next_page_arg:
+cdef struct struct_ksm_next_page_arg:
     struct_folio *folio
     struct_page *page
     unsigned long addr
@@ -1817,8 +1783,9 @@ cdef struct ksm_next_page_arg:
 
 cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long end, mm_walk *walk) noexcept nogil:
     """Below one middle entry, the first anonymous page: 1 with walk.private filled in and a reference taken; 0 if there is none."""
-    cdef ksm_next_page_arg *private = <ksm_next_page_arg *>walk.private
+    cdef struct_ksm_next_page_arg *private = <struct_ksm_next_page_arg *>walk.private
     cdef vm_area_struct *vma = walk.vma
+    cdef pte_t *start_ptep = NULL
     cdef pte_t *ptep
     cdef pte_t pte
     cdef mm_struct *mm = walk.mm
@@ -1843,7 +1810,10 @@ cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long 
             spin_unlock(ptl)
             return 0
         elif pmd_leaf(pmd):
-            page = pfn_to_page(mm.machine, pmd_pfn(pmd))
+            page = vm_normal_page_pmd(vma, addr, pmd)
+            if page == NULL:
+                spin_unlock(ptl)
+                return 0
             folio = page_folio(page)
 
             if folio_is_zone_device(folio) or not folio_test_anon(folio):
@@ -1859,10 +1829,11 @@ cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long 
             return 1
         spin_unlock(ptl)
 
-    ptep = pte_offset_map_lock(mm, pmdp, addr, &ptl)
-    if ptep == NULL:
+    start_ptep = pte_offset_map_lock(mm, pmdp, addr, &ptl)
+    if start_ptep == NULL:
         return 0
 
+    ptep = start_ptep
     while addr < end:
         pte = ptep_get(ptep)
         if pte_present(pte):
@@ -1875,11 +1846,13 @@ cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long 
         addr += PAGE_SIZE
     if addr >= end:             # not_found_unlock:
         spin_unlock(ptl)
+        pte_unmap(start_ptep)
         return 0
 
     # found_unlock:
     folio_get(folio)
     spin_unlock(ptl)
+    pte_unmap(start_ptep)
     private.page = page
     private.folio = folio
     private.addr = addr
@@ -1898,16 +1871,18 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
     """
     cdef mm_struct *mm
     cdef ksm_mm_slot *mm_slot
+    cdef struct_mm_slot *slot
     cdef vm_area_struct *vma
     cdef ksm_rmap_item *rmap_item
     cdef vma_iterator vmi
     cdef ksm_stable_node *stable_node
     cdef list_head *pos
-    cdef list_head *following
-    cdef ksm_next_page_arg next_page_arg
+    cdef list_head *next
+    cdef struct_ksm_next_page_arg ksm_next_page_arg
     cdef struct_page *tmp_page
     cdef struct_folio *folio
     cdef bint next_mm = False
+    cdef bint skip
     cdef int nid, found
 
     if list_empty(&g.ksm_mm_head.slot.mm_node):
@@ -1928,22 +1903,23 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         if not g.ksm_merge_across_nodes:
             pos = g.migrate_nodes.next
             while pos != &g.migrate_nodes:
-                following = pos.next
+                next = pos.next
                 stable_node = stable_node_of_list(pos)
                 folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_NOLOCK)
                 if folio != NULL:
                     folio_put(g.m, folio)
                 cond_resched()
-                pos = following
+                pos = next
 
         # OURS: all the roots there are; the kernel resets those in use. With merge_across_nodes switched on in a pass, and off again in the
         # next, the others come back into use with links to rmap_items that may be freed.
+        # Not here: ksm_nr_node_ids: the number of those in use
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
-        begin_pass(g)           # OURS
 
         spin_lock(&g.ksm_mmlist_lock)
-        mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        slot = mm_slot_of_list(mm_slot.slot.mm_node.next)
+        mm_slot = mm_slot_entry(slot)
         g.ksm_scan.mm_slot = mm_slot
         spin_unlock(&g.ksm_mmlist_lock)
         ksm_step(g.m, STEP_PASS_BEGINS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
@@ -1958,7 +1934,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
             g.ksm_scan.rmap_list = &mm_slot.rmap_list
         next_mm = True
 
-        mm = mm_slot.slot.mm
+        slot = &mm_slot.slot
+        mm = slot.mm
         vma_iter_init(&vmi, mm, g.ksm_scan.address)
 
         mmap_read_lock(mm)
@@ -1981,12 +1958,12 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                 if ksm_test_exit(mm):
                     break
 
-                found = walk_page_range_vma(vma, g.ksm_scan.address, vma.vm_end, &ksm_next_page_ops, &next_page_arg)
+                found = walk_page_range_vma(vma, g.ksm_scan.address, vma.vm_end, &ksm_next_page_ops, &ksm_next_page_arg)
 
                 if found > 0:
-                    folio = next_page_arg.folio
-                    tmp_page = next_page_arg.page
-                    g.ksm_scan.address = next_page_arg.addr
+                    folio = ksm_next_page_arg.folio
+                    tmp_page = ksm_next_page_arg.page
+                    g.ksm_scan.address = ksm_next_page_arg.addr
                 else:
                     VM_BUG_ON(found < 0)
                     g.ksm_scan.address = vma.vm_end - PAGE_SIZE
@@ -1995,20 +1972,26 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                     flush_anon_page(vma, tmp_page, g.ksm_scan.address)
                     flush_dcache_page(tmp_page)
                     rmap_item = get_next_rmap_item(g, mm_slot, g.ksm_scan.rmap_list, g.ksm_scan.address)
-                    if rmap_item == NULL or not scan_skips(g, tmp_page, rmap_item):
-                        if rmap_item != NULL:
+                    skip = False
+                    if rmap_item != NULL:
+                        g.ksm_scan.rmap_list = &rmap_item.rmap_list
+                        if should_skip_rmap_item(g, tmp_page, rmap_item):
+                            folio_put(g.m, folio)
+                            skip = True         # goto next_page
+                        else:
                             g.ksm_scan.address += PAGE_SIZE
                             page[0] = tmp_page
-                        else:
-                            folio_put(g.m, folio)
+                    else:
+                        folio_put(g.m, folio)
+                    if not skip:
                         mmap_read_unlock(mm)
                         return rmap_item
-                    folio_put(g.m, folio)
                 # next_page:
                 g.ksm_scan.address += PAGE_SIZE
                 cond_resched()
             vma = vma_next(&vmi)
 
+        # OURS: asked again, where the kernel jumps in
         if ksm_test_exit(mm):
             # no_vmas:
             g.ksm_scan.address = 0
@@ -2017,7 +2000,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         remove_trailing_rmap_items(g, g.ksm_scan.rmap_list)
 
         spin_lock(&g.ksm_mmlist_lock)
-        g.ksm_scan.mm_slot = mm_slot_of(mm_slot.slot.mm_node.next)
+        slot = mm_slot_of_list(mm_slot.slot.mm_node.next)
+        g.ksm_scan.mm_slot = mm_slot_entry(slot)
         if g.ksm_scan.address == 0:
             # Not one mergeable vma, and the lock was held all the while, so no madvise can have come in between: the slot goes, as
             # __ksm_exit() lets it go. Either the process exits (we may be faster than __ksm_exit) or it has unmapped them all.
@@ -2043,49 +2027,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
     advisor_stop_scan(g)
 
     trace_ksm_stop_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
-    spin_lock(&g.watch_lock)        # OURS: forget_key() looks
     g.ksm_scan.seqnr += 1
-    spin_unlock(&g.watch_lock)
-    ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
     return NULL
-
-
-cdef inline bint scan_skips(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
-    # OURS: of the function above: the cursor's link moves on whether the page is skipped or not.
-    g.ksm_scan.rmap_list = &rmap_item.rmap_list
-    return should_skip_rmap_item(g, page, rmap_item)
-
-
-cdef bint scan_get_looked_at(ksm_globals *g, struct_page **page, ksm_rmap_item **next_item) noexcept nogil:
-    # OURS: scan_get_next_rmap_item() for a page that ksm_look_ahead() has seen, without the locks; false: ask that.
-    cdef struct_look_ahead *ahead = &g.ahead
-    cdef ksm_mm_slot *mm_slot = ahead.mm_slot
-    cdef ksm_rmap_item *rmap_item
-    cdef looked_at *seen
-
-    while ahead.next < ahead.nr:
-        seen = &ahead.pages[ahead.next]
-        if ksm_test_exit(mm_slot.slot.mm) or not folio_try_get(seen.page):
-            break
-        # With our reference, and watched still: it is where it was.
-        if not test_page_flag(seen.page, PG_ksm_watched):
-            folio_put(g.m, seen.page)
-            break
-        g.ksm_scan.address = seen.address
-        rmap_item = get_next_rmap_item(g, mm_slot, g.ksm_scan.rmap_list, seen.address)
-        next_item[0] = rmap_item
-        if rmap_item == NULL:
-            folio_put(g.m, seen.page)
-            return True
-        ahead.next += 1
-        g.ksm_scan.address += PAGE_SIZE
-        if not scan_skips(g, seen.page, rmap_item):
-            page[0] = seen.page
-            return True
-        folio_put(g.m, seen.page)
-    ahead.nr = 0
-    ahead.next = 0
-    return False
 
 
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
@@ -2093,19 +2036,17 @@ cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
     cdef ksm_rmap_item *rmap_item
     cdef struct_page *page
 
-    g.ahead.nr = 0
-    g.ahead.next = 0
-    while scan_npages and not freezing(g.m, &g.freezer, scan_npages):
+    while scan_npages:
         scan_npages -= 1
+        if freezing(g.m, &g.freezer, scan_npages + 1):
+            return
         cond_resched()
-        ksm_look_ahead(g, scan_npages)      # OURS
-        if not scan_get_looked_at(g, &page, &rmap_item):
-            rmap_item = scan_get_next_rmap_item(g, &page)
+        rmap_item = scan_ahead(g, &page, scan_npages)   # OURS: scan_get_next_rmap_item(&page)
         if rmap_item == NULL:
             return
-        ksm_step(g.m, STEP_NEXT, rmap_item, page, NULL, 0)
-        # In 2011 a merged page was passed over here, without a look at its node.
-        if not (era_2011(g) and PageKsm(page) and rmap_item.address & STABLE_FLAG):
+        if era_2011(g):
+            cmp_and_merge_page_2011(g, page, rmap_item)
+        else:
             cmp_and_merge_page(g, page, rmap_item)
         put_page(g.m, page)
         g.ksm_pages_scanned += 1
@@ -2133,36 +2074,49 @@ cdef inline unsigned long long monotonic_ns() noexcept nogil:
     return <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec
 
 
-cdef void *ksm_scan_thread(void *arg) noexcept nogil:
-    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits. It is never suspended, and has no niceness."""
-    cdef ksm_globals *g = <ksm_globals *>arg
-    cdef unsigned int sleep_ms
-    cdef unsigned long ticket
-    cdef unsigned long long deadline, now
+cdef inline bint kthread_should_stop(ksm_globals *g) noexcept nogil:
+    # OURS: the kernel asks the thread.
+    return READ_ONCE_int(g.ksmd_should_stop)
 
-    while not READ_ONCE_int(g.ksmd_should_stop):
+
+cdef void ksmd_sleep(ksm_globals *g, unsigned int sleep_ms) noexcept nogil:
+    # OURS: wait_event_freezable_timeout(). Only another value ends the sleep, not the same one written again.
+    cdef unsigned long long deadline = monotonic_ns() + <unsigned long long>sleep_ms * NSEC_PER_MSEC
+    cdef unsigned long ticket = prepare_to_wait(&g.ksm_iter_wait)
+    cdef unsigned long long now = monotonic_ns()
+    while sleep_ms == READ_ONCE_uint(g.ksm_thread_sleep_millisecs) and not kthread_should_stop(g) and now < deadline:
+        wait_for_wakeup_timeout(&g.ksm_iter_wait, ticket, deadline - now)
+        ticket = prepare_to_wait(&g.ksm_iter_wait)
+        now = monotonic_ns()
+
+
+cdef void ksmd_wait(ksm_globals *g) noexcept nogil:
+    # OURS: wait_event_freezable().
+    cdef unsigned long ticket = prepare_to_wait(&g.ksm_thread_wait)
+    while not (ksmd_should_run(g) or kthread_should_stop(g)):
+        wait_for_wakeup(&g.ksm_thread_wait, ticket)
+        ticket = prepare_to_wait(&g.ksm_thread_wait)
+
+
+cdef void *ksm_scan_thread(void *globals) noexcept nogil:
+    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits."""
+    cdef ksm_globals *g = <ksm_globals *>globals
+    cdef unsigned int sleep_ms
+
+    # Not here: set_freezable, set_user_nice: it is a thread of a program, which has one niceness
+
+    while not kthread_should_stop(g):
         mutex_lock(&g.ksm_thread_mutex)
         wait_while_offlining(g)
         if ksmd_should_run(g):
-            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan), 0)
+            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan), 0)     # OURS: ksm_do_scan(), and its time is taken
         mutex_unlock(&g.ksm_thread_mutex)
 
         if ksmd_should_run(g):
             sleep_ms = READ_ONCE_uint(g.ksm_thread_sleep_millisecs)
-            deadline = monotonic_ns() + <unsigned long long>sleep_ms * NSEC_PER_MSEC
-            ticket = prepare_to_wait(&g.ksm_iter_wait)
-            now = monotonic_ns()
-            # Only another value ends the sleep, not the same one written again.
-            while (sleep_ms == READ_ONCE_uint(g.ksm_thread_sleep_millisecs) and not READ_ONCE_int(g.ksmd_should_stop)
-                   and now < deadline):
-                wait_for_wakeup_timeout(&g.ksm_iter_wait, ticket, deadline - now)
-                ticket = prepare_to_wait(&g.ksm_iter_wait)
-                now = monotonic_ns()
+            ksmd_sleep(g, sleep_ms)     # OURS: wait_event_freezable_timeout()
         else:
-            ticket = prepare_to_wait(&g.ksm_thread_wait)
-            while not (ksmd_should_run(g) or READ_ONCE_int(g.ksmd_should_stop)):
-                wait_for_wakeup(&g.ksm_thread_wait, ticket)
-                ticket = prepare_to_wait(&g.ksm_thread_wait)
+            ksmd_wait(g)                # OURS: wait_event_freezable()
     return NULL
 
 
@@ -2310,22 +2264,28 @@ cdef int __ksm_enter(mm_struct *mm) noexcept nogil:
     """Register an address space: 0 or -ENOMEM."""
     cdef ksm_globals *g = globals_of(mm)
     cdef ksm_mm_slot *mm_slot
+    cdef struct_mm_slot *slot
     cdef bint needs_wakeup
 
     mm_slot = <ksm_mm_slot *>mm_slot_alloc(g.mm_slot_cache)
     if mm_slot == NULL:
         return -ENOMEM
 
-    # OURS: under the lock, which the kernel does without.
-    spin_lock(&g.ksm_mmlist_lock)
+    slot = &mm_slot.slot
+
+    # Others may come or leave at this moment.
     needs_wakeup = list_empty(&g.ksm_mm_head.slot.mm_node)
-    mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, &mm_slot.slot)
+
+    spin_lock(&g.ksm_mmlist_lock)
+    # OURS: with the lock. Without it ksmd could sleep on, if the last slot leaves just now.
+    needs_wakeup = list_empty(&g.ksm_mm_head.slot.mm_node)
+    mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, slot)
     # Just behind the cursor: the memory may settle for nearly a pass, and a fork that execs at once is gone by then. But unmerging must
     # find every mm that has merged pages, a child of this moment too: then it goes where the cursor has not been.
     if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE and not era_2011(g):    # which 2011 did not think of
-        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)
+        list_add_tail(&slot.mm_node, &g.ksm_mm_head.slot.mm_node)
     else:
-        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
+        list_add_tail(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
     spin_unlock(&g.ksm_mmlist_lock)
 
     set_bit(MMF_VM_MERGEABLE, &mm.flags)
@@ -2352,7 +2312,7 @@ cdef void __ksm_exit(mm_struct *mm) noexcept nogil:
 
     spin_lock(&g.ksm_mmlist_lock)
     slot = mm_slot_lookup(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm)
-    mm_slot = <ksm_mm_slot *>slot if slot != NULL else NULL
+    mm_slot = mm_slot_entry(slot)       # NULL of NULL
     if mm_slot != NULL and g.ksm_scan.mm_slot != mm_slot:
         if mm_slot.rmap_list == NULL:
             hash_del(&slot.hash)
@@ -2401,10 +2361,11 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
     if not folio_test_uptodate(folio):
         return folio            # do_swap_page() will see it
 
-    # mem_cgroup_charge(): nobody counts
+    # Not here: mem_cgroup_charge: nobody counts
     new_folio = alloc_pages_node(m, vma.vm_mm.nid, 0, False)
     if new_folio != NULL:
-        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)
+        # Not here: copy_mc_user_highpage: it can fail, where a page cannot be read
+        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)        # OURS: the copy
         folio_set_dirty(new_folio)      # no effect: it has no slot, and add_to_swap() makes whatever gets one dirty
         __folio_mark_uptodate(new_folio)
         __folio_set_locked(new_folio)
@@ -2474,11 +2435,14 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
 
     The kernel looks for each of its processes in each tree. Here those in the tree are all there are.
     """
+    # Not here: page, force_early: a signal would tell of them
     cdef ksm_stable_node *stable_node
     cdef ksm_rmap_item *rmap_item
     cdef hlist_node *pos
     cdef struct_anon_vma *av
     cdef anon_vma_chain *vmac
+    cdef vm_area_struct *vma
+    cdef unsigned long addr
 
     stable_node = folio_stable_node(folio)
     if stable_node == NULL:
@@ -2486,16 +2450,20 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
     pos = stable_node.hlist.first
     while pos != NULL:
         rmap_item = rmap_item_of_hlist(pos)
-        pos = pos.next
         av = rmap_item.anon_vma
 
         anon_vma_lock_read(av)
+        # Not here: rcu_read_lock, for_each_process, task_early_kill, t, rcu_read_unlock: every process counts, and is told by its mm
         vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
         while vmac != NULL:
-            if atomic_read(&vmac.vma.vm_mm.mm_users) > 0:
-                add_to_kill_ksm(vmac.vma.vm_mm, tokill, rmap_item.address & page_mask())
+            vma = vmac.vma
+            # OURS: has it a process?
+            if atomic_read(&vma.vm_mm.mm_users) > 0:
+                addr = rmap_item.address & page_mask()
+                add_to_kill_ksm(vma.vm_mm, tokill, addr)
             vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
         anon_vma_unlock_read(av)
+        pos = pos.next
 
 
 cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil:
@@ -2509,7 +2477,7 @@ cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *fo
     stable_node = folio_stable_node(folio)
     if stable_node != NULL:
         VM_BUG_ON(stable_node.kpfn != folio_pfn(m, folio))
-        WRITE_ONCE_ulong(stable_node.kpfn, folio_pfn(m, newfolio))
+        WRITE_ONCE_ulong(stable_node.kpfn, folio_pfn(m, newfolio))      # OURS: ksm_get_folio() reads it without a lock
         # Who finds that the old frame has lost the key must find the new number: see ksm_get_folio().
         smp_wmb()
         folio_set_stable_node(folio, NULL)
@@ -2518,9 +2486,9 @@ cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *fo
 cdef void wait_while_offlining(ksm_globals *g) noexcept nogil:
     cdef unsigned long ticket
     while READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
-        ticket = prepare_to_wait(&g.offline_wait)
+        ticket = prepare_to_wait(&g.offline_wait)               # OURS: of wait_on_bit()
         mutex_unlock(&g.ksm_thread_mutex)
-        if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
+        if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:        # OURS: wait_on_bit()
             wait_for_wakeup(&g.offline_wait, ticket)
         mutex_lock(&g.ksm_thread_mutex)
 
@@ -2561,49 +2529,52 @@ cdef bint stable_node_chain_remove_range(ksm_globals *g, ksm_stable_node *stable
 
 
 cdef void ksm_check_stable_tree(ksm_globals *g, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    cdef rb_node *node
-    cdef list_head *pos
-    cdef list_head *following
     cdef ksm_stable_node *stable_node
+    cdef list_head *pos
+    cdef list_head *next
+    cdef rb_node *node
     cdef int nid
 
     for nid in range(g.ksm_nr_node_ids):
         node = rb_first(g.root_stable_tree + nid)
         while node != NULL:
-            if stable_node_chain_remove_range(g, stable_node_of(node), start_pfn, end_pfn, g.root_stable_tree + nid):
+            stable_node = stable_node_of(node)
+            if stable_node_chain_remove_range(g, stable_node, start_pfn, end_pfn, g.root_stable_tree + nid):
                 node = rb_first(g.root_stable_tree + nid)
             else:
                 node = rb_next(node)
             cond_resched()
     pos = g.migrate_nodes.next
     while pos != &g.migrate_nodes:
-        following = pos.next
+        next = pos.next
         stable_node = stable_node_of_list(pos)
         if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
             remove_node_from_stable_tree(g, stable_node)
         cond_resched()
-        pos = following
+        pos = next
 
 
-cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, void *arg) noexcept nogil:
     """What KSM does while frames go away."""
+    cdef struct_memory_notify *mn = <struct_memory_notify *>arg
+
     if action == MEM_GOING_OFFLINE:
         # From here on nobody may touch the trees who takes ksm_thread_mutex. Unmerging and the walks by page do not, and are safe.
         mutex_lock(&g.ksm_thread_mutex)
-        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run | KSM_RUN_OFFLINE)
+        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run | KSM_RUN_OFFLINE)    # OURS: ksmd reads it without the mutex
         mutex_unlock(&g.ksm_thread_mutex)
 
     elif action == MEM_OFFLINE or action == MEM_CANCEL_OFFLINE:
         if action == MEM_OFFLINE:
             # Migration has emptied the range. Nodes that were stale still have a frame's number from it, and ksm_get_folio() would
             # look there.
-            ksm_check_stable_tree(g, start_pfn, start_pfn + nr_pages)
+            ksm_check_stable_tree(g, mn.start_pfn, mn.start_pfn + mn.nr_pages)
         mutex_lock(&g.ksm_thread_mutex)
-        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run & ~<unsigned long>KSM_RUN_OFFLINE)
+        WRITE_ONCE_ulong(g.ksm_run, g.ksm_run & ~<unsigned long>KSM_RUN_OFFLINE)    # OURS: ksmd reads it without the mutex
         mutex_unlock(&g.ksm_thread_mutex)
 
         smp_mb()
-        wake_up_interruptible(&g.offline_wait)
+        wake_up_interruptible(&g.offline_wait)  # OURS: wake_up_bit()
     return NOTIFY_OK
 
 
@@ -2628,7 +2599,7 @@ cdef long sleep_millisecs_store(ksm_globals *g, const char *buf, size_t count) n
     if err:
         return -EINVAL
 
-    WRITE_ONCE_uint(g.ksm_thread_sleep_millisecs, msecs)
+    WRITE_ONCE_uint(g.ksm_thread_sleep_millisecs, msecs)    # OURS: ksmd reads it without the mutex
     wake_up_interruptible(&g.ksm_iter_wait)
 
     return <long>count
@@ -2649,7 +2620,7 @@ cdef long pages_to_scan_store(ksm_globals *g, const char *buf, size_t count) noe
     if err:
         return -EINVAL
 
-    WRITE_ONCE_uint(g.ksm_thread_pages_to_scan, nr_pages)
+    WRITE_ONCE_uint(g.ksm_thread_pages_to_scan, nr_pages)    # OURS: ksmd reads it without the mutex
 
     return <long>count
 
@@ -2661,7 +2632,6 @@ cdef long run_show(ksm_globals *g, char *buf) noexcept nogil:
 cdef long run_store(ksm_globals *g, const char *buf, size_t count) noexcept nogil:
     cdef unsigned int flags
     cdef int err
-    cdef long ret = <long>count
 
     err = kstrtouint(buf, &flags)
     if err:
@@ -2675,22 +2645,22 @@ cdef long run_store(ksm_globals *g, const char *buf, size_t count) noexcept nogi
     mutex_lock(&g.ksm_thread_mutex)
     wait_while_offlining(g)
     if g.ksm_run != flags:
-        WRITE_ONCE_ulong(g.ksm_run, flags)
+        WRITE_ONCE_ulong(g.ksm_run, flags)    # OURS: ksmd reads it without the mutex
         if flags & KSM_RUN_UNMERGE:
-            # set_current_oom_origin(): there is no OOM killer
+            # Not here: set_current_oom_origin, clear_current_oom_origin: there is no OOM killer
             err = unmerge_and_remove_all_rmap_items(g)
             if err:
-                WRITE_ONCE_ulong(g.ksm_run, KSM_RUN_STOP)
-                ret = err
+                WRITE_ONCE_ulong(g.ksm_run, KSM_RUN_STOP)    # OURS: ksmd reads it without the mutex
+                count = <size_t>err
     mutex_unlock(&g.ksm_thread_mutex)
 
     if flags & KSM_RUN_MERGE:
-        err = ksmd_start(g)
-        if err:
+        err = ksmd_start(g)     # OURS: the kernel has started it at boot
+        if err:                 # OURS: there is no thread to be had
             return err
         wake_up_interruptible(&g.ksm_thread_wait)
 
-    return ret
+    return <long>count
 
 
 cdef long merge_across_nodes_show(ksm_globals *g, char *buf) noexcept nogil:
@@ -2772,7 +2742,7 @@ cdef long max_page_sharing_store(ksm_globals *g, const char *buf, size_t count) 
         if g.ksm_pages_shared or remove_all_stable_nodes(g):
             err = -EBUSY
         else:
-            WRITE_ONCE_int(g.ksm_max_page_sharing, knob)
+            WRITE_ONCE_int(g.ksm_max_page_sharing, knob)    # OURS: it is read above without the mutex
     mutex_unlock(&g.ksm_thread_mutex)
 
     return err if err else <long>count
@@ -3026,9 +2996,9 @@ cdef void ksmd_stop(ksm_globals *g) noexcept nogil:
     g.ksmd_started = False
 
 
-cdef int memory_callback_hook(machine *m, unsigned long action, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
+cdef int memory_callback_hook(machine *m, unsigned long action, void *arg) noexcept nogil:
     # OURS: ksm_memory_callback_mem_nb, which ksm_init() registers; the hooks know the machine, not its KSM.
-    return ksm_memory_callback(<ksm_globals *>m.ksm, action, start_pfn, nr_pages)
+    return ksm_memory_callback(<ksm_globals *>m.ksm, action, arg)
 
 
 # What the rest of mm/ calls: the functions that include/linux/ksm.h declares.
@@ -3046,38 +3016,30 @@ ksm_ops.migrate = folio_migrate_ksm
 ksm_ops.process_profit = ksm_process_profit
 ksm_ops.collect_procs = collect_procs_ksm
 ksm_ops.memory_callback = memory_callback_hook
-ksm_ops.page_changed = page_changed_hook
-ksm_ops.page_freed = page_freed_hook
 
 
-cdef int ksm_init(machine *m, int era, bint plain) noexcept nogil:
+cdef int ksm_init(machine *m, int era) noexcept nogil:
     """Give the machine the KSM of this era: 0 or -ENOMEM. ksmd does not run yet."""
     cdef ksm_globals *g = <ksm_globals *>calloc(1, sizeof(ksm_globals))
     cdef int err
-    if g == NULL:
+    if g == NULL:               # OURS: a machine's own
         return -ENOMEM
-    g.m = m
-    g.era = era
-    g.plain = plain or era_2011(g)
-    ksm_globals_init(g)
+    ksm_globals_init(g, m, era)     # OURS: the initial values of the file-level variables
 
     g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))
     # As long as nobody asks for it, zeros merge like everything else.
     g.ksm_use_zero_pages = False
 
     err = ksm_slab_init(g)
-    if not err:
-        err = ksm_keys_init(g)  # OURS
-        if err:
-            ksm_slab_free(g)
     if err:
-        free(g)                 # out:
-        return err
+        free(g)                 # OURS: a machine's own
+        return err              # out:
 
-    ksm_attrs_init(g)
-
+    # Not here: kthread_run, ksm_thread: ksmd is started when `run` is first written
+    # Not here: sysfs_create_group, pr_err, ksm_slab_free, hotplug_memory_notifier: the files are attributes, and one listens to memory
+    ksm_attrs_init(g)           # OURS: the files, in their order
     m.ksm = g
-    m.ksm_ops = &ksm_ops
+    m.ksm_ops = &ksm_ops        # OURS: what include/linux/ksm.h declares
     return 0
 
 
@@ -3088,7 +3050,6 @@ cdef void ksm_exit_machine(machine *m) noexcept nogil:
         return
     ksmd_stop(g)
     ksm_slab_free(g)
-    ksm_keys_exit(g)        # OURS
     if g.root_stable_tree != g.one_stable_tree:
         free(g.root_stable_tree)
     free(g.trace.events)

@@ -20,7 +20,7 @@ from linux.spinlock cimport mutex_lock, mutex_unlock
 
 from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.page_alloc cimport folio_put
-from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.page_vma_mapped cimport DEFINE_FOLIO_VMA_WALK, page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.rmap cimport rmap_walk
 
 
@@ -50,10 +50,7 @@ cdef void add_to_kill_ksm(mm_struct *mm, to_kill_list *tokill, unsigned long add
 
 cdef bint add_to_kill_anon(struct_folio *folio, vm_area_struct *vma, unsigned long address, void *arg) noexcept nogil:
     cdef page_vma_mapped_walk_control pvmw
-    pvmw.vma = vma
-    pvmw.pfn = folio_pfn(vma.vm_mm.machine, folio)
-    pvmw.address = address
-    pvmw.migration = False
+    DEFINE_FOLIO_VMA_WALK(&pvmw, folio, vma, address, 0)
     if page_vma_mapped_walk(&pvmw):
         if atomic_read(&vma.vm_mm.mm_users) > 0:
             __add_to_kill(vma.vm_mm, <to_kill_list *>arg, address)

@@ -33,7 +33,8 @@ from linux.swapops cimport (is_migration_pte, is_migration_pte_dirty, is_migrati
 
 from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.page_alloc cimport __alloc_pages, folio_put
-from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.page_vma_mapped cimport (DEFINE_FOLIO_VMA_WALK, PVMW_MIGRATION, page_vma_mapped_walk, page_vma_mapped_walk_control,
+                                     page_vma_mapped_walk_done)
 from ksm.mm.pagewalk cimport folio_walk_start
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_get_anon_vma, put_anon_vma, rmap_walk, try_to_migrate
 from ksm.mm.swap cimport folio_add_lru, lru_add_drain_all
@@ -65,12 +66,8 @@ cdef void map_in_place_of_migration_pte(vm_area_struct *vma, unsigned long addr,
 
 cdef bint remove_migration_pte(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil:
     """Map the page where a migration entry stands for the frame that it had, arg."""
-    cdef machine *m = vma.vm_mm.machine
     cdef page_vma_mapped_walk_control pvmw
-    pvmw.vma = vma
-    pvmw.pfn = folio_pfn(m, <struct_folio *>arg)
-    pvmw.address = addr
-    pvmw.migration = True
+    DEFINE_FOLIO_VMA_WALK(&pvmw, <struct_folio *>arg, vma, addr, PVMW_MIGRATION)
     if page_vma_mapped_walk(&pvmw):
         map_in_place_of_migration_pte(vma, addr, pvmw.pte, folio)
         page_vma_mapped_walk_done(&pvmw)

@@ -12,9 +12,10 @@ from linux.page_flags cimport PG_reserved, PG_uptodate
 from linux.pgtable cimport pte_table
 from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock_init
 
+from ksm.fast.seams cimport fast_exit, fast_init
 from ksm.host.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard
-from ksm.mm.ksm cimport ERA_2_6_38, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.page_alloc cimport zone_destroy, zone_init
 from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy
 from ksm.mm.swapfile cimport swap_exit
@@ -80,7 +81,9 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     if not err:
         err = init_caches(m)
     if not err:
-        err = ksm_init(m, plan.era, plan.plain)
+        err = ksm_init(m, plan.era)
+    if not err and not plan.plain and plan.era == ERA_6_12:
+        err = fast_init(<ksm_globals *>m.ksm)
     if err:
         machine_exit(m)
         m = NULL
@@ -103,6 +106,7 @@ cdef void machine_exit(machine *m) noexcept nogil:
             mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
             pos = pos.next
             mm_discard(mm)
+        fast_exit(<ksm_globals *>m.ksm)
         ksm_exit_machine(m)
     for nid in range(m.nr_node_ids):
         zone_destroy(&m.zones[nid])

@@ -19,7 +19,7 @@ cdef bint page_vma_mapped_walk(page_vma_mapped_walk_control *pvmw) noexcept nogi
     if pvmw.pte == NULL:
         return False
     pte = ptep_get(pvmw.pte)
-    if pvmw.migration:
+    if pvmw.flags & PVMW_MIGRATION:
         if is_migration_pte(pte) and swp_offset(pte) == pvmw.pfn:
             return True
     elif pte_present(pte) and pte_pfn(pte) == pvmw.pfn:

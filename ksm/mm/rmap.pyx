@@ -22,7 +22,7 @@ from linux.mm cimport (VM_EXEC, VM_LOCKED, VM_READ, VM_WRITE, dec_mm_counter, in
 from linux.mm_types cimport (HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, anon_vma_chain, machine, mm_struct, pte_t,
                              struct_anon_vma, struct_folio, struct_page, vm_area_struct)
 from linux.page_flags cimport (PAGE_MAPPING_ANON, PageAnonExclusive, SetPageAnonExclusive, folio_anon_vma, folio_mapped,
-                               folio_mapping_word, folio_mark_dirty, folio_pfn, folio_set_mapping_word, folio_test_anon,
+                               folio_mapping_word, folio_mark_dirty, folio_set_mapping_word, folio_test_anon,
                                folio_test_ksm, folio_test_large,
                                folio_test_locked, folio_test_swapcache, page_folio)
 from linux.pgtable cimport pte_dirty, pte_write, pte_young, ptep_clear_flush, set_pte_at
@@ -36,7 +36,7 @@ from linux.swapops cimport make_migration_pte, make_migration_pte_dirty, make_mi
 from ksm.mm.interval_tree cimport (anon_vma_interval_tree_insert, anon_vma_interval_tree_iter_first,
                                    anon_vma_interval_tree_iter_next, anon_vma_interval_tree_remove)
 from ksm.mm.page_alloc cimport folio_put
-from ksm.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
+from ksm.mm.page_vma_mapped cimport DEFINE_FOLIO_VMA_WALK, page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_free
 from ksm.mm.swapfile cimport swap_duplicate, swap_free
 
@@ -401,14 +401,6 @@ cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_
 
 # Unmapping a page everywhere: for swap, and for a move to another frame
 
-cdef inline void walk_entry(page_vma_mapped_walk_control *pvmw, machine *m, struct_folio *folio, vm_area_struct *vma,
-                            unsigned long address) noexcept nogil:
-    pvmw.vma = vma
-    pvmw.pfn = folio_pfn(m, folio)
-    pvmw.address = address
-    pvmw.migration = False
-
-
 cdef bint try_to_unmap_one(struct_folio *folio, vm_area_struct *vma, unsigned long address, void *arg) noexcept nogil:
     """Put the page's slot in place of the page; False to stop the walk."""
     cdef mm_struct *mm = vma.vm_mm
@@ -417,7 +409,7 @@ cdef bint try_to_unmap_one(struct_folio *folio, vm_area_struct *vma, unsigned lo
     cdef bint anon_exclusive, ret = False
     cdef pte_t pteval
     cdef unsigned long entry
-    walk_entry(&pvmw, m, folio, vma, address)
+    DEFINE_FOLIO_VMA_WALK(&pvmw, folio, vma, address, 0)
     mmu_notifier_invalidate_range_start(mm)
     if not page_vma_mapped_walk(&pvmw):
         ret = True
@@ -470,7 +462,7 @@ cdef bint try_to_migrate_one(struct_folio *folio, vm_area_struct *vma, unsigned 
     cdef page_vma_mapped_walk_control pvmw
     cdef bint anon_exclusive, ret = True
     cdef pte_t pteval, entry
-    walk_entry(&pvmw, m, folio, vma, address)
+    DEFINE_FOLIO_VMA_WALK(&pvmw, folio, vma, address, 0)
     mmu_notifier_invalidate_range_start(mm)
     if page_vma_mapped_walk(&pvmw):
         anon_exclusive = PageAnonExclusive(folio)

@@ -114,10 +114,13 @@ cdef void *kmem_cache_zalloc(kmem_cache *cache) noexcept nogil:
 
 
 cdef void kmem_cache_free(kmem_cache *cache, void *object) noexcept nogil:
+    if cache.freed != NULL:
+        cache.freed(cache.freed_arg, object)
     if not cache.typesafe:
         memset(object, POISON_FREE, cache.object_size)
     spin_lock(&cache.lock)
     free_link(cache, object)[0] = cache.freelist
     cache.freelist = object
     cache.nr_objects -= 1
+    cache.nr_freed += 1
     spin_unlock(&cache.lock)

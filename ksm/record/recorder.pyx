@@ -22,14 +22,18 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ptr
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, struct_page
-from linux.page_flags cimport page_address
+from linux.err cimport PTR_ERR
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pmd_t, pte_t, struct_page
+from linux.page_flags cimport folio_raw_mapping, folio_test_ksm, page_address, page_folio, pfn_to_page
+from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, ptep_get
+from linux.rbtree cimport rb_node
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
 
 from ksm.lib.xxhash cimport xxhash
 from ksm.machine cimport Machine, oserror
-from ksm.mm.ksm cimport ksm_globals, wait_while_offlining
-from ksm.step cimport (NR_STEPS, STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED, STEP_COW,
+from ksm.mm.ksm cimport UNSTABLE_FLAG, ksm_globals, ksm_rmap_item, rmap_item_of, stable_node_of, wait_while_offlining
+from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
+                       STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED, STEP_COW,
                        STEP_DUP_ADDED, STEP_APPENDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_MERGED, STEP_NEXT, STEP_NODE_MOVED,
                        STEP_NOTE, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED,
@@ -95,6 +99,10 @@ cdef struct recorder:
     unsigned int looks
     long pfn                    # the page that is being scanned
     bint refresh                # all contents are to be looked at again
+    int last                    # its last step
+    rb_node *compared_at        # the node whose page was compared last, that page, and whether it was equal
+    struct_page *compared_page
+    bint equal
     longs seen                  # kind, key, values
 
 
@@ -244,16 +252,80 @@ cdef long difference(machine *m, long a, long b) noexcept nogil:
     return -1
 
 
+# Steps of which ksm.pyx does not say everything
+
+cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
+    """What is mapped for the item, or NULL."""
+    cdef pmd_t *pmd = pmd_offset_mm(item.mm, item.address)
+    cdef pte_t *pte = pte_offset_map(pmd, item.address) if pmd != NULL else NULL
+    return pfn_to_page(m, pte_pfn(ptep_get(pte))) if pte != NULL and pte_present(ptep_get(pte)) else NULL
+
+
+cdef int compared(recorder *r, ksm_globals *g, void **item, void **page, void **node, long *value) noexcept nogil:
+    """In which search? A stable node is put in for two pages that became one just now."""
+    r.compared_at = g.search_at[0]
+    r.compared_page = <struct_page *>page[0]
+    r.equal = value[0] == 0
+    if folio_test_ksm(r.compared_page) and folio_raw_mapping(r.compared_page) != NULL:
+        node[0] = stable_node_of(r.compared_at)
+        return STEP_INSERT_COMPARE if r.last == STEP_TWO_MERGED or r.last == STEP_INSERT_COMPARE else STEP_STABLE_COMPARE
+    item[0] = rmap_item_of(r.compared_at)
+    return STEP_UNSTABLE_COMPARE
+
+
+cdef int stable_searched(void **item, void **page, void **node) noexcept nogil:
+    """page: that was searched for, and then that was found; node: that was found, and then its node."""
+    cdef struct_page *found = <struct_page *>node[0]
+    node[0] = NULL
+    if found == NULL:
+        return STEP_STABLE_MISS
+    if PTR_ERR(found) == -EBUSY:
+        return STEP_STABLE_BUSY
+    page[0] = found
+    node[0] = folio_raw_mapping(page_folio(found))
+    return STEP_STABLE_FOUND
+
+
+cdef int unstable_searched(recorder *r, ksm_globals *g, void **item, void **page, void **node, long *value) noexcept nogil:
+    """item and page: that were searched for, and then where the search has ended."""
+    cdef ksm_rmap_item *found = <ksm_rmap_item *>node[0]
+    cdef rb_node *at
+    node[0] = NULL
+    if found != NULL:
+        item[0] = found
+        page[0] = r.compared_page
+        return STEP_UNSTABLE_FOUND
+    if (<ksm_rmap_item *>item[0]).address & UNSTABLE_FLAG:
+        return STEP_UNSTABLE_INSERTED
+    at = g.search_at[0]
+    item[0] = rmap_item_of(at)
+    if at == r.compared_at and r.equal:
+        page[0] = r.compared_page       # on another NUMA node
+        value[0] = 1
+    elif page_of(g.m, rmap_item_of(at)) != page[0]:
+        page[0] = NULL
+    return STEP_UNSTABLE_GAVE_UP
+
+
 cdef void record_step(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil:
     cdef recorder *r = <recorder *>m.recorder
     cdef ksm_globals *g = <ksm_globals *>m.ksm
-    cdef long pfn = -1 if page == NULL else <long>(<struct_page *>page - m.mem_map), item_number = -1, node_number = -1, offset = -1
-    cdef int looked = look[which]
+    cdef long pfn, item_number = -1, node_number = -1, offset = -1
+    cdef int looked
     cdef size_t i, header, start
     cdef int _i
     if not READ_ONCE_int(r.active):
         return
+    if which == COMPARED:
+        which = compared(r, g, &item, &page, &node, &value)
+    elif which == STABLE_SEARCHED:
+        which = stable_searched(&item, &page, &node)
+    elif which == UNSTABLE_SEARCHED:
+        which = unstable_searched(r, g, &item, &page, &node, &value)
+    looked = look[which]
+    pfn = -1 if page == NULL else <long>(<struct_page *>page - m.mem_map)
     if looked:
+        r.last = which
         r.seen.n = 0
         look_at_ksm(&r.seen, g, which)
         if looked == LOOK_ALL:
@@ -348,7 +420,7 @@ cdef class Recorder:
         self.words, self.labels = array("l"), []
         with nogil:
             of.enter()
-            plain = of.g.plain
+            plain = of.g.fast == NULL
             if plain:
                 r = <recorder *>calloc(1, sizeof(recorder))
             if r != NULL:

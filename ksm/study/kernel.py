@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ksm.study.archive import ArchiveError, files_in, is_archive
 from ksm.study.functions import Source, bare, c_source
 
 FILE = "mm/ksm.c"
+BESIDE = ("Makefile", "lib/rbtree.c", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h")     # read where they are there
 MUST_HAVE = ("cmp_and_merge_page", "stable_tree_search", "unstable_tree_search_insert")     # in every version since 2009
 HEAD = 4096  # bytes that tell what a file is
 
@@ -34,11 +36,12 @@ class StudyError(Exception):
 
 @dataclass
 class Kernel:
-    """mm/ksm.c of one version. `version` is "6.12.117", or "" where no Makefile says it."""
+    """mm/ksm.c of one version. `version` is "6.12.117", or "" where no Makefile says it; `texts` has the files by name."""
 
     where: str
     version: str
     source: Source
+    texts: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -61,7 +64,7 @@ def read_kernel(where: str) -> Kernel:
         raise StudyError(f"{where}: {getattr(error, 'strerror', None) or error}") from None
     except FileError as error:
         raise StudyError(str(error)) from None
-    code, makefile = texts
+    code = texts[FILE]
     # Before it is taken apart: another file may be one that takes long.
     missing = [f"there is no function {name}() in it" for name in MUST_HAVE if not re.search(rf"\b{name}\s*\(", code)]
     if reason := next(iter(missing), "") or unlike(code):
@@ -73,7 +76,7 @@ def read_kernel(where: str) -> Kernel:
     for name, function in source.functions.items():
         if function.last - function.first >= LONGEST_FUNCTION:
             raise StudyError(f"{where} is not {FILE}: {name}() has more than {LONGEST_FUNCTION:,} lines")
-    return Kernel(printable(where), version_of(makefile), source)
+    return Kernel(printable(where), version_of(texts.get("Makefile", "")), source, texts)
 
 
 def unlike(code: str) -> str:
@@ -111,35 +114,35 @@ def _read(path: Path) -> str:
     return decoded(read_file(str(path), LARGEST), str(path))
 
 
-def _beside(path: Path) -> str:
-    return _read(path) if path.is_file() else ""
+def _beside(path: Path) -> dict[str, str]:
+    return {name: _read(path / name) for name in BESIDE if (path / name).is_file()}
 
 
-def _from_tree(path: Path) -> tuple[str, str]:
+def _from_tree(path: Path) -> dict[str, str]:
     if not (path / FILE).is_file():
         bare = path / "HEAD"
         if (path / ".git").exists() or (bare.is_file() and (path / "objects").is_dir()):
             return _from_git(str(path), "HEAD")
         raise StudyError(f"{path} is not a kernel tree: there is no {FILE} in it")
-    return _read(path / FILE), _beside(path / "Makefile")
+    return {FILE: _read(path / FILE), **_beside(path)}
 
 
-def _from_file(path: Path) -> tuple[str, str]:
+def _from_file(path: Path) -> dict[str, str]:
     """The file itself, or a tarball that it is in."""
     with open(open_to_read(str(path), pipes=True), "rb") as file:
         if file.seekable() and is_archive(os.pread(file.fileno(), HEAD, 0)):
             try:
-                found = files_in(file, {FILE, "Makefile"}, LARGEST)
+                found = files_in(file, {FILE, *BESIDE}, LARGEST)
             except ArchiveError as error:
                 raise StudyError(f"{path} is not a kernel's source: {error}") from None
             if FILE not in found:
                 raise StudyError(f"{path} is not a kernel's source: there is no {FILE} in it")
-            return decoded(found[FILE], f"{path}:{FILE}"), decoded(found.get("Makefile", b""), f"{path}:Makefile")
+            return {name: decoded(data, f"{path}:{name}") for name, data in found.items()}
     path = path.resolve() if path.is_file() else path
-    return _read(path), _beside(path.parent.parent / "Makefile") if path.parent.name == "mm" else ""
+    return {FILE: _read(path), **(_beside(path.parent.parent) if path.parent.name == "mm" else {})}
 
 
-def _from_git(path: str, revision: str) -> tuple[str, str]:
+def _from_git(path: str, revision: str) -> dict[str, str]:
     def show(name: str) -> str:
         # A revision is never taken for an option.
         words = ["git", "-C", path, "show", "--end-of-options", f"{revision}:{name}"]
@@ -148,4 +151,8 @@ def _from_git(path: str, revision: str) -> tuple[str, str]:
         except CommandError as error:
             raise StudyError(f"{path}@{revision}: {error}") from None
 
-    return show(FILE), show("Makefile")
+    texts = {FILE: show(FILE)}
+    for name in BESIDE:
+        with contextlib.suppress(StudyError):
+            texts[name] = show(name)
+    return texts

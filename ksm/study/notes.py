@@ -8,6 +8,14 @@ OMITTED: dict[str, str] = {}
 # The same for the other file that is compared function by function.
 OMITTED_IN_RBTREE = {"rb_replace_node_rcu": "no tree here has readers without a lock"}
 
+_RCU = "no tree here has readers without a lock"
+_ORDER = "it takes the order of nodes as a function: every descent here is written out"
+OMITTED_IN_RBTREE_H = {
+    "rb_link_node_rcu": _RCU, "__rb_change_child_rcu": _RCU, "rb_find_add_rcu": _RCU, "rb_find_rcu": _RCU,
+    "rb_add_cached": _ORDER, "rb_add": _ORDER, "rb_find_add": _ORDER, "rb_find": _ORDER, "rb_find_first": _ORDER, "rb_next_match": _ORDER,
+    "rb_add_augmented_cached": _ORDER,
+}
+
 # What is no function: the piece of mm/ksm.c, what to look for in its text, where it went.
 ELSEWHERE = (
     ("struct ksm_mm_slot, ksm_scan, ksm_stable_node, ksm_rmap_item", "struct ksm_scan",

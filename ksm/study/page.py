@@ -24,6 +24,7 @@ from ksm.study.functions import Source
 from ksm.study.kernel import Kernel
 from ksm.study.notes import ELSEWHERE
 from ksm.study.pairing import Pair, Row, Study, base_version, differs, study
+from ksm.study.same import share
 from ksm.study.steps import STEPS, kernel_line, port_lines
 
 HERE = Path(__file__).parent
@@ -171,7 +172,7 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     scripts = [Markup((HERE / name).read_text()) for name in ("page.js", "tree.js", "player.js")]
     return template.render(
         version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=WORDS, base=base_version(),
-        callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older),
+        callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
         style=Markup((HERE / "page.css").read_text()), scripts=scripts, steps=as_script(steps_for(subject)),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

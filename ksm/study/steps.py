@@ -15,8 +15,8 @@ from ksm.study.functions import Source
 @dataclass(frozen=True)
 class Step:
     """`text` is filled in by the player: {item} is a page of a process, {current} the one that is scanned, {page} a frame, {node} a stable
-    node, {fault} who has caused one; {value} and {offset} are what record.pyx has. `anchor` finds the line in the kernel's function; the
-    port's line is the one that names the step."""
+    node, {fault} who has caused one; {value} and {offset} are what record.pyx has. `anchor` finds the line in the kernel's function. The
+    port's line is the one that names the step, or that PORT finds in the function."""
 
     name: str
     function: str
@@ -95,6 +95,21 @@ STEPS = (
 )
 NAMES = tuple(step.name for step in STEPS)
 
+# Steps that a seam, or the recorder itself, makes of what happens in the port's function
+PORT = {
+    "NEXT": r"scan_ahead\(",
+    "PASS_ENDS": r"ksm_scan\.seqnr \+= 1",
+    "STABLE_COMPARE": r"memcmp_pages\(",
+    "STABLE_FOUND": "STABLE_SEARCHED",
+    "STABLE_MISS": "STABLE_SEARCHED",
+    "STABLE_BUSY": "-EBUSY",
+    "UNSTABLE_COMPARE": r"memcmp_pages\(",
+    "UNSTABLE_INSERTED": r"rb_insert_color\(",
+    "UNSTABLE_GAVE_UP": "if tree_page == NULL",
+    "UNSTABLE_FOUND": r"tree_pagep\[0\] = tree_page",
+    "INSERT_COMPARE": r"memcmp_pages\(",
+}
+
 
 def names_of_enum() -> tuple[str, ...]:
     """The steps as ksm/step.pxd has them: STEPS is in that order."""
@@ -115,4 +130,8 @@ def kernel_line(step: Step, source: Source) -> int:
 
 def port_lines(step: Step, source: Source) -> list[int]:
     """Where the port takes the step. Of two places the later one is that of 2011, or of a rarer reason."""
-    return [number for number, line in enumerate(source.lines, 1) if "ksm_step(" in line and re.search(rf"\bSTEP_{step.name}\b", line)]
+    if step.name not in PORT:
+        return [number for number, line in enumerate(source.lines, 1) if "ksm_step(" in line and re.search(rf"\bSTEP_{step.name}\b", line)]
+    functions = [source.functions[name] for name in (step.function, f"{step.function}_2011") if name in source.functions]
+    lines = [number for function in functions for number in range(function.first, function.last + 1)]
+    return [number for number in lines if re.search(PORT[step.name], source.lines[number - 1])]

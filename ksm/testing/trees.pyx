@@ -6,6 +6,7 @@ from linux.list cimport list_head
 from linux.rbtree cimport rb_node
 from linux.types cimport hlist_node
 
+from ksm.fast.state cimport fast_of, fast_state
 from ksm.machine cimport Machine
 from ksm.mm.ksm cimport ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node, is_stable_node_chain
 
@@ -85,8 +86,10 @@ def state(Machine machine not None):
 
 def branches(Machine machine not None):
     """Of the book that keys are made by; 0 without one. See ksm/fast/page_keys.pyx."""
+    cdef fast_state *fast
     machine.enter()
-    found = machine.g.book.nr_branches if machine.g.book != NULL else 0
+    fast = fast_of(machine.g)
+    found = fast.book.nr_branches if fast != NULL and fast.book != NULL else 0
     machine.leave()
     return found
 
@@ -102,8 +105,8 @@ def claimed(Machine machine not None):
 
 
 def chains_known(Machine machine not None):
-    """(chains between whose neighbours a search has to be made, all chains). See stable_trees_lack() in ksm/fast/ksm_keys.pxd."""
+    """(chains between whose neighbours a search has to be made, all chains). See stable_trees_lack() in ksm/fast/stable_keys.pxd."""
     machine.enter()
-    found = (machine.g.nr_chains, machine.g.ksm_stable_node_chains)
+    found = (fast_of(machine.g).nr_chains, machine.g.ksm_stable_node_chains)
     machine.leave()
     return found

@@ -40,7 +40,7 @@ TRACE = {
 MORE = {
     "memoryview": memoryview, "transparent_hugepage = always": lambda m: setattr(m, "transparent_hugepage", "always"),
     "migrate to a node": lambda m: m.migrate(1, 0), "spawn on a node": lambda m: m.spawn(None, 0), "_get_page": lambda m: m._get_page(1),
-    "_put_page": lambda m: m._put_page(1), "_count_as_written": lambda m: m._count_as_written(True), "check()": check, "Tally": Tally,
+    "_put_page": lambda m: m._put_page(1), "_count_as_written": lambda m: m._count_as_written(), "check()": check, "Tally": Tally,
     "spawn()": lambda m: spawn(m, None, 0), "Recorder": lambda m: Recorder(m, 10), "Recording": Recording,
     "len(Trace)": lambda m: len(Trace(m)), "Ksm.run": lambda m: ksm.Ksm(m).run, "Ksm.run = 1": lambda m: setattr(ksm.Ksm(m), "run", 1),
     "Ksm.scan(pages)": lambda m: ksm.Ksm(m).scan(pages=5), "dir(Ksm)": lambda m: dir(ksm.Ksm(m)),

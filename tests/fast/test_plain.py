@@ -290,3 +290,8 @@ def test_what_ends_a_key(what, across):
     compare(machines)
     for machine in (machines.plain, machines.fast):
         machine.close()
+
+
+def test_a_fast_machine_is_not_recorded():
+    with ksm.Machine(memory="4M", max_memory="4M", plain=False) as machine, pytest.raises(ValueError, match="plain"):
+        machine.record()

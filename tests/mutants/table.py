@@ -18,15 +18,15 @@ class Mutant(NamedTuple):
 
 # What nothing noticed before there were tests for it
 KNOWN = (
-    Mutant("ksm_fast:item_left", "ksm/fast/ksm_fast.pyx", "A tree with a page that was written to during its merge is said to be in order",
-           "    if err and in_tree(g, rmap_item):",
-           "    if False and in_tree(g, rmap_item):"),
-    Mutant("ksm_fast:watch_table-swapcache", "ksm/fast/ksm_fast.pyx", "Pages on their way into the swap cache are watched",
+    Mutant("seams:settle", "ksm/fast/seams.pyx", "A tree with a page that was written to during its merge is said to be in order",
+           "        check_order(fast, leaving)\n",
+           ""),
+    Mutant("look_ahead:watch_table-swapcache", "ksm/fast/look_ahead.pyx", "Pages on their way into the swap cache are watched",
            "(PG_head | PG_tail | PG_swapcache)",
            "(PG_head | PG_tail)"),
-    Mutant("ksm_fast:known_place", "ksm/fast/ksm_fast.pyx", "A page is put beside one that has left the tree",
-           " or not in_tree(g, item_of(seen.place)):",
-           ":"),
+    Mutant("seams:known_place", "ksm/fast/seams.pyx", "A page is put beside one that has left the tree",
+           "    if less != NULL and not in_tree(fast, rmap_item_of(less)):",
+           "    if False:"),
     Mutant("page_keys:off_the_way", "ksm/fast/page_keys.pyx",
            "A page that differs in word 63 has a key above that of a page that differs later",
            "    if depth >= 63:",
@@ -85,10 +85,12 @@ DRAWN = (
     Mutant("ksm:remove_rmap_item_from_tree", "ksm/mm/ksm.pyx", "An item of a stale node takes it for a live one",
            """\
         if folio == NULL:
-            return              # out: the node is gone, and has let all its items go
+            cond_resched()      # out: the node is gone, and has let all its items go
+            return
 """, """\
         if False and (folio == NULL):
-            return              # out: the node is gone, and has let all its items go
+            cond_resched()      # out: the node is gone, and has let all its items go
+            return
 """),
     Mutant("ksm:run_store", "ksm/mm/ksm.pyx", "2 cannot be written to run",
            "if flags > KSM_RUN_UNMERGE:",
@@ -106,8 +108,8 @@ DRAWN = (
            "kpfn = folio_pfn(g.m, kfolio)",
            "pass"),
     Mutant("ksm:age_unstable_items", "ksm/mm/ksm.pyx", "Items of a pass that was broken off get every flag",
-           "(rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK))",
-           "(rmap_item.address | ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK))"),
+           "(rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)\n",
+           "(rmap_item.address | ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)\n"),
     Mutant("ksm:scan_get_next_rmap_item-2", "ksm/mm/ksm.pyx", "Who exits is not forgotten",
            """\
             # no_vmas:
@@ -117,8 +119,8 @@ DRAWN = (
             g.ksm_scan.address = 1
 """),
     Mutant("ksm:unstable_tree_search_insert", "ksm/mm/ksm.pyx", "Items in the unstable tree are all of pass 255",
-           "WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | (g.ksm_scan.seqnr & SEQNR_MASK))",
-           "WRITE_ONCE_ulong(rmap_item.address, rmap_item.address | (g.ksm_scan.seqnr | SEQNR_MASK))"),
+           "rmap_item.address |= g.ksm_scan.seqnr & SEQNR_MASK\n",
+           "rmap_item.address |= g.ksm_scan.seqnr | SEQNR_MASK\n"),
     Mutant("ksm:rmap_walk_ksm", "ksm/mm/ksm.pyx", "A walk misses vmas that end with page 0",
            "                vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)",
            "                vmac = anon_vma_interval_tree_iter_next(vmac, 1, ULONG_MAX)",
@@ -135,8 +137,8 @@ DRAWN = (
         pos = hlist_safe
 """),
     Mutant("ksm:ksm_scan_thread", "ksm/mm/ksm.pyx", "ksmd sleeps when there is work, and spins when there is none",
-           "while not (ksmd_should_run(g) or READ_ONCE_int(g.ksmd_should_stop)):",
-           "while (ksmd_should_run(g) or READ_ONCE_int(g.ksmd_should_stop)):"),
+           "while not (ksmd_should_run(g) or kthread_should_stop(g)):",
+           "while (ksmd_should_run(g) or kthread_should_stop(g)):"),
     Mutant("ksm:cmp_and_merge_page", "ksm/mm/ksm.pyx", "Nobody hears that a fork went over max_page_sharing",
            "max_page_sharing_bypass = True",
            "max_page_sharing_bypass = False"),
@@ -186,10 +188,10 @@ DRAWN = (
            "pass"),
     Mutant("ksm:ksm_next_page_pmd_entry-3", "ksm/mm/ksm.pyx", "A table that has just gone counts as a page",
            """\
-    if ptep == NULL:
+    if start_ptep == NULL:
         return 0
 """, """\
-    if ptep == NULL:
+    if start_ptep == NULL:
         return 1
 """,
            unnoticed="a table that is there when mmap_lock is held stays: there is no khugepaged, which alone takes one away"),
@@ -437,37 +439,37 @@ DRAWN = (
     Mutant("xxhash:xxh_rotl64", "ksm/lib/xxhash.pyx", "Bits fall out of a rotation",
            "return (x << r) | (x >> (64 - r))",
            "return (x >> r) | (x >> (64 - r))"),
-    Mutant("ksm_fast:watch_table", "ksm/fast/ksm_fast.pyx", "The look ahead goes backwards through a table",
+    Mutant("look_ahead:watch_table", "ksm/fast/look_ahead.pyx", "The look ahead goes backwards through a table",
            "ptep += 1",
            "ptep -= 1"),
     Mutant("page_keys:heaviest", "ksm/fast/page_keys.pyx", "Paths go where fewest samples go",
            "if to and book.branches[to].samples > samples:",
            "if not (to and book.branches[to].samples > samples):"),
-    Mutant("ksm_fast:read_pages", "ksm/fast/ksm_fast.pyx", "Pages ahead have no checksums",
+    Mutant("look_ahead:read_pages", "ksm/fast/look_ahead.pyx", "Pages ahead have no checksums",
            "xxh64_pages(pages, checksums, <int>nr)",
            "pass"),
-    Mutant("ksm_keys:sample_mm", "ksm/fast/ksm_keys.pyx", "All whole samples lie at one place",
+    Mutant("samples:sample_mm", "ksm/fast/samples.pyx", "All whole samples lie at one place",
            "samples.whole += PAGE_SIZE",
            "pass"),
-    Mutant("ksm_fast:forget_item_keys", "ksm/fast/ksm_fast.pyx", "The lock is let go of after each item but one in 1,024",
+    Mutant("watch:forget_item_keys", "ksm/fast/watch.pyx", "The lock is let go of after each item but one in 1,024",
            "if nr % 1024 == 0:      # nobody else changes the list, but all who write want the lock",
            "if not (nr % 1024 == 0):",
            unnoticed="it is how long others wait for the lock, and not what is done with it"),
     Mutant("page_keys:add_branch", "ksm/fast/page_keys.pyx", "Every second branch is none",
            "book.nr_branches += 1",
            "book.nr_branches += 2"),
-    Mutant("ksm_keys:bytes_at", "ksm/fast/ksm_keys.pyx", "Pages that are not anonymous are samples",
+    Mutant("samples:bytes_at", "ksm/fast/samples.pyx", "Pages that are not anonymous are samples",
            "if page == NULL or not folio_test_anon(page) or folio_test_ksm(page):",
            "if page == NULL and not folio_test_anon(page) or folio_test_ksm(page):"),
-    Mutant("ksm_fast:look_from", "ksm/fast/ksm_fast.pyx", "Pages ahead are not read",
-           "read_pages(g, unread, nr_unread)",
-           "pass"),
-    Mutant("ksm_keys:filter_refill", "ksm/fast/ksm_keys.pyx", "Nodes that wait are looked for in the wrong place",
-           "filter_add_node(g, <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list), new_book)",
-           "filter_add_node(g, <ksm_stable_node *>(<char *>link + <size_t>&(<ksm_stable_node *>NULL).list), new_book)"),
-    Mutant("ksm_keys:stable_trees_lack", "ksm/fast/ksm_keys.pxd", "The filter is asked for the last key of each word",
-           "if g.stable_filter[place >> 6] >> (place & 63) & 1:",
-           "if g.stable_filter[place >> 6] >> (place | 63) & 1:"),
+    Mutant("look_ahead:look_ahead", "ksm/fast/look_ahead.pyx", "Pages ahead are not read",
+           "        read_pages(fast, unread, nr_unread)",
+           "        pass"),
+    Mutant("stable_keys:filter_refill", "ksm/fast/stable_keys.pyx", "Nodes that wait are looked for in the wrong place",
+           "filter_add_node(fast, stable_node_of_list(link), new_book)",
+           "filter_add_node(fast, stable_node_of_list(link.next), new_book)"),
+    Mutant("stable_keys:stable_trees_lack", "ksm/fast/stable_keys.pxd", "The filter is asked for the last key of each word",
+           "if fast.filter[place >> 6] >> (place & 63) & 1:",
+           "if fast.filter[place >> 6] >> (place | 63) & 1:"),
     Mutant("host/memory:cgroup_room", "ksm/host/memory.py", "Cgroups are not looked at",
            "while True:",
            "while False:"),

@@ -346,8 +346,3 @@ def test_numa_nodes_have_their_own_trees_and_migrated_nodes_wait():
         roots |= {(tree, nid) for tree, nid, root in of_kind(things, ROOT) if root >= 0}
     assert roots == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert "NODE_MOVED" in names
-
-
-def test_a_fast_machine_is_not_recorded():
-    with ksm.Machine(memory="4M", max_memory="4M", plain=False) as machine, pytest.raises(ValueError, match="plain"):
-        machine.record()

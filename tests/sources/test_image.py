@@ -156,7 +156,7 @@ def test_a_scan_begins_without_reading_all_of_an_image(tmp_path):
         machine.ksm.scan(2)
         assert machine.ksm.pages_unshared == size // PAGE
         machine.ksm.scan(1)
-        assert branches(machine)
+        assert machine.plain or branches(machine)
 
 
 def test_frames_are_aligned_like_the_file(tmp_path):

@@ -14,6 +14,7 @@ from ksm.study.kernel import read_kernel
 from ksm.study.lessons import LESSONS, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.pairing import base_hashes, read_port, study
+from ksm.study.same import share
 
 
 class Reader(html.parser.HTMLParser):
@@ -79,8 +80,11 @@ def test_the_port_alone():
 
 def test_both_sides(linux):
     kernel = read_kernel(str(linux))
-    page = check_page(render(kernel, [record_lesson(key) for key, _, _ in LESSONS]))
+    text = render(kernel, [record_lesson(key) for key, _, _ in LESSONS])
+    page = check_page(text)
     shown = set(page.ids)
+    same = share(kernel)
+    assert f'<b id="same">{same.same} of {same.statements}</b> statements the same' in text
     for source, side in ((kernel.source, "k"), (read_port(), "p")):
         assert [number for number, line in enumerate(source.lines, 1) if line.strip() and f"{side}{number}" not in shown] == []
     data = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]

@@ -15,7 +15,8 @@ class Mutant(NamedTuple):
 MUTANTS = (
     # The trees are in the opposite order: only what is found among stale and changed pages tells.
     Mutant("memcmp-order", "return memcmp(page_address(m, page1), page_address(m, page2), PAGE_SIZE)",
-           "return memcmp(page_address(m, page2), page_address(m, page1), PAGE_SIZE)", file="mm/util.pxd"),
+           "return memcmp(page_address(m, page2), page_address(m, page1), PAGE_SIZE)", file="mm/util.pxd",
+           modules=("mm/ksm.pyx", "fast/seams.pyx")),
     # A page that was compared keeps the reference: it does not merge any more.
     Mutant("missed-put", """\
         if ret < 0:
@@ -43,8 +44,8 @@ MUTANTS = (
     Mutant("sharing-limit-off-by-one", "stable_node.rmap_hlist_len + offset < g.ksm_max_page_sharing",
            "stable_node.rmap_hlist_len + offset <= g.ksm_max_page_sharing"),
     Mutant("exit-does-not-move-the-slot", "            list_move(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)\n", "            pass\n"),
-    Mutant("new-slot-before-all", "        list_add_tail(&mm_slot.slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)",
-           "        list_add(&mm_slot.slot.mm_node, &g.ksm_mm_head.slot.mm_node)"),
+    Mutant("new-slot-before-all", "        list_add_tail(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)",
+           "        list_add(&slot.mm_node, &g.ksm_mm_head.slot.mm_node)"),
     Mutant("dup-moves-too-early", "__is_page_sharing_candidate(g, found, 1)", "__is_page_sharing_candidate(g, found, 0)"),
     Mutant("run-2-keeps-the-pass-number",
            "        remove_all_stable_nodes(g)\n    g.ksm_scan.seqnr = 0\n",

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what is found out about the pages that ksmd will come to next. See look_ahead.pyx.
+
+from ksm.fast.state cimport fast_state
+from ksm.mm.ksm cimport ksm_rmap_item
+
+cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rmap_item, unsigned int most) noexcept nogil

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what is found out about the pages that ksmd will come to next.
+"""Before ksmd comes to a page, look_ahead() has seen it, together with those that follow: it watches them, computes the checksums of eight
+at once, and goes down the trees for all of them at once, so that the nodes are in the cache when the real walk comes. Nothing that is
+found here counts, except what a page that is still watched when ksmd comes to it cannot have changed: its bytes, and where it is.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memcmp
+
+from linux.atomic cimport READ_ONCE_int, atomic_read, smp_load_acquire_int
+from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
+from linux.mmap_lock cimport mmap_read_unlock
+from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, folio_raw_mapping, folio_test_anon,
+                               folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
+from linux.pgtable cimport pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, ptep_get
+from linux.rbtree cimport rb_node, rb_parent
+from linux.rbtree_augmented cimport rb_is_red
+from linux.rmap cimport vma_has_anon_vma
+from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
+from linux.types cimport u32
+
+from ksm.fast.page_keys cimport PAGE_WORDS, page_keys_in
+from ksm.fast.stable_keys cimport compare_stable_key, filter_place, node_with_key, stable_trees_lack
+from ksm.fast.state cimport LOOK_AHEAD, PLACE_BETWEEN, PLACE_EQUAL, PLACE_UNKNOWN, fast_state, ksm_prefetch, scanned_page
+from ksm.fast.watch cimport compare_key, item_key, item_key_known, link_item, page_linked
+from ksm.fast.xxhash_many cimport xxh64_pages
+from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, rmap_item_of, stable_node_of
+
+
+cdef bint will_skip(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
+    """What should_skip_rmap_item() is going to say."""
+    return g.ksm_smart_scan and rmap_item.age >= 3 and rmap_item.remaining_skips != 0
+
+
+# The pages, in the order in which the scan will come to them
+
+cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr, unsigned long end, unsigned int want) noexcept nogil:
+    """Watch the pages that one table maps, up to `want` of them in all. False: the next page is one that is not for us, or enough."""
+    cdef mm_struct *mm = vma.vm_mm
+    cdef pmd_t *pmd = pmd_offset_mm(mm, addr)
+    cdef spinlock_t *ptl = NULL
+    cdef struct_page *page
+    cdef scanned_page *seen
+    cdef pte_t *ptep
+    cdef pte_t pte
+    cdef unsigned int flags
+    cdef bint more = True
+    if pmd == NULL:
+        return True
+    ptep = pte_offset_map_lock(mm, pmd, addr, &ptl)
+    if ptep == NULL:
+        # Nothing there, or a huge page: let the scan find out.
+        return pmdp_get_lockless(pmd) == 0
+    spin_lock(&fast.watch_lock)
+    while addr < end:
+        pte = ptep_get(ptep)
+        if pte_present(pte):
+            page = vm_normal_page(vma, addr, pte)
+            # Parts of huge pages are not for us; of theirs only the first says whether it is anonymous.
+            if page != NULL and (PageTransCompound(page) or folio_test_anon(page)):
+                # What the swap cache has put into `private` is out of there when the flag is gone.
+                flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
+                if fast.nr == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
+                    more = False
+                    break
+                if not test_page_flag(page, PG_ksm_watched):
+                    set_page_flag(page, PG_ksm_watched)
+                seen = &fast.pages[fast.nr]
+                seen.page = page
+                seen.address = addr
+                seen.key = 0
+                seen.place = PLACE_UNKNOWN
+                fast.nr += 1
+        ptep += 1
+        addr += PAGE_SIZE
+    spin_unlock(&fast.watch_lock)
+    spin_unlock(ptl)
+    return more
+
+
+cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsigned int want) noexcept nogil:
+    cdef vma_iterator vmi
+    cdef vm_area_struct *vma
+    cdef unsigned long until
+    cdef int tables = 4         # in a sparse range, not for long
+    vma_iter_init(&vmi, mm, addr)
+    vma = vma_next(&vmi)
+    while vma != NULL and not (vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma)):
+        vma = vma_next(&vmi)
+    if vma == NULL:
+        return
+    if addr < vma.vm_start:
+        addr = vma.vm_start
+    while addr < vma.vm_end and tables:
+        until = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+        if until > vma.vm_end:
+            until = vma.vm_end
+        if not watch_table(fast, vma, addr, until, want):
+            break
+        addr = until
+        tables -= 1
+
+
+cdef void find_items(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
+    """Those that the pages have by now: this one, or one behind it in its list."""
+    cdef scanned_page *seen
+    cdef unsigned int i
+    for i in range(fast.nr):
+        seen = &fast.pages[i]
+        while rmap_item != NULL and rmap_item.address < seen.address:
+            rmap_item = rmap_item.rmap_list
+        seen.rmap_item = NULL
+        if rmap_item != NULL and (rmap_item.address & page_mask()) == seen.address:
+            seen.rmap_item = rmap_item
+            ksm_prefetch(rmap_item.rmap_list)
+
+
+# Keys and checksums
+
+cdef void read_pages(fast_state *fast, scanned_page **unread, unsigned int nr) noexcept nogil:
+    """Both, from the bytes."""
+    cdef const void *pages[LOOK_AHEAD]
+    cdef uint64_t checksums[LOOK_AHEAD]
+    cdef uint64_t keys[LOOK_AHEAD]
+    cdef unsigned int i
+    for i in range(nr):
+        pages[i] = page_address(fast.g.m, unread[i].page)
+    xxh64_pages(pages, checksums, <int>nr)
+    page_keys_in(fast.book, <const char **>pages, keys, <int>nr, PAGE_WORDS)
+    for i in range(nr):
+        unread[i].checksum = <u32>checksums[i]
+        unread[i].key = keys[i]
+
+
+cdef void make_keys(fast_state *fast, scanned_page **linked, unsigned int nr) noexcept nogil:
+    """For pages whose items have a key of an old book."""
+    cdef const char *pages[LOOK_AHEAD]
+    cdef uint64_t keys[LOOK_AHEAD]
+    cdef unsigned int i
+    for i in range(nr):
+        pages[i] = <const char *>page_address(fast.g.m, linked[i].page)
+    page_keys_in(fast.book, pages, keys, <int>nr, PAGE_WORDS)
+    for i in range(nr):
+        link_item(fast, linked[i].page, linked[i].rmap_item, keys[i])
+        linked[i].key = keys[i]
+        ksm_prefetch(&fast.filter[filter_place(fast, keys[i]) >> 6])
+
+
+# Places in the trees
+
+cdef struct descent:
+    scanned_page *seen
+    unsigned long key
+    int nid
+    rb_node *node
+    rb_node *bound[2]           # the last node that is less, and the last one that is more
+    pte_t *pte                  # of the node's page, and that page, when bytes have to be compared
+    const char *bytes
+
+
+cdef inline void start(fast_state *fast, descent *d, scanned_page *seen) noexcept nogil:
+    d.seen = seen
+    d.key = seen.key
+    d.nid = 0 if fast.g.ksm_merge_across_nodes else page_to_nid(seen.page)
+
+
+cdef void warm_stable_tree(fast_state *fast, descent *all, unsigned int nr) noexcept nogil:
+    """Go down for all keys in turns, and ask for each node before it is looked at."""
+    cdef descent *active[LOOK_AHEAD]
+    cdef descent *d
+    cdef unsigned int i, alive = 0
+    cdef int side
+    for i in range(nr):
+        d = &all[i]
+        d.node = fast.g.root_stable_tree[d.nid].rb_node
+        # Who has found an equal in the unstable tree will be put in here.
+        if d.node != NULL and (not stable_trees_lack(fast, d.key) or d.seen.place == PLACE_EQUAL):
+            active[alive] = d
+            alive += 1
+    while alive:
+        nr = alive
+        alive = 0
+        for i in range(nr):
+            d = active[i]
+            side = compare_stable_key(d.key, node_with_key(stable_node_of(d.node)))
+            d.node = (&d.node.rb_right)[side < 0]
+            if side and d.node != NULL:
+                ksm_prefetch(d.node)
+                active[alive] = d
+                alive += 1
+
+
+cdef pte_t *item_pte(mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
+    """The entry of the item's page; NULL for an item of another mm than this, whose mmap_lock is held, or without a table."""
+    cdef pmd_t *pmd
+    if rmap_item.mm != mm:
+        return NULL
+    pmd = pmd_offset_mm(mm, rmap_item.address)
+    return pte_offset_map(pmd, rmap_item.address) if pmd != NULL else NULL
+
+
+cdef inline void prefetch_sibling(rb_node *node) noexcept nogil:
+    """What rb_insert_color() looks at when a child of this node comes: if the node is red, the node beside it."""
+    cdef rb_node *parent = rb_parent(node)
+    if parent != NULL and rb_is_red(node):
+        ksm_prefetch((&parent.rb_right)[parent.rb_right == node])
+
+
+cdef inline bint go_down(descent *d, int side) noexcept nogil:
+    """One step; false at the end of the way, and the place is known."""
+    # Which side it is, nobody can foretell: so without a branch.
+    cdef rb_node *node = d.node
+    cdef int left = side < 0
+    cdef rb_node *child = (&node.rb_right)[left]
+    d.bound[left] = node
+    if child != NULL:
+        ksm_prefetch(child)
+        d.node = child
+        return True
+    d.seen.place = PLACE_BETWEEN
+    d.seen.less = d.bound[0]
+    d.seen.more = d.bound[1]
+    prefetch_sibling(node)
+    return False
+
+
+cdef void find_places(fast_state *fast, mm_struct *mm, descent *all, unsigned int nr) noexcept nogil:
+    """The same in the unstable trees, with an eye on where the ways end.
+
+    Where keys are equal, bytes are compared. In a tree that is not in order nobody asks for the place.
+    """
+    cdef descent *active[LOOK_AHEAD]
+    cdef descent *equal[LOOK_AHEAD]
+    cdef descent *d
+    cdef unsigned int i, alive = 0, equals
+    cdef pte_t pte
+    cdef int side
+    for i in range(nr):
+        d = &all[i]
+        d.node = fast.g.root_unstable_tree[d.nid].rb_node
+        d.bound[0] = NULL
+        d.bound[1] = NULL
+        if d.node != NULL:
+            active[alive] = d
+            alive += 1
+    while alive:
+        nr = alive
+        alive = 0
+        equals = 0
+        for i in range(nr):
+            d = active[i]
+            side = compare_key(d.key, rmap_item_of(d.node))
+            if side:
+                if go_down(d, side):
+                    active[alive] = d
+                    alive += 1
+            elif item_key_known(rmap_item_of(d.node)) and not READ_ONCE_int(fast.rotten):
+                d.pte = item_pte(mm, rmap_item_of(d.node))
+                if d.pte != NULL:
+                    ksm_prefetch(d.pte)
+                    equal[equals] = d
+                    equals += 1
+        for i in range(equals):
+            d = equal[i]
+            d.bytes = NULL
+            pte = ptep_get(d.pte)       # once: without its lock it may change
+            if pte_present(pte):
+                d.bytes = fast.g.m.arena + (pte_pfn(pte) << PAGE_SHIFT)
+                ksm_prefetch(d.bytes)
+                ksm_prefetch(page_address(fast.g.m, d.seen.page))
+                ksm_prefetch(fast.g.m.mem_map + pte_pfn(pte))
+                # If they are equal, this node will leave the tree.
+                ksm_prefetch(d.node.rb_left)
+                ksm_prefetch(d.node.rb_right)
+        for i in range(equals):
+            d = equal[i]
+            if d.bytes == NULL:
+                continue
+            side = memcmp(page_address(fast.g.m, d.seen.page), d.bytes, PAGE_SIZE)
+            fast.key_ties += side != 0
+            if not side:
+                d.seen.place = PLACE_EQUAL
+                d.seen.less = d.node
+            elif go_down(d, side):
+                active[alive] = d
+                alive += 1
+
+
+cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rmap_item, unsigned int most) noexcept nogil:
+    """Look at so many pages of the scanned mm at most, from this address on; rmap_item and those after it in its list are theirs. False if
+    there is none that can be looked at.
+
+    Where the pages are, which items they have, their keys and checksums, and their places: all that a scanned_page says is found here.
+    """
+    cdef ksm_globals *g = fast.g
+    cdef mm_struct *mm = g.ksm_scan.mm_slot.slot.mm
+    cdef scanned_page *unread[LOOK_AHEAD]
+    cdef scanned_page *unkeyed[LOOK_AHEAD]
+    cdef descent down[LOOK_AHEAD]
+    cdef scanned_page *seen
+    cdef unsigned int i, nr_unread = 0, nr_linked = 0, nr_unkeyed = 0, nr_down = 0
+    cdef const char *bytes
+
+    fast.nr = 0
+    fast.next = 0
+    fast.equal_page = NULL      # one that was written to may be watched again
+    fast.nr_freed = g.rmap_item_cache.nr_freed
+    if not down_read_trylock(&mm.mmap_lock):
+        return False
+    if atomic_read(&mm.mm_users) != 0:
+        watch_pages(fast, mm, address, most if most < LOOK_AHEAD else LOOK_AHEAD)
+    mmap_read_unlock(mm)
+    if fast.nr == 0:
+        return False
+
+    find_items(fast, rmap_item)
+    for i in range(fast.nr):
+        seen = &fast.pages[i]
+        if folio_test_ksm(seen.page):
+            ksm_prefetch(folio_raw_mapping(seen.page))
+        elif seen.rmap_item != NULL and will_skip(g, seen.rmap_item):
+            pass
+        elif seen.rmap_item != NULL and page_linked(fast, seen.page, seen.rmap_item):
+            nr_linked += 1
+            seen.key = item_key(seen.rmap_item)
+            seen.checksum = seen.rmap_item.oldchecksum
+            if seen.key:
+                ksm_prefetch(&fast.filter[filter_place(fast, seen.key) >> 6])
+            else:
+                bytes = <const char *>page_address(g.m, seen.page)
+                ksm_prefetch(bytes)
+                ksm_prefetch(bytes + 64)
+                unkeyed[nr_unkeyed] = seen
+                nr_unkeyed += 1
+        else:
+            unread[nr_unread] = seen
+            nr_unread += 1
+    if nr_unkeyed:
+        make_keys(fast, unkeyed, nr_unkeyed)
+    if nr_unread:
+        read_pages(fast, unread, nr_unread)
+
+    # Who has not changed will be searched for.
+    for i in range(fast.nr if nr_unread or nr_linked else 0):
+        seen = &fast.pages[i]
+        if seen.key and seen.rmap_item != NULL and seen.rmap_item.oldchecksum == seen.checksum:
+            start(fast, &down[nr_down], seen)
+            nr_down += 1
+    if nr_down:
+        # Under the lock, page tables stay.
+        if down_read_trylock(&mm.mmap_lock):
+            if atomic_read(&mm.mm_users) != 0:
+                find_places(fast, mm, down, nr_down)
+            mmap_read_unlock(mm)
+        warm_stable_tree(fast, down, nr_down)
+    return True

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: where ksm/mm/ksm.pyx meets what makes it fast. See seams.pxd.
+
+from libc.errno cimport ENOMEM
+from libc.stdlib cimport calloc, free
+
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, data_race_ptr, smp_mb
+from linux.list cimport list_empty
+from linux.mm_types cimport PAGE_SIZE, ksm_fast_operations, machine, page_mask, struct_page
+from linux.page_flags cimport (PG_ksm_watched, PageTransCompound, folio_raw_mapping, folio_test_ksm, test_page_flag)
+from linux.rbtree cimport rb_node, rb_parent
+from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
+from linux.types cimport u32
+
+from ksm.fast.look_ahead cimport look_ahead
+from ksm.fast.page_keys cimport key_book, key_book_free
+from ksm.fast.samples cimport look_at_book
+from ksm.fast.stable_keys cimport (compare_stable_key, node_freed, node_inserted, page_freed, page_key, stable_key_is, stable_key_known,
+                                   stable_keys_exit, stable_keys_init, stable_trees_lack, tidy_stable_keys)
+from ksm.fast.seams cimport watched_still
+from ksm.fast.state cimport PLACE_EQUAL, PLACE_UNKNOWN, fast_of, fast_state, scanned_page
+from ksm.fast.watch cimport (compare_key, forget_all_pages, forget_item_keys, in_tree, item_key_known, link_item, page_changed,
+                             page_linked, range_changed)
+from ksm.lib.rbtree cimport rb_next, rb_prev
+from ksm.mm.ksm cimport (get_next_rmap_item, ksm_globals, ksm_rmap_item, ksm_stable_node, rmap_item_of,
+                         scan_get_next_rmap_item, should_skip_rmap_item, stable_node_of)
+from ksm.mm.page_alloc cimport folio_put
+from ksm.mm.util cimport memcmp_bytes
+
+
+cdef ksm_fast_operations fast_ops
+fast_ops.page_changed = page_changed
+fast_ops.range_changed = range_changed
+fast_ops.page_freed = page_freed
+fast_ops.memcmp_pages = memcmp_pages_by_keys
+fast_ops.pages_identical = pages_found_identical
+
+
+cdef int fast_init(ksm_globals *g) noexcept nogil:
+    """Before the machine has a process: 0 or -ENOMEM."""
+    cdef fast_state *fast = <fast_state *>calloc(1, sizeof(fast_state))
+    if fast == NULL or stable_keys_init(fast):
+        free(fast)
+        return -ENOMEM
+    fast.g = g
+    fast.now = &fast.alone
+    spin_lock_init(&fast.watch_lock)
+    # Whoever takes a key away may come late.
+    g.rmap_item_cache.typesafe = True
+    g.stable_node_cache.typesafe = True
+    g.stable_node_cache.freed = node_freed
+    g.stable_node_cache.freed_arg = fast
+    g.fast = fast
+    g.m.fast_ops = &fast_ops
+    return 0
+
+
+cdef void fast_exit(ksm_globals *g) noexcept nogil:
+    """With the machine."""
+    cdef fast_state *fast = fast_of(g)
+    if fast == NULL:
+        return
+    g.m.fast_ops = NULL
+    g.fast = NULL
+    g.stable_node_cache.freed = NULL
+    stable_keys_exit(fast)
+    key_book_free(fast.book)
+    free(fast)
+
+
+cdef void fast_distrust(ksm_globals *g) noexcept nogil:
+    """For ksm bench: nothing is known of any page now, and the next pass takes its unstable trees for rotten."""
+    if g.fast != NULL:
+        fast_of(g).distrust = True
+        forget_all_pages(fast_of(g))
+
+
+# The next page
+
+cdef void begin_pass(fast_state *fast) noexcept nogil:
+    """The last pass has ended: what is still in the unstable trees counts no more."""
+    cdef key_book *book
+    spin_lock(&fast.watch_lock)
+    WRITE_ONCE_int(fast.rotten, fast.distrust)
+    fast.distrust = False
+    spin_unlock(&fast.watch_lock)
+    if fast.g.ksm_rmap_items == 0 and fast.g.rmap_item_cache.nr_freed:
+        forget_all_pages(fast)  # run=2 has freed the items, and told nobody
+    book = look_at_book(fast)
+    if book != NULL:
+        key_book_free(fast.book)
+        fast.book = book
+        forget_item_keys(fast)
+    tidy_stable_keys(fast, book != NULL)
+
+
+cdef inline void check_order(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
+    if rmap_item != NULL and in_tree(fast, rmap_item):
+        smp_mb()                # whoever takes its key away sees that it is in the tree, or we see that the key is gone
+        if not item_key_known(rmap_item):
+            WRITE_ONCE_int(fast.rotten, 1)
+
+
+cdef void settle(fast_state *fast) noexcept nogil:
+    """What has become of the last page."""
+    cdef ksm_rmap_item *leaving = fast.leaving
+    fast.unsettled = False
+    check_order(fast, fast.now.rmap_item)       # put into a tree
+    if leaving != NULL:                         # or merged with that item's page; if that failed, the item is in the tree still
+        spin_lock(&fast.watch_lock)
+        fast.leaving = NULL                     # first: who takes its key away from now on sees to the order himself
+        spin_unlock(&fast.watch_lock)
+        check_order(fast, leaving)
+    if fast.inserted != NULL:
+        node_inserted(fast, fast.inserted, fast.key)
+        fast.inserted = NULL
+
+
+cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned int scan_npages) noexcept nogil:
+    cdef fast_state *fast = fast_of(g)
+    cdef ksm_rmap_item *rmap_item
+    cdef scanned_page *seen
+    if fast.unsettled:
+        settle(fast)
+    if fast.next == fast.nr and g.ksm_scan.mm_slot != &g.ksm_mm_head:
+        look_ahead(fast, g.ksm_scan.address, g.ksm_scan.rmap_list[0], scan_npages + 1)
+    while fast.next < fast.nr:
+        seen = &fast.pages[fast.next]
+        if not watched_still(fast, seen):
+            break
+        g.ksm_scan.address = seen.address
+        rmap_item = get_next_rmap_item(g, g.ksm_scan.mm_slot, g.ksm_scan.rmap_list, seen.address)
+        if rmap_item == NULL:
+            folio_put(g.m, seen.page)
+            fast.nr = 0
+            fast.next = 0
+            return NULL
+        g.ksm_scan.rmap_list = &rmap_item.rmap_list
+        g.ksm_scan.address += PAGE_SIZE
+        fast.next += 1
+        if not should_skip_rmap_item(g, seen.page, rmap_item):
+            seen.rmap_item = rmap_item
+            fast.now = seen
+            page[0] = seen.page
+            return rmap_item
+        folio_put(g.m, seen.page)
+    return first_item(fast, page, scan_npages)
+
+
+cdef ksm_rmap_item *first_item(fast_state *fast, struct_page **page, unsigned int scan_npages) noexcept nogil:
+    """In the kernel's way, and a look at the page and those behind it."""
+    cdef ksm_globals *g = fast.g
+    cdef ksm_rmap_item *rmap_item
+    fast.nr = 0
+    fast.next = 0
+    if g.ksm_scan.mm_slot == &g.ksm_mm_head and not list_empty(&g.ksm_mm_head.slot.mm_node):
+        begin_pass(fast)
+    rmap_item = scan_get_next_rmap_item(g, page)
+    if rmap_item == NULL:
+        return NULL
+    if (not PageTransCompound(page[0]) and look_ahead(fast, rmap_item.address & page_mask(), rmap_item, scan_npages + 1)
+            and fast.pages[0].page == page[0]):
+        fast.now = &fast.pages[0]
+        fast.now.rmap_item = rmap_item
+        fast.next = 1
+    else:
+        fast.nr = 0
+        fast.now = &fast.alone
+        fast.alone.page = page[0]
+        fast.alone.rmap_item = rmap_item
+    return rmap_item
+
+
+cdef bint checksum_of(ksm_globals *g, struct_page *page, u32 *checksum) noexcept nogil:
+    # Now that the item is in no tree and at no stable node, it can have the key.
+    cdef fast_state *fast = fast_of(g)
+    cdef scanned_page *now = fast.now
+    if page != now.page or not now.key or not page_linked(fast, page, now.rmap_item) and not link_item(fast, page, now.rmap_item, now.key):
+        return False
+    checksum[0] = now.checksum
+    return True
+
+
+# Searching
+
+cdef inline unsigned long key_of(fast_state *fast, struct_page *page) noexcept nogil:
+    if page == fast.now.page and fast.now.key and test_page_flag(page, PG_ksm_watched):
+        return fast.now.key
+    return page_key(fast, page)
+
+
+cdef bint stable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
+    cdef fast_state *fast = fast_of(g)
+    cdef rb_node **link = new[0]
+    cdef int side
+    if parent[0] == NULL:
+        fast.key = key_of(fast, page)
+        if not folio_test_ksm(page):
+            if stable_trees_lack(fast, fast.key):
+                return False
+        elif folio_raw_mapping(page) == NULL:
+            fast.inserted = page
+            fast.unsettled = True
+    while link[0] != NULL:
+        side = compare_stable_key(fast.key, stable_node_of(link[0]))
+        if not side:
+            break
+        parent[0] = link[0]
+        link = &parent[0].rb_left if side < 0 else &parent[0].rb_right
+    new[0] = link
+    return link[0] != NULL
+
+
+cdef bint known_place(fast_state *fast, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
+    """Where the search would come out, or the link to the page's equal, if that can be said at once.
+
+    The page was equal to an item's, or between two neighbours. If that is in the tree, or both are, the tree is in order, and none has come
+    between them, it belongs there: of the two links between neighbours one is free.
+    """
+    cdef scanned_page *now = fast.now
+    cdef rb_node *less = now.less
+    cdef rb_node *more = now.more
+    if (now.place == PLACE_UNKNOWN or READ_ONCE_int(fast.rotten) or fast.nr_freed != fast.g.rmap_item_cache.nr_freed
+            or not page_linked(fast, page, now.rmap_item)):
+        return False
+    if less != NULL and not in_tree(fast, rmap_item_of(less)):
+        return False
+    if now.place == PLACE_EQUAL:
+        parent[0] = rb_parent(less)
+        if parent[0] != NULL:
+            new[0] = &parent[0].rb_left if parent[0].rb_left == less else &parent[0].rb_right
+        fast.at_equal = True
+        return True
+    if more != NULL and not in_tree(fast, rmap_item_of(more)):
+        return False
+    if less != NULL and less.rb_right == NULL:
+        if rb_next(less) != more:
+            return False
+        parent[0] = less
+        new[0] = &less.rb_right
+    else:
+        if more == NULL or more.rb_left != NULL or rb_prev(more) != less:
+            return False
+        parent[0] = more
+        new[0] = &more.rb_left
+    return True
+
+
+cdef bint unstable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
+    cdef fast_state *fast = fast_of(g)
+    cdef rb_node **link
+    cdef int side
+    cdef bint known = False
+    if parent[0] == NULL:
+        fast.key = key_of(fast, page)
+        fast.at_equal = False
+        known = page == fast.now.page and known_place(fast, page, parent, new)
+    link = new[0]
+    while link[0] != NULL and not known:
+        side = compare_key(fast.key, rmap_item_of(link[0]))
+        if not side:
+            break
+        parent[0] = link[0]
+        link = &parent[0].rb_left if side < 0 else &parent[0].rb_right
+    new[0] = link
+    if link[0] != NULL:
+        fast.tree_item = rmap_item_of(link[0])
+        return True
+    fast.unsettled = True
+    if not page_linked(fast, page, fast.now.rmap_item):
+        WRITE_ONCE_int(fast.rotten, 1)
+    return False
+
+
+# Comparing
+
+cdef int memcmp_pages_by_keys(machine *m, struct_page *page, struct_page *tree_page) noexcept nogil:
+    """memcmp_pages() in the search that is under way. A page that is equal is remembered."""
+    cdef fast_state *fast = fast_of(<ksm_globals *>m.ksm)
+    cdef ksm_stable_node *stable_node = NULL
+    cdef int ret = 0
+    if folio_test_ksm(tree_page):
+        stable_node = <ksm_stable_node *>folio_raw_mapping(tree_page)
+    if stable_node != NULL:
+        ret = compare_stable_key(fast.key, stable_node)     # that of a dup: a chain has none
+        if ret:
+            return ret
+    if stable_node != NULL or not fast.at_equal or not page_linked(fast, tree_page, fast.tree_item):
+        ret = memcmp_bytes(m, page, tree_page)
+    fast.at_equal = False       # it was the first node
+    if stable_node != NULL and not stable_key_known(stable_node):
+        stable_key_is(fast, stable_node, page_key(fast, tree_page))
+    if not ret:
+        fast.equal_page = page
+        fast.equal_other = tree_page
+        fast.equal_stable = stable_node != NULL
+        if stable_node == NULL:
+            # It will leave the tree, which will be in order, though its page will be unwatched before.
+            fast.unsettled = True
+            spin_lock(&fast.watch_lock)
+            fast.leaving = fast.tree_item
+            spin_unlock(&fast.watch_lock)
+    return ret
+
+
+cdef bint pages_found_identical(machine *m, struct_page *page, struct_page *kpage) noexcept nogil:
+    """Both are write-protected. A page that is still watched has not been written to since it was compared; a merged one never is."""
+    # Who splits a huge page asks for the zero page, which is no tree page: he reads what ksmd is writing, and is told nothing.
+    cdef fast_state *fast = fast_of(<ksm_globals *>m.ksm)
+    cdef struct_page *equal_page = <struct_page *>data_race_ptr(<void **>&fast.equal_page)
+    cdef struct_page *equal_other = <struct_page *>data_race_ptr(<void **>&fast.equal_other)
+    if page == equal_page and kpage == equal_other and fast.equal_stable:
+        return test_page_flag(page, PG_ksm_watched)
+    return (page == equal_other and kpage == equal_page and not fast.equal_stable
+            and test_page_flag(page, PG_ksm_watched) and test_page_flag(kpage, PG_ksm_watched))
