@@ -4,10 +4,11 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 import ksm
-from ksm.cli.group import COMMANDS
+from ksm.cli.group import COMMANDS, main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -39,6 +40,17 @@ def test_every_flag_of_a_page_is_told_of():
 
 def test_every_command_has_its_place():
     assert sorted(re.findall(r"^<!-- ksm (\w+) --help -->$", (DOCS / "commands.md").read_text(), re.MULTILINE)) == sorted(COMMANDS)
+
+
+def test_options_that_are_named_exist():
+    used = set()
+    for page in (*DOCS.glob("*.md"), *(DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md", "tests/kernel/README.md"))):
+        for name, arguments in re.findall(rf"\bksm ({'|'.join(COMMANDS)})\b([^`\n|&]*)", page.read_text()):
+            used |= {(name, option) for option in re.findall(r"(?<![^ ])--?[a-z][\w-]*", arguments)}
+    assert {("scan", "--era"), ("verify", "--seed")} <= used
+    for name, option in sorted(used):
+        command = main.get_command(click.Context(main), name)
+        assert option in {each for parameter in command.get_params(click.Context(command)) for each in parameter.opts}, (name, option)
 
 
 def test_traps_keep_their_numbers():
