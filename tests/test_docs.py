@@ -65,3 +65,15 @@ def test_files_that_are_named_exist():
     named = {name for page in pages for name in path.findall(page.read_text())}
     assert {"ksm/mm/ksm.pyx", "tests/test_layers.py"} <= named
     assert [name for name in sorted(named) if not (DOCS.parent / name).exists()] == []
+
+
+def test_what_tox_runs_is_what_contributing_says():
+    """Each environment of tox.ini has a row; those that CI and a bare tox run are the first rows."""
+    root = DOCS.parent
+    text = (root / "tox.ini").read_text()
+    listed = re.search(r"^env_list = (.*)$", text, re.MULTILINE)[1].split(", ")
+    known = {name.partition("{")[0] for name in re.findall(r"^\[testenv:(.+)\]$", text, re.MULTILINE)}
+    table = re.search(r"^\| `tox -e` .*\n\|[-|]+\|\n((?:\|.*\n)+)", (root / "CONTRIBUTING.md").read_text(), re.MULTILINE)[1].splitlines()
+    told = [re.findall(r"`([\w-]+)`", row.split("|")[1]) for row in table]
+    assert {name for names in told[1:] for name in names} == known
+    assert sorted(told[0] + told[1] + told[2] + told[3]) == sorted({*listed} - {"py311", "py312", "py313"})
