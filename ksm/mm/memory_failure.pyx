@@ -13,7 +13,7 @@ from linux.atomic cimport atomic_fetch_or, atomic_read
 from linux.ksm cimport collect_procs_ksm
 from linux.mm_types cimport machine, mm_struct, struct_folio, to_kill, to_kill_list, vm_area_struct
 from linux.mmap_lock cimport mmgrab
-from linux.page_flags cimport (PG_hwpoison, PG_offline, PG_plugged, PG_reserved, folio_lock, folio_mapped, folio_pfn, folio_test_anon,
+from linux.page_flags cimport (PG_hwpoison, PG_offline, PG_plugged, PG_reserved, folio_lock, folio_mapped, folio_test_anon,
                                folio_test_ksm, folio_try_get, folio_unlock, pfn_folio, pfn_to_page, test_page_flag)
 from linux.rmap cimport rmap_walk_control
 from linux.spinlock cimport mutex_lock, mutex_unlock

@@ -479,7 +479,9 @@ class Life:
         elif not mapped:
             return
         elif name == "mremap":
-            # Away, and back with the first page left behind
+            # Away, and back with the first page left behind; mremap() refuses what lies in more than one mapping
+            if not any(vma.start <= addr and addr + length <= vma.end for vma in process.maps()):
+                return
             away = process.mmap(2 * WINDOW) + (0 if first % 2 else 5 * PAGE)
             process.mremap(addr, length, length, ksm.MREMAP_MAYMOVE, away)
             process.mremap(away, length, length, ksm.MREMAP_MAYMOVE, addr)
