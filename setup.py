@@ -108,7 +108,7 @@ class BuildExt(build_ext):
 
 if __name__ == "__main__":
     setup(
-        ext_modules=cythonize(
+        ext_modules=cythonize(  # type: ignore[no-untyped-call]  # Cython's own has no types
             modules(),
             include_path=["include", *(["."] if STUB else [])],
             compiler_directives=DIRECTIVES,
@@ -122,5 +122,5 @@ if __name__ == "__main__":
         exclude_package_data={"": ["*.c"]},
         cmdclass={"build_ext": BuildExt},
         # A folder for each mode: file times cannot tell what an object was built with.
-        options={"build": {"build_base": f"build/{MODE}"}, "build_ext": {"parallel": JOBS}},
+        options={"build": {"build_base": f"build/{MODE}"}, "build_ext": {"parallel": str(JOBS)}},
     )

@@ -159,7 +159,7 @@ def main(pages: int, workload: str, repeat: int, ways: tuple[str, ...], folder: 
             for way in here:
                 runs[way].append(run(way, path, False))
         peaks = {way: run(way, path, True)["peak"] for way in here}
-    results = [
+    results: list[dict[str, Any]] = [
         {"way": way, **{key: statistics.median(each[key] for each in runs[way]) for key in ("cpu", "elapsed")}, "peak": peaks[way]}
         for way in here
     ]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The types of machine.pyx.
 from types import MappingProxyType, TracebackType
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsIndex, TypeAlias
 
 from typing_extensions import Self
 
@@ -9,9 +9,12 @@ from ksm.process import Process
 from ksm.record.recording import Recording
 from ksm.sysfs import Ksm
 
+# For who passes an era on: a type only, so import it under TYPE_CHECKING.
+_Era: TypeAlias = Literal["6.12", "2.6.38"]
+
 VM_EVENTS: tuple[str, ...]
 HUGEPAGE_MODES: tuple[str, ...]
-ERAS: dict[str, int]
+ERAS: dict[_Era, int]
 CACHES: tuple[str, ...]
 UNITS: dict[str, int]
 
@@ -27,7 +30,7 @@ class Machine:
         swap: str | SupportsIndex | None = None,
         clock: Literal["real", "manual"] = "real",
         transparent_hugepage: Literal["never", "madvise", "always"] = "madvise",
-        era: Literal["6.12", "2.6.38"] = "6.12",
+        era: _Era = "6.12",
         plain: bool | None = None,
     ) -> None: ...
     transparent_hugepage: Literal["never", "madvise", "always"]
@@ -66,3 +69,5 @@ class Machine:
     def time(self) -> float: ...
     def record(self, steps: SupportsIndex = 10000) -> Recording: ...
     def check(self) -> list[str]: ...
+    def _get_page(self, pfn: SupportsIndex) -> None: ...
+    def _put_page(self, pfn: SupportsIndex) -> None: ...

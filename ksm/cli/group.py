@@ -37,9 +37,16 @@ def drop_output() -> None:
 class OneLine(click.Group):
     """A group whose errors are one line on stderr: exit code 2 for wrong usage, that of TROUBLE or 1 for everything else."""
 
-    def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         if not standalone_mode:
-            return super().main(args, *more, standalone_mode=False, **extra)
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         words = list(sys.argv[1:] if args is None else args)
         other = TROUBLE.get(next((word for word in words if not word.startswith("-")), ""), OTHER)
         for name in ("COLUMNS", "LINES"):
@@ -49,7 +56,7 @@ class OneLine(click.Group):
             # Python and click would drop all output and call that a success.
             fail("ksm: standard output is closed", other)
         try:
-            sys.exit(super().main(words, *more, standalone_mode=False, **extra) or 0)
+            sys.exit(super().main(words, prog_name, complete_var, standalone_mode=False, **extra) or 0)
         except click.UsageError as error:
             name = error.ctx.command_path if error.ctx else "ksm"
             fail(f"{name}: {error.format_message()} ({name} --help)", error.exit_code)

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,10 @@ from ksm.estimate import report
 from ksm.estimate import scan as scanner
 from ksm.host.text import printable
 from ksm.machine import ERAS
-from ksm.sources import Host, SourceError, open_sources
+from ksm.sources import Host, Source, SourceError, open_sources
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -79,7 +82,7 @@ def progress_bar() -> Iterator[scanner.Progress]:
 def scan(
     sources: tuple[str, ...],
     advised: bool,
-    era: str,
+    era: Era,
     settings: dict[str, str],
     passes: int | None,
     interval: float | None,
@@ -96,7 +99,7 @@ def scan(
     The report of --era 2.6.38, the KSM of 2011, has only what that KSM counted: neither metadata nor profit, and nothing for a process.
     """
     host = Host()
-    opened = []
+    opened: list[Source] = []
     try:
         opened, remarks = open_sources(sources, host, advised=advised)
         if not opened:

@@ -30,7 +30,7 @@ SAME, DIFFERENT = 0, 1  # exit codes of verify
 INPUT = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
-class Seeds(click.ParamType):
+class Seeds(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 takes no types
     name = "seeds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> range:
@@ -46,7 +46,7 @@ class Seeds(click.ParamType):
         return seeds
 
 
-class Command(click.ParamType):
+class Command(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 takes no types
     name = "command"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:

@@ -112,7 +112,8 @@ def knows_profit(result: Result) -> bool:
 
 def volatile(result: Result) -> int:
     """Pages that changed between two passes. KSM's pages_volatile also has those that smart_scan has passed over."""
-    return max(0, result.ksm["pages_volatile"] - result.skipped)
+    changed: int = result.ksm["pages_volatile"] - result.skipped
+    return max(0, changed)
 
 
 def passes(result: Result) -> str:

@@ -8,13 +8,16 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.savings import Tally
 from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
 from ksm.sources import Source, SourceError
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
 
 LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
 MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
@@ -57,7 +60,7 @@ class SourceResult(NamedTuple):
 class Result(NamedTuple):
     """What a scan found."""
 
-    era: str
+    era: Era
     ksm: dict[str, Any]  # every sysfs file after the last pass
     sources: list[SourceResult]
     savings: Savings
@@ -88,7 +91,7 @@ def no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def make_machine(sources: list[Source], era: str = ERA) -> Machine:
+def make_machine(sources: list[Source], era: Era = ERA) -> Machine:
     """A machine large enough for the sources. SourceError says why there is none."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
@@ -112,7 +115,7 @@ def make_machine(sources: list[Source], era: str = ERA) -> Machine:
         raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
 
 
-def check_settings(settings: Mapping[str, str], era: str = ERA) -> None:
+def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
     """Try settings on a machine that is thrown away. SettingError."""
     with Machine(memory=16 * PAGE_SIZE, max_memory=16 * PAGE_SIZE, era=era) as machine:
         apply_settings(machine, settings)
@@ -135,7 +138,7 @@ def apply_settings(machine: Machine, settings: Mapping[str, str]) -> None:
                 raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
             raise SettingError(f"{name}={value}: {os.strerror(errno.EINVAL)}") from None
         except OSError as error:
-            raise SettingError(f"{name}={value}: {os.strerror(error.errno)}") from None
+            raise SettingError(f"{name}={value}: {os.strerror(error.errno or 0)}") from None
 
 
 def writable(machine: Machine) -> list[str]:
@@ -156,7 +159,7 @@ class Scan:
     """Sources in a machine of an era. The sources stay the caller's to close."""
 
     def __init__(
-        self, sources: list[Source], *, settings: Mapping[str, str] | None = None, era: str = ERA, progress: Progress = no_progress
+        self, sources: list[Source], *, settings: Mapping[str, str] | None = None, era: Era = ERA, progress: Progress = no_progress
     ) -> None:
         self.sources = list(sources)
         self.era = era

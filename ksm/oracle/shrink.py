@@ -8,12 +8,15 @@ can go. Steps that make no sense without a part go with it, such as those of a p
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ksm.oracle.workload import Json, OracleError
 
 Differs = Callable[[Json], bool]
+Change = Callable[[Json], object]
 
 
 def sensible(workload: Json) -> Json:
@@ -58,15 +61,15 @@ class Shrinker:
         self.workload = smaller
         return True
 
-    def parts(self, get: Callable[[Json], list[Any]]) -> bool:
-        """Leave out parts of a list of the workload, first halves, in the end single items."""
+    def parts(self, *path: Any) -> bool:
+        """Leave out parts of the list that is there in the workload, first halves, in the end single items."""
         shrunk = False
-        size = max(1, len(get(self.workload)) // 2)
+        size = max(1, len(found(self.workload, *path)) // 2)
         while True:
             start = 0
-            while start < len(get(self.workload)):
+            while start < len(found(self.workload, *path)):
                 smaller = copy.deepcopy(self.workload)
-                del get(smaller)[start:start + size]
+                del found(smaller, *path)[start:start + size]
                 if self.attempt(smaller):
                     shrunk = True
                 else:
@@ -89,44 +92,55 @@ class Shrinker:
 
     def shrink(self) -> Json:
         while True:
-            shrunk = self.parts(lambda workload: list_of(workload["steps"]))
-            shrunk = self.parts(lambda workload: list_of(workload["procs"])) or shrunk
+            shrunk = self.parts("steps")
+            shrunk = self.parts("procs") or shrunk
             for number in range(len(self.workload["procs"])):
-                shrunk = self.parts(lambda workload, number=number: list_of(workload["procs"][number]["vmas"])) or shrunk  # type: ignore[misc]
+                shrunk = self.parts("procs", number, "vmas") or shrunk
             while self.numbers():
                 shrunk = True
             if not shrunk:
                 return self.workload
 
 
-def list_of(value: Any) -> list[Any]:
-    assert isinstance(value, list)
-    return value
+def found(workload: Json, *path: Any) -> Any:
+    """What is in the workload below these keys and indices."""
+    return functools.reduce(operator.getitem, path, workload)
 
 
-def changes(workload: Json) -> Iterator[Callable[[Json], Any]]:
+def without(*path: Any) -> Change:
+    """The change that takes out what is there."""
+    return lambda smaller: found(smaller, *path[:-1]).pop(path[-1])
+
+
+def put(value: Any, *path: Any) -> Change:
+    """The change that puts a value there."""
+    return lambda smaller: found(smaller, *path[:-1]).__setitem__(path[-1], value)
+
+
+def changes(workload: Json) -> Iterator[Change]:
     """Functions that each make one thing in a workload smaller."""
     for name in workload.get("settings", {}):
-        yield lambda smaller, name=name: smaller["settings"].pop(name)
+        yield without("settings", name)
     for number, proc in enumerate(workload["procs"]):
         for index, vma in enumerate(proc["vmas"]):
-            yield from smaller_numbers(vma, lambda smaller, at=(number, index): smaller["procs"][at[0]]["vmas"][at[1]])
+            yield from smaller_numbers(vma, "procs", number, "vmas", index)
     for number, step in enumerate(workload["steps"]):
-        yield from smaller_numbers(step, lambda smaller, number=number: smaller["steps"][number])
+        yield from smaller_numbers(step, "steps", number)
 
 
-def smaller_numbers(owner: Json, find: Callable[[Json], Json]) -> Iterator[Callable[[Json], Any]]:
+def smaller_numbers(owner: Json, *path: Any) -> Iterator[Change]:
+    """Changes of the numbers of a VMA or step that is there in the workload."""
     for key in ("passes", "pages", "count"):
         if owner.get(key, 1) > 1:
             for value in dict.fromkeys((1, owner[key] // 2, owner[key] - 1)):
-                yield lambda smaller, key=key, value=value: find(smaller).update({key: value})
+                yield put(value, *path, key)
     for index in range(len(owner.get("contents", ()))):
         # From the end, so that earlier places keep their numbers
         last = len(owner["contents"]) - 1 - index
         if last == len(owner["contents"]) - 1:
-            yield lambda smaller, last=last: find(smaller)["contents"].pop(last)
+            yield without(*path, "contents", last)
         if owner["contents"][last] is not None:
-            yield lambda smaller, last=last: find(smaller)["contents"].__setitem__(last, None)
+            yield put(None, *path, "contents", last)
 
 
 def shrink(workload: Json, differs: Differs, step: int | None = None) -> tuple[Json, int]:

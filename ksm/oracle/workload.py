@@ -120,7 +120,7 @@ class Task(ABC):
 
     def __init__(self, parent: Task | None = None) -> None:
         self.vmas: dict[str, tuple[int, int]] = dict(parent.vmas) if parent else {}  # address, pages
-        self.next_slot = parent.next_slot if parent else 0
+        self.next_slot: int = parent.next_slot if parent else 0
 
     def slot(self, wanted: int | None) -> int:
         """The address of a slot: the wanted one, or the next."""

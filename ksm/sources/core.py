@@ -271,7 +271,8 @@ def apart(files: list[MappedFile]) -> list[MappedFile]:
 def vdso_address(layout: Layout, auxv: bytes) -> int:
     """Where the kernel's vdso is mapped; 0 if the auxiliary vector does not say."""
     pair = struct.Struct(layout.order + 2 * WORD[layout.bits])
-    return dict(pair.iter_unpack(auxv[: len(auxv) // pair.size * pair.size])).get(AT_SYSINFO_EHDR, 0)
+    entries: dict[int, int] = dict(pair.iter_unpack(auxv[: len(auxv) // pair.size * pair.size]))
+    return entries.get(AT_SYSINFO_EHDR, 0)
 
 
 def flatten(segments: list[Segment]) -> list[Segment]:

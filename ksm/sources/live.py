@@ -152,6 +152,8 @@ class LiveSource(Source):
 
     def _follow(self) -> None:
         """Make the machine's process equal to the real one."""
+        process = self.process
+        assert process is not None
         alone, common = self._present()
         runs = sorted(alone + common)
         self._forget(without(self.runs, runs))
@@ -159,8 +161,8 @@ class LiveSource(Source):
         buffer = bytearray(BUFFER)
         mem = self._open("mem")
         try:
-            read = copy_runs(self.pid, mem, alone, self.process, buffer, by_file=False)
-            read += copy_runs(self.pid, mem, common, self.process, buffer, by_file=True)
+            read = copy_runs(self.pid, mem, alone, process, buffer, by_file=False)
+            read += copy_runs(self.pid, mem, common, process, buffer, by_file=True)
         finally:
             os.close(mem)
         self.runs = sorted(read)

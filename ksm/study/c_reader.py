@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from ksm.study.expressions import ONE, SETS, Expr, Reader, Token, Unreadable, is_type_word
 from ksm.study.statements import Code, Statement, parameter_name, split
@@ -152,7 +153,7 @@ class CFunction(CReader):
             if self.peek(1) == ":" and word not in ("default", "case"):
                 self.at += 2
                 return [Statement("label", line, name=word)]
-            method = getattr(self, f"read_{word}", None)
+            method: Callable[[int], list[Statement]] | None = getattr(self, f"read_{word}", None)
             if method:
                 self.take()
                 return method(line)

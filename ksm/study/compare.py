@@ -262,12 +262,12 @@ class Walk:
                 self.port.passed |= nearer(ours, FAR)
                 return self.both(k, k_env, other, env)
         missing = list(self.kernel.around(k, k_env, lambda node: self.kernel.passable(node) or stood_for(node, reasons), FAR))
-        pairs = [(a, b, x, x_env, y, y_env) for a, x, x_env in missing for b, y, y_env in ours if self.same(x, x_env, y, y_env)]
+        pairs = [(a, b, (x, x_env, y, y_env)) for a, x, x_env in missing for b, y, y_env in ours if self.same(x, x_env, y, y_env)]
         if not pairs:
             return self.lost(k, k_env, o, o_env)
-        nearest = min(a + b for a, b, *_ in pairs)
+        nearest = min(a + b for a, b, _ in pairs)
         result = []
-        for a, b, *pair in pairs:
+        for a, b, pair in pairs:
             if a + b == nearest:
                 self.replaced |= {id(node) for distance, node, _ in missing if distance < a and stood_for(node, reasons)}
                 self.port.passed |= nearer(ours, b)

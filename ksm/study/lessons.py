@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ksm
 from ksm.record.recording import Recording
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
 
 PAGE = ksm.PAGE_SIZE
 Lesson = Callable[[ksm.Machine], Recording]
@@ -164,7 +167,7 @@ def copy_on_write(machine: ksm.Machine) -> Recording:
     return recording
 
 
-LESSONS: tuple[tuple[str, str, Lesson], ...] = (
+LESSONS: tuple[tuple[str, Era, Lesson], ...] = (
     ("equal", "6.12", equal_pages),
     ("changing", "6.12", changing_page),
     ("unstable", "6.12", rotten_tree),
@@ -184,7 +187,7 @@ def record_lesson(key: str) -> dict[str, Any]:
     title, _, text = (lesson.__doc__ or "").partition("\n")
     if era != "6.12":
         title, text = f"{title}, in 2011", IN_2011
-    with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True, era=era) as machine:  # type: ignore[arg-type]
+    with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True, era=era) as machine:
         with lesson(machine) as recording:
             pass
         wrong = machine.check()

@@ -91,13 +91,16 @@ def simplified(expr: Expr) -> Expr:
         return binary(expr[1], expr[2], expr[3])
     if kind == "if":
         known = truth(expr[1])
-        return ("if", asked(expr[1]), *expr[2:]) if known is None else expr[2] if known else expr[3]
+        then: Expr = expr[2]
+        otherwise: Expr = expr[3]
+        return ("if", asked(expr[1]), then, otherwise) if known is None else then if known else otherwise
     return expr
 
 
 def unary(op: str, x: Expr) -> Expr:
     if op in "*&" and x[0] == "one" and x[1] in "*&" and x[1] != op:
-        return x[2]
+        inner: Expr = x[2]
+        return inner
     if op == "&" and x[0] == "at":
         return ("two", "+", x[1], x[2])
     if op == "-" and number(x):

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from pygments.lexer import Lexer
 from pygments.lexers.c_cpp import CLexer
 from pygments.lexers.python import CythonLexer
-from pygments.token import Token, _TokenType
+from pygments.token import Token, _TokenType, is_token_subtype
 
 import ksm
 from ksm.study.functions import Source
@@ -49,7 +49,7 @@ class Change:
 
 
 def css_class(kind: _TokenType) -> str:
-    return next((name for token, name in CLASSES if kind in token), "")
+    return next((name for token, name in CLASSES if is_token_subtype(kind, token)), "")
 
 
 def highlighted(source: Source, lexer: Lexer, links: dict[str, str]) -> list[Markup]:
@@ -148,7 +148,8 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     """The page. `older`: the reader's 6.12, to show what `kernel` has changed against it, line by line."""
     subject = study(kernel)
     links = section_names(subject)
-    left = highlighted(subject.kernel.source, CLexer(stripnl=False), links) if subject.kernel else []
+    lexer = CLexer(stripnl=False)  # type: ignore[no-untyped-call]  # types-Pygments says nothing of its options
+    left = highlighted(subject.kernel.source, lexer, links) if subject.kernel else []
     right = highlighted(subject.port, CythonLexer(stripnl=False), links)
     both = kernel is not None
 

@@ -85,11 +85,13 @@ def read_port() -> Source:
 
 @cache
 def base_hashes() -> dict[str, str]:
-    return json.loads(HASHES.read_text())["functions"]
+    hashes: dict[str, str] = json.loads(HASHES.read_text())["functions"]
+    return hashes
 
 
 def base_version() -> str:
-    return json.loads(HASHES.read_text())["version"]
+    version: str = json.loads(HASHES.read_text())["version"]
+    return version
 
 
 def study(kernel: Kernel | None) -> Study:

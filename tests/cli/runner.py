@@ -11,6 +11,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from typing import IO, Any, NoReturn
 
 import ksm.cli.bench
 import ksm.cli.scan
@@ -26,7 +28,7 @@ PROGRAMS = {"ksm": main, "python -m ksm.oracle": ksm.oracle.__main__.main}
 SHOWN = 1 << 16
 
 
-def child(program, arguments, files):
+def child(program: str, arguments: list[str], files: Sequence[IO[bytes]]) -> NoReturn:
     """Run the command in this process, write the answer, and exit."""
     code = 70
     try:
@@ -49,12 +51,12 @@ def child(program, arguments, files):
         os._exit(code)
 
 
-def resident():
+def resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
 
-def run(order):
+def run(order: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(order.get("stdin") or os.devnull, "rb") as stdin:
         before = resident()
         pid = os.fork()

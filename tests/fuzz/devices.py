@@ -35,7 +35,7 @@ class Devices(Images):
         if name == "run" and str(value).strip().lstrip("+0") == "1" and not self.config["ksmd"]:
             return
         outcome = self.call(f"m.ksm.__setattr__({name!r}, ...)", lambda given: setattr(self.machine.ksm, name, given), value)
-        odd = (TypeError,) if not isinstance(value, (int, str, bytes)) else ()
+        odd: tuple[type[Exception], ...] = (TypeError,) if not isinstance(value, (int, str, bytes)) else ()
         if isinstance(value, str):
             odd += (UnicodeEncodeError,)
         done = self.tell(

@@ -245,7 +245,7 @@ def stray(r: Roll) -> Args:
         "update": [addr, r.randrange(9)], "migrate": [r.randrange(600)], "memory_failure": [r.randrange(600)],
         "offline": [512 * r.randrange(5), 512], "online": [512 * r.randrange(5), 512],
     }.get(method, where)  # fmt: skip
-    wild = [r.randrange(len(args)), odds.wild_spec(r)] if "odd" in r.kinds and r.chance(0.35) else None
+    wild: list[Any] | None = [r.randrange(len(args)), odds.wild_spec(r)] if "odd" in r.kinds and r.chance(0.35) else None
     if wild is not None and method in ("page_table", "move_pages", "swap_out", "touch") and wild[1][0] in ("liar", "value"):
         wild[1] = ["unprintable"]  # a length that takes for ever is no fault
     return {"who": r.randrange(64), "method": method, "args": args, "odd": wild}

@@ -72,8 +72,8 @@ class Raises:
     def __index__(self) -> int:
         raise OddError
 
-    __str__ = __repr__ = __format__ = __bool__ = __float__ = __len__ = __eq__ = __index__  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    __str__ = __repr__ = __format__ = __bool__ = __float__ = __len__ = __eq__ = __index__  # type: ignore[assignment]  # none of these has that type
+    __hash__ = None  # type: ignore[assignment]  # nor this
 
 
 class Calls(Index):
@@ -126,12 +126,12 @@ class Miscounting(int):
     def __add__(self, other: object) -> int:
         return 0
 
-    __radd__ = __sub__ = __rsub__ = __mul__ = __mod__ = __and__ = __add__  # type: ignore[assignment]
+    __radd__ = __sub__ = __rsub__ = __mul__ = __mod__ = __and__ = __add__
 
     def __lt__(self, other: object) -> bool:
         return False
 
-    __gt__ = __le__ = __ge__ = __eq__ = __ne__ = __lt__  # type: ignore[assignment]
+    __gt__ = __le__ = __ge__ = __eq__ = __ne__ = __lt__
     __hash__ = int.__hash__
 
 

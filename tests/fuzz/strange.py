@@ -7,7 +7,7 @@ import copy
 import errno
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import ksm
 from fuzz import odd as odds
@@ -15,14 +15,15 @@ from fuzz.files import Files
 from fuzz.shadow import PAGE
 from fuzz.world import Finding, Outcome
 
+PROCESS, KSM = cast(Any, ksm.Process), cast(Any, ksm.Ksm)  # to be called as their types forbid
 Try = Callable[[Any, Any], object]
 # Each is refused, or harmless
 OBJECTS: dict[str, Try] = {
-    "a process by hand": lambda m, p: ksm.Process(),
-    "a process of a machine": lambda m, p: ksm.Process(m),
-    "__new__ of a process": lambda m, p: type(p).__new__(type(p)),
+    "a process by hand": lambda m, p: PROCESS(),
+    "a process of a machine": lambda m, p: PROCESS(m),
+    "__new__ of a process": lambda m, p: PROCESS.__new__(PROCESS),
     "__init__ of a process": lambda m, p: p.__init__(),
-    "KSM of None": lambda m, p: ksm.Ksm(None),
+    "KSM of None": lambda m, p: KSM(None),
     "a trace of None": lambda m, p: type(m.ksm.trace)(None),
     "m.ksm = 1": lambda m, p: setattr(m, "ksm", 1),
     "m.new = 1": lambda m, p: setattr(m, "new", 1),
@@ -118,7 +119,7 @@ class Strange(Files):
             raise Finding("argument", f"Machine({arguments}): {outcome.name} {outcome.error}")
 
     def do_init_again(self) -> None:
-        outcome = self.call("m.__init__", self.machine.__init__, "1M")  # type: ignore[misc]
+        outcome = self.call("m.__init__", self.machine.__init__, "1M")  # type: ignore[misc]  # there is no subclass here
         if not isinstance(outcome.error, RuntimeError):
             raise Finding("argument", f"a machine that is made twice: {outcome.name}")
 
@@ -127,7 +128,8 @@ class Strange(Files):
         half = ksm.Machine.__new__(ksm.Machine)
         function = METHODS[method % len(METHODS)]
         if within:
-            self.call("half.__init__", half.__init__, **{within: odds.Calls(1 << 21, lambda: self.call("# within", function, half))})
+            calls = odds.Calls(1 << 21, lambda: self.call("# within", function, half))
+            self.call("half.__init__", half.__init__, **{within: calls})  # type: ignore[misc]  # nor here
         outcome = self.call("# half made", function, half)
         legal = (ValueError, RuntimeError, AttributeError, TypeError, OSError)
         if outcome.error is not None and not isinstance(outcome.error, legal):

@@ -230,6 +230,7 @@ class World:
         raise Closed  # without memory there is no more to this life
 
     def place(self, space: Space | None, place: list[Any]) -> int:
+        rest: list[int]
         kind, *rest = place
         if kind == "near" and space is not None and space.areas and space.find(BASE + rest[0] % WINDOW * PAGE) is None:
             kind, rest = "map", [rest[0], rest[0] // 7]

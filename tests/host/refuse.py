@@ -17,13 +17,13 @@ ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 NUMBER, THIRD = 0, 32                       # in struct seccomp_data: nr, and the low half of args[2]
 
 
-def must(result):
+def must(result: int) -> int:
     if result:
         sys.exit(77)        # not here: the test is skipped
     return result
 
 
-def deny(name, error=1, advice=None):
+def deny(name: str, error: int = 1, advice: int | None = None) -> None:
     """The system call of this name fails with this errno from now on; of the madvise family, only for this advice."""
     number = SYSCALLS[name][{"x86_64": 0, "aarch64": 1}[platform.machine()]]
     steps = [(LOAD, 0, 0, NUMBER), (EQUAL, 0, 1 if advice is None else 3, number)]
@@ -36,10 +36,10 @@ def deny(name, error=1, advice=None):
     must(libc.prctl(PR_SET_SECCOMP, 2, program, 0, 0))
 
 
-def lock_all():
+def lock_all() -> None:
     """Memory that is mapped from now on stays where it is."""
     must(libc.mlockall(MCL_FUTURE))
 
 
-def lock(address, length):
+def lock(address: int, length: int) -> None:
     must(libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(length)))

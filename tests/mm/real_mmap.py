@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import sys
+from typing import Any
 
 PAGE = 4096
 FAILED = 2**64 - 1
@@ -21,7 +22,7 @@ for name, arguments in (("mmap", (ulong, ulong, int_, int_, int_, ctypes.c_long)
     function.argtypes, function.restype = arguments, ulong
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: int) -> int:
     """0 or the errno."""
     if name == "mmap":
         arguments += (-1, 0)
@@ -30,7 +31,7 @@ def call(name, *arguments):
     return ctypes.get_errno() if result in (FAILED, 2**32 - 1) else 0
 
 
-def maps(start, end):
+def maps(start: int, end: int) -> list[tuple[int, int, int, bool]]:
     found = []
     with open("/proc/self/maps") as lines:
         for line in lines:
@@ -38,12 +39,12 @@ def maps(start, end):
             low, high = (int(limit, 16) for limit in limits.split("-"))
             if low < end and high > start:
                 prot = sum(bit for bit, letter in ((1, "r"), (2, "w"), (4, "x")) if letter in flags)
-                found.append([low, high, prot, flags[3] == "s"])
+                found.append((low, high, prot, flags[3] == "s"))
     return found
 
 
-def run(start, end, calls):
-    results = []
+def run(start: int, end: int, calls: list[list[Any]]) -> tuple[list[Any], list[str]]:
+    results: list[Any] = []
     for name, *arguments in calls:
         if name == "write":
             addr, byte = arguments
@@ -62,7 +63,7 @@ def run(start, end, calls):
     return results, contents
 
 
-def main():
+def main() -> None:
     if sys.argv[1:]:
         os.setuid(int(sys.argv[1]))
     for line in sys.stdin:

@@ -6,6 +6,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path("ksm/mm/ksm.pyx")
@@ -17,7 +18,8 @@ SPLIT = "A huge page is split before."
 NEVER = "What it asks for does not exist here: "
 
 # (function, lines, reason). A line may be named as often as it stands in the function. None: all lines.
-UNCOVERED = [
+Uncovered = list[tuple[str, list[str] | None, str]]
+UNCOVERED: Uncovered = [
     ("ksm_slab_init", ["return -ENOMEM", "kmem_cache_destroy(g.rmap_item_cache)", "return -ENOMEM",
                        "kmem_cache_destroy(g.stable_node_cache)", "kmem_cache_destroy(g.rmap_item_cache)", "return -ENOMEM"], CALLOC),
     ("ksm_init", ["return -ENOMEM", "free(g)", "return err"], CALLOC),
@@ -54,7 +56,7 @@ UNCOVERED = [
 ]
 
 
-def functions(source):
+def functions(source: str) -> Iterator[tuple[str, str]]:
     """Of each line, the function that it is in and its text without comment."""
     name = ""
     for line in source.splitlines():
@@ -63,7 +65,7 @@ def functions(source):
         yield name, line.split("  #")[0].strip()
 
 
-def unexplained(source, missed, uncovered=UNCOVERED):
+def unexplained(source: str, missed: set[int], uncovered: Uncovered = UNCOVERED) -> list[int]:
     """Of the missed lines, by number, those that the table does not name."""
     whole = {name for name, lines, _ in uncovered if lines is None}
     named = Counter((name, line) for name, lines, _ in uncovered for line in lines or ())
@@ -78,7 +80,7 @@ def unexplained(source, missed, uncovered=UNCOVERED):
     return rest
 
 
-def main():
+def main() -> int:
     import coverage
 
     data = coverage.Coverage(config_file=".coveragerc")

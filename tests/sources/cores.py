@@ -2,6 +2,9 @@
 """ELF cores, written here."""
 
 import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 PAGE = 4096
 PT_LOAD, PT_NOTE = 1, 4
@@ -10,27 +13,30 @@ AT_SYSINFO_EHDR = 33
 READ, WRITE = 4, 2
 
 
-def page(number):
+def page(number: int) -> bytes:
     return number.to_bytes(8, "little") * (PAGE // 8)
 
 
-def note(owner, kind, data):
+def note(owner: str, kind: int, data: bytes) -> bytes:
     name = owner.encode() + b"\0"
     return struct.pack("<3I", len(name), len(data), kind) + name + bytes(-len(name) % 4) + data + bytes(-len(data) % 4)
 
 
-def files_note(*files):
+def files_note(*files: tuple[int, int, str]) -> bytes:
     head = struct.pack("<2Q", len(files), PAGE) + b"".join(struct.pack("<3Q", start, end, 0) for start, end, _ in files)
     return note("CORE", NT_FILE, head + b"".join(path.encode() + b"\0" for _, _, path in files))
 
 
-def auxv_note(vdso):
+def auxv_note(vdso: int) -> bytes:
     return note("CORE", NT_AUXV, struct.pack("<4Q", AT_SYSINFO_EHDR, vdso, 0, 0))
 
 
-def write_core(path, segments, notes=b"", *, odd=0, kind=4, bits=64, xnum=False):
+def write_core(
+    path: Path, segments: Iterable[Any], notes: bytes = b"", *, odd: int = 0, kind: int = 4, bits: int = 64, xnum: bool = False
+) -> Path:
     """A core of segments (address, data, flags[, memsz]); the data begin `odd` bytes behind a multiple of a page."""
     entry, header, section = (56, 64, 64) if bits == 64 else (32, 52, 40)
+    segments = list(segments)
     number = len(segments) + 1
     offset = header + number * entry + (section if xnum else 0)
     headers = [(PT_NOTE, offset, 0, len(notes), 0, 0)]

@@ -18,7 +18,7 @@ def address(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
-def fill(memory: mmap.mmap, first: int, contents: list) -> None:
+def fill(memory: mmap.mmap, first: int, contents: list[int]) -> None:
     """Pages from `first` on, each with a number of its own, or zeros. In pieces: elsewhere in this process there is no such page."""
     for place, number in enumerate(contents, first):
         piece = number.to_bytes(8, "little") * 64

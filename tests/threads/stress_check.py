@@ -11,16 +11,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 import ksm
 
 PAGE = ksm.PAGE_SIZE
 PAGES = 64
+SWAP: list[int | str] = [PAGE, 8 * PAGE, "1M", "4M"]
 EXPECTED = {errno.EAGAIN, errno.EBUSY, errno.ESRCH, errno.EINVAL, errno.ENOMEM}
 
 
 class Stress:
-    def __init__(self, seed):
+    def __init__(self, seed: int) -> None:
         self.seed = seed
         self.machine = machine = ksm.Machine("32M", max_memory="64M", swap="2M", nodes=2)
         machine.ksm.sleep_millisecs = 0
@@ -31,17 +33,18 @@ class Stress:
         self.image.write(b"".join(bytes([i % 7]) * PAGE for i in range(2 * PAGES)))
         self.image.flush()
         self.stop = threading.Event()
-        self.errors, self.findings = [], []
+        self.errors: list[BaseException] = []
+        self.findings: list[str] = []
         self.checks = 0
 
-    def fill(self, process, rng):
+    def fill(self, process: ksm.Process, rng: random.Random) -> int:
         addr = process.mmap(PAGES * PAGE)
         process.madvise(addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
         for page in range(PAGES):
             process.write(addr + page * PAGE, bytes([rng.randrange(4)]) * PAGE)
         return addr
 
-    def user(self, rng):
+    def user(self, rng: random.Random) -> None:
         """Processes that live for a moment."""
         process = self.machine.spawn()
         addr = self.fill(process, rng)
@@ -56,26 +59,26 @@ class Stress:
             child.mmap_image(self.image, rng.randrange(PAGES) * PAGE, PAGES * PAGE)
         child.exit()
 
-    def swap(self, rng):
+    def swap(self, rng: random.Random) -> None:
         self.machine.swapoff()
-        self.machine.swapon(rng.choice([PAGE, 8 * PAGE, "1M", "4M"]))
+        self.machine.swapon(rng.choice(SWAP))
 
-    def offline(self, rng):
+    def offline(self, rng: random.Random) -> None:
         block = rng.randrange(1, 15) * 512
         self.machine.offline(block, 512)
         self.machine.online(block, 512)
 
-    def settings(self, rng):
+    def settings(self, rng: random.Random) -> None:
         files = self.machine.ksm
         files.run = rng.choice([0, 1, 2])
         files.scan(pages=rng.randrange(200))
         files.run = 1
 
-    def check(self, rng):
+    def check(self, rng: random.Random) -> None:
         self.findings += self.machine.check()
         self.checks += 1
 
-    def thread(self, function, number):
+    def thread(self, function: Callable[[random.Random], None], number: int) -> None:
         rng = random.Random(number)
         try:
             while not self.stop.is_set():
@@ -86,7 +89,7 @@ class Stress:
         except BaseException as error:  # reported by who started the thread
             self.errors.append(error)
 
-    def run(self, seconds):
+    def run(self, seconds: float) -> list[BaseException | str]:
         functions = [self.user, self.user, self.swap, self.offline, self.settings, self.check, self.check]
         threads = [threading.Thread(target=self.thread, args=(function, 100 * self.seed + i)) for i, function in enumerate(functions)]
         for thread in threads:
@@ -101,7 +104,7 @@ class Stress:
         return [*self.errors, *findings]
 
 
-def stress(seconds, seed=0):
+def stress(seconds: float, seed: int = 0) -> tuple[list[BaseException | str], int]:
     """What went wrong, and how often the machine was checked."""
     life = Stress(seed)
     return life.run(seconds), life.checks

@@ -10,6 +10,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import ksm
 
@@ -20,12 +21,12 @@ BASE = 0x10000000
 EXPECTED = {errno.EAGAIN, errno.EBUSY, errno.ESRCH, errno.EINVAL, errno.ENOMEM}
 
 
-def fill(number):
+def fill(number: int) -> bytes:
     return bytes([number]) * PAGE
 
 
 class Stress:
-    def __init__(self, across, seed=0):
+    def __init__(self, across: int, seed: int = 0) -> None:
         self.across, self.seed = across, seed
         self.machine = machine = ksm.Machine("64M", nodes=2, swap="4M", transparent_hugepage="always" if across else "never")
         machine.ksm.smart_scan = 0
@@ -33,15 +34,15 @@ class Stress:
         machine.ksm.sleep_millisecs = 0
         machine.ksm.run = 1
         self.stop = threading.Event()
-        self.processes = []
-        self.errors = []
+        self.processes: list[ksm.Process] = []
+        self.errors: list[BaseException] = []
 
-    def user(self, number):
+    def user(self, number: int) -> None:
         """A process that knows what it should read; now and then it forks a child for a moment."""
         rng = random.Random(number)
         process = self.machine.spawn(node=number % 2)
         self.processes.append(process)
-        known = []
+        known: list[bytes] = []
         while not self.stop.is_set():
             page, action = rng.randrange(PAGES), rng.random()
             if not known or action > 0.99:
@@ -78,7 +79,7 @@ class Stress:
                 process.move_pages(place, PAGE, rng.randrange(2))
         assert process.read(BASE, PAGES * PAGE) == b"".join(known)
 
-    def trouble(self, number):
+    def trouble(self, number: int) -> None:
         rng = random.Random(number)
         machine = self.machine
         while not self.stop.is_set():
@@ -108,13 +109,13 @@ class Stress:
             except OSError as error:
                 assert error.errno in EXPECTED
 
-    def caught(self, function, number):
+    def caught(self, function: Callable[[int], None], number: int) -> None:
         try:
             function(number)
         except BaseException as error:
             self.errors.append(error)
 
-    def run(self, seconds):
+    def run(self, seconds: float) -> None:
         threads = [threading.Thread(target=self.caught, args=(self.user, 100 * self.seed + number)) for number in range(4)]
         threads += [threading.Thread(target=self.caught, args=(self.trouble, 100 * self.seed + number)) for number in (98, 99)]
         for thread in threads:
@@ -126,7 +127,7 @@ class Stress:
         if self.errors:
             raise self.errors[0]
 
-    def finish(self):
+    def finish(self) -> list[str]:
         """What is wrong when all is quiet, and when all processes have exited."""
         machine = self.machine
         machine.ksm.run = 0
@@ -148,9 +149,9 @@ class Stress:
         return errors
 
 
-def stress(seconds, seed=0):
+def stress(seconds: float, seed: int = 0) -> list[str]:
     """What went wrong, after so many seconds with merging across nodes and as many without."""
-    errors = []
+    errors: list[str] = []
     for across in (0, 1):
         life = Stress(across, seed)
         life.run(seconds)

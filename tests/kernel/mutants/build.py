@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Build a mutant: a copy of the package that is imported here, in which one file is another."""
 
+from __future__ import annotations
+
 import os
 import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ksm
+
+if TYPE_CHECKING:
+    from kernel.mutants.table import Mutant
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = Path(ksm.__file__).resolve().parent
@@ -28,7 +34,7 @@ command.run()
 """
 
 
-def build(folder, mutant):
+def build(folder: Path, mutant: Mutant) -> Path:
     """A folder for PYTHONPATH."""
     shutil.copytree(PACKAGE, folder / "ksm", ignore=shutil.ignore_patterns("__pycache__", "*.c"))
     shutil.copytree(ksm.get_include(), folder / "include")
@@ -45,7 +51,7 @@ def build(folder, mutant):
     return folder
 
 
-def verify(folder, *arguments):
+def verify(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """`ksm verify` of the mutant."""
     return subprocess.run([sys.executable, "-m", "ksm", "verify", *map(str, arguments)], cwd=folder, text=True,
                           capture_output=True, timeout=300,

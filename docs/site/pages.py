@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What mkdocs calls: pages that stand outside of docs/, links between files that lead from page to page, and what --help says."""
+
+import re
+from pathlib import Path
+from posixpath import dirname, join, normpath, relpath
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from ksm.cli.group import COMMANDS, main
+
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "tests/kernel/README.md")
+HELP = re.compile(r"^<!-- ksm (\w+) --help -->$", re.MULTILINE)
+LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    root = Path(config.docs_dir).parent
+    for path in OUTSIDE:
+        files.append(File.generated(config, path, abs_src_path=str(root / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links are those of the repository, so that they work there, too. One whose file is not in the site stays, and is a warning."""
+    if page.file.src_uri == "commands.md":
+        markdown = with_help(markdown)
+    here = page.file.src_uri
+    in_repository = here if here in OUTSIDE else f"docs/{here}"
+
+    def moved(link: re.Match[str]) -> str:
+        path, anchor = link.groups(default="")
+        target = normpath(join(dirname(in_repository), path)).removeprefix("docs/")
+        return f"]({relpath(target, dirname(here) or '.')}{anchor})" if files.get_file_from_path(target) else link[0]
+
+    return LINK.sub(moved, markdown)
+
+
+def with_help(markdown: str) -> str:
+    """What each command prints for --help, where a comment asks for it."""
+    if sorted(HELP.findall(markdown)) != sorted(COMMANDS):
+        raise PluginError(f"docs/commands.md has {HELP.findall(markdown)}, and the commands are {list(COMMANDS)}")
+    return HELP.sub(lambda wanted: f"```text\n{help_of(wanted[1])}\n```", markdown)
+
+
+def help_of(name: str) -> str:
+    above = click.Context(main, info_name="ksm", **main.context_settings)
+    command = main.get_command(above, name)
+    assert command is not None
+    return command.get_help(click.Context(command, above, name, max_content_width=100, terminal_width=100))

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What docs/ lists is what there is. `tox -e docs` sees to links, and to pages that nobody is led to."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import ksm
+from ksm.cli.group import COMMANDS, main
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def rows(page, heading):
+    """The cells of the first table below a heading of docs/, without its head."""
+    text = (DOCS / page).read_text().partition(f"# {heading}\n")[2]
+    table = re.search(r"^\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table[1].splitlines()]
+
+
+def test_every_file_of_sysfs_is_told_of():
+    listed = {name.strip("`"): (can_be_set, in_2011) for name, can_be_set, in_2011, _ in rows("api.md", "The files")}
+    with ksm.Machine("1M") as machine, ksm.Machine("1M", era="2.6.38") as older:
+        assert list(listed) == machine.ksm.names()
+        assert [name for name, (_, in_2011) in listed.items() if in_2011 == "yes"] == older.ksm.names()
+        for name, (can_be_set, _) in listed.items():
+            if can_be_set == "yes":
+                setattr(machine.ksm, name, getattr(machine.ksm, name))
+            else:
+                with pytest.raises(AttributeError):
+                    setattr(machine.ksm, name, 0)
+
+
+def test_every_flag_of_a_page_is_told_of():
+    flags = {name for name in dir(ksm) if name.startswith("PAGE_")} - {"PAGE_SIZE", "PAGE_FLAGS_SHIFT"}
+    assert {name.strip("`") for name, _ in rows("api.md", "Words of page_table()")} == flags
+
+
+def test_every_command_has_its_place():
+    assert sorted(re.findall(r"^<!-- ksm (\w+) --help -->$", (DOCS / "commands.md").read_text(), re.MULTILINE)) == sorted(COMMANDS)
+
+
+def test_options_that_are_named_exist():
+    used = set()
+    for page in (*DOCS.glob("*.md"), *(DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md", "tests/kernel/README.md"))):
+        for name, arguments in re.findall(rf"\bksm ({'|'.join(COMMANDS)})\b([^`\n|&]*)", page.read_text()):
+            used |= {(name, option) for option in re.findall(r"(?<![^ ])--?[a-z][\w-]*", arguments)}
+    assert {("scan", "--era"), ("verify", "--seed")} <= used
+    for name, option in sorted(used):
+        command = main.get_command(click.Context(main), name)
+        assert option in {each for parameter in command.get_params(click.Context(command)) for each in parameter.opts}, (name, option)
+
+
+def test_traps_keep_their_numbers():
+    # Comments and tests name them by number.
+    numbers = re.findall(r"^(\d+)\. \*\*", (DOCS / "traps.md").read_text(), re.MULTILINE)
+    assert numbers == [str(number) for number in range(1, 43)]
+
+
+def test_files_that_are_named_exist():
+    pages = [*DOCS.glob("*.md"), DOCS.parent / "CONTRIBUTING.md"]
+    path = re.compile(r"`((?:ksm|tests|benchmarks|include|docs)/[\w/]*(?:\.\w+)?)[`:]")
+    named = {name for page in pages for name in path.findall(page.read_text())}
+    assert {"ksm/mm/ksm.pyx", "tests/test_layers.py"} <= named
+    assert [name for name in sorted(named) if not (DOCS.parent / name).exists()] == []
+
+
+def test_what_tox_runs_is_what_contributing_says():
+    """Each environment of tox.ini has a place in the table, and those that a bare tox runs are the first rows, and what is said beside."""
+    contributing, text = ((DOCS.parent / name).read_text() for name in ("CONTRIBUTING.md", "tox.ini"))
+    listed = set(re.search(r"^env_list = (.*)$", text, re.MULTILINE)[1].split(", ")) - {"py311", "py312", "py313"}
+    environments = re.findall(r"^\[testenv:([\w-]+)(?:\{,([\w-]+)\})?\]$", text, re.MULTILINE)
+    table = re.search(r"^\| `tox -e` .*\n\|[-|]+\|\n((?:\|.*\n)+)", contributing, re.MULTILINE)[1].splitlines()
+    told = [re.findall(r"`([\w-]+)`", row.split("|")[1]) for row in table]
+    names = {name for row in told for name in row}
+    assert {name for name, _ in environments} <= names
+    assert names <= {"py310", "py314"} | {name + end for name, more in environments for end in ("", more)}
+    beside = re.search(r"^`tox` runs the first four rows(?: and `([\w-]+)`)?,", contributing, re.MULTILINE)[1]
+    assert {name for row in told[:4] for name in row} | ({beside} if beside else set()) == listed
