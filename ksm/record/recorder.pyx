@@ -21,7 +21,7 @@ from libc.errno cimport EBUSY
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ptr
+from linux.atomic cimport READ_ONCE_int
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, struct_page
 from linux.page_flags cimport page_address
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
@@ -34,7 +34,7 @@ from ksm.step cimport (NR_STEPS, STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KS
                        STEP_NOTE, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED,
                        STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
-                       STEP_ZERO_MERGED)
+                       STEP_ZERO_MERGED, WRITE_ONCE_step)
 from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
                               look_at_ksm, look_at_mms, put)
 
@@ -334,7 +334,12 @@ cdef void free_recorders(machine *m) noexcept nogil:
 
 @cython.no_gc_clear
 cdef class Recorder:
-    """A recording under way: Machine.record() has it. See ksm/record/recording.py for what is made of it."""
+    """Recorder(of, most_steps)
+--
+
+    A recording under way of a machine: Machine.record() has it. After stop(), `words` and `labels` are what was recorded. See
+    ksm/record/recording.py for what is made of it.
+    """
 
     cdef readonly Machine machine
     cdef recorder *r            # of who has entered the machine
@@ -361,8 +366,8 @@ cdef class Recorder:
                 if not busy:
                     r.older = <recorder *>of.m.recorder
                     of.m.recorder = r
-                    of.m.recorder_exit = <void *>free_recorders
-                    WRITE_ONCE_ptr(of.m.step, <void *>record_step)
+                    of.m.recorder_exit = free_recorders
+                    WRITE_ONCE_step(of.m.step, record_step)
                 mutex_unlock(&of.g.ksm_thread_mutex)
                 if busy:
                     free(r)
@@ -402,7 +407,7 @@ cdef class Recorder:
             self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
             if self.machine.m.recorder == self.r:
-                WRITE_ONCE_ptr(self.machine.m.step, NULL)
+                WRITE_ONCE_step(self.machine.m.step, NULL)
             spin_lock(&self.r.lock)
             self.r.active = False
             memcpy(&taken, self.r, sizeof(recorder))
