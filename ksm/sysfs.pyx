@@ -30,7 +30,10 @@ cdef enum:
 
 @cython.no_gc_clear
 cdef class Ksm:
-    """The attributes of KSM, named after the files of /sys/kernel/mm/ksm.
+    """Ksm(machine)
+--
+
+    The attributes of KSM, named after the files of /sys/kernel/mm/ksm.
 
     Reading gives an int; of advisor_mode, "none" or "scan-time". Writing takes an int, a bool or a str, and raises OSError with the
     kernel's errno (EINVAL, EBUSY, ERANGE), or AttributeError for a file that can only be read. Setting run to 1 starts ksmd, a thread.

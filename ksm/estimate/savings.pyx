@@ -31,7 +31,10 @@ cdef uint32_t ZEROS = <uint32_t>1 << 31
 
 @cython.no_gc_clear
 cdef class Tally:
-    """Counts frames saved, from the page tables of the sources, one source after the other.
+    """Tally(machine)
+--
+
+    Counts frames saved, from the page tables of the sources, one source after the other.
 
     A merged page with n mappings saves n - 1 frames. Of a page of zeros, all of them are `zero`, and so is every page that became the
     kernel's zero page. Of any other, `within` has those that the same number of separate merges, one inside each source, would have
