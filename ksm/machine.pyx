@@ -670,10 +670,17 @@ cdef class Machine:
         The machine must be a plain one, because a fast one does not take every step: ValueError. After each step the recorder goes through
         all that KSM keeps, and through all page tables: this is for machines that one looks at. One at a time: OSError(EBUSY).
         """
+        # First: in a process that was forked while a thread was importing, nobody holds the module's lock, and it is never free again.
+        with nogil:
+            self.enter()
+            self.leave()
         from ksm.record.recording import Recording
         return Recording(self, steps)
 
     def check(self):
         """Verify every invariant of the machine: a list of what is wrong, empty when all is well. See ksm/check/invariants.pyx."""
+        with nogil:
+            self.enter()        # as in record()
+            self.leave()
         from ksm.check import check
         return check(self)

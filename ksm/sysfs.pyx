@@ -7,6 +7,8 @@ Values go through the show and store functions of ksm/mm/ksm.pyx as text, like i
 
 import operator
 
+from ksm.trace import Trace
+
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -145,7 +147,6 @@ cdef class Ksm:
     @property
     def trace(self):
         """The trace events: ksm.trace.Trace, off until its start()."""
-        from ksm.trace import Trace
         return Trace(self.machine)
 
     def __repr__(self):

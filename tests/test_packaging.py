@@ -84,7 +84,8 @@ from setuptools import Extension, setup
 
 if __name__ == "__main__":
     extension = Extension("consumer", ["consumer.pyx"], include_dirs=[ksm.get_include()], extra_compile_args=["-O1", "-g0"])
-    setup(name="consumer", ext_modules=cythonize([extension], include_path=[ksm.get_include(), *{extra!r}], language_level=3))
+    setup(name="consumer", ext_modules=cythonize([extension], include_path=[ksm.get_include(), *{extra!r}],
+                                                    compiler_directives={{"language_level": 3, "freethreading_compatible": True}}))
 """
 
 CHECK = """

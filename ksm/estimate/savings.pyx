@@ -65,7 +65,7 @@ cdef class Tally:
 
     def next_source(self):
         """What is added from now on belongs to another source."""
-        self.source += 1
+        begin_source(self)
 
     def add(self, const unsigned long[::1] words):
         """A page table, as Process.page_table() gives it: how many of its pages are present. ValueError for a frame that is not there."""
@@ -96,10 +96,24 @@ cdef class Tally:
             self.machine.leave()
         if beyond:
             raise ValueError("the page table has frames that the machine has not")
-        self.zero += counts[ZERO]
-        self.within += counts[WITHIN]
-        self.across += counts[ACROSS]
+        add_counts(self, counts)
         return present
+
+
+# Without the GIL two threads could add at the same time, and one sum be lost.
+
+@cython.critical_section
+cdef int begin_source(Tally tally) except -1:
+    tally.source += 1
+    return 0
+
+
+@cython.critical_section
+cdef int add_counts(Tally tally, const unsigned long *counts) except -1:
+    tally.zero += counts[ZERO]
+    tally.within += counts[WITHIN]
+    tally.across += counts[ACROSS]
+    return 0
 
 
 cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:

@@ -343,14 +343,14 @@ cdef class Recorder:
 
     cdef readonly Machine machine
     cdef recorder *r            # of who has entered the machine
-    cdef readonly object words
-    cdef readonly list labels
+    cdef object found_words
+    cdef list found_labels
 
     def __cinit__(self, Machine of not None, unsigned long most_steps):
         cdef recorder *r = NULL
         cdef bint plain, busy = False
         self.machine = of
-        self.words, self.labels = array("l"), []
+        self.found_words, self.found_labels = array("l"), []
         with nogil:
             of.enter()
             plain = of.g.plain
@@ -379,6 +379,16 @@ cdef class Recorder:
         if r == NULL:
             raise MemoryError
         self.r = r
+
+    @property
+    def words(self):
+        """The numbers of all records, as array('l'); empty before stop()."""
+        return kept(self)[0]
+
+    @property
+    def labels(self):
+        """The first bytes of each content that a frame had, by its number; empty before stop()."""
+        return kept(self)[1]
 
     def __reduce__(self):
         raise TypeError("a recording under way cannot be copied or pickled")
@@ -421,8 +431,20 @@ cdef class Recorder:
             if taken.out.n:
                 words = array("l")
                 words.frombytes(<bytes>(<char *>taken.out.a)[:taken.out.n * sizeof(long)])
-                self.labels = [<bytes>(<char *>taken.labels[i].bytes)[:LABEL] for i in range(taken.nr_labels)]
-                self.words = words
+                keep(self, words, [<bytes>(<char *>taken.labels[i].bytes)[:LABEL] for i in range(taken.nr_labels)])
             return taken.steps, bool(taken.truncated)
         finally:
             empty(&taken)
+
+
+# Without the GIL a thread could take what another replaces just then.
+
+@cython.critical_section
+cdef tuple kept(Recorder recorder):
+    return recorder.found_words, recorder.found_labels
+
+
+@cython.critical_section
+cdef int keep(Recorder recorder, object words, list labels) except -1:
+    recorder.found_words, recorder.found_labels = words, labels
+    return 0

@@ -360,32 +360,3 @@ def test_processes_cannot_be_damaged(machine, process, way):
         way(processes)
     assert dict(machine.processes) == dict(processes) == {process.pid: process}
     assert process.alive and machine.memory_failure(frames(process, filled(process, 1)[0], 1)[0]) is not None
-
-
-def test_pids_and_processes_are_those_of_all_threads():
-    """No pid is given twice, whatever threads spawn and fork at the same time, and the mapping has all that live."""
-    with ksm.Machine("64M") as machine:
-        made, start = [[] for _ in range(8)], threading.Barrier(8)
-
-        def make(mine):
-            start.wait()
-            for n in range(60):
-                child = machine.spawn() if n % 2 else mine[-1].fork() if mine else machine.spawn()
-                child.name = f"{child.name} of a thread"
-                mine.append(child)
-                assert machine.processes[child.pid] is child
-                if n % 5 == 0:
-                    mine.pop().exit()
-                    mine or mine.append(machine.spawn())
-                len(list(machine.processes.items()))
-
-        threads = [threading.Thread(target=make, args=(mine,)) for mine in made]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        alive = [process for mine in made for process in mine]
-        assert len({process.pid for process in alive}) == len(alive) == len(machine.processes)
-        assert len({process.mm_id for process in alive}) == len(alive)
-        assert machine.processes == {process.pid: process for process in alive}
-        assert machine.check() == []
