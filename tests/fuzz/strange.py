@@ -59,7 +59,7 @@ OBJECTS: dict[str, Try] = {
     "a forced write of which nobody knows whether it is one": lambda m, p: p.write(p.mmap(PAGE), b"x", force=odds.Raises()),
     "a forced read of which nobody knows whether it is one": lambda m, p: p.read(p.mmap(PAGE), 1, force=odds.Raises()),
     "a touch of which nobody knows whether it writes": lambda m, p: p.touch(p.mmap(PAGE), write=odds.Raises()),
-    "a plain machine perhaps": lambda m, p: ksm.Machine("1M", plain=odds.Raises()),
+    "a plain machine perhaps": lambda m, p: ksm.Machine("1M", plain=cast(bool, odds.Raises())),
 }
 # What any number may be given as, too
 NUMBERS: dict[str, Try] = {
