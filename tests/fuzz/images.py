@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Memory that comes from elsewhere: files as memory, and a view of the machine's own as what is written."""
+"""Memory that comes from elsewhere: files as memory, and writes from a view of the machine's own memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ODD_FILES = {"directory": ("/", os.O_RDONLY), "null": ("/dev/null", os.O_RDONLY)
 
 class Images(Memory):
     def do_write_view(self, who: int, place: list[Any], offset: int, length: int, source: list[Any], update: bool) -> None:
-        """Write what a view of the machine's memory has, perhaps the very frame that is written."""
+        """Write bytes from a view of the machine's memory, perhaps from the very frame that is written."""
         subject = self.living(who)
         if subject.space is None or self.closed:
             return
@@ -37,7 +37,7 @@ class Images(Memory):
 
     def do_image(self, who: int, place: list[Any] | None, numbers: list[int], offset: int, length: int | None, tail: int, node: int,
                  mode: str, keep: bool = False, odd: Any = None) -> None:  # fmt: skip
-        """A small file as memory. It is kept open if it is to be changed: nobody knows then what its pages hold."""
+        """Map a small file as memory. A file that is to be changed is kept open; the contents of its pages are not known then."""
         subject = self.subject(who)
         space = subject.space
         data = b"".join(odds.content(number) for number in numbers) + bytes(tail)
@@ -58,7 +58,7 @@ class Images(Memory):
                 return
             legal = {ENOMEM, EEXIST, EINVAL} | ({errno.ENODEV} if "image" in self.common.refused else set())
             if odd is not None and odd[1][0] in ("value", "none"):
-                odd = None  # an offset or a length that is another one
+                odd = None  # an odd offset or length stands for another number
             asked = self.ask(f"{subject.label}.mmap_image", subject.process.mmap_image, [offset, length, addr], "uuu", legal, odd=odd,
                              gone=space is None, first=(image,), node=node)  # fmt: skip
             if asked is None or space is None or asked[0].error is not None:
@@ -75,7 +75,7 @@ class Images(Memory):
                 stack.pop_all()
 
     def do_change_image(self, numbers: list[int]) -> None:
-        """Somebody writes to the file of an image."""
+        """Write to the file of an image."""
         if self.images:
             _start, size, file = self.images[-1]
             data = b"".join(odds.content(number) for number in numbers)
@@ -85,7 +85,7 @@ class Images(Memory):
     def good_image(
         self, subject: Subject, image: Any, mode: str, data: bytes, offset: int, length: int | None, addr: int, node: int
     ) -> bool:
-        """Is there anything to find but a ValueError or TypeError?"""
+        """Whether the arguments of an image are good. Otherwise the call has to raise ValueError or TypeError."""
         size = length if length is not None else len(data) - offset
         if (mode in ("file", "fd") and offset >= 0 and size > 0 and offset % PAGE == size % PAGE == 0 and offset + size <= len(data)
                 and 0 <= node < self.config["machine"]["nodes"]):  # fmt: skip

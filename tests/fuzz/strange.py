@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Objects that nobody would make, attributes that nobody would set, machines that are made with odd arguments, or not quite."""
+"""Objects that nobody would make, attributes that nobody would set, machines with odd arguments, and machines that are half made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fuzz.shadow import PAGE
 from fuzz.world import Finding
 
 Try = Callable[[Any, Any], object]
-# Each is refused, or harmless
+# Each of these is refused, or does no harm
 OBJECTS: dict[str, Try] = {
     "a process by hand": lambda m, p: ksm.Process(),
     "a process of a machine": lambda m, p: ksm.Process(m),
@@ -54,7 +54,7 @@ OBJECTS: dict[str, Try] = {
     "a batch of another size": lambda m, p: m.ksm.scan(pages=odds.Liar([1, 1 << 40])),
     "a ring of another size": lambda m, p: m.ksm.trace.start(odds.Liar([1, 1 << 40])),
 }
-# Of a machine whose __init__ is not through
+# Methods of a machine whose __init__() has not returned
 METHODS: list[Callable[[Any], object]] = [
     lambda m: m.slabinfo(), lambda m: m.fail("page"), lambda m: m.check(), lambda m: m.plain, lambda m: m.close(), lambda m: m.ksm,
     lambda m: ksm.Ksm(m).scan(), lambda m: m.vmstat(), lambda m: m.spawn(), lambda m: m.free_pages(), lambda m: m.swapoff(),
@@ -73,7 +73,7 @@ class Strange(Devices):
             self.legal(what, outcome, {errno.EINVAL})
 
     def do_again(self, odd: list[Any] | None) -> None:
-        """Another machine, with one odd argument."""
+        """Make another machine, with one odd argument."""
         arguments: dict[str, Any] = {"memory": "1M", "max_memory": "4M"}
         if odd is not None:
             arguments[odd[0]] = odds.make(odd[1], 1 << 21, self.nested)[0] if isinstance(odd[1], list) else odd[1]
@@ -90,7 +90,7 @@ class Strange(Devices):
             raise Finding("argument", f"a machine that is made twice: {outcome.name}")
 
     def do_half_made(self, method: int, within: str) -> None:
-        """A machine whose __init__ is not through: before it, or within an argument of it, or after it has failed."""
+        """Call a machine that is half made: before __init__(), within an argument of it, or after it has failed."""
         half = ksm.Machine.__new__(ksm.Machine)
         function = METHODS[method % len(METHODS)]
         if within:
@@ -102,7 +102,7 @@ class Strange(Devices):
         half.close()
 
     def do_bad_name(self, what: str, who: int) -> None:
-        """A name whose __str__ raises: nothing may be left of the process, and nothing of it be gone."""
+        """Give a name whose __str__() raises: no new process may be left behind, and no old one may lose anything."""
         subject = self.living(who)
         before = self.machine.slabinfo()["mm_struct"] if not self.closed else 0
         function = self.machine.spawn if what == "spawn" else getattr(subject.process, what)

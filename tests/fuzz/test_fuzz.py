@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The fuzzer itself: lives come from their seeds, a shadow knows what memory has to be, and what goes wrong is found, told and shrunk."""
+"""The fuzzer itself: lives come from their seeds, a shadow knows what memory has to be, and faults are found, reported and shrunk."""
 
 import ctypes
 import errno
@@ -25,7 +25,7 @@ from fuzz.shadow import PAGE, ZEROS, Area, Shared, Space
 from fuzz.shrink import shrink
 from ksm.testing.corrupt import machine_fields
 
-# Kinds of which a fault is known that is not mended yet
+# Kinds that may meet known faults, which are left out here
 KNOWN = ["mremap-zero", "named-twice", "names", "force", "half-made", "os-fork", "close-signal", "check-threads", "refuse-dontneed",
          "image-change", "litter", "clock-far", "top", "view-overlap", "force-errno", "swap-beyond"]  # fmt: skip
 RW = ksm.PROT_READ | ksm.PROT_WRITE
@@ -142,10 +142,10 @@ def test_what_nobody_knows_is_known_again_when_it_is_written():
 
 @pytest.fixture
 def wrong(monkeypatch):
-    """Actions that are faults."""
+    """Actions that go wrong on purpose."""
 
     def damage(player):
-        """As if the machine had lost a byte."""
+        """Change a byte behind the machine's back."""
         process = player.subjects[0].process
         word = process.page_table(player.place(player.subjects[0].space, ["slot", 3]), PAGE)[0]
         arena = machine_fields(player.machine)["arena"].address
@@ -275,7 +275,7 @@ def test_the_command_line(tmp_path):
     ran = subprocess.run([*command, "--without", "nothing"], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "swap_out, swapon, swapoff" in ran.stdout
-    # One thread alone, whose answers are the same each time
+    # Lives of one thread alone, whose answers are the same each time
     kinds = [f"--without={kind}" for kind in [*KNOWN, *LIVES] if kind != "calls"]
     ran = subprocess.run([*command, *kinds, "--seed", "70", "--lives", "12"], env=environment, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
