@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a process can do to itself so that the system refuses it something; run by the processes that test_arena.py starts."""
+"""Functions by which a process has the system refuse it calls; run by the processes that test_arena.py starts."""
 
 import ctypes
 import platform
@@ -19,12 +19,12 @@ NUMBER, THIRD = 0, 32                       # in struct seccomp_data: nr, and th
 
 def must(result):
     if result:
-        sys.exit(77)        # not here: the test is skipped
+        sys.exit(77)        # the system has no such filters: the test is skipped
     return result
 
 
 def deny(name, error=1, advice=None):
-    """The system call of this name fails with this errno from now on; of the madvise family, only for this advice."""
+    """Have the system call fail with this errno from now on; a call of the madvise family only with this advice."""
     number = SYSCALLS[name][{"x86_64": 0, "aarch64": 1}[platform.machine()]]
     steps = [(LOAD, 0, 0, NUMBER), (EQUAL, 0, 1 if advice is None else 3, number)]
     if advice is not None:
@@ -37,7 +37,7 @@ def deny(name, error=1, advice=None):
 
 
 def lock_all():
-    """Memory that is mapped from now on stays where it is."""
+    """Lock all memory that is mapped from now on."""
     must(libc.mlockall(MCL_FUTURE))
 
 

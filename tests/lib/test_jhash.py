@@ -38,7 +38,7 @@ def test_published(initval, digest):
 
 
 def test_nothing():
-    # lookup3.c: no bytes, no final mix.
+    # As in lookup3.c, there is no final mix without bytes.
     assert jhash(b"") == INITVAL
     assert jhash2(b"", 5) == INITVAL + 5
 

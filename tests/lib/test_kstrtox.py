@@ -45,14 +45,14 @@ def test_neither(knobs, text):
 @pytest.mark.parametrize("text, number", [("0", 0), ("7", 7), ("+9", 9), ("1234567890", 1234567890), ("0099\n", 99),
                                           ("4294967295", 0xFFFFFFFF)])
 def test_numbers(knobs, text, number):
-    """Base 10, also with a zero ahead."""
+    """Numbers are decimal, also with a leading zero."""
     knobs.store("sleep_millisecs", text)
     assert knobs.sleep_millisecs == number
 
 
 @pytest.mark.parametrize("text", ["", "\n", "-", "+", "-1", "++1", " 1", "1 ", "1\n\n", "0x10", "1.5", "4294967296", "1a", ":", "/"])
 def test_no_numbers(knobs, text):
-    assert refused(knobs, "sleep_millisecs", text) == errno.EINVAL      # the file says so whatever is wrong
+    assert refused(knobs, "sleep_millisecs", text) == errno.EINVAL      # the file answers EINVAL whatever is wrong
     assert knobs.sleep_millisecs == 20
 
 
@@ -62,7 +62,7 @@ def test_no_numbers(knobs, text):
     ("+-5", errno.EINVAL),
 ])  # fmt: skip
 def test_numbers_with_a_sign(knobs, text, error):
-    """EINVAL for what is no number, or one that is less than 2; ERANGE for what is no int."""
+    """EINVAL for text that is not a number, and for numbers below 2; ERANGE for numbers that do not fit into an int."""
     assert refused(knobs, "max_page_sharing", text) == error
     knobs.store("max_page_sharing", "2147483647")
     assert knobs.max_page_sharing == 2147483647

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Build a mutant: a copy of the package that is imported here, in which one file is another."""
+"""Build a mutant: a copy of the package that is imported here, with one file changed."""
 
 import os
 import runpy
@@ -29,7 +29,7 @@ command.run()
 
 
 def build(folder, mutant):
-    """A folder for PYTHONPATH."""
+    """Build the mutant in a folder: the folder for PYTHONPATH."""
     shutil.copytree(PACKAGE, folder / "ksm", ignore=shutil.ignore_patterns("__pycache__", "*.c"))
     shutil.copytree(ksm.get_include(), folder / "include")
     path = folder / "ksm" / mutant.file
@@ -46,7 +46,7 @@ def build(folder, mutant):
 
 
 def verify(folder, *arguments):
-    """`ksm verify` of the mutant."""
+    """Run `ksm verify` of the mutant."""
     return subprocess.run([sys.executable, "-m", "ksm", "verify", *map(str, arguments)], cwd=folder, text=True,
                           capture_output=True, timeout=300,
                           env={**os.environ, "PYTHONPATH": str(folder)})
