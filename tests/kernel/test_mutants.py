@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`ksm verify` finds bugs: each bug of mutants/table.py is built into a copy, and has to be found, by the running kernel or, without KSM, by
-the recorded outcomes.
+"""`ksm verify` finds bugs: each bug of mutants/table.py is built into a copy, and has to be found, by the running kernel or, without KSM,
+by the recorded outcomes.
 
     pytest -m slow tests/kernel/test_mutants.py
 """

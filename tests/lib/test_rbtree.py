@@ -169,7 +169,7 @@ def test_nothing():
 
 
 def test_empty_node():
-    # A cleared node is empty, and has no neighbours; in post-order nothing follows NULL. Linked as the only node, it is not empty, and black.
+    # A cleared node is empty, and has no neighbours; in post-order nothing follows NULL. Linked as the only node, it is black.
     assert empty_node() == (True, True, True, True, False, 1)
 
 

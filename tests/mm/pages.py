@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the tests of migration, swap and hotplug share: pages with a number, their frames, a random life, and a machine's end."""
+"""Helpers of the tests of migration, swap and hotplug: pages with a number, their frames, a random life, and a machine's end."""
 
 import errno
 
@@ -9,13 +9,12 @@ PAGE = ksm.PAGE_SIZE
 
 
 def fill(number):
-    """The bytes of a page."""
+    """The bytes of the page with this number."""
     return bytes([number & 255, number >> 8]) * (PAGE // 2)
 
 
 def looks_like_zeros():
-    """A page with the xxhash of a page of zeros: what its first word does to the first of the four sums, the word after the next three
-    takes back."""
+    """A page with the xxhash of a page of zeros. Its first word changes the first of the four sums; the fifth word undoes that."""
     prime1, prime2, word = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 1 << 64
 
     def step(total, data):
@@ -28,7 +27,7 @@ def looks_like_zeros():
 
 
 def frames(process, addr, pages=1):
-    """The frames of the range, None where the page is not there."""
+    """The frames of the range; None where the page is not present."""
     return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
 
 
@@ -42,21 +41,21 @@ def mergeable(process, contents):
 
 
 def damage(machine):
-    """What check() finds, without two holes of the kernel's: see test_a_page_with_one_mapping_that_meets_its_equal() of test_migrate.py,
-    and test_an_anon_vma_that_is_used_again() of test_swapfile.py."""
+    """What check() finds, except for two faults of the kernel's own: see test_a_page_with_one_mapping_that_meets_its_equal() of
+    test_migrate.py, and test_an_anon_vma_that_is_used_again() of test_swapfile.py."""
     known = ["names anon_vma"] + (["to which no rmap_item"] if not getattr(machine.ksm, "merge_across_nodes", 1) else [])
     return [line for line in machine.check() if not any(words in line for words in known)]
 
 
 def finish(machine):
-    """Close a machine. When all processes have exited, nothing may be left."""
+    """Let all processes exit, assert that nothing is left, and close the machine."""
     assert damage(machine) == []
     for process in list(machine.processes.values()):
         process.exit()
     machine.ksm.scan(passes=2)
     machine.lru_add_drain_all()
     assert machine.check() == []
-    # What only the swap cache has, as in the kernel until somebody needs the memory.
+    # Pages that only the swap cache has: as in the kernel, they stay until the memory is needed.
     cached = machine.swap_pages()[0]
     assert machine.free_pages() == machine.total_pages() - 1 - cached
     if cached:
@@ -77,7 +76,7 @@ class Life:
         self.known = {first: [fill(0)] * pages}
 
     def step(self, action):
-        """Do it with some pages of some process."""
+        """Do the action with random pages of a random process."""
         process = self.rng.choice(list(self.known))
         page = self.rng.randrange(self.pages)
         length = self.rng.randrange(1, self.pages - page + 1)

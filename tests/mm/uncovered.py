@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The lines of ksm/mm/ksm.pyx that no test walks, with the reason for each: prints the line coverage, fails when others are missed.
+"""The lines of ksm/mm/ksm.pyx that no test runs, with the reason for each. Prints the line coverage, and fails when other lines are missed.
 
     tox -e coverage
 """
@@ -16,7 +16,7 @@ CALLOC = "calloc() or pthread_create() of the C library fails: neither can be to
 SPLIT = "A huge page is split before."
 NEVER = "What it asks for does not exist here: "
 
-# (function, lines, reason). A line may be named as often as it stands in the function. None: all lines.
+# (function, lines, reason). A line may be named as often as it stands in the function. None stands for all lines.
 UNCOVERED = [
     ("ksm_slab_init", ["return -ENOMEM", "kmem_cache_destroy(g.rmap_item_cache)", "return -ENOMEM",
                        "kmem_cache_destroy(g.stable_node_cache)", "kmem_cache_destroy(g.rmap_item_cache)", "return -ENOMEM"], CALLOC),
@@ -55,7 +55,7 @@ UNCOVERED = [
 
 
 def functions(source):
-    """Of each line, the function that it is in and its text without comment."""
+    """For each line, the function that it is in, and its text without comment."""
     name = ""
     for line in source.splitlines():
         if line.startswith("cdef ") and "(" in line:
@@ -64,7 +64,7 @@ def functions(source):
 
 
 def unexplained(source, missed, uncovered=UNCOVERED):
-    """Of the missed lines, by number, those that the table does not name."""
+    """The missed lines, by number, that the table does not name."""
     whole = {name for name, lines, _ in uncovered if lines is None}
     named = Counter((name, line) for name, lines, _ in uncovered for line in lines or ())
     rest = []
