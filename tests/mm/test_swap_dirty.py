@@ -253,8 +253,8 @@ def test_pages_of_an_image(tmp_path, write, between):
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
 def test_what_ksmd_has_protected_and_not_merged(plain):
-    """The page has the checksum of the zero page, so it is write-protected to be compared with the zero page, and differs. Its entry becomes
-    clean, and the page itself dirty."""
+    """The page has the checksum of the zero page, so it is write-protected to be compared with the zero page, and differs. Its entry
+    becomes clean, and the page itself dirty."""
     with ksm.Machine("4M", swap="1M", plain=plain) as machine:
         machine.ksm.use_zero_pages = 1
         process = machine.spawn()

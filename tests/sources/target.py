@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A process to be looked at: does every line that it reads, and says so. `area(n)` is new private memory of n pages."""
+"""A process to be looked at: it runs every line that it reads, and answers. `area(n)` is new private memory of n pages."""
 
 import ctypes
 import mmap
@@ -19,7 +19,7 @@ def address(memory: mmap.mmap) -> int:
 
 
 def fill(memory: mmap.mmap, first: int, contents: list) -> None:
-    """Pages from `first` on, each with a number of its own, or zeros. In pieces: elsewhere in this process there is no such page."""
+    """Fill pages from `first` on, each with a number, or zeros. Pieces are written, so that no other memory here has such a page."""
     for place, number in enumerate(contents, first):
         piece = number.to_bytes(8, "little") * 64
         for at in range(place * PAGE, (place + 1) * PAGE, len(piece)):
