@@ -15,7 +15,7 @@ ORDER = ["include", "lib", "mm", "face", "record", "check", "sources", "estimate
 # The layer of each room
 ROOMS = {
     "ksm.lib": "lib",
-    # The substrate. mm/, fork and exec call each other as in the kernel. host is the computer below. fast is called by ksm.pyx and calls it.
+    # The substrate. mm/, fork and exec call each other as in the kernel. host is the computer below. fast and ksm.pyx call each other.
     # mm/ reports a step of a recording without knowing who listens.
     "ksm.mm": "mm", "ksm.kernel": "mm", "ksm.fs": "mm", "ksm.host": "mm", "ksm.fast": "mm", "ksm.step": "mm",
     # A command, at the place where python -m looks for it

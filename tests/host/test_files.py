@@ -100,7 +100,7 @@ def test_written_whole(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link"]
 
 
-def test_or_not_at_all(tmp_path):
+def test_a_file_that_cannot_be_written_whole_stays_as_it_is(tmp_path):
     """A limit on the size of files stands for a full disk: the old file stays, and no new one is left."""
     (tmp_path / "file").write_text("old")
     code = f"""if True:

@@ -21,21 +21,21 @@ def refused(knobs, name, text):
 
 
 @pytest.mark.parametrize("text", ["y", "Y", "yes", "t", "True", "1", "1x", "on", "ON", "oN", "yellow\n"])
-def test_yes(knobs, text):
+def test_texts_that_are_true(knobs, text):
     knobs.use_zero_pages = 0
     knobs.store("use_zero_pages", text)
     assert knobs.use_zero_pages == 1
 
 
 @pytest.mark.parametrize("text", ["n", "N", "no", "f", "False", "0", "0x1", "off", "OF", "oF", "nothing\n"])
-def test_no(knobs, text):
+def test_texts_that_are_false(knobs, text):
     knobs.use_zero_pages = 1
     knobs.store("use_zero_pages", text)
     assert knobs.use_zero_pages == 0
 
 
 @pytest.mark.parametrize("text", ["", "\n", " 1", "2", "-1", "o", "ok", "enable", "disable", "\N{LATIN SMALL LETTER Y WITH ACUTE}"])
-def test_neither(knobs, text):
+def test_texts_that_are_neither_true_nor_false(knobs, text):
     for before in (0, 1):
         knobs.use_zero_pages = before
         assert refused(knobs, "use_zero_pages", text) == errno.EINVAL
@@ -51,7 +51,7 @@ def test_numbers(knobs, text, number):
 
 
 @pytest.mark.parametrize("text", ["", "\n", "-", "+", "-1", "++1", " 1", "1 ", "1\n\n", "0x10", "1.5", "4294967296", "1a", ":", "/"])
-def test_no_numbers(knobs, text):
+def test_texts_that_are_not_numbers(knobs, text):
     assert refused(knobs, "sleep_millisecs", text) == errno.EINVAL      # the file answers EINVAL whatever is wrong
     assert knobs.sleep_millisecs == 20
 

@@ -155,7 +155,7 @@ def test_equal_keys_keep_the_order_of_insertion_on_the_right():
     assert tree.check(100)[0] == 0
 
 
-def test_nothing():
+def test_an_empty_tree():
     tree = RBTree()
     assert tree.empty()
     assert tree.shape() is None

@@ -233,7 +233,7 @@ def test_two_equal_parts_of_one_huge_page_take_one_pass_more(machine):
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 1)
 
 
-def test_nor_is_it_split_while_somebody_has_it_locked(machine):
+def test_a_locked_huge_page_is_not_split(machine):
     process, addr = huge_process(machine)
     process.write(addr + 3 * PAGE, process.read(addr + 400 * PAGE, PAGE))
     process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
@@ -263,7 +263,7 @@ def test_parts_of_zeros_go_to_the_zero_page_when_it_is_split(machine):
     assert machine.total_pages() - machine.free_pages() - 1 == 0
 
 
-def test_who_else_has_a_reference_keeps_it_whole(machine):
+def test_a_fork_does_not_prevent_a_split(machine):
     process, addr = huge_process(machine)
     process.write(addr, b"E" * (2 * PAGE))
     process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)

@@ -47,7 +47,7 @@ def state(machine):
     return machine.ksm.pages_shared, machine.ksm.pages_sharing, machine.ksm.pages_unshared, machine.ksm.pages_volatile
 
 
-def test_its_files(machine):
+def test_the_files_of_sysfs(machine):
     assert machine.ksm.names() == FILES
     with pytest.raises(AttributeError, match="max_page_sharing"):
         machine.ksm.max_page_sharing = 2

@@ -388,7 +388,7 @@ def test_a_limit_cannot_change_while_a_child_has_merged_pages(machine, contents,
 
 
 @pytest.mark.parametrize(("contents", "sharing"), [("aa", 256), ("aaaaaa", 2)], ids=["page", "chain"])
-def test_it_can_change_when_the_child_has_gone(machine, contents, sharing):
+def test_a_limit_can_change_when_the_child_has_gone(machine, contents, sharing):
     """Stable nodes without pages and without rmap_items are left. A new limit drops them, and their chain."""
     machine.ksm.max_page_sharing = sharing
     parent = machine.spawn()
@@ -404,7 +404,7 @@ def test_it_can_change_when_the_child_has_gone(machine, contents, sharing):
     assert (machine.ksm.stable_node_chains, machine.ksm.stable_node_dups, machine.slabinfo()["ksm_stable_node"]) == (0, 0, 0)
 
 
-def test_nor_while_the_node_waits(numa):
+def test_merge_across_nodes_cannot_change_while_a_node_waits(numa):
     _, _, one, mine = left_behind(numa)
     child = one.fork()
     one.munmap(mine, 2 * PAGE)

@@ -169,7 +169,7 @@ def test_segments_of_another_size(tmp_path):
     assert refusal(path) == "damaged ELF core"
 
 
-def test_no_core(tmp_path):
+def test_elf_files_that_are_not_cores(tmp_path):
     assert "a program or a shared library in ELF format" in refusal(shutil.copy(sys.executable, tmp_path / "elf"))
     assert refusal(write_core(tmp_path / "core", [])) == "an ELF core without memory"
 

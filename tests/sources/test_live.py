@@ -276,7 +276,7 @@ def test_a_number_that_became_another_process(target, attach):
         source.refresh(1)
 
 
-def test_a_process_that_is_only_an_exit_code(host):
+def test_a_zombie(host):
     pid = os.fork()
     if pid == 0:
         os._exit(0)
