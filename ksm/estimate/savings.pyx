@@ -74,7 +74,7 @@ cdef class Tally:
         cdef uint32_t *last = self.last
         cdef uint32_t source = self.source
         if source == 0:
-            raise ValueError("next_source() comes first")
+            raise ValueError("next_source() has to be called before add()")
         memset(counts, 0, sizeof(counts))
         with nogil:
             self.machine.enter()
@@ -92,7 +92,7 @@ cdef class Tally:
             mutex_unlock(&m.hotplug_lock)
             self.machine.leave()
         if beyond:
-            raise ValueError("the page table has frames that the machine has not")
+            raise ValueError("the page table has frames that the machine does not have")
         self.zero += counts[ZERO]
         self.within += counts[WITHIN]
         self.across += counts[ACROSS]

@@ -187,9 +187,9 @@ def run_all(mutants: list[Mutant], folder: Path, jobs: int) -> Iterator[Outcome]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Whether the fast tests notice the changes of table.py.")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these changes")
-    parser.add_argument("--sample", type=int, metavar="N", help="so many of them, drawn anew each time")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="changes at a time")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="make only these changes")
+    parser.add_argument("--sample", type=int, metavar="N", help="make N changes, drawn anew each time")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="changes that are tested at a time")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/mutants.md")
     options = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]
