@@ -59,7 +59,7 @@ class Shrinker:
         return True
 
     def parts(self, get: Callable[[Json], list[Any]]) -> bool:
-        """Leave out parts of a list of the workload, first halves, in the end single items."""
+        """Leave out parts of a list of the workload: first halves, and in the end single items."""
         shrunk = False
         size = max(1, len(get(self.workload)) // 2)
         while True:

@@ -242,7 +242,7 @@ def stray(r: Roll) -> Args:
     }.get(method, where)  # fmt: skip
     wild = [r.randrange(len(args)), odds.wild_spec(r)] if "odd" in r.kinds and r.chance(0.35) else None
     if wild is not None and method in ("page_table", "move_pages", "swap_out", "touch") and wild[1][0] in ("liar", "value"):
-        wild[1] = ["unprintable"]  # a length that takes for ever is no fault
+        wild[1] = ["unprintable"]  # another length could take for ever, which is not a fault
     return {"who": r.randrange(64), "method": method, "args": args, "odd": wild}
 
 

@@ -41,7 +41,7 @@ def content(number: int, pages: int = 1) -> Content:
 
 
 def round_robin(kinds: int, pages: int) -> Content:
-    """Pages of so many contents, in turn."""
+    """Pages that have `kinds` contents in turn."""
     made = Content(b"".join(content(number) for number in range(kinds)) * (pages // kinds + 1))[: pages * PAGE]
     result = Content(made)
     result.text = f"round_robin({kinds}, {pages})"

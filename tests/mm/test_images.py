@@ -105,7 +105,7 @@ def test_many_images_one_after_the_other(image):
         assert machine.check() == []
 
 
-# What becomes of the file
+# Changes of the file
 
 def write_over(path, data):
     """Write to the file in place, as a program would that keeps it open."""

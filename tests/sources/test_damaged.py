@@ -173,7 +173,7 @@ def test_mapped_files_that_are_all_everywhere(tmp_path):
     assert outcome(sparse(tmp_path / "core", (0, head), (4 * MIB, notes), size=MEMORY + 20_000 * PAGE)) == 0
 
 
-# Whatever is changed
+# Any change
 
 def valid_core(path):
     notes = files_note((0x10000, 0x11000, "/bin/a"), (0x30000, 0x31000, "/dev/zero (deleted)")) + auxv_note(0x50000)
@@ -290,7 +290,7 @@ def test_an_image_grows_before_it_is_mapped(tmp_path):
         source.close()
 
 
-# What is no file
+# Paths that are not regular files
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path, monkeypatch):
     """Merely opening such a file can wait for ever, or start a watchdog."""

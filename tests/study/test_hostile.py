@@ -101,7 +101,7 @@ def test_what_is_not_closed_ends_with_the_text_or_the_line():
     assert {name: (each.first, each.last) for name, each in source.functions.items()} == {"f": (1, 5), "g": (6, 7)}
 
 
-# What is no mm/ksm.c
+# Texts that are not mm/ksm.c
 
 @pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("name", hostile_texts(1))
@@ -175,7 +175,7 @@ def test_a_name_that_is_no_text(tmp_path):
     render(kernel, []).encode()
 
 
-# Where it comes from
+# Where the text comes from
 
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "fifo")

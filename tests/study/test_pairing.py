@@ -139,7 +139,7 @@ def test_a_newer_version_tells_what_it_has_changed(linux, tmp_path):
     assert kinds == {"add": "ksm_scan.seqnr += 1;", "del": "ksm_scan.seqnr++;"}
 
 
-# Where it comes from
+# Where the text comes from
 
 def test_tree_file_and_tarball_are_the_same(tiny, tmp_path):
     archive = tmp_path / "linux.tar.xz"
