@@ -138,9 +138,9 @@ def table(results: list[dict[str, Any]], pages: int) -> Table:
 
 @click.command()
 @click.option("--pages", type=click.IntRange(256), default=262_144, show_default=True, help="Pages of the image.")
-@click.option("--workload", type=click.Choice(list(WORKLOADS)), default="pairs", show_default=True, help="What they hold.")
+@click.option("--workload", type=click.Choice(list(WORKLOADS)), default="pairs", show_default=True, help="What the pages hold.")
 @click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each way; medians are shown.")
-@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Only this one.  [default: all]")
+@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Only this way.  [default: all]")
 @click.option("--folder", type=click.Path(file_okay=False, exists=True), help="Where the image lies.  [default: the temporary one]")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def main(pages: int, workload: str, repeat: int, ways: tuple[str, ...], folder: str | None, as_json: bool) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The benchmarks run, on little memory; their figures are for people."""
+"""The benchmarks run, on little memory. Their figures are not checked."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def test_passes_as_json():
     assert (report["pages"], report["repeat"]) == (600, 1)
     cases = {case["case"]: case for case in report["cases"]}
     merged = {name: (case["pages_shared"], case["pages_sharing"]) for name, case in cases.items()}
-    # max_page_sharing is 256: three copies of what all pages hold.
+    # max_page_sharing is 256, so three copies of the identical pages stay.
     assert merged == {"unique": (0, 0), "duplicates": (300, 300), "identical": (3, 597)}
     for case in cases.values():
         assert len(case["pages_per_second"]) == 3

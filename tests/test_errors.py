@@ -126,7 +126,7 @@ def test_a_view_keeps_the_machine_open(machine):
 
 
 def test_machines_that_are_forgotten():
-    """The last reference may be a process, or nobody's."""
+    """A process keeps its machine alive. Without any reference the machine is freed."""
     process = ksm.Machine(memory="1M", max_memory="1M").spawn()
     gc.collect()
     addr = process.mmap(PAGE)
@@ -302,7 +302,7 @@ EXPECTED = (TypeError, ValueError, OSError, AttributeError, KeyError, MemoryErro
 
 
 def affordable(name, arguments):
-    """Not what would really be done, and take long: fill memory with the answer."""
+    """Whether a call is cheap. Left out are calls that would be done, and would take long or fill the memory with their answer."""
     return not (name in ("read", "page_table", "present", "touch", "advance", "swap_out", "move_pages")
                 and any(isinstance(a, int) and (1 << 24) < a < (1 << 62) for a in arguments[1:]))
 

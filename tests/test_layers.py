@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Imports run one way, and a cimport is an import: each room may use what stands before it in ORDER.
+"""Imports run one way, and a cimport is an import: each room may use the rooms that stand before it in ORDER.
 
 import-linter reads Python only, and most of this package is Cython, so the statements are read here.
 """
@@ -12,20 +12,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["include", "lib", "mm", "face", "record", "check", "sources", "estimate", "study", "oracle", "bench", "cli"]
 
-# What makes up a layer that has no folder of its own name
+# The layer of each room
 ROOMS = {
     "ksm.lib": "lib",
-    # The substrate, with what KSM calls in it: mm/, fork and exec call each other as in the kernel, host is the computer below, fast what
-    # ksm.pyx asks and what asks ksm.pyx. A step of a recording is a word that mm/ can say without knowing who listens.
+    # The substrate. mm/, fork and exec call each other as in the kernel. host is the computer below. fast and ksm.pyx call each other.
+    # mm/ reports a step of a recording without knowing who listens.
     "ksm.mm": "mm", "ksm.kernel": "mm", "ksm.fs": "mm", "ksm.host": "mm", "ksm.fast": "mm", "ksm.step": "mm",
-    # A command, where python -m looks for it
+    # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",
     "ksm.record": "record", "ksm.check": "check", "ksm.sources": "sources", "ksm.estimate": "estimate",
     "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip
 FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace", "ksm.views"}
 
-# What a machine's methods start, imported when they are called: (who, whom).
+# Imports inside of methods, which are made when the method is called: (who imports, what).
 CALLED_BY_METHODS = {
     ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),
@@ -49,7 +49,7 @@ def module_of(path):
 
 
 def imports(path):
-    """The modules of ours that a file names, whether at its top or inside a function."""
+    """The modules of this package that a file imports, at its top or inside a function."""
     for package, names, plain in STATEMENT.findall(re.sub(r'"""[\s\S]*?"""', "", path.read_text())):
         name = package or plain
         if name.split(".")[0] not in ("ksm", "linux", "trace"):
@@ -70,7 +70,7 @@ FILES = sorted(path for top in ("ksm", "include") for suffix in ("py", "pyx", "p
 def test_imports_run_one_way(path):
     module = module_of(path)
     if module.startswith("ksm.testing"):
-        return  # may look at everything, and nothing may look at it
+        return  # it may import everything, and nothing may import it
     own = layer(module)
     assert own is not None, f"{module} is in no room that ORDER knows"
     for name in imports(path):

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 HEADERS = Path(ksm.get_include())
 needs_source = pytest.mark.skipif(not (SOURCE / "setup.py").is_file(), reason="no source tree")
 
-# What another package may take from this one: one line each.
+# The cimports that another package may use, one line each.
 CIMPORTS = [
     "from linux.rbtree cimport RB_EMPTY_ROOT, rb_link_node, rb_node, rb_root",
     "from linux.list cimport INIT_LIST_HEAD, list_add_tail, list_empty, list_head",
@@ -104,7 +104,7 @@ print(ksm.__file__)
 
 
 def python(*arguments, cwd, path):
-    """Runs this Python in a folder, with ksm from the given one."""
+    """Run this Python in the folder `cwd`, with ksm from the folder `path`."""
     environment = {**os.environ, "PYTHONPATH": str(path)}
     result = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -117,7 +117,7 @@ def compile_and_run_consumer(folder, path):
     """Compiles and runs a package that cimports the ksm found in the folder `path`; says which ksm that was."""
     folder.mkdir()
     (folder / "consumer.pyx").write_text("\n".join([*CIMPORTS, CONSUMER]))
-    # Cython looks on sys.path, where an editable ksm is not.
+    # Cython looks on sys.path, which does not have an editable ksm.
     (folder / "setup.py").write_text(SETUP.format(extra=[str(path)]))
     python("setup.py", "-q", "build_ext", "--inplace", cwd=folder, path=path)
     return Path(python("-c", CHECK, cwd=folder, path=path).strip())

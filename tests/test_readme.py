@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What README.md shows is what happens."""
+"""README.md shows what really happens."""
 
 import contextlib
 import doctest
@@ -18,7 +18,7 @@ def blocks(language):
 
 @pytest.fixture(scope="module")
 def names():
-    """What the Python of the README has defined when it is done, and `printed` and `promised`: its output and its comments on that."""
+    """The names that the README's Python has defined at its end; and its output, `printed`, and its comments on that, `promised`."""
     found, output = {}, io.StringIO()
     [code] = blocks("python")
     with contextlib.redirect_stdout(output):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Whatever processes and KSM do, in whatever order: every byte is what was last written, and Machine.check() finds nothing.
 
-A model keeps the bytes of every page of every process. The rules are what processes can do, and ksmd; after each of them all mapped
+A model keeps the bytes of every page of every process. The rules are actions of processes and of ksmd. After each rule all mapped
 frames are compared with the model, without touching the pages, and the machine is checked.
 """
 
@@ -25,7 +25,7 @@ BASE = (1 << 39) - 24 * PAGE
 WINDOW = 48
 MOST_PROCESSES = 4
 
-# Few contents, so that pages meet; among them such that differ in the first or the last byte only.
+# Few contents, so that equal pages occur. Some differ in the first or the last byte only.
 POOL = [ZEROS, b"A" * PAGE, b"B" + b"A" * (PAGE - 1), b"A" * (PAGE - 1) + b"B", bytes(PAGE - 1) + b"\1", b"\xff" * PAGE,
         b"\x80" + bytes(PAGE - 1)]
 ADVICE = [ksm.MADV_MERGEABLE, ksm.MADV_MERGEABLE, ksm.MADV_UNMERGEABLE, ksm.MADV_DONTNEED, ksm.MADV_DONTFORK, ksm.MADV_DOFORK,
@@ -42,7 +42,7 @@ SLABS = ["mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "ksm_rmap_
 
 @dataclass(frozen=True)
 class Page:
-    """A mapped page of the model: of a shared object (and then its bytes are there), or private."""
+    """A mapped page of the model: a private one with its bytes, or one of a shared object, which has the bytes."""
 
     prot: int
     shared: tuple | None = None
@@ -52,7 +52,7 @@ class Page:
 
 
 class Model:
-    """A process and what its memory has to be."""
+    """A process, and what its memory has to be."""
 
     def __init__(self, process, pages=(), brk=HEAP):
         self.process = process
@@ -83,7 +83,7 @@ class Model:
 
 @contextmanager
 def may_fail(*errors):
-    """The block may raise these, and then says so."""
+    """The block may raise OSError with one of these errnos. The list that it gets has the errno then."""
     result = []
     try:
         yield result
@@ -101,7 +101,7 @@ slots = st.integers(0, WINDOW - 1)
 lengths = st.integers(1, 12)
 who = st.integers(0, MOST_PROCESSES - 1)
 prots = st.sampled_from([RW, RW, RW, ksm.PROT_READ, ksm.PROT_NONE, RW | ksm.PROT_EXEC])
-contents = st.integers(0, len(POOL) - 1)     # by number: failing runs are printed
+contents = st.integers(0, len(POOL) - 1)     # contents by number, so that failing runs print well
 
 
 def place(slot):
@@ -211,7 +211,7 @@ class World(RuleBasedStateMachine):
             assert failed == [errno.EINVAL]
             return
         if target is not None:
-            # What was at the target is gone whatever comes of it, and what is cut off, too.
+            # Pages at the target are gone even if the call fails, and so are pages that are cut off.
             for gone in [*span(target, new), *(span(addr + new * PAGE, old - new) if old > new else ())]:
                 pages.pop(gone, None)
             old = min(old, new)
@@ -260,7 +260,7 @@ class World(RuleBasedStateMachine):
     # Bytes
 
     def store(self, model, addr, offset, data, force=False):
-        """Write within one page; what must not be written is refused, and without memory nothing happens."""
+        """Write within one page. The write is refused if it is not allowed, and changes nothing without memory."""
         page = model.pages.get(addr)
         allowed = model.writable(addr) or (force and page is not None and page.shared is None)
         with may_fail(errno.ENOMEM, errno.EFAULT) as failed:
@@ -315,7 +315,7 @@ class World(RuleBasedStateMachine):
 
     @rule(who=who, slot=slots, n=st.integers(2, 40), kinds=st.integers(1, len(POOL)), heap=st.booleans())
     def settle(self, who, slot, n, kinds, heap):
-        """Many equal pages, merged: so that there is something to be taken apart."""
+        """Write and merge many equal pages, so that later rules have something to unmerge."""
         model = self.model(who)
         for i, addr in enumerate(addresses(slot, n, heap)):
             if model.writable(addr):
@@ -409,9 +409,9 @@ class World(RuleBasedStateMachine):
           then=st.sampled_from(["fork", "spawn", "exec", "write", "scan", "settle", "prctl", "merge", "unmerge", "swap_out", "move_pages"]),
           who=who, slot=slots)
     def without_memory(self, what, nth, times, then, who, slot):
-        """An allocation fails in the middle of something."""
+        """An allocation fails in the middle of another rule."""
         self.machine.fail(what, nth, times)
-        self.shortage = [errno.ENOMEM]      # of rmap_items: scan() says so
+        self.shortage = [errno.ENOMEM]      # scan() raises it for a lack of rmap_items
         if then in ("fork", "spawn") and len(self.models) == MOST_PROCESSES:
             then = "write"
         process = self.model(who).process
@@ -459,9 +459,9 @@ class World(RuleBasedStateMachine):
             process.exit()
         assert machine.check() == []
         machine.ksm.scan(2)
-        machine.ksm.run = 2         # nodes whose page is gone would wait for a search
+        machine.ksm.run = 2         # frees stale nodes, which would wait for a search
         with may_fail(errno.EINVAL):
-            machine.swapoff()       # and pages that only the swap cache has, for reclaim
+            machine.swapoff()       # frees pages that only the swap cache has, which would wait for reclaim
         machine.lru_add_drain_all()
         assert machine.check() == []
         assert machine.free_pages() == machine.total_pages() - 1
@@ -479,7 +479,7 @@ class Crowded(World):
     filled = 0
 
 
-# The fast ones are the same every time; the long ones are new ones.
+# The fast runs are the same every time, the long runs are new ones.
 FAST = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None,
                 derandomize=True, phases=(Phase.generate, Phase.shrink))
 LONG = settings(FAST, max_examples=500, stateful_step_count=80, derandomize=False, print_blob=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The stubs say what the compiled modules have: the same names, arguments and defaults. `tox -e types` asks mypy's stubtest too."""
+"""The stubs agree with the compiled modules: the same names, arguments and defaults. `tox -e types` asks mypy's stubtest, too."""
 
 import ast
 import importlib
@@ -36,7 +36,7 @@ def members(body):
 
 
 def defined_here(module):
-    """The public names of a module without what it imports."""
+    """The public names of a module without the names that it imports."""
     for name, value in vars(module).items():
         home = getattr(value, "__module__", module.__name__)
         if is_public(name) and not inspect.ismodule(value) and home == module.__name__:

@@ -118,7 +118,7 @@ def fill(unsigned char[::1] memory not None, name, unsigned long first=0, total=
     cdef unsigned long i, count = memory.shape[0] // PAGE_SIZE, pages = count if total is None else total
     cdef uint64_t *page
     if memory.shape[0] % PAGE_SIZE or not 0 < count <= pages or first > pages - count or pages >= 1 << 31:
-        raise ValueError("not whole pages, or not of so many")
+        raise ValueError("memory has to be whole pages, and all of them pages of the workload")
     with nogil:
         for i in range(count):
             page = <uint64_t *>&memory[i * PAGE_SIZE]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the command line.
-"""ksm bench: how fast is it here?"""
+"""ksm bench: how fast is the port here?"""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ GIVEN = (*PORT, KSMD, "read once")  # by default: the others take long, and more
 NEEDED = 5120  # bytes a page, with what the ways keep of it; numpy.unique and the dict of bytes take twice that
 
 
-@click.command(short_help="How fast is it here, beside the kernel's?")
+@click.command(short_help="How fast is the port here, beside the kernel's ksmd?")
 @click.option("--pages", "sizes", multiple=True, type=click.IntRange(256, 1 << 26), help="Pages of memory.  [default: 16384; repeatable]")
-@click.option("--workload", "names", multiple=True, type=click.Choice(list(WORKLOADS)), help="Only this one.  [default: all]")
-@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help=f"Only this one.  [default: {'; '.join(GIVEN)}]")
+@click.option("--workload", "names", multiple=True, type=click.Choice(list(WORKLOADS)), help="Only this workload.  [default: all]")
+@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help=f"Only this way.  [default: {'; '.join(GIVEN)}]")
 @click.option("--all", "every", is_flag=True, help="All ways, also those in Python.")
 @click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; medians are shown.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def bench(sizes: tuple[int, ...], names: tuple[str, ...], ways: tuple[str, ...], every: bool, repeat: int, as_json: bool) -> None:
-    """How fast is it here, beside the kernel's?
+    """How fast is the port here, beside the kernel's ksmd?
 
     Passes 1 to 3 over generated memory, a write to every merged page of one half, and run=2: in nanoseconds of processor time a page. `ksm`
     does not read a page again that was not written; for `ksm, written` every page counts as written; `ksm, plain` does as the kernel does,

@@ -19,18 +19,18 @@ from ksm.study.kernel import Kernel, StudyError, read_kernel
 DEBIAN = "/usr/src/linux-source-6.12.tar.xz"
 
 
-@click.command(short_help="Read it beside the kernel, and watch it run.")
+@click.command(short_help="Read the port beside the kernel, and watch it run.")
 @click.option("--kernel", "kernels", multiple=True, metavar="TREE-OR-FILE",
-              help="Where mm/ksm.c is: a source tree, the file, a tarball (gz, bz2, xz), or GIT@REVISION. A second one is what it is "
-                   "compared with.")
+              help="Where mm/ksm.c is: a source tree, the file, a tarball (gz, bz2, xz), or GIT@REVISION. The first is compared with a "
+                   "second one.")
 @click.option("-o", "output", metavar="DIR", default=".", help="The folder that gets ksm-study.html.  [default: this one]")
 @click.option("--recording", "recordings", multiple=True, metavar="FILE",
-              help="Put this recording into the page, of 64 MiB at most: ksm replay --record.")
-@click.option("--diff", "function", metavar="FUNCTION", help="Print this function here, both sides, instead of writing a page.")
+              help="Put this recording of ksm replay --record into the page. It may have 64 MiB.")
+@click.option("--diff", "function", metavar="FUNCTION", help="Print both sides of this function here, instead of writing a page.")
 @click.option("--same", is_flag=True, help="Print how many statements of each function are the same, and what differs.")
 @click.option("--json", "as_json", is_flag=True, help="With --same: as JSON.")
 def study(kernels: tuple[str, ...], output: str, recordings: tuple[str, ...], function: str | None, same: bool, as_json: bool) -> None:
-    """Read it beside the kernel, and watch it run.
+    """Read the port beside the kernel, and watch it run.
 
     Writes a page that stands on its own: mm/ksm.c on the left, the port on the right, function beside function, and recordings of what
     happens to pages, step by step, with the trees as they grow. The kernel's text is yours: without --kernel the page has the port alone.

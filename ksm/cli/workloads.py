@@ -103,15 +103,15 @@ def one_of(files: tuple[str, ...], seeds: range | None) -> None:
 
 
 seeds_option = click.option("--seed", "seeds", type=Seeds(), metavar="A..B", help="Random workloads; from 1000 to 1999 with huge pages.")
-steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=40, show_default=True, help="Of a random workload.")
+steps_option = click.option("--steps", type=click.IntRange(1, 100_000), default=40, show_default=True, help="Steps of a random workload.")
 
 
 @click.command(short_help="Run a workload, and print what every pass left behind.")
 @click.argument("file", type=INPUT, required=False)
-@click.option("--pages", is_flag=True, help="Also what every page maps to.")
-@click.option("--events", is_flag=True, help="Also the trace events of every pass.")
-@click.option("--record", metavar="FILE", help="Also write down each step of KSM's, for ksm study --recording FILE.")
-@click.option("--record-steps", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="At most so many of them.")
+@click.option("--pages", is_flag=True, help="Also print what every page maps to.")
+@click.option("--events", is_flag=True, help="Also print the trace events of every pass.")
+@click.option("--record", metavar="FILE", help="Also record each step of KSM in FILE, for ksm study --recording.")
+@click.option("--record-steps", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Record so many steps at most.")
 @seeds_option
 @steps_option
 def replay(
@@ -161,9 +161,9 @@ def terminated(number: int, _frame: Any) -> NoReturn:
 @click.argument("files", type=INPUT, nargs=-1, metavar="[FILE]...")
 @seeds_option
 @steps_option
-@click.option("--shrink", "shrinking", is_flag=True, help="Print a smallest workload, too, that still makes a difference.")
+@click.option("--shrink", "shrinking", is_flag=True, help="Also print a smallest workload that still makes a difference.")
 @click.option("--first", is_flag=True, help="Stop at the first workload that makes a difference.")
-@click.option("--against", "words", type=Command(), metavar="COMMAND", help="Compare with what this prints, which reads a workload.")
+@click.option("--against", "words", type=Command(), metavar="COMMAND", help="Compare with what COMMAND prints for the workload it reads.")
 @click.option("--recorded", "from_file", is_flag=True, help="Compare with the outcome that is recorded in each FILE.")
 def verify(
     files: tuple[str, ...], seeds: range | None, steps: int, shrinking: bool, first: bool, words: list[str] | None, from_file: bool
@@ -217,12 +217,12 @@ def prefix(outcome: Json, workload: Json) -> Json:
     """The part of an outcome that belongs to the first steps of its workload."""
     whole, steps = outcome["of"], workload["steps"]
     if workload != {**whole, "steps": whole["steps"][:len(steps)]}:
-        raise OracleError("what a recording says is known of its own workload only")
+        raise OracleError("a recorded outcome is that of its own workload only")
     return {**outcome, "records": [record for record in outcome["records"] if record["step"] < len(steps)]}
 
 
 def smallest(workload: Json, found: Difference, reference: Reference) -> None:
     smaller, tried = shrink(workload, lambda part: verify_one(part, reference) is not None, found.step)
     last = verify_one(smaller, reference)
-    click.echo(f"after {tried} smaller ones: {last.report('the smallest') if last else 'it does not come again'}")
+    click.echo(f"after {tried} smaller ones: {last.report('the smallest') if last else 'the difference does not come again'}")
     click.echo(json.dumps(smaller))

@@ -56,7 +56,7 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal, or what COLUMNS says; 80 where there is none."""
+    """Columns of the terminal, or what COLUMNS says; 80 without a terminal."""
     if said := size_said(os.environ.get("COLUMNS", "")):
         return said
     for fd in range(3):

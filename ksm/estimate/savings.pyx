@@ -77,7 +77,7 @@ cdef class Tally:
         cdef uint32_t *last = self.last
         cdef uint32_t source = self.source
         if source == 0:
-            raise ValueError("next_source() comes first")
+            raise ValueError("next_source() has to be called before add()")
         memset(counts, 0, sizeof(counts))
         with nogil:
             self.machine.enter()

@@ -39,7 +39,7 @@ def kernel(workload: str, **what: Any) -> None:
 @main.command()
 @click.argument("files", type=click.Path(path_type=Path, dir_okay=False, exists=True), nargs=-1)
 def record(files: tuple[Path, ...]) -> None:
-    """Put into each file, a workload or a recording, what the running kernel makes of its workload."""
+    """Run the workload of each file on the running kernel, and put the outcome into the file. A file is a workload or a recording."""
     for path in files:
         workload, _ = read_workload(str(path))
         try:

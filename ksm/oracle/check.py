@@ -94,7 +94,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
 def check(what: str, item: Any, must: set[str], may: set[str]) -> None:
     """Raise OracleError unless `item` is an object with these keys, and with values that they can have."""
     if not isinstance(item, dict):
-        raise OracleError(f"{what} is no JSON object")
+        raise OracleError(f"{what} is not a JSON object")
     keys = set(item)
     if missing := must - keys:
         raise OracleError(f"{what}: {', '.join(sorted(missing))} missing")
@@ -120,7 +120,7 @@ def check_workload(workload: Any) -> None:
     check("the workload", rest, set(), {"name", "nodes", "swap"})
     settings = workload.get("settings", {})
     if not isinstance(settings, dict):
-        raise OracleError("settings is no JSON object")
+        raise OracleError("settings is not a JSON object")
     for name, value in settings.items():
         check("settings", {"file": name, "value": value}, {"file", "value"}, set())
     for proc in list_in(workload, "procs"):

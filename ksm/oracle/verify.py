@@ -32,7 +32,7 @@ def command(words: list[str]) -> Reference:
         except CommandError as error:
             raise OracleError(str(error)) from None
         except (ValueError, OracleError) as error:
-            raise OracleError(f"{words[0]}: what it prints is no outcome: {error}") from None
+            raise OracleError(f"{words[0]}: its output is not an outcome: {error}") from None
         return outcome
     return reference
 

@@ -18,7 +18,7 @@ __all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone"
 
 
 def open_file(path: str) -> Source:
-    """Open a file as an ELF core or a raw image, by its content. SourceError says in one line why it is neither."""
+    """Open a file as an ELF core or a raw image, by its content. SourceError says in one line why that fails."""
     try:
         fd = open_to_read(path)
     except FileError as error:

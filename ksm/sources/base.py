@@ -21,7 +21,7 @@ class SourceError(Exception):
 
 
 class SourceGone(SourceError):
-    """A process that could be read a moment ago cannot be read any more: it has exited, or become somebody else's."""
+    """A process that could be read a moment ago cannot be read any more: it has exited, or the user may not read it."""
 
 
 class SourceDenied(SourceGone):

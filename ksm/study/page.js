@@ -3,7 +3,7 @@
 // @ts-check
 "use strict";
 
-/** An element of the page that is certainly there.
+/** An element that the page has.
  * @template {HTMLElement} T
  * @param {string} id
  * @param {new () => T} type
@@ -28,8 +28,8 @@ function make(tag, attributes = {}, ...children) {
 
 const code = byId("code", HTMLElement);
 
-/** Scroll to one or two lines of the code, if they are not in comfortable sight already. The first is the kernel's; of two that are too far
- * apart the last one is seen.
+/** Scroll to one or two lines of the code, if they are not in comfortable sight already. The first is the kernel's. If the two are too far
+ * apart, the last one is in sight.
  * @param {Element[]} lines */
 function show(...lines) {
   if (!lines.length) return;
@@ -39,10 +39,10 @@ function show(...lines) {
     if (bottom - top > frame.height - 50) ({ top, bottom } = boxes[boxes.length - 1]);
     return { top: top - frame.top, bottom: bottom - frame.top, height: frame.height };
   };
-  // Sections that were not drawn yet may have another height than was thought: so twice.
+  // Sections that were not drawn yet may have another height than estimated, so scroll twice.
   const settle = () => {
     const { top, bottom, height } = bounds();
-    // In the middle of what the headings leave
+    // The middle of the room that the headings leave
     if (top < 30 || bottom > height - 15) code.scrollTop += (top + bottom) / 2 - (height + 25) / 2;
   };
   lines[lines.length - 1].scrollIntoView({ block: "nearest" });
@@ -66,7 +66,7 @@ function show(...lines) {
       entry.toggleAttribute("hidden", !fits);
       count += fits ? 1 : 0;
     }
-    // A text that no function is named after is looked for in the code: show where one is.
+    // If no function has the text in its name, show where the text is in the code.
     if (text && !count) for (const entry of entries) entry.removeAttribute("hidden");
     found.textContent = text ? `${count} function${count === 1 ? "" : "s"}; Enter: in the text` : "";
   }
@@ -98,7 +98,7 @@ function show(...lines) {
     if (event.key === "Enter") find(event.shiftKey);
   });
 
-  // The function that one is reading is marked in the index.
+  // The function that is in sight is marked in the index.
   const links = new Map(entries.map((entry) => [(entry.querySelector("a") || entry).getAttribute("href"), entry]));
   /** @type {Element | undefined} */
   let here;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Playing a recording. ksm/study/record.pyx says what its numbers are.
+// Playing a recording. ksm/record/recorder.pyx says what its numbers are.
 // @ts-check
 "use strict";
 
@@ -86,14 +86,14 @@ class Replay {
   /** @param {number} mm */
   nameOf(mm) { return this.data.mms[String(mm)] || `mm ${mm}`; }
 
-  /** Its number within its process, from 1 on, as far as the recording has pages. @param {string} key */
+  /** A page's number among the pages of its process that the recording has, from 1 on. @param {string} key */
   pageName(key) {
     const [mm, page] = key.split(":").map(Number);
     const pages = this.pagesOf.get(mm) || [];
     return `page ${pages.indexOf(page) + 1} of ${this.nameOf(mm)}`;
   }
 
-  /** Go through it all once: what pages there are, and what became of each. */
+  /** Go through the whole recording once: the pages that there are, and what became of each. */
   findLives() {
     /** @type {Map<number, number[]>} */
     this.pagesOf = new Map();
@@ -152,20 +152,20 @@ class Replay {
     for (const pages of this.pagesOf.values()) pages.sort((a, b) => a - b);
   }
 
-  /** Whether the page fault of this step is one that break_ksm() has asked for; else somebody has written. @param {number} at */
+  /** Whether break_ksm() has asked for the page fault of this step. Otherwise a process has written. @param {number} at */
   askedFor(at) {
     const fault = this.data.steps[at], before = this.data.steps[at - 1];
     return Boolean(before) && this.types[before[0]].name === "BREAK_KSM" && before[3] === fault[3] && before[4] === fault[4];
   }
 
-  /** What an item's page held when it went into the tree that it is in now. @param {number} item */
+  /** The contents of an item's page when the item went into the tree that it is in now. @param {number} item */
   contentThen(item) {
     let content = -1;
     for (const entry of this.inserted.get(item) || []) if (entry.at <= this.at) content = entry.content;
     return content;
   }
 
-  /** The item that is being scanned; -1 between two. */
+  /** The item that is being scanned; -1 between two items. */
   current() {
     for (let i = this.at; i >= 0; i--) {
       const step = this.data.steps[i], name = this.types[step[0]].name;
@@ -181,7 +181,7 @@ class Replay {
     return thing && thing.kind === ITEM ? this.pageName(`${thing.v[0]}:${thing.v[1]}`) : "the page";
   }
 
-  /** The nodes that the search has met that is under way, and the tree that it is in. @returns {{stable: number[], unstable: number[]}} */
+  /** The nodes that the search under way has met, by the tree that it is in. @returns {{stable: number[], unstable: number[]}} */
   path() {
     /** @type {{stable: number[], unstable: number[]}} */
     const path = { stable: [], unstable: [] };
@@ -191,14 +191,14 @@ class Replay {
       else if (name === "UNSTABLE_COMPARE") path.unstable.unshift(step[1]);
       else if (["NEXT", "NOTE", "PASS_BEGINS", "PASS_ENDS"].includes(name)) break;
       if (name === "INSERT_COMPARE" && i > 0 && this.types[this.data.steps[i - 1][0]].name !== "INSERT_COMPARE") {
-        // The search for a place of the new node is another one than that for an equal.
+        // The search for a place of the new node is another search than the one for an equal page.
         break;
       }
     }
     return path;
   }
 
-  /** What the step says. */
+  /** The sentence of the step. */
   sentence() {
     const [which, item, page, node, value, offset] = this.data.steps[this.at], type = this.types[which];
     if (type.name === "NOTE") {
@@ -244,7 +244,7 @@ class Replay {
   function light(r) {
     for (const line of lit) line.classList.remove("lit");
     const type = types[r.data.steps[r.at][0]];
-    // Of two places the later one is that of 2011.
+    // If the step is taken in two places, the later one is that of 2011.
     const early = r.data.era === "6.12" || type.name === "AT_ITS_NODE" || type.name === "UNSTABLE_GAVE_UP";
     const lines = [type.kernel && `k${type.kernel}`, type.port.length && `p${type.port[early ? 0 : type.port.length - 1]}`];
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
@@ -290,7 +290,7 @@ class Replay {
     const heights = [drawTrees(byId("stable", HTMLElement), rootsOf(0), links, stableFace, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)),
       (id) => choose([...items].find(([, v]) => v[2] === 2 && v[3] === id)?.[1])),
     drawTrees(byId("unstable", HTMLElement), rootsOf(1), links, unstableFace, path.unstable, (id) => choose(items.get(id)))];
-    // Each has the room that it needs beside the other; an empty tree needs none.
+    // The two trees share the room by what each needs. An empty tree needs none.
     byId("trees", HTMLElement).style.gridTemplateRows = heights.map((height) => (height ? `minmax(0, ${height + 30}fr)` : "3.4rem")).join(" ");
     const count = (/** @type {number} */ n, /** @type {string} */ what) => `${n} ${what}${n === 1 ? "" : "s"}`;
     const waiting = [...nodes.values()].filter((v) => v[0] === MIGRATING).length;
@@ -345,7 +345,7 @@ class Replay {
     }), ...(events.length ? [] : [make("p", {}, "nothing happened to it")]));
   }
 
-  /** The page that the step is about comes into sight, where there are many. */
+  /** Bring the page that the step is about into sight, where there are many pages. */
   function follow() {
     const box = document.querySelector("#mms .page.now") || document.querySelector("#mms .page.other"), frame = byId("memory", HTMLElement);
     if (!box) return;
@@ -356,7 +356,7 @@ class Replay {
   function draw() {
     const r = replay;
     if (!r) return;
-    // Pages and events are made anew: who was on one with the keyboard stays there.
+    // Pages and events are made anew. The one that has the keyboard's focus gets it back.
     const { page, event } = document.activeElement instanceof HTMLElement ? document.activeElement.dataset : /** @type {DOMStringMap} */ ({});
     slider.value = String(r.at);
     byId("at", HTMLOutputElement).value = `${r.at + 1} / ${r.length}`;
@@ -389,7 +389,7 @@ class Replay {
 
   function tick() {
     if (!replay) return;
-    // Very fast: as many steps as it takes to be through in ten seconds, and at least one for each picture.
+    // Very fast: so many steps for each picture that the recording ends after ten seconds, and at least one.
     const wait = Number(speed.value), leap = wait ? 1 : Math.max(1, Math.round(replay.length / 400));
     timer = window.setTimeout(tick, wait || 16);
     go(replay.at + leap);
@@ -441,7 +441,7 @@ class Replay {
   for (const [id, action] of buttons) byId(id, HTMLButtonElement).addEventListener("click", () => { pause(); action(); });
   document.addEventListener("keydown", (event) => {
     if (panel.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
-    // What the slider and a list of choices do with a key themselves stays theirs.
+    // Keys that the slider or a list of choices uses itself are left to it.
     const theirs = event.target instanceof HTMLInputElement ? ["ArrowLeft", "ArrowRight", "Home", "End"]
       : event.target instanceof HTMLSelectElement ? ["Home", "End", " ", "Escape"] : [];
     if (theirs.includes(event.key)) return;

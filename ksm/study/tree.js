@@ -24,8 +24,8 @@ function sizeOf(root, links) {
   return link ? 1 + sizeOf(link.left, links) + sizeOf(link.right, links) : 0;
 }
 
-/** The nodes of a large tree that are drawn: the top of it, and those that the search has met with their children. What hangs below the
- * others is left out, and counted.
+/** The nodes of a large tree that are drawn: its top, and the nodes that the search has met, with their children. The nodes below the
+ * others are left out, and counted.
  * @param {number} root @param {Map<number, Link>} links @param {Set<number>} met @returns {Map<number, Link>} */
 function pruned(root, links, met) {
   /** @type {Map<number, Link>} */
@@ -90,7 +90,7 @@ function drawTrees(box, roots, links, faceOf, path, chosen) {
   const width = (places[places.length - 1].x + 1) * wide + 50, height = (depth + 1) * high + 24 + dups * 16;
   const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide + 25, y: place.y * high + 26 }]));
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMidYMin meet" });
-  // A small tree need not fill the box; in a large one the names have to be read, so that one scrolls.
+  // A small tree need not fill the box. A large one is so large that its names can be read, and the box scrolls.
   drawing.style.minWidth = `${Math.round(width * 0.75)}px`;
   drawing.style.minHeight = `${Math.round(height * 0.75)}px`;
   drawing.style.maxHeight = `${Math.round(height * 1.2)}px`;

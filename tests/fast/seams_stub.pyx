@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel. TEST SUPPORT: ksm/fast/seams.pyx that remembers nothing, built in its place with KSM_STUB=1.
-"""ksm.pyx does all by itself then, and every test has to pass but those of tests/fast."""
+"""Without the speed layer ksm.pyx does everything itself. All tests have to pass, except those of tests/fast."""
 
 from linux.mm_types cimport struct_page
 from linux.rbtree cimport rb_node

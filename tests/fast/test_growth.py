@@ -60,7 +60,7 @@ class Alarm(Exception):
 
 @pytest.fixture
 def alarm():
-    """Raise Alarm in this thread after so many seconds of processor time: the time at which it was raised."""
+    """A function that lets Alarm be raised in this thread after so many seconds of processor time, and returns when that will be."""
     def ring(number, frame):
         raise Alarm
 

@@ -19,13 +19,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m fuzz", description="Random lives of machines, with every byte and every answer looked at."
     )
-    parser.add_argument("--minutes", type=float, help="for how long; 10 unless --lives or --seed is given")
-    parser.add_argument("--lives", type=int, help="how many; one if --seed is given alone")
-    parser.add_argument("--seed", type=int, help="of the first life, the others follow; a random one if it is not given")
-    parser.add_argument("--without", action="append", default=[], metavar="KIND", help="leave this out: --without help says what there is")
+    parser.add_argument("--minutes", type=float, help="how long to run; 10 unless --lives or --seed is given")
+    parser.add_argument("--lives", type=int, help="how many lives to run; one if --seed is given alone")
+    parser.add_argument("--seed", type=int, help="the seed of the first life, the others count up from it; by default a random one")
+    parser.add_argument("--without", action="append", default=[], metavar="KIND", help="leave this kind out; --without help lists them")
     parser.add_argument("--only", metavar="LIFE", help="lives of this kind: calls, ksmd, threads, signals, forks, refused")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="the folder for what was found")
-    parser.add_argument("--shrink", type=float, default=60, metavar="SECONDS", help="at most for each finding; 0: not at all")
+    parser.add_argument("--shrink", type=float, default=60, metavar="SECONDS", help="time for shrinking each finding; 0: do not shrink")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run a life.json of the findings, and print its calls")
     return parser.parse_args()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The actions on a machine: KSM's files, swap, frames, views, recordings; and what only looks."""
+"""The actions on a machine: KSM's files, swap, frames, views, recordings; and actions that change nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOOLS = ("use_zero_pages", "smart_scan")
 
 class Devices(Images):
     def tell(self, label: str, outcome: Outcome, errnos: set[int], *others: type[Exception]) -> bool:
-        """Did it succeed? Legal are these errors, and on a closed machine ValueError."""
+        """Whether a call succeeded. These errors are legal, and ValueError on a closed machine; any other is a Finding."""
         if not isinstance(outcome.error, others or ()) and not self.gone(label, outcome, False):
             self.legal(label, outcome, errnos)
         return outcome.error is None
@@ -31,7 +31,7 @@ class Devices(Images):
         self.tell("scan", outcome, {ENOMEM} if self.common.short or not self.solo else set())
 
     def do_knob(self, name: str, value: Any) -> None:
-        """Write to a file of sysfs what may make sense there, or not."""
+        """Write a value to a file of sysfs, which may make sense there or not."""
         if name == "run" and str(value).strip().lstrip("+0") == "1" and not self.config["ksmd"]:
             return
         outcome = self.call(f"m.ksm.__setattr__({name!r}, ...)", lambda given: setattr(self.machine.ksm, name, given), value)
@@ -52,14 +52,14 @@ class Devices(Images):
         if isinstance(there, int) and name not in BOOLS and name != "advisor_mode":
             wanted = int(value.split("\0")[0].strip() if isinstance(value, str) else value)
             wanted &= 0xFFFFFFFF if name == "advisor_max_cpu" else ~0
-            # An advisor has its own mind; a smaller sharing than 2 is none.
+            # pages_to_scan is the advisor's to choose.
             if there != wanted and name != "pages_to_scan":
                 raise Finding("sysfs", f"{name} is {there} after {show(value)} was written")
         if name == "merge_across_nodes":
             self.config["across"] = bool(there)
 
     def do_batch_of_files(self) -> None:
-        """Read everything that there is to read."""
+        """Read all files and counters."""
         k = self.machine.ksm
         repr(k)
         for label, function in (("names", k.names), ("attributes", k.attributes), ("dir", lambda: dir(k)),
@@ -99,7 +99,7 @@ class Devices(Images):
         subject = self.subject(who)
         addr = self.place(subject.space, place)
         if odd is not None and odd[1][0] not in ("raises", "none", "object"):
-            odd = None  # the sum of address and length is made of what was given
+            odd = None  # beyond() checks the sum of the numbers as they were given
         self.ask(f"{subject.label}.swap_out", subject.process.swap_out, [addr], "u", set(), then=(length,), odd=odd,
                  gone=subject.space is None, others=self.beyond(addr, length))  # fmt: skip
 
@@ -146,7 +146,7 @@ class Devices(Images):
         self.ask("m.migrate", self.machine.migrate, [pfn], "u", {EINVAL, EBUSY, EAGAIN, ENOMEM}, odd=odd, then=(node,))
 
     def do_offline(self, block: int, blocks: int, who: int | None = None, place: list[Any] | None = None) -> None:
-        """Memory, or the image that this page is a part of."""
+        """Take memory offline, or the image that this page is a part of."""
         start = block * 512 if who is None or place is None or self.closed else self.pfn(who, place) & ~511
         self.tell("offline", self.call("m.offline", self.machine.offline, start, blocks), {EBUSY, EINVAL}, ValueError)
 
@@ -154,7 +154,7 @@ class Devices(Images):
         self.tell("online", self.call("m.online", self.machine.online, block * 512, blocks), {EINVAL}, ValueError)
 
     def do_pin(self, who: int, place: list[Any]) -> None:
-        """Somebody holds a page for a while, so that it can neither be merged, nor moved, nor written to swap."""
+        """Hold a reference on a page for a while, so that it can neither be merged, nor moved, nor written to swap."""
         if self.pins and (len(self.pins) > 3 or not self.closed):
             self.unpin()
         if not self.closed:
@@ -228,7 +228,7 @@ class Devices(Images):
     # Looking
 
     def do_look(self, who: int, place: list[Any], length: int) -> None:
-        """Everything that changes nothing."""
+        """Make every call that changes nothing."""
         subject = self.subject(who)
         process, addr = subject.process, self.place(subject.space, place)
         for name in ("maps", "smaps", "rss", "swap_entries", "ksm_stat"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fork of the interpreter while the machine is open: the child may close it, let go of it and leave, and must not use it."""
+"""Forks of the interpreter while the machine is open: the child may close the machine, drop it and exit, and must not use it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PATIENCE = 20.0  # seconds for a child of the interpreter
 
 
 class Leave(BaseException):
-    """This is a child of the interpreter's, which is to end as every program does."""
+    """Raised in a forked child, which is to end as every program does."""
 
 
 class Forks(Strange):
     def do_os_fork(self, how: str, then: str) -> None:
-        """A child of the interpreter, which uses the machine, closes it, lets go of it or just leaves: it has to come to its end."""
+        """Fork a child that uses the machine, closes it, drops it or just exits. The child has to end."""
         self.note(f"# os.fork by {how}, then {then}")
         if how == "preexec":
             child = subprocess.Popen([sys.executable, "-S", "-c", ""], preexec_fn=lambda: self.in_child(then), stderr=subprocess.DEVNULL)
@@ -64,7 +64,7 @@ class Forks(Strange):
             code = ended()
         if code is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR2)  # says where it is
+                os.kill(pid, signal.SIGUSR2)  # faulthandler says where the child is
                 time.sleep(0.2)
                 os.kill(pid, signal.SIGKILL)
             raise Finding("stuck", f"a child of the interpreter does not end: {what}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The actions, by kind, as data that JSON can have.
 
-An action does not know what the ones before it came to: it says "the third mapping", and who carries it out takes the third of those there
-are. So actions can be dropped, and the rest still means something.
+An action does not know the results of earlier ones. It says "the third mapping", and the player takes the third of the mappings that there
+are. So actions can be dropped, and the rest still makes sense.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def stray(r: Roll) -> Args:
     }.get(method, where)  # fmt: skip
     wild: list[Any] | None = [r.randrange(len(args)), odds.wild_spec(r)] if "odd" in r.kinds and r.chance(0.35) else None
     if wild is not None and method in ("page_table", "move_pages", "swap_out", "touch") and wild[1][0] in ("liar", "value"):
-        wild[1] = ["unprintable"]  # a length that takes for ever is no fault
+        wild[1] = ["unprintable"]  # another length could take for ever, which is not a fault
     return {"who": r.randrange(64), "method": method, "args": args, "odd": wild}
 
 
@@ -290,12 +290,12 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "close": [("close", 0.05, lambda r: {})],
     "os-fork": [("os_fork", 1, os_fork)],
 }  # fmt: skip
-# Kinds that move pages about, and so are in more lives
+# Kinds that move pages about: more lives have them
 DEEP = {"swap", "force", "processes", "mremap", "migrate", "advice", "huge"}
 
 
 def make_actions(r: Roll, number: int, kinds: list[str]) -> list[Action]:
-    """Actions of these kinds, each kind with a weight of its own."""
+    """Random actions of these kinds. Each kind has a weight of its own."""
     r.begin(kinds)
     table = []
     for kind in kinds:
@@ -321,12 +321,12 @@ def make_actions(r: Roll, number: int, kinds: list[str]) -> list[Action]:
 
 
 def one(r: Roll, pages: int = 1) -> Args:
-    """Whole pages to be written."""
+    """Arguments for writing whole pages."""
     return {"offset": 0, "length": pages * PAGE, "number": r.content(), "force": False}
 
 
 def history(r: Roll, kinds: list[str]) -> list[Action]:
-    """A page's own: it goes away, comes back, changes, and goes away again, in whatever ways there are."""
+    """Actions on one page: it goes away, comes back, changes, and goes away again, each in a random way."""
     at: Args = {"who": r.who(), "place": r.place()}
     reading = {"offset": 0, "length": 1, "force": r.chance(0.5)}
     writing = {**one(r), "offset": r.choice([0, 0, 4095, 100]), "length": r.choice([PAGE, 1])}
@@ -379,7 +379,7 @@ def huge_page(r: Roll) -> list[Action]:
 
 
 def changed_image(r: Roll) -> list[Action]:
-    """An image is merged with what a process has written, and then somebody writes to its file."""
+    """An image is merged with pages that a process has written, and then its file is written to."""
     made = image(r, True)
     size = len(made["numbers"]) * PAGE
     place = r.slot()

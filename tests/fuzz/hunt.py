@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One life after the other, each in a process of its own, which is watched; what is found is written down."""
+"""Runs one life after the other, each in a process of its own, watches it, and writes findings down."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Result:
 
     @property
     def signature(self) -> str:
-        """What it has in common with the same fault in another life."""
+        """The part of the result that the same fault has in another life, too."""
         if self.kind in ("bytes", "maps"):
             return self.kind
         text = re.sub(r"\(at \[.*|: \[.*", "", self.text)
@@ -49,7 +49,7 @@ class Result:
 
 
 class Log:
-    """Lines that are in the file at once, whatever comes: signal handlers and threads write here, too."""
+    """A file that has each line at once, even if the process crashes. Signal handlers and threads write to it, too."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
@@ -59,7 +59,7 @@ class Log:
 
 
 def in_child(life: dict[str, Any], without: set[str], folder: Path, leaks: bool) -> int:
-    """The life itself."""
+    """Run a life in this process: its exit code."""
     os.setsid()
     errors = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(errors, 1)
@@ -91,7 +91,7 @@ def in_child(life: dict[str, Any], without: set[str], folder: Path, leaks: bool)
 
 
 def live(life: dict[str, Any], without: set[str], folder: Path, *, patience: float = PATIENCE, leaks: bool = False) -> Result:
-    """Run it in a process of its own, and wait."""
+    """Run a life in a process of its own, and wait for its end."""
     for name in ("stderr", "calls", "told"):
         (folder / name).unlink(missing_ok=True)
     pid = os.fork()
@@ -105,7 +105,7 @@ def live(life: dict[str, Any], without: set[str], folder: Path, *, patience: flo
             traceback.print_exc()
             code = 1
         if leaves:
-            sys.exit(0)  # a child of that life's: it ends as programs do
+            sys.exit(0)  # a forked child of the life: it ends as programs do
         os._exit(code)
     stuck = not ended(pid, patience)
     where = ""
@@ -115,7 +115,7 @@ def live(life: dict[str, Any], without: set[str], folder: Path, *, patience: flo
             os.killpg(pid, signal.SIGKILL)
     _pid, status = os.waitpid(pid, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)  # what it left behind
+        os.killpg(pid, signal.SIGKILL)  # processes that the life left behind
     report = read(folder / "stderr") + where
     told = json.loads(read(folder / "told") or "{}")
     code = os.waitstatus_to_exitcode(status)
@@ -133,7 +133,7 @@ def live(life: dict[str, Any], without: set[str], folder: Path, *, patience: flo
 
 
 def ended(pid: int, patience: float) -> bool:
-    """Wait for the process, so long."""
+    """Whether the process ends within `patience` seconds."""
     fd = os.pidfd_open(pid)
     try:
         poll = select.poll()
@@ -218,7 +218,7 @@ class Hunt:
         except KeyboardInterrupt:
             print("interrupted")
         finally:
-            if os.getpid() == here:  # and not a child of a life that ends as programs do
+            if os.getpid() == here:  # not in a forked child of a life
                 shutil.rmtree(folder, ignore_errors=True)
         for signature, times in self.found.items():
             print(f"{times} times: {signature}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Memory that comes from elsewhere: files as memory, and a view of the machine's own as what is written."""
+"""Memory that comes from elsewhere: files as memory, and writes from a view of the machine's own memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Images(Memory):
                 return
             legal = {ENOMEM, EEXIST, EINVAL, EPERM} | ({errno.ENODEV} if "image" in self.common.refused else set())
             if odd is not None and odd[1][0] in ("value", "none"):
-                odd = None  # an offset or a length that is another one
+                odd = None  # an odd offset or length stands for another number
             asked = self.ask(f"{subject.label}.mmap_image", subject.process.mmap_image, [offset, length, addr], "uuu", legal, odd=odd,
                              gone=space is None, first=(image,), node=node, still=still and not keep)  # fmt: skip
             if asked is None or space is None or asked[0].error is not None:
@@ -77,7 +77,7 @@ class Images(Memory):
                 stack.pop_all()
 
     def do_change_image(self, numbers: list[int]) -> None:
-        """Somebody writes to the file of an image."""
+        """Write to the file of an image."""
         if self.images:
             _start, size, file = self.images[-1]
             data = b"".join(odds.content(number) for number in numbers)
@@ -87,7 +87,7 @@ class Images(Memory):
     def good_image(
         self, subject: Subject, image: Any, mode: str, data: bytes, offset: int, length: int | None, addr: int, node: int
     ) -> bool:
-        """Is there anything to find but a ValueError or TypeError?"""
+        """Whether the arguments of an image are good. Otherwise the call has to raise ValueError or TypeError."""
         size = length if length is not None else len(data) - offset
         if (mode in ("file", "fd") and offset >= 0 and size > 0 and offset % PAGE == size % PAGE == 0 and offset + size <= len(data)
                 and 0 <= node < self.config["machine"]["nodes"]):  # fmt: skip

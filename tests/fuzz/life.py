@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From a seed to a life: which machine, how many threads, and what is done."""
+"""Makes a life from a seed: its machine, its threads, and its actions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fuzz.roll import FIXED, RW, Roll
 from fuzz.shadow import PAGE
 from fuzz.world import rng_of
 
-# How often there is each
+# The kinds of lives, and how often there is each
 LIVES = {"calls": 60, "ksmd": 8, "threads": 12, "signals": 8, "forks": 5, "refused": 7}
 
-# What a life may be left without: kinds of actions, of lives, and of what is looked at
+# What can be left out of a life: kinds of actions, kinds of lives, and kinds of checks
 KINDS: dict[str, str] = {
     "map": "mmap, munmap, mprotect, brk",
     "bytes": "read, write, touch, update",
@@ -89,7 +89,7 @@ def make_config(rng: random.Random, kinds: list[str], life: str) -> dict[str, An
 
 
 def make_life(seed: int, without: set[str], only: str | None = None) -> dict[str, Any]:
-    """The life of this seed. What is left out was rolled for all the same, so that the rest is the same life."""
+    """The life of a seed. Dice are rolled for what is left out, too, so that the rest of the life stays the same."""
     rng = rng_of("life", seed)
     life = rng.choices(list(LIVES), list(LIVES.values()))[0]
     life = only or (life if life not in without else "calls")

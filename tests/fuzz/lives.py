@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kinds of lives: one thread whose every answer is known; with ksmd, signals, forks of the interpreter or a system that refuses; or
-several threads that do everything at once."""
+"""The kinds of lives: one thread whose every answer is known, also with ksmd, signals, forks of the interpreter or a system that refuses
+system calls; or several threads that do everything at once."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RW = 3
 
 
 def run_life(life: dict[str, Any], without: set[str], log: Any) -> None:
-    """Raises Finding, or whatever else goes wrong."""
+    """Run a life. Raises Finding, or the exception of whatever else goes wrong."""
     common = Common()
     if life["life"] == "refused" and refuse.supported():
         calls = life["extra"]["calls"]
         refuse.refuse(calls)
         common.refused = set(calls)
         if "reserve" in calls:
-            # Then there is no machine at all.
+            # Without addresses there can be no machine at all.
             try:
                 ksm.Machine("1M")
             except OSError as error:
@@ -56,7 +56,7 @@ def run_life(life: dict[str, Any], without: set[str], log: Any) -> None:
         gc.set_threshold(700, 10, 10)
     if random.Random(life["seed"]).random() < 0.5:
         player.close()
-    # Or nobody closes it, and it goes with all that leads to it.
+    # Otherwise nobody closes the machine: it is freed with the last reference.
 
 
 def play(player: Player, life: dict[str, Any], without: set[str]) -> None:
@@ -84,7 +84,7 @@ def play(player: Player, life: dict[str, Any], without: set[str]) -> None:
 
 
 class Alarm(BaseException):
-    """What a handler raises."""
+    """The exception that a signal handler raises."""
 
 
 def with_signals(player: Player, life: dict[str, Any], without: set[str]) -> None:
@@ -144,7 +144,7 @@ def with_signals(player: Player, life: dict[str, Any], without: set[str]) -> Non
             if player.common.closing:
                 raise Closed
             try:
-                # Only a scan stops for it; what else is under way would be done, and the shadow would not know.
+                # Only a scan stops for the alarm. Any other call would be done, and the shadow would not know of it.
                 armed[0] = action[0] == "scan"
                 player.run([action])
             except Alarm:
@@ -162,7 +162,7 @@ def with_signals(player: Player, life: dict[str, Any], without: set[str]) -> Non
 
 
 class Threads:
-    """Players with processes of their own, others who trouble all of them, and perhaps one who closes the machine."""
+    """Threads: players with processes of their own, some that trouble all players, and perhaps one that closes the machine."""
 
     def __init__(self, player: Player, life: dict[str, Any], without: set[str]) -> None:
         self.player, self.life, self.without = player, life, without

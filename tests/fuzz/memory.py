@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The actions on a process, and what they do to its shadow. What each call may refuse is what its docstring says."""
+"""The actions on a process, and what they do to its shadow. A call may raise only the errors that its docstring names."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Memory(World):
             raise Finding("place", f"a mapping at {start:#x}, {size} bytes: no process may have that")
 
     def resync(self, subject: Subject, holes: list[tuple[int, int]], prot: tuple[int, int, int] | None = None) -> None:
-        """A call failed half way: what it may have unmapped, or protected otherwise, is as the process says."""
+        """A call failed half way: take from the process what it has unmapped, or protected otherwise."""
         assert subject.space is not None
         space, end = subject.space, 0
         lines = subject.process.maps()
@@ -168,7 +168,7 @@ class Memory(World):
             raise Finding("madvise", f"{outcome.name} of {advice} for {addr:#x}-{end:#x}, and not {wanted}")
 
     def scarce(self) -> bool:
-        """May memory run out?"""
+        """Whether memory may run out."""
         return self.common.short or not self.solo or self.config["scarce"] or self.machine.free_pages() < 64
 
     def do_mremap(self, who: int, place: list[Any], old: int, new: int, flags: int, to: list[Any] | None, odd: Any = None) -> None:
@@ -185,7 +185,7 @@ class Memory(World):
         old_end, size = addr + up(old), up(new)
         vma = next((vma for vma in vmas if vma.start <= addr < vma.end), None)
         if outcome.error is not None:
-            # Of what it is to go to, and of what would be cut off, something may be gone.
+            # Parts of the target, and of the end that would be cut off, may be gone.
             holes = [(target, target + size)] if target is not None else []
             self.resync(subject, [*holes, (addr + size, old_end)])
             if (
@@ -215,7 +215,7 @@ class Memory(World):
             raise Finding("mremap", f"success, and {addr:#x}-{old_end:#x} is not one mapping")
         left = vma_part(space, addr, old_end)
         space.move(addr, old_end - addr, start, size)
-        # As in the kernel: what cannot be split for want of memory stays mapped, without its pages.
+        # As in the kernel: a mapping that cannot be split for want of memory stays mapped, without its pages.
         if self.common.short and left is not None and start != addr and any(line.start <= addr < line.end for line in process.maps()):
             space.map(left)
 
@@ -341,7 +341,7 @@ class Memory(World):
             space.write(addr, plain[:done])
 
     def do_settle(self, who: int, place: list[Any], pages: int, kinds: int, passes: int) -> None:
-        """Many equal pages, merged: so that there is something to be taken apart."""
+        """Write and merge many equal pages, so that later actions have something to unmerge."""
         subject = self.living(who)
         addr = self.place(subject.space, place) & ~MASK
         for i in range(0 if pages > 64 else pages):
@@ -418,7 +418,7 @@ class Memory(World):
         reach = space.reach(addr, end, True)
         if outcome.error is None:
             self.reached(what, outcome, addr, end, reach, len(data))
-            # What nobody knows (None) may be anything, and what is to be written, too.
+            # A page that is not known (None) may hold anything, even what is to be written.
             differ = sum(space.page(addr + i) not in (None, data[i : i + PAGE]) for i in range(0, len(data), PAGE))
             if not differ <= outcome.value <= pages:
                 raise Finding("update", f"{outcome.value} pages changed, and {differ} of {pages} differ")
@@ -430,7 +430,7 @@ class Memory(World):
             self.either(subject, addr, data[: reach - addr])
 
     def either(self, subject: Subject, addr: int, data: bytes) -> None:
-        """It ended half way, and does not say where: each page is the old one or the new one."""
+        """A write ended half way, and does not say where: each page is the old one or the new one."""
         assert subject.space is not None
         for at in range(0, len(data), PAGE):
             outcome = self.call(f"{subject.label}.read", subject.process.read, addr + at, PAGE, force=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Contents of pages, and arguments that nobody would expect. All of them are made from data, so that a life can be told again."""
+"""Contents of pages, and arguments that nobody would expect. All of them are made from data, so that a life can be repeated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from fuzz.shadow import PAGE, ZEROS
 
-# Few contents, so that pages meet; among them such that differ in the first or the last byte only.
+# Few contents, so that equal pages occur. Some differ in the first or the last byte only.
 POOL = [
     ZEROS,
     b"A" * PAGE,
@@ -23,7 +23,7 @@ POOL = [
 
 
 class Content(bytes):
-    """The bytes of pages, which print as what made them."""
+    """The bytes of pages. They print as the call that made them."""
 
     text: str
 
@@ -32,7 +32,7 @@ class Content(bytes):
 
 
 def content(number: int, pages: int = 1) -> Content:
-    """Pages number, number + 1, ... of those there are: first the pool, then one for each number."""
+    """Pages number, number + 1, ... of all contents: first those of the pool, then one for each number."""
     made = Content(
         b"".join(POOL[n] if n < len(POOL) else bytes([n & 255, n >> 8 & 255]) * (PAGE // 2) for n in range(number, number + pages))
     )
@@ -41,7 +41,7 @@ def content(number: int, pages: int = 1) -> Content:
 
 
 def round_robin(kinds: int, pages: int) -> Content:
-    """Pages of so many contents, in turn."""
+    """Pages that have `kinds` contents in turn."""
     made = Content(b"".join(content(number) for number in range(kinds)) * (pages // kinds + 1))[: pages * PAGE]
     result = Content(made)
     result.text = f"round_robin({kinds}, {pages})"
@@ -55,11 +55,11 @@ def part(number: int, offset: int, length: int) -> Content:
 
 
 class OddError(Exception):
-    """What an odd argument raises."""
+    """The exception that an odd argument raises."""
 
 
 class Index:
-    """As good as its number."""
+    """An object with __index__() that is as good as its number."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -77,7 +77,7 @@ class Raises:
 
 
 class Calls(Index):
-    """Does something with the machine before it answers."""
+    """A number that does something with the machine before it answers."""
 
     def __init__(self, value: int, do: Callable[[], object]) -> None:
         super().__init__(value)
@@ -100,7 +100,7 @@ class TwoFaced(Index):
 
 
 class Liar:
-    """Another number each time it is asked."""
+    """An argument that is another number each time it is asked."""
 
     def __init__(self, values: list[int]) -> None:
         self.values, self.asked = values, 0
@@ -121,7 +121,7 @@ class Unprintable(int):
 
 
 class Miscounting(int):
-    """Sums and comparisons are wrong."""
+    """An int whose sums and comparisons are wrong."""
 
     def __add__(self, other: object) -> int:
         return 0
@@ -164,7 +164,7 @@ NUMBERS = [
     -(2**63),
     -(2**64),
 ]
-# For sysfs, which takes text
+# Values for files of sysfs, which take text
 TEXTS = [
     "",
     " ",
@@ -230,7 +230,7 @@ STRANGERS: list[list[Any]] = [
 
 
 def stranger(rng: random.Random) -> list[Any]:
-    """The data of an argument that is no number."""
+    """The data of an argument that is not a number."""
     return list(rng.choice(STRANGERS))
 
 
@@ -258,7 +258,7 @@ def make(spec: list[Any], value: int, do: Callable[[Any], object]) -> tuple[Any,
 
 
 def wild(spec: list[Any], value: int, do: Callable[[Any], object]) -> Any:
-    """An argument of which nobody says what it stands for."""
+    """An argument for calls whose results are not checked: no number that it stands for is known."""
     if spec[0] == "liar":
         return Liar([value if number is None else number for number in spec[1]])
     if spec[0] == "two-faced":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""All actions together; and what needs no shadow: anything at all on processes that nobody keeps account of, and garbage."""
+"""All actions together; and actions that need no shadow: any call on processes without one, and garbage."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Player(Forks):
         return strays[number % len(strays)] if strays else None
 
     def do_stray(self, who: int, method: str, args: list[int], odd: list[Any] | None) -> None:
-        """A method with whatever arguments. It may succeed, or say what is wrong."""
+        """Call a method with any arguments. It may succeed, or raise an error that says what is wrong."""
         if self.closed or (method == "memory_failure" and "memory-failure" in self.without):
             return
         process, machine = self.stray(who), self.machine
@@ -76,7 +76,7 @@ class Player(Forks):
             raise Finding("error", f"{method} of a stray process: {outcome.name} {error}")
 
     def do_litter(self, number: int) -> None:
-        """Garbage in a cycle, which calls the machine when it is collected: within whatever then makes an object."""
+        """Make garbage in a cycle, which calls the machine when it is collected: within any call that makes an object."""
         if self.closed:
             return
         player = self

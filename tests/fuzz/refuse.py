@@ -34,7 +34,7 @@ RULES: dict[str, list[tuple[str, list[Condition], int]]] = {
 
 
 def swap_length(size: int) -> int:
-    """Bytes of the one mapping behind a swap area of so many bytes: see swapon() of ksm/mm/swapfile.pyx."""
+    """Bytes of the mapping behind a swap area of `size` bytes: see swapon() of ksm/mm/swapfile.pyx."""
     return (size // 4096 + 1) * (4096 + 8 + 4 + 1)
 
 
@@ -43,7 +43,7 @@ def supported() -> bool:
 
 
 def program(calls: list[str]) -> bytes:
-    """The filter: one rule after the other; what none refuses is allowed."""
+    """The filter: one rule after the other. A call that no rule refuses is allowed."""
     arch, column = ARCH[platform.machine()]
     code: list[tuple[int, int, int, int]] = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, arch), (RETURN, 0, 0, ALLOW)]
     rules = [rule for call in calls for rule in RULES.get(call, [])]
@@ -61,7 +61,7 @@ def program(calls: list[str]) -> bytes:
 
 
 def refuse(calls: list[str]) -> None:
-    """From now on. OSError where the system does not have that."""
+    """Have the system refuse these calls from now on. OSError if the system has no such filters."""
     code = program(calls)
     buffer = ctypes.create_string_buffer(code)
     fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer)))

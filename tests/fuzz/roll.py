@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The dice: which process, which place, how many bytes, and now and then an argument that nobody expects."""
+"""The dice for actions: which process, which place, how many bytes, and now and then an odd argument."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ NESTED = [["scan", 50], ["look"], ["swap"], ["spawn"], ["fork"], ["check"], ["dr
 
 
 class Roll(random.Random):
-    """Of one list of actions, which are of these kinds."""
+    """The dice of one list of actions, which are of these kinds."""
 
     def begin(self, kinds: list[str]) -> Roll:
         self.kinds = set(kinds)
         self.hot = [self.randrange(WINDOW) for _ in range(self.choice([1, 2, 3, 6]))]
-        # How often an action goes where the one before it went: faults need a page with a history.
+        # How often an action goes to the place of the action before it: faults need a page with a history.
         self.sticky = self.choice([0.2, 0.6, 0.9])
         self.last: list[Any] | None = None
         self.one = 0
@@ -72,7 +72,7 @@ class Roll(random.Random):
         return ["slot", self.randrange(WINDOW)]
 
     def anywhere(self) -> list[Any]:
-        """Mostly a place with memory."""
+        """A place: mostly one with memory."""
         return self.place() if self.chance(0.96) else ["at", self.choice(EDGES) % (1 << 64)]
 
     def pages(self) -> int:
@@ -84,7 +84,7 @@ class Roll(random.Random):
         return self.choice([number for number in odds.NUMBERS if 0 <= number < 1 << 64])
 
     def length(self, most: int = 1 << 64) -> int:
-        """Of a system call: pages, or nearly, or anything."""
+        """A length for a system call: whole pages, nearly whole pages, or anything."""
         share = self.random()
         if share < 0.9:
             return self.pages() * PAGE
@@ -93,7 +93,7 @@ class Roll(random.Random):
         return min(most, self.any_length())
 
     def extent(self) -> tuple[int, int]:
-        """Offset in a page, and bytes: mostly whole pages."""
+        """An offset in a page and a number of bytes: mostly whole pages."""
         share = self.random()
         if share < 0.5:
             return 0, PAGE
@@ -114,7 +114,7 @@ class Roll(random.Random):
         return kind | ksm.MAP_ANONYMOUS | self.choice([0, ksm.MAP_FIXED, ksm.MAP_FIXED, ksm.MAP_FIXED_NOREPLACE, ksm.MAP_NORESERVE, 0x8000])
 
     def odd(self, positions: int) -> Any:
-        """Seldom: the number of an argument, and what takes its place."""
+        """Mostly None; seldom the number of an argument, and the odd argument that takes its place."""
         if "odd" not in self.kinds or not self.chance(0.03):
             return None
         share = self.random()

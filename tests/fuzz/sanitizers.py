@@ -2,7 +2,7 @@
 """The environment of a build with sanitizers, and what their reports say.
 
 AddressSanitizer and UndefinedBehaviorSanitizer end a life at their first report. Leaks are looked for while the life still runs, after its
-machine is gone, and only those count that this package's modules have made: the interpreter has some of its own, after fork above all.
+machine is gone. Only leaks of this package's modules count: the interpreter has some of its own, above all after a fork.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPTIONS = {
 
 
 def sanitized() -> bool:
-    """Is the package on the path a build for sanitizers? It cannot be imported before their runtime is loaded."""
+    """Whether the package on the path is a build with sanitizers. Such a build cannot be imported before their runtime is loaded."""
     for folder in sys.path:
         for module in glob.glob(os.path.join(glob.escape(folder or "."), "ksm", "machine.*.so")):
             return b"__asan_init" in Path(module).read_bytes()
@@ -38,13 +38,13 @@ def environment() -> dict[str, str]:
 
 
 def look_for_leaks() -> bool:
-    """Whether there are any, the interpreter's among them; stderr says which."""
+    """Whether there are leaks, the interpreter's among them. The report goes to stderr."""
     check = getattr(ctypes.CDLL(None), "__lsan_do_recoverable_leak_check", None)
     return bool(check is not None and check())
 
 
 def leaks(report: str) -> list[str]:
-    """Those of this package, each in one line."""
+    """The leaks of this package in a report, each in one line."""
     found = []
     for block in re.split(r"\n(?=(?:Direct|Indirect) leak of )", report)[1:]:
         frames = re.findall(r"#\d+ \S+ in (\S+) .*", block.split("\n\n")[0])
@@ -55,7 +55,7 @@ def leaks(report: str) -> list[str]:
 
 
 def name_of(function: str) -> str:
-    """A function as the source calls it."""
+    """The name that a function has in the source."""
     return re.sub(r"^__pyx_\w*?_3ksm_", "", function)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the memory of a process has to be: its mappings, and the bytes of every page."""
+"""A shadow is what the memory of a process has to be: its mappings, and the bytes of every page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TASK_SIZE = (1 << 47) - PAGE
 STACK = 33 * PAGE
 LOWEST = 65536  # mmap_min_addr
 
-Data = "bytes | None"  # of a page; None where nobody can say what it has to be
+Data = "bytes | None"  # of a page; None if it is not known what the page has to hold
 
 
 def up(length: int) -> int:
@@ -67,14 +67,14 @@ class Space:
         return [area for area in self.areas if area.start < end and area.end > start]
 
     def covered(self, start: int, end: int) -> int:
-        """Up to where, from start on, there is no hole."""
+        """The end of the addresses from start on that have no hole."""
         for area in self.areas:
             if area.start <= start < area.end:
                 start = area.end
         return min(start, end)
 
     def cut(self, start: int, end: int) -> list[Area]:
-        """Split areas where the range begins and ends: those inside."""
+        """Split the areas at both ends of the range: the areas inside."""
         areas = []
         for area in self.areas:
             marks = [area.start, *(mark for mark in (start, end) if area.start < mark < area.end), area.end]
@@ -89,7 +89,7 @@ class Space:
         return sorted(addr for addr in self.data if start <= addr < end)
 
     def zero(self, start: int, end: int) -> None:
-        """Private pages of the range are zeros from now on; shared ones stay."""
+        """Make private pages of the range zeros; shared ones stay."""
         for addr in self.known(start, end):
             del self.data[addr]
 
@@ -102,7 +102,7 @@ class Space:
             self.zero(start, end)
 
     def map(self, area: Area) -> None:
-        """In place of what is there."""
+        """Put an area in place of what is there."""
         self.unmap(area.start, area.end)
         self.areas.append(area)
         self.areas.sort(key=lambda each: each.start)
@@ -129,13 +129,13 @@ class Space:
         return child
 
     def lines(self) -> list[tuple[int, int, int, bool]]:
-        """As /proc/PID/maps: (start, end, prot, shared), neighbours that agree as one."""
+        """The lines of /proc/PID/maps: (start, end, prot, shared). Neighbours that agree are one line."""
         return joined((area.start, area.end, area.prot, area.shared is not None) for area in self.areas)
 
     # Pages
 
     def page(self, addr: int) -> Any:
-        """The bytes of a mapped page: None if nobody can say."""
+        """The bytes of a mapped page; None if they are not known."""
         area = self.find(addr)
         assert area is not None
         if area.shared is None:
@@ -159,7 +159,7 @@ class Space:
             data[key] = page
 
     def write(self, addr: int, data: Any) -> None:
-        """Bytes at any address, all of them mapped; None for bytes that nobody can know."""
+        """Write bytes at any mapped addresses; None for bytes that are not known."""
         at, end, size = addr, addr + len(data), 0
         while at < end:
             page, offset = at & ~MASK, at & MASK
@@ -172,13 +172,13 @@ class Space:
             at += size
 
     def forget(self, start: int, end: int) -> None:
-        """Nobody can say what the pages of this range are, as far as they are mapped."""
+        """The mapped pages of the range are not known from now on."""
         for area in self.over(start, end):
             for addr in range(max(start & ~MASK, area.start), min(end, area.end), PAGE):
                 self.store(addr, None)
 
     def allows(self, addr: int, write: bool, force: bool = False) -> bool:
-        """May the page be read or written?"""
+        """Whether the page may be read or written."""
         area = self.find(addr)
         if area is None:
             return False
@@ -195,7 +195,7 @@ class Space:
         return min(addr, end)
 
     def runs(self, most: int) -> Iterator[tuple[Area, int, int]]:
-        """Where there may be something to compare: an area, and a range in it; of large areas only what was written."""
+        """Ranges to compare, each with its area. Of areas larger than `most` only pages that were written."""
         for area in self.areas:
             end = area.end if area.shared is None else min(area.end, area.start + max(0, area.shared.pages - area.index) * PAGE)
             if (end - area.start) // PAGE <= most:

@@ -18,7 +18,7 @@ class Shrinker:
     def __init__(self, wanted: Result, without: set[str], folder: Path, seconds: float) -> None:
         self.wanted, self.without, self.folder = wanted, without, folder
         self.until = time.monotonic() + seconds
-        # A stuck life costs all of its patience each time. Not so one whose child was stuck: it says so itself.
+        # A life that is stuck takes all of its patience each time. A life whose child was stuck reports that itself.
         self.patience = 8.0 if wanted.kind == "stuck" and wanted.text.startswith("after") else PATIENCE
         self.last = wanted
         self.runs = 0
@@ -39,7 +39,7 @@ class Shrinker:
         return time.monotonic() < self.until
 
     def drop(self, life: dict[str, Any]) -> dict[str, Any]:
-        """Ever smaller pieces of what is done, from the end on."""
+        """Drop ever smaller pieces of the actions, from the end on."""
         for key in ("parts", "start"):
             actions = life[key][0] if key == "parts" else life[key]
             size = max(1, len(actions) // 2)
@@ -80,7 +80,7 @@ class Shrinker:
 
 
 def shrink(life: dict[str, Any], result: Result, without: set[str], folder: Path, seconds: float) -> tuple[dict[str, Any], Result, str]:
-    """A smaller life, how it ends, and a line about it. A life with threads or ksmd may go well the next time: that is said."""
+    """A smaller life, how it ends, and a line about it. The line says so if the life, with threads or ksmd, goes well the next time."""
     shrinker = Shrinker(result, without, folder, seconds)
     if seconds <= 0:
         return life, result, "not shrunk"
@@ -95,5 +95,5 @@ def shrink(life: dict[str, Any], result: Result, without: set[str], folder: Path
     life = shrinker.drop(life)
     life = shrinker.simplify(life)
     life = shrinker.drop(life)
-    shrinker.same(life)  # so that its calls are what is left in the folder
+    shrinker.same(life)  # so that the folder has the calls of this life
     return life, shrinker.last, f"{len(life['start']) + sum(map(len, life['parts']))} of {before} actions, after {shrinker.runs} runs"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Objects that nobody would make, attributes that nobody would set, machines that are made with odd arguments, or not quite."""
+"""Objects that nobody would make, attributes that nobody would set, machines with odd arguments, and machines that are half made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fuzz.world import Finding, Outcome
 
 PROCESS, KSM = cast(Any, ksm.Process), cast(Any, ksm.Ksm)  # to be called as their types forbid
 Try = Callable[[Any, Any], object]
-# Each is refused, or harmless
+# Each of these is refused, or does no harm
 OBJECTS: dict[str, Try] = {
     "a process by hand": lambda m, p: PROCESS(),
     "a process of a machine": lambda m, p: PROCESS(m),
@@ -73,7 +73,7 @@ NUMBERS: dict[str, Try] = {
     "bytes": lambda m, p: ksm.Machine(odds.Index(1 << 20), max_memory=odds.Index(1 << 21), swap=odds.Index(4096)).close(),
     "nodes": lambda m, p: ksm.Machine("4M", nodes=odds.Index(2)).close(),
 }
-# Of a machine whose __init__ is not through
+# Methods of a machine whose __init__() has not returned
 METHODS: list[Callable[[Any], object]] = [
     lambda m: m.slabinfo(), lambda m: m.fail("page"), lambda m: m.check(), lambda m: m.plain, lambda m: m.close(), lambda m: m.ksm,
     lambda m: ksm.Ksm(m).scan(), lambda m: m.vmstat(), lambda m: m.spawn(), lambda m: m.free_pages(), lambda m: m.swapoff(),
@@ -107,7 +107,7 @@ class Strange(Files):
         return outcome
 
     def do_again(self, odd: list[Any] | None) -> None:
-        """Another machine, with one odd argument."""
+        """Make another machine, with one odd argument."""
         arguments: dict[str, Any] = {"memory": "1M", "max_memory": "4M"}
         if odd is not None:
             arguments[odd[0]] = odds.make(odd[1], 1 << 21, self.nested)[0] if isinstance(odd[1], list) else odd[1]
@@ -124,7 +124,7 @@ class Strange(Files):
             raise Finding("argument", f"a machine that is made twice: {outcome.name}")
 
     def do_half_made(self, method: int, within: str) -> None:
-        """A machine whose __init__ is not through: before it, or within an argument of it, or after it has failed."""
+        """Call a machine that is half made: before __init__(), within an argument of it, or after it has failed."""
         half = ksm.Machine.__new__(ksm.Machine)
         function = METHODS[method % len(METHODS)]
         if within:
@@ -139,7 +139,7 @@ class Strange(Files):
         half.close()
 
     def do_bad_name(self, what: str, who: int) -> None:
-        """A name whose __str__ raises: nothing may be left of the process, and nothing of it be gone."""
+        """Give a name whose __str__() raises: no new process may be left behind, and no old one may lose anything."""
         subject = self.living(who)
         before = self.machine.slabinfo()["mm_struct"] if not self.closed else 0
         function = self.machine.spawn if what == "spawn" else getattr(subject.process, what)

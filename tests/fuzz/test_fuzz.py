@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The fuzzer itself: lives come from their seeds, a shadow knows what memory has to be, and what goes wrong is found, told and shrunk."""
+"""The fuzzer itself: lives come from their seeds, a shadow knows what memory has to be, and faults are found, reported and shrunk."""
 
 import ctypes
 import errno
@@ -140,10 +140,10 @@ def test_what_nobody_knows_is_known_again_when_it_is_written():
 
 @pytest.fixture
 def wrong(monkeypatch):
-    """Actions that are faults."""
+    """Actions that go wrong on purpose."""
 
     def damage(player):
-        """As if the machine had lost a byte."""
+        """Change a byte behind the machine's back."""
         process = player.subjects[0].process
         word = process.page_table(player.place(player.subjects[0].space, ["slot", 3]), PAGE)[0]
         arena = machine_fields(player.machine)["arena"].address

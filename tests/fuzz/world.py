@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A machine, its processes with their shadows, and what has to hold of any call and at any time."""
+"""A machine, its processes with their shadows, and what has to be true of every call and at all times."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WINDOW = 48
 HUGE = 512 * PAGE
 ROOM = (1 << 40) + 7 * HUGE
 GONE = 1000
-PEEK = 2048  # pages of an area that are looked at whether they were written or not
+PEEK = 2048  # an area of so many pages is compared whole, a larger one only where it was written
 RANGES = {"u": (0, 2**64 - 1), "i": (-(2**31), 2**31 - 1)}
 
 
 class Finding(Exception):
-    """Something is wrong: of which kind, and what."""
+    """Something is wrong: the kind of fault, and a text."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}")
@@ -66,12 +66,12 @@ class Common:
         self.closing = False
         self.poisoned = False
         self.short = False  # an allocation was ordered to fail
-        self.strays: list[ksm.Process] = []  # processes without a shadow, to which everybody does anything
+        self.strays: list[ksm.Process] = []  # processes without a shadow, which any thread may call
         self.refused: set[str] = set()  # system calls that the system refuses
 
 
 class World:
-    """One thread's part of a life: `solo` if nobody else is at work on the machine, so that every answer can be foretold."""
+    """One thread's part of a life. `solo`: no other thread uses the machine, so every answer can be foretold."""
 
     def __init__(self, config: dict[str, Any], without: set[str], log: Any = None, *, machine: ksm.Machine | None = None,
                  common: Common | None = None, name: str = "", solo: bool = True) -> None:  # fmt: skip
@@ -79,7 +79,7 @@ class World:
         self.common = common if common is not None else Common()
         self.subjects: list[Subject] = []
         self.made = 0
-        self.still = solo  # nobody moves a frame between two looks
+        self.still = solo  # no frame moves between two calls
         self.closed = False
         self.odd_errors: tuple[type[Exception], ...] = (TypeError, ValueError, odds.OddError)
         self.now: Any = None
@@ -95,7 +95,7 @@ class World:
         self.clock = 0.0
         self.recording: Any = None
         self.views: list[memoryview] = []
-        self.pins: list[int] = []  # frames of which somebody has a reference
+        self.pins: list[int] = []  # frames on which this world holds a reference
         self.images: list[tuple[int, int, Any]] = []  # that change on disk: address, length, file
 
     def note(self, line: str) -> None:
@@ -120,10 +120,10 @@ class World:
     def ask(self, label: str, function: Any, args: list[Any], types: str, errnos: set[int], *, odd: list[Any] | None = None,
             gone: bool = False, first: tuple[Any, ...] = (), then: tuple[Any, ...] = (), others: tuple[type[Exception], ...] = (),
             **kwargs: Any) -> tuple[Outcome, list[Any]] | None:  # fmt: skip
-        """Call with numbers, one of which may be replaced by something odd: what came of it, and the numbers that it stood for.
+        """Call with numbers, one of which may be replaced by an odd argument: the outcome, and the numbers that the arguments stood for.
 
-        first and then are arguments before and after the numbers. None when it was refused, as it had to be: for the odd argument,
-        because the process has exited (gone), or the machine is closed.
+        `first` and `then` are arguments before and after the numbers. None if the call was refused, as it had to be: because of the odd
+        argument, because the process has exited (gone), or because the machine is closed.
         """
         asked, values = list(args), list(args)
         if odd is not None and odd[0] < len(args):
@@ -146,9 +146,9 @@ class World:
         return outcome, values
 
     def gone(self, label: str, outcome: Outcome, exited: bool) -> bool:
-        """Was it refused because the machine is closed, or the process has exited? It has to be."""
+        """Whether the machine is closed or the process has exited. The call must have been refused then."""
         if self.closed and outcome.errno == errno.EFAULT and label.endswith(".read"):
-            return True  # a length that no address space has is refused before anything is asked
+            return True  # a length that no address space has is refused before anything else is checked
         if self.closed and not (isinstance(outcome.error, ValueError) and "closed" in str(outcome.error)):
             raise Finding("closed", f"{label} on a closed machine: {outcome.name} {outcome.error or ''}")
         if not self.closed and exited and not isinstance(outcome.error, ProcessLookupError):
@@ -156,7 +156,7 @@ class World:
         return self.closed or exited
 
     def legal(self, label: str, outcome: Outcome, errnos: set[int], values: list[Any] | None = None) -> None:
-        """Success, or one of these errors."""
+        """The call must have succeeded, or raised one of these errors."""
         error = outcome.error
         if error is None or outcome.errno in errnos:
             return
@@ -167,11 +167,11 @@ class World:
         raise Finding("error", f"{label}: {outcome.name}, which it does not say: {error}")
 
     def beyond(self, addr: int, length: int) -> tuple[type[Exception], ...]:
-        """ValueError may come for a range of less than nothing, and for one that ends beyond all addresses."""
+        """ValueError, if the range has a negative length or ends beyond all addresses."""
         return () if length >= 0 and 0 <= addr + length < 1 << 64 else (ValueError,)
 
     def nested(self, spec: list[Any]) -> None:
-        """In the midst of another call: something that changes no byte."""
+        """Called in the middle of another call: do something that changes no byte."""
         self.note(f"#   within: {spec}")
         machine = self.machine
         process = self.subjects[-1].process if self.subjects else None
@@ -189,7 +189,7 @@ class World:
             elif spec[0] == "check" and self.solo:
                 machine.check()
             elif spec[0] == "brk" and process is not None:
-                process.brk()  # which wants to be alone with the address space
+                process.brk()  # takes mmap_lock for writing
             elif spec[0] == "drain":
                 machine.lru_add_drain_all()
                 machine.drain_all_pages()
@@ -199,7 +199,7 @@ class World:
     # Who and where
 
     def subject(self, who: int) -> Subject:
-        """A process that lives; from GONE on, one that has exited, if there is one."""
+        """A living process; for numbers from GONE on, one that has exited, if there is one."""
         exited = [subject for subject in self.subjects if subject.space is None]
         return exited[0] if who >= GONE and exited else self.living(who)
 
@@ -212,7 +212,7 @@ class World:
     def adopt(self, process: ksm.Process, space: Space) -> Subject:
         self.made += 1
         subject = Subject(process, f"p{self.made}", space)
-        # Now and then somebody asks one that has exited.
+        # Now and then a process that has exited is called.
         exited = [each for each in self.subjects if each.space is None]
         if len(exited) > 1:
             self.subjects.remove(exited[0])
@@ -227,7 +227,7 @@ class World:
             if self.closed:
                 raise Closed
             self.legal("spawn", outcome, {errno.ENOMEM})
-        raise Closed  # without memory there is no more to this life
+        raise Closed  # without memory the life cannot go on
 
     def place(self, space: Space | None, place: list[Any]) -> int:
         rest: list[int]
@@ -269,7 +269,7 @@ class World:
         # Without two holes of the kernel's: see damage() of tests/mm/pages.py
         known = ["names anon_vma"] + (["to which no rmap_item"] if not self.config.get("across", True) else [])
         if self.pins:
-            known.append("refcount")  # who has them, the machine cannot know
+            known.append("refcount")  # the machine cannot know of pins
         lines = [line for line in self.machine.check() if not any(words in line for words in known)]
         if lines:
             raise Finding("check", "; ".join(lines[:12]))
@@ -303,7 +303,7 @@ class World:
             view.release()
 
     def compare(self) -> None:
-        """Read everything, as a debugger would."""
+        """Read everything, as a debugger would, and compare it with the shadow."""
         for subject in self.subjects:
             if subject.space is None or self.closed:
                 continue
@@ -323,7 +323,7 @@ class World:
                 raise Finding("bytes", differ(subject.label, addr, there, wanted))
 
     def finish(self) -> None:
-        """The end of a life that nobody has closed: all bytes, then all processes exit, and nothing may be left."""
+        """End a life whose machine is open: compare all bytes, let all processes exit, and check that nothing is left."""
         if self.closed:
             return
         machine = self.machine
@@ -345,7 +345,7 @@ class World:
         for label, function, errnos in ends:
             self.legal(label, self.call(label, function), errnos)
         self.check()
-        # In 2011 nothing took nodes away whose page is gone, until a search came across them.
+        # In 2011 a node whose page was gone stayed until a search came across it.
         late = {"ksm_stable_node"} if self.config["machine"]["era"] == "2.6.38" else set()
         left = {name: number for name, number in machine.slabinfo().items() if number and name not in late}
         if left:
@@ -380,7 +380,7 @@ class World:
 
 
 def show(arg: Any) -> str:
-    """An argument as it would be written."""
+    """An argument as a program would write it."""
     if isinstance(arg, odds.Calls):
         return f"Calls({arg.value}, ...)"
     if isinstance(arg, odds.Index):

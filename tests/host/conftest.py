@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fixtures: a process in which the system may refuse something, or kill."""
+"""Fixtures: a process in which the system may refuse calls, or which it may kill."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ import ksm
 
 @pytest.fixture
 def in_a_process():
-    """Run a script where nothing else is: what was refused there does not hold here. 77 says that it could not try. What it has written."""
+    """Run a script in a process of its own, so that refused calls stay refused there only: what it prints. Exit code 77 skips the test."""
     def run(script, *arguments, code=0, error=""):
         path = [str(Path(ksm.__file__).resolve().parents[1]), str(Path(__file__).parent)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a process can do to itself so that the system refuses it something; run by the processes that test_arena.py starts."""
+"""Functions by which a process has the system refuse it calls; run by the processes that test_arena.py starts."""
 
 import ctypes
 import platform
@@ -19,7 +19,7 @@ NUMBER, THIRD = 0, 32                       # in struct seccomp_data: nr, and th
 
 def must(result: int) -> int:
     if result:
-        sys.exit(77)        # not here: the test is skipped
+        sys.exit(77)        # the system has no such filters: the test is skipped
     return result
 
 

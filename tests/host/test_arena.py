@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The memory behind the frames, where the system does not do what is asked of it."""
+"""The memory behind the frames, on a system that refuses some calls."""
 
 import ctypes
 import errno
@@ -15,7 +15,7 @@ from ksm.testing.corrupt import frame_fields
 PAGE = ksm.PAGE_SIZE
 MIB = 1 << 20
 
-# One process fills the memory, and is gone; the next one must find nothing of it.
+# One process fills the memory, and exits. The next one must find nothing of its bytes.
 NOTHING_IS_LEFT = """
 import ksm, refuse, sys
 from ksm.testing.corrupt import machine_fields
@@ -79,7 +79,7 @@ def test_fresh_memory_is_zeros_where_nothing_is_allowed(fresh_memory_is_zeros):
 
 
 def test_fresh_memory_is_zeros_where_some_is_locked(fresh_memory_is_zeros):
-    """Giving back many ranges at once stops at the first one that cannot be, and says how far it came."""
+    """Giving back many ranges at once stops at the first one that cannot be given back."""
     fresh_memory_is_zeros(after="refuse.lock(machine_fields(machine)['arena'].address + (5 << 20), 4 << 20)")
 
 
@@ -88,7 +88,7 @@ def test_fresh_memory_is_zeros_where_it_was_locked_for_a_while(fresh_memory_is_z
 
 
 def test_what_merging_frees_is_zeros_where_all_is_locked(in_a_process):
-    """Frames that are given back here and there, in many short ranges."""
+    """Merging gives frames back here and there, in many short ranges."""
     in_a_process("""if True:
         import ksm, refuse
         refuse.lock_all()
@@ -111,7 +111,7 @@ def test_what_merging_frees_is_zeros_where_all_is_locked(in_a_process):
 
 
 def test_a_scan_where_nothing_is_allowed(in_a_process, tmp_path):
-    """What the system does not tell of an image, or does not take back, changes nothing but the time and the memory."""
+    """If the system does not tell of an image's pages, or does not take memory back, only time and memory change."""
     script = """if True:
         import ksm, refuse, sys
         if sys.argv[2] == "denied":
@@ -169,7 +169,7 @@ def test_memory_is_given_back_again_when_that_is_possible(in_a_process):
 
 @pytest.fixture
 def scene():
-    """A machine that has used its memory, and has most of it free again."""
+    """A machine that has used its memory, most of which is free again."""
     with ksm.Machine("16M", max_memory="16M") as machine:
         process = machine.spawn()
         addr = process.mmap(8 * MIB)
@@ -225,7 +225,7 @@ def test_frames_freed_a_moment_ago_need_not_be_zeros():
 
 
 def test_checking_takes_no_memory(in_a_process):
-    """Frames without memory stay without."""
+    """Frames without memory stay without it."""
     in_a_process("""if True:
         import ksm, os, re
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A file that was said to stay as it is, and does not: nobody dies of it."""
+"""A mapped image that was said to stay as it is, and is truncated: no process dies of it."""
 
 import signal
 
@@ -64,7 +64,7 @@ def test_a_scan_over_what_was_cut_off(in_a_process, tmp_path, plain, before):
 
 
 def test_threads_that_find_the_same_page_cut_off(in_a_process, tmp_path):
-    """What one has written is not lost because another one comes late."""
+    """What one thread has written is not lost because another thread comes late."""
     in_a_process(SCENE + """
     addr = a.mmap_image(image, still=True)
     processes = [a, a.fork(), a.fork(), a.fork()]
@@ -112,7 +112,7 @@ def test_many_machines(in_a_process, tmp_path):
 @pytest.mark.parametrize("others", ["", "faulthandler.enable()", "signal.signal(signal.SIGBUS, signal.SIG_IGN)"])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_other_bus_errors_end_the_program(in_a_process, tmp_path, others, mapped):
-    """As they did before, also beside a machine."""
+    """A bus error that is not the machine's ends the program, as it does without a machine."""
     in_a_process(SCENE + f"""
     {others}
     if {mapped}:

@@ -55,13 +55,13 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
         assert refused(open_to_read, path) == f"{path}: not a regular file"
     assert refused(open_to_read, str(tmp_path)) == f"{tmp_path}: is a directory"
     assert refused(open_to_read, f"{tmp_path}/no") == f"{tmp_path}/no: No such file or directory"
-    assert "embedded null" in refused(open_to_read, "a\0b")  # in the words of this Python
+    assert "embedded null" in refused(open_to_read, "a\0b")  # the text is Python's
     monkeypatch.setattr(os, "open", opened)
     assert refused(read_file, str(tmp_path / "fifo"), 10) == f"{tmp_path}/fifo: not a regular file"
 
 
 def test_a_pipe_of_the_shell_is_read():
-    """<(command), as the shell writes it. The descriptor stays the shell's."""
+    """<(command) of the shell. The shell's descriptor stays open."""
     ours, theirs = os.pipe()
     try:
         assert refused(open_to_read, f"/dev/fd/{ours}") == f"/dev/fd/{ours}: not a regular file"
@@ -100,8 +100,8 @@ def test_written_whole(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link"]
 
 
-def test_or_not_at_all(tmp_path):
-    """The disk is full, or as good as."""
+def test_a_file_that_cannot_be_written_whole_stays_as_it_is(tmp_path):
+    """A limit on the size of files stands for a full disk: the old file stays, and no new one is left."""
     (tmp_path / "file").write_text("old")
     code = f"""if True:
         import resource, signal
@@ -142,7 +142,7 @@ def test_what_is_json():
 
 
 def test_json_of_many_small_things(monkeypatch):
-    """A list takes forty times the memory of its brackets."""
+    """A list takes forty times the memory of its brackets in the file."""
     monkeypatch.setattr(json_file, "MOST_CONTAINERS", 10)
     assert refused(parse_json, b"[" + b"[]," * 9 + b"{}]", error=ValueError) == "it has more than 10 lists and objects"
     assert len(parse_json(b"[" + b"[]," * 8 + b"{}]")) == 9

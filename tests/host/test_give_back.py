@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What this program takes of the computer's memory, and gives back."""
+"""A machine gives the computer's memory back that it has taken."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_machine_of_many_processes_gives_all_back(in_a_process):
 
 @pytest.mark.parametrize("how", ["exit", "munmap", "close"])
 def test_tables_are_all_counted(in_a_process, how):
-    """Every table is somebody's, also of a process that exits."""
+    """check() finds an owner for every page table, also while processes exit."""
     in_a_process(TAKEN + f"""
     with ksm.Machine("64M", transparent_hugepage="always") as machine:
         processes = []

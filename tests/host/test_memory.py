@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 class Computer:
-    """Files of /proc and /sys, by their paths."""
+    """A computer of files: those of /proc and /sys, by their paths."""
 
     def __init__(self, monkeypatch):
         self.files = {
@@ -50,7 +50,7 @@ def test_a_system_that_does_not_say(computer):
 
 
 def test_a_cgroup_has_less(computer):
-    """Its page cache is room: it goes when memory is needed."""
+    """Page cache of the cgroup counts as room: it goes when memory is needed."""
     computer.files["/proc/self/cgroup"] = "0::/a/b\n"
     computer.cgroup("/a/b", 20, 15, 6)
     assert memory.cgroup_room() == memory.available_memory() == 11 * MIB

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether tests can use the running kernel's KSM; and if not, that everybody reads it."""
+"""Whether tests can use the running kernel's KSM. If not, the summary of the run says so."""
 
 import os
 import re
@@ -17,7 +17,7 @@ NEEDED = bool(os.environ.get("CI") or os.environ.get("KSM_LIVE")) and Path("/sys
 
 
 def at_rest(call):
-    """The call's answer, when KSM is free for it. Programs that run beside this one may have mergeable processes, but not for long."""
+    """The call's answer, once KSM is free for it. Other programs may have mergeable processes, but not for long."""
     deadline = time.monotonic() + 60
     while True:
         try:

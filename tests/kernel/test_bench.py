@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`ksm bench` beside the running kernel. It puts back every setting, also when it is terminated."""
+"""`ksm bench` beside the running kernel puts back every setting, also when it is terminated."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def settings():
 
 @pytest.fixture
 def bench():
-    """The command. These tests run one after the other (tox -e live), so nobody else changes settings meanwhile."""
+    """The command. These tests run one after the other (tox -e live), so no other test changes settings meanwhile."""
     command = [sys.executable, "-m", "ksm", "bench", "--json", "--way", "ksmd", "--repeat", "1"]
     return lambda *more: subprocess.Popen([*command, *more], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

@@ -50,7 +50,7 @@ def kinds_of_steps():
 
 @pytest.mark.parametrize("good", list(kinds_of_steps()), ids=lambda step: step["op"])
 def test_each_key_of_each_step_with_each_wrong_value(good):
-    """It is refused in a line; or it is possible after all, and then it runs."""
+    """The workload is refused in a line; or the value is possible after all, and the workload runs."""
     check_workload(workload(good))
     for key in good:
         for value in WRONG:
@@ -82,7 +82,7 @@ def test_each_place_of_a_workload_with_each_wrong_value(path):
 
 @pytest.mark.parametrize("file", ["../../../../etc/passwd", "/etc/passwd", "..", "", "a/b", "a\0", "RUN", "run\n", "a" * 65, "\u0440un"])
 def test_files_of_another_folder_are_not_written(file):
-    """As root, on the kernel's side."""
+    """The kernel's side runs as root: a workload must not write to any other file."""
     assert "file cannot be" in refusal(check_workload, workload({"op": "sysfs", "file": file, "value": 1}))
     assert "file cannot be" in refusal(check_workload, workload(settings={file: 1}))
 
@@ -98,7 +98,7 @@ def test_the_number_that_the_kernel_sees(value, number):
 
 @pytest.mark.parametrize("value", ["x", "", "1.5", " 1", "0x1", "-1", -1, True, 3, "3", 1 << 40])
 def test_run_with_what_the_kernel_refuses(value):
-    """An outcome as any other: EINVAL, and the scan goes on where it was."""
+    """The outcome records EINVAL, and the scan goes on where it was."""
     records = run_port(workload({"op": "sysfs", "file": "run", "value": value}, {"op": "scan", "passes": 2}))["records"]
     assert records[0] == {"step": 0, "sysfs": "run", "value": value, "error": "EINVAL"}
     assert records[-1]["ksm"]["pages_sharing"] == 1
@@ -146,7 +146,7 @@ def test_what_is_gone_does_not_count(steps):
 @pytest.mark.parametrize("steps", [[step("mmap", pages=1)], [step("move", into="v") | {"vma": "u"}, step("mmap", pages=1) | {"vma": "t"}]],
                          ids=["mmap", "move"])
 def test_what_has_lost_its_name_counts(steps):
-    """Two VMAs of one name: the first one is there still."""
+    """With two VMAs of one name, the first one is still mapped."""
     assert "65,537 pages" in refusal(check_workload, workload(*steps, vmas=[vma(MOST_PAGES // 2), vma(MOST_PAGES // 2, "u")]))
 
 
@@ -197,7 +197,7 @@ def test_what_are_no_records(value):
 
 @pytest.mark.parametrize("key", [*sorted(set().union(*RECORDS)), "sysfs", "error", "completed_scan", "more"])
 def test_each_key_of_a_record_with_each_wrong_value(key):
-    """It is refused; or it can be compared with the port's, and what differs be printed."""
+    """The record is refused; or it can be compared with the port's, and a difference can be printed."""
     for value in WRONG:
         for inside in (value, {"a": value}, {"a": {"v": value}}, [value], [[value]]):
             records = copy.deepcopy(RECORDS)
@@ -222,7 +222,7 @@ def test_what_is_no_recorded_outcome(data):
 
 
 def test_a_process_and_a_vma_may_have_any_name():
-    """Also those that mean something in a record."""
+    """Names that mean something in a record are allowed, too."""
     for name in ("ksm", "smaps", "advisor_mode", "step", "ksm_mergeable"):
         outcome = run_port({"procs": [{"name": name, "vmas": [vma(name=name)]}], "steps": [{"op": "scan"}]}, pages=True)
         changed = copy.deepcopy(outcome)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The running kernel and the port do the same. Runs as root, where KSM is used by nobody else; a file lock lets in one at a time."""
+"""The running kernel and the port do the same. Runs as root, where no other program uses KSM; a file lock lets in one run at a time."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from ksm.oracle.workload import OracleError
 
 pytestmark = pytest.mark.kernel
 
-# Fixed, so that what was equal once stays so. The first ones are part of every run.
+# Fixed seeds, so that what was equal once stays so. The first ones are part of every run.
 ALWAYS, ALL = [*range(200), *range(1000, 1005)], range(1050)
 SEEDS = [pytest.param(seed, marks=() if seed in ALWAYS else pytest.mark.slow) for seed in ALL]     # from 1000 on with huge pages
 
@@ -47,7 +47,7 @@ def test_what_would_leave_traces_is_refused(kernel_at_rest):
 
 
 def test_a_huge_page_that_cannot_be_had_is_no_outcome(kernel_at_rest, monkeypatch):
-    """Small pages do then, and more of them are untouched: nothing to compare with. khugepaged's setting is put back."""
+    """The kernel uses small pages then, of which some are untouched: their outcome cannot be compared. khugepaged's setting is put back."""
     workload = generate(1040)
     assert huge.wants_huge_pages(workload)
     if reason := huge.without_huge_pages():
@@ -71,7 +71,7 @@ def start(*arguments, **options):
 
 
 def listen_to_ctrl_c():
-    # A shell that runs something in the background lets it ignore Ctrl-C, and all that it starts does, too.
+    # A shell starts background commands with SIGINT ignored, and their children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -83,7 +83,7 @@ def test_settings_are_restored_when_it_is_ended(number, kernel_at_rest):
         for _ in range(3):
             assert process.stdout.readline().endswith("the same\n")
         deadline = time.monotonic() + 30
-        while settings() == before:     # it is between two workloads
+        while settings() == before:     # the command is between two workloads
             assert time.monotonic() < deadline
         process.send_signal(number)
         _, error = process.communicate(timeout=60)

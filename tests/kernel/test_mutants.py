@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`ksm verify` finds bugs: each of those in mutants/table.py is built into a copy, and found on the running kernel, or without KSM in the
-recorded outcomes.
+"""`ksm verify` finds bugs: each bug of mutants/table.py is built into a copy, and has to be found, by the running kernel or, without KSM,
+by the recorded outcomes.
 
     pytest -m slow tests/kernel/test_mutants.py
 """
@@ -55,7 +55,7 @@ def test_found(mutant, tmp_path):
 
 @marked
 def test_shrinks_to_what_shows_the_bug(tmp_path):
-    """Two equal pages are enough to see that a sharing limit of 2 lets in a third one: a workload of 40 steps becomes one."""
+    """The bug lets a third page share at a limit of 2. A few equal pages show it: 40 steps shrink to two at most."""
     mutant = next(each for each in MUTANTS if each.name == "sharing-limit-off-by-one")
     folder = build(tmp_path, mutant)
     home = str(Path(ksm.__file__).resolve().parents[1])
@@ -69,7 +69,7 @@ def test_shrinks_to_what_shows_the_bug(tmp_path):
 
 @marked
 def test_the_port_itself_is_no_mutant(tmp_path):
-    """What is found is the bug, and not that the copy was built in another way."""
+    """A copy without a bug is the same as the kernel: it is the bug that is found, and not how the copy was built."""
     table = load("table")
     same = table.Mutant("same", "    if age < 3:\n", "    if age < 3 :\n")
     folder = build(tmp_path, same)

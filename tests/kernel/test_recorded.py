@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Workloads with the outcome that a kernel had, replayed on the port: every counter, page and event must be the same.
 
-recorded/ holds random workloads, regress/ one for each bug that was found; each file names its kernel. To record one anew, as root on
+recorded/ holds random workloads, regress/ one for each bug that was found. Each file names its kernel. To record files anew, as root on
 a machine that uses KSM for nothing else:
 
     python -m ksm.oracle record tests/kernel/recorded/*.json tests/kernel/regress/*.json

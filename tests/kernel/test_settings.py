@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The settings that ksm verify and ksm bench put back, and the file that has them meanwhile. KSM is a folder of plain files here."""
+"""ksm verify and ksm bench put KSM's settings back; a file has them meanwhile. Here /sys/kernel/mm/ksm is a folder of plain files."""
 
 import json
 import os
@@ -30,7 +30,7 @@ NOTHING = {"name": "nothing", "procs": [], "steps": [{"op": "sysfs", "file": "ma
 
 @pytest.fixture(autouse=True)
 def signals():
-    """Whatever holds and handles them here."""
+    """Restore the signal mask and handlers of this process."""
     mask, handlers = signal.pthread_sigmask(signal.SIG_BLOCK, ()), {number: signal.getsignal(number) for number in HANDLED}
     yield
     for number, handler in handlers.items():
@@ -40,7 +40,7 @@ def signals():
 
 @pytest.fixture
 def sysfs(tmp_path, monkeypatch):
-    """KSM's folder, and a ksmd that is at rest, beside a process that only has its name."""
+    """KSM's folder, and a ksmd that is at rest, beside another process named ksmd."""
     folder = tmp_path / "ksm"
     folder.mkdir()
     for name, text in (SETTINGS | COUNTERS).items():
@@ -164,7 +164,7 @@ main(["verify", str(folder / "w.json")], prog_name="ksm")
 
 
 def test_a_full_run_folder(sysfs, saved, tmp_path):
-    """The first run leaves nothing behind, and so does not stop those after it. It changes nothing either."""
+    """The settings cannot be saved: no setting is changed, and no file is left that would stop later runs."""
     (tmp_path / "w.json").write_text(json.dumps(NOTHING))
     environment = {**os.environ, "PYTHONPATH": HOME}
     for _ in range(2):
@@ -177,7 +177,7 @@ def test_a_full_run_folder(sysfs, saved, tmp_path):
 
 @pytest.mark.parametrize("when", ["write", "flush", "rename"])
 def test_killed_while_it_is_written(sysfs, saved, monkeypatch, when):
-    """Whenever that happens, there is a whole file or none."""
+    """At whatever moment the run is killed, there is a whole file or none."""
     def die(*_, **__):
         raise KeyboardInterrupt
 
@@ -189,7 +189,7 @@ def test_killed_while_it_is_written(sysfs, saved, monkeypatch, when):
 
 
 def test_a_setting_that_cannot_be_put_back(sysfs, saved, monkeypatch):
-    """The others are, it is named, and the file stays."""
+    """The other settings are put back, this one is named, and the file stays."""
     ksmd = Ksmd(saved)
     ksmd.start()
     write = kernel.sysfs_write
@@ -207,7 +207,7 @@ def test_a_setting_that_cannot_be_put_back(sysfs, saved, monkeypatch):
 
 
 def test_errors_of_the_system_are_no_difference(sysfs, tmp_path, monkeypatch):
-    """verify ends with 1 when something differs, and with 2 for all that keeps it from finding out; another command with 1."""
+    """verify ends with 1 when something differs, and with 2 for errors that keep it from finding out. Other commands end with 1."""
     (tmp_path / "w.json").write_text(json.dumps(NOTHING))
 
     def ends(error, *arguments):

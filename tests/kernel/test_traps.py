@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where the kernel itself seems to err: what the port does there. README.md tells what the kernel does, and how that is known."""
+"""What the port does where the kernel itself seems to err. README.md tells what the kernel does, and how that is known."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TRAPS = Path(__file__).parent / "traps"
 
 
 def replay(name):
-    """The workload, and its records that have counters."""
+    """Replay a trap: the workload, and the records that have counters."""
     data, _ = recorded.load(TRAPS / f"{name}.json")
     outcome = run_port(data["workload"], pages=True, events=True)
     return data["workload"], [record for record in outcome["records"] if "ksm" in record]
@@ -44,6 +44,6 @@ def test_zero_pages_that_a_child_did_not_get_are_counted_for_good():
 def test_roots_that_come_back_into_use_are_empty():
     workload, records = replay("trap-28")
     assert [record["ksm"]["pages_unshared"] for record in records] == [0, 5, 1, 1, 1, 5, 5]
-    assert wrong_machine(workload)      # it lacks nodes, or would be harmed
+    assert wrong_machine(workload)      # this machine has too few nodes, or the workload would harm its kernel
     _, one_node = replay("trap-28-one-node")
     assert [record["ksm"]["pages_unshared"] for record in one_node] == [0, 5, 1, 1, 1, 5, 5]

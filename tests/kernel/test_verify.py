@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ksm replay, ksm verify and the shrinker, without a kernel: what is compared with comes from elsewhere."""
+"""ksm replay, ksm verify and the shrinker without a kernel: the outcome to compare with comes from a command or a file."""
 
 import copy
 import json
@@ -111,7 +111,7 @@ def test_what_is_no_workload(workload, tmp_path):
 
 
 def test_swap():
-    """What is paged out comes back; what somebody else maps, stays."""
+    """A page that is paged out comes back. A page that another process maps stays."""
     steps = [{"op": "scan", "passes": 2}, {"op": "pageout", "proc": "a", "vma": "v"}, {"op": "record"}, {"op": "munmap", "proc": "a",
              "vma": "v", "page": 1}, {"op": "pageout", "proc": "a", "vma": "v", "count": 1}, {"op": "record"},
              {"op": "touch", "proc": "a", "vma": "v", "count": 1}, {"op": "record"}]
@@ -120,7 +120,7 @@ def test_swap():
 
 
 def test_prctl_and_exec():
-    """All memory is merged, also what comes later, and after exec; until it is switched off."""
+    """After prctl all memory is merged, also new memory, and memory after exec; until it is switched off."""
     steps = [{"op": "prctl", "proc": "a", "merge": 1}, {"op": "exec", "proc": "a"},
              {"op": "mmap", "proc": "a", "vma": "w", "pages": 2, "contents": [[5, 2]], "mergeable": False}, {"op": "scan", "passes": 2},
              {"op": "prctl", "proc": "a", "merge": 0}, {"op": "record"}]
@@ -178,7 +178,7 @@ def test_verify_says_what_it_lacks(monkeypatch, pair):
 
 
 def test_shrinks_to_a_smallest_one(pair):
-    """What is different here is that a chain exists: three equal pages and a limit of 2 make one."""
+    """The difference here is that a chain exists. Three equal pages with a limit of 2 make one."""
     def has_chain(workload):
         return any(record["ksm"]["stable_node_chains"] for record in run_port(workload)["records"] if "ksm" in record)
 
@@ -211,7 +211,7 @@ def test_what_makes_no_sense_goes():
 
 
 def test_generator_reaches_everything():
-    """Every kind of step, in 200 workloads; and each of these runs on the port."""
+    """200 workloads have every kind of step, and each of them runs on the port."""
     seen, files = set(), set()
     for seed in range(200):
         workload = generate(seed)
@@ -225,7 +225,7 @@ def test_generator_reaches_everything():
 
 
 def test_workloads_with_huge_pages():
-    """Huge pages come, are split, and are merged; no operation of theirs fails."""
+    """In the workloads huge pages come, are split, and are merged. No operation fails."""
     seen, splits, merged = set(), 0, 0
     for seed in range(1000, 1050):
         workload = generate(seed)
@@ -256,7 +256,7 @@ def test_huge_pages_that_the_kernel_does_not_give_are_not_asked_for(files, reaso
 
 
 def test_advised_batches_are_not_compared():
-    """What the advisor makes of processor time is nobody's difference."""
+    """The advisor computes pages_to_scan from processor time: it may differ, and so may the batches."""
     def outcome(mode, pages, sharing):
         return {"records": [{"step": 0, "op": "scan", "batches": pages, "ksm": {"advisor_mode": mode, "pages_to_scan": pages,
                                                                                  "pages_sharing": sharing}}]}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The kernel's own lib/rbtree.c and its hashes as an oracle.
 
-The files that tests/conftest.py unpacks are compiled between the headers written below. Without a C compiler what asks for `kernel` skips.
+The files that tests/conftest.py unpacks are compiled with the headers written below. Without a C compiler, tests of `kernel` are skipped.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# What those files include, cut down to what they use.
+# The headers that those files include, cut down to what they use.
 SHIMS = {
     "asm/types.h": "#include <linux/types.h>\n",
     "linux/bitops.h": """
@@ -161,7 +161,7 @@ SIGNATURES = {
 
 
 class KernelTree:
-    """ksm.testing.rbtree.RBTree, as far as the comparison needs it, over the kernel's functions. Keys are 0 to KEYS - 1."""
+    """A tree of the kernel's functions, with the methods of ksm.testing.rbtree.RBTree that the comparison needs. Keys are 0 to KEYS - 1."""
 
     def __init__(self, library):
         self._library = library

@@ -37,8 +37,8 @@ def test_published(initval, digest):
     assert jhash(b"Four score and seven years ago", initval) == digest
 
 
-def test_nothing():
-    # lookup3.c: no bytes, no final mix.
+def test_no_bytes():
+    # As in lookup3.c, there is no final mix without bytes.
     assert jhash(b"") == INITVAL
     assert jhash2(b"", 5) == INITVAL + 5
 

@@ -21,21 +21,21 @@ def refused(knobs, name, text):
 
 
 @pytest.mark.parametrize("text", ["y", "Y", "yes", "t", "True", "1", "1x", "on", "ON", "oN", "yellow\n"])
-def test_yes(knobs, text):
+def test_texts_that_are_true(knobs, text):
     knobs.use_zero_pages = 0
     knobs.store("use_zero_pages", text)
     assert knobs.use_zero_pages == 1
 
 
 @pytest.mark.parametrize("text", ["n", "N", "no", "f", "False", "0", "0x1", "off", "OF", "oF", "nothing\n"])
-def test_no(knobs, text):
+def test_texts_that_are_false(knobs, text):
     knobs.use_zero_pages = 1
     knobs.store("use_zero_pages", text)
     assert knobs.use_zero_pages == 0
 
 
 @pytest.mark.parametrize("text", ["", "\n", " 1", "2", "-1", "o", "ok", "enable", "disable", "\N{LATIN SMALL LETTER Y WITH ACUTE}"])
-def test_neither(knobs, text):
+def test_texts_that_are_neither_true_nor_false(knobs, text):
     for before in (0, 1):
         knobs.use_zero_pages = before
         assert refused(knobs, "use_zero_pages", text) == errno.EINVAL
@@ -45,14 +45,14 @@ def test_neither(knobs, text):
 @pytest.mark.parametrize("text, number", [("0", 0), ("7", 7), ("+9", 9), ("1234567890", 1234567890), ("0099\n", 99),
                                           ("4294967295", 0xFFFFFFFF)])
 def test_numbers(knobs, text, number):
-    """Base 10, also with a zero ahead."""
+    """Numbers are decimal, also with a leading zero."""
     knobs.store("sleep_millisecs", text)
     assert knobs.sleep_millisecs == number
 
 
 @pytest.mark.parametrize("text", ["", "\n", "-", "+", "-1", "++1", " 1", "1 ", "1\n\n", "0x10", "1.5", "4294967296", "1a", ":", "/"])
-def test_no_numbers(knobs, text):
-    assert refused(knobs, "sleep_millisecs", text) == errno.EINVAL      # the file says so whatever is wrong
+def test_texts_that_are_not_numbers(knobs, text):
+    assert refused(knobs, "sleep_millisecs", text) == errno.EINVAL      # the file answers EINVAL whatever is wrong
     assert knobs.sleep_millisecs == 20
 
 
@@ -62,7 +62,7 @@ def test_no_numbers(knobs, text):
     ("+-5", errno.EINVAL),
 ])  # fmt: skip
 def test_numbers_with_a_sign(knobs, text, error):
-    """EINVAL for what is no number, or one that is less than 2; ERANGE for what is no int."""
+    """EINVAL for text that is not a number, and for numbers below 2; ERANGE for numbers that do not fit into an int."""
     assert refused(knobs, "max_page_sharing", text) == error
     knobs.store("max_page_sharing", "2147483647")
     assert knobs.max_page_sharing == 2147483647

@@ -109,7 +109,7 @@ class RingMachine(RuleBasedStateMachine):
 
 
 class ChainMachine(RuleBasedStateMachine):
-    """The same for hlist."""
+    """Some chains (hlist); every item is on one of them or on none."""
 
     def __init__(self):
         super().__init__()

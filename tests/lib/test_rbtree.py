@@ -14,8 +14,8 @@ from ksm.testing.rbtree import SIZES, RBTree, empty_node
 GOLDEN = json.loads(Path(__file__).with_name("golden_rbtree.json").read_text())
 KINDS = ["plain", "cached", "augmented", "augmented_cached"]
 
-# (key, how): an absent key is inserted; of one that is there, the node is erased or replaced.
-# Lists without a least size are mostly short: a few steps shrink well, many reach every case.
+# (key, how): an absent key is inserted; the node of a present key is erased or replaced.
+# Lists without a minimum size are mostly short: a few steps shrink well, many steps reach every case.
 STEP = st.tuples(st.integers(0, 60), st.sampled_from(["erase", "erase", "replace"]))
 STEPS = st.lists(STEP, max_size=300) | st.lists(STEP, min_size=150, max_size=300)
 
@@ -62,7 +62,7 @@ def script(words):
 
 
 def long_run(nr_steps, nr_keys):
-    """Steps that are the same everywhere and always: Knuth's 64-bit generator."""
+    """Pseudo-random steps that are always the same, by Knuth's 64-bit generator."""
     state = 20110302
     for _ in range(nr_steps):
         state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
@@ -70,7 +70,7 @@ def long_run(nr_steps, nr_keys):
 
 
 def digest(tree, nr_steps, nr_keys):
-    """Of the shapes after every step."""
+    """A hash of the shapes after every step."""
     total = hashlib.sha256()
     for _ in run(long_run(nr_steps, nr_keys), tree):
         total.update(text(tree.shape()).encode())
@@ -155,7 +155,7 @@ def test_equal_keys_keep_the_order_of_insertion_on_the_right():
     assert tree.check(100)[0] == 0
 
 
-def test_nothing():
+def test_an_empty_tree():
     tree = RBTree()
     assert tree.empty()
     assert tree.shape() is None
@@ -169,12 +169,12 @@ def test_nothing():
 
 
 def test_empty_node():
-    # Cleared: empty, without neighbours; nothing comes after none. Linked as the only node: not empty, black.
+    # A cleared node is empty, and has no neighbours; in post-order nothing follows NULL. Linked as the only node, it is black.
     assert empty_node() == (True, True, True, True, False, 1)
 
 
 class TestCheck:
-    """rb_check() finds each rule broken, and ends."""
+    """rb_check() finds every broken rule, and ends."""
 
     @pytest.fixture
     def tree(self):

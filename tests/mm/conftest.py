@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A small machine, which is checked at the end, and a process in it; files that need another machine have their own."""
+"""A small machine, which is checked at the end, and a process in it. Test files that need another machine have a fixture of their own."""
 
 import pytest
 

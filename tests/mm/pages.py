@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the tests of migration, swap and hotplug share: pages with a number, their frames, a random life, and a machine's end."""
+"""Helpers of the tests of migration, swap and hotplug: pages with a number, their frames, a random life, and a machine's end."""
 
 import errno
 import random
@@ -58,7 +58,7 @@ def finish(machine: ksm.Machine) -> None:
     machine.ksm.scan(passes=2)
     machine.lru_add_drain_all()
     assert machine.check() == []
-    # What only the swap cache has, as in the kernel until somebody needs the memory.
+    # Pages that only the swap cache has: as in the kernel, they stay until the memory is needed.
     cached = machine.swap_pages()[0]
     assert machine.free_pages() == machine.total_pages() - 1 - cached
     if cached:

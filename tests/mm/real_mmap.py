@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A process that makes the system calls of test_mmap.py for real. One line of JSON in, a list of calls; one line out, what came of them.
+"""A process that makes the system calls of test_mmap.py for real. It reads a list of calls as a line of JSON, and writes a line of results.
 
-With an argument it becomes this user first, and has no privileges.
+With an argument the process first becomes this user, and has no privileges.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ def run(start: int, end: int, calls: list[list[Any]]) -> tuple[list[Any], list[s
         results.append(maps(start, end))
     contents = []
     for low, high, prot, shared in maps(start, end):
-        if prot and not shared:         # shared memory may be longer than what it shares
+        if prot and not shared:         # a shared mapping may be longer than its object
             contents.append(ctypes.string_at(low, high - low)[::PAGE].hex())
     libc.munmap(start, end - start)
     return results, contents

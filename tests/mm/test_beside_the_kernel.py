@@ -17,7 +17,7 @@ from ksm.study.notes import OMITTED_IN_RBTREE
 PORT = Path(ksm.__file__).parent
 FILES = {"mm/ksm.c": PORT / "mm/ksm.pyx", "lib/rbtree.c": PORT / "lib/rbtree.pyx"}
 
-# What the port leaves out, and why.
+# The functions that the port leaves out, and why.
 OMITTED = {"mm/ksm.c": OMITTED_IN_KSM, "lib/rbtree.c": OMITTED_IN_RBTREE}
 
 

@@ -99,7 +99,7 @@ def test_a_read_comes_too_early_and_a_range_may_be_too_short(machine):
 
 
 def test_without_a_free_block_small_pages_do(machine):
-    huge_process(machine, 15)                   # what is left has the zero page in it
+    huge_process(machine, 15)                   # the only block that is left has the zero page in it
     process = machine.spawn()
     addr = process.mmap(HUGE)
     process.madvise(addr, HUGE, ksm.MADV_HUGEPAGE)
@@ -122,9 +122,9 @@ def test_what_concerns_a_part_splits_the_mapping_and_leaves_the_page_whole(machi
     assert process.rss() == (462 if gone else 512)
     assert flags(process, addr, 100) == flags(process, addr + 150 * PAGE, 362) == WHOLE
     assert flags(process, *part[:1], 50) == ({0} if gone else WHOLE)
-    assert machine.total_pages() - machine.free_pages() - 1 == 512     # its frames are free together, or not at all
+    assert machine.total_pages() - machine.free_pages() - 1 == 512     # the frames of a huge page become free together
     assert process.read(addr + 99 * PAGE, 11) == b"page     99"
-    process.write(addr + 99 * PAGE, b"mine")                          # still this process's alone
+    process.write(addr + 99 * PAGE, b"mine")                          # still exclusive to this process
     assert machine.total_pages() - machine.free_pages() - 1 == 512
     process.munmap(addr, HUGE)
     assert machine.total_pages() - machine.free_pages() - 1 == 0
@@ -160,10 +160,10 @@ def test_a_move_to_another_offset_splits_the_mapping(machine):
 
 
 def test_memory_that_moved_may_have_any_offset(machine):
-    """In its file's place an anonymous vma has nothing: its page offset need not fit, as thp_vma_suitable_order() says."""
+    """An anonymous vma has no file, so its page offset need not be aligned: see thp_vma_suitable_order()."""
     process = machine.spawn()
     addr = process.mmap(4 * HUGE)
-    process.write(addr, b"x")       # from now on its offset moves with it
+    process.write(addr, b"x")       # from now on the page offset moves with the mapping
     to = process.mremap(addr + HUGE + PAGE, 2 * HUGE, 2 * HUGE, new_addr=addr + 64 * HUGE)
     assert {vma.start: (vma.start // PAGE - vma.pgoff) % 512 for vma in process.maps()}[to] == 511
     process.madvise(to, 2 * HUGE, ksm.MADV_HUGEPAGE)
@@ -188,7 +188,7 @@ def test_a_fork_shares_it_and_a_write_copies_one_part(machine):
     assert flags(process, addr, 512) == WHOLE
     assert process.read(addr + 9 * PAGE, 5) == b"page "
     child.exit()
-    process.write(addr, b"alone again")          # nobody else has it: it is used as it is
+    process.write(addr, b"alone again")          # no other process has the page: it is not copied
     assert machine.total_pages() - machine.free_pages() - 1 == 512
     assert events(machine)["split_pmd"] == 1
 
@@ -220,7 +220,8 @@ def test_a_merge_splits_both_huge_pages(machine):
 
 
 def test_two_equal_parts_of_one_huge_page_take_one_pass_more(machine):
-    """Each of the two holds a reference on the other's page, so the split fails; it is split behind that, and merged in the next pass."""
+    """Each of the two parts holds a reference on the huge page, so the first split fails. The page is split after that, and merged in the
+    next pass."""
     process, addr = huge_process(machine)
     process.write(addr + 3 * PAGE, process.read(addr + 400 * PAGE, PAGE))
     process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
@@ -232,7 +233,7 @@ def test_two_equal_parts_of_one_huge_page_take_one_pass_more(machine):
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 1)
 
 
-def test_nor_is_it_split_while_somebody_has_it_locked(machine):
+def test_a_locked_huge_page_is_not_split(machine):
     process, addr = huge_process(machine)
     process.write(addr + 3 * PAGE, process.read(addr + 400 * PAGE, PAGE))
     process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
@@ -249,7 +250,7 @@ def test_nor_is_it_split_while_somebody_has_it_locked(machine):
 
 
 def test_parts_of_zeros_go_to_the_zero_page_when_it_is_split(machine):
-    """Not by KSM, which does not count them: since 6.12 every split does that. In 2011 KSM would have merged them."""
+    """The split does so, and not KSM, which does not count them: since 6.12 every split does that. The KSM of 2011 would merge them."""
     machine.ksm.use_zero_pages = 1
     process = machine.spawn()
     addr = process.mmap(HUGE)
@@ -262,7 +263,7 @@ def test_parts_of_zeros_go_to_the_zero_page_when_it_is_split(machine):
     assert machine.total_pages() - machine.free_pages() - 1 == 0
 
 
-def test_who_else_has_a_reference_keeps_it_whole(machine):
+def test_a_fork_does_not_prevent_a_split(machine):
     process, addr = huge_process(machine)
     process.write(addr, b"E" * (2 * PAGE))
     process.madvise(addr, HUGE, ksm.MADV_MERGEABLE)
@@ -270,7 +271,7 @@ def test_who_else_has_a_reference_keeps_it_whole(machine):
     place = small.mmap(PAGE)
     small.write(place, b"E" * PAGE)
     small.madvise(place, PAGE, ksm.MADV_MERGEABLE)
-    child = process.fork()                      # shares, and so its mapping counts: that is no reference in the way
+    child = process.fork()                      # the child's reference is that of a mapping, and does not prevent the split
     machine.ksm.scan(4)
     assert machine.ksm.pages_sharing >= 2
     assert flags(process, addr, 2) == MERGED
@@ -278,8 +279,8 @@ def test_who_else_has_a_reference_keeps_it_whole(machine):
 
 
 def test_a_forced_first_write_makes_it_dirty(machine):
-    """Although the process may not write there. KSM counts the references of a shared page only when its entry is dirty or writable, or
-    the page is exclusive: one that somebody holds does not merge."""
+    """A forced write makes the page dirty although the process may not write there. KSM counts the references of a shared page only when
+    its entry is dirty or writable, or the page is exclusive. So a page that is held does not merge."""
     process = machine.spawn()
     addr = process.mmap(HUGE, ksm.PROT_READ)
     process.madvise(addr, HUGE, ksm.MADV_HUGEPAGE)
@@ -296,7 +297,7 @@ def test_a_forced_first_write_makes_it_dirty(machine):
 
 
 def test_a_reference_that_comes_while_it_is_split(machine):
-    """All its parts were unmapped already. They are mapped again, it stays whole, and nobody is let go of who was not taken."""
+    """The reference comes when all parts are unmapped already. They are mapped again, the page stays whole, and all counts are right."""
     process, addr = huge_process(machine)
     machine.lru_add_drain_all()
     pfn = process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT
@@ -328,7 +329,7 @@ def test_a_reference_that_comes_while_it_is_split(machine):
 
 
 def test_a_machine_closes_with_huge_pages_in_it():
-    """In one process, in two by fork, beside a table; and without close()."""
+    """The huge page is in one process, in two by fork, or beside a page table; also without close()."""
     for close in (True, False):
         machine = ksm.Machine(memory="16M", max_memory="16M")
         process, addr = huge_process(machine, 3)
@@ -353,7 +354,7 @@ def test_the_2011_era_splits_too():
 
 
 def test_two_equal_parts_merged_at_once_in_2011():
-    """Nobody's reference stopped a split then."""
+    """In 2011 a reference did not stop a split."""
     with ksm.Machine(memory="16M", era="2.6.38") as machine:
         process, addr = huge_process(machine)
         process.write(addr + 3 * PAGE, process.read(addr + 400 * PAGE, PAGE))
@@ -369,7 +370,7 @@ def test_two_equal_parts_merged_at_once_in_2011():
         assert machine.free_pages() == machine.total_pages() - 1
 
 
-# Who moves or swaps small pages splits it first
+# Swap and migration of small pages split a huge page first
 
 def test_swap_and_migration(machine):
     process, addr = huge_process(machine, 2)
@@ -382,8 +383,8 @@ def test_swap_and_migration(machine):
 
 
 def test_the_parts_of_an_active_page_are_active(machine):
-    """What a debugger has looked at twice is active, and so is each part: looked at twice more, it is in no batch, whose reference would
-    make the next write copy it."""
+    """A page that a debugger has read twice is active, and so is each part of it. A part that is read twice more is not in an LRU batch,
+    whose reference would make the next write copy it."""
     process, addr = huge_process(machine)
     for _ in range(2):
         process.read(addr, 1, force=True)
@@ -430,7 +431,7 @@ OPERATIONS = st.one_of(
 
 
 class Life:
-    """Processes with one window of two huge pages each, and the bytes that they have to hold: a first and a repeated one for each page."""
+    """Processes with one window of two huge pages each, and what each page has to hold: its first byte, and the byte of all others."""
 
     def __init__(self):
         self.machine = ksm.Machine(memory="24M", max_memory="24M", swap="6M", transparent_hugepage="always")

@@ -53,7 +53,7 @@ def test_an_image_goes_offline(machine, image):
     machine.ksm.scan(passes=2)
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (50, 150)
     fails(errno.EINVAL, machine.offline, start, 100)
-    # Its frames are free for the next one.
+    # The image's frames are free for the next image.
     again = process.mmap_image(image)
     assert frames(process, again)[0] == start
 
@@ -70,7 +70,7 @@ def test_an_image_leaves_with_its_last_process(machine, image):
     assert child.read(addr, 100 * PAGE) == b"".join(fill(i // 2) for i in range(100))
     child.exit()
     assert machine.check() == []
-    # All nodes had frames of the image, and went with it.
+    # All stable nodes had frames of the image, and are gone with them.
     assert machine.ksm.pages_shared == machine.ksm.pages_sharing == 0
     other = machine.spawn()
     there = other.mmap_image(image)
@@ -105,10 +105,10 @@ def test_many_images_one_after_the_other(image):
         assert machine.check() == []
 
 
-# What becomes of the file
+# Changes of the file
 
 def write_over(path, data):
-    """In place, as a program would that goes on using the file."""
+    """Write to the file in place, as a program would that keeps it open."""
     with path.open("r+b") as file:
         file.write(data)
 
@@ -154,7 +154,7 @@ def test_a_file_that_changes_changes_nobodys_memory(tmp_path, plain, first, when
 
 
 def resident():
-    """Bytes of this process's own memory: copies, and not what is mapped of files."""
+    """Bytes of this process's own memory: copies, without mapped files."""
     with open("/proc/self/status") as status:
         return int(next(line for line in status if line.startswith("RssAnon")).split()[1]) << 10
 
@@ -179,7 +179,7 @@ def test_an_image_is_copied(large):
         process.madvise(addr, 32 << 20, ksm.MADV_MERGEABLE)
         machine.ksm.scan(3)
         assert machine.ksm.pages_sharing > 6000
-        # What merging frees goes, also of an image.
+        # Memory that merging frees goes back to the system, also that of an image.
         assert resident() - before < 12 << 20
         assert process.read(addr, 8 * PAGE) == (fill(0) + b"same" * 3072 + fill(4) + b"same" * 3072)
         process.munmap(addr, 32 << 20)
@@ -209,7 +209,7 @@ def test_the_holes_of_an_image_take_no_memory(tmp_path):
         for page in (3, 200, 1 << 27):
             file.seek(page * PAGE)
             file.write(fill(page % 251))
-        # And data that is zeros
+        # Data that is zeros takes no memory either.
         file.write(bytes(16 << 20))
     if path.stat().st_blocks > 1 << 20:
         pytest.skip("this file system has no holes")
@@ -229,7 +229,7 @@ def test_the_holes_of_an_image_take_no_memory(tmp_path):
 
 @pytest.mark.parametrize("still", [False, True])
 def test_an_image_that_cannot_be_read(still):
-    """A file of sysfs says that it has 4096 bytes, and has two or three; nor can it be mapped."""
+    """A file of sysfs has 4096 bytes by its size, but two or three to read; and it cannot be mapped."""
     with ksm.Machine("16M") as machine:
         process = machine.spawn()
         with open("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag", "rb") as image:
@@ -306,7 +306,7 @@ def test_ctrl_c_while_an_image_is_read():
 
 @pytest.mark.parametrize("still", [False, True])
 def test_images_come_while_others_leave(tmp_path, still):
-    """A range that is being filled has no user yet, and must not be taken for one that has none any more."""
+    """A range that is being filled has no user yet. It must not be freed as a range that has none any more."""
     path = tmp_path / "image"
     path.write_bytes(b"".join(fill(i) for i in range(600)))
     errors, done = [], threading.Event()
@@ -342,7 +342,7 @@ def test_images_come_while_others_leave(tmp_path, still):
 
 
 def test_an_image_that_is_being_read_cannot_go_offline(tmp_path):
-    """Who takes it away has to wait until it is there."""
+    """Taking an image offline has to wait until the image has been read."""
     path = tmp_path / "image"
     path.write_bytes(b"data" * (8 << 18))
     errors, done = [], threading.Event()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the kernel's own test programs for KSM check, told again: tools/testing/selftests/mm/ksm_tests.c and ksm_functional_tests.c of
+"""The checks of the kernel's own test programs for KSM, written anew: tools/testing/selftests/mm/ksm_tests.c and ksm_functional_tests.c of
 Linux 6.12, and LTP's ksm01, ksm05, ksm06 and ksm07."""
 
 import pytest
@@ -34,13 +34,13 @@ def frames(process, addr, size):
 
 
 def duplicates(process, addr, size):
-    """Does some frame appear twice in the range?"""
+    """Whether a frame appears twice in the range."""
     found = frames(process, addr, size)
     return len(set(found)) < len(found)
 
 
 def merged(machine):
-    """The pages that are merged: as ksm_tests.c counts them, first and further sharers together."""
+    """The number of merged pages as ksm_tests.c counts them: the first and the further sharers together."""
     return machine.ksm.pages_shared + machine.ksm.pages_sharing
 
 
@@ -139,7 +139,7 @@ class TestFunctional:
         assert process.read(addr, self.SIZE) == b"\0" * (self.SIZE // 2) + b"\xcf" * (self.SIZE // 2)
 
     def test_unmerge_write_protected(self, machine):
-        """The suite write-protects by userfaultfd; here by mprotect: unmerging must not need a write."""
+        """Unmerging must not need a write. The suite write-protects by userfaultfd, this test by mprotect."""
         process = machine.spawn()
         addr = self.merged_range(machine, process, b"\xcf")
         process.mprotect(addr, self.SIZE, ksm.PROT_READ)
@@ -193,7 +193,7 @@ class TestFunctional:
         assert not duplicates(process, addr, self.SIZE)
 
     def test_fork_ksm_merging_pages(self, machine):
-        """A child begins with counts of its own: nothing is merged until ksmd has been there."""
+        """A child begins with counts of its own: they are 0 until ksmd has scanned the child."""
         parent = machine.spawn()
         addr = self.merged_range(machine, parent, b"\xcf")
         child = parent.fork()
@@ -211,7 +211,7 @@ class TestLtp:
     PAGES = 64
 
     def test_ksm01(self, machine):
-        """Three processes fill their memory with letters, four times over; the counters follow, and run=2 clears them."""
+        """Three processes fill their memory with letters, four times in turn. The counters follow, and run=2 clears them."""
         machine.ksm.max_page_sharing = 3 * self.PAGES
         processes = [machine.spawn() for _ in range(3)]
         size = self.PAGES * PAGE_SIZE
@@ -255,7 +255,7 @@ class TestLtp:
         assert machine.check() == []
 
     def test_ksm06(self):
-        """merge_across_nodes: equal pages of all nodes become one, or one a node."""
+        """merge_across_nodes: equal pages of all nodes become one page, or one page on each node."""
         nodes = 4
         with ksm.Machine(memory="32M", max_memory="32M", nodes=nodes) as machine:
             for knob, shared in ((1, 1), (0, nodes)):
@@ -286,7 +286,7 @@ class TestLtp:
 
 
 def test_mremap_over_a_merged_range(machine):
-    """Moved memory is unmerged first, and what it replaces goes with its merged pages."""
+    """Memory that is moved is unmerged first. The mapping that it replaces goes with its merged pages."""
     process = machine.spawn()
     size = 16 * PAGE_SIZE
     first, second = filled(process, size, b"1"), filled(process, size, b"2")

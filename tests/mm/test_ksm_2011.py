@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Machine(era="2.6.38"): where the KSM of 2011 did otherwise than the one of Linux 6.12."""
+"""Machine(era="2.6.38"): where the KSM of 2011 differs from that of Linux 6.12."""
 
 import errno
 
@@ -49,7 +49,7 @@ def state(machine):
     return machine.ksm.pages_shared, machine.ksm.pages_sharing, machine.ksm.pages_unshared, machine.ksm.pages_volatile
 
 
-def test_its_files(machine):
+def test_the_files_of_sysfs(machine):
     assert machine.ksm.names() == FILES
     with pytest.raises(AttributeError, match="max_page_sharing"):
         machine.ksm.max_page_sharing = 2
@@ -74,7 +74,7 @@ def test_nothing_is_skipped(machine):
 
 
 def test_new_pages_wait_for_others(either):
-    """New pages have a reference too many until their batch is full, which nobody emptied for KSM's sake then."""
+    """A new page has the reference of an LRU batch until the batch is full. In 2011 KSM did not empty the batches."""
     machine, y2011 = either
     mergeable(machine.spawn(), "aa", settled=False)
     machine.ksm.scan(5)
@@ -85,7 +85,7 @@ def test_new_pages_wait_for_others(either):
 
 
 def test_a_page_that_changes_merges_with_a_merged_one(either):
-    """The stable tree came before the checksum: a page that was never seen merges at once."""
+    """In 2011 the stable tree was searched before the checksum was computed: a new page merges at once."""
     machine, y2011 = either
     process = machine.spawn()
     addr = mergeable(process, "aabc")
@@ -94,7 +94,7 @@ def test_a_page_that_changes_merges_with_a_merged_one(either):
     process.write(addr + 2 * PAGE, b"a" * PAGE)
     machine.ksm.scan()
     assert state(machine) == ((1, 2, 1, 0) if y2011 else (1, 1, 1, 1))
-    # What changes, and equals nothing that is merged, is in no tree, in either.
+    # In both eras, a page that changes and equals no merged page is in no tree.
     process.write(addr + 3 * PAGE, b"d" * PAGE)
     machine.ksm.scan()
     assert state(machine) == (1, 2, 0, 1)
@@ -103,7 +103,7 @@ def test_a_page_that_changes_merges_with_a_merged_one(either):
 
 
 def test_a_page_is_broken_by_a_write(either):
-    """It comes back writable; since 6.2 it comes back as it was, and the next write takes a fault more."""
+    """In 2011 a broken page comes back writable. Since 6.2 it comes back as it was, and the next write takes another fault."""
     machine, y2011 = either
     process = machine.spawn()
     addr = mergeable(process, "aa")
@@ -152,7 +152,7 @@ def test_moving_merged_pages_to_another_node(era):
 
 
 def test_a_clean_page_that_nobody_may_write(machine):
-    """Without a dirty or writable entry there is nothing to protect, and the references are not counted."""
+    """An entry that is neither dirty nor writable is not protected, and the references are not counted."""
     process = machine.spawn()
     addr = mergeable(process, "aab")
     process.mprotect(addr, 3 * PAGE, ksm.PROT_READ)
@@ -166,15 +166,15 @@ def test_a_clean_page_that_nobody_may_write(machine):
 
 @pytest.mark.parametrize("stale", range(5))
 def test_stale_nodes_end_a_search(stale):
-    """A search that met a stale node gave up, and so did an insertion; and one that met an equal page, for there were no chains: then the
-    two pages that were to be merged are broken again. Nothing is lost by it but time."""
+    """In 2011 a search gave up when it met a stale node, and so did an insertion. An insertion also gave up when it met an equal page, for
+    there were no chains: the two pages that were to be merged are broken again. Only time is lost."""
     with new_machine("2.6.38") as machine:
         process = machine.spawn()
         others = "".join(letter * 2 for letter in "bcde"[:stale])
         addr = mergeable(process, "aaaa" + others)
         machine.ksm.scan(2)
         assert state(machine) == (1 + stale, 3 + stale, 0, 0)
-        # The first two are taken out, and are again what they were; of the others nothing is left.
+        # The first two pages are written, and then hold their old contents again. The pages of the other letters are unmapped.
         for i in range(2):
             process.write(addr + i * PAGE, b"z" * PAGE)
             process.write(addr + i * PAGE, b"a" * PAGE)
@@ -185,7 +185,7 @@ def test_stale_nodes_end_a_search(stale):
         machine.ksm.scan()
         assert machine.check() == []
         assert bytes_of(process, addr, 4) == "aaaa"
-        # Two nodes in the way: neither of the two finds the merged page, but they find each other, and meet it when they are put in.
+        # With two stale nodes neither of the two pages finds the merged page. They find each other, and meet it at the insertion.
         assert machine.vmstat()["cow_ksm"] - broken == (2 if stale >= 2 else 0)
         machine.lru_add_drain_all()
         machine.ksm.scan(3)

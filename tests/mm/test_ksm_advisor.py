@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The advisor, which chooses pages_to_scan by how long the passes take: every number is what Linux 6.12 computes."""
+"""The advisor, which chooses pages_to_scan by how long passes take: every number is the one that Linux 6.12 computes."""
 
 import re
 
@@ -31,7 +31,7 @@ def machine():
 
 
 def take(machine, seconds, busy=0.0):
-    """A pass that takes that long, with ksmd on a processor for a part of it: pages_to_scan after it, and that part in percent."""
+    """Make a pass of `seconds`, `busy` of them on a processor: pages_to_scan after it, and the share of the processor in percent."""
     machine.ksm.scan(pages=1)
     machine.advance(seconds, ksmd=busy)
     assert machine.ksm.scan()
@@ -44,7 +44,7 @@ def take(machine, seconds, busy=0.0):
 
 
 def test_five_passes(machine):
-    """The factor of change starts at 0, so that the first pass counts for little; then a pass of 400 seconds makes the next ones fast."""
+    """The factor of change starts at 0, so the first pass counts for little. A pass of 400 seconds then makes the next ones fast."""
     machine.ksm.advisor_mode = "scan-time"
     assert (machine.ksm.advisor_target_scan_time, machine.ksm.advisor_max_cpu, machine.ksm.pages_to_scan) == (200, 70, 500)
     passes = [(10, 1), (400, 300), (300, 99), (200, 40), (200, 40)]
@@ -54,18 +54,18 @@ def test_five_passes(machine):
 def test_the_limits(machine):
     knobs = machine.ksm
     knobs.advisor_mode = "scan-time"
-    # A pass of no time counts as a second. What one percent of a processor scans, ten times, is the least that is chosen ...
+    # A pass of no time counts as a second. The least that is chosen is ten times what one percent of a processor scans,
     assert take(machine, 0) == (5000, 1)
-    # ... and advisor_max_cpu times that the most ...
+    # the most is advisor_max_cpu times what one percent scans,
     assert take(machine, 100000, 100000) == (50 * 70, 100)
-    # ... but never more than advisor_max_pages_to_scan, not even for the least.
+    # but never more than advisor_max_pages_to_scan, which also limits the least.
     knobs.advisor_max_pages_to_scan = 600
     assert take(machine, 100000, 1000) == (600, 1)
     knobs.advisor_max_pages_to_scan = 10
     assert take(machine, 1) == (10, 1)
-    # A page costs one at least, where the share is larger than the number of pages.
+    # One percent of a processor counts as one page at least, even if the share in percent is larger than the number of pages.
     assert take(machine, 10000, 9000) == (10, 90)
-    # Limits that leave nothing are taken as they are, and nothing is scanned any more.
+    # A limit of 0 is taken as it is: nothing is scanned any more.
     knobs.advisor_max_pages_to_scan = 0
     assert take(machine, 10) == (0, 1)
     knobs.advisor_max_pages_to_scan = 30000
@@ -73,7 +73,7 @@ def test_the_limits(machine):
 
 
 def test_the_start_value_is_no_limit(machine):
-    """advisor_min_pages_to_scan is where it starts; a share of the processor above a tenth takes it below."""
+    """advisor_min_pages_to_scan is only the start value: a share of the processor above ten percent takes pages_to_scan below it."""
     machine.ksm.advisor_min_pages_to_scan = 1000
     assert machine.ksm.pages_to_scan == 100
     machine.ksm.advisor_mode = "scan-time"
@@ -88,16 +88,17 @@ def test_target_and_processor_share_can_be_set(machine):
     knobs.advisor_target_scan_time = 10
     knobs.advisor_max_cpu = 5
     knobs.advisor_mode = "scan-time"
-    # Ten seconds for a target of ten, 30 % of it: 150, which the least, 10 percent, lifts, though it is more than the most, 5 percent.
+    # A pass of ten seconds, with a target of ten: 30 % of 500 is 150. The least, ten percent of a processor, lifts that to 500, although
+    # the most is five percent.
     assert take(machine, 10, 1) == (500, 10)
     knobs.advisor_max_cpu = 70
     knobs.advisor_target_scan_time = 1
-    # Ten times the target: ten times as many pages, half of it (30 % of 100 after 30), cut at 70 percent of a processor.
+    # A pass of ten times the target wants ten times as many pages. The average gives about half of that, cut at 70 percent of a processor.
     assert take(machine, 10, 5) == (700, 50)
 
 
 def test_switching(machine):
-    """Only a change of mode sets pages_to_scan; and the new mode knows nothing of what the last one has measured."""
+    """Only a change of mode sets pages_to_scan. The new mode starts without the measurements of the last one."""
     knobs = machine.ksm
     knobs.pages_to_scan = 77
     knobs.advisor_mode = "none"
@@ -116,13 +117,13 @@ def test_switching(machine):
     knobs.pages_to_scan = 200
     knobs.advisor_mode = "scan-time"
     assert knobs.pages_to_scan == 500
-    # ksmd's time so far counts for the first pass, since nothing is known of when it was spent.
+    # All of ksmd's processor time so far counts for the first pass, because no earlier value is known.
     assert take(machine, 301) == (500 * 100 // 66 * 30 // 100, 100)
     assert first == [(500, 10), (420, 75)]
 
 
 def test_switched_on_within_a_pass(machine):
-    """The pass counts from the start of the clock, since nobody looked when it began."""
+    """The pass counts from the start of the clock, because the start of the pass was not noted."""
     machine.advance(1000)
     machine.ksm.scan(pages=1)
     machine.ksm.advisor_mode = "scan-time"
@@ -142,7 +143,7 @@ def test_the_clock_is_the_callers(machine):
 
 
 def test_on_the_real_clock():
-    """Passes of less than a second count as one; what they cost is what the thread that scans has used."""
+    """A pass of less than a second counts as one second. Its cost is the processor time of the thread that scans."""
     with ksm.Machine(memory="8M", max_memory="8M") as machine:
         mergeable(machine, 100)
         machine.ksm.trace.start()
@@ -158,8 +159,8 @@ def test_on_the_real_clock():
 
 @pytest.mark.parametrize(("target", "result"), [(60, 60), (200, 92)])
 def test_an_hour(target, result):
-    """ksmd with a batch a second, and 5000 pages that cost two milliseconds each: passes come to take as long as was asked for; or 92
-    seconds, of which the ten that they cost are ten whole percent, because less of a processor is never chosen."""
+    """ksmd makes a batch a second over 5000 pages, which cost two milliseconds each. Passes come to take the target time; but not more than
+    92 seconds, because the advisor never chooses less than ten percent of a processor, and a pass takes ten seconds of its time."""
     with ksm.Machine(memory="32M", max_memory="32M", clock="manual") as machine:
         mergeable(machine, 5000)
         knobs = machine.ksm

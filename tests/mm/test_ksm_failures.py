@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every allocation fails once: the same life again and again, and each time another of its allocations does not come. Whatever it was,
-the machine stays sound, every byte is what was last written, and in the end no frame and no object is lost."""
+"""Every allocation fails once: the same life runs again and again, and each time another allocation fails. Whichever it is, the machine
+stays sound, every byte is what was last written, and in the end no frame and no object is lost."""
 
 import errno
 
@@ -14,9 +14,9 @@ FOR_EVER = 1 << 40
 
 
 class Life:
-    """Two processes and a child, on two NUMA nodes with few sharers to a page: each kind of merge, and each way back.
+    """Two processes and a child, on two NUMA nodes, with few sharers for a page: each kind of merge, and each way of unmerging.
 
-    A call that lacks memory may fail, and what needs its result is left out then.
+    A call that lacks memory may fail. Later calls that need its result are then left out.
     """
 
     def __init__(self, machine, crowded=False):
@@ -99,7 +99,7 @@ class Life:
         if mine is not None:
             self.may_fail(one.move_pages, mine, 9 * PAGE, 1)
         self.scan(2)
-        # and to the swap area and back, some of them written
+        # The pages go to the swap area and back, and some are written
         if mine is not None:
             self.may_fail(one.swap_out, mine, 9 * PAGE)
             self.write(one, mine, [b"written" + ZEROS[7:]])
@@ -109,12 +109,12 @@ class Life:
         if two is not None:
             self.may_fail(two.prctl, ksm.PR_SET_MEMORY_MERGE, 0)
             self.may_fail(two.prctl, ksm.PR_SET_MEMORY_MERGE, 1)
-            # KSM forgets a process without mergeable memory, until that maps something
+            # KSM forgets a process without mergeable memory, until the process maps some
             self.unmap(two)
             self.scan(1)
             his = self.fill(two, [PAIR] * 3)
         self.scan(2)
-        # Swapped out while merged, and unmerged before they are back
+        # Pages are swapped out while merged, and unmerged before they are back
         if his is not None:
             self.may_fail(two.swap_out, his, 3 * PAGE)
         self.set("run", 2)
@@ -148,7 +148,7 @@ def new_machine():
 
 
 def lived(what, nth, times, crowded=False):
-    """One life: how often the allocation has yet to fail at its end."""
+    """Run one life: how many failures of the allocation are left at its end."""
     with new_machine() as machine:
         life = Life(machine, crowded)
         machine.fail(what, nth, times)
@@ -168,7 +168,7 @@ def test_the_life_has_everything_in_it():
         life.end()
 
 
-# How many there are in a life, at least
+# How many allocations a life has, at least
 CALLS = {"page": 30, "mm_struct": 3, "vm_area_struct": 6, "anon_vma": 4, "anon_vma_chain": 6, "ksm_rmap_item": 25, "ksm_stable_node": 8,
          "ksm_mm_slot": 4}
 
@@ -184,7 +184,7 @@ def test_each_allocation_fails(what, times):
 
 @pytest.mark.parametrize("times", [1, FOR_EVER], ids=["once", "from_then_on"])
 def test_a_merge_that_fails_and_cannot_be_undone(times):
-    """A merged page without a node stays merged, for nobody has a frame to break it: it is unmerged or merged for good later on."""
+    """A merged page without a stable node stays merged, because there is no frame to break it. Later it is unmerged, or gets a node."""
     nth = 1
     while lived("ksm_stable_node", nth, times, crowded=True) < times:
         nth += 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Counters that Linux 6.12 shows for simple workloads, once they have settled."""
+"""The counters that Linux 6.12 shows for simple workloads, once they have settled."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def fill(process, pages, content):
 
 
 def settle(machine, most=60):
-    """Passes until three in a row change nothing."""
+    """Scan until three passes in a row change nothing."""
     knobs = machine.ksm
     seen = []
     for _ in range(most):
@@ -65,7 +65,7 @@ def test_identical_pages(machine, sharing, pages):
 
 
 def test_written_again(machine):
-    """Two merged pages, then both written: one pass later the node is gone."""
+    """Two merged pages are both written: one pass later their node is gone."""
     process = machine.spawn()
     addr = fill(process, 2, b"x" * PAGE)
     settle(machine)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Another thread acts between two steps of ksm.c. So that it comes just then, the test holds a lock that the next step waits for."""
+"""Another thread acts between two steps of ksm.c. To make it come just then, the test holds a lock that the next step waits for."""
 
 import ctypes
 import threading
@@ -27,7 +27,7 @@ def machine():
 
 
 def mergeable(machine, letters):
-    """A process with these pages, and where they are; a dot is none."""
+    """A process with a mergeable page for each letter. A dot stands for no page."""
     process = machine.spawn()
     process.mmap(len(letters) * PAGE, RW, ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, START)
     for i, letter in enumerate(letters):
@@ -48,9 +48,9 @@ def state(machine):
 
 @contextmanager
 def waiting(lock, held, *calls):
-    """Each call in a thread of its own, one after the other, and all have to wait for the lock or for each other. Then the block.
+    """Start each call in a thread of its own, and assert that all wait, for the lock or for each other. Then run the block.
 
-    The lock is added to the word: beside it there may be flags."""
+    `held` is added to the word of the lock, in which there may be flags, too."""
     lock.value += held
     threads = [threading.Thread(target=call, daemon=True) for call in calls]
     try:
@@ -69,7 +69,7 @@ def waiting(lock, held, *calls):
 # A process exits
 
 def test_a_process_exits_while_its_tables_are_walked(machine):
-    """What is behind the first table is left alone."""
+    """ksmd leaves the pages behind the first page table alone."""
     process = mergeable(machine, "a" + 511 * "." + "b")
     process.madvise(START, PAGE, ksm.MADV_DONTNEED)
     users = word(process, "mm.mm_users")
@@ -91,7 +91,7 @@ def test_a_process_exits_while_a_page_is_skipped(machine):
 
 
 def test_a_process_exits_while_it_is_unmerged(machine):
-    """It was about to break the first merged page; the other one goes with the process, and needs no copy."""
+    """KSM is about to break the first merged page. The other page goes with the process, and needs no copy."""
     process = mergeable(machine, "aa")
     machine.ksm.scan(2)
     with waiting(word(process, "table.locked"), 1, lambda: setattr(machine.ksm, "run", 2), process.exit):
@@ -100,11 +100,12 @@ def test_a_process_exits_while_it_is_unmerged(machine):
     assert machine.slabinfo()["ksm_mm_slot"] == machine.slabinfo()["ksm_rmap_item"] == 0
 
 
-# A page that is being looked at changes its place: the scan waits for the lock of the merged page that it was before
+# A page leaves while it is looked at: the scan waits for the lock of the merged page that was mapped there before
 
 @pytest.fixture
 def unmerged(machine):
-    """Two pages of zeros were merged, and one was written to; its item is still at the node. One page comes before it, three after."""
+    """Two pages of zeros are merged, and one of them is written to: its rmap_item is still at the node. One page lies before it, three
+    behind it."""
     process = mergeable(machine, "w\0x\0y")
     machine.ksm.scan(2)
     assert state(machine) == (1, 1, 3, 0)
@@ -125,7 +126,8 @@ def test_a_page_of_zeros_is_unmapped_before_it_merges(machine, unmerged):
 
 @pytest.mark.parametrize("leave", ["write", "dontneed"])
 def test_the_page_that_is_next_leaves(machine, unmerged, leave):
-    """It was looked at together with the first. Written to, it is another page by now; and where it is no more, the scan goes on."""
+    """The next page was looked at together with the first one. If it is written to, ksmd must see the new bytes; if it is gone, the scan
+    goes on."""
     flags = word(unmerged, "page.flags", 3)
     with waiting(flags, PG_LOCKED, machine.ksm.scan):
         if leave == "write":
@@ -152,7 +154,7 @@ def test_who_moves_a_merged_page_waits_for_its_mappings(machine):
 # Counters
 
 def test_counters_that_do_not_fit_together(machine):
-    """The volatile pages are what remains of four counters, which are read without a lock: never less than none."""
+    """pages_volatile is computed from four counters that are read without a lock. It is never less than 0."""
     mergeable(machine, "ab")
     machine.ksm.scan(2)
     items = ctypes.c_ulong.from_address(machine_fields(machine)["rmap_items"].address)

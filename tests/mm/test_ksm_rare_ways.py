@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Ways through ksm.c that are seldom taken: pages that leave while they are looked for, that are held or locked, that move to another
-NUMA node with their equals there, or that are merged and have no node."""
+"""Ways through ksm.c that are seldom taken: pages leave while they are searched for, are held or locked, move to another NUMA node that has
+their equals, or are merged and have no stable node."""
 
 import ctypes
 import errno
@@ -59,7 +59,7 @@ def state(machine):
 
 
 def word(machine, pfn, name):
-    """A field of a frame, to be written to."""
+    """A field of a frame, which the test can write."""
     address, size = frame_fields(machine, pfn)[name]
     return {4: ctypes.c_uint, 8: ctypes.c_ulong}[size].from_address(address)
 
@@ -91,7 +91,7 @@ def test_the_way_leads_past_a_page_that_is_gone(machine, leave):
 # Pages that are held or locked
 
 def test_the_second_of_two_pages_is_held(machine):
-    """The first one is a merged page by then, and is broken again: that one has a sharer more than it has uses for."""
+    """When the second page turns out to be held, the first one is a merged page already: it is broken again."""
     process = machine.spawn()
     addr = mergeable(process, "aa")
     machine.ksm.scan()
@@ -108,7 +108,7 @@ def test_the_second_of_two_pages_is_held(machine):
 
 
 def test_a_merged_page_is_locked(machine):
-    """Who moves a page holds its lock, and must not be waited for: its equal stays as it is, and in no tree, until the next pass."""
+    """A page that is being moved is locked, and ksmd must not wait for it. Its equal stays as it is, in no tree, until the next pass."""
     process = machine.spawn()
     addr = mergeable(process, "aaba")
     process.write(addr + 3 * PAGE, b"c" * PAGE)
@@ -139,7 +139,7 @@ def test_a_page_that_would_be_merged_is_locked(machine):
 
 
 def test_a_count_that_is_frozen_for_a_moment(machine):
-    """A page in the swap cache that is on its way to another frame has no references while it changes over: it is waited for."""
+    """A page in the swap cache has a reference count of 0 for a moment when it moves to another frame: the scan waits."""
     process = machine.spawn()
     addr = mergeable(process, "baa")
     machine.ksm.scan(2)
@@ -182,7 +182,7 @@ def test_nobody_scans_while_frames_go_away(machine):
 @pytest.mark.parametrize("bit", [3, 7, 10, 14, 18, 22, 28, 40],
                          ids=["SHARED", "MAYSHARE", "PFNMAP", "IO", "DONTEXPAND", "HUGETLB", "MIXEDMAP", "DROPPABLE"])
 def test_memory_that_is_not_the_process_s_own(machine, bit):
-    """Nobody maps devices here, so the flag is put there by hand. Advice does nothing, and neither does asking for everything."""
+    """The port maps no devices, so the test sets the flag. madvise() does nothing then, and neither does prctl()."""
     process = machine.spawn()
     addr = process.mmap(PAGE)
     process.touch(addr)
@@ -200,7 +200,7 @@ def test_memory_that_is_not_the_process_s_own(machine, bit):
 # Unmerging
 
 def test_everything_is_unmerged_after_a_process_has_gone(machine):
-    """Its items are still there, for nobody has scanned since: they go, and nothing has to be copied."""
+    """The process's rmap_items are still there, because no scan was made since. They go, and nothing has to be copied."""
     one, two = machine.spawn(), machine.spawn()
     mergeable(one, "aab")
     addr = mergeable(two, "cc")
@@ -215,7 +215,7 @@ def test_everything_is_unmerged_after_a_process_has_gone(machine):
 
 
 def test_a_process_that_asked_for_everything_takes_it_back(machine):
-    """What is not mergeable, for the process has said so, or cannot be, as shared memory, is left as it is."""
+    """Memory that is not mergeable stays as it is: memory with MADV_UNMERGEABLE, and shared memory."""
     process = machine.spawn()
     process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
     addr = mergeable(process, "aabb")
@@ -253,7 +253,7 @@ def test_unmerging_is_interrupted(machine):
 # Pages that are not what they look like
 
 def test_a_page_with_the_checksum_of_zeros(machine):
-    """It is compared with the zero page before it would share it."""
+    """The page is compared with the zero page before it may share it, and differs."""
     machine.ksm.use_zero_pages = 1
     machine.ksm.trace.start()
     process = machine.spawn()
@@ -269,7 +269,7 @@ def test_a_page_with_the_checksum_of_zeros(machine):
 # Pages that move to another NUMA node
 
 def left_behind(numa):
-    """A merged page has left for node 1, and the scan of an equal page has found that out: its node waits to be seen again."""
+    """A merged page has moved to node 1, and the scan of an equal page has seen that. Its stable node waits in migrate_nodes."""
     first, one = numa.spawn(), numa.spawn()
     addr, mine = mergeable(first, "b"), mergeable(one, "aau")
     numa.ksm.scan(3)
@@ -284,7 +284,7 @@ def left_behind(numa):
 
 
 def test_the_equal_page_has_left_for_another_node(numa):
-    """Its node makes room, and is at its new place when one of its sharers is scanned."""
+    """The moved page's stable node leaves its tree, and goes into the tree of node 1 when a sharer is scanned."""
     first, addr, one, mine = left_behind(numa)
     numa.ksm.scan()
     assert state(numa) == (1, 1, 2, 0)
@@ -306,7 +306,7 @@ def test_everything_is_unmerged_while_a_node_waits(numa):
 
 
 def test_its_frame_goes_away_while_a_node_waits(numa):
-    """The page is gone, too, and the number of a frame that is no more must not be looked up."""
+    """The page is gone, too. The waiting node has the number of a frame that no longer exists, which must not be looked up."""
     _, _, one, mine = left_behind(numa)
     one.munmap(mine, 2 * PAGE)
     assert numa.slabinfo()["ksm_stable_node"] == 1
@@ -317,7 +317,7 @@ def test_its_frame_goes_away_while_a_node_waits(numa):
 
 
 def test_frames_go_away_while_a_node_waits(numa):
-    """The page moves on, and the node goes with it."""
+    """The page moves to another frame, and the node goes with it."""
     _, _, one, mine = left_behind(numa)
     numa.offline(512, 512)
     assert numa.slabinfo()["ksm_stable_node"] == 1
@@ -329,7 +329,7 @@ def test_frames_go_away_while_a_node_waits(numa):
 
 @pytest.mark.parametrize(("sharing", "there"), [(256, 2), (3, 5)], ids=["page", "chain"])
 def test_two_pages_change_places(numa, sharing, there):
-    """The page that comes finds its equal about to leave, and takes its place in the tree, or in the chain."""
+    """The page that comes finds its equal about to leave. It takes the equal's place in the tree, or in the chain."""
     numa.ksm.max_page_sharing = sharing
     one, two = numa.spawn(node=0), numa.spawn(node=1)
     mine, his = mergeable(one, "aa"), mergeable(two, "a" * there)
@@ -349,7 +349,7 @@ def test_two_pages_change_places(numa, sharing, there):
 
 
 def test_an_equal_page_of_the_unstable_tree_has_left(numa):
-    """It is in the wrong tree by now: the two do not meet."""
+    """The page that has left is in the wrong tree by now: the two do not merge."""
     one, two = numa.spawn(), numa.spawn()
     mine = mergeable(one, "a")
     mergeable(two, "a")
@@ -366,7 +366,7 @@ def test_an_equal_page_of_the_unstable_tree_has_left(numa):
 
 @pytest.mark.parametrize(("contents", "sharing"), [("aa", 256), ("aaaa", 2)], ids=["page", "chain"])
 def test_a_limit_cannot_change_while_a_child_has_merged_pages(machine, contents, sharing):
-    """No rmap_item leads to them, so nothing counts as shared; but the trees are not empty."""
+    """No rmap_item leads to the child's pages, so none counts as shared. But the stable trees are not empty."""
     machine.ksm.max_page_sharing = sharing
     parent = machine.spawn()
     addr = mergeable(parent, contents + "u")
@@ -388,8 +388,8 @@ def test_a_limit_cannot_change_while_a_child_has_merged_pages(machine, contents,
 
 
 @pytest.mark.parametrize(("contents", "sharing"), [("aa", 256), ("aaaaaa", 2)], ids=["page", "chain"])
-def test_it_can_change_when_the_child_has_gone(machine, contents, sharing):
-    """Nodes are left whose pages are gone, and that have no items, which are dropped with their chain."""
+def test_a_limit_can_change_when_the_child_has_gone(machine, contents, sharing):
+    """Stable nodes without pages and without rmap_items are left. A new limit drops them, and their chain."""
     machine.ksm.max_page_sharing = sharing
     parent = machine.spawn()
     addr = mergeable(parent, contents + "u")
@@ -404,7 +404,7 @@ def test_it_can_change_when_the_child_has_gone(machine, contents, sharing):
     assert (machine.ksm.stable_node_chains, machine.ksm.stable_node_dups, machine.slabinfo()["ksm_stable_node"]) == (0, 0, 0)
 
 
-def test_nor_while_the_node_waits(numa):
+def test_merge_across_nodes_cannot_change_while_a_node_waits(numa):
     _, _, one, mine = left_behind(numa)
     child = one.fork()
     one.munmap(mine, 2 * PAGE)
@@ -419,8 +419,8 @@ def test_nor_while_the_node_waits(numa):
 # Merged pages without a node
 
 def test_a_merged_page_that_has_no_node(machine):
-    """No memory for a node, and none to undo the merge: the page stays merged, and cannot be found from its frame. It does not move, and
-    who has it is not known; unmerging finds it."""
+    """There is no memory for a stable node, and none to undo the merge. The page stays merged, and its mappings cannot be found from its
+    frame: it does not move. Unmerging finds it."""
     process = machine.spawn()
     addr = mergeable(process, "aab")
     machine.ksm.scan()
@@ -459,7 +459,7 @@ def test_a_frame_breaks_whose_page_has_no_node(machine):
 
 
 def test_each_process_with_a_broken_page_is_told_once(machine):
-    """A parent's anon_vma leads to the child's mapping as well, and the child has an rmap_item of its own, and both have two."""
+    """The parent's anon_vma leads to the child's mapping as well, and each of the two processes has two rmap_items at the node."""
     parent = machine.spawn()
     addr = mergeable(parent, "aab")
     machine.ksm.scan(2)
@@ -473,8 +473,8 @@ def test_each_process_with_a_broken_page_is_told_once(machine):
 
 
 def test_a_broken_page_is_not_copied_on_its_way_back(machine):
-    """Merged, held in the swap cache, and its frame breaks: who touches it gets an error, and so does swapoff, which after run = 2 would
-    give everybody a copy."""
+    """A merged page is held in the swap cache when its frame breaks. A process that touches it gets an error. So does swapoff, which would
+    make copies after run = 2."""
     process = machine.spawn()
     addr = mergeable(process, "aa")
     machine.ksm.scan(2)

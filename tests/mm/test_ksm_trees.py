@@ -9,7 +9,7 @@ PAGE = ksm.PAGE_SIZE
 
 
 def unique(process, pages, seed):
-    """A mergeable mapping of pages that are like no other."""
+    """A mergeable mapping of unique pages."""
     addr = process.mmap(pages * PAGE)
     for i in range(pages):
         process.write(addr + i * PAGE, b"%d %d" % (seed, i))
@@ -19,7 +19,7 @@ def unique(process, pages, seed):
 
 @pytest.mark.parametrize("leave", [False, True])
 def test_roots_of_other_nodes_are_reset(leave):
-    """merge_across_nodes on and off again, between two passes: what the other node's root led to is gone."""
+    """merge_across_nodes is switched on and off again between two passes: the items that the other node's root led to are gone."""
     with ksm.Machine(memory="4M", max_memory="4M", nodes=2) as machine:
         knobs = machine.ksm
         knobs.smart_scan = 0
@@ -52,7 +52,7 @@ def test_roots_of_other_nodes_are_reset(leave):
 
 
 def test_unmerging_that_fails_within_a_pass():
-    """run = 2 without memory gives up in the middle; the pass that it broke off leaves nothing behind in the next one."""
+    """run = 2 without memory gives up in the middle. The pass that it ended must not leave items in the tree of the next pass."""
     with ksm.Machine(memory="512K", max_memory="512K") as machine:
         knobs = machine.ksm
         knobs.smart_scan = 0

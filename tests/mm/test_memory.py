@@ -53,7 +53,7 @@ def test_a_read_maps_the_zero_page(machine, process):
 
 
 def test_a_write_maps_a_page_of_zeros(machine, process):
-    """Also on a frame that somebody else has used before."""
+    """The page is zeros also on a frame that another process has used before."""
     addr = process.mmap(PAGE)
     process.write(addr, b"\xff" * PAGE)
     frame = frames(process, addr)
@@ -105,7 +105,7 @@ def test_fork_shares_until_somebody_writes(machine, process):
     frame = frames(process, addr + 2 * PAGE)
     child.exit()
     machine.lru_add_drain_all()
-    process.write(addr + 2 * PAGE, b"mine")         # nobody else is left: no copy
+    process.write(addr + 2 * PAGE, b"mine")         # no other process has the page any more: no copy
     assert frames(process, addr + 2 * PAGE) == frame
 
 
@@ -122,7 +122,7 @@ def test_fork_leaves_out_what_it_is_told_to(machine, process):
 
 
 def test_generations_of_forks(machine, process):
-    """Every line of descent has its own bytes, and all anon_vmas are in order whoever dies first."""
+    """Each descendant has its own bytes, and all anon_vmas stay right, in whatever order the processes exit."""
     addr = process.mmap(4 * PAGE)
     process.write(addr, b"0" * 4 * PAGE)
     line = [process]
@@ -168,7 +168,7 @@ def test_a_write_to_a_merged_page_copies_it(machine, process):
 
 
 def test_the_last_mapping_of_a_merged_page_is_copied_too(machine, process):
-    """A merged page is never taken over, even by the only one who maps it: its node could still give it to others."""
+    """A write to a merged page copies it even if it has one mapping only: its stable node could still give it to others."""
     addr = merged(machine, process, 2)
     process.munmap(addr, PAGE)
     frame = frames(process, addr + PAGE)
@@ -183,7 +183,7 @@ def test_unmergeable_gives_every_page_its_own_frame(machine, process):
     assert [bool(word & ksm.PAGE_KSM) for word in process.page_table(addr, 4 * PAGE)] == [True, False, False, True]
     assert len(set(frames(process, addr, 4))) == 3
     assert process.read(addr, 4 * PAGE) == b"merged!!" * (4 * PAGE // 8)
-    # Unshared, but not written: the next write takes one fault, and no copy.
+    # The page is unshared, but was not written: the next write takes one fault, and no copy.
     copied = frames(process, addr + PAGE)
     faults = machine.vmstat()["pgfault"]
     process.write(addr + PAGE, b"M")
@@ -192,7 +192,7 @@ def test_unmergeable_gives_every_page_its_own_frame(machine, process):
 
 
 def test_unmergeable_without_memory():
-    """EAGAIN, and what could not be unmerged stays merged and mergeable."""
+    """The call fails with EAGAIN. Pages that could not be unmerged stay merged and mergeable."""
     with ksm.Machine(memory="256K", max_memory="256K") as machine:
         process, filler = machine.spawn(), machine.spawn()
         addr = merged(machine, process, 20)
@@ -325,7 +325,7 @@ def test_exec_starts_empty(machine, process):
 
 
 def test_a_page_table_is_read_alike_in_one_go_and_page_by_page():
-    """Across tables, holes, mappings, huge pages, zero pages and pages that are swapped out or merged."""
+    """The range has several tables, holes, mappings, huge pages, zero pages, and pages that are swapped out or merged."""
     huge = 2 << 20
     with ksm.Machine("32M", swap="1M", transparent_hugepage="madvise") as machine:
         process = machine.spawn()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Frames leave the machine: parts of its memory, images, and those that are broken."""
+"""Frames leave the machine: parts of its memory, images, and broken frames."""
 
 import errno
 import threading
@@ -29,7 +29,7 @@ def machine():
 
 
 def in_second_block(machine):
-    """A process, and memory of it that pushes what comes next into the second block."""
+    """A process with so much memory that the next pages are in the second block."""
     process = machine.spawn()
     addr = process.mmap(BLOCK * PAGE)
     process.touch(addr, BLOCK * PAGE)
@@ -90,7 +90,7 @@ def test_merged_pages_move_out(machine):
     assert all(BLOCK <= frame < 2 * BLOCK for frame in frames(process, addr, 64))
     gone = mergeable(process, [fill(100)] * 2)
     machine.ksm.scan(passes=3)
-    process.munmap(gone, 2 * PAGE)                       # a stale node, with a frame's number from the range
+    process.munmap(gone, 2 * PAGE)                       # a stale node, whose frame number lies in the range
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (17, 113)
     machine.offline(BLOCK, BLOCK)
     assert machine.ksm.run == 0
@@ -106,7 +106,7 @@ def test_merged_pages_move_out(machine):
 
 @pytest.mark.parametrize("stale", [2, 4], ids=["some", "all"])
 def test_stale_pages_of_a_chain_go_away(machine, stale):
-    """Equal pages of which each may have two mappings: a chain, which is dropped with the last of its pages."""
+    """Equal pages with two sharers each make a chain, which is dropped with the last of its pages."""
     machine.ksm.max_page_sharing = 2
     process, _ = in_second_block(machine)
     addr = mergeable(process, [fill(1)] * 8)
@@ -132,7 +132,7 @@ def test_stale_pages_of_a_chain_go_away(machine, stale):
 
 @pytest.mark.parametrize("frame", [BLOCK - 1, BLOCK, 2 * BLOCK - 1, 2 * BLOCK])
 def test_a_stale_node_goes_with_its_frame(machine, frame):
-    """And only with that: elsewhere it can wait until somebody comes by."""
+    """The offline call drops a stale node if its frame goes. A stale node of another frame can wait until a search meets it."""
     process = machine.spawn()
     addr = mergeable(process, [fill(number) for number in range(3 * BLOCK)])
     there = frames(process, addr, 3 * BLOCK).index(frame)
@@ -281,7 +281,7 @@ def test_who_has_a_merged_page(broken):
     a, b = mergeable(one, [fill(1)] * 2), mergeable(two, [fill(1)])
     machine.ksm.scan(passes=3)
     child = one.fork()
-    # Each process once, at the first place that the node's rmap_items lead to: the one that was merged last comes first.
+    # Each process is told once, at the first place that the node's rmap_items lead to: the page that was merged last comes first.
     found = machine.memory_failure(frames(one, a)[0])
     assert len(found) == 3
     assert set(found) == {(one, a + PAGE), (child, a + PAGE), (two, b)}
@@ -290,7 +290,7 @@ def test_who_has_a_merged_page(broken):
 
 
 def test_two_of_four_have_it(broken):
-    """With max_page_sharing at 2, four processes with equal pages have two frames; who has the other one is not told."""
+    """With max_page_sharing at 2, four processes with equal pages have two frames. Only the two that have the broken frame are told."""
     machine = broken
     machine.ksm.max_page_sharing = 2
     processes = [machine.spawn() for _ in range(4)]
@@ -305,12 +305,12 @@ def test_two_of_four_have_it(broken):
         found = machine.memory_failure(frame)
         assert len(found) == 2
         assert set(found) == those
-    # One of them has the page no longer.
+    # One of the two processes does not map the page any more.
     frame, those = having.popitem()
     (first, addr), (second, there) = those
     first.write(addr, b"own")
     assert frames(first, addr) != [frame]
-    assert set(machine.memory_failure(frame)) == those      # its rmap_item is still at the node, as in the kernel
+    assert set(machine.memory_failure(frame)) == those      # as in the kernel, its rmap_item is still at the node
     machine.ksm.scan()
     assert machine.memory_failure(frame) == [(second, there)]
 
@@ -378,7 +378,7 @@ def test_told_while_others_come_and_go(broken):
 
 
 def test_asking_takes_as_long_as_there_are_sharers():
-    """Eight times as many: eight times as long, not 64 times."""
+    """Eight times as many sharers take eight times as long, not 64 times."""
     took = {}
     for number in (1000, 8000):
         with ksm.Machine("256M") as machine:

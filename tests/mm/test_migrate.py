@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Pages move to other frames and other nodes: merged ones with all who share them, and with their stable node."""
+"""Pages move to other frames and other NUMA nodes: a merged page with all its mappings, and with its stable node."""
 
 import errno
 import random
@@ -48,7 +48,7 @@ def test_a_private_page(machine):
     assert frames(process, addr, 2) == [new, other]
     assert process.read(addr, 2 * PAGE) == fill(1) + fill(2)
     assert machine.vmstat()["pgmigrate_success"] == 1
-    # Exclusive still, and writable: no fault, no copy.
+    # The page is still exclusive, and writable: no fault, no copy.
     faults = machine.vmstat()["pgfault"]
     process.write(addr, b"X")
     assert machine.vmstat()["pgfault"] == faults
@@ -68,7 +68,7 @@ def test_a_page_shared_by_fork(machine):
 
 
 def test_a_merged_page_in_a_tree_of_processes(machine):
-    """Two unrelated processes that share it, children and grandchildren that ksmd has not seen, and one that it has."""
+    """Two unrelated processes share the page, and so do children and grandchildren: ksmd has scanned only one of these."""
     one, two = machine.spawn(), machine.spawn()
     a, b = mergeable(one, [fill(1)] * 2 + [fill(9)]), mergeable(two, [fill(1)] * 3)
     child = one.fork()
@@ -92,7 +92,7 @@ def test_a_merged_page_in_a_tree_of_processes(machine):
     there = mergeable(other, [fill(1)])
     machine.ksm.scan(passes=2)
     assert frames(other, there) == [new]
-    # And broken as ever
+    # A write and MADV_UNMERGEABLE break the page as before it moved.
     two.write(b, b"X")
     assert one.read(a, PAGE) == fill(1)
     one.madvise(a, 3 * PAGE, ksm.MADV_UNMERGEABLE)
@@ -126,7 +126,7 @@ def test_who_cannot_move(machine):
     process.write(addr, b"X")                           # still exclusive: no copy
     assert frames(process, addr) == [frame]
     machine._put_page(frame)
-    # It is in the LRU batch now, whose reference is no obstacle, because it is emptied first.
+    # The page is in the LRU batch now. The batch's reference does not prevent the move, because batches are emptied first.
     assert machine.migrate(frame) != frame
     with pytest.raises(ValueError, match="node 1"):
         machine.migrate(frame, node=1)
@@ -172,7 +172,7 @@ def test_pages_of_the_swap_cache(machine):
     machine.migrate(frames(process, addr + 2 * PAGE)[0])
     assert machine.check() == []
     assert process.read(addr + 2 * PAGE, PAGE) == fill(2)
-    # A merged page of the cache, not mapped by anybody: entries of swap find it at its new frame.
+    # A merged page of the cache that no process maps: swap entries find it at its new frame.
     frame = frames(process, addr)[0]
     machine._get_page(frame)
     assert process.swap_out(addr, 2 * PAGE) == 0
@@ -257,7 +257,7 @@ def test_move_pages(numa):
 
 
 def test_move_pages_of_more_than_can_be_told(numa):
-    """The answer has an entry for each page: its size has a limit, whatever the range is."""
+    """The answer has an entry for each page, so the range has a limit."""
     process = numa.spawn()
     addr = process.mmap(1 << 40)
     process.write(addr, fill(1))
@@ -292,7 +292,7 @@ def test_move_pages_hears_signals(numa):
 
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_node_that_is_full(node):
-    """A page that was sent there stays where it is; one that may go anywhere finds room on the other."""
+    """A page that is moved to the full node stays where it is. A page that may go anywhere finds room on the other node."""
     with ksm.Machine("4M", nodes=2) as numa:
         process, filler = numa.spawn(node=1 - node), numa.spawn(node=node)
         addr, much = process.mmap(PAGE), filler.mmap(4 << 20)
@@ -321,7 +321,7 @@ def test_each_node_has_its_own_merged_page(numa):
 
 
 def test_a_page_with_a_new_node_is_linked_there(numa):
-    """Moved to a node whose tree has no such page: its own node goes over to that tree."""
+    """The page moves to a NUMA node whose tree has no equal page: its stable node goes into that tree."""
     process = numa.spawn()
     addr = mergeable(process, [fill(1)] * 3)
     numa.ksm.scan(passes=3)
@@ -332,7 +332,7 @@ def test_a_page_with_a_new_node_is_linked_there(numa):
     numa.ksm.scan(passes=1)
     assert (numa.ksm.pages_shared, numa.ksm.pages_sharing) == (1, 2)
     assert damage(numa) == []
-    # In the tree of node 1: a process there finds it, one on node 0 does not.
+    # The stable node is in the tree of node 1: a process there finds it, a process on node 0 does not.
     far, near = numa.spawn(node=1), numa.spawn()
     b, c = mergeable(far, [fill(1)]), mergeable(near, [fill(1)])
     numa.ksm.scan(passes=3)
@@ -342,7 +342,7 @@ def test_a_page_with_a_new_node_is_linked_there(numa):
 
 
 def test_a_page_that_meets_its_equal_on_the_new_node(numa):
-    """Both are merged already. The moved one is shared, so it becomes a second page of that content, in a chain."""
+    """Both pages are merged already. The moved page is shared, so it becomes a second page of these contents, in a chain."""
     near, far = numa.spawn(), numa.spawn(node=1)
     a, b = mergeable(near, [fill(1)] * 3), mergeable(far, [fill(1)] * 3)
     numa.ksm.scan(passes=3)
@@ -357,8 +357,8 @@ def test_a_page_that_meets_its_equal_on_the_new_node(numa):
 
 
 def test_a_page_with_one_mapping_that_meets_its_equal(numa):
-    """PORT_MAP trap 9: it cannot be folded into the other, because page_address_in_vma() does not know merged pages. It is tried anew in
-    every pass, and stays, counted nowhere."""
+    """Trap 9 of docs/traps.md: the page cannot be merged with its equal, because page_address_in_vma() does not know merged pages. KSM
+    tries again in every pass. The page stays, and no counter has it."""
     near, far = numa.spawn(), numa.spawn(node=1)
     a, b = mergeable(near, [fill(1)] * 2), mergeable(far, [fill(1)] * 3)
     numa.ksm.scan(passes=3)
@@ -370,7 +370,7 @@ def test_a_page_with_one_mapping_that_meets_its_equal(numa):
         assert near.read(a, PAGE) == fill(1)
         assert (numa.ksm.pages_shared, numa.ksm.pages_sharing) == (1, 2)
         assert all("no rmap_item" in line for line in numa.check())
-    # Nobody finds its mapping any more: it cannot move.
+    # No rmap walk finds the page's mapping any more: it cannot move.
     numa.lru_add_drain_all()
     with pytest.raises(OSError) as caught:
         numa.migrate(new)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""mmap, munmap, mprotect, mremap, madvise, brk: what they answer and what they leave, also beside the running kernel."""
+"""mmap, munmap, mprotect, mremap, madvise, brk: their results and the mappings that they leave, also beside the running kernel."""
 
 import errno
 import json
@@ -101,7 +101,7 @@ def test_munmap_splits(process):
 
 
 def test_munmap_errors(process):
-    process.munmap(BASE, PAGE)          # nothing there is no error
+    process.munmap(BASE, PAGE)          # a range without mappings is no error
     fails(errno.EINVAL, process.munmap, BASE, 0)
     fails(errno.EINVAL, process.munmap, BASE + 1, PAGE)
     fails(errno.EINVAL, process.munmap, BASE, 1 << 60)
@@ -109,7 +109,7 @@ def test_munmap_errors(process):
 
 
 def test_tables_go_with_the_last_page(machine, process):
-    """Mappings far apart, over every level of page tables, and the frames and tables are given back in any order."""
+    """Mappings lie far apart, over every level of page tables. Frames and tables come back in whatever order they are unmapped."""
     places = [BASE, BASE + (1 << 21), BASE + (1 << 30), BASE + (1 << 39), BASE + (1 << 39) + (1 << 21) - PAGE]
     for order in (places, places[::-1], places[2:] + places[:2]):
         for place in places:
@@ -151,7 +151,7 @@ def test_mprotect_stops_at_a_hole(process):
 def test_mprotect_errors(process):
     fails(errno.EINVAL, process.mprotect, BASE + 1, PAGE, RW)
     process.mprotect(BASE, 0, RW)
-    process.mprotect(BASE, 0, 0x1000)       # the length is looked at first
+    process.mprotect(BASE, 0, 0x1000)       # the length is checked first
     fails(errno.EINVAL, process.mprotect, BASE, PAGE, 0x1000)
     fails(errno.ENOMEM, process.mprotect, BASE, PAGE, RW)
     fails(errno.ENOMEM, process.mprotect, BASE, 2**64 - PAGE, RW)
@@ -174,7 +174,7 @@ def test_mremap_shrinks_and_grows(process):
 
 
 def test_mremap_shared_grows_in_place(process):
-    """Beyond the end of the object there is nothing: SIGBUS, as there."""
+    """Beyond the end of the shared object there are no pages: SIGBUS in the kernel, EFAULT here."""
     addr = process.mmap(2 * PAGE, flags=ksm.MAP_SHARED | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, addr=BASE)
     process.write(addr, b"shared")
     assert process.mremap(addr, 2 * PAGE, 4 * PAGE, 0) == addr
@@ -203,7 +203,7 @@ def test_mremap_takes_parts_of_pages_for_pages(process, odd):
 
 
 def test_mremap_moves_pages_back_and_forth(machine, process):
-    """Also over neighbours, with which the moved mapping becomes one, or which it replaces."""
+    """A moved mapping merges with its neighbours, or replaces them."""
     process.mmap(8 * PAGE, flags=FIXED, addr=BASE)
     process.write(BASE, b"".join(bytes([i]) * PAGE for i in range(8)))
     assert process.mremap(BASE + 2 * PAGE, 2 * PAGE, 2 * PAGE, new_addr=BASE + 8 * PAGE) == BASE + 8 * PAGE
@@ -347,7 +347,7 @@ CALLS = st.one_of(
 
 
 def concrete(process, name, page, *rest):
-    """The call with addresses, for both sides; None if it is one that cannot be compared."""
+    """The call with addresses, for both sides; None if the two sides cannot be compared for it."""
     addr = START + page * PAGE
     vma = next((vma for vma in process.maps() if vma.start <= addr < vma.end), None)
     if name in ("write", "read"):
@@ -363,7 +363,7 @@ def concrete(process, name, page, *rest):
         return [name, addr, length, *rest]
     new_length, target = rest[0] * PAGE, rest[1]
     if vma is not None and addr + length > vma.end:
-        return None                     # since Linux 6.17 several mappings move at once, and what fails is looked at in another order
+        return None                     # since Linux 6.17 several mappings move at once, and errors are checked in another order
     if target is None:
         return [name, addr, length, new_length, 0, 0]
     if vma is None or length == 0:
@@ -403,7 +403,7 @@ def window(process):
 
 
 def joined(vmas):
-    """The same without the boundaries between mappings that look alike."""
+    """The mappings without the boundaries between those that look alike."""
     found = []
     for start, end, prot, shared in vmas:
         if found and found[-1][1:] == [start, prot, shared]:
@@ -417,7 +417,7 @@ def compare(real, sequence):
     with ksm.Machine(memory="1M", max_memory="1M") as machine:
         process = machine.spawn()
         calls, results = [], []
-        # Something to begin with: most of the window
+        # The first call maps most of the window.
         for step in [("mmap", 2, 0, 24, RW, ksm.MAP_PRIVATE, ksm.MAP_FIXED), *sequence]:
             call = concrete(process, *step)
             if call is None:
@@ -433,13 +433,13 @@ def compare(real, sequence):
     for i, call in enumerate(calls):
         assert results[2 * i] == real_results[2 * i], calls[:i + 1]
         ours, theirs = results[2 * i + 1], real_results[2 * i + 1]
-        # Since 6.16 mappings become one of which only one was written to, or the written one comes second: theirs may be fewer.
+        # Since 6.16 two mappings merge even if only one was written to, or the written one comes second: the kernel may have fewer.
         assert joined(ours) == joined(theirs), (call, calls[:i + 1])
         assert ours == theirs or (MERGES_MORE and {vma[0] for vma in theirs} <= {vma[0] for vma in ours}), (ours, theirs, calls[:i + 1])
     assert "".join(contents) == "".join(real_contents)
 
 
-# Where nobody may map anything
+# Addresses below mmap_min_addr
 
 LOWEST = 65536
 ANONYMOUS = ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS
@@ -455,7 +455,7 @@ def test_nothing_is_mapped_at_the_lowest_addresses(machine, process):
     for addr in (0, PAGE, LOWEST - PAGE):
         fails(errno.EPERM, process.mremap, source, 4 * PAGE, 4 * PAGE, new_addr=addr)
     assert process.read(source, 4 * PAGE) == b"abcd" * PAGE
-    # Looked at last: what is too much is gone by then.
+    # The new address is checked last: the end of the old mapping is unmapped by then.
     fails(errno.EPERM, process.mremap, source, 4 * PAGE, 2 * PAGE, new_addr=0)
     fails(errno.EFAULT, process.read, source + 2 * PAGE, 1)
     assert process.read(source, 2 * PAGE) == (b"abcd" * PAGE)[:2 * PAGE]
@@ -478,7 +478,7 @@ def test_no_image_is_mapped_at_the_lowest_addresses(machine, process, tmp_path):
 def test_a_hint_below_is_raised(process):
     assert process.mmap(PAGE, addr=PAGE) == LOWEST
     assert process.mmap(PAGE, addr=LOWEST - 1) > LOWEST + PAGE     # taken
-    assert process.mmap(PAGE, addr=PAGE - 1) > 1 << 40             # no hint at all
+    assert process.mmap(PAGE, addr=PAGE - 1) > 1 << 40             # rounded down to 0: no hint at all
 
 
 def test_what_is_wrong_with_an_address_is_looked_at_in_order(process):
@@ -492,14 +492,14 @@ def test_what_is_wrong_with_an_address_is_looked_at_in_order(process):
 
 @pytest.fixture
 def nobody():
-    """The same process, without privileges."""
+    """real_mmap.py as a user without privileges."""
     real = Real("65534") if os.geteuid() == 0 else Real()
     yield real
     real.close()
 
 
 def fixed_calls(limit):
-    """Every call that chooses an address, at the limit and beside it, with and without room above."""
+    """Calls with a fixed address at the limit and beside it, with and without room above."""
     for addr in (0, 1, limit - PAGE, limit - 1, limit, limit + 1, limit + PAGE):
         for length in (1, 2 * PAGE, 40 * PAGE):
             for fixed in (ksm.MAP_FIXED, ksm.MAP_FIXED_NOREPLACE):
@@ -515,7 +515,7 @@ def hints(limit):
 
 
 def same_below(real, calls, limit):
-    """Each call beside the kernel's, whose limit may be another one, with something mapped a little above it."""
+    """Compare each call with the kernel's, which may have another limit. There is a mapping a little above the limit."""
     for call, real_call in zip(calls(LOWEST), calls(limit), strict=True):
         with ksm.Machine("1M", max_memory="1M") as machine:
             process = machine.spawn()
@@ -538,7 +538,7 @@ def test_low_addresses_beside_the_kernel(nobody):
 
 
 def test_low_hints_beside_the_kernel(nobody):
-    """Hints are raised to the limit, or to that of the security modules, if that is higher: ask."""
+    """Hints are raised to the limit, or to that of the security modules if that is higher. The test asks the kernel which it is."""
     results, _ = nobody.run([["mmap", PAGE, PAGE, RW, ANONYMOUS]], 0, 1 << 20)
     if results[1] and results[1][0][0] > PAGE:
         same_below(nobody, hints, results[1][0][0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Frames: where they come from, that they come back, and that merging makes the test's own process smaller."""
+"""Frames: where they come from, that all come back, and that merging makes the test's own process smaller."""
 
 import ctypes
 import errno
@@ -91,7 +91,7 @@ def test_memory_that_is_full():
         assert machine.check() == []
         machine.lru_add_drain_all()
         process.munmap(addr, PAGE)
-        child.write(addr, b"y")         # nobody else has it now
+        child.write(addr, b"y")         # no other process has the page now
         assert child.read(addr, 2) == b"yx"
 
 
@@ -121,7 +121,7 @@ def test_nodes_fall_back_on_each_other():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_leaks(seed):
-    """Pages that come and go in random order; the free lists stay in order, and all frames come back."""
+    """Pages come and go in random order. The free lists stay in order, and all frames come back."""
     rng = random.Random(seed)
     with ksm.Machine(memory="16M", max_memory="16M", nodes=2) as machine:
         process = machine.spawn()
@@ -162,7 +162,8 @@ def test_frames_given_back_read_as_zeros():
 
 @pytest.mark.parametrize("every", [2, 3, 8, 256])
 def test_holes_of_merged_pages_are_used_again(every):
-    """Most frames were merged away, some stayed between them: the free ones read as zeros, are nobody else's, and all come back."""
+    """Most frames become free by merging, with used ones between them. The free frames read as zeros, have one user each, and all come
+    back."""
     rng = random.Random(every)
     with ksm.Machine(memory="16M", max_memory="16M") as machine:
         process = machine.spawn()
@@ -195,7 +196,7 @@ def test_holes_of_merged_pages_are_used_again(every):
 
 
 def there(machine, frame, count):
-    """Which of these frames have memory of the system's."""
+    """The frames of a range that have memory from the system."""
     answer = ctypes.create_string_buffer(count)
     arena, _ = machine_fields(machine)["arena"]
     assert ctypes.CDLL(None).mincore(ctypes.c_void_p(arena + frame * PAGE), ctypes.c_size_t(count * PAGE), answer) == 0
@@ -204,13 +205,13 @@ def there(machine, frame, count):
 
 @pytest.mark.parametrize("used", [10, 40, 63])
 def test_no_memory_is_asked_for_where_nobody_was_yet(used):
-    """Holes get memory for 64 frames at once. Behind the last frame that was ever used there are none."""
+    """Free frames between used ones get memory for 64 frames at once. Frames behind the last one that was ever used get none."""
     with ksm.Machine(memory="16M", max_memory="16M") as machine:
         process, last = machine.spawn(), 4 * 64 + used
         addr = process.mmap(last * PAGE)
         for place in range(last - 1):
             process.touch(addr + place * PAGE)
-            if place % 50 == 0:         # or they would be taken one after the other
+            if place % 50 == 0:         # otherwise the frames would be taken one after the other
                 machine.lru_add_drain_all()
                 process.munmap(addr + place * PAGE, PAGE)
                 machine.drain_all_pages()
@@ -218,7 +219,7 @@ def test_no_memory_is_asked_for_where_nobody_was_yet(used):
                 process.touch(addr + place * PAGE)
         machine.lru_add_drain_all()
         assert there(machine, 1, 511) == list(range(1, last))
-        # Every second frame is free: first those of the last block, which are therefore the last to be used again.
+        # Every second frame becomes free. Those of the last block are freed first, and so are used again last.
         place_of = {word >> ksm.PAGE_FLAGS_SHIFT: addr + i * PAGE for i, word in enumerate(process.page_table(addr, (last - 1) * PAGE))}
         for frames in (range(4 * 64, last, 2), range(2, 4 * 64, 2)):
             for frame in frames:
@@ -249,7 +250,7 @@ def test_memory_asked_for_ahead_goes_back():
 
 
 def test_frames_never_get_huge_pages_of_the_system():
-    """Where it gives them to everybody, memory that is given back would not be free."""
+    """On a system that uses huge pages always, memory that is given back in parts would not be free."""
     with ksm.Machine(memory="48M", max_memory="48M") as machine:
         process = machine.spawn()
         process.touch(process.mmap(16 * MIB), 16 * MIB)

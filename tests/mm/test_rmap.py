@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anon_vmas: what leads from a page to who maps it."""
+"""anon_vmas: they lead from a page to the mappings that map it."""
 
 import errno
 
@@ -29,7 +29,7 @@ CALLS = {
 @pytest.mark.parametrize("what", CALLS)
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_a_mapping_with_several_cannot_be_copied(machine, what, nth):
-    """A grandchild's mapping is linked to its own anon_vma and to those of its forebears. What was linked before one fails is let go."""
+    """A grandchild's mapping is linked to its own anon_vma and to those of its ancestors. If one link fails, the others are undone."""
     parent = machine.spawn()
     addr = parent.mmap(4 * PAGE)
     parent.write(addr, b"".join(fill(number) for number in range(4)))

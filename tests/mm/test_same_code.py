@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The port does what the kernel's files do, statement by statement: what it does otherwise is marked, and what is missing is named.
+"""The port does what the kernel's files do, statement by statement. What it does otherwise is marked, and what is missing is named.
 
 The kernel's text comes from Debian's package linux-source-6.12: see tests/conftest.py. How it is compared: docs/same.md.
 """
@@ -37,7 +37,7 @@ def found(kernel):
 
 @pytest.fixture(scope="module")
 def changed(kernel):
-    """Functions that a later 6.12 of Debian's has changed. The port follows the one of the hashes."""
+    """Functions that a later 6.12 of Debian has changed. The port follows the version of the hashes."""
     return {name for name, function in kernel.source.functions.items() if code_hash(function.text) != base_hashes().get(name)}
 
 
@@ -132,8 +132,8 @@ def test_a_deviation_is_found(kernel, name):
 
 
 def statements_of(lines, function):
-    """The numbers of the lines that are a statement by themselves and whose mutation has to be found: not those that are marked, steps of a
-    recording, branches of 2011, or a first value that only quiets the C compiler."""
+    """The numbers of the lines that are a whole statement, and whose mutation has to be found. Left out are marked lines, steps of a
+    recording, branches of 2011, and first values that only quiet the C compiler."""
     for number in range(function.first, function.last):
         line, above = lines[number], number - 1
         code = line.split("  #")[0].strip()
@@ -151,7 +151,7 @@ QUIET = ("folio = NULL", "tmp_page = NULL")
 
 
 def inside(lines, number):
-    """Does a block of 2011, or one that is marked as a whole, hold this line?"""
+    """Whether the line is inside a block of 2011, or a block that is marked as a whole."""
     indent = len(lines[number]) - len(lines[number].lstrip())
     for line in reversed(lines[:number]):
         depth = len(line) - len(line.lstrip())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Object caches: what is freed is used again, first what was freed last, and nothing is lost."""
+"""Object caches: freed objects are used again, the last freed one first, and nothing is lost."""
 
 import ctypes
 
@@ -44,7 +44,7 @@ def test_objects_of_a_life(machine):
 
 
 def test_last_freed_is_first_used(machine):
-    """As in the kernel's slabs; stale addresses come back soon, which is what stale links would be found out by."""
+    """As in the kernel's slabs, the address of a freed object is used again soon. That brings stale links to light."""
     process = machine.spawn()
     places = [process.mmap(PAGE, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, addr=0x100000 + i * 0x10000) for i in range(8)]
 
@@ -70,7 +70,7 @@ def test_freed_objects_are_poisoned(machine):
 
 
 def test_caches_grow(machine):
-    """More objects than one chunk has, and back to none."""
+    """A cache grows to more objects than one chunk has, and shrinks to none."""
     process = machine.spawn()
     for i in range(3000):
         process.mmap(PAGE, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, addr=0x1000000 + 2 * i * PAGE)

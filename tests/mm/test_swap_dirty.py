@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Dirty: a page that came back from swap keeps its slot, and what is written to it since must be written to the slot again.
+"""Dirty pages: a page that came back from swap keeps its slot, and if it is written to since, it must be written to the slot again.
 
 A page in the swap cache is dropped without being written when nothing says that it changed: neither the dirty bit of an entry that maps it
-nor the flag of the page. So whoever writes sets one of them, and whoever takes an entry away or moves the page hands it on.
+nor the flag of the page. So every write sets one of them, and code that takes an entry away or moves the page hands it on.
 """
 
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ OLD = b"".join(map(fill, (1, 0, 3)))
 NEW = b"".join(map(fill, (7, 8, 0)))
 
 
-# How pages come to be in memory with their slots: three of them, which can be written
+# Ways in which the three pages come to be in memory with their slots
 
 def read(process, addr):
     process.swap_out(addr, PAGES * PAGE)
@@ -52,7 +52,7 @@ def read_by_two(process, addr):
 
 
 def held(process, addr):
-    """Somebody has a reference: they are unmapped and written, and stay where they are."""
+    """The pages are held: they are unmapped and written to swap, and stay in memory."""
     pages = frames(process, addr, PAGES)
     for frame in pages:
         process.machine._get_page(frame)
@@ -64,7 +64,7 @@ def held(process, addr):
 
 
 def by_swapoff_in_vain(process, addr):
-    """The area is to go, and memory is too small for what else is in it."""
+    """swapoff fails, because there is no memory for another page that is in the area."""
     machine = process.machine
     other = machine.spawn()
     there = other.mmap(PAGE)
@@ -84,7 +84,7 @@ def by_swapoff_in_vain(process, addr):
 COMEBACKS = [read, read_by_force, read_only, read_by_the_last_one, read_by_two, held, by_swapoff_in_vain]
 
 
-# How they are written
+# Ways in which the pages are written to
 
 def store(process, addr):
     process.mprotect(addr, PAGES * PAGE, RW)
@@ -108,7 +108,7 @@ def update(process, addr):
 WRITES = [store, by_force, by_force_page_by_page, update]
 
 
-# What happens between that and the next time that they are swapped out: where the pages are then
+# What happens between the write and the next swap out. Each function returns the address of the pages.
 
 def nothing(process, addr):
     return addr
@@ -163,7 +163,7 @@ def offline(process, addr):
 
 
 def look_at_them(process, addr):
-    """ksmd does, and finds no equal ones."""
+    """ksmd scans the pages, and finds no equal ones."""
     process.madvise(addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
     process.machine.ksm.scan(3)
     assert process.machine.ksm.pages_shared == 0
@@ -171,7 +171,7 @@ def look_at_them(process, addr):
 
 
 def meet(process, addr):
-    """ksmd, in memory where the pages were seen before: their equals become merged pages, and replace them."""
+    """ksmd scanned the pages before their equals come: the equals become the merged pages, and replace the pages."""
     look_at_them(process, addr)
     with_equals(process.machine.spawn())
     process.machine.ksm.scan(3)
@@ -180,7 +180,7 @@ def meet(process, addr):
 
 
 def become_merged(process, addr):
-    """The other way round: their equals were seen before."""
+    """ksmd scans the equals first: the pages become the merged pages, and keep their frames."""
     with_equals(process.machine.spawn())
     process.madvise(addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
     before = frames(process, addr, PAGES)
@@ -242,7 +242,7 @@ def test_what_is_written_leaves_again(kind, write, between):
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("write", WRITES, ids=lambda function: function.__name__)
 def test_pages_of_an_image(tmp_path, write, between):
-    """Those that are held stay in the frames that the file is mapped to; the others come back to frames of the memory."""
+    """Pages that are held stay in the image's frames. The others come back in frames of the machine's own memory."""
     path = tmp_path / "image"
     path.write_bytes(OLD)
     for come_back in COMEBACKS:
@@ -253,8 +253,8 @@ def test_pages_of_an_image(tmp_path, write, between):
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
 def test_what_ksmd_has_protected_and_not_merged(plain):
-    """Its entry comes out clean, and the page says from then on that it was written to. A page that has the checksum of the zero page is
-    protected to be compared with that, and differs."""
+    """The page has the checksum of the zero page, so it is write-protected to be compared with the zero page, and differs. Its entry
+    becomes clean, and the page itself dirty."""
     with ksm.Machine("4M", swap="1M", plain=plain) as machine:
         machine.ksm.use_zero_pages = 1
         process = machine.spawn()
@@ -273,8 +273,8 @@ def test_what_ksmd_has_protected_and_not_merged(plain):
 
 @pytest.mark.parametrize("dirty", [False, True])
 def test_entries_are_as_dirty_after_a_move_as_before(dirty):
-    """KSM counts the references of a page that several processes share only when the entry is dirty: one that somebody holds does not
-    merge then."""
+    """KSM counts the references of a page that several processes share only when the entry is dirty. A page that is held does not merge
+    then."""
     with ksm.Machine("4M", swap="1M") as machine:
         machine.ksm.smart_scan = 0
         process = machine.spawn()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Swap at random: every way to write, and every way to move a page or to share it; each byte is what was last written.
 
-What tests/test_stateful.py does for all of the machine is done here for few pages, in a short time: some of a huge page, some beside it, in
-processes that are related. A model keeps the bytes; after each rule it is compared with what is in the frames and in the swap area, and
-machine.check() looks whether clean pages are what their slots hold. At the end every page is read, wherever it is.
+tests/test_stateful.py does the same for all of the machine. Here there are few pages, some of a huge page, some beside it, in related
+processes, and a run is short. A model keeps the bytes. After each rule it is compared with the frames and the swap area, and
+machine.check() compares clean pages with their slots. At the end every page is read, wherever it is.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from ksm.testing.corrupt import machine_fields, slot_fields
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 HUGE = 512 * PAGE
 BASE = 16 * HUGE
-# Two small pages before the huge one, and its ends
+# Two small pages before the huge page, and pages at both of its ends
 PLACES = [BASE + i * PAGE for i in (-2, -1, 0, 1, 2, 510, 511)]
 START, LENGTH = BASE - 2 * PAGE, HUGE + 2 * PAGE
 POOL = [bytes(PAGE), b"A" * PAGE, b"A" * (PAGE - 1) + b"B", b"\1" + bytes(PAGE - 1), looks_like_zeros()]
@@ -31,7 +31,7 @@ MOST_PROCESSES = 3
 who = st.integers(0, MOST_PROCESSES - 1)
 ALL = list(range(len(PLACES)))
 places = st.sampled_from([ALL, ALL, ALL[:2], ALL[2:], *([i] for i in ALL)])
-contents = st.integers(0, len(POOL) - 1)        # by number: failing runs are printed
+contents = st.integers(0, len(POOL) - 1)        # contents by number, so that failing runs print well
 
 
 @contextmanager
@@ -144,7 +144,7 @@ class Swapping(RuleBasedStateMachine):
 
     @rule(who=who, place=places)
     def swap_out_while_held(self, who, place):
-        """Somebody has the page: it is unmapped and written, and stays in the swap cache."""
+        """The page is held: it is unmapped and written to swap, and stays in the swap cache."""
         (frame,) = frames(self.process(who), PLACES[place[0]])
         if frame:
             self.machine._get_page(frame)
@@ -197,7 +197,7 @@ class Swapping(RuleBasedStateMachine):
             assert damage(self.machine) == []
 
     def bytes_of_slot(self, slot):
-        """Of the page in the swap cache, if there is one: that is what the next fault maps."""
+        """The bytes of a slot: those of the page in the swap cache if there is one, which the next fault maps."""
         fields = {name: ctypes.string_at(*field) for name, field in slot_fields(self.machine, slot).items()}
         page = int.from_bytes(fields["slot.page"], "little")
         if page:
@@ -227,7 +227,7 @@ class Swapping(RuleBasedStateMachine):
             finish(self.machine)
 
 
-# The fast ones are the same every time; the long ones are new ones.
+# The fast runs are the same every time, the long runs are new ones.
 FAST = settings(max_examples=300, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None,
                 derandomize=True, phases=(Phase.generate, Phase.shrink))
 LONG = settings(FAST, max_examples=1000, stateful_step_count=60, derandomize=False, print_blob=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Swap: pages leave, are forgotten as merged ones, and come back; nobody loses a byte, and no slot or frame stays behind."""
+"""Swap: pages leave, are not merged any more, and come back. No byte is lost, and no slot or frame is left over."""
 
 import errno
 import random
@@ -45,12 +45,12 @@ def test_out_and_in(machine):
     assert process.read(addr, 8 * PAGE) == b"".join(map(fill, range(1, 9)))
     assert (process.rss(), process.swap_entries()) == (8, 0)
     assert machine.vmstat()["pswpin"] == 8
-    # Read, but not written: the slots are kept, and the pages need not be written again.
+    # The pages were read, but not written to: they keep their slots, and need not be written again.
     assert machine.swap_pages()[0] == 8
     machine.lru_add_drain_all()
     assert process.swap_out(addr, 8 * PAGE) == 8
     assert machine.vmstat()["pswpout"] == 8
-    # Written: no longer what is in the slot.
+    # A page that is written to differs from its slot.
     process.write(addr, b"X")
     machine.lru_add_drain_all()
     assert process.swap_out(addr, PAGE) == 1
@@ -113,7 +113,7 @@ def test_a_full_area():
         assert process.swap_out(addr, 8 * PAGE) == 4
         assert machine.swap_pages() == (4, 4)
         assert process.read(addr, 8 * PAGE) == b"".join(map(fill, range(1, 9)))
-        # More than half full: pages that are in memory do not keep their slots.
+        # The area is more than half full: pages that are in memory do not keep their slots.
         assert machine.swap_pages()[0] <= 2
         machine.lru_add_drain_all()
         assert process.swap_out(addr, 8 * PAGE) == 4
@@ -155,7 +155,7 @@ def test_fork_shares_slots(machine):
     assert child.swap_entries() == 4
     assert machine.swap_pages()[0] == 4
     assert machine.check() == []
-    # One of the two reads a page: the other finds it in the swap cache, and it is the same frame.
+    # One process reads a page. The other one finds it in the swap cache, and maps the same frame.
     assert parent.read(addr, PAGE) == child.read(addr, PAGE) == fill(1)
     assert frames(parent, addr, 1) == frames(child, addr, 1)
     assert machine.vmstat()["pswpin"] == 1
@@ -171,7 +171,7 @@ def test_fork_shares_slots(machine):
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_when_a_page_loses_its_slot(mapped, full):
-    """When no process wants the slot any more, and either nobody maps the page, or less than half of the area is free."""
+    """A page loses its slot when no entry has the slot any more, and either no process maps the page or the area is more than half full."""
     with ksm.Machine("4M", swap=16 * PAGE) as machine:
         parent = machine.spawn()
         addr = parent.mmap(9 * PAGE)
@@ -205,9 +205,9 @@ def test_a_page_shared_by_fork_goes_for_both(machine):
 
 
 def test_an_anon_vma_that_is_used_again(machine):
-    """A hole of the kernel's: ksm_might_need_to_copy() asks the anon_vma of a page in the swap cache for its root, and nothing keeps that
-    anon_vma once nobody maps the page. Here it is freed with its process, and used again by a fork of the reader: the page is taken for
-    one of the reader's, and no walk from the page finds it there."""
+    """A fault of the kernel's own: ksm_might_need_to_copy() reads the root of the anon_vma of a page in the swap cache, and nothing keeps
+    that anon_vma once the page has no mapping. Here it is freed with its process, and used again by a fork of the reader. The page then
+    counts as one of the reader's, and no rmap walk from the page finds its mapping."""
     flags = ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED
     one, two = machine.spawn(), machine.spawn()
     addr = 0x10000000
@@ -219,7 +219,7 @@ def test_an_anon_vma_that_is_used_again(machine):
     assert two.swap_out(addr, PAGE) == 1
     one.read(addr, 1)
     one.exit()
-    machine.ksm.scan(passes=2)                          # its rmap_item goes, and the anon_vma with it
+    machine.ksm.scan(passes=2)                          # the process's rmap_item goes, and the anon_vma with it
     child = two.fork()
     two.read(addr, 1)
     assert any("names anon_vma" in line for line in machine.check())
@@ -239,18 +239,18 @@ def test_merged_pages_go_at_once_and_are_forgotten(machine):
     machine.ksm.scan(passes=3)
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 4)
     child = one.fork()
-    # One frame with eight mappings
+    # The eight mappings have one frame.
     assert two.swap_out(b, PAGE) == 1
     assert (one.swap_entries(), two.swap_entries(), child.swap_entries()) == (3, 2, 3)
     assert machine.swap_pages()[0] == 1
     assert machine.vmstat()["pswpout"] == 1
     assert machine.check() == []
-    # The node is stale, and its items count until ksmd comes by.
+    # The node is stale, and its items count until ksmd meets them.
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (1, 4)
     machine.ksm.scan(passes=1)
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (0, 0)
 
-    # Each place gets a page of its own now, except relatives, whose pages have the same index.
+    # Each place gets a page of its own now, except for related processes, whose pages have the same index.
     assert one.read(a, PAGE) == fill(1)
     assert machine.vmstat()["ksm_swpin_copy"] == 0
     assert child.read(a, PAGE) == fill(1)
@@ -269,7 +269,7 @@ def test_merged_pages_go_at_once_and_are_forgotten(machine):
 
 
 def test_a_merged_page_in_the_swap_cache(machine):
-    """Somebody holds the page, so that it is unmapped and written, but not freed: it is merged still, and mapped again as such."""
+    """The page is held, so it is unmapped and written to swap, but not freed. It is still a merged page, and mapped again as one."""
     process = machine.spawn()
     addr = mergeable(process, [fill(1)] * 4)
     machine.ksm.scan(passes=3)
@@ -283,14 +283,14 @@ def test_a_merged_page_in_the_swap_cache(machine):
     assert frames(process, addr, 1) == frames(child, addr + PAGE, 1) == [frame]
     assert flags(process, addr) == [ksm.PAGE_PRESENT | ksm.PAGE_KSM | ksm.PAGE_ANON]
     assert machine.vmstat()["ksm_swpin_copy"] == 0
-    # Never written to in place, although it is the only mapping: a copy.
+    # A write to a merged page makes a copy, although this is its only mapping.
     process.write(addr, b"X")
     assert machine.vmstat()["cow_ksm"] == 1
     assert frames(process, addr, 1) != [frame]
     machine._put_page(frame)
     machine.lru_add_drain_all()
     assert machine.check() == []
-    # The gate counts the cache's reference: a page that is in it merges.
+    # write_protect_page() expects the reference of the swap cache: a page that is in it merges.
     other = machine.spawn()
     there = mergeable(other, [fill(1)])
     machine.ksm.scan(passes=3)
@@ -299,7 +299,7 @@ def test_a_merged_page_in_the_swap_cache(machine):
 
 
 def test_pages_of_the_swap_cache_merge(machine):
-    """mapcount + 1 + swapped == count: read back, not written, and so with a slot."""
+    """Pages that were read back and not written have slots. They merge: mapcount + 1 + swapped is their reference count."""
     process = machine.spawn()
     addr = mergeable(process, [fill(1)] * 2 + [fill(2)] * 2)
     machine.lru_add_drain_all()
@@ -308,10 +308,10 @@ def test_pages_of_the_swap_cache_merge(machine):
     assert machine.swap_pages()[0] == 4
     machine.ksm.scan(passes=3)
     assert (machine.ksm.pages_shared, machine.ksm.pages_sharing) == (2, 2)
-    # replace_page() has given up the slots of those that were replaced.
+    # replace_page() has given up the slots of the pages that were replaced.
     assert machine.swap_pages()[0] == 2
     assert machine.check() == []
-    # Merging made them dirty: what is in the slot does not count.
+    # Merging has made the pages dirty: they are written to their slots again.
     assert process.swap_out(addr, 4 * PAGE) == 2
     assert machine.vmstat()["pswpout"] == 6
     assert process.read(addr, 4 * PAGE) == fill(1) * 2 + fill(2) * 2
@@ -329,7 +329,7 @@ def test_unmerge_while_swapped_out(machine, how):
     else:
         machine.ksm.run = 2
         assert machine.ksm.pages_shared == 0
-    # What is swapped out is merged no more, and stays where it is.
+    # Pages that are swapped out are not merged any more, and stay in the area.
     assert process.swap_entries() == 4
     assert machine.check() == []
     assert process.read(addr, 8 * PAGE) == child.read(addr, 8 * PAGE) == fill(1) * 4 + fill(2) * 4
@@ -337,7 +337,7 @@ def test_unmerge_while_swapped_out(machine, how):
 
 
 def test_unmerge_while_in_the_swap_cache(machine):
-    """run = 2: a merged page that the swap cache keeps is copied, not mapped, when somebody wants it."""
+    """After run = 2, a fault copies a merged page that the swap cache has, and does not map it."""
     process = machine.spawn()
     addr = mergeable(process, [fill(1)] * 2)
     machine.ksm.scan(passes=3)
@@ -373,7 +373,7 @@ def test_swapoff(machine):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_who_had_a_page_alone_has_it_alone_again(machine, shared):
-    """It comes back read-only. Who writes to it goes on with it, whoever has looked at it; with a child, it is copied."""
+    """The page comes back read-only. A write does not copy it, even if it is held. If a child has the page, too, a write copies it."""
     process = machine.spawn()
     addr = process.mmap(PAGE)
     process.write(addr, fill(1))
@@ -442,7 +442,7 @@ def test_what_only_the_cache_has_goes_when_memory_is_full():
         filler = process.mmap(300 * PAGE)
         with pytest.raises(OSError):
             process.write(filler, bytes([1]) * 300 * PAGE)
-        assert process.rss() == 255     # all but the zero page: the page in the cache has gone
+        assert process.rss() == 255     # all frames but the zero page: the page in the cache has gone
         assert machine.check() == []
         process.munmap(filler, 300 * PAGE)
         assert process.read(addr, PAGE) == child.read(addr, PAGE) == fill(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The table of lines that no test walks names lines that are there."""
+"""The table of lines that no test runs: its lines are in ksm.pyx."""
 
 import importlib.util
 from collections import Counter

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The lines of ksm/mm/ksm.pyx that no test walks, with the reason for each: prints the line coverage, fails when others are missed.
+"""The lines of ksm/mm/ksm.pyx that no test runs, with the reason for each. Prints the line coverage, and fails when other lines are missed.
 
     tox -e coverage
 """

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Draw single changes at random, for somebody to look through and put into table.py.
+"""Draw single changes at random, for a person to look through and put into table.py.
 
     python tests/mutants/draw.py [SEED]
 
-For each file, or group of files, a kind of change is drawn, and then a place in a function where it can be made: so there are as many
-of each kind. Left out beforehand are lines that change nothing that a test of one thread could see: locks and barriers, prefetching,
-what only a debug build checks, and where a thread would let others go first.
+For each file, or group of files, a kind of change is drawn, and then a place in a function where it can be made: so all kinds are equally
+frequent. Lines are left out if a test of one thread cannot see their change: locks and barriers, prefetching, checks of a debug build, and
+calls that let other threads go first.
 """
 
 import io
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 612
-# How many changes of which files
+# How many changes are drawn, and from which files
 WANTED = (
     (30, ("ksm/mm/ksm.pyx",)),
     (8, ("ksm/mm/memory.pyx",)),
@@ -84,7 +84,7 @@ def functions(text: str) -> Iterator[tuple[int, str]]:
 
 
 def tokens_of(text: str) -> dict[int, list[tokenize.TokenInfo]]:
-    """Tokens by line, without comments. Strings are there, docstrings too."""
+    """Tokens by line, without comments. Strings and docstrings are among them."""
     found: dict[int, list[tokenize.TokenInfo]] = {}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in (tokenize.OP, tokenize.NAME, tokenize.NUMBER, tokenize.STRING) and token.start[0] == token.end[0]:
@@ -105,7 +105,7 @@ def kind_of(token: tokenize.TokenInfo) -> str:
 
 
 def changes_of_line(line: str, tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[str, str, str]]:
-    """What can be changed: (kind, what, the line afterwards)."""
+    """The changes that a line allows: (kind, what, the line afterwards)."""
     code = line.strip()
     if tokens[0].string in ("cdef", "cimport", "from", "import", "@", "global") or tokens[0].type == tokenize.STRING:
         return
@@ -149,14 +149,14 @@ def candidates(file: Path) -> Iterator[Change]:
 
 
 def draw(seed: int, wanted: tuple[tuple[int, tuple[str, ...]], ...] = WANTED, spare: float = 1.6) -> Iterator[tuple[int, list[Change]]]:
-    """For each group of files how many are wanted, and some more than that, in the order in which they were drawn."""
+    """For each group of files, how many changes are wanted, and some more changes than that, in the order in which they were drawn."""
     rng = random.Random(seed)
     for number, patterns in wanted:
         files = sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
         found = [change for file in files for change in candidates(file)]
         drawn: dict[tuple[str, int], Change] = {}
         for _ in range(round(number * spare) + 2):
-            # Another one of the same line tells little that is new.
+            # A second change of the same line tells little that is new.
             left = [change for change in found if (change.file, change.line) not in drawn]
             kind = rng.choice(sorted({change.kind for change in left}))
             change = rng.choice([change for change in left if change.kind == kind])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The closing figures of run.py, on the terminal and in docs/mutants.md."""
+"""The figures at the end of run.py, on the terminal and in docs/mutants.md."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 DOCS = scratch.ROOT / "docs" / "mutants.md"
 BEGIN, END = "<!-- tests/mutants/run.py: begin -->", "<!-- tests/mutants/run.py: end -->"
-WANTED = 95  # percent that have to be noticed
+WANTED = 95  # percent of the changes that have to be noticed
 
 
 def end(outcomes: list[Outcome], *, write: bool) -> int:
-    """Print the figures, and put them into the docs if asked to. What the program ends with: 0 where all is as it should be."""
+    """Print the figures, and put them into the docs with `write`. Returns the exit code: 0 if all is as it should be."""
     outcomes = sorted(outcomes, key=lambda outcome: (outcome.mutant.file, outcome.mutant.name))
     wrong = list(surprises(outcomes))
     if write:

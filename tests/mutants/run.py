@@ -7,7 +7,7 @@
     python tests/mutants/run.py --write          all, and the figures into docs/mutants.md
 
 A change is noticed when a test fails, when the interpreter crashes, or when the tests stand still. Tests that read the sources
-instead of running them do not count: they are left out.
+instead of running them are left out.
 """
 
 import argparse
@@ -37,7 +37,7 @@ MOST_MEMORY = 4 << 30  # bytes that the tests of one change may take
 READ_SOURCES = ("tests/mutants", "tests/kernel/test_mutants.py", "tests/mm/test_beside_the_kernel.py", "tests/mm/test_same_code.py",
                 "tests/mm/test_uncovered.py", "tests/study/test_page.py", "tests/study/test_pairing.py", "tests/test_packaging.py",
                 "tests/test_readme.py")  # fmt: skip
-# Where a change is likely to be noticed: those tests run first, and then all others.
+# The tests that are likely to notice a change of these files: they run first, and then all others.
 LIKELY = (
     ("ksm/fast/page_keys", ("tests/fast/test_page_keys.py", "tests/fast")),
     ("ksm/fast/xxhash_many", ("tests/fast/test_xxhash_many.py", "tests/fast")),
@@ -66,7 +66,7 @@ def own_test_file(file: str) -> str:
 
 
 def in_order(tree: Path, file: str) -> list[str]:
-    """All files of tests that count, those first that are likely to notice a change of this file."""
+    """All test files that count. Those that are likely to notice a change of this file come first."""
     first = [own_test_file(file), *next((places for begins, places in LIKELY if file.startswith(begins)), ())]
     found = {str(path.relative_to(tree)): None for place in [*first, "tests"] for path in tests_in(tree / place)}
     return [path for path in found if not path.startswith(READ_SOURCES)]
@@ -77,7 +77,7 @@ def tests_in(place: Path) -> Iterator[Path]:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes in memory, of this process alone."""
+    """Bytes in memory that this process alone has."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError):
@@ -92,9 +92,9 @@ class Run(NamedTuple):
 
 
 def run_tests(tree: Path, selected: list[str], deselected: list[str]) -> Run:
-    """Until one fails."""
+    """Run tests until one fails."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    # With these, tests fail that cannot run here, or run in another way.
+    # With these variables, tests that cannot run here fail, or tests run in another way.
     for name in ("CI", "KSM_LIVE", "KSM_PLAIN"):
         environment.pop(name, None)
     temporary = tree.with_name(f"{tree.name}-temporary")
@@ -123,7 +123,7 @@ def run_tests(tree: Path, selected: list[str], deselected: list[str]) -> Run:
             process.wait()
     finally:
         if process.returncode is None:
-            # With whatever its tests have started
+            # The whole group: also processes that the tests have started
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         shutil.rmtree(temporary, ignore_errors=True)
@@ -138,7 +138,7 @@ def run_tests(tree: Path, selected: list[str], deselected: list[str]) -> Run:
 
 
 def test_tree(tree: Path, files: list[str]) -> Run:
-    """The same; but a test that fails, and then does not, is left out: a computer with much to do has made it fail."""
+    """Run tests until one fails twice. A test that fails only once is left out: a busy computer has made it fail."""
     deselected: list[str] = []
     while True:
         run = run_tests(tree, files, deselected)
@@ -187,9 +187,9 @@ def run_all(mutants: list[Mutant], folder: Path, jobs: int) -> Iterator[Outcome]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Whether the fast tests notice the changes of table.py.")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these changes")
-    parser.add_argument("--sample", type=int, metavar="N", help="so many of them, drawn anew each time")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="changes at a time")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="make only these changes")
+    parser.add_argument("--sample", type=int, metavar="N", help="make N changes, drawn anew each time")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="changes that are tested at a time")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/mutants.md")
     options = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]

@@ -20,7 +20,7 @@ def put(path: Path, old: str, new: str) -> None:
 
 
 def compile_tree(tree: Path) -> None:
-    """What has changed since it was last built, and whatever includes that: as a release, but not as well optimised, which is faster."""
+    """Build the files that have changed, and those that include them: a release build with less optimisation, which is faster."""
     environment = {**os.environ, "KSM_CFLAGS": "-O1", "KSM_DEBUG": "", "KSM_TSAN": "", "KSM_TRACE": ""}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
@@ -29,5 +29,5 @@ def compile_tree(tree: Path) -> None:
 
 
 def copy_sources(tree: Path) -> None:
-    """The project, without what was built of it."""
+    """Copy the project, without build products."""
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)

@@ -16,7 +16,7 @@ class Mutant(NamedTuple):
 
 
 
-# What nothing noticed before there were tests for it
+# Changes that no test noticed before tests were written for them
 KNOWN = (
     Mutant("seams:settle", "ksm/fast/seams.pyx", "A tree with a page that was written to during its merge is said to be in order",
            "        check_order(fast, leaving)\n",

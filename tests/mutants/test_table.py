@@ -14,7 +14,7 @@ ROOT = HERE.parents[1]
 def load(name):
     spec = importlib.util.spec_from_file_location(f"mutants_{name}", HERE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    # A NamedTuple with annotations that are strings looks for its module.
+    # A NamedTuple with annotations that are strings looks its module up there.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
@@ -25,7 +25,7 @@ MUTANTS = load("table").MUTANTS
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_fits(mutant):
-    """The code that it changes is there, once."""
+    """The code that a change replaces is there, once."""
     assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
     assert mutant.new != mutant.old and mutant.breaks
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A recording has what the machine had, step by step, and changes nothing."""
+"""A recording has the machine's state after each step, and recording changes nothing."""
 
 import errno
 import itertools
@@ -20,7 +20,7 @@ WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4]
 
 
 def states(data):
-    """For each step its name, its numbers, and everything that is there then, as {number: (kind, values)}."""
+    """For each step its name, its numbers, and all objects that are there then, as {number: (kind, values)}."""
     things = {}
     for step in data["steps"]:
         changes = iter(step[HEADER - 1:])
@@ -48,7 +48,7 @@ def of_machine(machine):
 
 
 def check_trees(things):
-    """Every tree is one, and red-black."""
+    """Assert that every tree is a tree, and red-black."""
     links = {values[0]: values[1:] for values in of_kind(things, LINK)}
     seen = set()
     for _tree, _nid, root in of_kind(things, ROOT):
@@ -76,7 +76,7 @@ def machine_of(era="6.12", **more):
 
 
 def some_life(machine, note=lambda text: None):
-    """Merges, writes, a fork, an exit, zeros, swap."""
+    """A life with merges, writes, a fork, an exit, zeros, swap."""
     a, b = machine.spawn("a"), machine.spawn("b")
     at_a, at_b = pages(a, [f"page {n % 5}" for n in range(12)]), pages(b, [f"page {n % 7}" for n in range(9)])
     machine.lru_add_drain_all()
@@ -102,7 +102,7 @@ def test_the_last_state_is_the_machines(era):
         with machine.record() as recording:
             processes, ranges = some_life(machine, recording.note)
         data = recording.data("a title", "a text")
-        for _name, _step, things in states(data):       # noqa: B007 the last one is what is wanted
+        for _name, _step, things in states(data):       # noqa: B007 only the last state is wanted
             pass
         assert counters(things) | of_machine(machine) == counters(things)
         for process, (start, count) in zip(processes, ranges, strict=True):
@@ -124,7 +124,7 @@ def test_every_step_is_consistent(era):
     seen = set()
     for name, _step, things in states(recording.data()):
         seen.add(name)
-        # Where the recorder could not look, the state is that of the step before, and as consistent.
+        # If the recorder could not look, the state is that of the step before, and is as consistent.
         check_trees(things)
         count = counters(things)
         in_tree = sum(values[2] in (1, 3) for values in of_kind(things, ITEM))
@@ -183,7 +183,7 @@ def test_lessons(key, wanted, steps):
 
 
 def test_the_rotten_tree_costs_the_merge_of_that_pass():
-    """In the pass in which Dave writes, Erin's page does not find its equal, which is in the tree."""
+    """In the pass in which Dave writes, Erin's page does not find its equal, although that is in the tree."""
     data = record_lesson("unstable")
     passes = [sum(name == "PASS_BEGINS" for name, _, _ in itertools.islice(states(data), i + 1)) for i in range(len(data["steps"]))]
     assert [passes[i] for i, step in enumerate(data["steps"]) if NAMES[step[0]] == "TWO_MERGED"] == [3]

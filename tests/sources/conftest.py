@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fixtures: a process that does as it is told."""
+"""Fixtures: a process that runs the lines that a test sends it."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ class Target:
         assert self.process.stdout.readline() == "done\n"
 
     def ask(self, expression):
-        """Numbers that the target knows."""
+        """The numbers that an expression has in the target."""
         self.process.stdin.write(f"print(*({expression}), flush=True)\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
@@ -36,7 +36,7 @@ class Target:
 
 @pytest.fixture
 def start():
-    """Start a target; all end with the test."""
+    """A function that starts a target. All targets end with the test."""
     targets = []
 
     def start(*prefix):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ELF cores, written here."""
+"""ELF cores that the tests write themselves."""
 
 import struct
 from collections.abc import Iterable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A process to be looked at: does every line that it reads, and says so. `area(n)` is new private memory of n pages."""
+"""A process to be looked at: it runs every line that it reads, and answers. `area(n)` is new private memory of n pages."""
 
 import ctypes
 import mmap

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ELF cores: made here, by gcore, and by the kernel."""
+"""ELF cores that are made by the test, by gcore, and by the kernel."""
 
 import mmap
 import os
@@ -22,7 +22,7 @@ from ksm.sources import SourceError, open_file
 
 
 def content(path):
-    """The pages that a core brings, and its notes."""
+    """The pages that a core brings into the machine, and the source's notes."""
     source = open_file(str(path))
     try:
         assert source.kind == "core"
@@ -102,7 +102,7 @@ def test_what_is_not_anonymous_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["/dev/zero (deleted)", "/SYSV0000abcd (deleted)", "/dev/shm/x", "/memfd:x (deleted)", "/[aio]"])
 def test_shared_memory_is_told_by_its_name(tmp_path, name):
-    """It looks like a file that can be written, and a page of such a one that is in a core is mostly a copy of the process's own."""
+    """Shared memory looks like a mapped file that can be written. But a core's pages of such a file are mostly the process's own copies."""
     segments = [(0x10000, page(1), READ | WRITE), (0x20000, page(2), READ | WRITE)]
     notes = files_note((0x10000, 0x11000, name), (0x20000, 0x21000, f"/home{name}"))
     pages, remark = content(write_core(tmp_path / "core", segments, notes))
@@ -112,7 +112,7 @@ def test_shared_memory_is_told_by_its_name(tmp_path, name):
 
 @pytest.mark.parametrize("owner", ["QEMU", "VMCOREINFO"])
 def test_a_machine_counts_whole_and_once(tmp_path, owner):
-    # As in /proc/vmcore: the kernel's text again, and memory that cannot be written
+    # As in /proc/vmcore, the kernel's text is there twice, and some memory cannot be written
     segments = [(0x100000, page(1) + page(2), READ), (0x101000, page(2) + page(3), READ), (0x50000, page(4), READ)]
     pages, remark = content(write_core(tmp_path / "core", segments, note(owner, 0, b"abcd") + files_note((0x50000, 0x51000, "/bin/a"))))
     assert pages == [page(4), page(1), page(2), page(3)]
@@ -120,7 +120,7 @@ def test_a_machine_counts_whole_and_once(tmp_path, owner):
 
 
 def test_a_core_that_is_truncated_while_it_is_scanned(tmp_path):
-    """What is not there is not taken for zeros."""
+    """Memory that is cut off is an error, and does not count as zeros."""
     path = write_core(tmp_path / "core", [(0x10000, page(1) * 8, READ | WRITE)], odd=0x8C8)
     source = open_file(str(path))
     os.truncate(path, path.stat().st_size - 1)
@@ -169,7 +169,7 @@ def test_segments_of_another_size(tmp_path):
     assert refusal(path) == "damaged ELF core"
 
 
-def test_no_core(tmp_path):
+def test_elf_files_that_are_not_cores(tmp_path):
     assert "a program or a shared library in ELF format" in refusal(shutil.copy(sys.executable, tmp_path / "elf"))
     assert refusal(write_core(tmp_path / "core", [])) == "an ELF core without memory"
 
@@ -191,7 +191,7 @@ def test_damage_is_survived(tmp_path, changes, cut):
 
 
 def pages_of_core(path):
-    """An own reading of a core of a Python process: all that can be written there is private and anonymous."""
+    """The test's own reading of a core of a Python process: all writable memory there is private and anonymous."""
     data = path.read_bytes()
     [offset] = struct.unpack_from("<Q", data, 32)
     [size, number] = struct.unpack_from("<2H", data, 54)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cores and images that are cut off, changed, or made to take for ever: one line, soon, and little memory."""
+"""Cores and images that are cut off, changed, or made to take for ever: the error is one line, comes soon, and takes little memory."""
 
 import os
 import resource
@@ -17,8 +17,8 @@ from ksm.sources import SourceError, open_file
 from ksm.sources import core as reader
 
 MIB, GIB = 1 << 20, 1 << 30
-MEMORY = 3 * GIB  # where the cores that are made here have a page
-# Places of e_machine, e_version, e_entry, e_flags, e_ehsize, e_shentsize, e_shstrndx and padding, which nobody needs to know
+MEMORY = 3 * GIB  # the offset of the page that the cores of this file have
+# Places of e_machine, e_version, e_entry, e_flags, e_ehsize, e_shentsize, e_shstrndx and padding, which are not read
 UNREAD = {*range(6, 16), *range(18, 32), *range(48, 54), 58, 59, 62, 63}
 
 
@@ -47,13 +47,13 @@ def with_notes(path, length, *parts):
 
 
 def with_many_segments(path, number, size=MEMORY):
-    """Their number does not fit into the header. All but the section that has it is zeros."""
+    """A core whose number of segments does not fit into the header. Everything but the section that has the number is zeros."""
     section = struct.pack("<2I4Q2I2Q", 0, 0, 0, 0, 0, 0, 0, number, 0, 0)
     return sparse(path, (0, header(0xFFFF, segments=128, sections=64, count=1) + section), size=size)
 
 
 def outcome(path):
-    """How many bytes of memory are in it, or the one line that says why it is refused."""
+    """How many bytes of memory the core has, or the one line that says why it is refused."""
     try:
         source = open_file(str(path))
     except SourceError as error:
@@ -66,7 +66,7 @@ def outcome(path):
 
 @pytest.fixture
 def quickly():
-    """It takes little of the processor and of memory, whatever the file says."""
+    """The test takes little processor time and memory, whatever the file says."""
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     yield
     assert time.process_time() - start < 8
@@ -75,7 +75,7 @@ def quickly():
 
 @pytest.fixture
 def few(monkeypatch):
-    """As many of everything as a test can make."""
+    """Lower the limits to numbers that a test can reach."""
     monkeypatch.setattr(reader, "MOST_SEGMENTS", 1000)
     monkeypatch.setattr(reader, "MOST_NOTES", 1000)
 
@@ -127,13 +127,13 @@ def test_places_that_are_not_in_the_file(tmp_path, head, reason):
 
 
 def test_addresses_at_the_end_of_the_address_space(tmp_path):
-    """They are numbers and no more: the memory lies somewhere else."""
+    """Addresses in a core are only numbers: its memory lies elsewhere in the process."""
     head = header(1) + segment(PT_LOAD, PAGE, (1 << 64) - PAGE, 3 * PAGE)
     assert outcome(sparse(tmp_path / "core", (0, head), size=MIB)) == 0     # the kernel's half
 
 
 def test_segments_that_share_bytes(tmp_path):
-    """Memory for which there is no room in the file. That a machine's core has some of it twice is another thing: test_core.py."""
+    """Segments with more memory than the file has bytes are refused. A machine's core may have memory twice: see test_core.py."""
     heads = b"".join(segment(PT_LOAD, 0, 0x10000 + number * MIB, MIB) for number in range(1000))
     reason = outcome(sparse(tmp_path / "core", (0, header(1000) + heads), size=MIB))
     assert reason == "damaged ELF core: 256,000 pages of memory in a file of 1,048,576 bytes"
@@ -165,7 +165,7 @@ def test_names_that_are_not_text(tmp_path):
 
 @pytest.mark.usefixtures("quickly")
 def test_mapped_files_that_are_all_everywhere(tmp_path):
-    """Each segment lies in each of the files: they are looked at once all the same."""
+    """Each segment lies in each of the files. Still each file is looked at once."""
     number = 100_000
     notes = note("CORE", NT_FILE, struct.pack("<2Q", number, PAGE) + struct.pack("<3Q", 0, 1 << 46, 0) * number + bytes(number))
     heads = b"".join(segment(PT_LOAD, MEMORY + n * PAGE, 0x10000 + n * PAGE, PAGE, READ) for n in range(20_000))
@@ -173,7 +173,7 @@ def test_mapped_files_that_are_all_everywhere(tmp_path):
     assert outcome(sparse(tmp_path / "core", (0, head), (4 * MIB, notes), size=MEMORY + 20_000 * PAGE)) == 0
 
 
-# Whatever is changed
+# Any change
 
 def valid_core(path):
     notes = files_note((0x10000, 0x11000, "/bin/a"), (0x30000, 0x31000, "/dev/zero (deleted)")) + auxv_note(0x50000)
@@ -182,7 +182,7 @@ def valid_core(path):
 
 
 def test_each_byte_changed(tmp_path):
-    """Of the header, the segments and the notes. What is no core any more gets a line; what still is one can be attached."""
+    """Each byte of the header, the segments and the notes is changed. The file is refused in a line, or still is a good core."""
     path = valid_core(tmp_path / "core")
     data = path.read_bytes()
     good = outcome(path)
@@ -224,7 +224,7 @@ files_of_a_core = st.lists(st.tuples(st.integers(1, 1 << 30), st.text("ab/\u00e9
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(segments_of_a_core, notes_of_a_core, files_of_a_core, st.sampled_from([32, 64]), st.booleans())
 def test_the_same_as_pyelftools(tmp_path, segments, notes, files, bits, xnum):
-    """Another reader finds the same segments, files and owners in what is no attack."""
+    """Another reader finds the same segments, files and owners in harmless cores."""
     listed = [(start * PAGE, start * PAGE + PAGE, name) for start, name in sorted(files)] if bits == 64 else []
     notes = b"".join(note(owner, 100, data) for owner, data in notes) + (files_note(*listed) if listed else b"")
     memory = [(start * PAGE + 8, page(number) * number, flags) for number, (start, flags) in enumerate(segments, 1)]
@@ -290,10 +290,10 @@ def test_an_image_grows_before_it_is_mapped(tmp_path):
         source.close()
 
 
-# What is no file
+# Paths that are not regular files
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path, monkeypatch):
-    """Opening alone can wait for ever, or start a watchdog."""
+    """Merely opening such a file can wait for ever, or start a watchdog."""
     os.mkfifo(tmp_path / "fifo")
     monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("opened"))
     for path in (tmp_path / "fifo", "/dev/zero", "/dev/tty"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where in a file there are pages."""
+"""The places in a file that have pages."""
 
 import os
 
@@ -46,7 +46,7 @@ def test_data_extents(tmp_path):
 
 
 def test_data_extents_where_nobody_knows_of_holes():
-    # Some files cannot be asked.
+    # This file cannot be asked for its holes.
     with open("/proc/self/status", "rb") as file:
         assert list(data_extents(file.fileno(), 8192)) == [(0, 8192)]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Raw images, and what is none."""
+"""Raw images, and files that are not images."""
 
 import ctypes
 import mmap
@@ -17,7 +17,7 @@ PAGE = 4096
 
 
 def cached(file):
-    """How much of it is in the page cache, from 0 to 1."""
+    """The share of a file that is in the page cache, from 0 to 1."""
     size = os.fstat(file.fileno()).st_size
     pages = size // PAGE
     there = ctypes.create_string_buffer(pages)
@@ -29,7 +29,7 @@ def cached(file):
 
 
 def content(source):
-    """The pages of a source as the machine sees them; None where there is none."""
+    """The pages of a source as the machine sees them; None for an absent page."""
     with ksm.Machine("1M", max_memory="1G") as machine:
         source.attach(machine)
         pages = []
@@ -41,7 +41,7 @@ def content(source):
 
 
 def write_sparse(path, size, places):
-    """Holes, and one page at each of these places, which holds its number."""
+    """Write a file of holes with a page at each of these places, which holds the number of its place."""
     with path.open("wb") as file:
         file.truncate(size)
         for place in places:
@@ -117,13 +117,13 @@ def test_other_formats_are_known(tmp_path, offset, magic, what, remedy):
 def test_memory_looks_like_nothing_else():
     assert what_is(bytes(PAGE)) is None
     assert what_is(b"") is None
-    # A real mode interrupt table, where the memory of a PC begins
+    # A PC's memory begins with the interrupt table of real mode.
     assert what_is(b"\x53\xff\x00\xf0" * 1024) is None
 
 
 @pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="a kernel without huge pages")
 def test_an_image_is_read_in_huge_pages(tmp_path):
-    """What is not in the page cache yet comes in large pieces. Mapping it page by page takes as long as reading it."""
+    """Pages that are not in the page cache yet come in large pieces. Mapping them one by one takes as long as reading them."""
     path = tmp_path / "image"
     path.write_bytes(b"a" * (4 << 20))
     with ksm.Machine("1M", max_memory="1G") as machine, open(path, "rb") as file:
@@ -136,7 +136,7 @@ def test_an_image_is_read_in_huge_pages(tmp_path):
 
 
 def test_a_scan_begins_without_reading_all_of_an_image(tmp_path):
-    """How pages compare is learned from samples. What is not in the page cache is none."""
+    """Keys are learned from samples of pages. A page that is not in the page cache is not sampled."""
     path = tmp_path / "image"
     size = 64 << 20
     with open(path, "wb") as file:
@@ -160,7 +160,7 @@ def test_a_scan_begins_without_reading_all_of_an_image(tmp_path):
 
 
 def test_frames_are_aligned_like_the_file(tmp_path):
-    """Or there could be no huge pages, wherever in the file the memory begins."""
+    """Frames are aligned like the file, so that there can be huge pages wherever in the file the memory begins."""
     path = tmp_path / "image"
     write_sparse(path, 30 << 20, (700, 701, 7000))
     if path.stat().st_blocks * 512 >= 30 << 20:

@@ -41,7 +41,7 @@ def machine():
 
 @pytest.fixture
 def attach(machine, host):
-    """A source in the machine."""
+    """A function that attaches a process as a source."""
     sources = []
 
     def attach(target, **options):
@@ -96,7 +96,7 @@ def test_only_private_anonymous_memory_that_is_there(target, attach, tmp_path):
     source = attach(target)
     assert sorted(numbers(source)) == [1001, 1003]
     first = content(source)
-    target.do("sum(a[20 * PAGE :: PAGE])")  # which maps the zero page
+    target.do("sum(a[20 * PAGE :: PAGE])")  # this maps the zero page
     source.refresh(1)
     assert abs(len(content(source)) - len(first)) < 20
 
@@ -123,7 +123,7 @@ def test_only_advised_memory(target, attach):
 
 
 def with_flag(text, addr, flag):
-    """An smaps in which the mapping that begins at this address has a flag more."""
+    """The text of smaps with one more flag for the mapping that begins at this address."""
     head, mapping = text.split(f"{addr:08x}-", 1)
     return f"{head}{addr:08x}-{mapping.replace('VmFlags:', f'VmFlags: {flag}', 1)}"
 
@@ -131,9 +131,9 @@ def with_flag(text, addr, flag):
 @pytest.mark.parametrize("flag, looked_at", [*((flag, False) for flag in ("sh", "ms", "io", "pf", "de", "mm", "ht", "dp")),
                                              *((flag, True) for flag in ("rd", "wr", "mw", "nh", "mg", "lo"))])  # fmt: skip
 def test_flags_that_a_mapping_may_not_have(target, attach, monkeypatch, flag, looked_at):
-    """Those for which vma_ksm_compatible() of mm/ksm.c leaves it alone."""
+    """The flags with which vma_ksm_compatible() of mm/ksm.c refuses a mapping."""
     target.do("a = area(20); fill(a, 0, [1001] * 20)")
-    # A mapping of its own, whose neighbours cannot be joined with it
+    # The area becomes a mapping of its own, which cannot merge with its neighbours
     target.do("ctypes.CDLL(None).madvise(ctypes.c_void_p(address(a)), 20 * PAGE, 10)")  # MADV_DONTFORK
     [addr] = target.ask("[address(a)]")
     read = LiveSource._text
@@ -160,14 +160,14 @@ def test_memory_that_comes_late(target, host):
 
 
 def state(pid, addr, pages):
-    """What /proc/PID/pagemap says of each page, but for the frame: whether it is there, and nobody else's."""
+    """What /proc/PID/pagemap says of each page, without the frame: whether it is present, and exclusive."""
     with open(f"/proc/{pid}/pagemap", "rb") as file:
         file.seek(addr // PAGE * 8)
         return [entry >> 56 for entry in struct.unpack(f"{pages}Q", file.read(8 * pages))]
 
 
 def test_the_process_is_not_changed(target, attach):
-    """No page that was absent is there afterwards."""
+    """Reading makes no absent page present."""
     target.do("a = area(500); fill(a, 0, list(range(1000, 1100)))")
     [addr] = target.ask("[address(a)]")
     before = state(target.pid, addr, 500)
@@ -179,7 +179,7 @@ def test_the_process_is_not_changed(target, attach):
 
 
 class Pid:
-    """What attach() wants to know of a process."""
+    """A process by its number, as attach() wants it."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -206,7 +206,7 @@ def family(target):
 
 
 def test_pages_in_common_stay_in_common(family, attach):
-    # process_vm_readv() would give the child copies of its own.
+    # process_vm_readv() would give the child its own copies.
     parent, child, addr = family
     before = [state(process.pid, addr, 300) for process in (parent, child)]
     assert before[1][0] & 1 == 0
@@ -224,7 +224,7 @@ def test_pages_in_common_count_once(family, attach):
     assert first.shared == 0
     assert second.shared >= 200
     assert first.hidden == second.hidden == 0
-    # When the first process does not come any more, the second one brings them.
+    # When the first process is not read any more, the pages count for the second one.
     second.refresh(1)
     assert numbers(second) == list(range(1000, 1200))
     assert second.shared == 0
@@ -276,7 +276,7 @@ def test_a_number_that_became_another_process(target, attach):
         source.refresh(1)
 
 
-def test_a_process_that_is_only_an_exit_code(host):
+def test_a_zombie(host):
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -350,7 +350,7 @@ def test_blocks():
 
 
 def runs_of(bits):
-    """The runs of set bits."""
+    """The runs that the set bits make."""
     return [(match.start(), match.end()) for match in re.finditer("1+", bits)]
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Trees to read mm/ksm.c from: the reader's 6.12, and one of our own words."""
+"""Trees to read mm/ksm.c from: the reader's 6.12, and a small one in our own words."""
 
 import pytest
 
-# Three functions of the names that every mm/ksm.c has, in words of ours.
+# Functions with three names that every mm/ksm.c has, in our own words.
 TINY = """
 static void stable_tree_search(void)
 {

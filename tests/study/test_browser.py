@@ -49,7 +49,7 @@ def browser():
 
 
 def many_pages():
-    """10,000 steps, and what the counters were at their end."""
+    """A recording of 10,000 steps."""
     with ksm.Machine(memory="16M", max_memory="16M", clock="manual", plain=True) as machine:
         pages(machine.spawn("a"), [f"page {n % 500}" for n in range(1000)])
         with machine.record() as recording:
@@ -60,7 +60,7 @@ def many_pages():
 
 
 def final_counters(data):
-    """By the recording's own numbers: the last value of each."""
+    """The last value of each counter in a recording."""
     result = {}
     for step in data["steps"]:
         changes, at = step[6:], 0
@@ -73,7 +73,7 @@ def final_counters(data):
 
 @pytest.fixture(scope="module")
 def page(linux, tmp_path_factory):
-    """The file, with the lessons and a long recording, and all recordings."""
+    """The page's file, with the lessons and a long recording; and all recordings in it."""
     recordings = [record_lesson(key) for key, _, _ in LESSONS] + [many_pages()]
     path = tmp_path_factory.mktemp("page") / NAME
     path.write_text(render(read_kernel(str(linux)), recordings), encoding="utf-8")
@@ -256,7 +256,7 @@ def test_a_recording_is_played_to_its_end_and_back(opened, page):
 
 
 def test_the_counters_are_the_ports(opened, page):
-    """At the end of each lesson: run once more, without a recording's help."""
+    """The page's counters at the end of each lesson are those of a machine that runs the lesson again."""
     for number, (key, era, lesson) in enumerate(LESSONS):
         watch(opened, number)
         one(opened, "#last").click()
@@ -388,7 +388,7 @@ def test_print_is_light_also_where_the_page_is_dark(opened):
 
 
 def test_what_is_lit_is_in_sight_on_both_sides(opened, page):
-    """Where each kind of step is taken first."""
+    """Looked at for the first step of each kind."""
     opened.set_script_timeout(120)
     for number, recording in enumerate(page[1][:5]):
         watch(opened, number)

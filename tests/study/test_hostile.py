@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files for ksm study that are made to take for ever, or all the memory, or that are damaged: one line, soon."""
+"""Files for ksm study that are made to take for ever, or all the memory, or that are damaged: the error is one line, and comes soon."""
 
 import bz2
 import gzip
@@ -32,7 +32,7 @@ PASSES = "".join(f"static void {name}(void)\n{{\n}}\n\n" for name in NAMES)  # f
 
 
 def refusal(where, call=read_kernel):
-    """The one line that says why not."""
+    """The one line that says why a file is refused."""
     with pytest.raises((StudyError, RecordingError)) as caught:
         call(str(where))
     assert "\n" not in str(caught.value)
@@ -42,7 +42,7 @@ def refusal(where, call=read_kernel):
 
 @pytest.fixture
 def quickly():
-    """It takes little of the processor and of memory, whatever the file says."""
+    """The test takes little processor time and memory, whatever the file says."""
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     yield
     assert time.process_time() - start < 10
@@ -52,7 +52,7 @@ def quickly():
 # The parser
 
 def hostile_texts(size):
-    """What makes a careless expression look at everything from everywhere."""
+    """Texts on which a careless regular expression takes quadratic time."""
     def repeated(text):
         return text * (size // len(text))
 
@@ -71,7 +71,7 @@ def hostile_texts(size):
 
 @pytest.mark.parametrize("name", hostile_texts(1))
 def test_the_parser_is_linear(name):
-    """Four times the text takes about four times as long: a quadratic one takes sixteen times."""
+    """Four times the text takes about four times as long. A quadratic parser would take sixteen times as long."""
     def taken(size):
         text = PASSES + hostile_texts(size)[name]
         start = time.process_time()
@@ -81,7 +81,7 @@ def test_the_parser_is_linear(name):
         assert set(NAMES) <= set(source.functions)
         return time.process_time() - start
 
-    # The least of several: whatever else the computer does makes one of them longer.
+    # The least time of several runs: other work of the computer makes a run longer.
     small, large = (min(taken(size) for _ in range(3)) for size in (1 << 15, 1 << 17))
     assert large < 10 * small + 0.1
 
@@ -101,12 +101,12 @@ def test_what_is_not_closed_ends_with_the_text_or_the_line():
     assert {name: (each.first, each.last) for name, each in source.functions.items()} == {"f": (1, 5), "g": (6, 7)}
 
 
-# What is no mm/ksm.c
+# Texts that are not mm/ksm.c
 
 @pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("name", hostile_texts(1))
 def test_a_text_that_nobody_has_written(tmp_path, name):
-    """It is refused, or becomes a page."""
+    """The text is refused, or becomes a page."""
     path = tmp_path / "ksm.c"
     path.write_text(PASSES + hostile_texts(60_000)[name])
     try:
@@ -142,7 +142,7 @@ def test_linux_itself_is_far_from_the_limits(linux):
 
 @pytest.mark.usefixtures("quickly")
 def test_long_functions_beside_the_port(tmp_path):
-    """Lines that are alike, as many as a function may have, on both sides of every comparison."""
+    """Both sides of every comparison have many lines that are alike."""
     def kernel(name, seed):
         numbers = random.Random(seed)
         lines = "".join(f"\tif (x{numbers.randrange(200)} && rmap_item->mm) goto out{numbers.randrange(9)};\n" for _ in range(300))
@@ -175,7 +175,7 @@ def test_a_name_that_is_no_text(tmp_path):
     render(kernel, []).encode()
 
 
-# Where it comes from
+# Where the text comes from
 
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "fifo")
@@ -262,7 +262,7 @@ def member(size, kind=tarfile.REGTYPE, name="linux/a"):
 
 @pytest.mark.parametrize("kind", PACK)
 def test_tarballs_are_read(tmp_path, kind):
-    path = tmp_path / "linux"  # whatever its name is
+    path = tmp_path / "linux"  # the file's name does not matter
     path.write_bytes(PACK[kind](LINUX))
     assert read_kernel(str(path)).version == "6.1"
     path.write_bytes(b"".join(PACK[kind](LINUX[at:at + 700]) for at in range(0, len(LINUX), 700)))
@@ -273,7 +273,7 @@ def test_tarballs_are_read(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", PACK)
 def test_each_byte_of_a_tarball_changed(tmp_path, kind):
-    """Or cut off anywhere: it is read all the same, or refused in one line that names the file."""
+    """A tarball with a changed byte, or cut off anywhere, is read, or refused in one line that names the file."""
     path, data = tmp_path / "linux.tar", PACK[kind](LINUX)
     numbers = random.Random(1)
     refused = 0
@@ -307,7 +307,7 @@ def test_many_members(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, b"?"], ids=str)
 def test_large_members(tmp_path, monkeypatch, kind):
-    """What is not wanted is not kept, whatever it claims to be; and not all of it is unpacked."""
+    """A member that is not wanted is not kept in memory, whatever its type; and not all of it is unpacked."""
     monkeypatch.setattr(archive, "MOST_BYTES", 128 * MIB)
     for size, fits in ((100 * MIB, True), (1 << 40, False)):
         with open(tmp_path / "file", "wb") as file:
@@ -398,7 +398,7 @@ def test_recordings_that_are_no_files(tmp_path):
 
 
 def test_halves_of_characters_are_not_written(tmp_path):
-    """What save() has written, load() reads: a name from a command line may be no UTF-8."""
+    """load() reads what save() has written, even with a name from a command line that was not UTF-8."""
     with ksm.Machine(memory="4M", max_memory="4M", plain=True) as machine:
         machine.spawn("\ud800")
         with machine.record() as made:

@@ -18,7 +18,7 @@ from ksm.study.same import share
 
 
 class Reader(html.parser.HTMLParser):
-    """What a page has: elements, ids, links, scripts; and that every element is closed."""
+    """Reads the elements, ids, links and scripts of a page, and checks that every element is closed."""
 
     VOID = frozenset(("meta", "link", "input", "br"))
 

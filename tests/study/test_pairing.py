@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Functions of mm/ksm.c beside those of the port, whichever version it is and wherever it comes from."""
+"""Functions of mm/ksm.c beside those of the port, for any version of mm/ksm.c, from any place."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ def names(subject, change):
 
 
 def rewritten(linux, tmp_path, replace):
-    """Another version of the reader's 6.12: its text with some of it replaced, each exactly once or everywhere."""
+    """Another version of the reader's 6.12: its text with some parts replaced."""
     text = (linux / "mm/ksm.c").read_text()
     for old, new in replace.items():
         assert old in text
@@ -139,7 +139,7 @@ def test_a_newer_version_tells_what_it_has_changed(linux, tmp_path):
     assert kinds == {"add": "ksm_scan.seqnr += 1;", "del": "ksm_scan.seqnr++;"}
 
 
-# Where it comes from
+# Where the text comes from
 
 def test_tree_file_and_tarball_are_the_same(tiny, tmp_path):
     archive = tmp_path / "linux.tar.xz"

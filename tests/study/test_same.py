@@ -22,7 +22,7 @@ def table(kernel, port, stores=True):
 
 
 def difference(kernel, port, **options):
-    """What is said of f(), and of all other functions."""
+    """The texts of all differences, in f() and in all other functions."""
     found = table(kernel, port, **options)
     return [each.text for row in (*found.rows, *found.ours) for each in row.differences]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Application threads write, read, fork, map, move, discard and unmerge while ksmd merges: is every byte what was written last?
+"""Application threads write, read, fork, map, move, discard and unmerge while ksmd merges. Every byte has to be what was written last.
 
     python stress.py [SECONDS [SEED]]
 """
@@ -34,7 +34,7 @@ class Application(threading.Thread):
             while time.monotonic() < self.until:
                 self.step()
                 self.steps += 1
-        except Exception as error:  # reported by who started the thread
+        except Exception as error:  # the thread's starter reports it
             self.errors.append(repr(error))
         self.process.exit()
 
@@ -71,7 +71,7 @@ class Application(threading.Thread):
 
 
 def stress(seconds: float, seed: int = 0) -> tuple[list[str], int, int]:
-    """What went wrong, how many steps the threads made, and how many passes ksmd."""
+    """What went wrong, how many steps the threads made, and how many passes ksmd made."""
     with ksm.Machine(memory="64M", max_memory="64M") as machine:
         parent = machine.spawn()
         addr = parent.mmap(600 * ksm.PAGE_SIZE)

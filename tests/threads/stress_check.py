@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""machine.check() again and again, while other threads do what takes structures away: swap areas of other sizes come and go, processes
-exit and exec, images come, frames go offline. It waits for them, and finds nothing wrong.
+"""machine.check() runs again and again while other threads take structures away: swap areas of other sizes come and go, processes exit
+and exec, images come, frames go offline. check() waits for these threads, and finds nothing wrong.
 
     python stress_check.py [SECONDS [SEED]]
 """
@@ -86,7 +86,7 @@ class Stress:
                     function(rng)
                 except OSError as error:
                     assert error.errno in EXPECTED, error
-        except BaseException as error:  # reported by who started the thread
+        except BaseException as error:  # the thread's starter reports it
             self.errors.append(error)
 
     def run(self, seconds: float) -> list[BaseException | str]:
@@ -99,7 +99,7 @@ class Stress:
         for thread in threads:
             thread.join()
         self.machine.close()
-        # The hole of the kernel's that tests/mm/test_migrate.py tells of
+        # A fault of the kernel's own: see damage() of tests/mm/pages.py
         findings = [line for line in self.findings if "names anon_vma" not in line]
         return [*self.errors, *findings]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Threads write, read and fork while others swap their memory out, move it, take frames offline, and ksmd merges: no byte is lost, no
-frame, and nobody waits for ever. Half of the time their memory comes in huge pages, which all of that splits.
+"""Threads write, read and fork while others swap their memory out, move it, take frames offline, and ksmd merges: no byte and no frame is
+lost, and no thread waits for ever. Half of the time the memory comes in huge pages, which are split by all of that.
 
     python stress_swap.py [SECONDS [SEED]]
 """
@@ -131,7 +131,7 @@ class Stress:
         """What is wrong when all is quiet, and when all processes have exited."""
         machine = self.machine
         machine.ksm.run = 0
-        # Without the two holes of the kernel's that tests/mm/test_migrate.py tells of
+        # Without two faults of the kernel's own: see damage() of tests/mm/pages.py
         errors = [line for line in machine.check() if "names anon_vma" not in line and (self.across or "no rmap_item" not in line)]
         events = machine.vmstat()
         wanted = ["pswpin", "pswpout", "pgmigrate_success", *(["thp_split_page", "thp_split_pmd"] if self.across else [])]

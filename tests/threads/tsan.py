@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run the stress programs under ThreadSanitizer, on a build made with KSM_TSAN=1: python tsan.py [SECONDS]
 
-Fails when it reports a race that tsan.supp does not excuse.
+Fails when ThreadSanitizer reports a race that tsan.supp does not excuse.
 """
 
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Build a mutant: a copy of the package that is imported here, in which one file is another."""
+"""Build a mutant: a copy of the package that is imported here, with one file changed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Bugs to put into the port on purpose: each must be found by `ksm verify`. One that changes no outcome does not belong here."""
+"""Bugs to put into the port on purpose: `ksm verify` must find each. A bug that changes no outcome does not belong here."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ class Mutant(NamedTuple):
     old: str  # found exactly once in the file
     new: str
     file: str = "mm/ksm.pyx"
-    modules: tuple[str, ...] = ("mm/ksm.pyx",)  # that see a change of the file
+    modules: tuple[str, ...] = ("mm/ksm.pyx",)  # to be built again when the file changes
 
 
 MUTANTS = (
-    # The trees are in the opposite order: only what is found among stale and changed pages tells.
+    # The trees are in the opposite order: only searches among stale and changed pages show it.
     Mutant("memcmp-order", "return memcmp(page_address(m, page1), page_address(m, page2), PAGE_SIZE)",
            "return memcmp(page_address(m, page2), page_address(m, page1), PAGE_SIZE)", file="mm/util.pxd",
            modules=("mm/ksm.pyx", "fast/seams.pyx")),
