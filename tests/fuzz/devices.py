@@ -15,6 +15,7 @@ from fuzz.world import Finding, Outcome, show
 EAGAIN, EBUSY, EINVAL, ENOMEM, ENXIO, ERANGE = errno.EAGAIN, errno.EBUSY, errno.EINVAL, errno.ENOMEM, errno.ENXIO, errno.ERANGE
 COUNTS = ("ksm_rmap_items", "ksm_zero_pages", "ksm_merging_pages", "ksm_process_profit")
 BOOLS = ("use_zero_pages", "smart_scan")
+SETTINGS = ("plain", "transparent_hugepage", "memory", "nodes", "clock", "era")
 
 
 class Devices(Images):
@@ -211,6 +212,24 @@ class Devices(Images):
             if not outcome.value.readonly or outcome.value.nbytes % PAGE:
                 raise Finding("view", repr(outcome.value))
 
+    def do_frame(self, who: int, place: list[Any], odd: Any = None) -> None:
+        """A view of one frame, which holds its page."""
+        if self.closed:
+            return
+        pfn = self.pfn(who, place)
+        asked = self.ask("view = m.frame", self.machine.frame, [pfn], "u", {EINVAL, EBUSY}, odd=odd)
+        if asked is None or asked[0].error is not None:
+            return
+        frame, (pfn,) = asked[0].value, asked[1]
+        if not frame.readonly or frame.nbytes != PAGE:
+            raise Finding("view", repr(frame))
+        with memoryview(self.machine) as view:
+            if self.still and pfn * PAGE < view.nbytes and frame != view[pfn * PAGE : (pfn + 1) * PAGE]:
+                raise Finding("view", f"frame {pfn} is not what the memory has there")
+        self.views.append(frame)
+        if len(self.views) > 5:
+            self.views.pop(0).release()
+
     def do_close_with_view(self) -> None:
         """The machine cannot be closed while there is a view of it."""
         if self.closed:
@@ -241,7 +260,7 @@ class Devices(Images):
             raise Finding("page_table", f"{len(asked[0].value)} words for {asked[1][1]} bytes")
         for name in ("vmstat", "slabinfo", "swap_pages", "total_pages", "free_pages", "time"):
             self.tell(name, self.call(f"m.{name}", getattr(self.machine, name)), set())
-        for owner, names in ((self.machine, ("plain", "transparent_hugepage")), (process, ("node", "mm_id", *COUNTS))):
+        for owner, names in ((self.machine, SETTINGS), (process, ("node", "mm_id", *COUNTS))):
             for name in names:
                 outcome = self.call(f"getattr {name}", getattr, owner, name)
                 if self.gone(name, outcome, owner is process and subject.space is None):

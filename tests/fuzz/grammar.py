@@ -133,7 +133,7 @@ def image(r: Roll, keep: bool = False) -> Args:
 def write_view(r: Roll) -> Args:
     offset, size = r.choice([0, 0, 8, 4000]), r.choice([1, 8, 4096, 96])
     return {"who": r.who(), "place": r.place(), "offset": offset, "length": size, "source": r.place(), "update": r.chance(0.4),
-            "force": r.chance(0.3)}  # fmt: skip
+            "force": r.chance(0.3), "frame": r.chance(0.4)}  # fmt: skip
 
 
 # Machines
@@ -273,7 +273,9 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
               ("cut_image", 0.3, lambda r: {"pages": r.choice([2, 3, 20, 300]), "left": r.choice([0, 1, PAGE, PAGE + 1, 5 * PAGE]),
                                             "still": r.chance(0.5)})],
     "image-change": [("change_image", 1, lambda r: {"numbers": [r.content() for _ in range(3)]})],
-    "view": [("view", 1, lambda r: {"release": r.chance(0.6)}), ("close_with_view", 0.4, lambda r: {}), ("write_view", 1, write_view)],
+    "view": [("view", 1, lambda r: {"release": r.chance(0.6)}),
+             ("frame", 1.5, lambda r: {"who": r.who(), "place": r.place(), "odd": r.odd(1)}),
+             ("close_with_view", 0.4, lambda r: {}), ("write_view", 1, write_view)],
     "look": [("look", 1.5, look)],
     "trace": [("trace", 2, trace)],
     "record": [("record", 1, record)],

@@ -19,16 +19,23 @@ ODD_FILES = {"directory": ("/", os.O_RDONLY), "null": ("/dev/null", os.O_RDONLY)
 
 class Images(Memory):
     def do_write_view(
-        self, who: int, place: list[Any], offset: int, length: int, source: list[Any], update: bool, force: bool = False
-    ) -> None:
+        self, who: int, place: list[Any], offset: int, length: int, source: list[Any], update: bool, force: bool = False,
+        frame: bool = False,
+    ) -> None:  # fmt: skip
         """Write what a view of the machine's memory has, perhaps the very frame that is written."""
         subject = self.living(who)
         if subject.space is None or self.closed:
             return
         addr, at = self.place(subject.space, place), self.pfn(who, source) * PAGE
+        if frame:
+            outcome = self.call("view = m.frame", self.machine.frame, at // PAGE)
+            if not self.tell("frame", outcome, {EINVAL, errno.EBUSY}):
+                return
+            at = 0
         if not update:
             addr, at = addr + offset // 2, at + offset
-        with memoryview(self.machine) as view, view[at : at + (PAGE if update else length)] as data:
+        whole = outcome.value if frame else memoryview(self.machine)
+        with whole as view, view[at : at + (PAGE if update else length)] as data:
             plain = bytes(data)
             if update and plain:
                 self.renew(subject, addr, data, plain)
