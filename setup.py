@@ -30,7 +30,7 @@ STUB = os.environ.get("KSM_STUB", "0") not in ("", "0")
 MODE = ("trace" if TRACE else "sanitize" if SANITIZE else "debug" if DEBUG else "tsan" if TSAN else "release") + ("-stub" if STUB else "")
 JOBS = min(2, os.cpu_count() or 1)
 
-# cdivision stays on in every mode: it is what / and % mean.
+# cdivision stays on in every mode: it decides what / and % mean.
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -46,7 +46,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
 
 
 def sanitizers() -> list[str]:
-    """The flags, if a program can be linked with them."""
+    """The flags of the sanitizers, if a program can be linked with them."""
     compiler = shlex.split(os.environ.get("CC") or "cc")
     with tempfile.TemporaryDirectory() as folder:
         command = [*compiler, *SANITIZERS, "-x", "c", "-", "-o", os.path.join(folder, "a.out")]
@@ -85,7 +85,7 @@ def modules() -> list[Extension]:
     if STUB:
         sources["ksm.fast.seams"] = "tests/fast/seams_stub.pyx"
     found = [extension(name, source) for name, source in sources.items()]
-    # What Cython's memoryviews need, once for all modules.
+    # The code that Cython's memoryviews need, once for all modules.
     return [*found, extension("ksm._cyutility", "ksm/_cyutility.c")]
 
 
@@ -101,7 +101,7 @@ def packages() -> dict[str, str]:
 
 class BuildExt(build_ext):
     def copy_extensions_to_source(self) -> None:
-        # What lies in the source tree may be newer, and of another mode.
+        # A module in the source tree may be newer, and yet of another mode.
         self.force = True
         super().copy_extensions_to_source()
 

@@ -12,8 +12,8 @@ The passes are in pages per second of processor time of the thread that scans. T
 giving the memory of freed frames back to the system.
 
 bytes/page is KSM's own data: what the resident set of the process grew by during the passes, plus 4096 bytes for each frame that was
-freed. The machine's struct pages are there before, and not in it; with few pages it says nothing, because memory comes in slabs. peak is
-the most that the process ever had resident, the pages themselves included. Every run is a process of its own.
+freed. The machine's struct pages are there before the passes, and are not in it. With few pages the figure says nothing, because memory
+comes in slabs. peak is the most that the process ever had resident, the pages themselves included. Every run is a process of its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CASES = {"unique": 1, "duplicates": 2, "identical": 0}
 
 
 def contents(pages: int, equal: int, differ: int) -> Iterator[bytes]:
-    """The memory, a chunk at a time; `equal` pages with the same contents follow each other by a half (0: all are equal)."""
+    """The memory, a chunk at a time. `equal` pages at a time have the same contents, spread evenly over the memory; 0: all are equal."""
     different = pages // equal if equal else 1
     fill = os.urandom(ksm.PAGE_SIZE)
     head, tail = fill[:differ], fill[differ + 8 :]
@@ -61,7 +61,7 @@ def resident(field: str) -> int:
 
 def run(pages: int, equal: int, differ: int) -> dict[str, Any]:
     """One case, once: seconds of each pass, bytes of metadata and at the peak, and what was merged."""
-    # The zero page, and what the batches of the page allocator may hold
+    # 4096 more pages: for the zero page, and for what the batches of the page allocator may hold
     with ksm.Machine(memory=(pages + 4096) * ksm.PAGE_SIZE) as machine:
         machine.ksm.smart_scan = 0
         process = machine.spawn()
@@ -91,7 +91,7 @@ def measure(name: str, pages: int, repeat: int, differ: int) -> dict[str, Any]:
     """The medians of one case."""
     runs = []
     for _ in range(repeat):
-        # A new process: neither its peak nor its heap knows of the last run.
+        # A new process: it has neither the peak nor the heap of the last run.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             runs.append(pool.apply(run, (pages, CASES[name], differ)))
     median = {key: statistics.median(each[key] for each in runs) for key in ("metadata", "peak")}

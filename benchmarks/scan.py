@@ -4,10 +4,10 @@
     python benchmarks/scan.py                          # a file of 262,144 pages (1 GiB), the median of 3
     python benchmarks/scan.py --pages 1048576 --way ksm --way "xxhash, mapped" --way "xxhash, read" --json
 
-Half of the file's pages are there twice. It lies in --folder, and in the page cache. Every way is a command of its own, which ends by
-printing what it found; its processor time is what the system charges it with, start of the interpreter included, its peak the most
-anonymous memory that it had (that of the mapped file is not its own). The ways take turns. The last column says how many times as long
-as `ksm scan` a way takes.
+Half of the file's pages are there twice. The file lies in --folder, and in the page cache. Every way is a command of its own, which ends by
+printing what it found. Its processor time is what the system charges it with, the start of the interpreter included. Its peak is the most
+anonymous memory that it had; the mapped file does not count. The ways take turns. The last column says how many times as long as
+`ksm scan` a way takes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def missing(way: str) -> bool:
 
 
 def anonymous(pid: int) -> int:
-    """Bytes of anonymous memory; 0 when there is none any more."""
+    """Bytes of a process's anonymous memory; 0 when the process has none any more."""
     try:
         with open(f"/proc/{pid}/status") as status:
             return sum(int(line.split()[1]) << 10 for line in status if line.startswith(("RssAnon:", "RssShmem:")))
@@ -96,10 +96,10 @@ def anonymous(pid: int) -> int:
 
 
 def run(way: str, path: Path, watch: bool) -> dict[str, float]:
-    """A command, once: seconds, and bytes at the peak if asked to watch, which costs it some time."""
+    """Run a command once: seconds, and bytes at the peak. The peak is measured only with `watch`, which costs some time."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     peak = 0
-    # As installed: compiled modules lie beside their sources.
+    # Python may write .pyc files, so that later runs start as an installed program does.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with subprocess.Popen(command(way, path), stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The small pieces, with pytest-benchmark: a change shows.
+"""Benchmarks of the small pieces, with pytest-benchmark, so that a change shows.
 
     pytest benchmarks --benchmark-autosave            # before
     pytest benchmarks --benchmark-compare             # after
 
-or tox -e bench, which takes processor time (--benchmark-timer=time.process_time). A round does COUNT of them; `ns` in the extra info is
-the median for one.
+or tox -e bench, which measures processor time (--benchmark-timer=time.process_time). A round does COUNT pieces; `ns` in the extra info is
+the median for one piece.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ Measure = Callable[..., Any]
 
 @pytest.fixture
 def measure(benchmark: Any) -> Measure:
-    """Run a piece in rounds, each after its setup, and note what one of COUNT takes."""
+    """Run a function in rounds, each after its setup, and note the time of one of the COUNT pieces that it does."""
 
     def run(piece: Callable[..., Any], setup: Callable[[], Any] | None = None) -> Any:
         result = benchmark.pedantic(piece, setup=setup, rounds=ROUNDS, warmup_rounds=1)
@@ -102,7 +102,7 @@ def test_break_merged_pages(measure: Measure, process: ksm.Process, memory: byte
 
     if how == "cow":
         measure(lambda: process.touch(addr, length), lambda: merge())
-        assert process.ksm_stat()["ksm_merging_pages"] == COUNT     # until the next pass sees to it
+        assert process.ksm_stat()["ksm_merging_pages"] == COUNT     # until the next pass takes the items out
     else:
         measure(lambda: files.store("run", "2"), lambda: merge())
         assert files.pages_shared + files.pages_sharing == 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The samepage merger of Linux, outside the kernel: mm/ksm.c of Linux 6.12 over a page arena of its own."""
 
-# X as X: a name of this package, for type checkers.
+# "import X as X" makes X a public name of this package for type checkers.
 from ksm.constants import *  # noqa: F403
 
 try:
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 
 def get_include() -> str:
     """The folder of the headers: for `include_path` of cythonize() and `include_dirs` of an Extension."""
-    from pathlib import Path  # what takes a hundredth of a second, and few ask for
+    from pathlib import Path  # this import takes a hundredth of a second, and few callers need it
 
     here = Path(__file__).resolve().parent
     shipped = here / "include"  # in a wheel; in the source tree include/ stands beside ksm/

@@ -25,6 +25,7 @@ cdef class Machine:
     cdef void release(self) noexcept nogil
     cdef void teardown(self) noexcept
     cdef int check_node(self, object node) except -1
+    cdef bint has_frame(self, const void *data) except -1
     cdef unsigned long check_pfn(self, unsigned long pfn) except? 0xdeadbeef nogil
 
 

@@ -302,6 +302,10 @@ cdef class Machine:
             WRITE_ONCE_int(self.m.transparent_hugepage, thp)
             self.leave()
 
+    @transparent_hugepage.deleter
+    def transparent_hugepage(self):
+        raise AttributeError("transparent_hugepage can only be set")
+
     def __enter__(self):
         return self
 
@@ -340,6 +344,15 @@ cdef class Machine:
         if not 0 <= node < self.nr_nodes:
             raise ValueError(f"there is no node {node}")
         return node
+
+    cdef bint has_frame(self, const void *data) except -1:
+        """Does this lie in one of its frames?"""
+        cdef bint inside
+        with nogil:
+            self.enter()
+            inside = <const void *>self.m.arena <= data < <const void *>(self.m.arena + (self.m.max_pfn << PAGE_SHIFT))
+            self.leave()
+        return inside
 
     def total_pages(self):
         """Frames of the machine's memory, without images and what is offline; one of them is the zero page."""
@@ -480,8 +493,8 @@ cdef class Machine:
     def migrate(self, pfn, node=None):
         """Move the page in this frame to another one, on this node, or wherever there is one: the new frame's number.
 
-        OSError EBUSY for a frame that has no page which can be moved; EAGAIN when somebody holds the page, so that it could not be moved;
-        ENOMEM. Follows mm/migrate.c.
+        OSError EBUSY for a frame that has no page which can be moved, in the era of 2011 also for a merged one; EAGAIN when somebody holds
+        the page, so that it could not be moved; ENOMEM. Follows mm/migrate.c.
         """
         cdef int nid = NUMA_NO_NODE if node is None else self.check_node(node)
         cdef unsigned long cpfn = ulong("pfn", pfn)

@@ -16,7 +16,7 @@ from ksm.host.holes import data_pages
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport E2BIG, EFAULT, EINVAL, ENOMEM, ESRCH
+from libc.errno cimport E2BIG, EFAULT, EINVAL, EIO, ENOMEM, ESRCH
 
 from linux.atomic cimport atomic_add_return, test_bit
 from linux.ksm cimport ksm_disable_merge_any, ksm_enable_merge_any
@@ -37,7 +37,7 @@ from ksm.mm.ksm cimport ERA_2_6_38
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
 from ksm.mm.memory_hotplug cimport add_memory_file, memory_is_used, remove_memory, remove_unused_memory
-from ksm.mm.migrate cimport add_folio_for_migration, migrate_pages
+from ksm.mm.migrate cimport MR_SYSCALL, add_folio_for_migration, migrate_pages
 from ksm.mm.mmap cimport do_brk, do_mmap, do_munmap
 from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
@@ -109,6 +109,10 @@ cdef class Process:
     @name.setter
     def name(self, str name not None):
         set_name(self, name)
+
+    @name.deleter
+    def name(self):
+        raise AttributeError("a process has a name: set it to another one")
 
     @property
     def alive(self):
@@ -306,8 +310,8 @@ cdef class Process:
 
     def write(self, addr, data, *, force=False):
         """Store bytes; pages are made, and copied, as faults demand. `force` also writes where the process itself may not, like a
-        debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written."""
-        cdef const unsigned char[::1] view = memoryview(data).cast("B")
+        debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written. A view of the machine's memory is copied first."""
+        cdef const unsigned char[::1] view = bytes_of(self.machine, data)
         cdef unsigned long caddr = ulong("addr", addr), length = view.shape[0], done
         cdef bint forced = force
         cdef mm_struct *mm
@@ -365,7 +369,7 @@ cdef class Process:
     def update(self, addr, buffer):
         """Make whole pages equal to the buffer, writing only those that differ or are not there: how many that were. OSError EFAULT,
         ENOMEM."""
-        cdef const unsigned char[::1] view = memoryview(buffer).cast("B")
+        cdef const unsigned char[::1] view = bytes_of(self.machine, buffer)
         cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] >> PAGE_SHIFT
         cdef const char *buf
         cdef mm_struct *mm
@@ -480,7 +484,7 @@ cdef class Process:
                 while i < stop:
                     err = add_folio_for_migration(mm, caddr + i * PAGE_SIZE, nid, &folio)
                     if err > 0:
-                        err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, &new_pfn)
+                        err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, MR_SYSCALL, &new_pfn)
                     if err < 0:
                         status[i] = err
                     i += 1
@@ -609,12 +613,20 @@ cdef class Process:
 
 
 cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept nogil:
-    cdef long done
+    cdef unsigned long done
     mmap_read_lock(mm)
-    done = access_remote_vm(mm, addr, buf, length, write)
+    done = access_remote_vm(mm, addr, buf, length, write, error)
     mmap_read_unlock(mm)
-    error[0] = <int>done if done < 0 else -EFAULT
-    return <unsigned long>done if done > 0 else 0
+    return done
+
+
+cdef const unsigned char[::1] bytes_of(Machine machine, object data):
+    """What is to be written. Of the machine's own frames it is a copy: the call may change, move or free the very frame."""
+    flat = memoryview(data).cast("B")
+    cdef const unsigned char[::1] view = flat
+    if machine.gate.exports and view.shape[0] and machine.has_frame(&view[0]):
+        view = bytes(flat)
+    return view
 
 
 cdef long map_frames(mm_struct *mm, unsigned long addr, unsigned long length, int flags, unsigned long pfn) noexcept nogil:
@@ -645,7 +657,8 @@ cdef int unplug(Machine machine, unsigned long pfn) except -1:
 
 
 cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long offset, unsigned long length) except? -1:
-    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, or -errno.
+    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, -EIO for a file that has
+    become shorter, or another -errno.
 
     Ctrl-C stops it.
     """
@@ -666,7 +679,8 @@ cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long of
                 return <int>done
             start += <unsigned long>done << PAGE_SHIFT
             PyErr_CheckSignals()
-    return 0
+    # What looked like a hole at the end may be where the file was cut off.
+    return -EIO if os.fstat(fd).st_size < <object>offset + length else 0
 
 
 cdef inline unsigned long pages_in(unsigned long length) noexcept nogil:

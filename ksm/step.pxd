@@ -11,7 +11,7 @@ from linux.mm_types cimport machine
 
 
 cdef enum ksm_step_type:
-    STEP_NOTE                   # not of KSM: what the caller of the machine says
+    STEP_NOTE                   # not a step of KSM: a note of the program that uses the machine
     STEP_PASS_BEGINS
     STEP_NEXT
     STEP_SKIPPED
@@ -51,7 +51,7 @@ cdef enum ksm_step_type:
     STEP_COW
     NR_STEPS
 
-    # What the recorder finds out itself: where a search has ended, and in which search two pages were compared.
+    # The recorder turns each of these into one of the steps above: where a search has ended, and which search compares two pages.
     STABLE_SEARCHED             # `node` is the page that was found, NULL, or -EBUSY
     UNSTABLE_SEARCHED           # `node` is the rmap_item that was found, or NULL
     COMPARED                    # `page` is the tree page
@@ -67,7 +67,7 @@ cdef inline void ksm_step(machine *m, int which, void *item, void *page, void *n
 
 
 cdef inline void steps_exit(machine *m) noexcept nogil:
-    """With the machine, when nobody is inside: what was recorded, and not taken, is lost."""
+    """Free the recorders of a machine that no thread is in. A recording that was not stopped is lost."""
     m.step = NULL
     if m.recorder != NULL:
         (<void (*)(machine *) noexcept nogil>m.recorder_exit)(m)

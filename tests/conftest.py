@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The kernel's own source, for tests that read or compile it.
 
-None of it is in this repository. Where Debian's package linux-source-6.12 is installed, a few files are unpacked into a temporary folder;
-elsewhere what asks for them skips, but not in CI.
+None of it is in this repository. If Debian's package linux-source-6.12 is installed, a few files are unpacked into a temporary folder.
+Otherwise tests that ask for them skip, or fail in CI.
 """
 
 import fcntl
@@ -45,7 +45,7 @@ def kernel_source(shared_folder):
             pytest.fail("CI needs the package linux-source-6.12")
         pytest.skip(f"{TARBALL} is not installed (package linux-source-6.12)")
     top = TARBALL.name.removesuffix(".tar.xz")
-    # It takes ten seconds: the workers share what the first has unpacked.
+    # Unpacking takes ten seconds: the workers share what the first one has unpacked.
     with shared_folder() as folder:
         if not (folder / "unpacked").exists():
             if unpacked:

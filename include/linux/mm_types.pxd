@@ -289,6 +289,7 @@ cdef struct machine:
 
     int transparent_hugepage    # 0 never, 1 where MADV_HUGEPAGE was given, 2 always
     bint map_unused_to_zeropage  # what every split does since 6.12
+    bint ksm_pages_move         # also for others than memory that goes offline, which locks KSM out: since 3.9
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
     int sigpending              # what signal_pending(current) answers outside ksmd: the machine is being closed

@@ -9,7 +9,7 @@ from linux.mm_types cimport PAGE_SIZE
 
 cdef enum:
     UNIQUE
-    GROUPS      # half of the pages is there several times
+    GROUPS      # half of the pages are in groups of equal ones
     ZERO        # seven pages of eight hold zeros
     IDENTICAL
     LAST        # equal up to the last 8 bytes
@@ -17,14 +17,14 @@ cdef enum:
 
     WORDS = 512
 
-# Name: how the pages are made, and of how many one group of equal ones is
+# Name: how the pages are made, and how many equal pages a group has
 WORKLOADS = {
     "unique": (UNIQUE, 1), "pairs": (GROUPS, 2), "groups of 8": (GROUPS, 8), "groups of 256": (GROUPS, 256),
     "volatile": (UNIQUE, 1), "zero": (ZERO, 1), "identical": (IDENTICAL, 1), "last bytes": (LAST, 1), "real": (REAL, 3),
 }
 
 cdef enum:
-    STEP = 2654435761       # a prime beyond any number of pages: i * STEP modulo the pages visits each of them once
+    STEP = 2654435761       # a prime above any number of pages: i * STEP modulo that number visits each page once
 
 
 cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
@@ -41,7 +41,7 @@ cdef void random_page(uint64_t *page, uint64_t state) noexcept nogil:
 
 
 cdef void heap_page(uint64_t *page, uint64_t state) noexcept nogil:
-    """Objects: pointers into few regions, small numbers, nothing, short texts."""
+    """A page of objects: pointers into few regions, small numbers, zeros, short texts."""
     cdef uint64_t x
     cdef int i
     for i in range(WORDS):
@@ -57,7 +57,7 @@ cdef void heap_page(uint64_t *page, uint64_t state) noexcept nogil:
 
 
 cdef void sparse_page(uint64_t *page, uint64_t state) noexcept nogil:
-    """Zeros, and a word here and there, in half of the pages the first one too."""
+    """A page of zeros with a few other words. In half of such pages the first word is one of them."""
     cdef int i
     memset(page, 0, PAGE_SIZE)
     for i in range(1, 25):
@@ -67,16 +67,16 @@ cdef void sparse_page(uint64_t *page, uint64_t state) noexcept nogil:
 
 
 cdef void text_page(uint64_t *page, uint64_t state) noexcept nogil:
-    """Words out of 512."""
+    """A page of text: each word is one of 512."""
     cdef int i
     for i in range(WORDS):
         page[i] = (mixed(mixed(state + i) & 511) & <uint64_t>0x0707070707070707) | <uint64_t>0x2068606078706860
 
 
 cdef void real_page(uint64_t *page, uint64_t state) noexcept nogil:
-    """A mix in which six pages of ten begin with a word that more than 16 others begin with, and three of ten words are there once.
+    """A page of a mix like real memory: six pages of ten begin with a word that begins more than 16 others; three of ten words are unique.
 
-    So it was in 123,000 pages of anonymous memory of running programs: 61 % and 31 %, and a word of zeros in 18 %.
+    The model is 123,000 pages of anonymous memory of running programs: 61 % and 31 %, and a word of zeros in 18 %.
     """
     cdef uint64_t kind = state % 10
     if kind < 4:
@@ -90,17 +90,17 @@ cdef void real_page(uint64_t *page, uint64_t state) noexcept nogil:
 
 
 cdef uint64_t content_of(int how, uint64_t group, uint64_t place, uint64_t total) noexcept nogil:
-    """The number of what the page holds, 0 for zeros. Pages with the same number hold the same."""
+    """The number of a page's contents, 0 for zeros. Pages with the same number are equal."""
     cdef uint64_t i = place * STEP % total
     if how == GROUPS:
-        # What is left of the last group joins the pages that are there once.
+        # The pages of an incomplete last group are unique.
         return 1 + (i // group if i < total // 2 // group * group else total + i)
     if how == ZERO:
         return 0 if i % 8 else 1 + i
     if how == IDENTICAL:
         return 1
     if how == REAL:
-        # A tenth zeros, a fifth there three times (what programs share without knowing), the rest once
+        # A tenth of the pages are zeros, a fifth are there three times (equal pages of several programs), the rest are unique
         if i < total // 10:
             return 0
         i -= total // 10
@@ -109,9 +109,9 @@ cdef uint64_t content_of(int how, uint64_t group, uint64_t place, uint64_t total
 
 
 def fill(unsigned char[::1] memory not None, name, unsigned long first=0, total=None, uint64_t seed=0):
-    """Write the pages of a workload of `total` pages into memory, from number `first` on. Another seed makes all of them other pages.
+    """Write the pages of a workload of `total` pages into memory, from number `first` on. With another seed all pages are different ones.
 
-    total is by default what memory holds. KeyError for a name that is not in WORKLOADS, ValueError for memory that is not whole pages.
+    By default total is the pages in memory. KeyError for a name that is not in WORKLOADS, ValueError for memory that is not whole pages.
     """
     cdef int how = WORKLOADS[name][0]
     cdef uint64_t group = WORKLOADS[name][1], content, state

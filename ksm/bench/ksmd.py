@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the kernel's side of `ksm bench`.
-"""The running kernel's ksmd over a process with the same memory: what ksmd took, by its schedstat. Needs root."""
+"""Measures the running kernel's ksmd over a process with the same memory, by ksmd's schedstat. Needs root."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ITEM = 64  # bytes of an rmap_item, and of a stable node
 
 
 class BenchKsmd(Ksmd):
-    """ksmd, a pass at a time. Whoever waits for it here sleeps: it needs the memory's bandwidth."""
+    """ksmd, a pass at a time. The wait for ksmd sleeps between two looks: ksmd needs the memory's bandwidth."""
 
     def wait_asleep(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -39,7 +39,7 @@ class BenchKsmd(Ksmd):
 
 
 def serve(connection: Connection, name: str, pages: int) -> None:
-    """The process with the memory: does what it is told, until nobody is there any more."""
+    """The process with the memory: it does what it is told, until the other end closes the connection."""
     memory = mmap.mmap(-1, pages * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     fill(memory, name)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: loops over the small pieces, for benchmarks/test_pieces.py.
-"""What KSM does millions of times, a number of times in a row: a call from Python costs more than most of it."""
+"""The small pieces of KSM's work, many times in a row: one call from Python costs more than most of them."""
 
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
@@ -19,7 +19,7 @@ cdef struct item:
 
 
 def rb_insert_erase(unsigned long count):
-    """Insert so many nodes into a tree, in an order without a pattern, and take them out again; how many there were at the end."""
+    """Insert `count` nodes into a tree, in an order without a pattern, and take them out again: how many were taken out."""
     cdef rb_root root
     cdef rb_node **link
     cdef rb_node *parent
@@ -46,7 +46,7 @@ def rb_insert_erase(unsigned long count):
 
 
 def checksum(const unsigned char[::1] memory not None):
-    """xxhash of every page, one after the other: their sum."""
+    """The sum of the xxhash of every page, one page after the other."""
     cdef uint64_t total = 0
     cdef Py_ssize_t i
     with nogil:
@@ -56,7 +56,7 @@ def checksum(const unsigned char[::1] memory not None):
 
 
 def checksums(const unsigned char[::1] memory not None):
-    """The same, 64 pages in a call of xxh64_pages()."""
+    """The same sum as checksum(), with 64 pages in a call of xxh64_pages()."""
     cdef const void *pages[64]
     cdef uint64_t sums[64]
     cdef uint64_t total = 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the measurements of `ksm bench`, and their table.
-"""Measure the ways side by side: one after the other, and again from the first one; medians, and ratios to ksmd."""
+"""Measure the ways in turn, several times: medians, and ratios to ksmd."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def run_one(way: str, name: str, pages: int, kernel: Kernel | None) -> Measured:
     if way == KSMD:
         assert kernel is not None
         return kernel.run(name, pages)
-    # A new process: neither its heap nor its page tables know of the last run.
+    # A new process: it has neither the heap nor the page tables of the last run.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(run_alone, (way, name, pages))
 
 
 def medians(runs: list[Measured]) -> Measured:
-    """Of each figure that all runs have."""
+    """The median of each figure; None if a run does not have it."""
     return {
         figure: None if any(run[figure] is None for run in runs) else round(statistics.median(run[figure] for run in runs), 1)
         for figure in FIGURES

@@ -33,10 +33,10 @@ def resident() -> int:
 
 
 def figures(pages: int, passes: list[float], merged: tuple[int, int], metadata: float, cow: float, unmerge: float) -> Measured:
-    """What KSM did, per page. merged: the pages that are merged in the first half of the memory, and in the second one.
+    """The figures of a run, per page. `merged`: the pages that are merged in the first half of the memory, and in the second one.
 
-    A page that is written to is copied; of `cow`, in the first half, the time of writing there once more is already taken off. `unmerge`
-    is what run=2 took for the second half.
+    `cow`: the time of writing to every page of the first half, less that of writing there once more. `unmerge`: the time of run=2, which
+    unmerges the second half.
     """
     return {
         **{f"pass {number + 1}": took / pages for number, took in enumerate(passes)},
@@ -52,14 +52,14 @@ def halves(name: str, pages: int) -> tuple[int, int]:
 
 
 def check_merged(way: str, name: str, pages: int, found: int) -> None:
-    """A measurement of something else is none."""
+    """Raise RuntimeError unless the way has merged as many pages as can be merged."""
     expected = 0 if name == "volatile" else duplicates(name, 0, pages, pages)
-    if abs(found - expected) > pages / 256 + 1:  # of a chain's last page there may be only one
+    if abs(found - expected) > pages / 256 + 1:  # one page of a group may be left over when the pages of its chain are full
         raise RuntimeError(f"{way} has merged {found} pages of {name}, not {expected}")
 
 
 def chunks(name: str, pages: int, seed: int) -> Iterator[tuple[int, bytearray]]:
-    """(offset, contents); the buffer is used again."""
+    """The memory in chunks: (offset, contents). The buffer is used again for the next chunk."""
     size = pages * ksm.PAGE_SIZE
     buffer = bytearray(min(CHUNK, size))
     for offset in range(0, size, CHUNK):
@@ -70,7 +70,7 @@ def chunks(name: str, pages: int, seed: int) -> Iterator[tuple[int, bytearray]]:
 
 
 def port(name: str, pages: int, *, written: bool = False, plain: bool = False) -> Measured:
-    """The port. With `written` a pass knows of no page from before, and trusts no tree: as if all pages were written all the time."""
+    """Measure the port. With `written`, every page counts as written before each pass, and as written again while it is in a tree."""
     with ksm.Machine(memory=(pages + 4096) * ksm.PAGE_SIZE, plain=plain) as machine:
         machine.ksm.smart_scan = 0
         process = machine.spawn()
@@ -99,7 +99,7 @@ def port(name: str, pages: int, *, written: bool = False, plain: bool = False) -
 
 
 def in_memory(work: Callable[[mmap.mmap], Any]) -> Callable[[str, int], Measured]:
-    """A way that sees the memory as one buffer, and all of it once."""
+    """A way that gets the memory as one buffer, and goes through it once."""
 
     def run(name: str, pages: int) -> Measured:
         with mmap.mmap(-1, pages * ksm.PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
@@ -112,7 +112,7 @@ def in_memory(work: Callable[[mmap.mmap], Any]) -> Callable[[str, int], Measured
 
 
 def count_by(key: Callable[[memoryview], Any]) -> Callable[[mmap.mmap], int]:
-    """Pages that are there once more, by a dict of something that tells them apart."""
+    """A way that counts the pages whose key another page has already, by a dict of keys."""
 
     def work(memory: mmap.mmap) -> int:
         with memoryview(memory) as view:
@@ -127,7 +127,7 @@ def count_by(key: Callable[[memoryview], Any]) -> Callable[[mmap.mmap], int]:
     return work
 
 
-kept: list[Any] = []  # until the resident set has been read
+kept: list[Any] = []  # keeps results in memory until the resident set has been read
 
 
 def numpy_unique(memory: mmap.mmap) -> int:

@@ -35,8 +35,8 @@ def bench(sizes: tuple[int, ...], names: tuple[str, ...], ways: tuple[str, ...],
 
     Passes 1 to 3 over generated memory, a write to every merged page of one half, and run=2: in nanoseconds of processor time a page. `ksm`
     does not read a page again that was not written; for `ksm, written` every page counts as written; `ksm, plain` does as the kernel does,
-    step by step. `ksmd` is the running kernel's, over a process with the same memory, for root: its settings are put back. What counts
-    duplicates in Python sees the memory once, which stands under "1 to 3".
+    step by step. `ksmd` is the running kernel's, over a process with the same memory, for root: its settings are put back. The ways in
+    Python go through the memory once: their time stands under "1 to 3".
     """
     asked = list(dict.fromkeys(ways or (WAYS if every else GIVEN)))
     reasons = {way: unavailable() if way == KSMD else missing(way) for way in asked}
@@ -49,7 +49,7 @@ def bench(sizes: tuple[int, ...], names: tuple[str, ...], ways: tuple[str, ...],
     sizes = sizes or (16384,)
     if (needed := max(sizes) * NEEDED) > available_memory():
         raise click.ClickException(f"{max(sizes):,} pages need {needed >> 20:,} MiB, and {available_memory() >> 20:,} are available")
-    # Whatever ends this puts the kernel's settings back.
+    # SIGTERM ends this by an exception, so that the kernel's settings are put back.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = []
     console = Console()

@@ -16,22 +16,21 @@ import click
 import ksm
 from ksm.host.text import printable, size_said
 
-# Each is the function of its name in a module of this folder, which is imported when it is asked for.
+# Each command is the function of its name in this module of the folder, which is imported when the command is asked for.
 COMMANDS = {"bench": "bench", "replay": "workloads", "scan": "scan", "study": "study", "verify": "workloads"}
 
-# What a command ends with when something goes wrong that is no wrong usage. For verify, as for diff and cmp, 1 means that there is a
-# difference.
+# The exit code of a command for errors other than wrong usage. For verify, as for diff and cmp, 1 means that there is a difference.
 OTHER = 1
 TROUBLE = {"verify": 2}
 
 
 class ReaderGone(Exception):
-    """Nobody reads what is printed any more."""
+    """Nobody reads standard output any more."""
 
 
 def drop_output() -> None:
-    """Python must not try to flush the rest at its end."""
-    with suppress(OSError):  # where it is some other object than a file
+    """Drop the rest of the output: Python must not try to flush it at its end."""
+    with suppress(OSError):  # standard output may be an object that is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -52,7 +51,7 @@ class OneLine(click.Group):
         other = TROUBLE.get(next((word for word in words if not word.startswith("-")), ""), OTHER)
         for name in ("COLUMNS", "LINES"):
             if not size_said(os.environ.get(name, "")):
-                os.environ.pop(name, None)  # rich would believe it
+                os.environ.pop(name, None)  # rich would use the value
         if sys.stdout is None:
             # Python and click would drop all output and call that a success.
             fail("ksm: standard output is closed", other)
@@ -71,7 +70,7 @@ class OneLine(click.Group):
             drop_output()
             sys.exit(other)
         except OSError as error:
-            drop_output()  # it may be what could not be written
+            drop_output()  # it may be standard output that could not be written
             fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), other)
         except Exception:
             if other == OTHER:
@@ -92,7 +91,7 @@ class OneLine(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
-            # The help where errors go. click's own way depends on its version: exit code 0, or an exception whose text is the help.
+            # The help goes where errors go. What click does depends on its version: exit code 0, or an exception whose text is the help.
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
         return super().parse_args(ctx, args)

@@ -50,7 +50,7 @@ class Seconds(click.FloatRange):
 
 @contextmanager
 def progress_bar() -> Iterator[scanner.Progress]:
-    """Something that tells a person how far it is; nothing where stderr is no terminal."""
+    """A progress bar on stderr; none if stderr is not a terminal."""
     if not sys.stderr or not sys.stderr.isatty():
         yield scanner.no_progress
         return
@@ -96,7 +96,7 @@ def scan(
 
     Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
 
-    The report of --era 2.6.38, the KSM of 2011, has only what that one counted: neither metadata nor profit, and nothing for a process.
+    The report of --era 2.6.38, the KSM of 2011, has only what that KSM counted: neither metadata nor profit, and nothing for a process.
     """
     host = Host()
     opened: list[Source] = []

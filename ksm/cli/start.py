@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    # What is imported stays: looking through it for garbage again and again, and once more at the end, takes a quarter of the whole start.
+    # Imported modules stay. Searching them for garbage, again and again and once more at the end, takes a quarter of the whole start.
     gc.set_threshold(100_000)
     try:
         from ksm.cli.group import main as command

@@ -77,7 +77,7 @@ def read_input(path: str) -> bytes:
 
 
 def read_workload(path: str) -> tuple[Json, Json | None]:
-    """A workload, and its outcome if the file holds one. UsageError if it is no workload."""
+    """A workload, and its outcome if the file holds one. UsageError if it is not a workload."""
     try:
         data = parse_json(read_input(path))
         outcome = None
@@ -143,7 +143,7 @@ def replay(
 
 def write_recording(path: str, recording: Json) -> None:
     text = json.dumps(recording, separators=(",", ":"))
-    if reason := excess(text.encode()):  # what ksm study would not read
+    if reason := excess(text.encode()):  # ksm study would not read it
         raise click.ClickException(f"{path} is not written: it would have {reason}; take fewer --record-steps")
     try:
         with open(open_to_write(path), "w", encoding="utf-8") as file:
@@ -153,7 +153,7 @@ def write_recording(path: str, recording: Json) -> None:
 
 
 def terminated(number: int, _frame: Any) -> NoReturn:
-    """By way of an exception, so that settings of KSM are restored."""
+    """End by an exception, so that settings of KSM are restored."""
     sys.exit(128 + number)
 
 
@@ -173,8 +173,8 @@ def verify(
     Runs workloads on both, with real processes on the kernel's side, and compares every counter, what every page maps to and every trace
     event, after every pass. Prints one line a workload, and for the first difference what it is, and the events of this pass.
 
-    FILEs are workloads as for ksm replay. Needs root, and a machine where nobody else uses KSM. What it changes in /sys/kernel/mm/ksm it
-    restores; until then, what was there stands in /run/ksm_oracle.lock.saved.
+    FILEs are workloads as for ksm replay. Needs root, and a machine where nobody else uses KSM. The settings in /sys/kernel/mm/ksm are
+    restored at the end; until then they stand in /run/ksm_oracle.lock.saved.
 
     Ends with 0 if all is the same, 1 if something differs, 2 if that cannot be found out: wrong usage, no kernel that can be driven, or
     an error of the system.
@@ -214,7 +214,7 @@ def verify(
 
 
 def prefix(outcome: Json, workload: Json) -> Json:
-    """The part of an outcome that the first steps of its workload have."""
+    """The part of an outcome that belongs to the first steps of its workload."""
     whole, steps = outcome["of"], workload["steps"]
     if workload != {**whole, "steps": whole["steps"][:len(steps)]}:
         raise OracleError("what a recording says is known of its own workload only")

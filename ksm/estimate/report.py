@@ -21,7 +21,7 @@ NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """The report as JSON takes it. Pages are counts of pages, everything else is in bytes. What the era did not count is not there."""
+    """The report as a value for JSON. Pages are counts of pages, everything else is in bytes. What the era did not count is left out."""
     return {
         "era": result.era,
         "ksm": result.ksm,
@@ -35,14 +35,14 @@ def as_json(result: Result) -> dict[str, Any]:
 
 
 def print_report(result: Result, width: int) -> None:
-    """For a person, on standard output, which is so many columns wide. Not by way of rich: to import that takes as long as 30,000 pages."""
+    """Print the report for a person, `width` columns wide. rich is not used: its import takes as long as scanning 30,000 pages."""
     plain = os.environ.get("TERM") in ("dumb", "unknown")
     for text, bold in lines(result, width):
         click.echo(click.style(text, bold=True) if bold else text, color=False if plain else None)
 
 
 def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
-    """The lines, and whether they are bold."""
+    """The lines of the report, and whether each is bold."""
     yield answer(result), True
     if result.pages:
         yield "", False
@@ -68,7 +68,7 @@ def terminal_width() -> int:
 
 
 def columns(text: str) -> int:
-    """How wide a terminal shows it."""
+    """The columns that a terminal takes for the text."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width
@@ -85,7 +85,7 @@ def percent(pages: int, total: int) -> str:
 
 
 def answer(result: Result) -> str:
-    """The first line: is it worth it?"""
+    """The first line of the report: what KSM would free, and whether it is worth it."""
     total, saved = result.pages, result.savings.pages
     cost = f", and need {size(metadata(result))} itself" if knows_profit(result) else ""
     share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)})"
@@ -101,17 +101,17 @@ def answer(result: Result) -> str:
 
 
 def all_compared(result: Result) -> bool:
-    """Whether KSM has looked for an equal of every page: it does so only with those that hold still between two passes."""
+    """Whether KSM has looked for an equal of every page. It does so only for pages that hold still between two passes."""
     return result.settled and result.passes >= LEAST_PASSES and not volatile(result)
 
 
 def knows_profit(result: Result) -> bool:
-    """Whether the era set what KSM needs itself against what it frees. That of 2011 did not count it."""
+    """Whether the era counts what KSM needs itself. The KSM of 2011 did not."""
     return "general_profit" in result.ksm
 
 
 def volatile(result: Result) -> int:
-    """Pages that were not the same in two passes. KSM also counts those so that smart_scan has passed over."""
+    """Pages that changed between two passes. KSM's pages_volatile also has those that smart_scan has passed over."""
     changed: int = result.ksm["pages_volatile"] - result.skipped
     return max(0, changed)
 
@@ -121,12 +121,12 @@ def passes(result: Result) -> str:
 
 
 def metadata(result: Result) -> int:
-    """Bytes of KSM's own records."""
+    """Bytes of KSM's rmap_items."""
     return RMAP_ITEM * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
 
 
 def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
-    """Where all the pages went, and what is left after KSM's own needs."""
+    """The table of where the pages went, and of what is left after KSM's own needs."""
     ksm, savings, total = result.ksm, result.savings, result.pages
 
     def line(text: str, pages: str, size: str, share: str, bold: bool = False) -> tuple[str, bool]:
@@ -146,7 +146,7 @@ def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
     yield row("Kept", total - savings.pages, True)
     yield row("  merged: the one copy", ksm["pages_shared"])
     yield row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
-    # After one pass there is nothing yet that a page could differ from.
+    # After one pass there is no earlier checksum that a page could differ from.
     yield row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
     if knows_profit(result):
         yield bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
@@ -154,7 +154,7 @@ def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
 
 
 def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:
-    """A line a source, with what /proc/PID/ksm_stat would say."""
+    """A line for each source, with what /proc/PID/ksm_stat would say."""
     figures: dict[str, Callable[[SourceResult], int]] = {"MiB": lambda source: source.pages * PAGE_SIZE}
     if knows_profit(result):
         figures["merged"] = lambda source: source.ksm_stat["ksm_merging_pages"] * PAGE_SIZE
@@ -178,14 +178,14 @@ def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:
 
 
 def ordered(result: Result) -> list[SourceResult]:
-    """Files in the order in which they were named; processes by what they bring, or where that was not counted, by their size."""
+    """Sources in the order in which they were named. If all are processes: by profit, or by size where the era has no profit."""
     if all(source.kind == "process" for source in result.sources):
         return sorted(result.sources, key=lambda source: -source.ksm_stat.get("ksm_process_profit", source.pages))
     return result.sources
 
 
 def shortened(name: str, room: int) -> str:
-    """A name that fits; of a path, the end says more."""
+    """The name, cut to fit: its end stays, which says more of a path."""
     if columns(name) <= room:
         return name
     while columns(name) >= room:
@@ -194,7 +194,7 @@ def shortened(name: str, room: int) -> str:
 
 
 def all_notes(result: Result) -> list[str]:
-    """What one should know before one believes the figures."""
+    """The notes below the figures: what to know before believing them."""
     return [how_it_ended(result), *which_era(result), *overstatement(result), *result.notes]
 
 

@@ -25,7 +25,7 @@ cdef enum:
     WITHIN
     ACROSS
 
-# Beside the number of a source: the frame holds nothing but zeros.
+# A bit beside the source's number in Tally.last: the frame holds nothing but zeros.
 cdef uint32_t ZEROS = <uint32_t>1 << 31
 
 
@@ -33,13 +33,13 @@ cdef uint32_t ZEROS = <uint32_t>1 << 31
 cdef class Tally:
     """Counts frames saved, from the page tables of the sources, one source after the other.
 
-    A merged page with n mappings saves n - 1 frames. Of a page of zeros, all of them are `zero`, and so is every page that became the
-    kernel's zero page. Of any other, `within` has those that the same number of separate merges, one inside each source, would have
-    saved; `across` has the rest: one less than there are sources with the page.
+    A merged page with n mappings saves n - 1 frames. For a page of zeros all of them count as `zero`, and so does every page that became
+    the kernel's zero page. For any other page, `within` counts the frames that a separate merge inside each source would have saved.
+    `across` counts the rest: one less than there are sources with the page.
     """
 
     cdef Machine machine
-    cdef uint32_t *last         # of a frame: the source that was last seen to map it, from 1
+    cdef uint32_t *last         # for each frame: the source that was last seen to map it, from 1
     cdef uint32_t source
     cdef readonly unsigned long zero
     cdef readonly unsigned long within
@@ -61,11 +61,11 @@ cdef class Tally:
         raise TypeError("a tally cannot be copied or pickled")
 
     def next_source(self):
-        """What is added from now on belongs to another source."""
+        """The page tables that are added from now on belong to the next source."""
         self.source += 1
 
     def add(self, const unsigned long[::1] words):
-        """A page table, as Process.page_table() gives it: how many of its pages are present. ValueError for a frame that is not there."""
+        """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there."""
         cdef unsigned long counts[3]
         cdef unsigned long present = 0, word
         cdef Py_ssize_t i
@@ -79,7 +79,7 @@ cdef class Tally:
         with nogil:
             self.machine.enter()
             m = self.machine.m
-            # No image is taken away meanwhile.
+            # The lock keeps images from being removed meanwhile.
             mutex_lock(&m.hotplug_lock)
             for i in range(words.shape[0]):
                 word = words[i]
@@ -100,13 +100,13 @@ cdef class Tally:
 
 
 cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:
-    """Whether it can be read. What was an image, and is none any more, is reserved, as the zero page is."""
+    """Whether the frame can be read. A hole between images is reserved, and so are frames of an image that was removed and the zero page."""
     return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
 
 
 cdef inline void count_word(unsigned long word, const char *arena, uint32_t *last, uint32_t source,
                             unsigned long *counts) noexcept nogil:
-    """A mapping of a merged page, or of KSM's zero page."""
+    """Count a mapping of a merged page, or of KSM's zero page."""
     cdef unsigned long frame = word >> PAGE_FLAGS_SHIFT
     if word & PAGE_KSM_ZERO:
         counts[ZERO] += 1

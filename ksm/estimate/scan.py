@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: what `ksm scan` does, without the command line.
-"""Let KSM loose on sources of memory until it finds nothing more, and say what it would save."""
+"""Run KSM over sources of memory until it finds nothing more, and say what it would save."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from ksm.machine import _Era as Era
 
 LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
-MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # when there is no end to it
+MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
 BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 18  # pages of a page table that are counted at once
 SLACK = 64 << 20
-MOST_LINES = 5  # on processes that were left out
-ERA = next(iter(ERAS))  # what a machine runs if nothing is said
+MOST_LINES = 5  # of the report, on processes that were left out
+ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
 # What is being done, and how far it is: (what, done, total)
@@ -95,7 +95,7 @@ def make_machine(sources: list[Source], era: Era = ERA) -> Machine:
     """A machine large enough for the sources. SourceError says why there is none."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
-    # A struct page and an rmap_item for every page, and what else comes with it
+    # Besides the copies, 128 bytes for every page: a struct page, an rmap_item, and what else belongs to it
     needed = copied + (copied + mapped) // 32
     if needed > available_memory():
         fewer = "name some processes (pid:N)" if any(source.live for source in sources) else "scan fewer at once"
@@ -116,13 +116,13 @@ def make_machine(sources: list[Source], era: Era = ERA) -> Machine:
 
 
 def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
-    """Try settings on a machine of no use. SettingError."""
+    """Try settings on a machine that is thrown away. SettingError."""
     with Machine(memory=16 * PAGE_SIZE, max_memory=16 * PAGE_SIZE, era=era) as machine:
         apply_settings(machine, settings)
 
 
 def apply_settings(machine: Machine, settings: Mapping[str, str]) -> None:
-    """Write to files of /sys/kernel/mm/ksm. SettingError. `run` is only checked: the passes are made here, and not by ksmd."""
+    """Write the settings to the machine's files of /sys/kernel/mm/ksm. `run` is only checked: Scan makes the passes. SettingError."""
     for name, value in settings.items():
         try:
             machine.ksm.store(name, value)
@@ -133,7 +133,7 @@ def apply_settings(machine: Machine, settings: Mapping[str, str]) -> None:
         except AttributeError:
             raise SettingError(f"{name} can only be read; there are {', '.join(writable(machine))}") from None
         except UnicodeEncodeError:
-            # Bytes of a command line that are not UTF-8: no name has any, and no file takes them.
+            # The setting has bytes that are not UTF-8. No file has them in its name, and no file takes them.
             if name not in machine.ksm.names():
                 raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
             raise SettingError(f"{name}={value}: {os.strerror(errno.EINVAL)}") from None
@@ -146,7 +146,7 @@ def writable(machine: Machine) -> list[str]:
     names = []
     for name in machine.ksm.names():
         try:
-            machine.ksm.store(name, "?")  # what no file takes
+            machine.ksm.store(name, "?")  # no file takes this
         except AttributeError:
             continue
         except OSError:
@@ -184,7 +184,7 @@ class Scan:
         return any(source.live for source in self.sources)
 
     def run(self, passes: int | None = None, interval: float | None = None) -> Result:
-        """Make so many passes, or as many as it takes until nothing changes; wait between them if a source is live."""
+        """Make `passes` passes, or as many as it takes until nothing changes. Between them wait: by default 1 s if a source is live."""
         if interval is None:
             interval = 1.0 if self.live else 0.0
         most = passes or (MOST_PASSES_LIVE if self.live else MOST_PASSES)
@@ -208,7 +208,7 @@ class Scan:
             time.sleep(seconds)
 
     def read(self, number: int) -> None:
-        """Bring the memory of all sources in: for the first time, or what has changed. A process that cannot be read is left out."""
+        """Map the memory of all sources, or later read what has changed. A process that cannot be read is left out."""
         what = "reading" if number else "mapping"
         for place, source in enumerate(list(self.sources)):
             self.progress(f"{what} {source.name}", place, len(self.sources))
@@ -218,8 +218,8 @@ class Scan:
                 else:
                     source.attach(self.machine)
             except SourceError as error:
-                # One process among many must not cost the whole scan, whether it has gone or grown too large. A file stays as it is:
-                # what is wrong with it, the user should know first.
+                # One process among many must not end the whole scan, whether it has gone or grown too large. An error of a file ends it:
+                # the file will not get better, and the user should know first.
                 if len(self.sources) == 1 or not source.live:
                     raise
                 self.left.append(str(error))
@@ -242,7 +242,7 @@ class Scan:
                 raise SourceError("a memory image cannot be read any more: it has been truncated, or its disk has failed")
 
     def counter(self, name: str) -> int:
-        """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because nothing of the kind happens there."""
+        """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because what it counts does not happen there."""
         value: int = getattr(self.machine.ksm, name, 0)
         return value
 
@@ -271,13 +271,13 @@ class Scan:
         )
 
     def left_notes(self) -> list[str]:
-        """On sources that were left out midway: of many, only how many."""
+        """Notes on sources that were left out during the scan; of many sources, only their number."""
         if len(self.left) > MOST_LINES:
             return [f"skipped {len(self.left):,} processes that exited, grew too large or became unreadable during the scan"]
         return [f"skipped {reason}" for reason in self.left]
 
     def common_notes(self) -> list[str]:
-        """What there is to say about all sources together."""
+        """Notes on all sources together."""
         shared, hidden = (sum(getattr(source, name) for source in self.sources) for name in ("shared", "hidden"))
         notes = []
         if shared:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the memory that stands in for physical memory.
-"""One range of addresses, a page frame every 4096 bytes.
+"""The memory of a machine: one range of addresses, with a page frame every 4096 bytes.
 
-The range is reserved once, without access, for as many frames as the machine may ever have. Memory that is plugged in becomes anonymous
-memory in its part of the range, into which an image may be read, or a private mapping of an image that nobody writes to, whose pages the
-system reads when somebody looks at them. Frames that are freed go back to the system in batches; the next use finds zeros there. Where the
-system refuses to take them, because the memory is locked, or a filter of system calls says no, they are cleared instead.
+The range is reserved once, without access, for as many frames as the machine may ever have. RAM that is plugged in is anonymous memory in
+its part of the range, and an image may be read into it. An image that nobody writes to can be mapped there instead, privately: the system
+reads its pages when they are looked at. Freed frames go back to the system in batches, and read as zeros at their next use. The system
+refuses to take them if the memory is locked, or if a filter of system calls forbids it: such frames are cleared instead.
 """
 
 from libc.errno cimport EINTR, EIO, ENOMEM, errno
@@ -27,7 +27,7 @@ cdef extern from *:
     #ifndef MADV_POPULATE_WRITE
     #define MADV_POPULATE_WRITE 23
     #endif
-    /* Older C libraries have neither; older kernels do not allow it, or not this advice. */
+    /* Older C libraries lack these two system calls. Older kernels refuse process_madvise(), or this advice. */
     static int ksm_madvise_ranges(struct iovec *ranges, size_t count, int advice)
     {
     #if defined(SYS_pidfd_open) && defined(SYS_process_madvise)
@@ -39,7 +39,7 @@ cdef extern from *:
         close(fd);
         for (size_t i = 0; i < count; i++)
             wanted += (long)ranges[i].iov_len;
-        return done == wanted ? 0 : -1;     /* it may stop half way, and says how far it came */
+        return done == wanted ? 0 : -1;     /* process_madvise() may stop half way: it returns the bytes done */
     #else
         return -1;
     #endif
@@ -85,9 +85,9 @@ cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
         c_munmap(m.arena, max_pfn << PAGE_SHIFT)
         m.arena = NULL
         return -ENOMEM
-    # Advice that is not taken costs nothing but time and space; so here and below.
+    # madvise() may fail, here and below: that costs only time and space.
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_DONTDUMP)
-    # Every step of KSM looks at a struct page, and often at one far from the last.
+    # Every step of KSM looks at a struct page, often one far from the last: huge pages save misses of the TLB.
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_HUGEPAGE)
     return 0
 
@@ -111,9 +111,9 @@ cdef int arena_map(machine *m, unsigned long pfn, unsigned long nr_pages, int pr
 
 
 cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
-    """Put anonymous memory behind the frames, in small pages even where the system is set to huge ones always.
+    """Put anonymous memory behind the frames: small pages, even where the system is set to use huge pages always.
 
-    Part of a huge page that is given back is not free before the rest of it is, and the system may fill it again.
+    A part of a huge page that is given back is not free before the rest is, and the system may fill it again.
     """
     cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
     if err == 0:
@@ -122,12 +122,12 @@ cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) no
 
 
 cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:
-    """Map the file there, privately: what is written to the frames does not reach it. What others write to the file may show.
+    """Map a part of the file at the frames, privately: writes to the frames do not reach the file. Writes of others to the file may show.
 
-    Private is not enough for pages that others merge with: a file that is cut off takes the private copies along.
+    A private copy is not safe for a page that others merge with: truncating the file drops the private copies, too.
     """
-    # First anywhere: when a mapping of the file fails, it should not have taken the place of what was reserved. At a place in the file at
-    # which no huge page begins: hugetlbfs, whose pages cannot be taken apart, refuses that.
+    # The file is first mapped anywhere: a mapping at the frames that fails could drop their reservation. The probe is at an offset where
+    # no huge page begins: hugetlbfs, whose pages cannot be split, refuses that.
     cdef void *probe = c_mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, <long>(offset | PAGE_SIZE))
     cdef int err
     if probe == MAP_FAILED:
@@ -137,7 +137,7 @@ cdef int arena_add_file(machine *m, unsigned long pfn, unsigned long nr_pages, i
     if err == 0:
         err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, 0, fd, offset)
     if err == 0:
-        # What has to be read from the disk comes in huge pages, and is mapped so: now, and for whoever maps the file later.
+        # Pages that have to be read from the disk come as huge pages: for this mapping, and for whoever maps the file later.
         c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_HUGEPAGE)
     return err
 
@@ -147,11 +147,11 @@ cdef inline bint is_zeros(const char *page) noexcept nogil:
 
 
 cdef long arena_read_file(machine *m, unsigned long pfn, unsigned long nr_pages, int fd, unsigned long offset) noexcept nogil:
-    """Copy a part of the file into frames that read as zeros: how many were read before a signal came. -EIO where the file is shorter.
+    """Copy a part of the file into frames that read as zeros: how many were read before a signal came. -EIO if the file is shorter.
 
-    A page of zeros stays without memory.
+    A frame whose page is zeros stays without memory.
     """
-    cdef char *buffer = <char *>aligned_alloc(PAGE_SIZE, CHUNK)     # as O_DIRECT wants it
+    cdef char *buffer = <char *>aligned_alloc(PAGE_SIZE, CHUNK)     # aligned as O_DIRECT wants it
     cdef char *target = m.arena + (pfn << PAGE_SHIFT)
     cdef unsigned long done = 0, length, i, run
     cdef ssize_t got = 0
@@ -160,7 +160,7 @@ cdef long arena_read_file(machine *m, unsigned long pfn, unsigned long nr_pages,
     while done < nr_pages:
         length = min(<unsigned long>CHUNK >> PAGE_SHIFT, nr_pages - done)
         got = pread(fd, buffer, length << PAGE_SHIFT, <long>(offset + (done << PAGE_SHIFT)))
-        if got < PAGE_SIZE:     # or fewer pages than were asked for: the rest comes next
+        if got < PAGE_SIZE:     # fewer pages than asked for are no error: the next turn reads the rest
             got = -EIO if got >= 0 else -errno
             break
         length = <unsigned long>got >> PAGE_SHIFT
@@ -179,7 +179,7 @@ cdef long arena_read_file(machine *m, unsigned long pfn, unsigned long nr_pages,
 
 
 cdef void arena_remove(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
-    """Back to reserved addresses. If that fails, the memory stays until the next image comes there."""
+    """Make the frames reserved addresses again. If that fails, their memory stays until the next image takes their place."""
     arena_map(m, pfn, nr_pages, PROT_NONE, MAP_ANONYMOUS, -1, 0)
 
 
@@ -189,7 +189,7 @@ cdef int compare_pfns(const void *a, const void *b) noexcept nogil:
 
 
 cdef void sort_pfns(unsigned int *pfns, unsigned int count) noexcept nogil:
-    """In place. Most batches are of runs that ascend, or stray frames between them; qsort() calls back for every comparison."""
+    """Sort in place. Most batches are ascending runs with stray frames between them. qsort() would call back for every comparison."""
     cdef unsigned int buffer[RANGES]
     cdef unsigned int *source = pfns
     cdef unsigned int *target = buffer
@@ -205,7 +205,7 @@ cdef void sort_pfns(unsigned int *pfns, unsigned int count) noexcept nogil:
     if count > RANGES or count < 64:
         qsort(pfns, count, sizeof(unsigned int), &compare_pfns)
         return
-    # Digit by digit, from the lowest; those in which all agree are passed over.
+    # A radix sort from the lowest digit. Digits in which all frames agree are passed over.
     while shift < 32 and differ >> shift:
         if differ >> shift & ((1 << RADIX_BITS) - 1):
             memset(places, 0, sizeof(places))
@@ -227,7 +227,7 @@ cdef void sort_pfns(unsigned int *pfns, unsigned int count) noexcept nogil:
 
 
 cdef void clear(char *start, size_t length) noexcept nogil:
-    """Make whole frames zeros that the system does not take back. Only a store costs memory where there is none, not a look."""
+    """Clear whole frames that the system does not take back. A frame of zeros is only read: a store would give it memory."""
     cdef char *end = start + length
     while start < end:
         if not is_zeros(start):
@@ -237,7 +237,7 @@ cdef void clear(char *start, size_t length) noexcept nogil:
 
 cdef void give_back_ranges(iovec *ranges, unsigned int count) noexcept nogil:
     cdef unsigned int i
-    # All in one call, if the system can do that; once more what was given back harms nobody.
+    # All ranges in one call, if the system can do that. Giving a range back twice does no harm.
     if count > 1 and c_madvise_ranges(ranges, count, MADV_DONTNEED) == 0:
         return
     for i in range(count):
@@ -246,7 +246,7 @@ cdef void give_back_ranges(iovec *ranges, unsigned int count) noexcept nogil:
 
 
 cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) noexcept nogil:
-    """Let the system have these frames' memory, which reads as zeros then; sorts them, so that neighbours go as one range."""
+    """Give these frames' memory back to the system: they read as zeros then. `pfns` is sorted, so that neighbours go as one range."""
     cdef iovec ranges[RANGES]
     cdef unsigned int i = 0, first, nr = 0
     sort_pfns(pfns, count)
@@ -264,16 +264,16 @@ cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) no
 
 
 cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
-    """Can the frame be read without waiting for a disk?"""
+    """Whether the frame can be read without waiting for a disk."""
     cdef unsigned char there = 0
     return c_mincore(m.arena + (pfn << PAGE_SHIFT), 1, &there) == 0 and there & 1
 
 
 cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, unsigned char *there) noexcept nogil:
-    """Which of these frames have memory: the lowest bit of a byte each. False where the system does not tell."""
+    """Which of these frames have memory: the lowest bit of one byte for each. False if the system does not tell."""
     return c_mincore(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, there) == 0
 
 
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
-    """These frames of the memory, which are free, will be written to soon: one call in place of a fault for each. No promise."""
+    """Give memory to free frames that will be written to soon: one call instead of a fault for each. Failure does no harm."""
     c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_POPULATE_WRITE)

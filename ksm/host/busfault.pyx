@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: bus errors of the computer that this runs on.
 # cython: linetrace=False
-"""A mapped image that is cut off, or lies on a failing disk: whoever looks at it gets SIGBUS.
+"""SIGBUS: what a thread gets that reads a mapped image whose file was truncated, or whose disk fails.
 
-The page becomes one of zeros then, and is counted; the instruction that failed is repeated, and finds it. Every other SIGBUS goes to
-whoever would have got it. A signal handler belongs to the process, not to a machine, so what it needs to know is kept once, and it is
-installed when the first image is mapped.
+The page becomes a page of zeros, and is counted. The instruction that failed is repeated, and reads the zeros. Every other SIGBUS goes to
+the handler that was there before. A signal handler belongs to the process, not to a machine: its data is kept once for all machines, and
+it is installed when the first image is mapped.
 """
 
 from libc.errno cimport EINVAL, ENOMEM, errno
@@ -47,20 +47,20 @@ cdef extern from *:
 
 cdef struct watched_arena:
     watched_arena *next
-    void *m                     # NULL: to be used again
+    void *m                     # NULL: the entry is free
     char *start
     char *end
 
 
-cdef watched_arena *arenas = NULL       # entries come, are used again, and never go
-cdef sigaction_s others                 # whose turn it is when the fault is not one of ours
+cdef watched_arena *arenas = NULL       # entries are added and used again, and never freed
+cdef sigaction_s others                 # the handler before ours: it gets every fault that is not ours
 cdef bint installed = False
-cdef spinlock_t lock                    # of the list, and of who installs the handler
-cdef spinlock_t losing                  # of pages that become zeros
+cdef spinlock_t lock                    # of the list, and of install()
+cdef spinlock_t losing                  # held while a page becomes zeros
 
 
 cdef bint lose_page(machine *m, unsigned long pfn) noexcept nogil:
-    """Zeros in place of what cannot be read: True if there is something to read now."""
+    """Put zeros in place of a page that cannot be read: True if it can be read now."""
     cdef struct_page *page = m.mem_map + pfn
     cdef void *start = m.arena + (pfn << PAGE_SHIFT)
     cdef bint done = True
@@ -68,7 +68,7 @@ cdef bint lose_page(machine *m, unsigned long pfn) noexcept nogil:
         return False
     spin_lock(&losing)
     if test_page_flag(page, PG_lost):
-        # Another thread was faster, or else the zeros cannot be had, either. An old kernel does not say.
+        # Another thread has put the zeros there, or there is no memory for them. A kernel before 5.14 cannot tell: EINVAL.
         done = c_madvise(start, PAGE_SIZE, MADV_POPULATE_READ) == 0 or errno == EINVAL
     elif c_mmap(start, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED:
         done = False            # no more mappings are allowed
@@ -83,7 +83,7 @@ cdef bint is_ours(char *address) noexcept nogil:
     cdef watched_arena *arena = <watched_arena *>smp_load_acquire_ptr((<void **>&arenas)[0])
     cdef machine *m
     while arena != NULL:
-        # While somebody looks into it, a machine is not closed.
+        # A machine is not closed while a thread reads its memory.
         m = <machine *>smp_load_acquire_ptr(arena.m)
         if m != NULL and arena.start <= address < arena.end:
             return lose_page(m, <unsigned long>(address - arena.start) >> PAGE_SHIFT)
@@ -96,12 +96,12 @@ cdef void pass_on(int signum, siginfo_t *info, void *context) noexcept nogil:
     if others.sa_flags & SA_SIGINFO:
         others.sa_sigaction(signum, info, context)
     elif others.sa_handler == SIG_IGN and info.si_code <= 0:
-        pass                    # somebody has sent it
+        pass                    # a process has sent the signal
     elif others.sa_handler == SIG_DFL or others.sa_handler == SIG_IGN:
         default = others
         default.sa_handler = SIG_DFL
         sigaction(signum, &default, NULL)
-        # A fault comes again by itself.
+        # A fault is repeated when this handler returns; a signal that was sent is not.
         if info.si_code <= 0:
             raise_(signum)
     else:
@@ -138,7 +138,7 @@ cdef int watch_arena(machine *m) noexcept nogil:
             free_one = arena
         arena = arena.next
     if arena == NULL and free_one != NULL:
-        free_one.end = NULL     # in no order can these three be taken for another arena
+        free_one.end = NULL     # in whatever order a thread sees these stores, the entry has no address of another arena
         free_one.start = m.arena
         free_one.end = m.arena + (m.max_pfn << PAGE_SHIFT)
         smp_store_release_ptr(free_one.m, m)
@@ -156,7 +156,7 @@ cdef int watch_arena(machine *m) noexcept nogil:
 
 
 cdef void unwatch_arena(machine *m) noexcept nogil:
-    """The machine is closed. Without the lock: in a child of a fork nobody may be there who lets go of it."""
+    """Forget a machine that is closed. The lock is not taken: in a forked child, the thread that holds it may not exist."""
     cdef watched_arena *arena = <watched_arena *>smp_load_acquire_ptr((<void **>&arenas)[0])
     while arena != NULL:
         if arena.m == m:

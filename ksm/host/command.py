@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the programs of the computer that this runs on.
-"""Another program, that is given something and prints something: at most so much of it."""
+"""Running another program: its input, and its output up to a limit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import IO
 from ksm.host.text import limit_said
 
 CHUNK = 1 << 16
-REMEMBERED = 4096  # bytes of what it says on standard error
+REMEMBERED = 4096  # bytes of its standard error that are kept
 
 
 class CommandError(Exception):
-    """It could not be run, has failed, or prints too much. The text is one line."""
+    """A program could not be run, has failed, or prints too much. The text is one line."""
 
 
 def output_of(words: list[str], limit: int, given: bytes = b"") -> bytes:
-    """What a program prints that is given this on standard input. It is killed when it prints more than the limit. CommandError."""
+    """Run a program with `given` on standard input: what it prints. It is killed when it prints more than the limit. CommandError."""
     try:
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
@@ -46,7 +46,7 @@ def ended(code: int) -> str:
 
 
 def talk(process: subprocess.Popen[bytes], given: bytes, limit: int) -> tuple[bytes | None, bytes]:
-    """What it prints, or None if that and what it says on standard error is more than the limit; and how the latter begins."""
+    """Standard output, and the beginning of standard error. The output is None if both together exceed the limit."""
     assert process.stdin and process.stdout and process.stderr
     printed, said, count = bytearray(), bytearray(), 0
     left = memoryview(given)
@@ -65,7 +65,7 @@ def talk(process: subprocess.Popen[bytes], given: bytes, limit: int) -> tuple[by
                 if key.fileobj is process.stdin:
                     try:
                         left = left[os.write(key.fd, left[:CHUNK]) :] if left else left
-                    except BrokenPipeError:  # it does not want to know
+                    except BrokenPipeError:  # the program does not read all of its input
                         left = left[:0]
                     if not left:
                         done(process.stdin)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the files of the computer that this runs on.
-"""Files that a user names: read up to a limit, and never waited for; written without waiting, or whole."""
+"""Files that a user names. Opening one never waits, reading has a limit, and write_whole() replaces a file or leaves it as it is."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class FileError(Exception):
 
 
 def open_to_read(path: str, *, pipes: bool = False) -> int:
-    """A descriptor of a regular file; with pipes, also of what the shell has opened for <(command). FileError.
+    """Open a regular file; with `pipes`, also the pipe that a shell has made for <(command). Returns the descriptor. FileError.
 
-    A FIFO in a folder, a device and a socket are refused without being opened: that could wait for ever, or have effects.
+    A FIFO in a folder, a device and a socket are refused without being opened: opening could wait for ever, or have effects.
     """
     try:
         check_kind(path, os.stat(path).st_mode, pipes)
@@ -27,10 +27,10 @@ def open_to_read(path: str, *, pipes: bool = False) -> int:
     except (OSError, ValueError) as error:
         raise FileError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        mode = os.fstat(fd).st_mode  # it may be another file by now
+        mode = os.fstat(fd).st_mode  # the path may lead to another file by now
         check_kind(path, mode, pipes)
         if stat.S_ISFIFO(mode):
-            # A pipe that has no name in a folder. Whoever writes to it is there already.
+            # Only a pipe without a name in a folder: its writer is there already.
             if not os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
                 raise FileError(f"{path}: not a regular file")
             os.set_blocking(fd, True)
@@ -48,7 +48,7 @@ def check_kind(path: str, mode: int, pipes: bool) -> None:
 
 
 def read_file(path: str, limit: int) -> bytes:
-    """What is in a regular file, or comes out of <(command): at most so many bytes. FileError."""
+    """The bytes of a regular file or of <(command): `limit` at most. FileError."""
     fd = open_to_read(path, pipes=True)
     try:
         if os.fstat(fd).st_size > limit:
@@ -72,15 +72,15 @@ def too_large(path: str, limit: int) -> FileError:
 
 
 def open_to_write(path: str | os.PathLike[str]) -> int:
-    """A descriptor of a new or emptied file. A FIFO that nobody reads is an error, and not waited for. OSError."""
+    """Create or empty a file: its descriptor. A FIFO that nobody reads is an error, and not waited for. OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
     os.set_blocking(fd, True)
     return fd
 
 
 def write_whole(path: str, text: str) -> None:
-    """Put a file with this text there, or leave everything as it is: OSError. A file that was there keeps its mode."""
-    import tempfile  # which `ksm scan` does not need
+    """Write the text to the file, or leave the file as it was and raise OSError. An existing file keeps its mode."""
+    import tempfile  # `ksm scan` does not need it
 
     path = os.path.realpath(path)
     folder, name = os.path.split(path)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the files of the computer that this runs on.
-"""Where in a file there is something."""
+"""The parts of a file that are not holes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 
 def data_extents(fd: int, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """The parts (start, end) of a file that are not holes; all of it where the file system does not say. Moves the file's position."""
+    """The parts (start, end) of a file that are not holes; all of it if the file system does not say. Moves the file's position."""
     while start < size:
         try:
             start = os.lseek(fd, start, os.SEEK_DATA)
             end = os.lseek(fd, start, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # which means: nothing but a hole from here on
+            if error.errno != errno.ENXIO:  # ENXIO: only a hole from here on
                 yield start, size
             return
         yield start, min(end, size)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the files of the computer that this runs on.
-"""JSON from somewhere else. Whatever it is, there is a value of Python's that can be printed and written, or a ValueError of one line."""
+"""JSON of unknown origin. Whatever the bytes are, parse_json() gives a value that can be printed and written, or a ValueError of a line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ksm.host.files import read_file
 from ksm.host.text import limit_said
 
 LARGEST = 64 << 20  # bytes of a file
-# What is in it takes up to forty times its bytes of memory: with these, 700 MB at most.
-MOST_CONTAINERS, MOST_VALUES = 2_000_000, 8_000_000  # lists and objects; what stands between commas
+# The value takes up to forty times the file's bytes of memory. With these limits it takes 700 MB at most.
+MOST_CONTAINERS, MOST_VALUES = 2_000_000, 8_000_000  # lists and objects; values, counted by commas
 
-# What could be half of a character: json takes it, and nothing can be written that has it.
+# An escape that may be half of a surrogate pair: json accepts it, but it cannot be written.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 _short = Repr()
@@ -28,7 +28,7 @@ def no_constant(name: str) -> NoReturn:
 
 
 def excess(data: bytes) -> str:
-    """What it has too much of to be read; empty if it has not."""
+    """Which limit the data exceeds; empty if none."""
     if len(data) > LARGEST:
         return f"more than {limit_said(LARGEST)}"
     if data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
@@ -37,7 +37,7 @@ def excess(data: bytes) -> str:
 
 
 def parse_json(data: bytes) -> Any:
-    """The value. ValueError says what is wrong, in one line."""
+    """The value of a JSON text. ValueError says in one line what is wrong."""
     if reason := excess(data):
         raise ValueError(f"it has {reason}")
     try:
@@ -54,16 +54,16 @@ def parse_json(data: bytes) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
-        # Python's own words are advice for programmers.
+        # Python's message about digits is advice for programmers.
         raise ValueError("a number has too many digits" if "digits" in str(error) else str(error)) from None
     return value
 
 
 def read_json(path: str, limit: int = LARGEST) -> Any:
-    """The value in a file of at most so many bytes. FileError for the file, ValueError for what is in it."""
+    """The value in a file of at most `limit` bytes. FileError for the file, ValueError for what is in it."""
     return parse_json(read_file(path, limit))
 
 
 def shown(value: Any) -> str:
-    """A value in a message: as Python writes it, and short."""
+    """A value as a message shows it: its repr(), shortened."""
     return _short.repr(value)

@@ -8,13 +8,13 @@ import sys
 
 
 def read_text(*place: str) -> str:
-    """The file at this place; OSError. Not by way of pathlib, which takes longer to import than all this to run."""
+    """The text of a file; OSError. pathlib is not used: its import takes longer than all that this module does."""
     with open(os.path.join(*place)) as file:
         return file.read()
 
 
 def meminfo(name: str) -> int:
-    """A line of /proc/meminfo, in bytes."""
+    """A line of /proc/meminfo, in bytes; sys.maxsize if it is not there."""
     for line in read_text("/proc/meminfo").splitlines():
         key, _, value = line.partition(":")
         if key == name:
@@ -23,7 +23,7 @@ def meminfo(name: str) -> int:
 
 
 def page_size() -> int:
-    """Bytes of a page of this computer: what it maps and takes back is whole ones."""
+    """Bytes of a page of this computer, which maps and takes back whole pages."""
     return os.sysconf("SC_PAGE_SIZE")
 
 
@@ -32,12 +32,12 @@ def total_memory() -> int:
 
 
 def available_memory() -> int:
-    """What can be had without swapping: less where the cgroup has less."""
+    """Bytes that can be had without swapping, or what the cgroup leaves if that is less."""
     return min(meminfo("MemAvailable"), cgroup_room())
 
 
 def cgroup_room() -> int:
-    """What memory.max of the cgroup (version 2) and of those above it leaves."""
+    """Bytes that memory.max of the cgroup (version 2) and of its ancestors leaves."""
     try:
         inside = next(line[3:] for line in read_text("/proc/self/cgroup").splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):

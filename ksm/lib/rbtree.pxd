@@ -18,7 +18,7 @@ cdef rb_node *rb_last(const rb_root *root) noexcept nogil
 cdef rb_node *rb_first_postorder(const rb_root *root) noexcept nogil
 cdef rb_node *rb_next_postorder(const rb_node *node) noexcept nogil
 
-# new must sort as victim does: it takes over its place and colour, and nothing is rebalanced.
+# new takes over victim's place and colour without rebalancing, so it must sort as victim does.
 cdef void rb_replace_node(rb_node *victim, rb_node *new, rb_root *root) noexcept nogil
 
 
@@ -28,7 +28,7 @@ cdef inline void rb_insert_color_cached(rb_node *node, rb_root_cached *root, bin
     rb_insert_color(node, &root.rb_root)
 
 
-# The new first node, if node was the first.
+# Returns the new first node if node was the first, else NULL.
 cdef inline rb_node *rb_erase_cached(rb_node *node, rb_root_cached *root) noexcept nogil:
     cdef rb_node *leftmost = NULL
 
@@ -52,7 +52,7 @@ cdef void __rb_insert_augmented(rb_node *node, rb_root *root,
                                 void (*augment_rotate)(rb_node *old, rb_node *new) noexcept nogil) noexcept nogil
 
 
-# The caller has linked node and brought the summaries above it up to date; what rebalancing moves is left to augment.
+# The caller has linked node and updated the summaries above it. augment updates those of the nodes that rebalancing moves.
 cdef inline void rb_insert_augmented(rb_node *node, rb_root *root, const rb_augment_callbacks *augment) noexcept nogil:
     __rb_insert_augmented(node, root, augment.rotate)
 

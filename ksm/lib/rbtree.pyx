@@ -21,12 +21,12 @@ from linux.rbtree_augmented cimport (
 from linux.rbtree_types cimport rb_node, rb_root
 
 
-# Of a red node only: the bit of the colour is 0, so adding sets it.
+# For a red node only: its colour bit is 0, so the addition sets it.
 cdef inline void rb_set_black(rb_node *rb) noexcept nogil:
     rb.__rb_parent_color += RB_BLACK
 
 
-# Of a red node only: its word is the parent's address as it stands.
+# For a red node only: its colour bit is 0, so its word is the parent's address.
 cdef inline rb_node *rb_red_parent(rb_node *red) noexcept nogil:
     return <rb_node *>red.__rb_parent_color
 
@@ -49,7 +49,7 @@ cdef inline void __rb_insert(rb_node *node, rb_root *root,
     while True:
         # node is red, here and after every turn.
         if parent is NULL:
-            # It is the root: the only node so far, or where the colour flips of case 1 ended.
+            # node is the root: the only node so far, or the node at which the colour flips of case 1 ended.
             rb_set_parent_color(node, NULL, RB_BLACK)
             break
 
@@ -133,7 +133,7 @@ cdef inline void ____rb_erase_color(rb_node *parent, rb_root *root,
     cdef rb_node *tmp2
 
     while True:
-        # node is black, or NULL at first, and never the root; every way down through it has one black node too few. So the sibling
+        # node is black, or NULL at first, and never the root. Every way down through it has one black node too few, so the sibling
         # exists.
         sibling = parent.rb_right
         if node != sibling:  # node is the left child
@@ -150,8 +150,8 @@ cdef inline void ____rb_erase_color(rb_node *parent, rb_root *root,
             if tmp1 is NULL or rb_is_black(tmp1):
                 tmp2 = sibling.rb_left
                 if tmp2 is NULL or rb_is_black(tmp2):
-                    # Case 2: P?(N, S(A, B)) becomes P(N, s(A, B)). Now both sides lack one. A red parent, which case 1 always leaves,
-                    # turns black and makes up for it; a black one is where to go on.
+                    # Case 2: P?(N, S(A, B)) becomes P(N, s(A, B)). Now both sides lack a black node. A red parent, which case 1 always
+                    # leaves, turns black and makes up for it. From a black parent the loop goes on.
                     rb_set_parent_color(sibling, parent, RB_RED)
                     if rb_is_red(parent):
                         rb_set_black(parent)
@@ -296,14 +296,14 @@ cdef rb_node *rb_next(const rb_node *node) noexcept nogil:
     if RB_EMPTY_NODE(node):
         return NULL
 
-    # The first node below on the right, if there is anything.
+    # The next node is the first one of the right subtree, if there is one.
     if node.rb_right is not NULL:
         node = node.rb_right
         while node.rb_left is not NULL:
             node = node.rb_left
         return <rb_node *>node
 
-    # Else the first ancestor that has node on its left; what is below node, and every ancestor passed on the way, sorts before it.
+    # Else it is the first ancestor that has node on its left: the ancestors passed on the way sort before node.
     parent = rb_parent(node)
     while parent is not NULL and node == parent.rb_right:
         node = parent

@@ -12,5 +12,6 @@ cdef void free_pgd_range(mm_struct *mm, unsigned long addr, unsigned long end, u
 cdef void free_page_tables(mm_struct *mm) noexcept nogil
 cdef pmd_t *pmd_alloc(mm_struct *mm, unsigned long addr) noexcept nogil
 cdef int pte_alloc(mm_struct *mm, pmd_t *pmdp) noexcept nogil
-cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write) noexcept nogil
+cdef unsigned long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write,
+                                    int *error) noexcept nogil
 cdef int insert_frames(vm_area_struct *vma, unsigned long addr, unsigned long pfn, unsigned long nr_pages) noexcept nogil

@@ -830,8 +830,12 @@ cdef bint can_follow(vm_area_struct *vma, pte_t pte, unsigned long addr, bint wr
     return page != NULL and folio_test_anon(page_folio(page)) and PageAnonExclusive(page)
 
 
-cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write) noexcept nogil:
-    """Read or write memory of any protection, as a debugger does (FOLL_FORCE); bytes done, or -EFAULT or -ENOMEM for none."""
+cdef unsigned long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write,
+                                    int *error) noexcept nogil:
+    """Read or write memory of any protection, as a debugger does (FOLL_FORCE); bytes done.
+
+    OURS: *error is why it ended early, what get_user_page_vma_remote() has and the kernel drops: 0, -EFAULT or -ENOMEM.
+    """
     cdef machine *m = mm.machine
     cdef vm_area_struct *vma
     cdef unsigned long done = 0, chunk
@@ -839,11 +843,13 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
     cdef spinlock_t *ptl = NULL
     cdef unsigned long pfn = 0
     cdef char *maddr
-    cdef vm_fault_t ret = 0
+    cdef vm_fault_t ret
+    error[0] = 0
     while done < length:
         vma = vma_lookup(mm, addr)
         if vma == NULL or (write and not (vma.vm_flags & VM_WRITE) and not is_cow_mapping(vma.vm_flags)) \
                 or (not write and not (vma.vm_flags & (VM_READ | VM_MAYREAD))):
+            error[0] = -EFAULT
             break
         pte = entry_offset_map_lock(mm, addr, &ptl, &pfn)
         if pte == NULL or not can_follow(vma, ptep_get(pte), addr, write):
@@ -851,6 +857,7 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
                 pte_unmap_unlock(pte, ptl)
             ret = handle_mm_fault(vma, addr, FAULT_FLAG_REMOTE | (FAULT_FLAG_WRITE if write else 0))
             if ret & VM_FAULT_ERROR:
+                error[0] = -ENOMEM if ret & VM_FAULT_OOM else -EFAULT
                 break
             continue
         chunk = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
@@ -868,9 +875,7 @@ cdef long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigne
         pte_unmap_unlock(pte, ptl)
         addr += chunk
         done += chunk
-    if done:
-        return <long>done
-    return -ENOMEM if ret & VM_FAULT_OOM else -EFAULT
+    return done
 
 
 cdef int insert_frames(vm_area_struct *vma, unsigned long addr, unsigned long pfn, unsigned long nr_pages) noexcept nogil:

@@ -21,7 +21,7 @@ from linux.page_flags cimport (PG_file, PG_hwpoison, PG_lru, PG_node_shift, PG_o
 from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.mm.huge_memory cimport split_folio
-from ksm.mm.migrate cimport migrate_pages
+from ksm.mm.migrate cimport MR_MEMORY_HOTPLUG, migrate_pages
 from ksm.mm.page_alloc cimport folio_put, release_plugged, start_isolate_page_range, undo_isolate_page_range
 from ksm.mm.swap cimport lru_add_drain_all
 from ksm.mm.vmscan cimport folio_isolate_lru
@@ -53,6 +53,8 @@ cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, uns
         block.online = True
         block.pending = True
         m.nr_blocks += 1
+        for i in range(m.plugged_pfn, start_pfn):
+            m.mem_map[i].flags = PG_reserved        # a hole, with nothing behind its addresses
         m.plugged_pfn = start_pfn + nr_pages
         for i in range(nr_pages):
             m.mem_map[start_pfn + i]._mapcount = -1
@@ -152,7 +154,7 @@ cdef void do_migrate_range(machine *m, unsigned long start_pfn, unsigned long en
         isolated = isolated and not PageHWPoison(folio) and folio_isolate_lru(folio)
         folio_put(m, folio)
         if isolated:
-            migrate_pages(m, folio, nid, nmask, &new_pfn)
+            migrate_pages(m, folio, nid, nmask, MR_MEMORY_HOTPLUG, &new_pfn)
 
 
 cdef bint test_pages_isolated(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:

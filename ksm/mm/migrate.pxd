@@ -5,7 +5,11 @@ from linux.mm_types cimport machine, mm_struct, pmd_t, pte_t, struct_folio, stru
 
 
 cdef void migration_entry_wait(mm_struct *mm, pmd_t *pmd, unsigned long address) noexcept nogil
-cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, unsigned long *new_pfn) noexcept nogil
+cdef enum migrate_reason:
+    MR_MEMORY_HOTPLUG = 2
+    MR_SYSCALL = 3
+
+cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, int reason, unsigned long *new_pfn) noexcept nogil
 cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil
 cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, struct_folio **folio) noexcept nogil
 cdef void map_in_place_of_migration_pte(vm_area_struct *vma, unsigned long addr, pte_t *ptep, struct_page *page) noexcept nogil

@@ -181,13 +181,16 @@ cdef void migrate_folio_undo(machine *m, struct_folio *src, struct_folio *dst, b
     folio_unlock(dst)
 
 
-cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst) noexcept nogil:
+cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst, int reason) noexcept nogil:
     """migrate_folio_unmap() and migrate_folio_move(): one attempt. On success src has lost our reference, and dst belongs to the
-    processes. -EAGAIN leaves all as it was."""
+    processes. -EAGAIN and -EBUSY leave all as it was."""
     cdef struct_anon_vma *anon_vma = NULL
     cdef bint page_was_mapped = False
     cdef int rc = -EAGAIN, _retry
     folio_lock(src)
+    if folio_test_ksm(src) and reason != MR_MEMORY_HOTPLUG and not m.ksm_pages_move:
+        folio_unlock(src)       # 2011: a search holds nothing that would keep the page where it was found
+        return -EBUSY
     # What the page's mapping word leads to has to stay while nobody maps the page. A merged page's node does, by the page's lock.
     if folio_test_anon(src) and not folio_test_ksm(src):
         anon_vma = folio_get_anon_vma(m, src)
@@ -216,9 +219,9 @@ cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst) noexce
     return 0
 
 
-cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, unsigned long *new_pfn) noexcept nogil:
-    """Move an isolated page to a frame of these nodes, this one if it can be: 0 and the frame, or -ENOMEM, -EAGAIN, and it is back on
-    the LRU."""
+cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, int reason, unsigned long *new_pfn) noexcept nogil:
+    """Move an isolated page to a frame of these nodes, this one if it can be: 0 and the frame, or -ENOMEM, -EAGAIN, -EBUSY, and it is back
+    on the LRU."""
     cdef struct_folio *dst = NULL
     cdef int rc = 0, _retry
     if folio_ref_count(folio) == 1:
@@ -232,7 +235,7 @@ cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long n
     else:
         new_pfn[0] = folio_pfn(m, dst)
         for _retry in range(NR_MAX_MIGRATE_PAGES_RETRY):
-            rc = unmap_and_move(m, folio, dst)
+            rc = unmap_and_move(m, folio, dst, reason)
             if rc != -EAGAIN:
                 break
     if rc:
@@ -248,7 +251,8 @@ cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long n
 cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil:
     """OURS: move the page that is in this frame, to this node or (NUMA_NO_NODE) wherever there is room: its new frame.
 
-    -EBUSY for a frame without a page that can move: free, of a shared object, broken, or in somebody else's hands. -ENOMEM, -EAGAIN.
+    -EBUSY for a frame without a page that can move: free, of a shared object, broken, or in somebody else's hands; in 2011 a merged one,
+    too. -ENOMEM, -EAGAIN.
     """
     cdef struct_folio *folio
     cdef unsigned long new_pfn = 0
@@ -266,7 +270,7 @@ cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil:
     if not isolated:
         return -EBUSY
     rc = migrate_pages(m, folio, page_to_nid(folio) if nid < 0 else nid,
-                       ~(<unsigned long>0) if nid < 0 else <unsigned long>1 << nid, &new_pfn)
+                       ~(<unsigned long>0) if nid < 0 else <unsigned long>1 << nid, MR_SYSCALL, &new_pfn)
     return rc if rc else <long>new_pfn
 
 

@@ -70,6 +70,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     m.nr_node_ids = plan.nr_nodes
     m.transparent_hugepage = plan.transparent_hugepage
     m.map_unused_to_zeropage = plan.era != ERA_2_6_38
+    m.ksm_pages_move = plan.era != ERA_2_6_38
     mutex_init(&m.hotplug_lock)
     mutex_init(&m.mf_mutex)
     mutex_init(&m.swapon_mutex)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: workloads that are compared with it.
-"""Whether what somebody has written is a workload, or an outcome, and no larger than it may be: see ksm.oracle.workload for both."""
+"""Checks that JSON is a workload or an outcome, and no larger than allowed. ksm.oracle.workload describes both."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from ksm.host.json_file import shown
 from ksm.oracle.workload import ADVICE, MAX_NODES, MAX_PAGES, SLOTS, Json, OracleError
 
-MOST_PAGES = 1 << 16  # that are mapped at a time, in all processes together: 256 MiB
+MOST_PAGES = 1 << 16  # mapped at a time, in all processes together: 256 MiB
 MOST_VMAS = 10_000  # at a time: each has page tables of its own, because they are 1 GiB apart
 MOST_PROCESSES = 1000  # at a time
 LONGEST_NAME = 200
 
 _PAGES = {"page", "count"}
 _VMA = {"contents", "mergeable", "slot"}
-# Of each step the keys that it must have, and those that it may have
+# For each op, the keys that a step must have, and those that it may have
 OPS: dict[str, tuple[set[str], set[str]]] = {
     "write": ({"proc", "vma", "contents"}, _PAGES),
     "touch": ({"proc", "vma"}, _PAGES),
@@ -51,12 +51,12 @@ def is_number(value: Any, low: int, high: int) -> bool:
 
 
 def is_name(value: Any) -> bool:
-    """It is printed in a line, and written into the kernel's trace."""
+    """Whether a value can be a name, which is printed in a line and written into the kernel's trace."""
     return isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable()
 
 
 def is_setting(value: Any) -> bool:
-    """What is written to a file of sysfs: the kernel has to see all of it, in one write."""
+    """Whether a value can be written to a file of sysfs: the kernel has to see all of it, in one write."""
     return (is_name(value) and value.isascii()) or (isinstance(value, int) and abs(value) < 1 << 64)
 
 
@@ -70,14 +70,14 @@ def is_contents(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_item, value))
 
 
-# What each key's value may be; that of another key is a name.
+# Checks of values, by key. The value of any other key is a name.
 VALUES: dict[str, Callable[[Any], bool]] = {
     "contents": is_contents,
     "mergeable": lambda value: isinstance(value, bool),
     "advice": lambda value: value in ADVICE,
     "prot": lambda value: is_number(value, 0, 3),
     "merge": lambda value: is_number(value, 0, 1),
-    "file": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]{1,64}", value)),  # of one folder, and of no other
+    "file": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]{1,64}", value)),  # in KSM's folder, and in no other
     "value": is_setting,
     "slot": lambda value: is_number(value, 0, SLOTS - 1),
     "page": lambda value: is_number(value, 0, MAX_PAGES),
@@ -92,7 +92,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
 
 
 def check(what: str, item: Any, must: set[str], may: set[str]) -> None:
-    """Whether an object has its keys, and values that can be."""
+    """Raise OracleError unless `item` is an object with these keys, and with values that they can have."""
     if not isinstance(item, dict):
         raise OracleError(f"{what} is no JSON object")
     keys = set(item)
@@ -113,7 +113,7 @@ def list_in(item: Json, key: str) -> list[Any]:
 
 
 def check_workload(workload: Any) -> None:
-    """Raise OracleError for what is no workload, or too large; names that do not exist show when it runs."""
+    """Raise OracleError for what is not a workload, or too large. Names that do not exist show only when it runs."""
     if not isinstance(workload, dict):
         raise OracleError("a workload is a JSON object")
     rest = {key: value for key, value in workload.items() if key not in ("settings", "procs", "steps")}
@@ -139,12 +139,12 @@ def check_workload(workload: Any) -> None:
 
 
 def process_names(workload: Json) -> list[str]:
-    """All processes that the workload will ever have."""
+    """The names of all processes that the workload will ever have."""
     return [proc["name"] for proc in workload["procs"]] + [step["child"] for step in workload["steps"] if step["op"] == "fork"]
 
 
 class Mapped:
-    """What a process has mapped: of each VMA a number with a bit for each page."""
+    """What a process has mapped: for each VMA a number with a bit for each page."""
 
     def __init__(self, vmas: dict[str | int, int] | None = None, pages: int = 0) -> None:
         self.vmas, self.pages = dict(vmas or {}), pages
@@ -155,21 +155,21 @@ class Mapped:
             self.vmas[vma] = pages
 
     def add(self, vma: str, pages: int, number: int) -> None:
-        """A VMA that had this name stays, and nobody can name it any more."""
+        """Add a VMA. An older VMA of this name stays mapped, but no step can name it any more."""
         if old := self.vmas.pop(vma, 0):
             self.vmas[number] = old
         self.set(vma, pages)
 
 
 class Sizes:
-    """What a workload has mapped, as far as its steps have gone. OracleError when it is too much."""
+    """What a workload has mapped after the steps so far. OracleError when it is too much."""
 
     def __init__(self) -> None:
         self.procs: dict[str, Mapped] = {}
         self.pages = self.vmas = 0
 
     def put(self, where: str, name: str, now: Mapped | None) -> None:
-        """A process that has changed, or gone."""
+        """Set what a process has mapped; None if it has exited."""
         if now is None:
             self.procs.pop(name)
         else:
@@ -182,7 +182,7 @@ class Sizes:
                 raise OracleError(f"{where}: there are {count:,} {what}, and {most:,}{more} are the most that may be at a time")
 
     def step(self, number: int, op: str, args: Json) -> None:
-        """What needs a process or a VMA that does not exist does nothing here."""
+        """Follow a step. A step whose process or VMA does not exist changes nothing here."""
         name, vma = args.get("proc", ""), args.get("vma", "")
         if op not in RESIZING or name not in self.procs:
             return
@@ -214,7 +214,7 @@ class Sizes:
 
 
 def check_size(workload: Json) -> None:
-    """Raise OracleError for a workload that takes more memory, or more processes, than one may."""
+    """Raise OracleError for a workload that has more pages, VMAs or processes at a time than it may."""
     sizes = Sizes()
     for proc in workload["procs"]:
         mapped = Mapped()
@@ -226,15 +226,15 @@ def check_size(workload: Json) -> None:
 
 
 def is_plain(value: Any, depth: int) -> bool:
-    """A number, a string or nothing; or, so deep at most, lists and objects of them."""
+    """Whether a value is a number, a string or None; or lists and objects of these, nested `depth` deep at most."""
     if isinstance(value, dict | list):
         return depth > 0 and all(is_plain(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
     return True
 
 
-# The types that values of a record have; that of another key is plain. None is in those that hold only what has changed.
+# Checks of a record's values, by key. The value of any other key is plain. None is in records that hold only what has changed.
 RECORD: dict[str, Callable[[Any], bool]] = {
-    "step": lambda value: is_number(value, -1, 1 << 31),  # -1: before the first one
+    "step": lambda value: is_number(value, -1, 1 << 31),  # -1: before the first step
     "ksm": lambda value: isinstance(value, dict) and is_plain(value, 1),
     "procs": lambda value: isinstance(value, dict) and is_plain(value, 3),
     "pages": lambda value: isinstance(value, dict) and is_plain(value, 3),
@@ -243,7 +243,7 @@ RECORD: dict[str, Callable[[Any], bool]] = {
 
 
 def check_outcome(outcome: Any) -> None:
-    """Raise OracleError for what is no outcome of a workload: whatever is one can be compared, and printed."""
+    """Raise OracleError for what is not an outcome of a workload. An outcome can be compared, and printed."""
     if not isinstance(outcome, dict):
         raise OracleError("an outcome is a JSON object")
     for number, record in enumerate(list_in(outcome, "records")):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from ksm.host.text import printable
 from ksm.oracle.workload import Json
 
-NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps", "anon_huge_pages")  # what Linux 6.12, or an older record of a run, does not have
-ADVISED = ("pages_to_scan", "batches")  # of scan-time mode, where they depend on the processor time that ksmd has had since boot
+NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps", "anon_huge_pages")  # keys that Linux 6.12, or an older recording, does not have
+ADVISED = ("pages_to_scan", "batches")  # in scan-time mode they depend on the processor time that ksmd has had since boot
 MISSING = "nothing"
 LONGEST = 500  # characters of a value that are shown
 
@@ -41,13 +41,13 @@ class Difference(NamedTuple):
 
 
 def brief(value: Any) -> str:
-    """What a terminal can show of a value, which may come from anywhere."""
+    """A value of unknown origin as a terminal can show it, shortened."""
     text = printable(str(value))
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def side_by_side(left: list[str], right: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Rows of (left, " " or "|", right), the same where there is the same."""
+    """Rows of (left, mark, right). Equal lines share a row with the mark " "; the mark of all others is "|"."""
     for what, start, end, other_start, other_end in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
         for one, other in zip_longest(left[start:end], right[other_start:other_end], fillvalue=""):
             yield one, " " if what == "equal" else "|", other

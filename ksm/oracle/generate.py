@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Seeded random workloads.
 
-What is mapped is tracked, so that no operation of a workload is invalid. A workload depends on the seed and the number of steps only.
+The generator tracks what is mapped, so that no operation of a workload is invalid. A workload depends only on the seed and the number of
+steps.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Vma:
         return other
 
     def copy(self) -> Vma:
-        """What a child gets."""
+        """The VMA that a child gets by a fork."""
         other = self.part(self.name, 0, self.pages, self.slot)
         other.mapped = [mapped and "drop" not in fork for mapped, fork in zip(self.mapped, self.fork, strict=True)]
         other.whole = self.whole and all(other.mapped)
@@ -50,7 +51,7 @@ class Generator:
         self.rng = rng = random.Random(seed)
         self.procs: dict[str, list[Vma]] = {}
         self.counter = 0
-        # Each workload leaves some things out, so that the others are not lost among them.
+        # Each workload leaves some kinds of steps out, so that it has more of the others.
         self.batches = rng.random() < 0.5
         self.zero = rng.random() < 0.6  # zero pages, or advice on fork: not both, see kernel.leaves_traces()
         self.many = rng.random() < 0.2  # small processes
@@ -62,7 +63,7 @@ class Generator:
         self.swap = seed % 10 == 7
         if self.swap:
             self.kinds |= {"pageout": 3.0}
-        self.advisor = False  # it decides how long batches are
+        self.advisor = False  # scan-time mode: the advisor decides how long batches are
         self.max_pages = rng.choice((4, 8, 32))
         self.pool: list[int] = self.make_pool()
         self.skew = rng.choice((0.5, 1.0, 2.0))
@@ -104,12 +105,12 @@ class Generator:
         return vma, keys
 
     def free_slot(self, vmas: list[Vma]) -> int:
-        """A low one, so that addresses are used again."""
+        """A free slot with a low number, so that addresses are used again."""
         used = {vma.slot for vma in vmas}
         return self.rng.choice([slot for slot in range(10) if slot not in used])
 
     def run_of_pages(self, vma: Vma, prot: int = 0) -> tuple[int, int]:
-        """A random range that is mapped, and allows so much; or count 0."""
+        """A random range of pages that are mapped and allow `prot`: (first page, count). The count is 0 if there are none."""
         start = self.rng.randrange(vma.pages)
         end = start
         limit = self.rng.choice((1, 1, 2, 4, vma.pages))
@@ -117,7 +118,7 @@ class Generator:
             end += 1
         return start, end - start
 
-    # Steps: each of these gives one, or some, or none if it makes no sense now.
+    # Steps: each of these methods gives a list of steps, which is empty if the step makes no sense now.
 
     def step(self) -> list[Json]:
         kind = self.rng.choices(list(self.kinds), list(self.kinds.values()))[0]
@@ -160,7 +161,7 @@ class Generator:
         return [{"op": "sysfs", "file": file, "value": self.rng.choice(values)}]
 
     def do_wrong(self) -> list[Json]:
-        """What the kernel refuses."""
+        """A write to sysfs that the kernel refuses."""
         file, value = self.rng.choice((
             ("run", 3), ("max_page_sharing", 1), ("merge_across_nodes", 2), ("smart_scan", "maybe"), ("advisor_max_cpu", -1),
             ("pages_to_scan", -1), ("advisor_mode", "scan"), ("advisor_max_cpu", 101), ("pages_shared", 1),
@@ -258,7 +259,7 @@ class Generator:
     def do_advice(self, _vmas: list[Vma], vma: Vma, where: Json) -> list[Json]:
         advice = self.rng.choice(("dontfork", "dofork", "wipeonfork", "keeponfork"))
         vma.whole = vma.whole and where["count"] == vma.pages
-        # The two are flags of their own; a VMA that is not copied is not wiped.
+        # Dropping and wiping are two flags of a VMA. A VMA that is not copied is not wiped.
         for number in range(where["page"], where["page"] + where["count"]):
             flags = set(vma.fork[number].split("+")) - {"keep"}
             flags -= {"drop" if "do" in advice else "wipe"}

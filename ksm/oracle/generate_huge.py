@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Seeded random workloads with huge pages.
 
-VMAs of one to two huge pages and a rest, with MADV_HUGEPAGE before the first write. What README.md of tests/kernel tells of huge pages
-is kept away from: no page is read that nobody wrote to, where a huge zero page could be; MADV_DONTNEED does not empty a page table
-and its 2 MiB at once.
+VMAs have one to two huge pages and a rest, with MADV_HUGEPAGE before the first write. Workloads avoid the differences that README.md of
+tests/kernel tells of: a page is not read before it was written to, where the kernel could map its huge zero page; and MADV_DONTNEED does
+not empty a page table and its 2 MiB at once.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class HugeGenerator(Generator):
         super().__init__(seed)
         self.many = False
         self.kinds |= {kind: weight for kind, weight in KINDS.items() if kind in self.kinds or kind == "thp"}
-        if self.swap:  # what several map, the kernel only guesses for parts of huge pages
+        if self.swap:  # for a part of a huge page, the kernel only guesses whether several processes map it
             self.kinds = {kind: weight for kind, weight in self.kinds.items() if not kind.endswith("fork")}
         self.absent = self.rng.choice((0.0, 0.1))
-        self.unique = self.rng.choice((0.1, 0.9, 0.99))  # what merges, splits huge pages
+        self.unique = self.rng.choice((0.1, 0.9, 0.99))  # a merge splits a huge page
 
     def contents(self, count: int) -> list[Any]:
-        """In longer runs. The first page of each huge one has a content."""
+        """Contents in longer runs. The first page of each huge page has a content."""
         items: list[Any] = []
         done = 0
         while done < count:
@@ -43,7 +43,7 @@ class HugeGenerator(Generator):
         return items
 
     def new_vma(self, vmas: list[Vma]) -> tuple[Vma, Json]:
-        """It gets its contents later: see fill()."""
+        """A new VMA without contents: fill() writes them."""
         vma, _ = super().new_vma(vmas)
         vma.pages = self.rng.choice(SIZES)
         vma.mapped, vma.prot, vma.fork = [True] * vma.pages, [3] * vma.pages, ["keep"] * vma.pages
@@ -57,7 +57,7 @@ class HugeGenerator(Generator):
         for last in (False, True):
             if last or self.rng.random() < 0.2:
                 steps.append({"op": "write", **where, "contents": self.contents(vma.pages)})
-            if not last and len(steps) > 1:  # all of it goes, and comes again
+            if not last and len(steps) > 1:  # all contents go, and are written again
                 steps.append({"op": "madvise", **where, "advice": "dontneed"})
         if self.rng.random() < 0.9:
             steps.append({"op": "madvise", **where, "advice": "mergeable"})
@@ -103,7 +103,7 @@ class HugeGenerator(Generator):
         return super().do_fork() if sum(map(len, self.procs.values())) < 8 else []
 
     def do_mremap(self, vmas: list[Vma], vma: Vma, where: Json) -> list[Json]:
-        """In place it grows by pages that are written at once."""
+        """A VMA that grows in place gets pages that are written at once."""
         if not vma.whole or self.rng.random() < 0.5:
             return super().do_mremap(vmas, vma, where)
         old, pages = vma.pages, max(1, vma.pages + self.rng.choice((-600, -512, -3, 3, 512, 600)))

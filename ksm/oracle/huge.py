@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Huge pages on the kernel's side: there have to be some, and nobody but the workload may make them.
+"""Huge pages on the kernel's side: faults of the workload have to get them, and khugepaged must not make any.
 
-khugepaged puts small pages together in every VMA that MADV_HUGEPAGE was used on, when it comes along. It waits for
-scan_sleep_millisecs as long as it has an address space to look after, and a new one does not wake it then; writing to this file does,
-for one round. So this process gives it one, and then a sleep of many days.
+khugepaged puts small pages together in every VMA that MADV_HUGEPAGE was used on. While it has an address space to look after, it sleeps
+for scan_sleep_millisecs between its rounds. A new address space does not wake it from that sleep. A write to scan_sleep_millisecs does,
+for one round. So this process gives khugepaged an address space, and then a sleep of many days.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ksm.oracle.workload import Json, OracleError
 THP = Path("/sys/kernel/mm/transparent_hugepage")
 SLEEP = THP / "khugepaged" / "scan_sleep_millisecs"
 STATS = THP / "hugepages-2048kB" / "stats"
-PARK_SLEEPS = ("2000000000", "2000000001")  # if one of them is there before, it is left from a run that was killed
+PARK_SLEEPS = ("2000000000", "2000000001")  # such a value that is there before is left from a run that was killed
 DEFAULT_SLEEP = "10000"
 SIZE = 1 << 21
 TIMEOUT = 60.0
@@ -33,14 +33,14 @@ def wants_huge_pages(workload: Json) -> bool:
 
 
 def chosen(path: Path) -> str:
-    """The word in brackets; "" if there is no such file."""
+    """The chosen word of a sysfs file, which stands in brackets; "" if there is no such file."""
     with contextlib.suppress(OSError):
         return path.read_text().partition("[")[2].partition("]")[0]
     return ""
 
 
 def without_huge_pages() -> str:
-    """Why MADV_HUGEPAGE does not help; empty if it does."""
+    """Why MADV_HUGEPAGE gives no huge pages here; empty if it does."""
     mode, own = chosen(THP / "enabled"), chosen(THP / "hugepages-2048kB" / "enabled") or "inherit"
     if mode not in ("always", "madvise") and own not in ("always", "madvise"):
         return f"the workload needs huge pages, and transparent_hugepage/enabled is {mode or 'not there'}"
@@ -50,7 +50,7 @@ def without_huge_pages() -> str:
 
 
 def refused() -> int:
-    """How many huge pages could not be had since boot, by anybody."""
+    """How many faults, of any process since boot, did not get the huge page that they wanted."""
     with contextlib.suppress(OSError):
         return sum(int(file.read_text()) for file in STATS.iterdir()
                    if file.name.startswith("anon_fault_") and file.name != "anon_fault_alloc")
@@ -68,7 +68,7 @@ class HugePages:
         saved = SLEEP.read_text().strip()
         self.saved = DEFAULT_SLEEP if saved in PARK_SLEEPS else saved
         try:
-            # The first may only end its wait for memory, within a round.
+            # Two writes: the first one may only end khugepaged's wait for memory, within a round.
             values = itertools.dropwhile(lambda value: value == saved, itertools.cycle(PARK_SLEEPS))
             for value in itertools.islice(values, 2):
                 SLEEP.write_text(value)
@@ -85,7 +85,7 @@ class HugePages:
                 raise OracleError("khugepaged does not come to rest")
 
     def check(self) -> None:
-        """Refuse an outcome in which small pages had to do."""
+        """Raise OracleError if a fault had to do with small pages."""
         if refused() != self.refused:
             raise OracleError("another program, or a lack of free memory, was in the way: a huge page could not be had")
 

@@ -58,7 +58,7 @@ def unavailable() -> str:
 
 
 def default_lock() -> Path:
-    """Only one program at a time drives KSM: this one."""
+    """The lock file: one program at a time drives KSM."""
     folder = Path("/run")  # root's own, and empty after a boot
     return (folder if folder.is_dir() else Path(tempfile.gettempdir())) / "ksm_oracle.lock"
 
@@ -79,9 +79,9 @@ def writable_files() -> Json:
 
 
 def saved_settings(path: Path) -> Json:
-    """The settings from before a run that was killed, which are in this file; else those of now, which are put there. OracleError.
+    """The settings to restore: those in the file, from before a run that was killed; else those of now, which are put there. OracleError.
 
-    The file has all of them, or is not there; and it is there before the first setting is changed.
+    The file has all of the settings, or does not exist. It exists before the first setting is changed.
     """
     now = writable_files()
     saved = read_saved(path, now) if os.path.lexists(path) else now
@@ -96,7 +96,7 @@ def saved_settings(path: Path) -> Json:
 
 
 def read_saved(path: Path, now: Json) -> Json:
-    """What is in the file, if it can be the settings of this kernel. OracleError."""
+    """The settings in the file. OracleError if they cannot be settings of this kernel."""
     try:
         saved: Json = read_json(str(path), MOST_SAVED)
         if not isinstance(saved, dict) or saved.keys() != now.keys():
@@ -138,14 +138,14 @@ def wrong_machine(workload: Json) -> str:
 def drain_lru() -> None:
     """Empty the LRU batches, whose references to pages can prevent merges: ksmd does so only at the start of a full scan.
 
-    move_pages() does it as a side effect, whatever it is asked to move.
+    move_pages() empties them as a side effect, whatever it is asked to move.
     """
     target = ctypes.create_string_buffer(1)
     move_pages(0, [ctypes.addressof(target)], [0], MPOL_MF_MOVE)
 
 
 def hold_signals() -> None:
-    """What ends this program has to wait until the settings are restored."""
+    """Block the signals that end this program, until the settings are restored."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
 
 
@@ -157,7 +157,7 @@ class Ksmd:
         self.refuse_others(sure=False)
         self.sleeps = itertools.cycle(PARK_SLEEPS)
         self.written: Json = {}
-        self.backup = backup  # it outlives a run that was killed, whose values are in the files now
+        self.backup = backup  # the file outlives a run that was killed, which leaves its own values in sysfs
         self.stat = os.open(folder / "stat", os.O_RDONLY)
         try:
             self.saved = saved_settings(backup)
@@ -189,10 +189,10 @@ class Ksmd:
         sysfs_write(name, value)
         self.written[name] = sysfs_read(name)
         if name == "advisor_mode":
-            self.written.pop("pages_to_scan", None)  # it is the advisor's
+            self.written.pop("pages_to_scan", None)  # the advisor writes it
 
     def check_undisturbed(self, own: frozenset[int]) -> None:
-        """Refuse a result in which a program that knows nothing of the lock had a hand."""
+        """Raise OracleError if a program that does not take the lock has used KSM meanwhile."""
         self.refuse_others(sure=False, own=own)
         for name, value in self.written.items():
             if name != "run" and sysfs_read(name) != value:
@@ -206,12 +206,12 @@ class Ksmd:
         return bool(sysfs_read("full_scans") != before)
 
     def flush(self) -> None:
-        """Unmerge everything: run=2 does so when it changes only."""
+        """Unmerge everything. run=2 does so only if `run` was not 2 before."""
         for run in (0, 2, 0):
             sysfs_write("run", run)
 
     def start(self) -> None:
-        """Reach the state that every workload starts with, or refuse."""
+        """Reach the state that every workload starts with. OracleError if another process has mergeable memory."""
         self.park()
         for _ in range(3):  # a scan drops the processes that have nothing mergeable left
             self.flush()
@@ -223,12 +223,12 @@ class Ksmd:
         self.refuse_others(sure=True)
 
     def restore(self) -> None:
-        """Put every setting back. OracleError names those that could not be; then the file stays, for the next run."""
+        """Put every setting back. OracleError names those that could not be put back. The file then stays for the next run."""
         hold_signals()
         try:
             self.park()
             self.flush()
-            # Last what depends on others: with a mode, pages_to_scan is the advisor's.
+            # advisor_mode and run come last: while the advisor is on, the kernel refuses a write to pages_to_scan.
             last = {name: self.saved[name] for name in ("advisor_mode", "run") if name in self.saved}
             first = {name: "none" if name == "advisor_mode" else 0 for name in last}
             rest = [(name, value) for name, value in self.saved.items() if name not in last]

@@ -18,7 +18,7 @@ FIELD = re.compile(r"\b(mm|pfn|error|seq|size) (-?\w+)")
 
 
 class Events:
-    """No event has an address: pages get their names from whoever mapped them before the scan."""
+    """A reader of trace events. Events have no addresses: a page is named after whoever mapped it before the scan."""
 
     def __init__(self) -> None:
         if not (TRACING / "instances").exists():
@@ -27,7 +27,7 @@ class Events:
             except CommandError as error:
                 raise OracleError(f"{TRACING} cannot be mounted: {error}") from None
         self.dir = TRACING / "instances" / "ksm_oracle"
-        self.dir.mkdir(exist_ok=True)  # it may be left from a run that was killed
+        self.dir.mkdir(exist_ok=True)  # the instance may be left from a run that was killed
         for name, value in {"buffer_size_kb": "16384", "trace_clock": "global", "trace": "", "events/ksm/enable": "1"}.items():
             (self.dir / name).write_text(value)
         self.pipe = os.open(self.dir / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
@@ -35,7 +35,7 @@ class Events:
         self.who = ""
 
     def mark(self, process: str) -> None:
-        """The process that an event ksm_enter from now on is about."""
+        """Name the process that events ksm_enter are about from now on."""
         (self.dir / "trace_marker").write_text("who " + process)
 
     def take(self, owners: dict[int, str]) -> list[list[Any]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: what it says of itself.
+# No twin in the kernel: what the kernel says in /proc.
 """Processes and threads of the running kernel, by /proc."""
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from pathlib import Path
 from ksm.oracle.workload import OracleError
 
 PROC = Path("/proc")
-KTHREADD = "2"  # the parent of every kernel thread: anybody may call a process ksmd
+KTHREADD = "2"  # the parent of every kernel thread; any other process may be called ksmd, too
 
 
 def proc_text(path: Path) -> str:
-    """A file of /proc; empty if the process is gone."""
+    """The text of a file of /proc; empty if the process is gone."""
     with contextlib.suppress(OSError):
         return path.read_text(errors="replace")
     return ""
 
 
 def processes() -> Iterator[Path]:
-    """The folder of each."""
+    """The folder in /proc of each process."""
     return PROC.glob("[0-9]*")
 
 
 def kernel_thread(name: str) -> Path:
-    """Its folder. OracleError if there is none, or none can be seen."""
+    """The folder in /proc of a kernel thread. OracleError if there is none, or if it cannot be seen."""
     for path in processes():
         if proc_text(path / "comm") == f"{name}\n" and proc_text(path / "stat").rpartition(")")[2].split()[1:2] == [KTHREADD]:
             return path

@@ -31,7 +31,7 @@ KPF_KSM, KPF_ZERO_PAGE = 1 << 21, 1 << 24
 
 
 def runs(contents: list[Any], count: int) -> list[tuple[int, bytes]]:
-    """What to write in one go: (number of the first page, data)."""
+    """Runs of pages to be written at once: (number of the first page, data)."""
     pages = enumerate(itertools.islice(expand(contents), count))
     found = []
     for absent, group in itertools.groupby(pages, lambda page: page[1] is None):
@@ -52,7 +52,7 @@ def move_pages(pid: int, addrs: list[int], nodes: list[int] | None, flags: int) 
 
 
 class RealTask(Task):
-    """A real process: what it does, it is made to do."""
+    """A real process, which is made to do each operation from outside."""
 
     def __init__(self, tracee: Tracee, parent: Task | None = None) -> None:
         super().__init__(parent)

@@ -2,8 +2,8 @@
 """A process that does nothing on its own, and whose address space is empty: system calls are made in it from outside. x86-64 only.
 
 A workload may have all memory of a process merged (prctl, and what comes after exec), so a process must not have any of its own: no
-stack, no heap, no interpreter. What remains is a few instructions in shared memory, which KSM does not look at, and which our side uses,
-too, to hand over what is to be written.
+stack, no heap, no interpreter. It has a few instructions in shared memory, which KSM does not look at. The tracer hands over what is to
+be written through the same shared memory.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Window:
         os.set_inheritable(self.fd, True)
 
     def put(self, offset: int, data: bytes) -> int:
-        """The address of the data in a process."""
+        """Put data into the window: their address in a process."""
         self.memory[offset:offset + len(data)] = data
         return WINDOW + offset
 
@@ -110,7 +110,7 @@ def ptrace(request: int, pid: int, data: int = 0) -> None:
 
 
 class Tracee:
-    """Such a process. All calls are made from the thread that has made it."""
+    """An empty process. Only the thread that has made it may call its methods."""
 
     def __init__(self, window: Window, pid: int = 0) -> None:
         self.window = window
@@ -118,7 +118,7 @@ class Tracee:
         self.pid = pid or self.start()
 
     def start(self) -> int:
-        # A process group of its own: Ctrl-C is not for it.
+        # A process group of its own: Ctrl-C does not reach it.
         self.pid = os.posix_spawn(self.window.path, ["ksm-oracle"], {}, setpgroup=0)
         try:
             ptrace(SEIZE, self.pid, OPTIONS)
@@ -128,7 +128,7 @@ class Tracee:
                 ptrace(INTERRUPT, self.pid)
             ptrace(GETREGS, self.pid, ctypes.addressof(self.regs))
             self.empty()
-            # Its children leave no zombies.
+            # The process ignores SIGCHLD, so that its children leave no zombies.
             ignore = struct.pack("<QQQQ", int(signal.SIG_IGN), 0, 0, 0)
             self.syscall(SYS_SIGACTION, signal.SIGCHLD, self.window.put(PATH_AT, ignore), 0, 8)
         except BaseException:
@@ -137,7 +137,7 @@ class Tracee:
         return self.pid
 
     def empty(self) -> None:
-        """Map the window, and unmap all else but what the kernel has put there."""
+        """Map the window, and unmap everything else except what the kernel has put there (vdso, vvar)."""
         self.base = IMAGE
         prot, flags = mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_SHARED | MAP_FIXED_NOREPLACE
         self.syscall(SYS_MMAP, WINDOW, self.window.size, prot, flags, self.window.fd, 0)
@@ -148,7 +148,7 @@ class Tracee:
                 self.syscall(SYS_MUNMAP, start, end - start)
 
     def stop(self) -> tuple[int, int]:
-        """Until it stops: the event, and the signal. OracleError if it ends."""
+        """Wait until the process stops: the event, and the signal. OracleError if it ends."""
         try:
             _, status = os.waitpid(self.pid, WALL)
         except ChildProcessError:
@@ -159,11 +159,11 @@ class Tracee:
         return status >> 16, os.WSTOPSIG(status)
 
     def wait(self, event: int = 0) -> None:
-        """Until it stops with an event, or at a breakpoint."""
+        """Wait until the process stops with this event, or at a breakpoint."""
         while (found := self.stop()) != (event, signal.SIGTRAP):
             if found[1] in (signal.SIGSEGV, signal.SIGBUS):
                 raise OracleError(f"a workload process does not survive {signal.Signals(found[1]).name}")
-            ptrace(CONT, self.pid)  # whatever this is, it is not for the workload
+            ptrace(CONT, self.pid)  # the workload does not get any other signal
 
     def resume(self, piece: str, **registers: int) -> None:
         """Run a piece of the program from its beginning."""
@@ -179,7 +179,7 @@ class Tracee:
         self.wait()
 
     def syscall(self, number: int, *args: int) -> int:
-        """OSError if it fails."""
+        """Make a system call in the process. OSError if it fails."""
         self.run("syscall", rax=number, **dict(zip(("rdi", "rsi", "rdx", "r10", "r8", "r9"), args, strict=False)))
         return self.result()
 
@@ -191,7 +191,7 @@ class Tracee:
         return value
 
     def write(self, addr: int, data: bytes) -> None:
-        """With instructions of its own, as every program writes."""
+        """Write with the process's own instructions, as every program writes."""
         step = DATA_PAGES * PAGE
         for start in range(0, len(data), step):
             part = data[start:start + step]
@@ -220,12 +220,12 @@ class Tracee:
         self.wait(EVENT_EXEC)
         ptrace(GETREGS, self.pid, ctypes.addressof(self.regs))
         self.base = IMAGE
-        # Its registers may be set only when it has left the system call: the breakpoint behind "syscall".
+        # The registers can be set only when the process has left the system call: it goes on to the breakpoint behind "syscall".
         self.run("syscall", rip=IMAGE + OFFSETS["syscall"] + 2)
         self.empty()
 
     def exit(self) -> None:
-        """Until the process has exited; its memory is gone before that can be seen."""
+        """Make the process exit, and wait for that. Its memory is gone before the exit can be seen."""
         with suppress(OracleError):
             self.run("syscall", rax=SYS_EXIT_GROUP, rdi=0)
         if self.pid:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The kernel's outcome of a workload in a file, for machines without that kernel.
 
-A record holds only what has changed since the last one (in "ksm", "procs" and "pages"; None for what has gone), one record a line:
-so the files stay small, and a recording that is made anew can be read as a diff.
+In "ksm", "procs" and "pages" a record holds only what has changed since the last record, and None for what has gone. A file has one
+record a line. So files stay small, and a recording that is made anew can be read as a diff.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHANGING = ("ksm", "procs", "pages")
 
 
 def delta(old: Any, new: Any) -> Any:
-    """What makes new of old."""
+    """The change that turns `old` into `new`."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     changed = {key: delta(old.get(key), value) for key, value in new.items() if key not in old or old[key] != value}
@@ -31,7 +31,7 @@ def delta(old: Any, new: Any) -> Any:
 
 
 def apply(old: Any, change: Any) -> Any:
-    """The opposite of delta()."""
+    """The new value: `old` with a change of delta() applied."""
     if not isinstance(change, dict):
         return change
     result = dict(old) if isinstance(old, dict) else {}
@@ -70,7 +70,7 @@ def save(path: Path, workload: Json, outcome: Json) -> None:
 
 
 def outcome_of(data: Json) -> Json:
-    """The outcome that a recording holds; "of" is its workload. OracleError for what is no recording."""
+    """The outcome that a recording holds; "of" is its workload. OracleError for what is not a recording."""
     if not isinstance(data.get("kernel"), str):
         raise OracleError("kernel has to be a string")
     check_workload(data.get("workload"))

@@ -46,11 +46,11 @@ class PortTask(Task):
             if error.errno == errno.EFAULT and op in ("write", "touch", "read"):  # SIGSEGV
                 raise OracleError(f"a workload process does not survive: {op} {args}") from error
             if op in ("poke", "peek") and error.errno == errno.EFAULT:
-                return {"error": "EIO"}  # what /proc/PID/mem makes of it
+                return {"error": "EIO"}  # as /proc/PID/mem reports it
             return {"error": errno_name(error)}
         except MemoryError:
             raise
-        except Exception as error:  # of the workload's author
+        except Exception as error:  # an error of the workload's author
             return {"error": repr(error)}
         return {}
 
@@ -89,7 +89,7 @@ class PortTask(Task):
         self.process.move_pages(addr, count * PAGE, node)
 
     def do_pageout(self, addr: int, count: int) -> None:
-        """MADV_PAGEOUT: what others map stays."""
+        """MADV_PAGEOUT: a page that another process maps stays."""
         mapped = Counter(word >> ksm.PAGE_FLAGS_SHIFT for process in self.process.machine.processes.values() for vma in process.maps()
                          for word in process.page_table(vma.start, vma.end - vma.start) if word & ksm.PAGE_PRESENT)
         for number, word in enumerate(self.process.page_table(addr, count * PAGE)):
@@ -124,10 +124,10 @@ class PortTask(Task):
         self.process.exit()
 
     def kill(self) -> None:
-        """It ends with its machine."""
+        """Nothing to do: the process ends with its machine."""
 
     def stat(self) -> Json:
-        """With the two lines that newer kernels have."""
+        """The counters of the process, with two that only newer kernels have."""
         merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
         mergeable = any(vma.mergeable for vma in self.process.maps())
         smaps = [[vma.rss, vma.anonymous, vma.ksm, vma.anon_huge_pages, vma.swap] for vma in self.process.smaps() if vma.start in PLACES]
@@ -186,7 +186,7 @@ class PortSide(Side):
             self.recording.note(what)
 
     def mark(self, process: str) -> None:
-        """Address spaces have numbers here."""
+        """Nothing to do: events of the port have the numbers of address spaces."""
 
     def take_events(self, owners: dict[int, str]) -> list[list[Any]]:
         if self.ksm.trace.lost:
@@ -209,7 +209,8 @@ class PortSide(Side):
 def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G", record: int = 0) -> Json:
     """The outcome of a workload on the port. OracleError if it cannot be run.
 
-    With `record`, so many steps of KSM's at most, the outcome has a "recording" for `ksm study`, too; the machine is a plain one then.
+    `record` is how many steps of KSM are recorded at most. If it is not 0, the outcome has a "recording" for `ksm study`, and the machine
+    is a plain one.
     """
     check_workload(workload)
     nodes, swap = workload.get("nodes", 1), workload.get("swap", 0) * PAGE or None

@@ -10,5 +10,5 @@ from ksm.oracle.workload import Json
 
 
 def generate(seed: int, *, steps: int = 40) -> Json:
-    """The random workload of a seed, with about so many steps. Those of HUGE_SEEDS have huge pages."""
+    """The random workload of a seed, with about `steps` steps. With a seed in HUGE_SEEDS it has huge pages."""
     return (HugeGenerator if seed in HUGE_SEEDS else Generator)(seed).workload(f"random-{seed}", steps)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From a workload that differs to a smallest one that still does.
+"""Shrinking a workload on which kernel and port differ to a smallest one on which they still differ.
 
-Delta debugging: ever smaller parts are left out, first of the steps, then of the processes, settings, VMAs and numbers, until nothing more
-can go. What a part leaves without sense, such as what a process does that is no longer forked, goes with it.
+Delta debugging leaves out ever smaller parts, first of the steps, then of the processes, settings, VMAs and numbers, until nothing more
+can go. Steps that make no sense without a part go with it, such as those of a process that is no longer forked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Shrinker:
         self.tried = 0
 
     def attempt(self, smaller: Json) -> bool:
-        """Go on with this one, if it still differs."""
+        """Go on with the smaller workload if it still differs."""
         smaller = sensible(smaller)
         if smaller == self.workload:
             return False
@@ -56,7 +56,7 @@ class Shrinker:
         try:
             if not self.differs(smaller):
                 return False
-        except OracleError:  # it cannot be run, or not be run without harm
+        except OracleError:  # the smaller workload cannot be run, or not without harm
             return False
         self.workload = smaller
         return True
@@ -85,7 +85,7 @@ class Shrinker:
             smaller = copy.deepcopy(self.workload)
             try:
                 change(smaller)
-            except (KeyError, IndexError):  # of something that has gone
+            except (KeyError, IndexError):  # what it would change has gone
                 continue
             shrunk = self.attempt(smaller) or shrunk
         return shrunk
@@ -118,7 +118,7 @@ def put(value: Any, *path: Any) -> Change:
 
 
 def changes(workload: Json) -> Iterator[Change]:
-    """What could be made smaller, each as a function that does so."""
+    """Functions that each make one thing in a workload smaller."""
     for name in workload.get("settings", {}):
         yield without("settings", name)
     for number, proc in enumerate(workload["procs"]):
@@ -135,7 +135,7 @@ def smaller_numbers(owner: Json, *path: Any) -> Iterator[Change]:
             for value in dict.fromkeys((1, owner[key] // 2, owner[key] - 1)):
                 yield put(value, *path, key)
     for index in range(len(owner.get("contents", ()))):
-        # From the end, so that the places before keep their numbers
+        # From the end, so that earlier places keep their numbers
         last = len(owner["contents"]) - 1 - index
         if last == len(owner["contents"]) - 1:
             yield without(*path, "contents", last)
@@ -144,7 +144,7 @@ def smaller_numbers(owner: Json, *path: Any) -> Iterator[Change]:
 
 
 def shrink(workload: Json, differs: Differs, step: int | None = None) -> tuple[Json, int]:
-    """A smallest workload that still differs, and how many were tried. Of the one given it is known; it first differs after this step."""
+    """A smallest workload that still differs, and how many were tried. The given one is known to differ, first after step `step`."""
     shrinker = Shrinker(sensible(workload), differs)
     if step is not None and step >= 0:
         shrinker.attempt({**workload, "steps": workload["steps"][:step + 1]})

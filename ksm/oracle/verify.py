@@ -24,7 +24,7 @@ def running_kernel(workload: Json) -> Json:
 
 
 def command(words: list[str]) -> Reference:
-    """A reference that a command gives: it reads the workload, and prints the outcome, of LARGEST bytes at most."""
+    """A reference that is a command: it reads the workload, and prints the outcome, of LARGEST bytes at most."""
     def reference(workload: Json) -> Json:
         try:
             outcome: Json = parse_json(output_of(words, LARGEST, json.dumps(workload).encode()))
@@ -40,7 +40,7 @@ def command(words: list[str]) -> Reference:
 def verify(workload: Json, reference: Reference = running_kernel) -> Difference | None:
     """The first difference between the running kernel and the port in counters, pages and events; None if they do the same.
 
-    A difference counts when the kernel does the same twice in a row: programs that know nothing of the lock may come between.
+    A difference counts when the kernel does the same twice in a row: programs that do not take the lock may disturb a run.
     OracleError if the kernel does not repeat itself.
     """
     port = run_port(workload, pages=True, events=True)

@@ -5,8 +5,8 @@ A workload is JSON. It runs on a side: the kernel (ksm.oracle.kernel) or the por
 
 WORKLOAD  {"name": str, "settings": {sysfs file: value}, "nodes": n, "procs": [PROC], "steps": [STEP]}; the processes start one after the
           other, on NUMA node 0; "nodes", by default 1, is how many there have to be; "swap": pages of a swap area, by default none.
-          At a time there may be 65,536 pages (256 MiB) in 10,000 VMAs of 1,000 processes; what several map counts for each of them,
-          what is unmapped does not count. A name has 200 characters at most, which can be printed.
+          At a time there may be 65,536 pages (256 MiB) in 10,000 VMAs of 1,000 processes. A page that several processes map counts for
+          each of them; pages that were unmapped do not count. A name has at most 200 characters, which can be printed.
 PROC      {"name": str, "vmas": [VMA]}
 VMA       {"name": str, "pages": n, "contents": CONTENTS, "mergeable": true, "slot": k}: mapped at 2**45 + slot * 2**30, by default
           in the next slot that is free
@@ -44,7 +44,7 @@ OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has
           "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and
           "events". An outcome with more than 4,000,000 values is refused.
 
-What the kernel counts since boot (SINCE_BOOT) counts from the workload's start. A scan of nothing (no process is registered) is "stalled".
+Counters that the kernel counts since boot (SINCE_BOOT) count from the workload's start. A scan while no process is registered is "stalled".
 In events, pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
 """
 
@@ -63,19 +63,19 @@ Mapping = tuple[str, str, int, int, str]  # process, VMA, page, frame or -1, kin
 
 PAGE = 4096
 BASE, STRIDE = 1 << 45, 1 << 30
-PLACES = range(BASE, BASE + (1 << 44))  # where the mappings of a workload are, and no others
+PLACES = range(BASE, BASE + (1 << 44))  # the mappings of a workload are here, and no others
 MAX_PAGES, SLOTS, MAX_NODES = STRIDE // PAGE, 1 << 16, 8
 ADVICE = ("mergeable", "unmergeable", "dontneed", "hugepage", "nohugepage", "dontfork", "dofork", "wipeonfork", "keeponfork")
 WHOLE_PASS = 0xFFFF_FFFF  # pages_to_scan
-# What every workload starts with; a prune interval of 0 takes the clock out of the chains.
+# The settings that every workload starts with. With a prune interval of 0, chains do not depend on the clock.
 DEFAULTS: Json = {
     "advisor_mode": "none", "merge_across_nodes": 1, "max_page_sharing": 256, "use_zero_pages": 0, "smart_scan": 1,
     "pages_to_scan": WHOLE_PASS, "stable_node_chains_prune_millisecs": 0, "advisor_max_cpu": 70, "advisor_min_pages_to_scan": 500,
     "advisor_max_pages_to_scan": 30000, "advisor_target_scan_time": 200,
 }
-# What the kernel never resets. The count of zero pages is at 0 when nothing is merged, unless earlier forks have made it wrong.
+# Counters that the kernel never resets. ksm_zero_pages is 0 when nothing is merged, unless earlier forks have made it wrong.
 SINCE_BOOT = ("pages_scanned", "pages_skipped", "ksm_zero_pages", "general_profit")
-UNRECORDED = ("sleep_millisecs", "run")  # what a side uses to step ksmd
+UNRECORDED = ("sleep_millisecs", "run")  # a side uses these files to step ksmd
 
 MOST_VALUES = 4_000_000  # in the records of an outcome: they take less than half a GiB
 RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "pageout", "migrate")
@@ -101,7 +101,7 @@ def expand(contents: list[Any]) -> Iterator[int | None]:
 
 
 def memory_of(smaps: list[list[int]]) -> Json:
-    """From bytes in memory, anonymous, merged, in whole huge pages and swapped out, for each VMA: what a record says of the process."""
+    """What a record says of a process's memory. A VMA's `smaps`: bytes in memory, anonymous, merged, in whole huge pages, swapped out."""
     resident, anonymous, merged, huge, swapped = (sum(sizes) for sizes in zip(*(smaps or [[0] * 5]), strict=True))
     return {"smaps": [resident, anonymous, merged, swapped] if smaps else [], "anon_huge_pages": huge}
 
@@ -111,7 +111,7 @@ def errno_name(error: OSError) -> str:
 
 
 def kstrtouint(value: Any) -> int | None:
-    """The number that the kernel sees in what is written to a file; None if it sees none."""
+    """The number that the kernel reads from a write to a file; None if it is not a number."""
     return int(value) if re.fullmatch(r"\+?[0-9]{1,64}", str(value)) else None
 
 
@@ -145,7 +145,7 @@ class Task(ABC):
 
     @abstractmethod
     def kill(self) -> None:
-        """Be gone, whatever has happened."""
+        """End the process, whatever has happened to it."""
 
     @abstractmethod
     def stat(self) -> Json:
@@ -153,11 +153,11 @@ class Task(ABC):
 
     @abstractmethod
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
-        """Frame and kind of each page; without kinds, "a" is said of all."""
+        """Frame and kind of each page. Without `kinds`, the kind of all is "a"."""
 
 
 def in_words(number: int, step: Json) -> str:
-    """A step of a workload in one line, for whoever watches."""
+    """A step of a workload in one line, for people."""
     args = ", ".join(f"{key} {value if isinstance(value, str | int | float) else '...'}" for key, value in step.items() if key != "op")
     return f"Step {number} of the workload was {step['op']}" + (f": {args}." if args else ".")
 
@@ -193,7 +193,7 @@ class Side(ABC):
 
     @abstractmethod
     def mark(self, process: str) -> None:
-        """The process that does what comes next."""
+        """Name the process that does the next operation."""
 
     def done(self, what: str) -> None:  # noqa: B027 most sides do not care
         """A step of the workload is done."""
@@ -204,7 +204,7 @@ class Side(ABC):
 
 
 class Run:
-    """One execution of a workload, which ksm.oracle.check has found to be one."""
+    """One execution of a workload that ksm.oracle.check has accepted."""
 
     def __init__(self, workload: Json, side: Side, *, pages: bool = False, events: bool = False) -> None:
         self.workload, self.side, self.with_pages, self.with_events = workload, side, pages, events
@@ -266,7 +266,7 @@ class Run:
         self.add(record)
 
     def add(self, record: Json) -> None:
-        """OracleError when there are too many of them, before they take all the memory."""
+        """Add a record. OracleError if the outcome has too many values, before they take all the memory."""
         self.values += len(record) + len(record.get("ksm", ())) + sum(map(len, record.get("procs", {}).values()))
         self.values += sum(map(len, record.get("events", ()))) + sum(len(pages) for vmas in record.get("pages", {}).values()
                                                                      for pages in vmas.values())

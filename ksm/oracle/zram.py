@@ -15,7 +15,7 @@ from ksm.oracle.workload import PAGE, OracleError
 
 CONTROL = Path("/sys/class/zram-control")
 PAGE_CLUSTER = Path("/proc/sys/vm/page-cluster")
-PREFERRED = 0x8000 | 0x7FFF  # before all other areas
+PREFERRED = 0x8000 | 0x7FFF  # used before all other areas
 
 
 class Swap:
@@ -32,7 +32,7 @@ class Swap:
             self.call("swapon", self.path.encode(), ctypes.c_int(PREFERRED))
             stack.callback(self.call, "swapoff", self.path.encode())
             stack.callback(PAGE_CLUSTER.write_text, PAGE_CLUSTER.read_text())
-            PAGE_CLUSTER.write_text("0")  # no page comes back before it is asked for
+            PAGE_CLUSTER.write_text("0")  # no read-ahead: a page comes back only when it is asked for
             self.stack = stack.pop_all()
 
     def node(self, header: bytes) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: recording what KSM does.
-"""What a recorder sees: each thing as its kind, the address or number that it is known by, and VALUES values, one after the other."""
+"""What a recorder sees, as a row of numbers: of each object its kind, its address or number, and VALUES values."""
 
 from linux.mm_types cimport machine
 
@@ -17,7 +17,7 @@ cdef enum what:
     FRAME                       # frame, mapcount, references, contents, bits
     CURSOR                      # mm, page number, seqnr
     MM                          # mm, rmap_items, merging pages, registered
-    CONTENT                     # never written: what the others call contents
+    CONTENT                     # the bytes of a page; never in a recording, where FRAME has their number
     NR_KINDS
 
 
@@ -46,7 +46,7 @@ cdef enum:
 cdef struct longs:
     long *a
     size_t n, room
-    bint no_memory              # something is missing
+    bint no_memory              # a number could not be appended
 
 
 cdef bint put(longs *row, long value) noexcept nogil

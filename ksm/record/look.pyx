@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: recording what KSM does.
-"""Looking at everything: what KSM keeps, for who holds ksm_thread_mutex, and the page tables, for who holds no other lock."""
+"""Looking at the whole state: look_at_ksm() wants ksm_thread_mutex held, look_at_mms() wants no other lock held."""
 
 from libc.stdlib cimport realloc
 
@@ -27,7 +27,7 @@ from ksm.step cimport STEP_PASS_ENDS
 
 
 cdef bint put(longs *row, long value) noexcept nogil:
-    """Append a number; False without memory."""
+    """Append a number; False if there is no memory."""
     cdef size_t room
     cdef long *a
     if row.n == row.room:
@@ -92,7 +92,7 @@ cdef void look_at_tree(longs *seen, ksm_globals *g, rb_root *root, int nid, bint
 cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
     cdef unsigned long[12] counters
     cdef unsigned long in_trees = g.ksm_pages_shared + g.ksm_pages_sharing + g.ksm_pages_unshared
-    # Between two passes the unstable roots lead to what may be freed; not yet when one has just ended.
+    # Between two passes the unstable roots may lead to freed items. When a pass has just ended, they do not yet.
     cdef bint between = g.ksm_scan.mm_slot == &g.ksm_mm_head
     cdef list_head *pos
     cdef ksm_mm_slot *slot
@@ -164,7 +164,7 @@ cdef void look_at_entry(longs *seen, machine *m, vm_area_struct *vma, unsigned l
 
 
 cdef void look_at_huge(longs *seen, machine *m, vm_area_struct *vma, unsigned long addr, unsigned long pfn, bint write) noexcept nogil:
-    """One of the pages that a huge page is."""
+    """One page of a huge page."""
     cdef struct_page *page = m.mem_map + pfn
     cdef struct_folio *folio = page_folio(page)
     cdef unsigned long key = vma.vm_mm.id << 40 | addr >> PAGE_SHIFT
@@ -217,7 +217,7 @@ cdef void look_at_mms(longs *seen, machine *m) noexcept nogil:
         mm = NULL
         while pos != &m.mmlist and mm == NULL:
             mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
-            # One without references is about to leave the list.
+            # An address space without references is about to leave the list.
             if not atomic_inc_not_zero(&mm.mm_count):
                 mm = NULL
             pos = pos.next

@@ -2,11 +2,11 @@
 # No twin in the kernel: recording what KSM does.
 """machine.record(): each step of a scan, and what it changed.
 
-A step is written down where ksm.pyx takes it (ksm/step.pxd). Then the recorder looks at everything, as far as the locks that are held at
-that place allow, and writes down what is not as it was: counters, roots and links of the trees, stable nodes, rmap_items, page table
-entries, frames. A player that applies these changes in their order has the state of every step, and comes back by what they replaced.
+ksm.pyx calls ksm_step() where it takes a step (ksm/step.pxd). The recorder then looks at everything that the locks held there allow, and
+writes down what has changed: counters, roots and links of the trees, stable nodes, rmap_items, page table entries, frames. A player
+applies these changes in their order to have the state after every step. To go back, it restores what they replaced.
 
-What is written is a sequence of numbers, one record a step:
+A recording is a sequence of numbers, with one record for each step:
 
     step, rmap_item, frame, node, value, offset, length     -1 is none; `offset`: the first byte that differs, where pages are compared
     then `length` numbers: kind + 1, object, values...      has these values now;   -(kind + 1), object    is no more
@@ -45,16 +45,16 @@ from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_
 # How many kinds of steps ksm/step.pxd has
 KINDS_OF_STEP = NR_STEPS
 
-# As the files of sysfs, but for the last two: what free_rmap_item() counts down, and /proc/vmstat's.
+# Named like the files of sysfs, except the last two: ksm_rmap_items of mm/ksm.c, and cow_ksm of /proc/vmstat.
 COUNTERS = ("full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",
             "ksm_zero_pages", "stable_node_chains", "stable_node_dups", "rmap_items", "cow_ksm")
 
 cdef enum:
     LABEL = 24                  # bytes of a page that are kept
     # How far a step can look
-    LOOK_NOT = 0                # somebody's locks are held, or KSM's are not
-    LOOK_KSM = 1                # at what KSM keeps: the thread has ksm_thread_mutex
-    LOOK_ALL = 2                # at the page tables, too: it has no other lock
+    LOOK_NOT = 0                # at nothing: another lock is held, or ksm_thread_mutex is not
+    LOOK_KSM = 1                # at what KSM keeps: the thread holds ksm_thread_mutex
+    LOOK_ALL = 2                # at the page tables, too: the thread holds no other lock
 
 cdef int[NR_KINDS] widths
 widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 0]
@@ -74,7 +74,7 @@ cdef struct entry:
     unsigned long key
     int kind
     bint live
-    unsigned int seen           # the last look at which it was there
+    unsigned int seen           # the last look that saw the object
     long v[VALUES]
 
 
@@ -89,17 +89,17 @@ cdef struct recorder:
     bint active, no_memory, truncated
     unsigned long steps, most_steps
     longs out
-    entry *entries              # their places are the objects' numbers
+    entry *entries              # an object's number is its index here
     size_t nr_entries, room
-    unsigned int *index         # place + 1, by hash
+    unsigned int *index         # index in entries + 1, by hash
     size_t index_size
     label *labels               # by the number that FRAME has as contents
     size_t nr_labels, labels_room
     # Of the thread that holds ksm_thread_mutex
     unsigned int looks
     long pfn                    # the page that is being scanned
-    bint refresh                # all contents are to be looked at again
-    int last                    # its last step
+    bint refresh                # the contents of all frames are to be read again
+    int last                    # the thread's last step
     rb_node *compared_at        # the node whose page was compared last, that page, and whether it was equal
     struct_page *compared_page
     bint equal
@@ -109,7 +109,7 @@ cdef struct recorder:
 # Objects by what they are
 
 cdef size_t slot_of(recorder *r, int kind, unsigned long key) noexcept nogil:
-    """Where the index has it, or where it would be entered."""
+    """Where the index has the object, or where it would enter it."""
     cdef size_t i = ((key ^ (<unsigned long>kind << 57)) * 0x9e3779b97f4a7c15UL >> 17) & (r.index_size - 1)
     cdef entry *e
     while r.index[i]:
@@ -140,7 +140,7 @@ cdef bint grow(recorder *r) noexcept nogil:
 
 
 cdef long number_of(recorder *r, int kind, unsigned long key, bint make) noexcept nogil:
-    """The object's number; -1 if it is not known, or without memory."""
+    """The object's number; -1 if it has none, or if there is no memory."""
     cdef size_t i
     cdef entry *e
     if r.nr_entries == r.room and not grow(r):
@@ -191,7 +191,7 @@ cdef long as_number(recorder *r, int kind, long address) noexcept nogil:
 
 
 cdef void note_change(recorder *r, machine *m, long *seen, long fresh_pfn) noexcept nogil:
-    """One thing that was seen: into the record, if it is new or not as it was."""
+    """Write an object that was seen into the record, if it is new or has changed."""
     cdef int kind = <int>seen[0], i, tree
     cdef long *v = seen + 2
     cdef long number
@@ -210,7 +210,7 @@ cdef void note_change(recorder *r, machine *m, long *seen, long fresh_pfn) noexc
     e = &r.entries[number]
     if kind == FRAME:
         if e.live and e.seen == r.looks:
-            return              # another place maps it, too
+            return              # this look has seen the frame already, by another mapping
         v[3] = e.v[3]
         if not e.live or r.refresh or v[0] == fresh_pfn:
             v[3] = contents_of(r, m, v[0])
@@ -230,7 +230,7 @@ cdef void note_change(recorder *r, machine *m, long *seen, long fresh_pfn) noexc
 
 
 cdef void note_gone(recorder *r, int looked) noexcept nogil:
-    """What was there at the last look and was not seen at this one."""
+    """Write into the record which objects were there at the last look and were not seen at this one."""
     cdef entry *e
     cdef size_t i
     for i in range(r.nr_entries):
@@ -252,17 +252,17 @@ cdef long difference(machine *m, long a, long b) noexcept nogil:
     return -1
 
 
-# Steps of which ksm.pyx does not say everything
+# Steps that ksm.pyx reports in part: the recorder finds out the rest
 
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
-    """What is mapped for the item, or NULL."""
+    """The page that is mapped at the item's address, or NULL."""
     cdef pmd_t *pmd = pmd_offset_mm(item.mm, item.address)
     cdef pte_t *pte = pte_offset_map(pmd, item.address) if pmd != NULL else NULL
     return pfn_to_page(m, pte_pfn(ptep_get(pte))) if pte != NULL and pte_present(ptep_get(pte)) else NULL
 
 
 cdef int compared(recorder *r, ksm_globals *g, void **item, void **page, void **node, long *value) noexcept nogil:
-    """In which search? A stable node is put in for two pages that became one just now."""
+    """Find out which search compares. A search of the stable tree right after two pages became one is stable_tree_insert()'s."""
     r.compared_at = g.search_at[0]
     r.compared_page = <struct_page *>page[0]
     r.equal = value[0] == 0
@@ -274,7 +274,7 @@ cdef int compared(recorder *r, ksm_globals *g, void **item, void **page, void **
 
 
 cdef int stable_searched(void **item, void **page, void **node) noexcept nogil:
-    """page: that was searched for, and then that was found; node: that was found, and then its node."""
+    """On entry, `page` was searched for, and `node` is the page found or an error. On return, `page` was found, and `node` is its node."""
     cdef struct_page *found = <struct_page *>node[0]
     node[0] = NULL
     if found == NULL:
@@ -287,7 +287,7 @@ cdef int stable_searched(void **item, void **page, void **node) noexcept nogil:
 
 
 cdef int unstable_searched(recorder *r, ksm_globals *g, void **item, void **page, void **node, long *value) noexcept nogil:
-    """item and page: that were searched for, and then where the search has ended."""
+    """On entry, `item` and `page` were searched for. On return, they are those at which the search has ended."""
     cdef ksm_rmap_item *found = <ksm_rmap_item *>node[0]
     cdef rb_node *at
     node[0] = NULL
@@ -300,7 +300,7 @@ cdef int unstable_searched(recorder *r, ksm_globals *g, void **item, void **page
     at = g.search_at[0]
     item[0] = rmap_item_of(at)
     if at == r.compared_at and r.equal:
-        page[0] = r.compared_page       # on another NUMA node
+        page[0] = r.compared_page       # the page is on another NUMA node
         value[0] = 1
     elif page_of(g.m, rmap_item_of(at)) != page[0]:
         page[0] = NULL
@@ -383,7 +383,7 @@ cdef void empty(recorder *r) noexcept nogil:
 
 
 cdef void forget(recorder *r) noexcept nogil:
-    """It has nothing any more."""
+    """Set the recorder's pointers to NULL and their counts to 0, without freeing anything."""
     memset(&r.out, 0, sizeof(longs))
     memset(&r.seen, 0, sizeof(longs))
     r.entries = NULL
@@ -393,7 +393,7 @@ cdef void forget(recorder *r) noexcept nogil:
 
 
 cdef void free_recorders(machine *m) noexcept nogil:
-    """With the machine. Nobody is inside."""
+    """Free all recorders of a machine that is being freed. No thread is inside it."""
     cdef recorder *r = <recorder *>m.recorder
     cdef recorder *older
     while r != NULL:
@@ -406,10 +406,10 @@ cdef void free_recorders(machine *m) noexcept nogil:
 
 @cython.no_gc_clear
 cdef class Recorder:
-    """A recording under way: Machine.record() has it. See ksm/record/recording.py for what is made of it."""
+    """A recording under way. ksm/record/recording.py makes a Recording of it."""
 
     cdef readonly Machine machine
-    cdef recorder *r            # of who has entered the machine
+    cdef recorder *r            # for a thread that has entered the machine
     cdef readonly object words
     cdef readonly list labels
 
@@ -451,13 +451,13 @@ cdef class Recorder:
         raise TypeError("a recording under way cannot be copied or pickled")
 
     def look(self):
-        """A step of its own between two calls: what they have changed. False once the recording has come to its end."""
+        """Record a STEP_NOTE: what calls have changed since the last step. False once the recording has ended."""
         cdef bint active
         with nogil:
             self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
             wait_while_offlining(self.machine.g)
-            # Of another recording, which is the machine's by now, it would be a step too many.
+            # If the machine has another recorder by now, the step would go there.
             active = self.r.active and self.machine.m.recorder == self.r
             if active:
                 record_step(self.machine.m, STEP_NOTE, NULL, NULL, NULL, 0)
@@ -467,7 +467,7 @@ cdef class Recorder:
         return active
 
     def stop(self):
-        """Record no more, and take what there is into `words` and `labels`: (steps, truncated). Stopping twice is no error."""
+        """End the recording and move its data into `words` and `labels`: (steps, truncated). Stopping twice is no error."""
         cdef recorder taken
         cdef size_t i
         with nogil:

@@ -27,14 +27,14 @@ HEADER = 7  # numbers before the changes of a step: recorder.pyx
 
 
 class RecordingError(Exception):
-    """A file is no recording. The text is one line: which file, and what is wrong with it."""
+    """A file is not a recording. The text is one line: which file, and what is wrong with it."""
 
 
 class Recording:
     """What KSM does on a machine between the beginning and the end of a with statement, or until stop().
 
-    note() says what the program does in between; without notes a recording has the steps alone. data() and save() are for afterwards.
-    When `steps` are full, the rest is left out, and `truncated` is True.
+    note() adds a step with a text of the program's own. data() and save() can be called after the end. After `steps` steps, the rest is
+    left out, and `truncated` is True.
     """
 
     _recorder: Recorder | None = None
@@ -56,11 +56,11 @@ class Recording:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
-        with suppress(ValueError, RuntimeError):  # the machine is closed, or another process's
+        with suppress(ValueError, RuntimeError):  # the machine is closed, or belongs to another process
             self.stop()
 
     def __del__(self) -> None:
-        # Nobody will ask for it any more, and the machine may be recorded again.
+        # Nobody can ask for this recording any more. Once it is stopped, the machine can be recorded again.
         if self._recorder is not None:
             with suppress(ValueError, RuntimeError):
                 self._recorder.stop()
@@ -69,7 +69,7 @@ class Recording:
         raise TypeError("a recording cannot be copied or pickled: data() has what it recorded")
 
     def note(self, text: str) -> None:
-        """A step of the program's own, with what its calls have changed since the last one."""
+        """Add a step with a text of the program's own, and with what calls have changed since the last step."""
         if self._recorder is None:
             raise ValueError("the recording has ended")
         self._name_processes()
@@ -109,18 +109,18 @@ class Recording:
         }
 
     def save(self, path: str | Path, title: str = "", text: str = "") -> None:
-        """Write it to a file that `ksm study --recording` reads."""
+        """Write the recording to a file that `ksm study --recording` reads."""
         with open(open_to_write(path), "w", encoding="utf-8") as file:
             json.dump(self.data(title, text), file, separators=(",", ":"))
 
 
 def whole(text: str) -> str:
-    """Text with "?" for halves of characters, which no file can hold: a name may have them from a command line that was no UTF-8."""
+    """The text with "?" for halves of surrogate pairs, which no file can hold. A name has them if a command line was not UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 
 def label_of(start: bytes) -> str:
-    """A page by its first bytes: as text if it is some, else in hexadecimal."""
+    """A name for a page, from its first bytes: the text if they are text, else hexadecimal."""
     if not start.strip(b"\0"):
         return "zeros" if start else ""
     text = start.split(b"\0")[0]
@@ -130,7 +130,7 @@ def label_of(start: bytes) -> str:
 
 
 def load(path: str) -> dict[str, Any]:
-    """A recording that save() has written, of 64 MiB at most. RecordingError."""
+    """Read a recording that save() has written, of 64 MiB at most. RecordingError."""
     try:
         data = read_json(path)
     except FileError as error:
@@ -148,7 +148,7 @@ def all_are(kind: type, values: Any) -> bool:
     return all(type(value) is kind for value in values)
 
 
-# What a recording has, and whether it is what the page needs.
+# The keys of a recording, with a check of each one's value.
 KEYS: dict[str, Callable[[Any], bool]] = {
     "title": lambda value: isinstance(value, str),
     "text": lambda value: isinstance(value, str),

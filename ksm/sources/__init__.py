@@ -18,7 +18,7 @@ __all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone"
 
 
 def open_file(path: str) -> Source:
-    """A file, by its content: an ELF core, or a raw image. SourceError says why not, in one line."""
+    """Open a file as an ELF core or a raw image, by its content. SourceError says in one line why it is neither."""
     try:
         fd = open_to_read(path)
     except FileError as error:
@@ -29,7 +29,7 @@ def open_file(path: str) -> Source:
             raise SourceError(f"{path}: empty")
         head = os.pread(fd, HEAD, 0)
         if head.startswith(b"\x7fELF"):
-            from ksm.sources.core import open_core  # what an image does not need
+            from ksm.sources.core import open_core  # an image does not need it
 
             return open_core(path, fd, size)
         return open_image(path, fd, size, head)
@@ -51,7 +51,7 @@ def open_source(text: str, host: Host, *, advised: bool = False) -> Source:
 
 
 def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> tuple[list[Source], list[str]]:
-    """All sources that the user wrote, or all processes if he wrote none; and remarks on what is left out."""
+    """The sources that the user named, or all processes if none is named; and remarks on what is left out."""
     if not texts:
         return open_all(host, advised=advised)
     sources: list[Source] = []
@@ -59,7 +59,7 @@ def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> 
     try:
         for text in texts:
             sources.append(open_source(text, host, advised=advised))
-            # The same image twice is two equal machines; the same process twice is nothing that can be.
+            # The same image twice stands for two equal machines. The same process cannot be there twice.
             if sources[-1].live and sources[-1].name in names:
                 raise SourceError(f"{text}: given twice")
             names.add(sources[-1].name)

@@ -10,7 +10,7 @@ from ksm.constants import PAGE_SIZE, PR_SET_MEMORY_MERGE
 from ksm.machine import Machine
 from ksm.process import Process
 
-# Where a source's memory may be in its process
+# The lowest and highest addresses that a source's memory may have in its process
 LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
 
 Kind = Literal["process", "image", "core"]
@@ -25,7 +25,7 @@ class SourceGone(SourceError):
 
 
 class SourceDenied(SourceGone):
-    """The user may not read it."""
+    """The user may not read the process."""
 
 
 class Source(ABC):
@@ -39,9 +39,9 @@ class Source(ABC):
     name            as the report shows it
     kind            "process", "image" or "core"
     live            whether the memory may change between passes
-    copied, mapped  bytes that the machine needs for it: of its own memory, and of addresses for mapped files
+    copied, mapped  bytes that the machine needs for the source: of its own memory, and of addresses for mapped files
     shared          pages that are not counted, because another source of the scan has the same frames
-    hidden          pages that other processes have too, where nobody says whether those are in the scan
+    hidden          pages that other processes map too; whether those processes are in the scan is not known
     notes           lines for the report: what was left out, and why
     """
 
@@ -73,7 +73,7 @@ class Source(ABC):
     def spawn(self, machine: Machine) -> Process:
         """A process of the machine, as if it had called prctl(PR_SET_MEMORY_MERGE).
 
-        It has a mapping from HIGHEST on, like a real one its stack: KSM forgets a process that it finds without any.
+        The process has one mapping at HIGHEST, as a real one has its stack: KSM forgets a process without mappings.
         """
         self.process = process = machine.spawn(self.name)
         process.prctl(PR_SET_MEMORY_MERGE, 1)

@@ -5,12 +5,12 @@ Which pages of a core KSM would look at:
 
 - of a machine: all of its physical memory. Such a core has a note of QEMU, VirtualBox or the kernel (VMCOREINFO). /proc/vmcore holds
   the kernel's own text twice, under two virtual addresses; by physical address it counts once.
-- of a process: its private anonymous pages. A core does not say which those are, but NT_FILE lists the mapped files. Of a mapping of a
-  file that cannot be written, the pages are page cache, which KSM leaves alone (a few, patched when the program was loaded, are not).
-  Shared memory shows as a file with one of a few names. The rest counts, and so does what is left of .data and .bss.
+- of a process: its private anonymous pages. A core does not say which those are, but NT_FILE lists the mapped files. The pages of a
+  read-only mapping of a file are page cache, which KSM leaves alone (except a few that were patched when the program was loaded).
+  Shared memory is listed as a file with one of a few names. All other pages count, those of .data and .bss included.
 
 Memory without bytes in the file (p_filesz below p_memsz), and holes of the file, are absent pages. gcore writes pages that the process
-has never touched as zeros: nothing can be done about those.
+has never touched as zeros: a core does not tell them from real pages of zeros.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ ET_CORE = 4
 OTHERS = {1: "an object file", 2: "a program", 3: "a program or a shared library"}  # e_type
 PT_LOAD, PT_NOTE = 1, 4
 PF_W = 2
-PN_XNUM = 0xFFFF  # more segments than the header can say: the number is in the first section
+PN_XNUM = 0xFFFF  # more segments than the header can count: their number is in the first section
 NT_AUXV, NT_FILE = 6, 0x46494C45
 AT_SYSINFO_EHDR = 33
-KERNEL_HALF = 1 << 63  # vsyscall, the only thing of a process up there
+KERNEL_HALF = 1 << 63  # from here on a process has only vsyscall
 
-# What a core may have. The kernel writes a segment a mapping, of which a process has 65,530 unless somebody has raised
-# vm.max_map_count; a handful of notes a thread; and no list of mapped files beyond 16 MiB, CORE_FILE_NOTE_SIZE_MAX in fs/coredump.c.
+# Limits of a core. The kernel writes a segment for each mapping, and a process has 65,530 mappings at most unless vm.max_map_count was
+# raised. It writes a handful of notes for each thread. Its list of mapped files has 16 MiB at most: CORE_FILE_NOTE_SIZE_MAX in
+# fs/coredump.c.
 MOST_SEGMENTS = 1 << 20
 MOST_NOTES = 1 << 20
 MOST_READ = 16 << 20  # bytes of such lists, and of auxiliary vectors
@@ -95,7 +96,7 @@ class Layout(NamedTuple):
 
 
 def open_core(name: str, fd: int, size: int) -> FileSource:
-    """The source; takes over the descriptor."""
+    """The source of an ELF core. It takes over the descriptor."""
     core = read_core(name, fd, size)
     if not core.segments:
         raise SourceError(f"{name}: an ELF core without memory")
@@ -135,7 +136,7 @@ def damaged(name: str, what: str = "") -> SourceError:
 
 
 def part(name: str, fd: int, size: int, offset: int, length: int) -> bytes:
-    """Bytes of the file, all of them."""
+    """`length` bytes of the file, or SourceError."""
     if offset + length > size:
         raise truncated(name, size, offset + length)
     data = bytearray()
@@ -148,7 +149,7 @@ def part(name: str, fd: int, size: int, offset: int, length: int) -> bytes:
 
 
 def read_core(name: str, fd: int, size: int) -> Core:
-    """The segments in whole pages, by physical address for a machine, and the notes."""
+    """The segments, cut to whole pages, and the notes. A machine's segments have physical addresses, a process's virtual ones."""
     layout, table = read_header(name, fd, size)
     headers = []
     for header in layout.struct(SEGMENT).iter_unpack(table):
@@ -172,7 +173,7 @@ def read_core(name: str, fd: int, size: int) -> Core:
 
 
 def read_header(name: str, fd: int, size: int) -> tuple[Layout, bytes]:
-    """How the file is written, and its table of segments. The file has to reach as far as that of sections: gdb writes it last."""
+    """How the file is written, and its table of segments. The table of sections, which gdb writes last, must be whole too."""
     head = os.pread(fd, 64, 0)
     if len(head) < 6:
         raise truncated(name, size, struct.calcsize("<" + HEADER[32]))
@@ -201,7 +202,7 @@ def read_header(name: str, fd: int, size: int) -> tuple[Layout, bytes]:
 
 
 def walk_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple[int, int]]) -> Iterator[tuple[bytes, int, int, int]]:
-    """The owner of each note, its type, where its data are, and how many. Zeros end a segment of notes, as they do for the kernel."""
+    """Of each note: owner, type, offset and length of its data. Zeros end a segment of notes, as they do for the kernel."""
     header = struct.Struct(layout.order + NOTE)
     count = 0
     for start, length in places:
@@ -222,7 +223,7 @@ def walk_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple
 
 
 def read_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple[int, int]]) -> Notes:
-    """What there is to know of the notes; the files by ascending address, and each address in one at most."""
+    """What the notes say. The files are sorted by address and do not overlap."""
     machine = gdb = False
     vdso = 0
     files: list[MappedFile] = []
@@ -243,7 +244,7 @@ def read_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple
 
 
 def mapped_files(name: str, layout: Layout, data: bytes) -> Iterator[MappedFile]:
-    """NT_FILE: how many, the size of a page, (start, end, offset) of each, then their names, each with a NUL behind it."""
+    """The files of NT_FILE: their number, the size of a page, (start, end, offset) of each, then the names, each ended by a NUL."""
     two, three = (struct.Struct(layout.order + number * WORD[layout.bits]) for number in (2, 3))
     if len(data) < two.size:
         raise damaged(name, "a list of mapped files that is cut off")
@@ -257,7 +258,7 @@ def mapped_files(name: str, layout: Layout, data: bytes) -> Iterator[MappedFile]
 
 
 def apart(files: list[MappedFile]) -> list[MappedFile]:
-    """By ascending address; where two overlap, which no kernel writes, the first one has the memory."""
+    """The files, sorted by address. Where two overlap, which no kernel writes, the first one has the memory."""
     result: list[MappedFile] = []
     done = 0
     for start, end, path in sorted(files):
@@ -275,7 +276,7 @@ def vdso_address(layout: Layout, auxv: bytes) -> int:
 
 
 def flatten(segments: list[Segment]) -> list[Segment]:
-    """By ascending address; where segments overlap, the first one has the memory."""
+    """The segments, sorted by address. Where two overlap, the first one has the memory."""
     result: list[Segment] = []
     done = 0
     for segment in sorted(segments):
@@ -287,7 +288,7 @@ def flatten(segments: list[Segment]) -> list[Segment]:
 
 
 def process_memory(segments: list[Segment], notes: Notes) -> Iterator[Segment]:
-    """What of a process's segments is private anonymous memory, as far as one can tell. All come by ascending address."""
+    """The parts of a process's segments that are private anonymous memory, as far as a core tells. Segments are sorted by address."""
     first = 0
     for segment in segments:
         if segment.start >= KERNEL_HALF or segment.start <= notes.vdso < segment.end:

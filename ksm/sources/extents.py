@@ -20,7 +20,7 @@ CHUNK = 4 << 20  # bytes copied at once
 
 
 class Extent(NamedTuple):
-    """Whole pages of memory at a place in a file; the place itself may be odd."""
+    """Whole pages of memory in a file; their offset need not be a multiple of the page size."""
 
     offset: int
     length: int
@@ -36,7 +36,7 @@ def without_holes(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) ->
     ends = [end for _, end in parts]
     result: list[Extent] = []
     for extent in extents:
-        done = 0  # pages of this extent that were seen to
+        done = 0  # pages of this extent that were looked at
         for place in range(bisect_right(ends, extent.offset), len(parts)):
             start, end = parts[place]
             if start >= extent.end:
@@ -49,7 +49,7 @@ def without_holes(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) ->
 
 
 def groups(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
-    """Extents that go in one mapping: those with no wide hole between them."""
+    """The extents, in groups that are one mapping each: there is no wide hole in a group."""
     group: list[Extent] = []
     for extent in extents:
         if group and not 0 <= extent.offset - group[-1].end < WIDE_HOLE:
@@ -61,7 +61,7 @@ def groups(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
 
 
 class FileSource(Source):
-    """A file with memory in it. What is aligned to pages there is mapped, the rest is copied."""
+    """A file with memory in it. Extents that are aligned to pages are mapped, the others are copied."""
 
     def __init__(self, name: str, kind: Kind, fd: int, extents: list[Extent]) -> None:
         super().__init__(name)
@@ -90,7 +90,7 @@ class FileSource(Source):
 
     def _map(self, process: Process, group: list[Extent]) -> None:
         first, length = group[0].offset, group[-1].end - group[0].offset
-        # From a place in the file that is as aligned as the frames are: then the system can map huge pages.
+        # The mapping begins at an offset that is aligned as its frames are, so that the system can map huge pages.
         head = first % ALIGNED
         addr = process.mmap_image(self.fd, first - head, head + length, still=True)
         if head:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files that are not memory as it is, told by how they begin: what each is, and what to do about it."""
+"""Files that are not raw memory, recognised by their first bytes: what each is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 def what_is(head: bytes) -> str | None:
-    """What a file is that begins like this, with the way out if there is one; None if nothing speaks against memory."""
+    """What a file that begins like this is, and what to do about it; None if it may be memory."""
     for offset, magic, what, remedy in MAGIC:
         if head.startswith(magic, offset):
             return f"{what}: {remedy}" if remedy else what

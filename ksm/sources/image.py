@@ -11,7 +11,7 @@ from ksm.sources.formats import what_is
 
 
 def open_image(name: str, fd: int, size: int, head: bytes) -> FileSource:
-    """The source; takes over the descriptor. A hole of the file is a page that is not there, not a page of zeros."""
+    """The source of a raw image. It takes over the descriptor. A hole of the file is an absent page, not a page of zeros."""
     if what := what_is(head):
         raise SourceError(f"{name}: not a memory image, but {what}")
     if size % PAGE_SIZE:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A running process: the pages of its private memory that are anonymous and present, read anew for every pass.
 
-The model has the pages at their own addresses, in blocks of 2 MiB: it maps a block while the process has a page there. (One mapping for
-each of the process's would make KSM walk through all the addresses that Go, Java or a sanitizer reserve.)
+The machine's process has the pages at the same addresses, in blocks of 2 MiB. A block is mapped while the real process has a page in it.
+(With mappings as large as the real ones, KSM would walk through all the addresses that Go, Java or a sanitizer reserve.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Run = tuple[int, int]
 
 
 class Mapping(NamedTuple):
-    """A mapping of the process: anonymous memory in bytes, whether KSM may have merged some of it."""
+    """A mapping of the process: its addresses, bytes of anonymous memory, and whether KSM may have merged some of that."""
 
     start: int
     end: int
@@ -44,7 +44,7 @@ class Mapping(NamedTuple):
 
 
 class Host:
-    """What the processes of one scan have in common: which frames were already seen in this pass."""
+    """What the processes of one scan have in common: the frames that were already seen in this pass."""
 
     def __init__(self) -> None:
         self.claimed: set[int] = set()
@@ -54,7 +54,7 @@ class Host:
             self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
 
     def begin(self, number: int) -> None:
-        """A process reads its pages for the pass of this number."""
+        """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
         if number != self.number:
             self.claimed.clear()
             self.number = number
@@ -66,7 +66,7 @@ class Host:
 
 
 class KernelThread(SourceError):
-    """Not a process like others."""
+    """A kernel thread, which has no memory of its own."""
 
 
 class LiveSource(Source):
@@ -90,11 +90,11 @@ class LiveSource(Source):
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
-        """With /proc/PID open as self.folder, and surely this process's: the number may become another one's. Raises SourceError."""
+        """Open /proc/PID as self.folder, and check that it is still the same process: another one may have its number. SourceError."""
         try:
             self.folder = os.open(f"/proc/{self.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                # From the state on; the name before it may hold anything. See proc_pid_stat(5).
+                # The fields from the state on: the name before them may hold any character. See proc_pid_stat(5).
                 stat = self._text("stat").rpartition(")")[2].split()
                 if self.started not in ("", stat[19]):
                     raise self.gone()
@@ -128,10 +128,10 @@ class LiveSource(Source):
             return stream.read()
 
     def _mappings(self) -> Iterator[Mapping]:
-        """What KSM may look at."""
+        """The mappings that KSM may look at."""
         text = self._text("smaps")
         if not text:
-            # A process that waits for its parent to take notice has no memory any more.
+            # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
         for start, end, permissions, anonymous, flags in MAPPING.findall(text):
             names = set(flags.split())
@@ -151,7 +151,7 @@ class LiveSource(Source):
             self._follow()
 
     def _follow(self) -> None:
-        """Make the model's process equal to the real one."""
+        """Make the machine's process equal to the real one."""
         process = self.process
         assert process is not None
         alone, common = self._present()
@@ -166,11 +166,11 @@ class LiveSource(Source):
         finally:
             os.close(mem)
         self.runs = sorted(read)
-        # What vanished between pagemap and reading
+        # Pages that vanished between reading pagemap and reading them
         self._forget(without(runs, self.runs))
 
     def _present(self) -> tuple[list[Run], list[Run]]:
-        """The pages that count here: those that are this process's alone, and those that may be common to several."""
+        """The pages that count for this process: those that it alone maps, and those that several processes may map."""
         mappings = list(self._mappings())
         pagemap = self._open("pagemap")
         try:
@@ -185,7 +185,7 @@ class LiveSource(Source):
             os.close(pagemap)
         (alone, common, shared, hidden), (merged_alone, merged_common, *others) = found
         self.shared, self.hidden = shared + others[0], hidden + others[1]
-        # A merged page may have lost all its other mappings, and still must not be copied.
+        # A page that KSM has merged may have one mapping left. It is still read from the file: see copy_runs().
         return alone, common + merged_alone + merged_common
 
     def _forget(self, runs: list[Run]) -> None:
@@ -240,14 +240,14 @@ def without(runs: list[Run], others: list[Run]) -> list[Run]:
 
 
 def open_process(pid: int, host: Host, *, advised: bool = False) -> LiveSource:
-    """One process. SourceError says why not."""
+    """The source of one process. SourceError says why there is none."""
     if pid == os.getpid():
         raise SourceError(f"pid {pid}: that is this ksm")
     return LiveSource(pid, host, advised=advised)
 
 
 def open_all(host: Host, *, advised: bool = False) -> tuple[list[Source], list[str]]:
-    """All processes that may be read but this one, and remarks on those that are left out."""
+    """All processes that may be read, except this one; and remarks on those that are left out."""
     sources: dict[int, LiveSource] = {}
     remarks: list[str] = []
     denied = same = 0

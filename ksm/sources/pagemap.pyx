@@ -94,8 +94,8 @@ cdef void append(list runs, uint64_t start, uint64_t end):
 def anonymous_runs(int pagemap, int kpageflags, list areas, *, bint ask_ioctl=True):
     """The runs of present anonymous pages in `areas`, a list of (start, end); pages that are the kernel's zero page are left out.
 
-    Kernels before 6.7 do not have the PAGEMAP_SCAN ioctl, and their pagemap does not know the zero page: there /proc/kpageflags
-    tells it, or nobody if that could not be opened (-1). With ask_ioctl=False, every kernel is taken for such a one. OSError;
+    Kernels before 6.7 do not have the PAGEMAP_SCAN ioctl, and their pagemap does not show the zero page. There /proc/kpageflags shows it;
+    without that file (-1), pages that are the zero page stay in. ask_ioctl=False treats every kernel like these. OSError;
     ProcessLookupError when the process is gone.
     """
     cdef list runs = []
@@ -107,7 +107,7 @@ def anonymous_runs(int pagemap, int kpageflags, list areas, *, bint ask_ioctl=Tr
 
 
 cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs) except -1:
-    """PAGEMAP_SCAN; False where the kernel has none."""
+    """Add the area's runs, found by PAGEMAP_SCAN; False if the kernel does not have it."""
     cdef page_region regions[NR_REGIONS]
     cdef pm_scan_arg arg
     cdef int n, i
@@ -139,7 +139,7 @@ cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs) except -1:
 
 
 cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1:
-    """Pagemap of at most NR_ENTRIES pages: how many were read; 0 where the address space ends."""
+    """Read the pagemap entries of at most NR_ENTRIES pages: how many were read; 0 where the address space ends."""
     cdef ssize_t n
     if nr_pages > NR_ENTRIES:
         nr_pages = NR_ENTRIES
@@ -151,7 +151,7 @@ cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_
 
 
 cdef uint64_t page_flags(int kpageflags, uint64_t pfn) noexcept nogil:
-    """Flags of a frame; 0 if nobody tells."""
+    """The flags of a frame; 0 if they cannot be read."""
     cdef uint64_t flags = 0
     if kpageflags < 0 or pfn == 0 or pread(kpageflags, &flags, sizeof(flags), <long>pfn * 8) != sizeof(flags):
         return 0
@@ -169,7 +169,7 @@ cdef int walk_area(int fd, int kpageflags, uint64_t start, uint64_t end, list ru
         for i in range(n):
             entry = entries[i]
             if entry & PM_PRESENT and not entry & PM_FILE:
-                # Many mappings have the zero page: one that is nobody else's is not it.
+                # The zero page has many mappings, so a page that is mapped exclusively is not the zero page.
                 if entry & PM_MMAP_EXCLUSIVE or not page_flags(kpageflags, entry & PM_PFRAME) >> KPF_ZERO_PAGE & 1:
                     append(runs, addr, addr + PAGE_SIZE)
             addr += PAGE_SIZE
@@ -179,10 +179,10 @@ cdef int walk_area(int fd, int kpageflags, uint64_t start, uint64_t end, list ru
 def own_runs(int pagemap, int kpageflags, list runs, set claimed):
     """The runs without the pages that another process has brought: (alone, common, shared, hidden).
 
-    `alone` has the pages that no other process maps, `common` those that some do and that count here. Pages that a fork left in common
-    are one frame already: the first to ask has it in `claimed`, for the next ones it is left out and counts as shared. Frames that the
-    kernel's own KSM has merged are not held to be shared: that they are one is what KSM saves. Without CAP_SYS_ADMIN, pagemap shows no
-    frames: such pages stay in, and count as hidden.
+    `alone` has the pages that no other process maps. `common` has those that other processes map too, and that count for this one. Pages
+    that processes share since a fork are one frame already: the first process puts it into `claimed`; for the next ones the page is left
+    out, and counts as shared. A frame that the kernel's own KSM has merged does not count as shared: that it is one frame is what KSM
+    saves. Without CAP_SYS_ADMIN, pagemap shows no frames: such pages stay in, and count as hidden.
     """
     cdef uint64_t entries[NR_ENTRIES]
     cdef uint64_t entry, pfn, addr, end
@@ -238,7 +238,7 @@ cdef ssize_t read_batch(int pid, iovec *remote, int nr, char *buf, size_t length
 
 
 cdef ssize_t read_forced(int mem, char *buf, size_t length, uint64_t addr) noexcept nogil:
-    """/proc/PID/mem: also reads what the process itself may not (PROT_NONE). Bytes read, 0 if there is nothing any more."""
+    """Read /proc/PID/mem, even pages that the process itself may not read (PROT_NONE): bytes read, 0 if nothing is mapped any more."""
     cdef ssize_t n = pread(mem, buf, length, <long>addr)
     return n if n >= 0 else (0 if errno == EIO or errno == EFAULT else -errno)
 
@@ -246,11 +246,11 @@ cdef ssize_t read_forced(int mem, char *buf, size_t length, uint64_t addr) noexc
 def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, bint by_file):
     """Read the runs' pages and give them to process.update(), a buffer at a time; returns the runs that were read.
 
-    by_file reads /proc/PID/mem, otherwise process_vm_readv does it, which is faster by half and fails for what the process itself may not
-    read (PROT_NONE): that comes from the file too. But since Linux 5.19, process_vm_readv gives the process copies of its own of what it
-    had in common with others, by a fork or by KSM. Such pages must be read from the file.
+    by_file=True reads /proc/PID/mem. Otherwise process_vm_readv() reads, which is faster by half. It fails for pages that the process
+    itself may not read (PROT_NONE): these are read from the file too. Since Linux 5.19, process_vm_readv() gives the process its own copy
+    of a page that it shared with others by a fork or by KSM. Such pages must be read from the file.
 
-    What could not be read is gone: the process has unmapped it meanwhile. OSError; ProcessLookupError when the process is gone.
+    A page that could not be read is gone: the process has unmapped it meanwhile. OSError; ProcessLookupError when the process is gone.
     """
     cdef iovec *remote = <iovec *>malloc(NR_IOVEC * sizeof(iovec))
     cdef size_t size = buf.shape[0] & ~(<size_t>PAGE_SIZE - 1), length, left, n, at
@@ -266,8 +266,8 @@ def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, b
     addr = runs[0][0] if runs else 0
     try:
         while place < nr_runs:
-            # As many runs, or the first part of one, as the buffer holds. After a page that could not be read this way: only what is
-            # left of its run, the other way.
+            # A batch: as many runs, or the first part of one, as the buffer holds. After a page that process_vm_readv() could not read,
+            # the batch is what is left of its run, and is read from the file.
             length = nr = 0
             while place < nr_runs and nr < NR_IOVEC and length < size:
                 end = (<tuple>runs[place])[1]
@@ -301,7 +301,7 @@ def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, b
                     append(done, <uint64_t>remote[i].iov_base, <uint64_t>remote[i].iov_base + n)
                     at += n
                 if n < remote[i].iov_len:
-                    # Go back to the page that could not be read; if it could in neither way, past it.
+                    # Go back to the page that could not be read, or past it if it could not be read from the file either.
                     addr = <uint64_t>remote[i].iov_base + n
                     place = place_of(runs, addr)
                     if forced and n == 0:

@@ -2,6 +2,6 @@
 # No twin in the kernel: reading the port beside it.
 """`ksm study`: mm/ksm.c beside ksm/mm/ksm.pyx, and recordings of what the port did.
 
-Nothing of the kernel is in here. Its text comes from the reader's own tree; what is known of it without one are names, and hashes that
-tell which of its functions another version has changed.
+This package has no text of the kernel: that comes from the reader's own tree. It has the names of the kernel's functions, and hashes
+that tell which of them another version has changed.
 """

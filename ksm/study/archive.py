@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""Files out of a kernel's tarball, which is read from the front until they were seen.
+"""Files out of a kernel's tarball, which is read from the front until all of them are found.
 
-tarfile does the same for archives that mean well: it keeps a list of all members, reads headers of any size into memory, and has no limit
-on what comes out of a compressed file. Here each of these has one.
+tarfile does the same for archives that do no harm. It keeps a list of all members, reads headers of any size into memory, and has no limit
+on what comes out of a compressed file. Here each of these has a limit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTY
 
 
 class ArchiveError(Exception):
-    """What is wrong with an archive, in some words."""
+    """An archive cannot be read. The text says what is wrong with it."""
 
 
 class Gzip:
@@ -92,7 +92,7 @@ def unpacked(file: IO[bytes]) -> Iterator[bytes]:
                 raise ArchiveError(f"it is damaged: {error}") from None
             data = b""
             yield piece
-        # Another stream, or zeros to fill a block, or something that is none.
+        # Another stream follows, or zeros that fill a block, or something that is not a stream.
         data = decoder.unused_data + file.read(len(magic))
         if not data.startswith(magic):
             return
@@ -100,7 +100,7 @@ def unpacked(file: IO[bytes]) -> Iterator[bytes]:
 
 
 class Tape:
-    """What is unpacked, from the front to the back."""
+    """The unpacked bytes, read from the front to the back."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.pieces = file, unpacked(file)
@@ -108,7 +108,7 @@ class Tape:
         self.seen = 0
 
     def parts(self, count: int) -> Iterator[memoryview]:
-        """The next bytes in parts; fewer where it ends."""
+        """The next `count` bytes in parts; fewer at the end."""
         while count:
             if not self.piece:
                 try:
@@ -138,7 +138,7 @@ def files_in(file: IO[bytes], wanted: set[str], limit: int) -> dict[str, bytes]:
     for _ in range(MOST_MEMBERS):
         block = tape.read(BLOCK)
         if not block.strip(b"\0"):
-            return found  # the end, or what is there of it
+            return found  # the end of the archive, whole or cut off
         try:
             member = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
         except tarfile.TarError:

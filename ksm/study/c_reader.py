@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""A function of the kernel, read."""
+"""Reading a function of the kernel into statements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DIRECTIVE = re.compile(r"#\s*(\w+)")
 
 
 def c_tokens(text: str, line: int = 1) -> list[Token]:
-    """Without comments and lines of the preprocessor: what stands under #if counts, and what stands under #else does not."""
+    """The tokens, without comments and lines of the preprocessor. What stands under #if counts, what stands under #else does not."""
     result, at = [], 0
     otherwise: list[bool] = []
     while at < len(text):
@@ -89,7 +89,7 @@ class CReader(Reader):
         return self.postfix(self.literal())
 
     def is_cast(self) -> bool:
-        """Between these brackets is nothing but a type."""
+        """Whether the brackets that come next hold nothing but a type."""
         if not is_type_word(self.peek(1)):
             return False
         ahead = 1
@@ -173,7 +173,7 @@ class CFunction(CReader):
         return result
 
     def is_declaration(self) -> bool:
-        """A type that is known, or two names in a row, with stars between them perhaps."""
+        """Whether a declaration comes next: a known type, or two names in a row, perhaps with stars between them."""
         if is_type_word(self.peek()) or self.peek() == "static":
             return self.peek(1) != "("
         ahead = 1
@@ -182,7 +182,7 @@ class CFunction(CReader):
         return self.kind(ahead) == "name"
 
     def declaration(self) -> list[Statement]:
-        """Type and names; those with a value are assignments."""
+        """Read a type and names. A name with a value becomes an assignment."""
         line = self.line()
         while self.kind() == "name" and (self.kind(1) == "name" or self.peek(1) == "*"):
             self.take()
@@ -274,7 +274,7 @@ _MACRO = re.compile(r"^#define (\w+)\(([\w, ]*)\)\s*((?:\\\n|[^\n])+)", re.MULTI
 
 
 def macros(text: str) -> dict[str, Code]:
-    """Those with parameters that are expressions, as functions: their value is returned, or what they assign is assigned."""
+    """The macros with parameters that are expressions, as functions that return the value or do the assignment."""
     result = {}
     for found in _MACRO.finditer(text):
         line = text.count("\n", 0, found.start()) + 1

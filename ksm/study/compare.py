@@ -2,13 +2,14 @@
 # No twin in the kernel: reading the port beside it.
 """Does the port do what the kernel does, statement by statement?
 
-Both graphs of a function are walked in step from the first statement. Where the two statements have the same form, it goes on with what
-follows each of them, on both ways of a question. So a statement is only the same at its place: what comes before and after it is, too,
-and it does not matter whether goto, break or a copy of a few lines leads there. What the port has more is passed over if it is marked
-(OURS: reason), what it has not if that is named (Not here: name: reason, or standins.OMITTED). Everything else is a difference.
+The two graphs of a function are walked in step from the first statement. Where the two statements have the same form, the walk goes on
+with what follows each of them, on both ways of a question. So a statement is the same only at its place: what comes before and after it is
+the same, too. It does not matter whether goto, break or a copy of a few lines leads there. A statement that only the port has is passed
+over if it is marked (OURS: reason). A statement that only the kernel has is passed over if it is named (Not here: name: reason, or
+standins.OMITTED). Everything else is a difference.
 
-What a local variable is known to be on the way is put in place of it: a variable that only says where to go on is gone by that, as is
-`err = -EFAULT` in front of `goto out`, where `out` returns err.
+The walk puts the value of a local variable in its place where the value is known. A variable that only says where to go on disappears
+by that. So does `err = -EFAULT` in front of `goto out`, where `out` returns err.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ERR_PTR = ("name", "ERR_PTR")
 SOMETHING = ("name", "not NULL")  # known not to be NULL
 NEVER_NULL = ("pfn_folio",)
 FAR = 10  # statements to look ahead for where the two are the same again
-LARGEST = 3  # to which numbers are followed
+LARGEST = 3  # the largest number that is followed as a known value
 MOST = 20_000  # steps in one function: mm/ksm.c needs 4,200
 LONGEST = 2_000  # nodes
 
@@ -46,19 +47,19 @@ def constant(expr: Expr) -> bool:
 
 @dataclass
 class Side:
-    """A graph to be walked in."""
+    """The graph of the kernel's function or of the port's, and what the walk has met in it."""
 
     entry: Node
     nodes: list[Node]
     locals: set[str]
     passable: Callable[[Node], bool]  # marked, or named as missing
-    instead: Callable[[Node], Expr | None] = lambda node: None  # what its mark says that the kernel has there
+    instead: Callable[[Node], Expr | None] = lambda node: None  # the kernel's expression that a node's mark names
     matched: set[int] = field(default_factory=set)
     folded: set[int] = field(default_factory=set)  # passed because its outcome is known
     passed: set[int] = field(default_factory=set)  # passed over because it is passable
 
     def value(self, expr: Expr, env: Env) -> Expr:
-        """With what is known."""
+        """The expression with known values in it."""
         if not any(key[0] == "name" and key[1] in names_in(expr) for key in env):
             return expr
 
@@ -79,7 +80,7 @@ class Side:
         return resimplified(put(expr, True))
 
     def outcome(self, expr: Expr, env: Env) -> bool | None:
-        """Of a question, where it is known."""
+        """The answer to a question; None if it is not known."""
         if env.get(expr) == SOMETHING:
             return True
         value = self.value(expr, env)
@@ -89,14 +90,14 @@ class Side:
         return known
 
     def local(self, expr: Expr) -> bool:
-        """Does it consist of local variables and constants?"""
+        """Whether the expression consists of local variables and constants."""
         if expr[0] == "name":
             return expr[1] in self.locals or constant(expr)
         return number(expr) or (expr[0] in ("one", "two") and expr[1] not in ("*", "&") and all(
             self.local(part) for part in expr[1:] if isinstance(part, tuple)))
 
     def after(self, node: Node, env: Env, addresses: bool = True) -> Env:
-        """What is known once a "do" was done. `addresses`: it may change what it has the address of."""
+        """What is known after a "do". `addresses`: it may change the variables whose addresses it has."""
         expr = node.expr or ZERO
         changed = assigned(expr, addresses)
         result = {key: value for key, value in env.items() if not changed & names_in(key)} if changed else env
@@ -117,7 +118,7 @@ class Side:
         return {**env, expr: ONE if yes else ZERO} if self.local(expr) else env
 
     def settled(self, node: Node, env: Env) -> tuple[Node, Env]:
-        """Past what is nothing, or is known."""
+        """The next node that does something, or asks something that is not known; and what is known there."""
         for _ in range(1000):
             expr = node.expr or ZERO
             if node.kind == "pass":
@@ -143,10 +144,10 @@ class Side:
         return [(way, self.answered(node, env, at == 0)) for at, way in enumerate(node.ways)]
 
     def around(self, node: Node, env: Env, passable: Callable[[Node], bool], far: int) -> Iterator[tuple[int, Node, Env]]:
-        """The node, and what follows behind those that may be passed over: how many that are, the nearest first.
+        """The node, and those behind nodes that may be passed over, the nearest first: (how many are passed over, node, what is known).
 
-        What is asked on the way is not taken for known, and what it has the address of is taken for unchanged: on the other side it is not
-        there.
+        The other side does not have the nodes that are passed over. So their answers do not become known, and they do not change the
+        variables whose addresses they have.
         """
         waiting = deque([(0, *self.settled(node, env))])
         seen = set()
@@ -163,7 +164,7 @@ class Side:
 
 @lru_cache(100_000)
 def assigned(expr: Expr, addresses: bool = True) -> frozenset[str]:
-    """The variables that it may change."""
+    """The variables that an expression may change."""
     found: set[str] = set()
     if expr[0] in ("set", "step", "each"):
         target = expr[2] if expr[0] == "step" else expr[1]
@@ -179,7 +180,7 @@ def assigned(expr: Expr, addresses: bool = True) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Difference:
-    """One line for a reader; a line of the kernel's file, of the port's, or of both."""
+    """One difference, for a reader: its line in the kernel's file, in the port's, or in both, and a text."""
 
     function: str
     kernel: int
@@ -202,7 +203,7 @@ class Walk:
         if len(self.kernel.nodes) > LONGEST:
             raise Unreadable("it is too long")
         self.walk([(self.kernel.entry, {}, self.port.entry, {})])
-        # What a marked question of ours leads to, or what stands behind a difference.
+        # Nodes that the walk has not met: they stand behind a marked question of ours, or behind a difference.
         for node in self.kernel.nodes:
             for other in self.port.nodes:
                 if not self.known(node, other) and self.same(node, {}, other, {}):
@@ -237,7 +238,7 @@ class Walk:
         return theirs == ours or theirs == read_plainly(ours)
 
     def both(self, k: Node, k_env: Env, o: Node, o_env: Env) -> list[tuple[Node, Env, Node, Env]]:
-        """What follows them."""
+        """The pairs of nodes that follow two nodes."""
         return [(*way, *other) for way, other in zip(self.kernel.ways(k, k_env), self.port.ways(o, o_env), strict=True)]
 
     def match(self, k: Node, k_env: Env, o: Node, o_env: Env) -> list[tuple[Node, Env, Node, Env]]:
@@ -274,7 +275,7 @@ class Walk:
         return result
 
     def stands(self, k: Node, o: Node) -> bool:
-        """Does the mark say that this is in the kernel's place, or is it WRITE_ONCE() in place of a plain store?"""
+        """Whether the mark of `o` says that it is in the place of `k`, or `o` is WRITE_ONCE() in place of a plain store."""
         if not k.expr or not o.expr or k.kind != o.kind:
             return False
         instead = self.port.instead(o)
@@ -284,7 +285,7 @@ class Walk:
         return bool(o.expr[:2] == ("call", ("name", "WRITE_ONCE")) and k.expr == ("set", *o.expr[2:]))
 
     def lost(self, k: Node, k_env: Env, o: Node, o_env: Env) -> list[tuple[Node, Env, Node, Env]]:
-        """A difference: where are the two the same again?"""
+        """Note a difference, and go on where the two are the same again."""
         found = Difference(self.name, line(k), line(o), f"{told(o)}, where the kernel has {told(k)}")
         if found not in self.differences:
             self.differences.append(found)
@@ -308,7 +309,7 @@ def told(node: Node) -> str:
 
 
 def stood_for(node: Node, reasons: str) -> bool:
-    """Does the kernel's statement call what a mark of ours names, as in "OURS: kthread_run()"?"""
+    """Whether the kernel's statement calls what a mark of ours names, as in "OURS: kthread_run()"."""
     return bool(node.expr) and any(f"{name}(" in reasons for name in called(node.expr or ZERO))
 
 
@@ -321,7 +322,7 @@ def called(expr: Expr) -> set[str]:
 
 
 def read_plainly(expr: Expr) -> Expr:
-    """Without READ_ONCE(): the port may read more carefully than the kernel, not less."""
+    """The expression without READ_ONCE(): the port may read more carefully than the kernel, not less."""
     if expr[0] == "call" and expr[1] == ("name", "READ_ONCE"):
         return read_plainly(expr[2])
     return (expr[0], *(read_plainly(part) if isinstance(part, tuple) else part for part in expr[1:]))

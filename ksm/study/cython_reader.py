@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""A function of the port, read."""
+"""Reading a function of the port into statements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = {tokenize.NAME: "name", tokenize.NUMBER: "number", tokenize.STRING: "st
 
 
 def python_tokens(text: str, line: int = 1) -> list[tokenize.TokenInfo]:
-    """Python's own: they have the lines' structure and the comments, which the reader of statements needs. Lines as in the whole file."""
+    """Python's own tokens, with comments and the structure of lines, which the reader of statements needs. `line` is that of the text."""
     try:
         found = tokenize.generate_tokens(io.StringIO(text).readline)
         return [token._replace(start=(token.start[0] + line - 1, token.start[1])) for token in found]
@@ -72,7 +72,7 @@ class CythonReader(Reader):
             left = right
 
     def operators(self, level: int) -> Expr:
-        while level < len(LEVELS) and LEVELS[level][0] in COMPARISONS:       # which stand lower than & and | here
+        while level < len(LEVELS) and LEVELS[level][0] in COMPARISONS:       # in Cython they bind weaker than & and |
             level += 1
         return super().operators(level)
 
@@ -111,7 +111,7 @@ class Line:
         self.behind: list[str] = []
 
     def comments_above(self) -> list[str]:
-        """Without what an empty line or code parts from it."""
+        """The comments directly above the line: no empty line and no code stands between."""
         line, result = self.tokens[0].start[0], []
         for comment in reversed(self.above):
             line -= 1
@@ -200,7 +200,7 @@ class CythonFunction:
         return found
 
     def body(self, reader: CythonReader, line: Line) -> list[Statement]:
-        """Behind the colon: the lines that are indented, or the rest of this one."""
+        """The body behind a colon: the lines that are indented, or the rest of this line."""
         reader.expect(":")
         return self.simple(reader) if reader.peek() else self.block(line.depth + 1)
 

@@ -8,8 +8,8 @@
 `op` is C's: Cython's `and` is "&&", its `is` is "==", and its `//` is "/". "get" is `.` and `->`. "step" is x++ or x--. A cast leaves no
 trace. A type that stands where an argument could is a name, without struct and stars.
 
-The kernel's text comes as it is, without the preprocessor: pycparser wants its output and every typedef, and tree-sitter passes over what
-it does not understand. Here that is an Unreadable error, so that no statement can get lost.
+The kernel's text is read as it is, without the preprocessor. pycparser wants the preprocessor's output and every typedef. tree-sitter
+passes over what it does not understand; here that is an Unreadable error, so that no statement can get lost.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Reader:
         return token.text
 
     def skip_round(self) -> None:
-        """From "(" to behind its ")"."""
+        """Skip what stands from "(" to its ")"."""
         self.expect("(")
         depth = 1
         while depth:
@@ -107,7 +107,7 @@ class Reader:
         return left
 
     def arguments(self) -> list[Expr]:
-        """Behind "(", up to and with ")"."""
+        """The arguments behind "(", with the ")"."""
         result: list[Expr] = []
         while not self.accept(")"):
             result.append(self.argument())
@@ -145,7 +145,7 @@ class Reader:
 
 
 def text_of(expr: Expr) -> str:
-    """As C would have it, for a reader."""
+    """The expression as text of C, for a reader."""
     kind = expr[0]
     if kind in ("name", "number", "string"):
         return str(expr[1])
@@ -174,6 +174,6 @@ def bracketed(expr: Expr) -> str:
 
 @lru_cache(100_000)
 def names_in(expr: Expr) -> frozenset[str]:
-    """Every name and field in it."""
+    """Every name and field in an expression."""
     found = {expr[1]} if expr[0] == "name" else {expr[2]} if expr[0] == "get" else set()
     return frozenset(found.union(*(names_in(part) for part in expr[1:] if isinstance(part, tuple))))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""A function as what is done after what: a graph, in which goto, break, continue, else and helpers leave no trace.
+"""A function as a graph of its control flow, in which goto, break, continue, else and helpers leave no trace.
 
 A node does something, asks something ("if", with two ways on), or is the end, with the value that is returned. && and || become nodes of
 their own, and so do ?: and a boolean value where they are assigned or returned; a `!` exchanges the two ways.
@@ -31,7 +31,7 @@ class Node:
 
 @dataclass
 class Body:
-    """A function in form, and what of it is not compared."""
+    """A function in the form of normalise.py, and how many statements of it are not compared."""
 
     code: Code
     statements: list[Statement]
@@ -40,7 +40,7 @@ class Body:
 
 
 def counted(statements: list[Statement]) -> Iterator[Statement]:
-    """What is a statement by itself."""
+    """The statements that count: all that are not of FLOW."""
     for statement in statements:
         if statement.kind not in FLOW:
             yield statement
@@ -49,7 +49,7 @@ def counted(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def prepared(code: Code, normaliser: Normaliser) -> Body:
-    """The statements in form; steps of a recording and the branches of 2011 are only counted."""
+    """The function in the form of normalise.py. Steps of a recording and branches of 2011 are left out, and only counted."""
     body = Body(code, [])
     body.statements = _prepared(code.body, normaliser, body, None)
     return body
@@ -105,7 +105,7 @@ def macro_loop(call: Expr | None) -> tuple[Expr, bool]:
 
 
 def with_loops(statements: list[Statement]) -> list[Statement]:
-    """`p = first` and `while p` with `p = p.next` inside, as the macro that the kernel has for it."""
+    """The statements, with `p = first` and `while p` with `p = p.next` inside as the macro that the kernel has for such a loop."""
     result: list[Statement] = []
     for statement in statements:
         found = loop_of(result[-1], statement) if result and statement.kind == "while" else None
@@ -175,7 +175,7 @@ def assigns(statement: Statement, name: Expr) -> bool:
 
 
 def skips(statement: Statement) -> bool:
-    """Does it hold a `continue` of the loop that it stands in?"""
+    """Whether the statement holds a `continue` of the loop that it stands in."""
     if statement.kind in ("while", "for", "each", "dowhile"):
         return False
     return statement.kind == "continue" or any(skips(each) for each in (*statement.body, *statement.orelse))
@@ -193,8 +193,8 @@ class Builder:
         self.parts = parts or {}
         self.labels: dict[str, Node] = {}
         self.returns: Return = self.end
-        self.inside = False                     # of a function that this is a part of
-        self.known: set[Expr] = set()           # what that assigns by itself
+        self.inside = False                     # this is a part, inside of the function that calls it
+        self.known: set[Expr] = set()           # what the function itself does: a part need not do it again
         self.nodes: list[Node] = []
 
     def graph(self, body: Body) -> Node:
@@ -209,7 +209,7 @@ class Builder:
 
     @staticmethod
     def reached(entry: Node) -> list[Node]:
-        """What can be reached, in the order of the file."""
+        """The nodes that can be reached, in the order of the file."""
         found, waiting = {id(entry): entry}, [entry]
         while waiting:
             for node in waiting.pop().ways:
@@ -278,7 +278,7 @@ class Builder:
         return body if s.kind == "dowhile" else asked
 
     def pieces(self, loop: Statement, pieces: list[Statement], after: Node) -> Node:
-        """What stands in the brackets of a for (;;) counts as the loop."""
+        """The nodes of what stands in the brackets of a for (;;), which counts as the loop."""
         for piece in reversed(pieces):
             after = self.do(piece.expr or ONE, loop, after)
         return after
@@ -366,7 +366,7 @@ class Builder:
 
 
 def copied(statement: Statement, renamed: dict[str, Expr]) -> Statement:
-    """With what it is called with in place of parameters."""
+    """The statement with arguments in place of parameters."""
     def copies(statements: list[Statement]) -> list[Statement]:
         return [copied(each, renamed) for each in statements]
 

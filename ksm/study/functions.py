@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 CYTHON_FUNCTION = re.compile(r"^cdef (?:inline )?[\w ]+?\** ?\**(\w+)\(", re.MULTILINE)
 
-# What is not closed reaches to the end of the text or the line: so each character is looked at once, whatever the file is.
+# A comment or string that is not closed reaches to the end of the text or the line: so each character of any file is looked at once.
 _C_NOISE = re.compile(r'/\*.*?(?:\*/|\Z)|//[^\n]*|"(?:\\.|[^"\\\n])*"?|' + r"'(?:\\.|[^'\\\n])+'?", re.DOTALL)
 _C_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.DOTALL)
 _CYTHON_NOISE = re.compile(r'"""(?:.|\n)*?"""|#[^\n]*|b?"(?:\\.|[^"\\\n])*"')
@@ -97,7 +97,7 @@ def c_bodies(clean: str, line: Lines) -> Iterator[tuple[str, int, int]]:
 
 
 def named_by(head: str) -> str:
-    """The name of the function that has this head; "" if it is none of a function."""
+    """The name of the function that has this head; "" if it is not a function's head."""
     before, _, rest = head.partition("(")
     if not rest.rstrip().endswith(")") or _NO_FUNCTION.match(head) or not re.fullmatch(r"[\w\s*]*", before):
         return ""

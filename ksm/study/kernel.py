@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""The kernel's text, from where the reader has it."""
+"""Reading the kernel's text from where the reader has it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ksm.study.archive import ArchiveError, files_in, is_archive
 from ksm.study.functions import Source, bare, c_source
 
 FILE = "mm/ksm.c"
-BESIDE = ("Makefile", "lib/rbtree.c", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h")     # read where they are there
+BESIDE = ("Makefile", "lib/rbtree.c", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h")     # read if they are there
 MUST_HAVE = ("cmp_and_merge_page", "stable_tree_search", "unstable_tree_search_insert")     # in every version since 2009
 HEAD = 4096  # bytes that tell what a file is
 
-# What is larger is no mm/ksm.c, and may be made to take for ever. That of 6.12 has 110,000 bytes, 3,954 lines of 100 characters at most,
-# 205 lines in the longest function, and 941 characters from one of ; { } to the next.
+# A larger text is not mm/ksm.c, and reading it could take for ever. mm/ksm.c of 6.12 has 110,000 bytes, 3,954 lines of 100 characters at
+# most, 205 lines in the longest function, and 941 characters from one of ; { } to the next.
 LARGEST = 512 << 10  # bytes
 MOST_LINES, LONGEST_LINE = 10_000, 4096
 LONGEST_FUNCTION = 1000  # lines
-LONGEST_STATEMENT, LONGEST_GAP = 4096, 256  # characters without one of ; { }, and without any that is seen
+LONGEST_STATEMENT, LONGEST_GAP = 4096, 256  # characters without one of ; { }, and characters of white space in a row
 
 
 class StudyError(Exception):
-    """What cannot be shown, in one line."""
+    """Something cannot be shown. The text is one line."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Kernel:
 
 
 def read_kernel(where: str) -> Kernel:
-    """From a source tree, a file, a tarball, or GIT@REVISION. StudyError."""
+    """Read the kernel's text from a source tree, a file, a tarball, or GIT@REVISION. StudyError."""
     path = Path(where)
     try:
         if path.is_dir():
@@ -65,7 +65,7 @@ def read_kernel(where: str) -> Kernel:
     except FileError as error:
         raise StudyError(str(error)) from None
     code = texts[FILE]
-    # Before it is taken apart: another file may be one that takes long.
+    # Checked before the text is taken apart: with another file that may take long.
     missing = [f"there is no function {name}() in it" for name in MUST_HAVE if not re.search(rf"\b{name}\s*\(", code)]
     if reason := next(iter(missing), "") or unlike(code):
         raise StudyError(f"{where} is not {FILE}: {reason}")
@@ -80,7 +80,7 @@ def read_kernel(where: str) -> Kernel:
 
 
 def unlike(code: str) -> str:
-    """Why a text is none that people have written; empty if it may be."""
+    """Why a text cannot be a source that people have written; empty if it may be one."""
     lines = code.expandtabs(8).split("\n")
     if len(lines) > MOST_LINES:
         return f"it has more than {MOST_LINES:,} lines"

@@ -34,9 +34,9 @@ def equal_pages(machine: ksm.Machine) -> Recording:
     the page is looked up in the stable tree, which is empty, and then goes into the unstable tree. Bob's page takes the same way, and on
     its way down meets an equal.
 
-    Now the two become one. Alice's page is write-protected, and Bob's; they are compared again, for nobody could be sure of it before;
-    then Bob's page table entry is made to point at one frame together with Alice's, and the other frame is free. The frame gets a node in
-    the stable tree, with an rmap_item for each place that maps it. From then on the tree finds it for whoever comes with the same bytes.
+    Now the two become one. Bob's page is write-protected, and then Alice's. They are compared again, because each could be written to
+    until now. Then Alice's page table entry is made to point at Bob's frame, and the other frame is free. Bob's frame gets a node in the
+    stable tree, with an rmap_item for each place that maps it. From then on the tree finds it for every page with the same bytes.
 
     Watch the entries lose their W, the frames' mapcounts, and pages_sharing: the number of frames saved.
     """
@@ -61,8 +61,8 @@ def changing_page(machine: ksm.Machine) -> Recording:
     A page that does not merge for long is looked at less and less often: that is smart scanning, the skips in this recording. It goes by
     age, not by change: after a few passes the pages that never change are skipped, too.
 
-    Then the clock stops. On the next visit its checksum holds, and it merges. That visit comes two passes late, because of the skips: so
-    much is what they cost.
+    Then the clock stops. On the next visit its checksum holds, and it merges. That visit comes two passes late: this is what the skips
+    cost.
     """
     recording = machine.record()
     clock, carol = machine.spawn("clock"), machine.spawn("carol")
@@ -111,13 +111,13 @@ def rotten_tree(machine: ksm.Machine) -> Recording:
 def chain_of_dups(machine: ksm.Machine) -> Recording:
     """The 257th sharer, and the chain
 
-    Who moves or reclaims a merged page has to visit all places that map it, so a page may have 256 sharers at most (max_page_sharing).
+    Whoever moves or reclaims a merged page has to visit all places that map it, so a page may have 256 sharers at most (max_page_sharing).
     Frank has 260 equal pages. The recording begins with 254 of them merged.
 
     The 255th and the 256th join. The 257th finds its equal in the stable tree, and finds it full; it goes to the unstable tree, as if there
-    were none. The 258th meets it there, and the two are merged into a second frame with the same bytes. That cannot have a place
-    of its own in the tree, because the tree has one place for one content: a chain takes the place of the old node, and both nodes hang
-    in the chain, its dups. Who comes next is given to the dup that has room.
+    were none. The 258th meets it there, and the two are merged into a second frame with the same bytes. This frame cannot have a place of
+    its own in the tree, because the tree has one place for one content. So a chain takes the place of the old node, and both nodes hang in
+    the chain, as its dups. The next equal page joins the dup that has room.
     """
     frank = machine.spawn("frank")
     start = frank.mmap(260 * PAGE)
@@ -147,8 +147,8 @@ def copy_on_write(machine: ksm.Machine) -> Recording:
     the page there is another one, and takes the item out.
 
     Then Grace says MADV_UNMERGEABLE: the same fault, asked for by break_ksm() and without a write. Last, Ivan writes too, and nobody maps
-    the merged frame any more. A stable node holds no reference on its page: the frame is freed at once, and the node is stale. Who next
-    meets it, by a search or by one of its items, removes it.
+    the merged frame any more. A stable node holds no reference on its page: the frame is freed at once, and the node is stale. Whatever
+    meets the node next, a search or one of its items, removes it.
     """
     recording = machine.record()
     grace, heidi, ivan = (machine.spawn(name) for name in ("grace", "heidi", "ivan"))

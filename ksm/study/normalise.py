@@ -45,12 +45,12 @@ def number(expr: Expr) -> bool:
 
 
 def truth(expr: Expr) -> bool | None:
-    """Of a constant."""
+    """Whether a constant is true; None for anything else."""
     return bool(expr[1]) if number(expr) else None
 
 
 def asked(expr: Expr) -> Expr:
-    """As a condition: !!x is x there."""
+    """The expression as a condition, where !!x is x."""
     while expr[:2] == ("one", "!") and expr[2][:2] == ("one", "!"):
         expr = expr[2][2]
     return expr
@@ -75,7 +75,7 @@ def comparison(op: str, a: Expr, b: Expr) -> Expr:
 
 
 def simplified(expr: Expr) -> Expr:
-    """One step of the table above, for an expression whose parts are in form."""
+    """One step of the table above, for an expression whose parts have their form."""
     kind = expr[0]
     if kind == "name":
         return _WORDS.get(expr[1], expr)
@@ -115,7 +115,7 @@ def binary(op: str, a: Expr, b: Expr) -> Expr:
         for one, other in ((a, b), (b, a)):
             known = truth(one)
             if known is not None:
-                # `a && false` is false, though `a` may do something: it is only asked of eras.
+                # `a && false` is false here even if `a` does something: only eras are such constants.
                 return other if known == (op == "&&") else ZERO if op == "&&" else ONE
         a, b = asked(a), asked(b)
     if op in "+-" and number(a) and number(b):
@@ -145,7 +145,7 @@ def filled(pattern: Expr, found: dict[str, Expr]) -> Expr:
 
 
 def by_name(rules: Iterable[Rule]) -> dict[Expr, list[Rule]]:
-    """By what the pattern calls or is."""
+    """The rules by what their pattern calls or is."""
     result: dict[Expr, list[Rule]] = {}
     for rule in rules:
         result.setdefault(head(rule[0]), []).append(rule)
@@ -157,7 +157,7 @@ def head(expr: Expr) -> Expr:
 
 
 class Normaliser:
-    """Of one side: its rules, and those of them that were of use."""
+    """Brings expressions of one side into their form: its rules, and those that were used."""
 
     def __init__(self, rules: dict[Expr, list[Rule]]) -> None:
         self.rules = rules
@@ -173,7 +173,7 @@ class Normaliser:
         return expr
 
     def inner(self, expr: Expr) -> Expr:
-        """Simplified all through, without the rules."""
+        """The expression with all its parts simplified, without the rules."""
         return simplified(rebuilt(expr, self.inner))
 
     def own(self, expr: Expr) -> Expr:
@@ -207,14 +207,14 @@ class PortNormaliser(Normaliser):
 
 
 def is_machine(expr: Expr) -> bool:
-    """The machine, its globals, its ring of trace events: the kernel has one of each, and passes none of them along."""
+    """Whether it is the machine, its globals or its ring of trace events: the kernel has one of each, and passes none of them along."""
     if expr[0] == "get":
         return expr[2] == "machine" or (expr[2] == "ksm" and is_machine(expr[1]))
     return expr in (("name", "g"), ("name", "m"), ("name", "ksm"), ("one", "&", ("name", "trace")))
 
 
 def is_entry(expr: Expr) -> bool:
-    """container_of()"""
+    """Whether it is a container_of()."""
     return expr[:2] == ("call", ("name", "entry"))
 
 

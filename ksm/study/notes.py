@@ -2,10 +2,10 @@
 # No twin in the kernel: reading the port beside it.
 """What the two files do not say themselves: what is left out and why, old names, labels that a comment does not name."""
 
-# Functions of mm/ksm.c that the port does not have. tests/mm/test_beside_the_kernel.py knows no other.
+# Functions of mm/ksm.c that the port does not have. tests/mm/test_beside_the_kernel.py accepts no other.
 OMITTED: dict[str, str] = {}
 
-# The same for the other file that is compared function by function.
+# The same for lib/rbtree.c, which is compared function by function, too.
 OMITTED_IN_RBTREE = {"rb_replace_node_rcu": "no tree here has readers without a lock"}
 
 _RCU = "no tree here has readers without a lock"
@@ -16,7 +16,7 @@ OMITTED_IN_RBTREE_H = {
     "rb_add_augmented_cached": _ORDER,
 }
 
-# What is no function: the piece of mm/ksm.c, what to look for in its text, where it went.
+# Pieces of mm/ksm.c that are not functions: the piece, what to look for in its text, where it went.
 ELSEWHERE = (
     ("struct ksm_mm_slot, ksm_scan, ksm_stable_node, ksm_rmap_item", "struct ksm_scan",
      "ksm/mm/ksm.pxd: Cython wants in the .pxd what other modules may see. Two of them are declared in C there, for the kernel's layout."),

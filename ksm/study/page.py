@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 NAME = "ksm-study.html"
 WORDS = {"changed": "differs from 6.12", "new": "not in 6.12", "gone": "only in 6.12"}
 
-# The classes of the page's style; the first that the token is in.
+# Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.
 CLASSES = (
     (Token.Comment.Preproc, "pp"), (Token.Comment.PreprocFile, "pp"), (Token.Comment, "co"), (Token.Literal.String, "st"),
     (Token.Keyword.Type, "ty"), (Token.Keyword, "kw"), (Token.Name.Function, "fn"), (Token.Literal.Number, "nu"),
@@ -41,7 +41,7 @@ CLASSES = (
 
 @dataclass
 class Change:
-    """What a version did to one function; `diff` where the reader has both texts."""
+    """What a version has changed in one function. `diff` is empty unless the reader has both texts."""
 
     name: str
     what: str
@@ -53,7 +53,7 @@ def css_class(kind: _TokenType) -> str:
 
 
 def highlighted(source: Source, lexer: Lexer, links: dict[str, str]) -> list[Markup]:
-    """The lines of a file as HTML; a call of a function of the page leads there."""
+    """The lines of a file as HTML. A call of a function that is on the page is a link to it."""
     text = "\n".join(source.lines)
     tokens = list(lexer.get_tokens(text))
     starts = {function.first for function in source.functions.values()}
@@ -74,12 +74,12 @@ def highlighted(source: Source, lexer: Lexer, links: dict[str, str]) -> list[Mar
 
 
 def section_names(subject: Study) -> dict[str, str]:
-    """Where a call leads, by either side's name."""
+    """The section to which a call links, by the function's name on either side."""
     return {name: pair.name for pair in subject.pairs for name in (pair.name, pair.renamed) if name}
 
 
 def omissions(subject: Study) -> list[tuple[str, str]]:
-    """What the kernel's file has and the port's has not, or elsewhere, with reasons."""
+    """What the kernel's file has and the port's does not have, or has elsewhere; with reasons."""
     if subject.kernel is None:
         return []
     text = "\n".join(subject.kernel.source.lines)
@@ -88,7 +88,7 @@ def omissions(subject: Study) -> list[tuple[str, str]]:
 
 
 def changes(subject: Study, older: Kernel | None) -> list[Change]:
-    """Function by function what this version has changed: against the reader's other tree, else by the hashes of 6.12's functions."""
+    """What this version has changed, function by function: against the reader's other tree, else by the hashes of 6.12's functions."""
     if subject.kernel is None:
         return []
     new = subject.kernel.source.functions
@@ -111,7 +111,7 @@ def diff_lines(before: list[str], now: list[str]) -> Iterable[tuple[str, str]]:
 
 
 def callers(subject: Study) -> dict[str, list[str]]:
-    """Who calls a function, on either side."""
+    """The callers of each function, on either side."""
     names = section_names(subject)
     result: dict[str, list[str]] = {}
     for pair in subject.pairs:
@@ -133,7 +133,7 @@ def steps_for(subject: Study) -> list[dict[str, Any]]:
 
 
 def cell(side: str, number: int, lines: list[str], code: list[Markup]) -> str:
-    """A line; when it has to be broken, the rest is indented as it is, and a little more."""
+    """A line of code. When it has to be broken, its rest is indented a little more than the line."""
     line = lines[number - 1]
     indent = len(line) - len(line.lstrip())
     return f'<code id="{side}{number}" data-n="{number}"' + (f' style="--i:{indent}"' if indent else "") + f">{code[number - 1]}</code>"

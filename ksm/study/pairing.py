@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""Which function of the port is which of the kernel's, and which line beside which."""
+"""Which function of the port is which of the kernel's, and which of their lines stand side by side."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Pair:
     labels: list[Label] = field(default_factory=list)
     reason: str = ""  # why one side is missing
     change: str = ""  # against 6.12: "", "changed", "new"
-    renamed: str = ""  # the kernel's name of then, where it is another one
+    renamed: str = ""  # the name in this version of the kernel, if it is another one
 
 
 @dataclass
@@ -95,7 +95,7 @@ def base_version() -> str:
 
 
 def study(kernel: Kernel | None) -> Study:
-    """Everything of both files, in the kernel's order; what only the port has follows what it follows there."""
+    """All of both files, in the kernel's order. A function that only the port has comes after the one that it follows in the port."""
     port = read_port()
     if kernel is None:
         return Study(None, port, *alone(port), [])
@@ -119,7 +119,7 @@ def study(kernel: Kernel | None) -> Study:
     def add(name: str, function: Function | None, own: Function | None) -> None:
         pair = Pair(name, function, own)
         (far, near), (own_far, own_near) = (fronts_of(function, theirs, heads["kernel"]), fronts_of(own, port, heads["port"]))
-        # The two files begin beside each other, whoever has the first function.
+        # The two files begin side by side, whichever of them has the first function.
         pair.before = stacked(opening if not pairs else range(0) if function is first else far, own_far)
         pair.rows = stacked(near, own_near) + aligned(theirs, function, port, own)
         if function and own:
@@ -161,7 +161,7 @@ def alone(port: Source) -> tuple[list[Pair], list[Row]]:
 
 
 def fronts(source: Source) -> dict[str, range]:
-    """The lines between the function before and each function, without empty ones at either end."""
+    """For each function, the lines between the function before and it, without empty lines at either end."""
     result, line = {}, 1
     for function in sorted(source.functions.values(), key=lambda each: each.first):
         result[function.name] = stripped(source, range(line, function.first))
@@ -170,7 +170,7 @@ def fronts(source: Source) -> dict[str, range]:
 
 
 def fronts_of(function: Function | None, source: Source, heads: dict[str, range]) -> tuple[range, range]:
-    """What is in front of a function: the rest of the file, and the comment that stands directly above it."""
+    """The lines in front of a function, in two parts: the comment directly above it is the second one."""
     if function is None:
         return range(0), range(0)
     head, first = heads[function.name], function.first
@@ -204,13 +204,13 @@ def stacked(left: range | None, right: range | None) -> list[Row]:
 
 
 def tokens_of(lines: list[str], comment: str) -> list[Counter[str]]:
-    """What a line can be told by: words and numbers without comments, and the labels that it is or names."""
+    """What tells each line from others: its words and numbers outside of comments, and the labels that it is or names."""
     result = []
     inside = False
     for line in lines:
         code, _, remark = line.partition(comment)
         if comment == "/*":
-            # Comments of C go over lines, and say nothing here.
+            # A comment of C may have several lines, and does not count.
             if inside:
                 inside = "*/" not in line
                 code = line.partition("*/")[2] if not inside else ""
@@ -228,7 +228,7 @@ def tokens_of(lines: list[str], comment: str) -> list[Counter[str]]:
 
 
 def aligned(theirs: Source, function: Function | None, port: Source, own: Function | None) -> list[Row]:
-    """The lines of two functions, those beside each other that say the same: the pairs, in order, that have most words in common."""
+    """The lines of two functions. Lines that say the same stand side by side: the pairs, in order, that have most words in common."""
     left = list(range(function.first, function.last + 1)) if function else []
     right = list(range(own.first, own.last + 1)) if own else []
     if not left or not right:

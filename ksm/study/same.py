@@ -28,7 +28,7 @@ from ksm.study.standins import IN_THE_PORT, OMITTED
 from ksm.study.statements import Code, Statement
 
 PORT = Path(ksm.__file__).parent
-IN_FRONT = ("g", "m", "globals", "era")  # parameters: whose KSM it is
+IN_FRONT = ("g", "m", "globals", "era")  # parameters that say whose KSM it is
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pair:
     kernel: tuple[str, ...]
     port: tuple[str, ...]
     omitted: dict[str, str]
-    stores: bool  # is WRITE_ONCE() more than a store here?
+    stores: bool  # whether WRITE_ONCE() differs from a plain store
 
     @property
     def name(self) -> str:
@@ -55,8 +55,8 @@ PAIRS = (
 
 @dataclass
 class Row:
-    """One function. Of the kernel's `statements` so many are the same; `replaced` have something marked in their place, and `omitted` are
-    named. `marked`, `recording` and `era` are statements of the port."""
+    """The counts for one function. Of the kernel's `statements`, `same` are the same; `replaced` have something marked in their place;
+    `omitted` are named as missing. `marked`, `recording` and `era` are statements of the port."""
 
     name: str
     statements: int = 0
@@ -80,7 +80,7 @@ class Table:
     pair: Pair
     rows: list[Row]
     ours: list[Row]
-    used: set[Rule] = field(default_factory=set)  # of what stands for what in the port
+    used: set[Rule] = field(default_factory=set)  # rules of standins.IN_THE_PORT
 
     def total(self) -> Row:
         rows = (*self.rows, *self.ours)
@@ -91,7 +91,7 @@ class Table:
 
 # The two sides
 
-_DEFINE = re.compile(r"^[ \t]*#[ \t]*define\b(?:\\\n|[^\n])*", re.MULTILINE)      # it may hold what looks like a function
+_DEFINE = re.compile(r"^[ \t]*#[ \t]*define\b(?:\\\n|[^\n])*", re.MULTILINE)      # a macro may hold what looks like a function
 
 
 class Port:
@@ -113,13 +113,13 @@ class Port:
         return {part: body for part, body in self.bodies.items() if body.code.part_of == name}
 
     def stands_for(self, name: str) -> bool:
-        """A function that only writes what is another expression in the kernel: container_of(), or what the table has."""
+        """Whether a function stands for another expression of the kernel: for container_of(), or for one of standins.IN_THE_PORT."""
         return any(pattern.startswith(f"{name}(") for pattern, _, _ in IN_THE_PORT) or (
             name in self.small and is_entry(self.normaliser(self.small[name][1])))
 
 
 def defines(text: str) -> bool:
-    """Is it a definition, and not a declaration in a .pxd? Its head ends in a colon."""
+    """Whether the text is a definition, whose head ends in a colon, and not a declaration in a .pxd."""
     depth = 0
     for at, letter in enumerate(text):
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -132,7 +132,7 @@ def defines(text: str) -> bool:
 
 @lru_cache(8)
 def kernel_bodies(texts: tuple[str, ...], stores: bool) -> dict[str, Body | Unreadable]:
-    """The functions, and the macros that are expressions, in form; or why one cannot be read."""
+    """The functions, and the macros that are expressions, in the form of normalise.py; or why one cannot be read."""
     codes: dict[str, Code | Unreadable] = {}
     for text in texts:
         for name, function in c_source(_DEFINE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)).functions.items():
@@ -151,7 +151,7 @@ def kernel_bodies(texts: tuple[str, ...], stores: bool) -> dict[str, Body | Unre
 
 
 def compare(pair: Pair, kernel: Iterable[str], port: Iterable[str]) -> Table:
-    """The texts of the kernel's files against those of the port's. Unreadable, if that is one of the port's."""
+    """Compare the texts of the kernel's files with those of the port's. Unreadable, if one of the port's cannot be read."""
     theirs = kernel_bodies(tuple(kernel), pair.stores)
     own = Port(port, set(theirs))
     table = Table(pair, [], [], own.normaliser.used)
@@ -185,13 +185,13 @@ def of_ours(name: str, body: Body, stands: bool) -> Row:
     row = Row(name, recording=body.recording, era=body.era)
     if body.code.ours and not stands:
         row.marked = sum(1 for _ in counted(body.statements))
-    if not body.code.ours and not stands and name not in base_hashes():     # which another version may not have
+    if not body.code.ours and not stands and name not in base_hashes():     # another version may not have that name
         row.differences.append(Difference(name, 0, body.code.line, "is not in the kernel, and has no mark (OURS: reason)"))
     return row
 
 
 def compare_function(theirs: Body, own: Body, parts: dict[str, Body]) -> Row:
-    """`parts`: the helpers of the port that are parts of it."""
+    """Compare one function. `parts`: the helpers of the port that are parts of it."""
     try:
         return _compare_function(theirs, own, parts)
     except (Unreadable, RecursionError) as error:
@@ -250,7 +250,7 @@ def _compare_function(theirs: Body, own: Body, parts: dict[str, Body]) -> Row:
 
 
 def compare_parameters(row: Row, theirs: Code, own: Code, not_here: dict[str, str]) -> None:
-    """The port's are the kernel's, in their order, after the machine; those that are missing are named."""
+    """Compare the parameters. The port's are the kernel's, in their order, after the machine; a missing one has to be named."""
     mine = [port_name(name) for name in own.params if name not in IN_FRONT]
     row.left_out |= {name: not_here[name] for name in theirs.params if name not in mine and name in not_here}
     kept = [name for name in theirs.params if name not in not_here or name in mine]
@@ -273,13 +273,13 @@ def neighbours(statements: list[Statement]) -> Iterator[tuple[Statement, Stateme
 
 
 def asks_for(asking: Statement, before: Statement) -> bool:
-    """`err = f()` and `if (err)`"""
+    """Whether the two are `if (err)` and, before it, `err = f()`."""
     return asking.kind == "if" and before.expr is not None and before.expr[0] == "set" and asking.expr == before.expr[1]
 
 
 @cache
 def meant(mark: str) -> Expr | None:
-    """What a mark begins with, where that is an expression of the port: `OURS: new[0] != NULL, further down`."""
+    """The expression of the port that a mark begins with, as in `OURS: new[0] != NULL, further down`; None if there is none."""
     for text in (mark, mark.partition(",")[0], mark.partition(":")[0]):
         with contextlib.suppress(Unreadable):
             return asked(PortNormaliser(port_rules())(port_expression(text)))
@@ -287,7 +287,7 @@ def meant(mark: str) -> Expr | None:
 
 
 def absent(statement: Statement, kernel: Side) -> bool:
-    """Is nothing of the body in the port?"""
+    """Whether nothing of the statement's body is in the port."""
     body = {id(each) for each in counted(statement.body)}
     return not any(id(node.source) in body and id(node) in kernel.matched for node in kernel.nodes)
 
@@ -320,11 +320,11 @@ def port_texts(pair: Pair) -> list[str]:
 
 
 def share(kernel: Kernel) -> Row:
-    """Of mm/ksm.c."""
+    """The total of mm/ksm.c."""
     return compare(PAIRS[0], [kernel.texts[FILE]], port_texts(PAIRS[0])).total()
 
 
 def tables(kernel: Kernel) -> list[Table]:
-    """Of all files that the reader's kernel has."""
+    """The tables of all files that the reader's kernel has."""
     return [compare(pair, [kernel.texts[name] for name in pair.kernel], port_texts(pair))
             for pair in PAIRS if all(name in kernel.texts for name in pair.kernel)]

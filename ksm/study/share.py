@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""The share that is the same, for readers: in a terminal, as JSON, and in docs/same.md.
+"""The share of statements that is the same, for readers: in a terminal, as JSON, and in docs/same.md.
 
     python -m ksm.study.share linux-source-6.12 docs/same.md
 
@@ -46,7 +46,7 @@ def line_of(row: Row, width: int) -> str:
 
 
 def differences(row: Row) -> list[str]:
-    """Where it is, in the kernel's file and in the port's, and what it is."""
+    """A line for each difference: where it is, in the kernel's file and in the port's, and what it is."""
     result = []
     for each in row.differences:
         lines = [f"{side} {line}" for side, line in (("kernel", each.kernel), ("port", each.port)) if line]
@@ -55,7 +55,7 @@ def differences(row: Row) -> list[str]:
 
 
 def as_data(kernel: Kernel, found: list[Table]) -> dict[str, Any]:
-    """For json.dumps()."""
+    """The tables as a value for JSON."""
     return {
         "kernel": kernel.name,
         "files": [{
@@ -112,7 +112,7 @@ def stand_ins(rules: Iterable[tuple[str, str, str]]) -> str:
 
 
 def written(page: str, found: list[Table]) -> str:
-    """The page with its tables anew."""
+    """The page with new tables."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{markdown(found)}\n{END}{rest.partition(END)[2]}"
 

@@ -70,7 +70,7 @@ WITHOUT_READERS = (
     ("READ_ONCE(A)", "A", "no tree here has readers without a lock"),
 )
 
-# Names in statements of mm/ksm.c that the port has nowhere, and why. What is missing in one function only is told there: "Not here".
+# Names in statements of mm/ksm.c that the port has nowhere, and why. A name that one function only lacks is named there: "Not here".
 OMITTED: dict[str, str] = {
     "mmu_notifier_range_init": "nobody listens to a range",
     "kunmap_local": "all memory is mapped",

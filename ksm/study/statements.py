@@ -2,8 +2,8 @@
 # No twin in the kernel: reading the port beside it.
 """Functions of C and of Cython, read into the same statements.
 
-What is no statement by itself: braces, labels, declarations without a value, and the text of a Cython function. A declaration with a value
-is an assignment. goto, break and continue are kept, because they say where it goes on, but are not counted.
+Braces, labels, declarations without a value and docstrings are not statements. A declaration with a value is an assignment. goto, break
+and continue are kept, because they say which statement comes next, but are not counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Statement:
     """One statement; `expr` is its value or condition.
 
     kind: "do", "if", "while", "dowhile", "for", "each" (a macro that loops), "switch", "return", and those of FLOW. `mark`: why it is
-    ours, "" where the mark gives no reason, None without a mark. One behind a colon counts for the body too (`covers`), never for `orelse`.
+    ours, "" if the mark gives no reason, None without a mark. A mark behind a colon counts for the body too (`covers`), never for `orelse`.
     """
 
     kind: str
@@ -34,9 +34,9 @@ class Statement:
     step: list[Statement] = field(default_factory=list)
     mark: str | None = None
     covers: bool = False
-    early: bool = False  # "each": the next one is known before the body runs
+    early: bool = False  # "each": the next element is known before the body runs
     declared: bool = False  # the value of a declaration
-    origin: Statement | None = None  # of which this is a copy
+    origin: Statement | None = None  # the statement of which this is a copy
 
     def walk(self) -> Iterator[Statement]:
         yield self
@@ -46,7 +46,7 @@ class Statement:
 
 @dataclass
 class Code:
-    """A function. `ours` is why it is none of the kernel's, `part_of` the function of the kernel that it is a part of."""
+    """A function. `ours`: why the kernel does not have it. `part_of`: the function of the kernel of which it is a part."""
 
     name: str
     line: int
@@ -62,7 +62,7 @@ class Code:
 
 
 def split(tokens: list[Token]) -> list[list[Token]]:
-    """By the commas that stand in no brackets."""
+    """The tokens, split by the commas that stand outside of brackets."""
     result: list[list[Token]] = [[]]
     depth = 0
     for token in tokens:
@@ -75,7 +75,7 @@ def split(tokens: list[Token]) -> list[list[Token]]:
 
 
 def parameter_name(tokens: list[Token]) -> str:
-    """The last name; of a pointer to a function, the one in the first brackets."""
+    """The name of a parameter: the last name; of a pointer to a function, the name in the first brackets."""
     for at, token in enumerate(tokens):
         if token.text == "(" and tokens[at + 1].text == "*":
             return tokens[at + 2].text

@@ -15,8 +15,8 @@ from ksm.study.functions import Source
 @dataclass(frozen=True)
 class Step:
     """`text` is filled in by the player: {item} is a page of a process, {current} the one that is scanned, {page} a frame, {node} a stable
-    node, {fault} who has caused one; {value} and {offset} are what record.pyx has. `anchor` finds the line in the kernel's function. The
-    port's line is the one that names the step, or that PORT finds in the function."""
+    node, {fault} who has caused a page fault; {value} and {offset} are those of recorder.pyx. `anchor` finds the line in the kernel's
+    function. The port's line is the one that names the step, or that PORT finds in the function."""
 
     name: str
     function: str
@@ -95,7 +95,7 @@ STEPS = (
 )
 NAMES = tuple(step.name for step in STEPS)
 
-# Steps that a seam, or the recorder itself, makes of what happens in the port's function
+# Steps that no call of ksm_step() in the port's function names: a seam or the recorder makes them. What finds their lines
 PORT = {
     "NEXT": r"scan_ahead\(",
     "PASS_ENDS": r"ksm_scan\.seqnr \+= 1",
@@ -118,7 +118,7 @@ def names_of_enum() -> tuple[str, ...]:
 
 
 def kernel_line(step: Step, source: Source) -> int:
-    """Where this version of mm/ksm.c takes the step; its function, if the line is not to be found; 0 without one."""
+    """The line where this version of mm/ksm.c takes the step; the function's first line if none is found; 0 without the function."""
     function = source.functions.get(step.function)
     if function is None:
         return 0
@@ -129,7 +129,7 @@ def kernel_line(step: Step, source: Source) -> int:
 
 
 def port_lines(step: Step, source: Source) -> list[int]:
-    """Where the port takes the step. Of two places the later one is that of 2011, or of a rarer reason."""
+    """The lines where the port takes the step. Of two lines the later one is that of 2011, or of a rarer reason."""
     if step.name not in PORT:
         return [number for number, line in enumerate(source.lines, 1) if "ksm_step(" in line and re.search(rf"\bSTEP_{step.name}\b", line)]
     functions = [source.functions[name] for name in (step.function, f"{step.function}_2011") if name in source.functions]

@@ -10,8 +10,8 @@ import ksm
 from ksm.testing.corrupt import frame_fields, machine_fields, page_fields
 
 PAGE = ksm.PAGE_SIZE
-# Pages of the process by what becomes of them. A, D: a node of two each; B: two nodes of three in a chain, and one that is left over;
-# U, V: unstable, as that one; Z: KSM's zero page
+# Pages of the process by what becomes of them. A, D: two pages at a node each; B: two nodes of three pages in a chain, and a page that is
+# left over; U, V: in the unstable tree, like that page; Z: KSM's zero page
 LAYOUT = "AABBBBBBBDDUVZ"
 A, B, D, U, V, Z = (LAYOUT.index(name) for name in "ABDUVZ")
 READ, PLAIN, SHARED = 15, 16, 17
@@ -58,7 +58,7 @@ class Scene:
         return found
 
     def damage(self, page, name, value):
-        """What check() says with this field overwritten; afterwards all is as before, and check() says so."""
+        """What check() finds with this field overwritten. The field is restored, after which check() must find nothing."""
         fields = self.fields(page)
         address, size = fields[name]
         old = ctypes.string_at(address, size)
@@ -229,7 +229,7 @@ def test_damage_is_found(scene, name):
 
 
 def test_free_frame_with_a_key(scene):
-    """Nothing of its last use is left in a free frame."""
+    """A free frame must not keep the key of its last use."""
     recent = machine_fields(scene.machine)["zone.recent"].address
     pfn = ctypes.c_uint.from_address(recent).value
     fields = frame_fields(scene.machine, pfn)
@@ -268,7 +268,7 @@ def test_many_findings_are_cut_short(scene):
 
 
 def test_uncovered_mapping_is_legal_only_after_fork():
-    """An entry that no rmap_item leads to: a child's is legal, anybody else's is not."""
+    """No rmap_item leads to an entry: that is legal in a forked child, and in no other process."""
     with ksm.Machine(memory="16M", max_memory="16M") as machine:
         parent = machine.spawn()
         start = parent.mmap(2 * PAGE)
@@ -300,7 +300,7 @@ def test_uncovered_mapping_is_legal_only_after_fork():
 
 
 def test_stale_node_is_legal(scene):
-    """The page of a node may be gone: then nothing says that it is its page, and the node waits for ksmd."""
+    """The page of a stable node may be gone: the frame does not name the node any more, and the node waits for ksmd."""
     address, size = scene.fields(A)["page.mapping"]
     old = ctypes.string_at(address, size)
     ctypes.memmove(address, (3).to_bytes(size, "little"), size)
@@ -356,7 +356,7 @@ HUGE = {
 
 @pytest.mark.parametrize("shared", ["whole", "whole and in parts", "in parts", "not"])
 def test_damaged_huge_pages(shared):
-    """A huge page that two processes map, by middle entries, or one of them or both by 512; or one process."""
+    """Two processes map a huge page, each by one middle entry or by 512 small ones; or one process maps it alone."""
     with ksm.Machine(memory="8M", max_memory="8M", transparent_hugepage="always") as machine:
         process = machine.spawn()
         addr = process.mmap(512 * PAGE)

@@ -10,8 +10,8 @@ import ksm
 from ksm.testing.corrupt import frame_fields, page_fields, slot_fields
 
 PAGE = ksm.PAGE_SIZE
-# Pages of the process, all swapped out once. CLEAN, ZEROS: read back; WRITTEN: read back, then written; FORCED: the same by a debugger;
-# OUT: not read back; BOTH: not read back either, and a child has it, too
+# Pages of the process, all swapped out once. CLEAN, ZEROS: read back; WRITTEN: read back, then written; FORCED: read back, then written by
+# a debugger; OUT: not read back; BOTH: not read back, and a child has it, too
 CLEAN, ZEROS, WRITTEN, FORCED, OUT, BOTH = range(6)
 DIRTY, SWAPCACHE, EXCLUSIVE = 0x8, 0x20, 0x400
 ENTRY_DIRTY = ENTRY_EXCLUSIVE = 0x40
@@ -45,7 +45,7 @@ class Scene:
         return found
 
     def damage(self, page, name, value):
-        """What check() says with this field overwritten; afterwards all is as before, and check() says so."""
+        """What check() finds with this field overwritten. The field is restored, after which check() must find nothing."""
         address, size = self.fields(page)[name]
         old = ctypes.string_at(address, size)
         value = value(int.from_bytes(old, "little")) if callable(value) else value
@@ -75,7 +75,7 @@ def flip(bits):
 
 LAST_BYTE = 1 << (8 * PAGE - 1)
 DAMAGE = {
-    # What was written since is written to the slot again, if something says that the page is dirty
+    # A page that was written to since is written to the slot again, if it or its entry is dirty
     "first byte of a clean page": (CLEAN, "page.bytes", plus(1), r"slot 1 holds other bytes than its frame \d+, which is clean"),
     "last byte of a clean page": (CLEAN, "page.bytes", flip(LAST_BYTE), r"slot 1 holds other bytes"),
     "first byte of a slot": (CLEAN, "slot.bytes", plus(1), r"slot 1 holds other bytes"),
@@ -139,7 +139,7 @@ def test_one_dirty_entry_of_two_is_enough():
 
 
 def test_exclusive_and_wanted_by_others(scene):
-    """A page of the cache that one process has for itself, while entries of others have its slot."""
+    """A page in the swap cache is exclusive to one process, while entries of others have its slot."""
     machine = scene.machine
     parent = machine.spawn()
     addr = parent.mmap(PAGE)

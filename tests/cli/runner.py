@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the command `ksm` again and again, each time in a fork of its own, and says what each took.
+"""Runs the command `ksm` again and again, each time in a fork of its own, and says what each run took.
 
 A program: a line of JSON on standard input is {"arguments": [...], "stdin": path, "seconds": limit}, the answer is a line with "code",
 "out", "err", "seconds" of processor time and "peak", the bytes of memory that it had more than it began with.
@@ -29,7 +29,7 @@ SHOWN = 1 << 16
 
 
 def child(program: str, arguments: list[str], files: Sequence[IO[bytes]]) -> NoReturn:
-    """Never returns."""
+    """Run the command in this process, write the answer, and exit."""
     code = 70
     try:
         for number, file in enumerate(files):

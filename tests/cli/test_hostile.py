@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every command, every file that it takes and every option that it parses, with what is made to break it.
+"""Every command, every file that it takes and every option that it parses, with input that is made to break it.
 
-It ends with a line on standard error, and no traceback; within seconds of processor time, and with little memory.
+The command ends with a line on standard error, and no traceback; within seconds of processor time, and with little memory.
 """
 
 import gzip
@@ -24,7 +24,7 @@ MIB, GIB = 1 << 20, 1 << 30
 SECONDS, BYTES = 10, 768 * MIB
 LONG = "9" * 5001
 HALF = "\\ud800"  # of a surrogate pair, in JSON
-WRONG = os.fsdecode(b"\xff")  # what is no UTF-8, on a command line
+WRONG = os.fsdecode(b"\xff")  # an argument on a command line that is not UTF-8
 
 WORKLOAD = {"name": "w", "procs": [{"name": "a", "vmas": [{"name": "v", "pages": 2, "contents": [[7, 2]]}]}], "steps": [{"op": "scan"}]}
 RECORDING = {"format": "ksm recording 1", "title": "t", "text": "", "era": "6.12", "truncated": False, "counters": [], "mms": {},
@@ -42,7 +42,7 @@ def core(number, *segments, xnum=0):
 
 
 def later(make):
-    """Much text, which is made where it is needed."""
+    """Much text, which is made only when it is needed."""
     return lambda path: path.write_bytes(text if isinstance(text := make(), bytes) else text.encode())
 
 
@@ -68,7 +68,7 @@ def a_socket(path):
     os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
-# What no file can be, whoever reads it.
+# Files that no command accepts, except those that harmless() names.
 NO_FILES = {
     "missing": lambda path: None, "folder": Path.mkdir, "fifo": os.mkfifo, "socket": a_socket, "loop": lambda path: path.symlink_to(path),
     "device": lambda path: path.symlink_to("/dev/zero"), "terminal": lambda path: path.symlink_to("/dev/tty"), "empty": "",
@@ -132,7 +132,7 @@ NO_CORES = {
 FILES = {"{any}": NO_FILES, "{json}": NO_JSON, "{workload}": NO_WORKLOADS, "{outcome}": NO_OUTCOMES, "{recording}": NO_RECORDINGS,
          "{kernel}": NO_KERNELS, "{core}": NO_CORES}
 
-# The commands, and where the file stands in them. None is for the kernel of this computer.
+# The commands, and where the file stands in them. No command runs on this computer's kernel.
 COMMANDS = [
     ("scan", "{any}"), ("scan", "{core}"), ("replay", "{any}"), ("replay", "{json}"), ("replay", "{workload}"),
     ("replay", "--record", "out.json", "{workload}"), ("verify", "--recorded", "{any}"),
@@ -145,7 +145,7 @@ COMMANDS = [
 FROM_INPUT = [("replay", "-"), ("verify", "--recorded", "-")]
 ORACLE = [("kernel", "{any}"), ("kernel", "{json}"), ("record", "{any}"), ("record", "{workload}")]
 
-# For each command: options with values, and what else is written in its place. {} is for the value.
+# For each command: options with hostile values, and the arguments around them. {} stands for the value.
 OPTIONS = {
     "scan good.img --passes {}": ["0", "-1", "x", "", LONG, "1.5"],
     "scan good.img --interval {}": ["nan", "inf", "-1", "1e400", LONG, "x", ""],
@@ -212,7 +212,7 @@ def written(folder, name, kind, what):
 
 
 def check(result, *, code=(1, 2)):
-    """One line, soon, and little memory."""
+    """The result is one line, came soon, and took little memory."""
     assert result["code"] in code, result
     assert "Traceback" not in result["err"]
     assert result["err"].count("\n") == 1 and result["err"].endswith("\n"), result["err"]
@@ -222,7 +222,7 @@ def check(result, *, code=(1, 2)):
 
 
 def harmless(kind, name, command):
-    """What is no attack here: an image may be of zeros, a core may have empty notes, a text may be long."""
+    """Whether a file does no harm to this command: an image may be zeros, a core may have empty notes, a text may be long."""
     return (command[0], kind, name) in {
         ("scan", "{any}", "sparse"), ("scan", "{any}", "huge"), ("scan", "{core}", "zeros"), ("study", "{kernel}", "comments")}
 
@@ -256,7 +256,7 @@ def test_files_of_the_oracle(run, command, kind):
 
 @pytest.mark.parametrize("command", FROM_INPUT, ids=" ".join)
 def test_standard_input(run, command):
-    """Of what has no end, no more is read than may be."""
+    """Of an endless standard input no more than the limit is read."""
     check(run(*command, stdin="/dev/zero"), code=(2,))
     check(run(*command, stdin="/dev/null"), code=(2,))
     for name, what in {**NO_JSON, **NO_WORKLOADS}.items():
@@ -271,7 +271,7 @@ def test_options(run, words):
 
 
 def test_what_is_good_is_not_refused(run):
-    """The table above is of something: beside it, all of these work."""
+    """Good files work, with the same commands as the bad ones."""
     (run.folder / "recording.json").write_text(json.dumps(RECORDING))
     for words in (("scan", "good.img"), ("replay", "good.json"), ("replay", "--record", "r.json", "good.json"),
                   ("verify", "--against", f"{sys.executable} -m ksm replay --pages --events -", "good.json"),

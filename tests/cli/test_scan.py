@@ -34,14 +34,14 @@ def write_image(path, numbers):
 
 
 def invoke(*arguments, code=0):
-    """(stdout, stderr) in this process."""
+    """Run the command in this process: (stdout, stderr)."""
     result = CliRunner().invoke(main, ["scan", *map(str, arguments)], prog_name="ksm", catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result.stdout, result.stderr
 
 
 def refused(*arguments, code=1):
-    """The one line that says why not."""
+    """The one line that says why the command refused."""
     out, err = invoke(*arguments, code=code)
     assert out == ""
     assert err.count("\n") == 1
@@ -104,7 +104,7 @@ def test_report_for_a_person(images):
 
 
 def test_names_that_are_wide_or_long(tmp_path):
-    """A name takes the columns that a terminal shows it in; of one that is too long, the end is seen."""
+    """The table counts the columns that a terminal shows a name in. A name that is too long shows its end."""
     short = write_image(tmp_path / "名前", [1, 2, 2])
     (tmp_path / ("long" * 30)).write_bytes(Path(short).read_bytes())
     (tmp_path / ("名" * 44)).write_bytes(Path(short).read_bytes())
@@ -122,7 +122,7 @@ def test_names_that_are_wide_or_long(tmp_path):
 
 
 def all_of(terminal):
-    """What was written to a terminal that nobody has open any more. It comes in pieces."""
+    """All that was written to a terminal that no process has open any more. A read gives a piece of it."""
     pieces = []
     try:
         while piece := os.read(terminal, 65536):
@@ -143,7 +143,7 @@ def test_what_is_bold_for_a_terminal(images):
         assert seen.startswith("\x1b[1mKSM would free 36.0 KiB" if bold else "KSM would free 36.0 KiB")
         assert ("\x1b[1mFreed " in seen) is bold
         assert ("\x1b" in seen) is bold
-        assert "writing to would not stay merged" in seen  # as wide as it is
+        assert "writing to would not stay merged" in seen  # not wrapped: the terminal is wide enough
 
 
 def test_columns_of_the_terminal(monkeypatch):
@@ -160,7 +160,7 @@ def test_columns_of_the_terminal(monkeypatch):
 
 
 def test_nothing_is_imported_that_an_image_does_not_need(images):
-    """An import is paid for by every scan; rich alone is as much as 30,000 pages."""
+    """Every scan pays for its imports: rich alone takes as long as 30,000 pages."""
     code = "import sys; from ksm.cli.group import main; main(sys.argv[1:], standalone_mode=False); print(*sorted(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     result = subprocess.run(
@@ -216,7 +216,7 @@ def test_nothing_to_gain(tmp_path):
 
 
 def test_nothing_found_is_not_nothing_there(tmp_path):
-    """One pass compares nothing, it only takes checksums."""
+    """One pass only takes checksums, and compares nothing."""
     path = write_image(tmp_path / "equal", [5] * 256)
     out, _ = invoke("--passes", 1, path)
     assert out.startswith("KSM found nothing to free in 1 pass over 1.0 MiB.\n")
@@ -289,7 +289,7 @@ def test_as_installed(images, tmp_path):
 
 
 def hear_ctrl_c():
-    # A shell starts what is in the background with SIGINT ignored, and that is inherited.
+    # A shell starts background commands with SIGINT ignored, and their children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -354,7 +354,7 @@ def test_an_image_that_shrinks(tmp_path):
 
 @pytest.fixture
 def target():
-    """A process with 300 pages that are three of a kind, 50 zero pages, and 20 that are unique."""
+    """A process with 300 pages in groups of three equal ones, 50 pages of zeros, and 20 unique pages."""
     process = subprocess.Popen([sys.executable, TARGET], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     process.stdin.write("a = area(370); fill(a, 0, [10**15 + i // 100 for i in range(300)] + [0] * 50 + [10**16 + i for i in range(20)])\n")
@@ -388,7 +388,7 @@ def test_a_process_beside_images(target, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root, and unshare")
 def test_all_processes(tmp_path):
-    """In a PID namespace of their own, so that it is known which there are."""
+    """The processes are in a PID namespace of their own, so that it is known which there are."""
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     script = """
         { echo 'a = area(300); fill(a, 0, [10**15] * 300)'; sleep 1000; } | "$0" "$1" > started &

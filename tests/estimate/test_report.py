@@ -12,7 +12,7 @@ def pages(result, name):
 
 
 def test_pages_that_smart_scan_passes_over_are_not_volatile(tmp_path):
-    """KSM counts them so. They were compared with all others, often, and no page is equal."""
+    """KSM counts skipped pages as volatile. But they were compared with all others, often, and no page is equal."""
     result = run([write_image(tmp_path / "image", [1, 1, *range(2, 12)])], passes=8)
     assert (result.ksm["pages_volatile"], result.skipped) == (10, 10)
     assert (pages(result, "Freed"), pages(result, "Kept")) == (1, 11)
@@ -20,7 +20,7 @@ def test_pages_that_smart_scan_passes_over_are_not_volatile(tmp_path):
 
 
 def test_pages_that_were_passed_over_are_no_reason_to_doubt(tmp_path):
-    """All pages were compared: nothing to free is a fact, and not just what was found."""
+    """All pages were compared, so the report says for sure that there is nothing to free."""
     result = run([write_image(tmp_path / "image", range(1, 13))], passes=8)
     assert (result.settled, result.skipped) == (True, 12)
     assert report.answer(result) == "KSM would free nothing: of 48.0 KiB, no two pages are equal."

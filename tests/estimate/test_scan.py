@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a scan finds in images, compared with a count that knows nothing of KSM."""
 
+import errno
 import os
 import random
 import re
@@ -44,16 +45,16 @@ def run(paths, passes=None, **options):
             source.close()
 
 
-UNLIMITED = 2**31  # how many may share a page in 2011
+UNLIMITED = 2**31  # sharers of a page in 2011
 
 
 def saved(count, most=256):
-    """Pages saved of so many equal ones, when at most so many may share a page."""
+    """Pages saved of `count` equal ones, when at most `most` may share a page."""
     return count - -(-count // most)
 
 
 def check(result, images, most=256):
-    """The result equals what counting equal pages gives."""
+    """Assert that the result is what counting equal pages gives."""
     everything = Counter(number for image in images for number in image if number is not None)
     zero = saved(everything.pop(0, 0), most)
     rest = sum(saved(count, most) for count in everything.values())
@@ -111,7 +112,7 @@ def test_16_mib_with_known_duplicates(folder, era):
 
 
 def test_what_2011_did_not_know(folder):
-    """No zero page of its own, no limit to sharing, and none of the counts that came later."""
+    """The KSM of 2011 has no zero page of its own, no limit to sharing, and none of the counters that came later."""
     path = write_image(folder / "old", [0] * 600 + [1] * 300 + [2, 3])
     old = run([path], era="2.6.38")
     assert set(old.ksm) == {
@@ -157,13 +158,13 @@ def test_passes(folder):
     one = run([path], passes=1)
     assert (one.passes, one.settled, one.savings.pages, one.ksm["pages_volatile"]) == (1, False, 0, 3)
     many = run([path], passes=8)
-    # In the last pass, smart_scan has left the unique page out: KSM calls it volatile, and it is not.
+    # In the last pass smart_scan has skipped the unique page. KSM counts it as volatile, the report does not.
     assert (many.passes, many.settled, many.savings.pages) == (8, True, 1)
     assert many.ksm["pages_volatile"] == many.skipped == 1
 
 
 class Changing(Source):
-    """Live memory: half of it equal and still, the rest other content in every pass; goes away before pass `end`."""
+    """Live memory: half of it is equal and still, the rest changes in every pass. The process is gone before pass `end`."""
 
     kind = "process"
     live = True
@@ -209,7 +210,7 @@ def test_volatile_pages_may_be_equal():
 
 
 class Restless(Changing):
-    """Two more equal pages before every pass."""
+    """Live memory that gets two more equal pages before every pass."""
 
     def refresh(self, number):
         pages = min(40, 2 * number + 2)
@@ -237,7 +238,7 @@ def test_who_goes_is_left_out():
 
 
 class Growing(Changing):
-    """Has grown too large before pass `end`."""
+    """Live memory that has grown too large before pass `end`."""
 
     def refresh(self, number):
         if number >= self.end:
@@ -295,7 +296,7 @@ def test_settings():
             "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped", "ksm_zero_pages",
             "full_scans", "stable_node_chains", "stable_node_dups", "general_profit",
         }  # fmt: skip
-        # What every file says can be written to it, and does nothing there.
+        # The value that a file shows can be written to it, and changes nothing.
         before = machine.ksm.attributes()
         scan.apply_settings(machine, {name: str(before[name]) for name in writable})
         scan.apply_settings(machine, {"run": "1"})
@@ -325,7 +326,7 @@ def test_memory_that_is_not_there(monkeypatch, folder):
 @given(st.lists(st.lists(st.integers(0, 5), max_size=20), max_size=4))
 @settings(max_examples=30, deadline=None)
 def test_tally(sources):
-    """Page tables made by hand: 0 is no page, 1 is a page of zeros, 2 the zero page of KSM, 3 a page that is not merged."""
+    """The page tables are made by hand: 0 is no page, 1 a page of zeros, 2 KSM's zero page, 3 a page that is not merged."""
     with ksm.Machine("1M") as machine:
         process = machine.spawn()
         addr = process.mmap(3 * PAGE)
@@ -351,3 +352,27 @@ def test_tally_wants_a_source():
         tally = Tally(machine)
         with pytest.raises(ValueError, match="next_source"):
             tally.add(memoryview(b"").cast("L"))
+
+
+def test_tally_of_frames_that_are_not_there(tmp_path):
+    """Frames between the memory and an image, between images, of an image that is gone, and beyond all."""
+    path = tmp_path / "image"
+    path.write_bytes(b"i" * 2 * PAGE)
+    with ksm.Machine("1M", max_memory="16M") as machine, open(path, "rb") as image:
+        first, second = machine.spawn(), machine.spawn()
+        frames = [process.page_table(process.mmap_image(image), PAGE)[0] >> 8 for process in (first, second)]
+        assert frames == [512, 1024]
+        first.exit()
+        tally = Tally(machine)
+        tally.next_source()
+        table = second.page_table(0, 0)
+        for frame in (0, 255, 1024, 1025):
+            table.append(frame << 8 | ksm.PAGE_PRESENT | ksm.PAGE_KSM)
+        assert tally.add(table) == 4
+        for frame in (256, 511, 512, 513, 514, 1023, 1026, 4095, 1 << 50):
+            with pytest.raises(ValueError, match="has not"):
+                tally.add(memoryview((frame << 8 | ksm.PAGE_PRESENT | ksm.PAGE_KSM).to_bytes(8, "little")).cast("L"))
+            with pytest.raises(OSError, match="memory_failure") as caught:
+                machine.memory_failure(frame)
+            assert caught.value.errno == errno.ENXIO
+        assert machine.check() == []

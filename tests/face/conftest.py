@@ -26,7 +26,7 @@ def mergeable(machine, pages, content="{:08d}"):
 
 @pytest.fixture
 def alone():
-    """Run a program, with PRELUDE before it: what it prints. It fails if the program does, crashes, or has not ended after `timeout` s."""
+    """Run a program, with PRELUDE before it: what it prints. Fails if the program fails, crashes, or has not ended after `timeout` s."""
 
     def run(program, timeout=30):
         # Newer Pythons warn of every fork of a program with threads.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Calls everything of a machine that is not made: never, not yet, or not any more. One line for each call that is not refused.
+"""Calls everything of a machine that is not made yet, was never made, or is closed. Prints a line for each call that is not refused.
 
     python half_made.py
 """
@@ -27,7 +27,7 @@ MACHINE = {
     "time": lambda m: m.time(), "total_pages": lambda m: m.total_pages(), "transparent_hugepage": lambda m: m.transparent_hugepage,
     "vmstat": lambda m: m.vmstat(), "lost_pages": lambda m: m.lost_pages(),
 }
-# What answers or does nothing, whatever the machine is.
+# These answer, or do nothing, in whatever state the machine is.
 HARMLESS = {"close": lambda m: m.close(), "closed": lambda m: m.closed, "processes": lambda m: m.processes}
 KSM = {
     "attributes": lambda k: k.attributes(), "names": lambda k: k.names(), "scan": lambda k: k.scan(), "show": lambda k: k.show("run"),
@@ -68,7 +68,7 @@ HARMLESS_PROCESS = {"alive": lambda p: p.alive, "exit": lambda p: p.exit(), "mac
 
 
 def refused(what, call, argument):
-    """Say so if the call does anything but raise ValueError or RuntimeError."""
+    """Print a line if the call does anything but raise ValueError or RuntimeError."""
     try:
         call(argument)
     except (ValueError, RuntimeError):
@@ -84,7 +84,7 @@ def harmless(machine):
 
 
 class InTheMiddle:
-    """An argument of Machine() which calls the machine that is being made."""
+    """An argument of Machine() that calls the machine while it is being made."""
 
     def __init__(self, machine, call, what):
         self.machine, self.call, self.what = machine, call, what

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Arguments whose own methods raise, lie, or call the machine: they are asked before anything is made or held, and once."""
+"""Arguments whose own methods raise, lie, or call the machine: each is asked once, before anything is made or locked."""
 
 import errno
 from contextlib import suppress
@@ -37,7 +37,7 @@ class WrongName:
 
 
 class Number:
-    """Only __index__(): nothing else that an int has."""
+    """A number that has only __index__(), and nothing else that an int has."""
 
     def __init__(self, value):
         self.value = value
@@ -47,7 +47,7 @@ class Number:
 
 
 class Liar:
-    """Another number each time."""
+    """An argument that is another number each time it is asked."""
 
     def __init__(self, *values):
         self.values = list(values)
@@ -64,7 +64,7 @@ class Raising:
 
 
 class Trickster:
-    """Calls something, then is a number."""
+    """A number that calls something before it answers."""
 
     def __init__(self, value, action):
         self.value, self.action = value, action
@@ -123,7 +123,7 @@ HUGE = (1 << 20, (1 << 64) - PAGE)     # so many passes take for ever
 
 
 def calls(machine, process, addr, bad):
-    """Each place where an argument can be."""
+    """Calls with `bad` in each place where an argument can be."""
     knobs = machine.ksm
     return [
         lambda: process.mmap(bad), lambda: process.mmap(PAGE, bad), lambda: process.mmap(PAGE, 3, bad),
@@ -162,7 +162,7 @@ def test_arguments_that_raise(machine, process):
 
 @pytest.mark.parametrize("value", [0, 1, *HUGE])
 def test_arguments_that_are_only_numbers(machine, process, value):
-    """What is wrong with them is said as of an int."""
+    """Their errors are those of an int of the same value."""
     addr = process.mmap(4 * PAGE)
     for like_int, like_number in zip(calls(machine, process, addr, value), calls(machine, process, addr, Number(value)), strict=True):
         errors = []
@@ -183,7 +183,7 @@ def test_arguments_that_are_only_numbers(machine, process, value):
 
 
 def test_arguments_that_close_the_machine():
-    """They are asked before the machine is entered."""
+    """Arguments are asked before the machine is entered."""
     i, number = 0, 1
     while i < number:
         machine = ksm.Machine("1M", max_memory="1M", clock="manual", plain=True)
@@ -198,7 +198,7 @@ def test_arguments_that_close_the_machine():
 
 
 def test_arguments_that_change(machine, process, tmp_path):
-    """The number that was looked at is the one that is used."""
+    """The number that was checked is the one that is used."""
     with pytest.raises(ValueError, match="capacity"):
         machine.ksm.trace.start(Liar(0, 16))
     machine.ksm.trace.start(Liar(16, 1 << 62))
@@ -227,6 +227,68 @@ def test_arguments_that_change(machine, process, tmp_path):
     mapped = process.mmap(PAGE)
     process.touch(mapped, Length(1))
     assert process.rss() == 2
+
+
+def odd_and_even(machine, number=8):
+    """A process with pages that have frames side by side, each with bytes of its own: where they are, and the first frame."""
+    process = machine.spawn()
+    addr = process.mmap(number * PAGE)
+    pages = {}
+    for i in range(number):
+        process.write(addr + i * PAGE, bytes([i, 255 - i]) * (PAGE // 2))
+        pages[process.page_table(addr + i * PAGE, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT] = addr + i * PAGE
+    first = next(pfn for pfn in sorted(pages) if pfn + 1 in pages and pfn + 2 in pages)
+    return process, [pages[first + i] for i in range(3)], first * PAGE
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("shift", [1, 8, 100, PAGE - 1, PAGE, PAGE + 3])
+def test_writing_what_the_machine_itself_has(machine, shift, force):
+    """A view of the frames that are written, some bytes further on: what it had when the call began is what is written."""
+    process, (one, two, three), at = odd_and_even(machine)
+    assert len({one, two, three}) == 3
+    end = 3 * PAGE
+    there = process.mremap(three, PAGE, PAGE, 1, process.mmap(8 * PAGE) + 2 * PAGE) - 2 * PAGE
+    process.mremap(one, PAGE, PAGE, 1, there)
+    process.mremap(two, PAGE, PAGE, 1, there + PAGE)
+    before = process.read(there, end)
+    for data, to in ((slice(at, at + end - shift), shift), (slice(at + shift, at + end), 0)):
+        process.write(there, before)
+        with memoryview(machine) as view, view[data] as part:
+            assert bytes(view[at : at + end]) == before
+            process.write(there + to, part, force=force)
+        expected = bytearray(before)
+        expected[to : to + end - shift] = before[data.start - at : data.stop - at]
+        assert process.read(there, end) == expected
+
+
+@pytest.mark.parametrize("write", ["write", "update"])
+def test_writing_a_merged_page_onto_itself(machine, write):
+    """It is copied, and its frame may be free before it is read."""
+    process = machine.spawn()
+    addr = process.mmap(2 * PAGE)
+    process.write(addr, b"ab" * PAGE)
+    process.madvise(addr, 2 * PAGE, ksm.MADV_MERGEABLE)
+    machine.ksm.scan(3)
+    process.munmap(addr + PAGE, PAGE)
+    (word,) = process.page_table(addr, PAGE)
+    assert word & ksm.PAGE_KSM
+    at = (word >> ksm.PAGE_FLAGS_SHIFT) * PAGE
+    with memoryview(machine) as view, view[at : at + PAGE] as page:
+        getattr(process, write)(addr, page)
+    assert process.read(addr, PAGE) == b"ab" * (PAGE // 2)
+
+
+@pytest.mark.parametrize("what", ["p.name", "p.pid", "p.node", "p.machine", "m.ksm", "m.transparent_hugepage", "m.processes", "m.plain",
+                                  "m.closed", "m.ksm.run", "m.ksm.pages_shared", "m.ksm.nothing", "m.ksm.trace", "m.ksm.trace.lost"])
+def test_attributes_that_cannot_be_deleted(machine, process, what):
+    def delete():
+        exec(f"del {what}", {"m": machine, "p": process})
+
+    with pytest.raises(AttributeError):
+        delete()
+    assert process.name == f"process-{process.pid}"
+    assert machine.transparent_hugepage == "madvise"
 
 
 def test_the_clock_does_not_overflow(machine):
@@ -261,7 +323,7 @@ def test_times_that_cannot_be(machine, seconds):
 
 @pytest.mark.parametrize("length", [(1 << 64) - 1, (1 << 64) - PAGE + 1, 1 << 63])
 def test_lengths_that_no_address_space_has(process, length):
-    """Rounded up to whole pages they would be nothing."""
+    """Rounded up to whole pages, these lengths would overflow to 0, or be larger than all addresses."""
     for call in (process.page_table, process.present):
         with pytest.raises(ValueError, match="larger than an address space"):
             call(0, length)

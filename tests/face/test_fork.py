@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A fork of the interpreter: the child has a copy of the machine's memory and none of its threads. It may close the machine, forget it, and
-leave; a call says whose machine it is. Machines of its own work."""
+"""A fork of the interpreter: the child has a copy of the machine's memory and none of its threads. The child may close the machine, drop
+it, and exit; any other call says whose machine it is. Machines that the child makes itself work."""
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_a_child_ends(alone, how, ksmd):
 
 
 def test_a_child_cannot_use_the_machine(alone):
-    """Whatever it asks, whoever was inside at the time of the fork."""
+    """Every call of the child is refused, whichever thread was inside the machine at the time of the fork."""
     out = alone(MACHINE + """
     stop = False
     machine.ksm.sleep_millisecs = 0
@@ -154,7 +154,7 @@ def test_machines_made_in_a_child(alone):
 
 
 def test_forks_while_a_machine_is_closed(alone):
-    """Another thread is in close(), or in the midst of making one: the child ends."""
+    """Another thread is closing a machine, or making one, at the time of the fork: the child still ends."""
     out = alone("""
     stop = False
     def work():

@@ -20,7 +20,7 @@ def indent(line):
 
 
 def has_the_gil(lines, number):
-    """Whether the line stands neither in `with nogil` nor in a nogil function: what encloses it, from the inside."""
+    """Whether the line stands neither in `with nogil` nor in a nogil function. Looks at the enclosing lines from the inside out."""
     level = indent(lines[number])
     for line in reversed(lines[:number]):
         if line.strip() and indent(line) < level:
@@ -36,7 +36,7 @@ def has_the_gil(lines, number):
 
 
 def statements(path):
-    """The lines of a file without docstrings and comments, and a signature of several lines as one."""
+    """The lines of a file without docstrings and comments. A signature of several lines becomes one line."""
     text = re.sub(r'"""(.|\n)*?"""', '""', path.read_text())
     text = re.sub(r"(?m)\s+#.*$", "", text)
     before = None
@@ -52,7 +52,7 @@ def test_nobody_has_the_gil_inside_a_machine(path):
     assert found == []
 
 
-# Locks of the gate and of a process are held for a few instructions, with nothing but those between.
+# These locks are held for a few instructions only, so a thread may wait for them with the GIL.
 BRIEF = {"gate.pyx": ["spin_lock(&gate.lock)"] * 3}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Machines that are not made, or not yet, or closed, and what belongs to them: each call is refused. See half_made.py."""
+"""Machines that were never made, are not made yet, or are closed, and their objects: each call is refused. See half_made.py."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_everything_is_refused():
 
 
 class Sloppy(ksm.Machine):
-    """Never makes the machine that it is."""
+    """A machine whose __init__() does not call that of Machine."""
 
     def __init__(self, *arguments):
         self.arguments = arguments

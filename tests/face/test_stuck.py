@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Calls from within a call, by signal handlers and finalizers, and close() beside calls of other threads: nobody waits for ever.
+"""Calls from within a call, by signal handlers and finalizers, and close() beside calls of other threads: no thread waits for ever.
 
-No lock of a machine is held, and close() waits for nobody, while Python makes objects or runs code. gate.pyx has the rules.
+While Python makes objects or runs code, no lock of a machine is held, and close() does not wait for the thread. gate.pyx has the rules.
 """
 
 import pytest
@@ -114,7 +114,7 @@ MAKERS = [
 
 @pytest.mark.parametrize("action", ACTION)
 def test_finalizers_that_use_the_machine(alone, action):
-    """They run wherever an object is made: the maker's first, second, ..."""
+    """Finalizers run wherever an object is made: here when the call makes its first object, its second, ..."""
     out = alone(FINALIZERS + ACTION[action] + f"""
     makers = {MAKERS!r}
     for maker in makers:
@@ -166,7 +166,7 @@ def test_close_beside_a_long_scan(alone):
 
 
 def test_close_beside_ksmd_with_a_long_batch(alone):
-    """One batch is a pass, and a pass takes long where each page looks through a long chain."""
+    """One batch is a pass, and a pass takes long if each page looks through a long chain."""
     out = alone("""
     machine = ksm.Machine("512M")
     process = machine.spawn()
@@ -188,7 +188,7 @@ def test_close_beside_ksmd_with_a_long_batch(alone):
 
 
 def test_close_is_interrupted_by_ctrl_c(alone):
-    """Another thread's call takes long: it reads all memory, again and again as far as this thread can tell."""
+    """Another thread's calls take long: it reads all memory, again and again."""
     out = alone("""
     machine = ksm.Machine("1G")
     process = machine.spawn()
@@ -228,7 +228,7 @@ def test_close_is_interrupted_by_ctrl_c(alone):
 
 
 def test_closing_interrupts_what_listens_to_signals(alone):
-    """Unmerging, in the kernel too."""
+    """Unmerging listens to signals, as in the kernel."""
     out = alone("""
     machine = ksm.Machine("1G", clock="manual")
     process = machine.spawn()
@@ -273,7 +273,7 @@ def test_two_close_at_once(alone):
 
 
 def test_views_beside_close(alone):
-    """A view of the memory is made, and the machine stays open, or it is not."""
+    """Either the view of the memory is made and the machine stays open, or the view is refused."""
     out = alone("""
     sys.setswitchinterval(1e-5)
     views = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What takes as long as there is to do, and no longer; and that a signal is heard in between, where something does take long."""
+"""How long things take: in proportion to the work, and a call that takes long still reacts to a signal."""
 
 import signal
 import time
@@ -12,7 +12,7 @@ PAGE = ksm.PAGE_SIZE
 
 
 def seconds(function, *arguments):
-    """Of processor time, at best."""
+    """The processor time of a call."""
     before = time.process_time()
     function(*arguments)
     return time.process_time() - before
@@ -23,7 +23,7 @@ def fastest(times, function, *arguments):
 
 
 def test_a_pass_over_many_processes():
-    """Eight times as many: not 64 times as long."""
+    """A pass over eight times as many processes takes about eight times as long, not 64 times."""
     took = {}
     for number in (2000, 16000):
         with ksm.Machine("128M") as machine:
@@ -40,7 +40,7 @@ def test_a_pass_over_many_processes():
 
 @pytest.fixture
 def slow():
-    """A machine with one content in many frames: a page that looks for room goes past all of them."""
+    """A machine with one content in many frames: a page that looks for a frame with room goes past all of them."""
     machine = ksm.Machine("128M", plain=True)
     machine.ksm.smart_scan = 0
     machine.ksm.max_page_sharing = 2
@@ -60,7 +60,7 @@ class Alarm(Exception):
 
 @pytest.fixture
 def alarm():
-    """Raise Alarm in this thread after so many seconds of processor time: when."""
+    """Raise Alarm in this thread after so many seconds of processor time: the time at which it was raised."""
     def ring(number, frame):
         raise Alarm
 
@@ -88,7 +88,7 @@ def test_a_signal_is_heard_in_a_scan(slow, alarm, how):
 
 
 def test_a_batch_is_as_large_as_asked_for(slow):
-    """Also when it takes long enough to be done in several pieces."""
+    """A batch that takes long is done in several pieces, and still has the size that was asked for."""
     for pages in (1, 63, 64, 65, 1000, 5000):
         before = slow.ksm.pages_scanned
         assert slow.ksm.scan(pages=pages) is False
@@ -110,7 +110,7 @@ def test_a_batch_ends_with_the_pass():
 
 
 def test_ksmd_ends_with_its_machine(slow):
-    """However many pages it was told to look at in one go."""
+    """ksmd ends soon, however large its batch is."""
     slow.ksm.pages_to_scan = 0xffffffff
     slow.ksm.run = 1
     time.sleep(0.2)
@@ -120,7 +120,7 @@ def test_ksmd_ends_with_its_machine(slow):
 
 
 def test_a_scan_of_pages_that_are_slow_is_the_same_as_another():
-    """Cut into pieces or not: what comes of it does not change."""
+    """A pass has the same result whether it is cut into pieces or not."""
     states = []
     for pieces in (False, True):
         with ksm.Machine("32M", clock="manual") as machine:

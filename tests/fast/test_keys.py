@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keys by a book, and searches that are not made: a plain machine and a fast one stay equal when books change, and where chains are."""
+"""Keys from a book, and searches that they save: a plain machine and a fast one stay equal when books change, and with chains."""
 
 import random
 
@@ -27,7 +27,7 @@ def more(process, contents, at):
 
 
 def page(rng, place, kinds):
-    """All zeros up to `place`; one of so many kinds."""
+    """A page that is zeros up to `place`, and is one of `kinds` pages."""
     made = bytearray(PAGE)
     made[place : place + 8] = rng.randrange(kinds).to_bytes(8, "big")
     return bytes(made)
@@ -48,7 +48,7 @@ def close(machines):
 @pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize("place", [0, 8, 1000, PAGE - 8])
 def test_a_book_changes(place, nodes):
-    """Pages that nobody writes to keep a key of the old book, merged ones too, until somebody looks."""
+    """Pages that are not written to keep a key of the old book until they are looked at; merged pages do so, too."""
     rng = random.Random(place)
     machines = pair(memory="16M", max_memory="16M", nodes=nodes)
     machines.ksm.smart_scan, machines.ksm.max_page_sharing = 0, 3
@@ -73,7 +73,7 @@ def test_a_book_changes(place, nodes):
 
 
 def test_too_many_keys_are_the_same():
-    """The memory does not grow, and becomes other memory."""
+    """The memory does not grow, but all its contents change."""
     rng = random.Random(1)
     machines = pair(memory="16M", max_memory="16M")
     machines.ksm.smart_scan = 0
@@ -93,7 +93,7 @@ def test_too_many_keys_are_the_same():
 @pytest.mark.parametrize("groups", [1, 5, 30])
 @pytest.mark.parametrize("seed", range(3))
 def test_chains(groups, seed):
-    """Few chains, or many; dups whose pages go, time that passes until chains are pruned, and searches beside them and through them."""
+    """There are few chains or many. Pages of dups go, chains are pruned after some time, and searches pass by the chains or end in them."""
     rng = random.Random(seed)
     machines = pair(memory="16M", max_memory="16M")
     machines.ksm.smart_scan, machines.ksm.max_page_sharing = 0, 2
@@ -123,7 +123,7 @@ def test_chains(groups, seed):
 
 
 def test_the_filter_is_made_anew_while_a_node_waits():
-    """Its page has left for another NUMA node, and none of its sharers was scanned since. Back in a tree, it is found by its key."""
+    """The node's page has moved to another NUMA node, and no sharer was scanned since. Back in a tree, the node is found by its key."""
     machines = pair(memory="64M", max_memory="64M", nodes=2)
     machines.ksm.smart_scan = machines.ksm.merge_across_nodes = 0
     equal = b"equal".ljust(PAGE, b".")
@@ -135,7 +135,7 @@ def test_the_filter_is_made_anew_while_a_node_waits():
     assert machines.ksm.pages_shared == 1
     late.write(START, equal)
     scan(machines, 100)
-    # So many items need a larger filter, which the next pass begins with.
+    # So many items need a larger filter, which is made at the start of the next pass.
     more(late, [b"%d" % number for number in range(8300)], START + (1 << 28))
     scan(machines, 2)
     machines.migrate(sharers.page_table(START, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keys order pages as memcmp() does, whatever the book was made from; a good book tells most pages apart."""
+"""Keys order pages as memcmp() does, whatever the book was made from. With a good book most pages have different keys."""
 
 import random
 import struct
@@ -18,7 +18,7 @@ HEAD = 256
 
 
 def page_of(words):
-    """A page with these words, by their number; zeros elsewhere."""
+    """A page with these words at their numbers, and zeros elsewhere."""
     page = bytearray(PAGE)
     for number, word in words.items():
         struct.pack_into(">Q", page, 8 * number, word)
@@ -51,7 +51,7 @@ def test_any_book(pages, samples):
 
 @given(st.integers(0, 1 << 32), st.integers(2, 300))
 def test_near_pages(seed, count):
-    """Pages that differ in one bit, or in one word from what is common to all."""
+    """Pages that differ in one bit from each other, or in one word from a common page."""
     rng = random.Random(seed)
     base = rng.randbytes(PAGE)
     pages = []
@@ -65,7 +65,7 @@ def test_near_pages(seed, count):
 
 @pytest.mark.parametrize("above", [False, True])
 def test_pages_that_leave_the_way(above):
-    """All samples have a hundred words in common. A page that has not can do so in each of them, and the first 63 are told apart."""
+    """All samples have a hundred words in common. A page may differ in any of them. Keys tell which of the first 63 differs first."""
     base = page_of({number: 1 << 63 for number in range(100)})
     rng = random.Random(1)
     pages, words = [], []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What makes scanning fast changes nothing: a plain machine and a fast one that do the same things are equal after each of them.
+"""The speed layer changes no result: a plain machine and a fast one that do the same things are equal after each of them.
 
-Equal in what calls answer, in counters, trace events, page tables with their frames, rmap_items, and the trees with their shapes and
-colours. Most of all when pages are written to that are in the unstable tree, and the tree is wrong.
+They are equal in what calls answer, in counters, trace events, page tables with their frames, rmap_items, and the trees with their shapes
+and colours. This matters most when pages in the unstable tree are written to, so that the tree is out of order.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ RW = ksm.PROT_READ | ksm.PROT_WRITE
 
 
 class Both:
-    """Two objects; what is asked of this is asked of both, and has to be answered alike."""
+    """Two objects in one: every call is made on both, and both have to answer alike."""
 
     def __init__(self, plain, fast):
         self.__dict__.update(plain=plain, fast=fast)
@@ -67,7 +67,7 @@ def pair(**kwargs):
 
 
 class Names:
-    """Addresses of structures, by the order in which they come up."""
+    """Names for addresses of structures, by the order in which they come up."""
 
     def __init__(self):
         self.known = {}
@@ -82,7 +82,7 @@ def events(machine, names):
 
 
 def compare(machines):
-    """Everything that can be seen."""
+    """Assert that everything that can be seen is equal."""
     plain, fast = machines.plain, machines.fast
     assert state(plain) == state(fast)
     assert plain.ksm.attributes() == fast.ksm.attributes()
@@ -93,7 +93,7 @@ def compare(machines):
 
 
 class Twins(World):
-    """The random life, twice."""
+    """The random life of test_stateful.py, on both machines."""
 
     @staticmethod
     def make(**kwargs):
@@ -132,7 +132,7 @@ def test_long(world, part):
 
 
 class Life:
-    """Processes that write most of the time, into pages of the unstable tree above all."""
+    """Processes that write most of the time, mostly to pages in the unstable tree."""
 
     def __init__(self, seed, nodes):
         self.random = random.Random(seed)
@@ -269,7 +269,7 @@ ENDS = {
 @pytest.mark.parametrize("across", [0, 1])
 @pytest.mark.parametrize("what", ENDS)
 def test_what_ends_a_key(what, across):
-    """In the middle of a pass something happens to pages in the unstable tree, and others are searched for, past them."""
+    """In the middle of a pass something happens to pages in the unstable tree, and searches for other pages go past them."""
     machines = pair(memory="8M", max_memory="8M", swap="2M", nodes=2)
     machines.ksm.merge_across_nodes, machines.ksm.smart_scan = across, 0
     processes = [machines.spawn(), machines.spawn()]

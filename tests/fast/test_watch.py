@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ksmd remembers of a page ends where it must, also when another thread acts just then."""
+"""ksmd forgets what it remembers of a page when it must, also when another thread acts just then."""
 
 import ctypes
 import threading
@@ -42,7 +42,7 @@ def word(process, name):
 
 
 def becomes(word, value):
-    """Wait for what another thread does."""
+    """Wait until another thread has set the word to this value."""
     deadline = time.monotonic() + 30
     while word.value != value and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -50,8 +50,8 @@ def becomes(word, value):
 
 
 def test_a_page_is_written_to_while_it_is_merged(machine):
-    """The page in the tree was seen to be equal, and is another one before it is write-protected: it stays in the tree, which is out of
-    order now."""
+    """The page in the tree was found equal, and is written to before it is write-protected. It stays in the tree, which is out of order
+    now."""
     first, second = mergeable(machine, "a"), mergeable(machine, "ay")
     machine.ksm.scan()
     machine.ksm.scan(pages=1)
@@ -63,7 +63,7 @@ def test_a_page_is_written_to_while_it_is_merged(machine):
     of_first.value = 1
     try:
         scan.start()
-        becomes(in_first, 1)        # it waits to look at the first process's page,
+        becomes(in_first, 1)        # the scan waits to look at the first process's page,
         of_second.value, of_first.value = 1, 0
         becomes(in_first, 0)
         becomes(in_second, 1)       # to write-protect the second one's,
@@ -78,6 +78,8 @@ def test_a_page_is_written_to_while_it_is_merged(machine):
     assert not scan.is_alive()
     assert (machine.ksm.pages_shared, machine.ksm.pages_unshared) == (0, 1)
     assert machine.check() == []
+    machine.ksm.scan(pages=1)           # ksmd sees what has become of its last page
+    assert machine.check() == []
     machine.ksm.scan(3)
     assert (machine.ksm.pages_shared, machine.ksm.pages_unshared) == (0, 3)
     assert (first.read(START, PAGE), second.read(START, PAGE)) == (b"x" * PAGE, b"a" * PAGE)
@@ -85,7 +87,8 @@ def test_a_page_is_written_to_while_it_is_merged(machine):
 
 @pytest.mark.parametrize("swapcache", [False, True])
 def test_a_page_on_its_way_into_the_swap_cache_is_not_watched(machine, swapcache):
-    """Who puts it there, or takes it out, needs `private`, and does without a lock that ksmd knows: the flag comes first and goes last."""
+    """Whoever puts a page into the swap cache or takes it out uses `private`, without a lock that ksmd takes. The flag is set first, and
+    cleared last."""
     process = mergeable(machine, "ab")
     flags = ctypes.c_int.from_address(frame_fields(machine, frame(process))["page.flags"].address)
     flags.value |= swapcache * PG_SWAPCACHE
@@ -100,7 +103,7 @@ def test_a_page_on_its_way_into_the_swap_cache_is_not_watched(machine, swapcache
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("pages", [1, 30, 300])
 def test_what_nobody_has_written_to_is_not_read_again(plain, pages):
-    """Bytes that change behind its back are seen by a machine that looks at all of them, and by no other."""
+    """The test changes bytes without a write of the process. A plain machine reads all bytes, and sees it; a fast one does not."""
     with ksm.Machine(memory="4M", max_memory="4M", plain=plain) as machine:
         machine.ksm.smart_scan = 0
         process = machine.spawn()

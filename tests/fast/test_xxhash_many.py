@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ksm/fast/xxhash_many: every form gives the checksums of one page at a time, bit for bit."""
+"""ksm/fast/xxhash_many: every form gives the same checksums, bit for bit, as one page at a time."""
 
 import random
 

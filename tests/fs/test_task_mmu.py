@@ -44,7 +44,7 @@ def test_every_kind_of_page(machine):
 
 
 def test_the_zero_page_counts_nowhere(machine):
-    """Not even where KSM has put it: the kernel looks at the page, and there is none of one's own."""
+    """Not even where KSM has mapped it: the kernel counts pages, and the zero page is not one of the process."""
     machine.ksm.use_zero_pages = 1
     process = machine.spawn()
     addr = process.mmap(4 * PAGE)
@@ -66,7 +66,7 @@ def test_pages_of_a_child_and_of_shared_memory(machine):
     assert [smap(one, addr).anonymous // PAGE for one in (process, child)] == [3, 2]
     found = smap(process, shared)
     assert (found.rss, found.anonymous, found.ksm) == (2 * PAGE, 0, 0)
-    assert smap(child, shared).rss == 0  # nothing is copied that a fault can bring
+    assert smap(child, shared).rss == 0  # fork copies no entries that a fault can bring
     assert sum(line.rss for line in process.smaps()) == process.rss() * PAGE
     child.exit()
     with pytest.raises(ProcessLookupError):
@@ -74,7 +74,7 @@ def test_pages_of_a_child_and_of_shared_memory(machine):
 
 
 def test_huge_pages(machine):
-    """Whole ones count as such; KSM splits the one that it merges a page of."""
+    """A huge page that is mapped as a whole counts as one. KSM splits a huge page of which it merges a part."""
     huge = 512 * PAGE
     process = machine.spawn()
     addr = process.mmap(3 * huge)
@@ -92,14 +92,14 @@ def test_huge_pages(machine):
 
 
 def test_flags(machine):
-    """Those that a mapping of this kind has on x86-64, soft-dirty apart."""
+    """The flags are those that such a mapping has on x86-64, without soft-dirty."""
     process = machine.spawn()
     addr = process.mmap(4 * PAGE)
     assert smap(process, addr).vm_flags == ("rd", "wr", "mr", "mw", "me", "ac")
     process.madvise(addr, PAGE, ksm.MADV_MERGEABLE)
     assert smap(process, addr).vm_flags == ("rd", "wr", "mr", "mw", "me", "ac", "mg")
     assert smap(process, addr + PAGE).vm_flags == ("rd", "wr", "mr", "mw", "me", "ac")
-    process.touch(addr)  # without any page, a mapping that cannot be written is not accounted
+    process.touch(addr)  # a mapping that never had a page loses "ac" when it becomes read-only
     process.madvise(addr, PAGE, ksm.MADV_NOHUGEPAGE)
     process.madvise(addr, PAGE, ksm.MADV_DONTFORK)
     process.mprotect(addr, PAGE, ksm.PROT_READ | ksm.PROT_EXEC)

@@ -171,7 +171,7 @@ class Devices(Images):
             return
         self.common.poisoned = True
         named = [process.pid for process, _addr in asked[0].value if process is not None]
-        if len(set(named)) < len(named) and "named-twice" not in self.without:
+        if len(set(named)) < len(named):
             raise Finding("failure", f"memory_failure() names a process twice: {asked[0].value}")
 
     def do_fail(self, what: str, nth: int, times: int) -> None:

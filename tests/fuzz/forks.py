@@ -79,7 +79,9 @@ class Forks(Strange):
             uses: list[Any] = [machine.vmstat, machine.spawn, machine.slabinfo, lambda: machine.ksm.pages_shared, machine.swapoff,
                                lambda: machine.ksm.store("run", "2"), lambda: machine.ksm.scan(), machine.check]  # fmt: skip
             if process is not None:
-                uses += [process.maps, lambda: process.mmap(PAGE), process.exec, process.exit]
+                uses += [process.maps, lambda: process.mmap(PAGE), process.exec]
+                if not machine.closed:
+                    uses.append(process.exit)  # which a closed machine has seen to
             for use in uses:
                 outcome = self.call("use", use)
                 if not isinstance(outcome.error, (RuntimeError, ValueError, OSError)):

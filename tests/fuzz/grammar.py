@@ -13,9 +13,9 @@ from typing import Any
 import ksm
 from fuzz import odd as odds
 from fuzz.player import METHODS
-from fuzz.roll import FIXED, RW, TOP, Roll
+from fuzz.roll import FIXED, RW, Roll
 from fuzz.shadow import HEAP, LOWEST, PAGE
-from fuzz.strange import OBJECTS
+from fuzz.strange import NUMBERS, OBJECTS
 from fuzz.world import BASE, HUGE
 
 Action = list[Any]  # name, arguments, kind
@@ -127,12 +127,13 @@ def image(r: Roll, keep: bool = False) -> Args:
     return {"who": r.who(), "place": None if r.chance(0.7) else r.anywhere(), "numbers": numbers,
             "offset": r.choice([0] * 6 + [PAGE, 1, len(numbers) * PAGE, 1 << 62]),
             "length": r.choice([None] * 5 + [PAGE, 0, 1, 1 << 62, 2 * PAGE]), "tail": r.choice([0] * 5 + [1, 4095]),
-            "node": r.choice([0, 0, 0, 1, 7]), "mode": r.choice(modes), "odd": r.odd(3)}  # fmt: skip
+            "node": r.choice([0, 0, 0, 1, 7]), "mode": r.choice(modes), "odd": r.odd(3), "still": r.chance(0.3)}  # fmt: skip
 
 
 def write_view(r: Roll) -> Args:
     offset, size = r.choice([0, 0, 8, 4000]), r.choice([1, 8, 4096, 96])
-    return {"who": r.who(), "place": r.place(), "offset": offset, "length": size, "source": r.place(), "update": r.chance(0.4)}
+    return {"who": r.who(), "place": r.place(), "offset": offset, "length": size, "source": r.place(), "update": r.chance(0.4),
+            "force": r.chance(0.3)}  # fmt: skip
 
 
 # Machines
@@ -222,6 +223,10 @@ def half_made(r: Roll) -> Args:
     return {"method": r.randrange(40), "within": r.choice(["", "memory", "nodes", "swap", "max_memory"])}
 
 
+def source(r: Roll) -> Args:
+    return {"kind": r.choice(["core", "core", "image"]), "seed": r.randrange(1 << 30)}
+
+
 def os_fork(r: Roll) -> Args:
     return {"how": r.choice(["os", "os", "os", "preexec", "multiprocessing"]),
             "then": r.choice(["use", "use and close", "close", "collect", "leave", "nothing"])}  # fmt: skip
@@ -263,41 +268,30 @@ ACTIONS: dict[str, list[tuple[str, float, Make]]] = {
     "fail": [("fail", 5, fail)],
     "pin": [("pin", 2, lambda r: {"who": r.who(), "place": r.place()})],
     "sysfs": [("knob", 4, knob), ("batch_of_files", 0.5, lambda r: {})],
-    "image": [("image", 1.5, image)],
+    "image": [("image", 1.5, image),
+              ("lying_image", 0.3, lambda r: {"offset": r.choice([0, PAGE]), "length": r.choice([PAGE, 9 * PAGE, 0])}),
+              ("cut_image", 0.3, lambda r: {"pages": r.choice([2, 3, 20, 300]), "left": r.choice([0, 1, PAGE, PAGE + 1, 5 * PAGE]),
+                                            "still": r.chance(0.5)})],
     "image-change": [("change_image", 1, lambda r: {"numbers": [r.content() for _ in range(3)]})],
     "view": [("view", 1, lambda r: {"release": r.chance(0.6)}), ("close_with_view", 0.4, lambda r: {}), ("write_view", 1, write_view)],
     "look": [("look", 1.5, look)],
     "trace": [("trace", 2, trace)],
     "record": [("record", 1, record)],
-    "clock": [("advance", 1, advance)],
-    "clock-far": [("advance", 0.7, lambda r: {"seconds": r.choice([9e8, 999999999.0]), "ksmd": 0.0})],
+    "clock": [("advance", 1, advance), ("advance", 0.7, lambda r: {"seconds": r.choice([9e8, 999999999.0]), "ksmd": 0.0})],
     "stray": [("stray", 6, stray)],
     "litter": [("litter", 0.7, lambda r: {"number": r.randrange(2, 30)})],
     "machines": [("again", 1, lambda r: {"odd": machine_argument(r)}), ("init_again", 0.2, lambda r: {})],
     "half-made": [("half_made", 0.7, half_made)],
     "names": [("bad_name", 0.5, lambda r: {"what": r.choice(["spawn", "fork", "exec"]), "who": r.who()})],
-    "objects": [("odd_object", 1, lambda r: {"what": r.choice(list(OBJECTS))})],
+    "objects": [("odd_object", 1, lambda r: {"what": r.choice(list(OBJECTS))}),
+                ("any_number", 0.3, lambda r: {"what": r.choice(list(NUMBERS))})],
+    "sources": [("wild_tally", 0.3, lambda r: {"seed": r.randrange(1 << 30)}), ("source", 0.5, source)],
     "huge": [("hugepage_mode", 0.5, lambda r: {"mode": r.choice(["always", "always", "madvise", "never", "x", None, 5])})],
     "close": [("close", 0.05, lambda r: {})],
     "os-fork": [("os_fork", 1, os_fork)],
 }  # fmt: skip
 # Kinds that move pages about, and so are in more lives
 DEEP = {"swap", "force", "processes", "mremap", "migrate", "advice", "huge"}
-
-
-def narrower(name: str, args: Args, kind: str) -> str:
-    """The kind of an action whose arguments make it one that may be left out alone."""
-    if name == "mremap" and (args["flags"] == 3 or (args["to"] is not None and args["to"][0] == "at" and args["to"][1] < LOWEST)):
-        return "mremap-zero"
-    if (name == "move_pages" and args["place"][0] == "at" and args["place"][1] >= TOP) or (name == "look" and args["length"] > 1 << 63):
-        return "top"
-    if name == "stray" and args["method"] == "move_pages" and sum(args["args"][:2]) > TOP:
-        return "top"
-    if (name == "swapon" and args["size"] in (1 << 70, "99999999999999999999T")) or (
-        name == "again" and args["odd"][1] == "99999999999999999999T"
-    ):
-        return "swap-beyond"
-    return "view-overlap" if name == "write_view" else kind
 
 
 def make_actions(r: Roll, number: int, kinds: list[str]) -> list[Action]:
@@ -312,7 +306,7 @@ def make_actions(r: Roll, number: int, kinds: list[str]) -> list[Action]:
     while len(actions) < number:
         kind, name, _weight, make = r.choices(table, weights)[0]
         args = make(r)
-        actions.append([name, args, narrower(name, args, kind)])
+        actions.append([name, args, kind])
         if name == "exec":
             actions.append(["mmap", {"who": args["who"], "place": ["slot", 0], "length": 40 * PAGE, "prot": RW, "flags": FIXED}, kind])
         if name == "mmap" and r.chance(0.5):

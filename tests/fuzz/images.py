@@ -10,34 +10,37 @@ import tempfile
 from typing import Any
 
 from fuzz import odd as odds
-from fuzz.memory import EEXIST, EFAULT, EINVAL, ENOMEM, RW, Memory
-from fuzz.shadow import MASK, PAGE, Area
+from fuzz.memory import EEXIST, EINVAL, ENOMEM, EPERM, RW, Memory
+from fuzz.shadow import PAGE, Area
 from fuzz.world import Finding, Subject
 
 ODD_FILES = {"directory": ("/", os.O_RDONLY), "null": ("/dev/null", os.O_RDONLY), "writeonly": ("/proc/self/fd/{}", os.O_WRONLY)}
 
 
 class Images(Memory):
-    def do_write_view(self, who: int, place: list[Any], offset: int, length: int, source: list[Any], update: bool) -> None:
+    def do_write_view(
+        self, who: int, place: list[Any], offset: int, length: int, source: list[Any], update: bool, force: bool = False
+    ) -> None:
         """Write what a view of the machine's memory has, perhaps the very frame that is written."""
         subject = self.living(who)
         if subject.space is None or self.closed:
             return
         addr, at = self.place(subject.space, place), self.pfn(who, source) * PAGE
-        with memoryview(self.machine) as view:
-            data = view[at : at + PAGE] if update else view[at + offset : at + offset + length]
-            try:
-                what = "update" if update else "write"
-                outcome = self.call(f"{subject.label}.{what}", getattr(subject.process, what), addr, data)
-            finally:
-                data.release()
-        self.legal("write of a view", outcome, {EFAULT, ENOMEM} | (set() if addr & MASK == 0 else {EINVAL}))
-        subject.space.forget(addr, addr + PAGE)
-        subject.space.forget(addr, addr + max(length, 1))
+        if not update:
+            addr, at = addr + offset // 2, at + offset
+        with memoryview(self.machine) as view, view[at : at + (PAGE if update else length)] as data:
+            plain = bytes(data)
+            if update and plain:
+                self.renew(subject, addr, data, plain)
+            elif plain:
+                self.store(subject, addr, data, plain, force)
+        if not self.still:
+            # Somebody may have moved the page, and its frame have become another's, between the look at it and the call.
+            subject.space.forget(addr, addr + max(length, PAGE))
 
     def do_image(self, who: int, place: list[Any] | None, numbers: list[int], offset: int, length: int | None, tail: int, node: int,
-                 mode: str, keep: bool = False, odd: Any = None) -> None:  # fmt: skip
-        """A small file as memory. It is kept open if it is to be changed: nobody knows then what its pages hold."""
+                 mode: str, keep: bool = False, odd: Any = None, still: bool = False) -> None:  # fmt: skip
+        """A small file as memory: a copy, or the file itself. It is kept open if it is to be changed, which the copy does not notice."""
         subject = self.subject(who)
         space = subject.space
         data = b"".join(odds.content(number) for number in numbers) + bytes(tail)
@@ -56,11 +59,11 @@ class Images(Memory):
             self.note(f"# an image of contents {numbers} and {tail} zeros, as {mode}")
             if not self.good_image(subject, image, mode, data, offset, length, addr, node):
                 return
-            legal = {ENOMEM, EEXIST, EINVAL} | ({errno.ENODEV} if "image" in self.common.refused else set())
+            legal = {ENOMEM, EEXIST, EINVAL, EPERM} | ({errno.ENODEV} if "image" in self.common.refused else set())
             if odd is not None and odd[1][0] in ("value", "none"):
                 odd = None  # an offset or a length that is another one
             asked = self.ask(f"{subject.label}.mmap_image", subject.process.mmap_image, [offset, length, addr], "uuu", legal, odd=odd,
-                             gone=space is None, first=(image,), node=node)  # fmt: skip
+                             gone=space is None, first=(image,), node=node, still=still and not keep)  # fmt: skip
             if asked is None or space is None or asked[0].error is not None:
                 return
             start, size = asked[0].value, length if length is not None else len(data) - offset
@@ -70,7 +73,6 @@ class Images(Memory):
             space.map(Area(start, start + size, RW))
             space.write(start, data[offset : offset + size])
             if keep:
-                space.forget(start, start + size)
                 self.images.append((start, size, file))
                 stack.pop_all()
 

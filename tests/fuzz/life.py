@@ -22,48 +22,39 @@ KINDS: dict[str, str] = {
     "ksm": "scans, merged pages",
     "processes": "fork, exec, exit",
     "force": "write(force=True)",
-    "force-errno": "a forced access that runs out of memory half way, and says EFAULT",
     "odd": "odd arguments",
     "swap": "swap_out, swapon, swapoff",
-    "swap-beyond": "swap areas of more bytes than an unsigned long has",
     "mremap": "mremap",
-    "mremap-zero": "mremap() to addresses that no process may have",
     "shared": "MAP_SHARED",
     "huge": "huge pages",
     "migrate": "migrate, move_pages",
-    "top": "move_pages() in the last page of all addresses, a page table of 2**64 - 1 bytes",
     "hotplug": "offline, online",
     "memory-failure": "memory_failure",
-    "named-twice": "a process that memory_failure() names twice",
     "fail": "failing allocations",
     "pin": "pages of which somebody has a reference",
     "sysfs": "writes to KSM's files",
     "image": "mmap_image",
     "image-change": "image files that change on disk",
     "view": "views of the machine's memory",
-    "view-overlap": "writing what a view of the same frame has",
     "look": "what only looks",
     "trace": "trace events",
     "record": "record()",
     "clock": "advance()",
-    "clock-far": "advance() beyond what the clock has",
     "stray": "anything on processes without a shadow",
     "litter": "garbage that calls the machine",
     "machines": "other machines with odd arguments",
     "half-made": "machines whose __init__ is not through",
     "names": "names whose __str__ raises",
     "objects": "odd objects and attributes",
+    "sources": "cores and images, damaged",
     "close": "close() and calls afterwards",
-    "close-signal": "close() in a signal handler",
-    "check-threads": "check() in one of several threads",
     "os-fork": "fork of the interpreter",
-    "refuse-dontneed": "a system that refuses MADV_DONTNEED",
     **{name: f"lives of this kind ({name})" for name in LIVES if name != "calls"},
 }
 ALWAYS = ["map", "bytes", "ksm"]
 # In a thread others are at work on the machine; what a view or a clock shows then, nobody can foretell.
-NOT_IN_THREADS = {"view", "record", "machines", "half-made", "names", "objects", "clock", "clock-far", "litter", "os-fork", "close", "fail",
-                  "memory-failure", "image-change", "huge"}  # fmt: skip
+NOT_IN_THREADS = {"view", "record", "machines", "half-made", "names", "objects", "clock", "litter", "os-fork", "close", "fail",
+                  "memory-failure", "image-change", "sources", "huge"}  # fmt: skip
 REFUSALS = ["mincore", "pidfd_open", "process_madvise", "populate", "madvise-huge", "image", "swapon", "clone", "reserve", "dontneed"]
 TROUBLE = ["swapoff", "swapon", "migrate", "offline", "online", "run2", "run1", "check", "look", "stray", "scan"]
 HANDLERS = ["raise", "look", "scan", "stray", "fork", "write", "collect", "close"]
@@ -126,19 +117,17 @@ def make_life(seed: int, without: set[str], only: str | None = None) -> dict[str
         "config": config,
         "start": start,
         "parts": parts,
-        "extra": extra(rng, life, without),
+        "extra": extra(rng, life),
     }
 
 
-def extra(rng: random.Random, life: str, without: set[str]) -> dict[str, Any]:
+def extra(rng: random.Random, life: str) -> dict[str, Any]:
     """What a life of this kind needs beside its actions."""
     if life == "threads":
         return {"close_after": rng.choice([None, None, rng.random() * 0.5]), "seconds": rng.choice([0.4, 1.0]),
-                "check": "check-threads" not in without, "trouble": [rng.choice(TROUBLE) for _ in range(12)]}  # fmt: skip
+                "trouble": [rng.choice(TROUBLE) for _ in range(12)]}  # fmt: skip
     if life == "signals":
-        does = [each for each in rng.sample(HANDLERS, 3) if each != "close" or "close-signal" not in without]
-        return {"interval": rng.choice([0.0005, 0.002, 0.01]), "does": does}
+        return {"interval": rng.choice([0.0005, 0.002, 0.01]), "does": rng.sample(HANDLERS, 3)}
     if life == "refused":
-        calls = [each for each in rng.sample(REFUSALS, rng.choice([1, 2, 4])) if each != "dontneed" or "refuse-dontneed" not in without]
-        return {"calls": sorted(calls)}
+        return {"calls": sorted(rng.sample(REFUSALS, rng.choice([1, 2, 4])))}
     return {}

@@ -199,7 +199,7 @@ class Threads:
                     getattr(machine, what)(rng.randrange(1, 5) * 512, 512)
                 elif what in ("run1", "run2"):
                     machine.ksm.run = int(what[3:])
-                elif what == "check" and self.life["extra"]["check"]:
+                elif what == "check":
                     machine.check()
                 elif what == "scan":
                     machine.ksm.scan(pages=100)
@@ -212,7 +212,7 @@ class Threads:
                 elif process is not None:
                     process.maps(), process.smaps(), process.swap_out(BASE, WINDOW * PAGE), process.read(BASE, PAGE, force=True)
             except OSError as error:
-                if error.errno not in ERRNOS:
+                if error.errno not in ERRNOS and not (error.errno == errno.EINTR and player.common.closing):
                     raise Finding("error", f"{what} in a thread: {error}") from None
 
     def run(self) -> None:

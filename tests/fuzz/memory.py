@@ -36,24 +36,18 @@ class Memory(World):
         subject = self.subject(who)
         space = subject.space
         asked = self.ask(f"{subject.label}.mmap", subject.process.mmap, [length, prot, flags, self.place(space, place)], "uiiu",
-                         {EINVAL, ENOMEM, EEXIST}, odd=odd, gone=space is None)  # fmt: skip
+                         {EINVAL, ENOMEM, EEXIST, EPERM}, odd=odd, gone=space is None)  # fmt: skip
         if asked is None or space is None:
             return
         outcome, (length, prot, flags, addr) = asked
         fixed, size = flags & (ksm.MAP_FIXED | ksm.MAP_FIXED_NOREPLACE), up(length)
-        invalid = (length == 0 or prot & ~7 or flags & ~MAP_FLAGS or not flags & ksm.MAP_ANONYMOUS or flags & 0xF not in (1, 2)
-                   or (fixed and addr & MASK))  # fmt: skip
-        taken = bool(space.over(addr, addr + size)) and flags & ksm.MAP_FIXED_NOREPLACE
+        wanted = self.mmap_error(space, length, prot, flags, addr)
+        if outcome.errno != wanted and (wanted is not None or outcome.errno != ENOMEM):
+            raise Finding("mmap", f"{outcome.name}, and not {'success' if wanted is None else errno.errorcode[wanted]}")
         if outcome.error is not None:
-            if (outcome.errno == EINVAL) != bool(invalid) and length <= TASK_SIZE:
-                raise Finding("mmap", f"{outcome.name}, with arguments that are {'not ' if invalid else ''}valid")
-            if outcome.errno == EEXIST and not taken:
-                raise Finding("mmap", "EEXIST, and the place is free")
-            if fixed and not taken and not invalid:
+            if fixed and wanted is None:
                 self.resync(subject, [(addr, addr + size)])
             return
-        if invalid or taken:
-            raise Finding("mmap", "success, with invalid arguments or at a place that is taken")
         start = outcome.value
         if fixed and start != addr:
             raise Finding("mmap", f"at {start:#x} instead of {addr:#x}")
@@ -61,6 +55,22 @@ class Memory(World):
             raise Finding("mmap", f"{start:#x} was taken")
         self.new_place(start, size)
         space.map(Area(start, start + size, prot, Shared(size // PAGE) if flags & 0xF == ksm.MAP_SHARED else None))
+
+    def mmap_error(self, space: Space, length: int, prot: int, flags: int, addr: int) -> int | None:
+        """Why it has to fail, in the order in which do_mmap() and __get_unmapped_area() ask."""
+        if length == 0:
+            return EINVAL
+        if length > TASK_SIZE:
+            return ENOMEM
+        if prot & ~7 or flags & ~MAP_FLAGS or not flags & ksm.MAP_ANONYMOUS or flags & 0xF not in (1, 2):
+            return EINVAL
+        if not flags & (ksm.MAP_FIXED | ksm.MAP_FIXED_NOREPLACE):
+            return None
+        if addr > TASK_SIZE - up(length):
+            return ENOMEM
+        if addr & MASK or addr < LOWEST:
+            return EINVAL if addr & MASK else EPERM
+        return EEXIST if flags & ksm.MAP_FIXED_NOREPLACE and space.over(addr, addr + up(length)) else None
 
     def new_place(self, start: int, size: int) -> None:
         if start & MASK or start < LOWEST or start + size > TASK_SIZE:
@@ -293,8 +303,7 @@ class Memory(World):
 
     def reached(self, what: str, outcome: Outcome, addr: int, end: int, reach: int, done: int) -> None:
         """An access has to get as far as it is allowed to, unless memory runs out."""
-        late = "force-errno" in self.without and done > 0 and self.scarce()
-        if outcome.errno == ENOMEM or (outcome.errno == EFAULT and (self.common.poisoned or late)):
+        if outcome.errno == ENOMEM or (outcome.errno == EFAULT and self.common.poisoned):
             if not self.scarce() and not self.common.poisoned:
                 raise Finding("memory", f"{what}: ENOMEM, and there is memory")
             return
@@ -388,12 +397,16 @@ class Memory(World):
         subject = self.subject(who)
         space = subject.space
         data = odds.content(number, pages)
-        what = f"{subject.label}.update"
         if not pages:
-            self.call(what, subject.process.update, self.place(space, place), data)
+            self.call(f"{subject.label}.update", subject.process.update, self.place(space, place), data)
             return
-        asked = self.ask(what, subject.process.update, [self.place(space, place)], "u", {EFAULT, ENOMEM}, then=(data,),
-                         odd=odd if odd is None or odd[1][0] != "value" else None, gone=space is None, others=(ValueError,))  # fmt: skip
+        self.renew(subject, self.place(space, place), data, data, odd if odd is None or odd[1][0] != "value" else None)
+
+    def renew(self, subject: Subject, addr: int, given: Any, data: bytes, odd: Any = None) -> None:
+        """update() with what is given, which has these bytes: whole pages."""
+        space, what, pages = subject.space, f"{subject.label}.update", len(data) // PAGE
+        asked = self.ask(what, subject.process.update, [addr], "u", {EFAULT, ENOMEM}, then=(given,), odd=odd, gone=space is None,
+                         others=(ValueError,))  # fmt: skip
         if asked is None or space is None:
             return
         outcome, (addr,) = asked

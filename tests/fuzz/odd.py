@@ -88,6 +88,17 @@ class Calls(Index):
         return self.value
 
 
+class TwoFaced(Index):
+    """One number by __index__, and another by __int__."""
+
+    def __init__(self, value: int, other: int) -> None:
+        super().__init__(value)
+        self.other = other
+
+    def __int__(self) -> int:
+        return self.other
+
+
 class Liar:
     """Another number each time it is asked."""
 
@@ -250,6 +261,8 @@ def wild(spec: list[Any], value: int, do: Callable[[Any], object]) -> Any:
     """An argument of which nobody says what it stands for."""
     if spec[0] == "liar":
         return Liar([value if number is None else number for number in spec[1]])
+    if spec[0] == "two-faced":
+        return TwoFaced(value, spec[1])
     if spec[0] == "unprintable":
         return Unprintable(value)
     if spec[0] == "miscounting":
@@ -259,8 +272,8 @@ def wild(spec: list[Any], value: int, do: Callable[[Any], object]) -> Any:
 
 def wild_spec(rng: random.Random) -> list[Any]:
     number = rng.choice(NUMBERS)
-    return rng.choice([["liar", [None, number]], ["liar", [number, None]], ["liar", [1, 2**63 + 1]], ["unprintable"], ["miscounting"],
-                       ["value", number], stranger(rng)])  # fmt: skip
+    return rng.choice([["liar", [None, number]], ["liar", [number, None]], ["liar", [1, 2**63 + 1]], ["two-faced", number],
+                       ["unprintable"], ["miscounting"], ["value", number], stranger(rng)])  # fmt: skip
 
 
 def buffer(spec: list[Any], pages: bytes) -> tuple[Any, bytes | None]:

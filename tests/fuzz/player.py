@@ -70,8 +70,9 @@ class Player(Forks):
 
     def legal_stray(self, method: str, outcome: Outcome) -> None:
         error = outcome.error
+        interrupted = outcome.errno == errno.EINTR and self.common.closing
         legal = error is None or outcome.errno in ERRNOS or isinstance(error, (ValueError, TypeError, MemoryError, odds.OddError))
-        if not legal:
+        if not legal and not interrupted:
             raise Finding("error", f"{method} of a stray process: {outcome.name} {error}")
 
     def do_litter(self, number: int) -> None:

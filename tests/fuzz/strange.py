@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import ksm
 from fuzz import odd as odds
-from fuzz.devices import Devices
+from fuzz.files import Files
 from fuzz.shadow import PAGE
-from fuzz.world import Finding
+from fuzz.world import Finding, Outcome
 
 PROCESS, KSM = cast(Any, ksm.Process), cast(Any, ksm.Ksm)  # to be called as their types forbid
 Try = Callable[[Any, Any], object]
@@ -52,8 +52,26 @@ OBJECTS: dict[str, Try] = {
     "a frame that is not there": lambda m, p: m._get_page(1 << 50),
     "two batches": lambda m, p: m.ksm.scan(1, pages=1),
     "a batch that is too large": lambda m, p: m.ksm.scan(pages=1 << 32),
-    "a batch of another size": lambda m, p: m.ksm.scan(pages=odds.Liar([1, 1 << 40])),
-    "a ring of another size": lambda m, p: m.ksm.trace.start(odds.Liar([1, 1 << 40])),
+    "a batch of another size": lambda m, p: m.ksm.scan(pages=odds.TwoFaced(1, 1 << 40)),
+    "a ring of another size": lambda m, p: m.ksm.trace.start(odds.TwoFaced(1, (1 << 63) + 1)),
+    "a batch that changes": lambda m, p: m.ksm.scan(pages=odds.Liar([1, 1 << 40])),
+    "a ring that changes": lambda m, p: m.ksm.trace.start(odds.Liar([1, 1 << 40])),
+    "a forced write of which nobody knows whether it is one": lambda m, p: p.write(p.mmap(PAGE), b"x", force=odds.Raises()),
+    "a forced read of which nobody knows whether it is one": lambda m, p: p.read(p.mmap(PAGE), 1, force=odds.Raises()),
+    "a touch of which nobody knows whether it writes": lambda m, p: p.touch(p.mmap(PAGE), write=odds.Raises()),
+    "a plain machine perhaps": lambda m, p: ksm.Machine("1M", plain=odds.Raises()),
+}
+# What any number may be given as, too
+NUMBERS: dict[str, Try] = {
+    "pages of a batch": lambda m, p: m.ksm.scan(pages=odds.Index(1)),
+    "passes": lambda m, p: m.ksm.scan(odds.Index(1)),
+    "events": lambda m, p: m.ksm.trace.start(odds.Index(16)),
+    "events to be read": lambda m, p: m.ksm.trace.read(odds.Index(16)),
+    "sleep_millisecs": lambda m, p: setattr(m.ksm, "sleep_millisecs", odds.Index(1)),
+    "nth": lambda m, p: m.fail("page", odds.Index(0), odds.Index(1)),
+    "a node": lambda m, p: m.spawn(node=odds.Index(0)).exit(),
+    "bytes": lambda m, p: ksm.Machine(odds.Index(1 << 20), max_memory=odds.Index(1 << 21), swap=odds.Index(4096)).close(),
+    "nodes": lambda m, p: ksm.Machine("4M", nodes=odds.Index(2)).close(),
 }
 # Of a machine whose __init__ is not through
 METHODS: list[Callable[[Any], object]] = [
@@ -65,13 +83,28 @@ METHODS: list[Callable[[Any], object]] = [
 ]  # fmt: skip
 
 
-class Strange(Devices):
+class Strange(Files):
     def do_odd_object(self, what: str) -> None:
-        process, machine = self.subject(0).process, self.machine
-        outcome = self.call(f"# {what}", lambda: OBJECTS[what](machine, process))
+        outcome = self.tried(what, OBJECTS[what])
         types = (TypeError, ValueError, AttributeError, KeyError, IndexError, MemoryError, odds.OddError)
-        if not isinstance(outcome.error, types):
+        if outcome is not None and not isinstance(outcome.error, types):
             self.legal(what, outcome, {errno.EINVAL})
+
+    def do_any_number(self, what: str) -> None:
+        """An object with an __index__ is as good as a number."""
+        outcome = self.tried(what, NUMBERS[what])
+        if outcome is not None:
+            self.tell(f"{what} as an object with an index", outcome, {errno.ENOMEM, errno.EBUSY})
+
+    def tried(self, what: str, function: Try) -> Outcome | None:
+        """On a process that is there for this alone."""
+        made = self.call("p = m.spawn", self.machine.spawn)
+        if made.error is not None:
+            self.tell("spawn", made, {errno.ENOMEM})
+            return None
+        outcome = self.call(f"# {what}", function, self.machine, made.value)
+        made.value.exit()
+        return outcome
 
     def do_again(self, odd: list[Any] | None) -> None:
         """Another machine, with one odd argument."""
@@ -101,6 +134,8 @@ class Strange(Devices):
         legal = (ValueError, RuntimeError, AttributeError, TypeError, OSError)
         if outcome.error is not None and not isinstance(outcome.error, legal):
             raise Finding("argument", f"a machine that is half made: {outcome.name} {outcome.error}")
+        if isinstance(outcome.value, memoryview):
+            outcome.value.release()
         half.close()
 
     def do_bad_name(self, what: str, who: int) -> None:

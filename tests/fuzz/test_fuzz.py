@@ -25,9 +25,6 @@ from fuzz.shadow import PAGE, ZEROS, Area, Shared, Space
 from fuzz.shrink import shrink
 from ksm.testing.corrupt import machine_fields
 
-# Kinds of which a fault is known that is not mended yet
-KNOWN = ["mremap-zero", "named-twice", "names", "force", "half-made", "os-fork", "close-signal", "check-threads", "refuse-dontneed",
-         "image-change", "litter", "clock-far", "top", "view-overlap", "force-errno", "swap-beyond"]  # fmt: skip
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 ONE, TWO = bytes(odd.content(1)), bytes(odd.content(2))
 
@@ -68,7 +65,8 @@ def test_what_is_left_out_changes_nothing_else():
     everything = make_life(4, set())["parts"][0]
     fewer = make_life(4, {"swap", "bytes"})["parts"][0]
     assert 0 < len(fewer) < len(everything)
-    assert fewer == [action for action in everything if action in fewer]
+    told = list(map(repr, fewer))  # because one nan is not another
+    assert told == [action for action in map(repr, everything) if action in set(told)]
     assert not {name for name, _args in fewer} & {"swap_out", "swapon", "read"}
 
 
@@ -79,7 +77,7 @@ def test_each_kind_of_action_and_life_can_be_left_out():
 def test_a_life_is_told_in_the_same_words(tmp_path):
     told = []
     for _ in range(2):
-        assert live(make_life(7, {"names", "mremap-zero", "force", "half-made"}, "calls"), set(), tmp_path).actions
+        assert live(make_life(7, set(), "calls"), set(), tmp_path).actions
         told.append((tmp_path / "calls").read_text())
     assert told[0] == told[1]
     assert "m.check()" in told[0]
@@ -276,7 +274,7 @@ def test_the_command_line(tmp_path):
     assert ran.returncode == 2
     assert "swap_out, swapon, swapoff" in ran.stdout
     # One thread alone, whose answers are the same each time
-    kinds = [f"--without={kind}" for kind in [*KNOWN, *LIVES] if kind != "calls"]
+    kinds = [f"--without={kind}" for kind in LIVES if kind != "calls"]
     ran = subprocess.run([*command, *kinds, "--seed", "70", "--lives", "12"], env=environment, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert ran.stdout.splitlines()[-1].startswith("fuzz: 12 lives from seed 70 on, ")

@@ -240,6 +240,23 @@ def test_an_image_that_cannot_be_read(still):
         assert machine.check() == []
 
 
+@pytest.mark.parametrize("left", [0, 1, PAGE, 2 * PAGE, 6 * PAGE + 1, 7 * PAGE])
+def test_an_image_that_is_cut_off_before_it_is_copied(machine, tmp_path, left):
+    """What is not there any more is no hole."""
+    path = tmp_path / "image"
+    path.write_bytes(fill(1) * 8)
+    process = machine.spawn()
+
+    class Length:
+        def __index__(self):
+            os.truncate(path, left)
+            return 8 * PAGE
+
+    with path.open("rb") as file:
+        fails(errno.EIO, process.mmap_image, file, length=Length())
+    assert process.maps() == []
+
+
 def test_huge_pages_are_no_still_image():
     try:
         fd = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_HUGETLB)

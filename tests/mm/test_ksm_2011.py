@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Machine(era="2.6.38"): where the KSM of 2011 did otherwise than the one of Linux 6.12."""
 
+import errno
+
 import pytest
 
 import ksm
@@ -111,6 +113,42 @@ def test_a_page_is_broken_by_a_write(either):
     process.write(addr, b"b")
     assert machine.vmstat()["pgfault"] - faults == (0 if y2011 else 1)
     assert machine.vmstat()["cow_ksm"] == 2
+
+
+def test_merged_pages_move_only_when_memory_goes_offline(either):
+    """The searches of 2011 held no lock against it: a page that was found had to stay where it is. To go offline locks KSM out."""
+    machine, y2011 = either
+    process = machine.spawn()
+    process.touch(process.mmap(600 * PAGE), 600 * PAGE)     # the frames that cannot go offline
+    addr = mergeable(process, "aab")
+    machine.ksm.scan(2)
+    merged, _same, single = (word >> ksm.PAGE_FLAGS_SHIFT for word in process.page_table(addr, 3 * PAGE))
+    if y2011:
+        with pytest.raises(OSError, match="busy") as caught:
+            machine.migrate(merged)
+        assert caught.value.errno == errno.EBUSY
+        assert machine.vmstat()["pgmigrate_fail"] == 1
+    else:
+        merged = machine.migrate(merged)
+    single = machine.migrate(single)
+    assert [word >> ksm.PAGE_FLAGS_SHIFT for word in process.page_table(addr, 3 * PAGE)] == [merged, merged, single]
+    machine.offline(merged & ~511, 512)
+    moved = process.page_table(addr, PAGE)[0]
+    assert moved & ksm.PAGE_KSM
+    assert moved >> ksm.PAGE_FLAGS_SHIFT != merged
+    assert bytes_of(process, addr, 3) == "aab"
+    assert state(machine) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize("era", ["2.6.38", "6.12"])
+def test_moving_merged_pages_to_another_node(era):
+    with ksm.Machine(memory="8M", max_memory="8M", era=era, nodes=2) as machine:
+        process = machine.spawn()
+        addr = mergeable(process, "aab")
+        machine.ksm.scan(2)
+        assert process.move_pages(addr, 3 * PAGE, 1) == ([-errno.EBUSY, -errno.EBUSY, 1] if era == "2.6.38" else [1, 1, 1])
+        assert bytes_of(process, addr, 3) == "aab"
+        assert machine.check() == []
 
 
 def test_a_clean_page_that_nobody_may_write(machine):

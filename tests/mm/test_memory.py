@@ -288,6 +288,29 @@ def test_forced_writes(machine, process):
     assert process.read(shared, 1, force=True) == b"\0"
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_access_that_runs_out_of_memory(before, force):
+    """ENOMEM, also when some pages were done before."""
+    with ksm.Machine("1M", max_memory="1M", swap="64K") as machine:
+        process = machine.spawn()
+        addr = process.mmap(4 * PAGE)
+        process.write(addr, b"o" * 4 * PAGE)
+        process.swap_out(addr, 4 * PAGE)
+        machine.fail("page", 1 + before, 1 << 61)
+        with pytest.raises(OSError, match=f"{before * PAGE} done") as info:
+            process.read(addr, 4 * PAGE, force=force)
+        assert info.value.errno == errno.ENOMEM
+        with pytest.raises(OSError, match=f"{before * PAGE} done") as info:
+            process.write(addr, b"n" * 4 * PAGE, force=force)
+        assert info.value.errno == errno.ENOMEM
+        machine.fail("page", 0)
+        assert process.read(addr, 4 * PAGE, force=force) == b"n" * before * PAGE + b"o" * (4 - before) * PAGE
+        with pytest.raises(OSError, match=f"{4 * PAGE} done") as info:
+            process.read(addr, 5 * PAGE, force=force)
+        assert info.value.errno == errno.EFAULT
+
+
 def test_exec_starts_empty(machine, process):
     addr = merged(machine, process, 2)
     process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
