@@ -8,6 +8,8 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
     KSM_STUB=1    ksmd remembers nothing: tests/fast/seams_stub.pyx in place of ksm/fast/seams.pyx (tox -e stub)
     KSM_SANITIZE=1  a debug build with AddressSanitizer and UndefinedBehaviorSanitizer where the compiler has them (tox -e fuzz)
     KSM_TRACE=1   line tracing for Cython.Coverage; the .c files lie beside the .pyx, so build a copy of the tree (tox -e coverage)
+    KSM_TESTING=1 with ksm/testing/, which tests need and users do not. A build in place (build_ext --inplace, pip install -e) has it
+                  unless this is 0; a wheel has it only when this is 1
     KSM_CFLAGS    more flags for the C compiler, behind these
 """
 
@@ -80,8 +82,17 @@ def extension(name: str, source: str) -> Extension:
                      extra_link_args=[flag for flag in FLAGS if flag.startswith("-fsanitize=")])
 
 
-def modules() -> list[Extension]:
-    sources = {".".join(path.with_suffix("").parts): str(path) for path in sorted(Path("ksm").rglob("*.pyx"))}
+FOR_TESTS = Path("ksm/testing")
+
+
+def testing(in_place: bool = False) -> bool:
+    """Whether modules that only tests need are built."""
+    return os.environ.get("KSM_TESTING", "1" if in_place else "0") not in ("", "0")
+
+
+def modules(with_testing: bool) -> list[Extension]:
+    paths = [path for path in sorted(Path("ksm").rglob("*.pyx")) if with_testing or FOR_TESTS not in path.parents]
+    sources = {".".join(path.with_suffix("").parts): str(path) for path in paths}
     if STUB:
         sources["ksm.fast.seams"] = "tests/fast/seams_stub.pyx"
     found = [extension(name, source) for name, source in sources.items()]
@@ -92,6 +103,8 @@ def modules() -> list[Extension]:
 def packages() -> dict[str, str]:
     """Every package and its folder. The headers become ksm/include in a wheel, where ksm.get_include() looks."""
     code = {path.parent for suffix in ("py", "pyx", "pxd") for path in Path("ksm").rglob(f"*.{suffix}")}
+    if not testing():
+        code.discard(FOR_TESTS)
     headers = {path.parent for suffix in ("pxd", "h") for path in Path("include").rglob(f"*.{suffix}")}
     return {
         **{".".join(folder.parts): str(folder) for folder in sorted(code)},
@@ -100,6 +113,18 @@ def packages() -> dict[str, str]:
 
 
 class BuildExt(build_ext):
+    def finalize_options(self) -> None:
+        # Not before: only here it is known whether the build is one in place.
+        self.distribution.ext_modules = cythonize(  # type: ignore[no-untyped-call]  # Cython's own has no types
+            modules(testing(bool(self.inplace or self.editable_mode))),
+            include_path=["include", *(["."] if STUB else [])],
+            compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name="ksm._cyutility",
+            build_dir=None if TRACE else f"build/{MODE}/cython",
+            nthreads=JOBS,
+        )
+        super().finalize_options()
+
     def copy_extensions_to_source(self) -> None:
         # A module in the source tree may be newer, and yet of another mode.
         self.force = True
@@ -108,14 +133,7 @@ class BuildExt(build_ext):
 
 if __name__ == "__main__":
     setup(
-        ext_modules=cythonize(  # type: ignore[no-untyped-call]  # Cython's own has no types
-            modules(),
-            include_path=["include", *(["."] if STUB else [])],
-            compiler_directives=DIRECTIVES,
-            shared_utility_qualified_name="ksm._cyutility",
-            build_dir=None if TRACE else f"build/{MODE}/cython",
-            nthreads=JOBS,
-        ),
+        ext_modules=modules(testing()),
         packages=list(packages()),
         package_dir=packages(),
         package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed", "*.html", "*.css", "*.js", "*.json"]},

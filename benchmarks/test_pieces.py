@@ -15,7 +15,7 @@ import pytest
 
 import ksm
 from ksm.bench.contents import fill
-from ksm.bench.pieces import checksum, checksums, compare, rb_insert_erase
+from ksm.testing.pieces import checksum, checksums, compare, rb_insert_erase
 
 COUNT = 16384
 ROUNDS = 9

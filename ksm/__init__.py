@@ -22,6 +22,7 @@ from ksm.procfs import PAGE_ZERO as PAGE_ZERO
 from ksm.procfs import Smap as Smap
 from ksm.procfs import Vma as Vma
 from ksm.sysfs import Ksm as Ksm
+from ksm.views import Processes as Processes
 
 __version__ = "0.1.0"
 

@@ -16,7 +16,7 @@ cdef class Machine:
     cdef int nr_nodes
     cdef int last_pid
     cdef dict all_processes
-    cdef readonly object processes
+    cdef long nr_held           # frames that somebody looks at, each with a reference on its page
     cdef object files           # Ksm
     cdef object __weakref__
     cdef int enter(self) except -1 nogil

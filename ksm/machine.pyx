@@ -8,7 +8,6 @@ Every call that touches the machine goes through enter() and leave(), with no Py
 import operator
 import os
 import re
-from types import MappingProxyType
 
 from ksm.host import memory as host
 
@@ -104,7 +103,10 @@ cdef int hugepage_mode(mode) except -1:
 
 
 cdef class Machine:
-    """A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
+    """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None)
+--
+
+    A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
 
     memory      size of the memory, in bytes or as "512M", "1G"; whole pages of 4096 bytes
     nodes       NUMA nodes, each with an equal share of the memory
@@ -121,7 +123,10 @@ cdef class Machine:
     made it: in one that was forked from there, close() frees the copy, and every other call is a RuntimeError.
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
-    memory (memoryview(machine), read-only, frame n at n * 4096) has to be released before the machine can be closed.
+    memory (memoryview(machine), read-only, frame n at n * 4096; or frame(n)) has to be released before the machine can be closed.
+
+    An attribute is what a machine was given or can be set to, a state, a part of it, or a number that bears the name of a file of the
+    kernel. What is counted or done by asking for it is a method. So it is with processes, and with all else that a machine leads to.
 
     Raises ValueError for sizes that make no machine, OSError: ENOMEM when there are no addresses for it, EOPNOTSUPP where the pages of
     this computer are not of 4096 bytes.
@@ -130,7 +135,6 @@ cdef class Machine:
     def __cinit__(self):
         gate_init(&self.gate)
         self.all_processes = {}
-        self.processes = MappingProxyType(self.all_processes)
 
     def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
                  era="6.12", plain=None):
@@ -260,6 +264,48 @@ cdef class Machine:
             self.leave()
 
     @property
+    def memory(self):
+        """Bytes of memory that it was made with; images and what is offline make no difference."""
+        with nogil:
+            self.enter()
+            self.leave()
+        return self.ram_pages << PAGE_SHIFT
+
+    @property
+    def nodes(self):
+        """How many NUMA nodes it has: they are numbered from 0."""
+        with nogil:
+            self.enter()
+            self.leave()
+        return self.nr_nodes
+
+    @property
+    def clock(self):
+        """"real", or "manual" when only advance() moves it; time() reads it, in seconds."""
+        cdef bint manual
+        with nogil:
+            self.enter()
+            manual = self.m.manual_clock
+            self.leave()
+        return "manual" if manual else "real"
+
+    @property
+    def era(self):
+        """Whose KSM it has: "6.12" or "2.6.38"."""
+        cdef int era
+        with nogil:
+            self.enter()
+            era = self.g.era
+            self.leave()
+        return next(name for name, value in ERAS.items() if value == era)
+
+    @property
+    def processes(self):
+        """The processes that have not exited, by their pids: a mapping that cannot be changed, ksm.views.Processes."""
+        from ksm.views import Processes
+        return Processes(self)
+
+    @property
     def plain(self):
         """Whether it scans as the kernel does, in every step."""
         cdef bint plain
@@ -317,7 +363,7 @@ cdef class Machine:
             return "<ksm.Machine closed>"
         if self.files is None:
             return "<ksm.Machine not made>"
-        return f"<ksm.Machine {self.ram_pages * PAGE_SIZE >> 20} MiB, {self.nr_nodes} node(s), {len(self.processes)} process(es)>"
+        return f"<ksm.Machine {self.ram_pages * PAGE_SIZE >> 20} MiB, {self.nr_nodes} node(s), {len(self.all_processes)} process(es)>"
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         gate_export(&self.gate)
@@ -490,6 +536,19 @@ cdef class Machine:
         with gil:
             raise oserror(EINVAL, f"frame {pfn}")
 
+    def frame(self, pfn):
+        """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped.
+        Process.page_table() says which frames a process has. For Cython it is a `const unsigned char[::1]`.
+
+        It shows the frame as it is, also when a process writes there. As long as the view is there the page is held as a driver holds one.
+        It stays in its frame: KSM does not merge it into another, it is not migrated, and its frame is not taken offline, or freed when no
+        process has the page any more. All views must be released before the machine can be closed: close() is a BufferError.
+
+        OSError EINVAL for a frame that is not there, EBUSY for one that has no page, or one that is being moved now.
+        """
+        from ksm.views import frame_of
+        return frame_of(self, pfn)
+
     def migrate(self, pfn, node=None):
         """Move the page in this frame to another one, on this node, or wherever there is one: the new frame's number.
 
@@ -625,10 +684,17 @@ cdef class Machine:
         The machine must be a plain one, because a fast one does not take every step: ValueError. After each step the recorder goes through
         all that KSM keeps, and through all page tables: this is for machines that one looks at. One at a time: OSError(EBUSY).
         """
+        # First: in a process that was forked while a thread was importing, nobody holds the module's lock, and it is never free again.
+        with nogil:
+            self.enter()
+            self.leave()
         from ksm.record.recording import Recording
         return Recording(self, steps)
 
     def check(self):
         """Verify every invariant of the machine: a list of what is wrong, empty when all is well. See ksm/check/invariants.pyx."""
+        with nogil:
+            self.enter()        # as in record()
+            self.leave()
         from ksm.check import check
         return check(self)

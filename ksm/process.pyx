@@ -54,7 +54,14 @@ cdef enum:
 
 @cython.no_gc_clear
 cdef class Process:
-    """A process of a machine. Made by Machine.spawn(), fork() and exec(); not by hand."""
+    """Process()
+--
+
+    A process of a machine. Made by Machine.spawn() and fork(); by hand it is a TypeError.
+
+    Its attributes are what it was given (machine, pid, name, node), its state (alive, mm_id), and the numbers of /proc/PID/ksm_stat by
+    their names. What is counted or done by asking for it is a method.
+    """
 
     cdef readonly Machine machine
     cdef readonly int pid
@@ -508,7 +515,7 @@ cdef class Process:
         return nid
 
     def page_table(self, addr, length):
-        """One word for each page of the range, as array('Q'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. Of a page that is
+        """One word for each page of the range, as array('L'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. Of a page that is
         swapped out it is its place in the swap area << 8 | PAGE_SWAPPED."""
         cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length)
         cdef unsigned long nr_pages = pages_in(clength)

@@ -6,7 +6,6 @@ what each of them means and where it stands in the kernel's file.
 A step costs one branch while nobody records.
 """
 
-from linux.atomic cimport READ_ONCE_ptr
 from linux.mm_types cimport machine
 
 
@@ -59,9 +58,14 @@ cdef enum ksm_step_type:
 
 ctypedef void (*step_function)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
 
+# The macros are those of linux/atomic.pxd: a pointer to a function is no void *.
+cdef extern from *:
+    step_function READ_ONCE_step "KSM_READ_ONCE"(step_function x) noexcept nogil
+    void WRITE_ONCE_step "KSM_WRITE_ONCE"(step_function x, step_function v) noexcept nogil
+
 
 cdef inline void ksm_step(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil:
-    cdef step_function record = <step_function>READ_ONCE_ptr(m.step)
+    cdef step_function record = READ_ONCE_step(m.step)
     if record != NULL:
         record(m, which, item, page, node, value)
 
@@ -70,4 +74,4 @@ cdef inline void steps_exit(machine *m) noexcept nogil:
     """Free the recorders of a machine that no thread is in. A recording that was not stopped is lost."""
     m.step = NULL
     if m.recorder != NULL:
-        (<void (*)(machine *) noexcept nogil>m.recorder_exit)(m)
+        m.recorder_exit(m)

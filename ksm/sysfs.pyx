@@ -7,6 +7,8 @@ Values go through the show and store functions of ksm/mm/ksm.pyx as text, like i
 
 import operator
 
+from ksm.trace import Trace
+
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -30,7 +32,10 @@ cdef enum:
 
 @cython.no_gc_clear
 cdef class Ksm:
-    """The attributes of KSM, named after the files of /sys/kernel/mm/ksm.
+    """Ksm(machine)
+--
+
+    The attributes of KSM, named after the files of /sys/kernel/mm/ksm.
 
     Reading gives an int; of advisor_mode, "none" or "scan-time". Writing takes an int, a bool or a str, and raises OSError with the
     kernel's errno (EINVAL, EBUSY, ERANGE), or AttributeError for a file that can only be read. Setting run to 1 starts ksmd, a thread.
@@ -142,7 +147,6 @@ cdef class Ksm:
     @property
     def trace(self):
         """The trace events: ksm.trace.Trace, off until its start()."""
-        from ksm.trace import Trace
         return Trace(self.machine)
 
     def __repr__(self):

@@ -88,7 +88,10 @@ _FORMATS = dict(zip(EVENTS, (_scan, _scan, _mm, _mm, _merge, _merge, _remove_ksm
 
 @cython.no_gc_clear
 cdef class Trace:
-    """The event ring of a machine, which is off until start(). Any number of threads may use it."""
+    """Trace(machine)
+--
+
+    The event ring of a machine, which is off until start(). Any number of threads may use it."""
 
     cdef Machine machine
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The headers are found, another package can cimport the port, and a wheel made from the sdist has everything."""
 
+import configparser
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,11 +12,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
 
 import ksm
 
 SOURCE = Path(__file__).resolve().parents[1]
 HEADERS = Path(ksm.get_include())
+needs_source = pytest.mark.skipif(not (SOURCE / "setup.py").is_file(), reason="no source tree")
 
 # What another package may take from this one: one line each.
 CIMPORTS = [
@@ -22,6 +26,7 @@ CIMPORTS = [
     "from linux.list cimport INIT_LIST_HEAD, list_add_tail, list_empty, list_head",
     "from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next",
     "from ksm.lib.xxhash cimport xxhash",
+    "from ksm.machine cimport Machine",
     "from ksm.mm.ksm cimport ksm_do_scan, ksm_globals, ksm_rmap_item, ksm_stable_node",
 ]
 
@@ -65,6 +70,11 @@ def sort(numbers):
 
 def checksum(const unsigned char[::1] page):
     return <unsigned int>xxhash(&page[0], page.shape[0], 0)
+
+
+def checksum_of_frame(Machine machine not None, unsigned long pfn):
+    cdef const unsigned char[::1] frame = machine.frame(pfn)
+    return <unsigned int>xxhash(&frame[0], frame.shape[0], 0)
 """
 
 SETUP = """
@@ -74,7 +84,8 @@ from setuptools import Extension, setup
 
 if __name__ == "__main__":
     extension = Extension("consumer", ["consumer.pyx"], include_dirs=[ksm.get_include()], extra_compile_args=["-O1", "-g0"])
-    setup(name="consumer", ext_modules=cythonize([extension], include_path=[ksm.get_include(), *{extra!r}], language_level=3))
+    setup(name="consumer", ext_modules=cythonize([extension], include_path=[ksm.get_include(), *{extra!r}],
+                                                    compiler_directives={{"language_level": 3, "freethreading_compatible": True}}))
 """
 
 CHECK = """
@@ -82,6 +93,12 @@ import consumer
 import ksm
 assert consumer.sort([5, 3, 9, 3, 1, 7]) == [1, 3, 3, 5, 7, 9]
 assert consumer.checksum(bytes(4096)) == 0x32D8BBDB
+with ksm.Machine("1M") as machine:
+    process = machine.spawn()
+    process.write(addr := process.mmap(4096), b"page" * 1024)
+    pfn = process.page_table(addr, 4096)[0] >> ksm.PAGE_FLAGS_SHIFT
+    assert consumer.checksum_of_frame(machine, pfn) == consumer.checksum(process.read(addr, 4096))
+    assert consumer.checksum_of_frame(machine, 0) == 0x32D8BBDB
 print(ksm.__file__)
 """
 
@@ -132,9 +149,52 @@ def test_cimport_from_another_package(tmp_path):
     assert used.resolve() == Path(ksm.__file__).resolve()
 
 
+def built(monkeypatch, **attributes):
+    """The extension modules that setup.py builds, with these attributes of the command build_ext, and the packages."""
+    monkeypatch.chdir(SOURCE)
+    how = runpy.run_path("setup.py")
+    command = how["BuildExt"](setuptools.Distribution({"name": "ksm"}))
+    monkeypatch.setitem(command.finalize_options.__globals__, "cythonize", lambda modules, **_: modules)
+    vars(command).update(attributes)
+    command.finalize_options()
+    return {each.name for each in command.extensions}, set(how["packages"]())
+
+
+@needs_source
+@pytest.mark.parametrize(("asked", "attributes", "expected"), [
+    (None, {}, False), ("", {}, False), ("0", {}, False), ("1", {}, True),
+    (None, {"inplace": True}, True), (None, {"editable_mode": True}, True), ("0", {"inplace": True}, False), ("1", {"inplace": True}, True),
+])  # fmt: skip
+def test_what_only_tests_need_is_built_for_them_alone(monkeypatch, asked, attributes, expected):
+    monkeypatch.delenv("KSM_TESTING", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("KSM_TESTING", asked)
+    everything = {".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in SOURCE.joinpath("ksm").rglob("*.pyx")}
+    for_tests = {name for name in everything if name.startswith("ksm.testing.")}
+    modules, packages = built(monkeypatch, **attributes)
+    assert for_tests and modules == (everything if expected else everything - for_tests) | {"ksm._cyutility"}
+    assert ("ksm.testing" in packages) == (asked == "1")        # a build in place copies no package
+    assert {"ksm", "ksm.mm", "ksm.bench", "ksm.include.linux"} <= packages
+
+
+@needs_source
+def test_every_other_way_to_build_has_what_tests_need():
+    """What builds a copy of the tree does it in place; what builds a wheel to test it says so."""
+    for name in ("tox.ini", "tests/mutants/scratch.py"):
+        text = SOURCE.joinpath(name).read_text()
+        commands = [line for line in text.splitlines() if "'setup.py'" in line or '"setup.py"' in line]
+        assert commands and all("--inplace" in line for line in commands), name
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(SOURCE / "tox.ini")
+    assert tox["pkgenv"]["set_env"].split("=")[0].strip() == "KSM_TESTING"
+    for path in (SOURCE / "pyproject.toml", *SOURCE.glob(".github/workflows/wheels.yml")):
+        assert "KSM_TESTING" not in path.read_text()
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not (SOURCE / "setup.py").is_file(), reason="no source tree")
-def test_wheel_from_sdist(tmp_path):
+@needs_source
+def test_wheel_from_sdist(tmp_path, monkeypatch):
+    monkeypatch.delenv("KSM_TESTING", raising=False)
     ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
     tree = tmp_path / "tree"
     shutil.copytree(SOURCE, tree, ignore=ignored)
@@ -153,8 +213,10 @@ def test_wheel_from_sdist(tmp_path):
     for path in tree.joinpath("include").rglob("*.*"):
         assert f"ksm/{path.relative_to(tree)}" in names
     modules = {str(path.relative_to(tree).with_suffix("")) for path in tree.joinpath("ksm").rglob("*.pyx")}
-    assert modules <= {name.split(".")[0] for name in names if name.endswith(".so")}
+    modules = {module for module in modules if not module.startswith("ksm/testing/")}
+    assert modules | {"ksm/_cyutility"} == {name.split(".")[0] for name in names if name.endswith(".so")}
     assert {f"{module}.pyx" for module in modules} | {"ksm/py.typed"} <= names
+    assert not [name for name in names if "testing" in name]
     assert not [name for name in names if name.endswith(".c")]
     assert [name for name in names if name.endswith("/LICENSE")]
 

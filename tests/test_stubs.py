@@ -61,7 +61,7 @@ def is_property(node):
 
 
 def test_there_is_a_stub_for_each_compiled_module_that_python_code_calls():
-    face = {"ksm.machine", "ksm.process", "ksm.sysfs", "ksm.trace", "ksm.check.invariants"}
+    face = {"ksm.machine", "ksm.process", "ksm.sysfs", "ksm.trace", "ksm.views", "ksm.check.invariants"}
     command = {"ksm.estimate.savings", "ksm.sources.pagemap"}
     assert face | command <= set(NAMES)
 
@@ -100,8 +100,17 @@ def test_classes(name):
                 assert arguments(first) == arguments(getattr(real, member)), member
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_constructors(name):
+    module, stub = module_and_stub(name)
+    for class_name, [node, *_] in members(stub.body).items():
+        if isinstance(node, ast.ClassDef) and not issubclass(getattr(module, class_name), tuple):
+            own = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name in ("__init__", "__new__")]
+            described = arguments(own[0])[1:] if own else []
+            assert arguments(getattr(module, class_name)) == described, class_name
+
+
 def test_a_machine_takes_what_its_stub_says():
-    # A constructor has no signature to look at.
     _, stub = module_and_stub("ksm.machine")
     [node] = members(stub.body)["Machine"]
     [constructor] = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]

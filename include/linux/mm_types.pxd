@@ -300,6 +300,7 @@ cdef struct machine:
     const ksm_operations *ksm_ops
     const ksm_fast_operations *fast_ops
     void *ksm                   # struct ksm_globals of ksm/mm/ksm.pxd
-    void *step                  # OURS: what records the steps of a scan, or NULL: ksm/step.pxd
+    # OURS: what records the steps of a scan, or NULL: ksm/step.pxd
+    void (*step)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
     void *recorder
-    void *recorder_exit
+    void (*recorder_exit)(machine *m) noexcept nogil

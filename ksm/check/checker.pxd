@@ -114,7 +114,7 @@ cdef struct checker:
     unsigned long zero_ptes     # entries of the zero page that KSM made
     long mm_zero_pages          # what the mms say about it
     unsigned int *slots         # by slot of the swap area: entries that have it
-    bint pinned                 # some mm has pinned pages: references without a mapping
+    bint pinned                 # some mm has pinned pages, or somebody looks at a frame: references without a mapping
 
 
 cdef tally *map_find(ptr_map *map, const void *key) noexcept nogil

@@ -120,6 +120,7 @@ def check(Machine machine not None):
     with nogil:
         c.m = machine.m
         c.g = machine.g
+        c.pinned = machine.nr_held != 0
         mutex_lock(&c.g.ksm_thread_mutex)
         if hold_mms(&c):
             run_checks(&c)

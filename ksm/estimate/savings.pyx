@@ -31,7 +31,10 @@ cdef uint32_t ZEROS = <uint32_t>1 << 31
 
 @cython.no_gc_clear
 cdef class Tally:
-    """Counts frames saved, from the page tables of the sources, one source after the other.
+    """Tally(machine)
+--
+
+    Counts frames saved, from the page tables of the sources, one source after the other.
 
     A merged page with n mappings saves n - 1 frames. For a page of zeros all of them count as `zero`, and so does every page that became
     the kernel's zero page. For any other page, `within` counts the frames that a separate merge inside each source would have saved.
@@ -62,7 +65,7 @@ cdef class Tally:
 
     def next_source(self):
         """The page tables that are added from now on belong to the next source."""
-        self.source += 1
+        begin_source(self)
 
     def add(self, const unsigned long[::1] words):
         """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there."""
@@ -93,14 +96,28 @@ cdef class Tally:
             self.machine.leave()
         if beyond:
             raise ValueError("the page table has frames that the machine has not")
-        self.zero += counts[ZERO]
-        self.within += counts[WITHIN]
-        self.across += counts[ACROSS]
+        add_counts(self, counts)
         return present
 
 
+# Without the GIL two threads could add at the same time, and one sum be lost.
+
+@cython.critical_section
+cdef int begin_source(Tally tally) except -1:
+    tally.source += 1
+    return 0
+
+
+@cython.critical_section
+cdef int add_counts(Tally tally, const unsigned long *counts) except -1:
+    tally.zero += counts[ZERO]
+    tally.within += counts[WITHIN]
+    tally.across += counts[ACROSS]
+    return 0
+
+
 cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:
-    """Whether the frame can be read. A hole between images is reserved, and so are frames of an image that was removed and the zero page."""
+    """Whether the frame can be read. Holes between images are reserved, and so are frames of a removed image, and the zero page."""
     return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
 
 

@@ -21,7 +21,7 @@ from libc.errno cimport EBUSY
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ptr
+from linux.atomic cimport READ_ONCE_int
 from linux.err cimport PTR_ERR
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pmd_t, pte_t, struct_page
 from linux.page_flags cimport folio_raw_mapping, folio_test_ksm, page_address, page_folio, pfn_to_page
@@ -38,7 +38,7 @@ from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
                        STEP_NOTE, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED,
                        STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
-                       STEP_ZERO_MERGED)
+                       STEP_ZERO_MERGED, WRITE_ONCE_step)
 from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
                               look_at_ksm, look_at_mms, put)
 
@@ -406,18 +406,23 @@ cdef void free_recorders(machine *m) noexcept nogil:
 
 @cython.no_gc_clear
 cdef class Recorder:
-    """A recording under way. ksm/record/recording.py makes a Recording of it."""
+    """Recorder(of, most_steps)
+--
+
+    A recording under way: Machine.record() makes it. After stop(), `words` and `labels` are what was recorded, and
+    ksm/record/recording.py makes a Recording of them.
+    """
 
     cdef readonly Machine machine
     cdef recorder *r            # for a thread that has entered the machine
-    cdef readonly object words
-    cdef readonly list labels
+    cdef object found_words
+    cdef list found_labels
 
     def __cinit__(self, Machine of not None, unsigned long most_steps):
         cdef recorder *r = NULL
         cdef bint plain, busy = False
         self.machine = of
-        self.words, self.labels = array("l"), []
+        self.found_words, self.found_labels = array("l"), []
         with nogil:
             of.enter()
             plain = of.g.fast == NULL
@@ -433,8 +438,8 @@ cdef class Recorder:
                 if not busy:
                     r.older = <recorder *>of.m.recorder
                     of.m.recorder = r
-                    of.m.recorder_exit = <void *>free_recorders
-                    WRITE_ONCE_ptr(of.m.step, <void *>record_step)
+                    of.m.recorder_exit = free_recorders
+                    WRITE_ONCE_step(of.m.step, record_step)
                 mutex_unlock(&of.g.ksm_thread_mutex)
                 if busy:
                     free(r)
@@ -446,6 +451,16 @@ cdef class Recorder:
         if r == NULL:
             raise MemoryError
         self.r = r
+
+    @property
+    def words(self):
+        """The numbers of all records, as array('l'); empty before stop()."""
+        return kept(self)[0]
+
+    @property
+    def labels(self):
+        """The first bytes of each content that a frame had, by its number; empty before stop()."""
+        return kept(self)[1]
 
     def __reduce__(self):
         raise TypeError("a recording under way cannot be copied or pickled")
@@ -474,7 +489,7 @@ cdef class Recorder:
             self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
             if self.machine.m.recorder == self.r:
-                WRITE_ONCE_ptr(self.machine.m.step, NULL)
+                WRITE_ONCE_step(self.machine.m.step, NULL)
             spin_lock(&self.r.lock)
             self.r.active = False
             memcpy(&taken, self.r, sizeof(recorder))
@@ -488,8 +503,20 @@ cdef class Recorder:
             if taken.out.n:
                 words = array("l")
                 words.frombytes(<bytes>(<char *>taken.out.a)[:taken.out.n * sizeof(long)])
-                self.labels = [<bytes>(<char *>taken.labels[i].bytes)[:LABEL] for i in range(taken.nr_labels)]
-                self.words = words
+                keep(self, words, [<bytes>(<char *>taken.labels[i].bytes)[:LABEL] for i in range(taken.nr_labels)])
             return taken.steps, bool(taken.truncated)
         finally:
             empty(&taken)
+
+
+# Without the GIL a thread could take what another replaces just then.
+
+@cython.critical_section
+cdef tuple kept(Recorder recorder):
+    return recorder.found_words, recorder.found_labels
+
+
+@cython.critical_section
+cdef int keep(Recorder recorder, object words, list labels) except -1:
+    recorder.found_words, recorder.found_labels = words, labels
+    return 0

@@ -43,7 +43,7 @@ class Recording:
         steps = operator.index(steps)
         if not 1 <= steps <= MOST_STEPS:
             raise ValueError(f"steps must be between 1 and {MOST_STEPS}, not {steps}")
-        self.machine, self.era = machine, "2.6.38" if len(machine.ksm.names()) < 20 else "6.12"
+        self.machine, self.era = machine, machine.era
         self.truncated = False
         self.steps = 0
         self._names: dict[int, str] = {}

@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: for tests only.
-"""Doors for tests: lists, hashes and trees as Python objects, and ways to damage a machine."""
+"""Doors for tests and benchmarks: lists, hashes and trees as Python objects, and ways to damage a machine. In no wheel: see setup.py."""

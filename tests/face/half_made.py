@@ -16,12 +16,15 @@ from ksm.process import processes_by_mm, spawn
 from ksm.record.recorder import Recorder
 from ksm.record.recording import Recording
 from ksm.trace import Trace
+from ksm.views import Processes, frame_of
 
 MACHINE = {
-    "advance": lambda m: m.advance(1), "check": lambda m: m.check(), "drain_all_pages": lambda m: m.drain_all_pages(),
+    "advance": lambda m: m.advance(1), "check": lambda m: m.check(), "clock": lambda m: m.clock,
+    "drain_all_pages": lambda m: m.drain_all_pages(), "era": lambda m: m.era, "frame": lambda m: m.frame(0),
     "fail": lambda m: m.fail("page"), "free_pages": lambda m: m.free_pages(), "ksm": lambda m: m.ksm.run,
     "lru_add_drain_all": lambda m: m.lru_add_drain_all(), "memory_failure": lambda m: m.memory_failure(1),
-    "migrate": lambda m: m.migrate(1), "offline": lambda m: m.offline(512, 512), "online": lambda m: m.online(512, 512),
+    "memory": lambda m: m.memory, "nodes": lambda m: m.nodes, "migrate": lambda m: m.migrate(1),
+    "offline": lambda m: m.offline(512, 512), "online": lambda m: m.online(512, 512),
     "plain": lambda m: m.plain, "record": lambda m: m.record(), "slabinfo": lambda m: m.slabinfo(), "spawn": lambda m: m.spawn(),
     "swap_pages": lambda m: m.swap_pages(), "swapoff": lambda m: m.swapoff(), "swapon": lambda m: m.swapon("64K"),
     "time": lambda m: m.time(), "total_pages": lambda m: m.total_pages(), "transparent_hugepage": lambda m: m.transparent_hugepage,
@@ -42,6 +45,7 @@ MORE = {
     "migrate to a node": lambda m: m.migrate(1, 0), "spawn on a node": lambda m: m.spawn(None, 0), "_get_page": lambda m: m._get_page(1),
     "_put_page": lambda m: m._put_page(1), "_count_as_written": lambda m: m._count_as_written(), "check()": check, "Tally": Tally,
     "spawn()": lambda m: spawn(m, None, 0), "Recorder": lambda m: Recorder(m, 10), "Recording": Recording,
+    "frame_of()": lambda m: frame_of(m, 0),
     "len(Trace)": lambda m: len(Trace(m)), "Ksm.run": lambda m: ksm.Ksm(m).run, "Ksm.run = 1": lambda m: setattr(ksm.Ksm(m), "run", 1),
     "Ksm.scan(pages)": lambda m: ksm.Ksm(m).scan(pages=5), "dir(Ksm)": lambda m: dir(ksm.Ksm(m)),
     "with": lambda m: m.__enter__().free_pages(),
@@ -186,7 +190,8 @@ def copies():
 
 
 def nones():
-    calls = [Trace, ksm.Ksm, Tally, check, Recording, lambda n: Recorder(n, 1), lambda n: spawn(n, None, 0), processes_by_mm]
+    calls = [Trace, ksm.Ksm, Tally, check, Recording, lambda n: Recorder(n, 1), lambda n: spawn(n, None, 0), processes_by_mm, Processes,
+             lambda n: frame_of(n, 0)]
     for i, call in enumerate(calls):
         with suppress(TypeError, AttributeError):
             call(None)

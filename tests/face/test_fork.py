@@ -80,7 +80,8 @@ def test_a_child_cannot_use_the_machine(alone):
     calls = [
         machine.spawn, machine.free_pages, machine.vmstat, machine.check, machine.time, machine.slabinfo, machine.swapoff,
         lambda: machine.migrate(5), lambda: machine.fail("page"), lambda: memoryview(machine), machine.record, lambda: machine.plain,
-        lambda: knobs.run, lambda: setattr(knobs, "run", 0), knobs.scan, knobs.names, trace.read, lambda: len(trace), trace.start,
+        lambda: machine.frame(5), lambda: machine.era, lambda: knobs.run, lambda: setattr(knobs, "run", 0), knobs.scan, knobs.names,
+        trace.read, lambda: len(trace), trace.start,
         process.maps, process.smaps, process.fork, process.exec, process.exit, process.rss, lambda: process.mm_id, process.ksm_stat,
         lambda: process.read(addr, 1), lambda: process.write(addr, b"x"), lambda: process.mmap(PAGE),
         lambda: process.page_table(addr, PAGE), lambda: recording.note("x"), recording.stop, lambda: machine.__init__("1M"),
@@ -113,6 +114,35 @@ def test_a_child_cannot_use_the_machine(alone):
     print("done")
     """)
     assert out == "done\n"
+
+
+@pytest.mark.parametrize(("module", "call"), [("ksm.check", "machine.check"), ("ksm.record", "machine.record")])
+def test_a_child_of_a_program_that_was_importing(alone, module, call):
+    """The thread that holds the lock of a module is not there any more: the child is refused before it waits for that."""
+    out = alone(MACHINE + f"""
+    begun = threading.Event()
+    class Slow:
+        def find_spec(self, name, path=None, target=None):
+            if name == "{module}":
+                begun.set()
+                time.sleep(3)
+    for name in [name for name in sys.modules if name.startswith("{module}")]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, Slow())
+    thread = threading.Thread(target={call})
+    thread.start()
+    begun.wait()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            {call}()
+        except RuntimeError:
+            os._exit(0)
+        os._exit(1)
+    print(ended(pid))
+    thread.join()
+    """)
+    assert out == "0\n"
 
 
 def test_a_child_reads_its_copy_in_a_view(alone):
