@@ -409,7 +409,7 @@ cdef class Recorder:
     """Recorder(of, most_steps)
 --
 
-    A recording under way: Machine.record() makes it. After stop(), `words` and `labels` are what was recorded, and
+    A recording under way of `machine`: Machine.record() makes it. After stop(), `words` and `labels` are what was recorded, and
     ksm/record/recording.py makes a Recording of them.
     """
 

@@ -15,7 +15,7 @@ from fuzz.files import Files
 from fuzz.shadow import PAGE
 from fuzz.world import Finding, Outcome
 
-MACHINE, PROCESS, KSM = cast(Any, ksm.Machine), cast(Any, ksm.Process), cast(Any, ksm.Ksm)  # to be called as their types forbid
+PROCESS, KSM = cast(Any, ksm.Process), cast(Any, ksm.Ksm)  # to be called as their types forbid
 Try = Callable[[Any, Any], object]
 # Each is refused, or harmless
 OBJECTS: dict[str, Try] = {
@@ -59,7 +59,7 @@ OBJECTS: dict[str, Try] = {
     "a forced write of which nobody knows whether it is one": lambda m, p: p.write(p.mmap(PAGE), b"x", force=odds.Raises()),
     "a forced read of which nobody knows whether it is one": lambda m, p: p.read(p.mmap(PAGE), 1, force=odds.Raises()),
     "a touch of which nobody knows whether it writes": lambda m, p: p.touch(p.mmap(PAGE), write=odds.Raises()),
-    "a plain machine perhaps": lambda m, p: MACHINE("1M", plain=odds.Raises()),
+    "a plain machine perhaps": lambda m, p: ksm.Machine("1M", plain=cast(bool, odds.Raises())),
 }
 # What any number may be given as, too
 NUMBERS: dict[str, Try] = {
