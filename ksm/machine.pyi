@@ -31,7 +31,7 @@ class Machine:
         swap: str | SupportsIndex | None = None,
         clock: Literal["real", "manual"] = "real",
         transparent_hugepage: Literal["never", "madvise", "always"] = "madvise",
-        era: _Era = "6.12",
+        era: Literal["6.12", "2.6.38"] = "6.12",
         plain: bool | None = None,
     ) -> None: ...
     transparent_hugepage: Literal["never", "madvise", "always"]

@@ -36,7 +36,7 @@ SILENCE = 90  # seconds without a test that ends, after which a run has come to 
 MOST_MEMORY = 4 << 30  # bytes that the tests of one change may take
 READ_SOURCES = ("tests/mutants", "tests/kernel/test_mutants.py", "tests/mm/test_beside_the_kernel.py", "tests/mm/test_same_code.py",
                 "tests/mm/test_uncovered.py", "tests/study/test_page.py", "tests/study/test_pairing.py", "tests/test_packaging.py",
-                "tests/test_readme.py")  # fmt: skip
+                "tests/test_docs.py", "tests/test_readme.py")  # fmt: skip
 # The tests that are likely to notice a change of these files: they run first, and then all others.
 LIKELY = (
     ("ksm/fast/page_keys", ("tests/fast/test_page_keys.py", "tests/fast")),

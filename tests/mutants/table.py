@@ -417,11 +417,11 @@ DRAWN = (
 """),
     Mutant("rbtree:____rb_erase_color-2", "ksm/lib/rbtree.pyx", "A nephew need not be there to be red",
            """\
+                tmp2 = sibling.rb_left
                 if tmp2 is NULL or rb_is_black(tmp2):
-                    # Case 2: P?(N, S(A, B)) becomes P(N, s(A, B)). Now both sides lack a black node. A red parent, which case 1 always
 """, """\
+                tmp2 = sibling.rb_left
                 if tmp2 is NULL and rb_is_black(tmp2):
-                    # Case 2: P?(N, S(A, B)) becomes P(N, s(A, B)). Now both sides lack a black node. A red parent, which case 1 always
 """),
     Mutant("rbtree:____rb_erase_color-3", "ksm/lib/rbtree.pyx", "A nephew keeps its parent and colour",
            """\
