@@ -61,9 +61,12 @@ class Recording:
 
     def __del__(self) -> None:
         # Nobody can ask for this recording any more. Once it is stopped, the machine can be recorded again.
+        # At the end of the interpreter this module may have lost its names: not by suppress().
         if self._recorder is not None:
-            with suppress(ValueError, RuntimeError):
+            try:  # noqa: SIM105
                 self._recorder.stop()
+            except (ValueError, RuntimeError):
+                pass
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a recording cannot be copied or pickled: data() has what it recorded")

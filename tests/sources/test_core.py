@@ -26,7 +26,7 @@ def content(path):
     source = open_file(str(path))
     try:
         assert source.kind == "core"
-        with ksm.Machine("512M", max_memory="2G") as machine:
+        with ksm.Machine("64M", max_memory="1G") as machine:
             source.attach(machine)
             pages = [
                 source.process.read(addr + place * PAGE, PAGE)

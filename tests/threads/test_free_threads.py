@@ -52,8 +52,25 @@ def test_no_module_brings_the_lock_back():
     assert (run.stdout, run.stderr) == ("True False\n", "")
 
 
-def test_pids_and_processes_are_those_of_all_threads():
-    """No pid is given twice, whatever threads spawn and fork at the same time, and the mapping has all that live."""
+def test_no_pid_is_given_twice():
+    with ksm.Machine("64M") as machine:
+        pids = [[] for _ in range(THREADS)]
+
+        def make(mine):
+            for _ in range(2000):
+                process = machine.spawn()
+                mine.append((process.pid, process.mm_id))
+                process.exit()
+
+        at_once(*(lambda mine=mine: make(mine) for mine in pids))
+        numbers, spaces = zip(*(each for mine in pids for each in mine), strict=True)
+        assert sorted(numbers) == list(range(1, THREADS * 2000 + 1))
+        assert len(set(spaces)) == THREADS * 2000
+        assert len(machine.processes) == 0 and machine.check() == []
+
+
+def test_processes_are_those_of_all_threads():
+    """The mapping has all that live, whatever threads spawn and fork at the same time."""
     with ksm.Machine("64M") as machine:
         made = [[] for _ in range(THREADS)]
 
@@ -107,14 +124,15 @@ def test_what_was_recorded_is_there_or_not():
             process.write(addr, bytes([n]) * 4 * PAGE)
             recorder = Recorder(machine, 1000)
             machine.ksm.scan()
-            lengths = set()
+            words, labels = set(), set()
 
-            def look(recorder=recorder, lengths=lengths):
+            def look(recorder=recorder, words=words, labels=labels):
                 for _ in range(50):
-                    lengths.add((len(recorder.words), len(recorder.labels)))
+                    words.add(len(recorder.words))
+                    labels.add(len(recorder.labels))
 
             at_once(recorder.stop, *[look] * 3)
-            assert lengths <= {(0, 0), (len(recorder.words), len(recorder.labels))} and recorder.words
+            assert recorder.words and words <= {0, len(recorder.words)} and labels <= {0, len(recorder.labels)}
 
 
 def test_a_frame_is_held_by_all_who_look():
