@@ -3,6 +3,8 @@
 
 import errno
 
+import pytest
+
 import ksm
 
 PAGE = ksm.PAGE_SIZE
@@ -25,6 +27,13 @@ def looks_like_zeros():
     start = (prime1 + prime2) % word
     back = (step(start, 0) - step(start, 1)) * pow(prime2, -1, word) % word
     return (1).to_bytes(32, "little") + back.to_bytes(PAGE - 32, "little")
+
+
+def fails(number, function, *args, **kwargs):
+    """The call raises OSError with this errno."""
+    with pytest.raises(OSError) as caught:
+        function(*args, **kwargs)
+    assert caught.value.errno == number
 
 
 def frames(process, addr, pages=1):
