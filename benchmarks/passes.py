@@ -8,7 +8,7 @@ A page has 8 bytes of its own, at --differ, and is filled with the same random b
 checksums read all of it. Pass 1 computes the first checksums, pass 2 the second ones, and merges what it can; pass 3 meets pages that
 are merged, and the others once more. smart_scan is off, so that every pass looks at every page.
 
-The passes are in pages per second of processor time of the thread that scans. The time is that of machine.ksm.scan(1), which ends by
+The passes are in pages per second of processor time. The time is that of machine.ksm.scan(1), which ends by
 giving the memory of freed frames back to the system.
 
 bytes/page is KSM's own data: what the resident set of the process grew by during the passes, plus 4096 bytes for each frame that was
@@ -19,11 +19,8 @@ comes in slabs. peak is the most that the process ever had resident, the pages t
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import platform
 import statistics
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,8 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 import ksm
+from ksm.bench.run import about
+from ksm.bench.ways import PASSES, in_a_new_process, resident, scan_passes
 
-PASSES = 3
 CHUNK = 1024  # pages in one write()
 
 # How many pages have the same contents
@@ -52,16 +50,9 @@ def contents(pages: int, equal: int, differ: int) -> Iterator[bytes]:
         yield b"".join(head + (number % different * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "little") + tail for number in numbers)
 
 
-def resident(field: str) -> int:
-    """VmRSS or VmHWM, in bytes."""
-    with open("/proc/self/status") as status:
-        [line] = [line for line in status if line.startswith(f"{field}:")]
-    return int(line.split()[1]) << 10
-
-
 def run(pages: int, equal: int, differ: int) -> dict[str, Any]:
-    """One case, once: seconds of each pass, bytes of metadata and at the peak, and what was merged."""
-    # 4096 more pages: for the zero page, and for what the batches of the page allocator may hold
+    """One case, once: nanoseconds of each pass, bytes of metadata and at the peak, and what was merged."""
+    # The zero page, and what the batches of the page allocator may hold
     with ksm.Machine(memory=(pages + 4096) * ksm.PAGE_SIZE) as machine:
         machine.ksm.smart_scan = 0
         process = machine.spawn()
@@ -71,16 +62,10 @@ def run(pages: int, equal: int, differ: int) -> dict[str, Any]:
             address += len(chunk)
         process.madvise(start, pages * ksm.PAGE_SIZE, ksm.MADV_MERGEABLE)
 
-        before, free = resident("VmRSS"), machine.free_pages()
-        seconds = []
-        for _ in range(PASSES):
-            begun = time.thread_time()
-            assert machine.ksm.scan(1)
-            seconds.append(time.thread_time() - begun)
-        freed = machine.free_pages() - free
+        took, metadata = scan_passes(machine)
         return {
-            "seconds": seconds,
-            "metadata": resident("VmRSS") - before + freed * ksm.PAGE_SIZE,
+            "took": took,
+            "metadata": metadata,
             "peak": resident("VmHWM"),
             "pages_shared": machine.ksm.pages_shared,
             "pages_sharing": machine.ksm.pages_sharing,
@@ -89,25 +74,16 @@ def run(pages: int, equal: int, differ: int) -> dict[str, Any]:
 
 def measure(name: str, pages: int, repeat: int, differ: int) -> dict[str, Any]:
     """The medians of one case."""
-    runs = []
-    for _ in range(repeat):
-        # A new process: it has neither the peak nor the heap of the last run.
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            runs.append(pool.apply(run, (pages, CASES[name], differ)))
+    runs = [in_a_new_process(run, pages, CASES[name], differ) for _ in range(repeat)]
     median = {key: statistics.median(each[key] for each in runs) for key in ("metadata", "peak")}
     return {
         "case": name,
-        "pages_per_second": [round(pages / statistics.median(each["seconds"][i] for each in runs)) for i in range(PASSES)],
+        "pages_per_second": [round(1e9 * pages / statistics.median(each["took"][i] for each in runs)) for i in range(PASSES)],
         "metadata_per_page": round(median["metadata"] / pages, 1),
         "peak": round(median["peak"]),
         "pages_shared": runs[0]["pages_shared"],
         "pages_sharing": runs[0]["pages_sharing"],
     }
-
-
-def processor() -> str:
-    with open("/proc/cpuinfo") as cpuinfo:
-        return next((line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), platform.machine())
 
 
 def table(results: list[dict[str, Any]]) -> Table:
@@ -137,13 +113,12 @@ def main(pages: int, repeat: int, differ: int, cases: tuple[str, ...], as_json: 
     """Passes 1 to 3 over pages that are all unique, each there twice, and all the same."""
     results = [measure(name, pages, repeat, differ) for name in cases or CASES]
     if as_json:
-        about = {"ksm": ksm.__version__, "python": platform.python_version(), "processor": processor()}
-        click.echo(json.dumps({**about, "pages": pages, "repeat": repeat, "differ": differ, "cases": results}, indent=2))
+        click.echo(json.dumps({**about(), "pages": pages, "repeat": repeat, "differ": differ, "cases": results}, indent=2))
     else:
         console = Console()
         console.print(f"{pages:,} pages, medians of {repeat}; passes in 1000 pages/s of processor time\n", highlight=False)
         console.print(table(results))
-        console.print(f"\n{processor()}, Python {platform.python_version()}", highlight=False)
+        console.print("\n{processor}, Python {python}".format(**about()), highlight=False)
 
 
 if __name__ == "__main__":

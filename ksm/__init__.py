@@ -10,15 +10,15 @@ except ModuleNotFoundError as error:
     if error.name != "ksm.machine":
         raise
     raise ImportError("this is the source tree of ksm, and not built: leave the folder, or install it with pip install -e .") from None
+from ksm.fs.proc.task_mmu import PAGE_ANON as PAGE_ANON
+from ksm.fs.proc.task_mmu import PAGE_FLAGS_SHIFT as PAGE_FLAGS_SHIFT
+from ksm.fs.proc.task_mmu import PAGE_KSM as PAGE_KSM
+from ksm.fs.proc.task_mmu import PAGE_KSM_ZERO as PAGE_KSM_ZERO
+from ksm.fs.proc.task_mmu import PAGE_PRESENT as PAGE_PRESENT
+from ksm.fs.proc.task_mmu import PAGE_SWAPPED as PAGE_SWAPPED
+from ksm.fs.proc.task_mmu import PAGE_THP as PAGE_THP
+from ksm.fs.proc.task_mmu import PAGE_ZERO as PAGE_ZERO
 from ksm.process import Process as Process
-from ksm.procfs import PAGE_ANON as PAGE_ANON
-from ksm.procfs import PAGE_FLAGS_SHIFT as PAGE_FLAGS_SHIFT
-from ksm.procfs import PAGE_KSM as PAGE_KSM
-from ksm.procfs import PAGE_KSM_ZERO as PAGE_KSM_ZERO
-from ksm.procfs import PAGE_PRESENT as PAGE_PRESENT
-from ksm.procfs import PAGE_SWAPPED as PAGE_SWAPPED
-from ksm.procfs import PAGE_THP as PAGE_THP
-from ksm.procfs import PAGE_ZERO as PAGE_ZERO
 from ksm.procfs import Smap as Smap
 from ksm.procfs import Vma as Vma
 from ksm.sysfs import Ksm as Ksm

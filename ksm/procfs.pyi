@@ -2,15 +2,6 @@
 # The types of procfs.pyx.
 from typing import NamedTuple
 
-PAGE_PRESENT: int
-PAGE_KSM: int
-PAGE_ZERO: int
-PAGE_KSM_ZERO: int
-PAGE_ANON: int
-PAGE_SWAPPED: int
-PAGE_THP: int
-PAGE_FLAGS_SHIFT: int
-
 class Vma(NamedTuple):
     start: int
     end: int

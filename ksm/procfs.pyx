@@ -7,25 +7,12 @@ from typing import NamedTuple
 from libc.stdlib cimport calloc, free
 
 from linux.atomic cimport READ_ONCE_ulong
-from linux.ksm cimport is_ksm_zero_pte, ksm_process_profit, mm_ksm_zero_pages
-from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, vm_normal_page, vma_lookup
-from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, pte_t, struct_page, vm_area_struct
+from linux.ksm cimport ksm_process_profit, mm_ksm_zero_pages
+from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, vma_iter_init, vma_iterator, vma_next
+from linux.mm_types cimport PAGE_SHIFT, mm_struct, pte_t, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.page_flags cimport PageTransCompound, folio_test_anon, folio_test_ksm, page_folio
-from linux.pgtable cimport entry_offset_map_lock, pmd_offset_mm, pte_pfn, pte_present, pte_unmap_unlock, ptep_get
-from linux.spinlock cimport spinlock_t
-from linux.swapops cimport is_swap_pte, swp_offset
 
-from ksm.fs.proc.task_mmu cimport show_smap_vma_flags, smap_gather_stats
-
-PAGE_PRESENT = 1
-PAGE_KSM = 2
-PAGE_ZERO = 4
-PAGE_KSM_ZERO = 8
-PAGE_ANON = 16
-PAGE_SWAPPED = 32
-PAGE_THP = 64
-PAGE_FLAGS_SHIFT = 8
+from ksm.fs.proc.task_mmu cimport pagemap_walk, show_smap_vma_flags, smap_gather_stats
 
 
 class Vma(NamedTuple):
@@ -112,53 +99,26 @@ cdef void show_ksm_stat(mm_struct *mm, ksm_stat_lines *lines) noexcept nogil:
     lines.ksm_process_profit = ksm_process_profit(mm)
 
 
+cdef struct words_of:
+    unsigned long start
+    unsigned long *words
+
+
+cdef void put_word(vm_area_struct *vma, unsigned long addr, pte_t pte, unsigned long word, void *arg) noexcept nogil:
+    (<words_of *>arg).words[(addr - (<words_of *>arg).start) >> PAGE_SHIFT] = word
+
+
 cdef void read_page_table(mm_struct *mm, unsigned long addr, unsigned long nr_pages, unsigned long *words) noexcept nogil:
-    """A word for each page: see Process.page_table()."""
-    cdef unsigned long i = 0, pfn, until
+    """A word for each page: see Process.page_table(). The words are 0 before."""
+    cdef unsigned long end = addr + (nr_pages << PAGE_SHIFT)
+    cdef words_of there
+    cdef vma_iterator vmi
     cdef vm_area_struct *vma
-    cdef spinlock_t *ptl = NULL
-    cdef pte_t *start
-    cdef pte_t *ptep
+    there.start, there.words = addr, words
     mmap_read_lock(mm)
-    while i < nr_pages:
-        vma = vma_lookup(mm, addr)
-        start = entry_offset_map_lock(mm, addr, &ptl, &pfn) if vma != NULL else NULL
-        if start == NULL:
-            words[i] = 0
-            addr += PAGE_SIZE
-            i += 1
-            continue
-        # With one lock to the end of the table; the entry of a huge page is in no table.
-        until = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if start == pmd_offset_mm(mm, addr):
-            until = addr + PAGE_SIZE
-        if until > vma.vm_end:
-            until = vma.vm_end
-        ptep = start
-        while True:
-            words[i] = entry_word(vma, addr, ptep_get(ptep), pfn)
-            addr += PAGE_SIZE
-            i += 1
-            if addr >= until or i == nr_pages:
-                break
-            ptep += 1
-            pfn = pte_pfn(ptep_get(ptep))
-        pte_unmap_unlock(start, ptl)
+    vma_iter_init(&vmi, mm, addr)
+    vma = vma_next(&vmi)
+    while vma != NULL and vma.vm_start < end:
+        pagemap_walk(vma, max(addr, vma.vm_start), min(end, vma.vm_end), put_word, &there)
+        vma = vma_next(&vmi)
     mmap_read_unlock(mm)
-
-
-cdef inline unsigned long entry_word(vm_area_struct *vma, unsigned long addr, pte_t pte, unsigned long pfn) noexcept nogil:
-    cdef unsigned long word = 1
-    cdef struct_page *page
-    if not pte_present(pte):
-        return (swp_offset(pte) << 8) | 32 if is_swap_pte(pte) else 0
-    page = vm_normal_page(vma, addr, pte)
-    if page != NULL and PageTransCompound(page):
-        word |= 64
-    if page == NULL:
-        word |= 4 | (8 if is_ksm_zero_pte(vma.vm_mm.machine, pte) else 0)
-    elif folio_test_ksm(page_folio(page)):
-        word |= 2 | 16
-    elif folio_test_anon(page_folio(page)):
-        word |= 16
-    return word | pfn << 8

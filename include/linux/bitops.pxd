@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Follows include/linux/bitops.h of Linux 6.12, its rotations.
+# Follows include/linux/bitops.h of Linux 6.12, rol32().
 
-from linux.types cimport u32, u64
-
-
-cdef inline u64 rol64(u64 word, unsigned int shift) noexcept nogil:
-    return (word << (shift & 63)) | (word >> ((-shift) & 63))
+from linux.types cimport u32
 
 
 cdef inline u32 rol32(u32 word, unsigned int shift) noexcept nogil:

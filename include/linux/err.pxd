@@ -18,7 +18,3 @@ cdef inline long PTR_ERR(void *ptr) noexcept nogil:
 
 cdef inline bint IS_ERR(void *ptr) noexcept nogil:
     return <unsigned long>ptr >= <unsigned long>(-MAX_ERRNO)
-
-
-cdef inline bint IS_ERR_OR_NULL(void *ptr) noexcept nogil:
-    return ptr == NULL or IS_ERR(ptr)

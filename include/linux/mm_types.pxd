@@ -215,6 +215,18 @@ cdef struct memory_block:
     bint pending                # it has no pages yet: who made it is still at work
 
 
+# Of include/linux/rmap.h: the callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL. With
+# anon_lock the anon_vma is found by folio_lock_anon_vma_read(), which a page needs that can be unmapped meanwhile.
+cdef struct rmap_walk_control:
+    void *arg
+    bint try_lock
+    bint contended
+    bint anon_lock
+    bint (*rmap_one)(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil
+    bint (*done)(struct_folio *folio) noexcept nogil
+    bint (*invalid_vma)(vm_area_struct *vma, void *arg) noexcept nogil
+
+
 # What KSM gives to the rest of mm/; include/linux/ksm.pxd has the inlines that call it. NULL in a machine without KSM.
 cdef struct ksm_operations:
     int (*madvise)(vm_area_struct *vma, unsigned long start, unsigned long end, int advice, vm_flags_t *vm_flags) noexcept nogil
@@ -225,7 +237,7 @@ cdef struct ksm_operations:
     int (*enter)(mm_struct *mm) noexcept nogil
     void (*exit)(mm_struct *mm) noexcept nogil
     struct_folio *(*might_need_to_copy)(struct_folio *folio, vm_area_struct *vma, unsigned long addr) noexcept nogil
-    void (*rmap_walk)(struct_folio *folio, void *rwc) noexcept nogil
+    void (*rmap_walk)(struct_folio *folio, rmap_walk_control *rwc) noexcept nogil
     void (*migrate)(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil
     long (*process_profit)(mm_struct *mm) noexcept nogil
     void (*collect_procs)(struct_folio *folio, to_kill_list *tokill) noexcept nogil
@@ -303,4 +315,18 @@ cdef struct machine:
     # OURS: what records the steps of a scan, or NULL: ksm/step.pxd
     void (*step)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
     void *recorder
-    void (*recorder_exit)(machine *m) noexcept nogil
+    void *recorder_exit
+
+
+# list_entry(), rb_entry(): the structure around a link
+
+cdef inline mm_struct *mm_of_mmlist(list_head *link) noexcept nogil:
+    return <mm_struct *>(<char *>link - <size_t>&(<mm_struct *>NULL).mmlist)
+
+
+cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
+    return <anon_vma_chain *>(<char *>link - <size_t>&(<anon_vma_chain *>NULL).same_vma)
+
+
+cdef inline anon_vma_chain *avc_of_rb(rb_node *node) noexcept nogil:
+    return <anon_vma_chain *>(<char *>node - <size_t>&(<anon_vma_chain *>NULL).rb)

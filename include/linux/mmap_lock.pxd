@@ -4,7 +4,7 @@
 
 from linux.atomic cimport atomic_inc, atomic_inc_not_zero
 from linux.mm_types cimport mm_struct, vm_area_struct
-from linux.spinlock cimport down_read, down_read_trylock, down_write, rwsem_is_locked, rwsem_is_write_locked, up_read, up_write
+from linux.spinlock cimport down_read, down_read_trylock, down_write, rwsem_is_write_locked, up_read, up_write
 
 
 cdef inline void mmap_read_lock(mm_struct *mm) noexcept nogil:
@@ -25,10 +25,6 @@ cdef inline void mmap_write_lock(mm_struct *mm) noexcept nogil:
 
 cdef inline void mmap_write_unlock(mm_struct *mm) noexcept nogil:
     up_write(&mm.mmap_lock)
-
-
-cdef inline bint mmap_is_locked(mm_struct *mm) noexcept nogil:
-    return rwsem_is_locked(&mm.mmap_lock)
 
 
 cdef inline bint mmap_is_write_locked(mm_struct *mm) noexcept nogil:

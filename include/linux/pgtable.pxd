@@ -11,8 +11,8 @@ into vm_page_prot of a private mapping, so mk_pte() gives read-only, clean entri
 """
 
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, smp_load_acquire_ulong, smp_store_release_ulong, xchg_ulong
-from linux.mm_types cimport (PAGE_SHIFT, PMD_SHIFT, PGDIR_SHIFT, PUD_SHIFT, machine, mm_struct, pgprot_t, pmd_t, pte_t, struct_page,
-                             vm_area_struct)
+from linux.mm_types cimport (PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PGDIR_SHIFT, PUD_SHIFT, machine, mm_struct, pgprot_t, pmd_t, pte_t,
+                             struct_page, vm_area_struct)
 from linux.page_flags cimport page_to_pfn
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 
@@ -190,6 +190,11 @@ cdef inline pte_table *pmd_table(pmd_t pmd) noexcept nogil:
     return <pte_table *>(pmd & ~<pmd_t>_PMD_TABLE_BITS)
 
 
+cdef inline unsigned long pmd_addr_end(unsigned long addr, unsigned long end) noexcept nogil:
+    cdef unsigned long boundary = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+    return boundary if boundary - 1 < end - 1 else end
+
+
 cdef inline void set_pmd_at(mm_struct *mm, unsigned long addr, pmd_t *pmdp, pmd_t pmd) noexcept nogil:
     smp_store_release_ulong(pmdp[0], pmd)
 
@@ -231,7 +236,7 @@ cdef inline pte_t *pte_offset_map(pmd_t *pmdp, unsigned long addr) noexcept nogi
 cdef inline pte_t *pte_offset_map_lock(mm_struct *mm, pmd_t *pmdp, unsigned long addr, spinlock_t **ptlp) noexcept nogil:
     cdef pmd_t pmd = pmdp_get_lockless(pmdp)
     while not (pmd_none(pmd) or pmd_leaf(pmd)):
-        ptlp[0] = &pmd_table(pmd).ptl
+        ptlp[0] = pte_lockptr(pmd)
         spin_lock(ptlp[0])
         if pmdp_get_lockless(pmdp) == pmd:
             return &pmd_table(pmd).pte[(addr >> PAGE_SHIFT) & 511]

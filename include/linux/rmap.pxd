@@ -5,7 +5,7 @@
 from libc.errno cimport EBUSY
 
 from linux.atomic cimport atomic_add_return, atomic_inc, smp_load_acquire_ptr, test_bit
-from linux.mm_types cimport MMF_HAS_PINNED, mm_struct, struct_anon_vma, struct_folio, struct_page, vm_area_struct
+from linux.mm_types cimport MMF_HAS_PINNED, mm_struct, rmap_walk_control, struct_anon_vma, struct_folio, struct_page, vm_area_struct
 from linux.page_flags cimport ClearPageAnonExclusive, PageAnonExclusive, folio_ref_count, folio_test_large
 from linux.spinlock cimport down_read, down_read_trylock, down_write, up_read, up_write
 
@@ -14,18 +14,6 @@ cdef enum:
     RMAP_NONE = 0
     RMAP_EXCLUSIVE = 1
     GUP_PIN_COUNTING_BIAS = 1024
-
-
-# The callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL. With anon_lock the anon_vma is
-# found by folio_lock_anon_vma_read(), which a page needs that can be unmapped meanwhile.
-cdef struct rmap_walk_control:
-    void *arg
-    bint try_lock
-    bint contended
-    bint anon_lock
-    bint (*rmap_one)(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil
-    bint (*done)(struct_folio *folio) noexcept nogil
-    bint (*invalid_vma)(vm_area_struct *vma, void *arg) noexcept nogil
 
 
 cdef inline bint vma_has_anon_vma(vm_area_struct *vma) noexcept nogil:

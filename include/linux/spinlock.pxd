@@ -23,7 +23,6 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *lock, void *attr)
     int pthread_mutex_destroy(pthread_mutex_t *lock)
     int pthread_mutex_lock(pthread_mutex_t *lock)
-    int pthread_mutex_trylock(pthread_mutex_t *lock)
     int pthread_mutex_unlock(pthread_mutex_t *lock)
 
 
@@ -53,10 +52,6 @@ cdef inline void backoff(int *spins) noexcept nogil:
 
 cdef inline void spin_lock_init(spinlock_t *lock) noexcept nogil:
     lock.locked = 0
-
-
-cdef inline bint spin_trylock(spinlock_t *lock) noexcept nogil:
-    return xchg_int(&lock.locked, 1) == 0
 
 
 cdef inline void spin_lock(spinlock_t *lock) noexcept nogil:

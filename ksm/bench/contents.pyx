@@ -13,6 +13,7 @@ cdef enum:
     ZERO        # seven pages of eight hold zeros
     IDENTICAL
     LAST        # equal up to the last 8 bytes
+    SPARSE      # zeros, and 8 bytes somewhere
     REAL
 
     WORDS = 512
@@ -20,7 +21,8 @@ cdef enum:
 # Name: how the pages are made, and how many equal pages a group has
 WORKLOADS = {
     "unique": (UNIQUE, 1), "pairs": (GROUPS, 2), "groups of 8": (GROUPS, 8), "groups of 256": (GROUPS, 256),
-    "volatile": (UNIQUE, 1), "zero": (ZERO, 1), "identical": (IDENTICAL, 1), "last bytes": (LAST, 1), "real": (REAL, 3),
+    "volatile": (UNIQUE, 1), "zero": (ZERO, 1), "identical": (IDENTICAL, 1), "last bytes": (LAST, 1), "sparse": (SPARSE, 1),
+    "real": (REAL, 3),
 }
 
 cdef enum:
@@ -129,6 +131,9 @@ def fill(unsigned char[::1] memory not None, name, unsigned long first=0, total=
             elif how == LAST:
                 random_page(page, seed)
                 page[WORDS - 1] = state
+            elif how == SPARSE:
+                memset(page, 0, PAGE_SIZE)
+                page[mixed(state) % WORDS] = state
             elif how == REAL:
                 real_page(page, state)
             else:

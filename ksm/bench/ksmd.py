@@ -8,8 +8,6 @@ import contextlib
 import fcntl
 import mmap
 import multiprocessing
-import os
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,7 @@ from ksm.bench.ways import PASSES, Measured, check_merged, cpu, figures, halves
 from ksm.constants import MADV_MERGEABLE, PAGE_SIZE
 from ksm.host.files import open_to_write
 from ksm.oracle.kernel import Ksmd, default_lock, sysfs_read, sysfs_write
-from ksm.oracle.proc import kernel_thread
-from ksm.oracle.workload import OracleError
+from ksm.oracle.proc import kernel_thread, wait_asleep
 
 PATIENCE = 1800.0  # seconds for one pass
 PRUNE = 2000  # the kernel's default, and the port's
@@ -31,11 +28,7 @@ class BenchKsmd(Ksmd):
     """ksmd, a pass at a time. The wait for ksmd sleeps between two looks: ksmd needs the memory's bandwidth."""
 
     def wait_asleep(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while os.pread(self.stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
-            if time.monotonic() > deadline:
-                raise OracleError("ksmd does not come to rest")
-            time.sleep(0.0005)
+        wait_asleep("ksmd", self.stat, PATIENCE, 0.0005)
 
 
 def serve(connection: Connection, name: str, pages: int) -> None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from rich.table import Table
 
 import ksm
 from ksm.bench.ksmd import Kernel
-from ksm.bench.ways import KSMD, PASSES, Measured, run_alone
+from ksm.bench.ways import KSMD, PASSES, Measured, in_a_new_process, run_alone
 
 FIGURES = (*(f"pass {number + 1}" for number in range(PASSES)), "passes", "cow", "unmerge", "bytes a page")
 READ_ONCE = "read once"
@@ -28,9 +27,7 @@ def run_one(way: str, name: str, pages: int, kernel: Kernel | None) -> Measured:
     if way == KSMD:
         assert kernel is not None
         return kernel.run(name, pages)
-    # A new process: it has neither the heap nor the page tables of the last run.
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(run_alone, (way, name, pages))
+    return in_a_new_process(run_alone, way, name, pages)
 
 
 def medians(runs: list[Measured]) -> Measured:

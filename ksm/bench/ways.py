@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import mmap
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,10 +27,30 @@ def cpu(work: Callable[[], Any]) -> float:
     return time.process_time_ns() - begun
 
 
-def resident() -> int:
+def resident(field: str = "VmRSS") -> int:
+    """Bytes that this process has in memory; VmHWM: that it had at most."""
     with open("/proc/self/status") as status:
-        [line] = [line for line in status if line.startswith("VmRSS:")]
+        [line] = [line for line in status if line.startswith(f"{field}:")]
     return int(line.split()[1]) << 10
+
+
+def scan_passes(machine: ksm.Machine, before: Callable[[int], Any] = lambda number: None) -> tuple[list[float], int]:
+    """The passes 1 to PASSES over all that is mergeable: nanoseconds of each, and the bytes of KSM's own data.
+
+    These are what the process has grown by, and the frames that were freed. before(number) is called ahead of each pass, from 0 on.
+    """
+    there, free = resident(), machine.free_pages()
+    took = []
+    for number in range(PASSES):
+        before(number)
+        took.append(cpu(lambda: machine.ksm.scan(1)))
+    return took, resident() - there + (machine.free_pages() - free) * ksm.PAGE_SIZE
+
+
+def in_a_new_process(work: Callable[..., Any], *args: Any) -> Any:
+    """Neither its peak, nor its heap, nor its page tables know of the last run."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, args)
 
 
 def figures(pages: int, passes: list[float], merged: tuple[int, int], metadata: float, cow: float, unmerge: float) -> Measured:
@@ -83,15 +104,14 @@ def port(name: str, pages: int, *, written: bool = False, plain: bool = False) -
 
         write(0)
         process.madvise(start, pages * ksm.PAGE_SIZE, ksm.MADV_MERGEABLE)
-        before, free = resident(), machine.free_pages()
-        took = []
-        for number in range(PASSES):
+
+        def before(number: int) -> None:
             if number and name == "volatile":
                 write(number)
             if written:
                 machine._count_as_written()
-            took.append(cpu(lambda: machine.ksm.scan(1)))
-        metadata = resident() - before + (machine.free_pages() - free) * ksm.PAGE_SIZE
+
+        took, metadata = scan_passes(machine, before)
         check_merged("the port", name, pages, machine.ksm.pages_shared + machine.ksm.pages_sharing)
         cow = cpu(lambda: process.touch(start, half)) - cpu(lambda: process.touch(start, half))
         unmerge = cpu(lambda: machine.ksm.store("run", "2"))

@@ -16,37 +16,14 @@ from ksm.check.checker cimport (ANON_VMA_ITEMS, MM_ITEMS, MM_SLOTS, MM_STABLE_IT
 from ksm.check.rbtree_check cimport rb_check, rb_check_str
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.mm.ksm cimport (MM_SLOTS_HASH_BITS, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item,
-                         ksm_stable_node)
-from ksm.mm.mm_slot cimport mm_slot_lookup, struct_mm_slot
+                         ksm_stable_node, mm_slot_entry, mm_slot_of, rmap_item_of, rmap_item_of_hlist, stable_node_of, stable_node_of_dup,
+                         stable_node_of_list)
+from ksm.mm.mm_slot cimport mm_slot_lookup, mm_slot_of_hash
 
 
 cdef inline list_head *dup_tag(ksm_globals *g) noexcept nogil:
     """STABLE_NODE_DUP_HEAD of mm/ksm.c."""
     return <list_head *>&g.migrate_nodes.prev
-
-
-cdef inline ksm_stable_node *node_of_dup(hlist_node *link) noexcept nogil:
-    return <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)
-
-
-cdef inline ksm_stable_node *node_of_list(list_head *link) noexcept nogil:
-    return <ksm_stable_node *>(<char *>link - <size_t>&(<ksm_stable_node *>NULL).list)
-
-
-cdef inline ksm_rmap_item *item_of_hlist(hlist_node *link) noexcept nogil:
-    return <ksm_rmap_item *>(<char *>link - <size_t>&(<ksm_rmap_item *>NULL).hlist)
-
-
-cdef inline ksm_rmap_item *item_of_node(rb_node *node) noexcept nogil:
-    return <ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)
-
-
-cdef inline ksm_mm_slot *slot_of(list_head *link) noexcept nogil:
-    return <ksm_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).mm_node)
-
-
-cdef inline ksm_mm_slot *slot_of_hash(hlist_node *link) noexcept nogil:
-    return <ksm_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).hash)
 
 
 # Stable items, to be found by the page that they speak for
@@ -137,7 +114,7 @@ cdef void check_node(checker *c, ksm_stable_node *node, int nid, unsigned long *
     if page != NULL and nid >= 0 and not c.g.ksm_merge_across_nodes and page_to_nid(page) != nid and not c.m.vm_event[PGMIGRATE_SUCCESS]:
         finding(&c.found, b"stable node of pfn %lu: its page is on node %d, in the tree of %d", node.kpfn, page_to_nid(page), nid)
     while pos != NULL:
-        item = item_of_hlist(pos)
+        item = rmap_item_of_hlist(pos)
         if not looks_like_object(item):
             finding(&c.found, b"stable node of pfn %lu: rmap_item %p is not an object of its cache", node.kpfn, item)
             break
@@ -174,7 +151,7 @@ cdef struct_page *check_chain(checker *c, ksm_stable_node *chain, int nid, unsig
     cdef struct_page *page
     cdef struct_page *first = NULL
     while pos != NULL:
-        dup = node_of_dup(pos)
+        dup = stable_node_of_dup(pos)
         if not enter_node(c, dup, False):
             break
         if pos.pprev != link:
@@ -220,7 +197,7 @@ cdef void check_stable_trees(checker *c) noexcept nogil:
         previous = NULL
         pos = rb_first(g.root_stable_tree + nid)
         while pos != NULL:
-            node = <ksm_stable_node *>pos
+            node = stable_node_of(pos)
             pos = rb_next(pos)
             if not enter_node(c, node, node.rmap_hlist_len == STABLE_NODE_CHAIN):
                 continue
@@ -244,7 +221,7 @@ cdef void check_stable_trees(checker *c) noexcept nogil:
 
     link = g.migrate_nodes.next
     while link != &g.migrate_nodes:
-        node = node_of_list(link)
+        node = stable_node_of_list(link)
         if not enter_node(c, node, False):
             break
         if node.head != &g.migrate_nodes or link.prev.next != link:
@@ -345,7 +322,7 @@ cdef void check_slots(checker *c) noexcept nogil:
     cdef unsigned long in_hash = 0
     cdef int i
     while pos != head:
-        slot = slot_of(pos)
+        slot = mm_slot_of(pos)
         if not looks_like_object(slot) or pos.prev.next != pos:
             finding(&c.found, b"slot %p: not an object of its cache, or not linked back", slot)
             break
@@ -365,7 +342,7 @@ cdef void check_slots(checker *c) noexcept nogil:
         pos = pos.next
     for i in range(1 << MM_SLOTS_HASH_BITS):
         hashed = g.mm_slots_hash[i].first
-        while hashed != NULL and looks_like_object(slot_of_hash(hashed)) and in_hash <= c.nr_slots:
+        while hashed != NULL and looks_like_object(mm_slot_entry(mm_slot_of_hash(hashed))) and in_hash <= c.nr_slots:
             in_hash += 1
             hashed = hashed.next
     if in_hash != c.nr_slots:
@@ -404,7 +381,7 @@ cdef void check_unstable_trees(checker *c) noexcept nogil:
             continue
         pos = rb_first(g.root_unstable_tree + nid)
         while pos != NULL:
-            item = item_of_node(pos)
+            item = rmap_item_of(pos)
             pos = rb_next(pos)
             if item.address & (UNSTABLE_FLAG | STABLE_FLAG) != UNSTABLE_FLAG or <unsigned char>(g.ksm_scan.seqnr - item.address):
                 finding(&c.found, b"unstable tree %d: rmap_item of %#lx has flags %#lx, not those of pass %lu", nid,

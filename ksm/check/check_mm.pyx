@@ -8,8 +8,9 @@ from linux.atomic cimport test_bit
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
 from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
-                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain, file, memory_block,
-                             mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page, vm_area_struct, zone)
+                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain, avc_of_rb,
+                             avc_of_same_vma, file, memory_block, mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page, vm_area_struct,
+                             zone)
 from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_file, PG_head,
                                PG_hwpoison, PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache, PG_tail,
                                compound_head, page_to_pfn)
@@ -27,14 +28,6 @@ from ksm.check.rbtree_check cimport RB_CHECK_OK, rb_check, rb_check_str
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.mm.ksm cimport ksm_rmap_item, ksm_stable_node
 from ksm.mm.vma cimport vm_get_page_prot
-
-
-cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
-    return <anon_vma_chain *>(<char *>link - <size_t>&(<anon_vma_chain *>NULL).same_vma)
-
-
-cdef inline anon_vma_chain *avc_of_rb(rb_node *node) noexcept nogil:
-    return <anon_vma_chain *>(<char *>node - <size_t>&(<anon_vma_chain *>NULL).rb)
 
 
 cdef bint linked_to(vm_area_struct *vma, const void *anon_vma) noexcept nogil:

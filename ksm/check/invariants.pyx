@@ -33,7 +33,7 @@ from libc.string cimport memset
 
 from linux.atomic cimport atomic_inc_not_zero
 from linux.list cimport list_head
-from linux.mm_types cimport mm_struct
+from linux.mm_types cimport mm_of_mmlist, mm_struct
 from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
@@ -48,10 +48,6 @@ from ksm.machine cimport Machine
 
 
 # Holding still
-
-cdef inline mm_struct *mm_of(list_head *link) noexcept nogil:
-    return <mm_struct *>(<char *>link - <size_t>&(<mm_struct *>NULL).mmlist)
-
 
 cdef bint hold_mms(checker *c) noexcept nogil:
     """A reference on every mm, and its mmap_lock, in the order of their birth, in which fork takes them too."""
@@ -68,8 +64,8 @@ cdef bint hold_mms(checker *c) noexcept nogil:
         pos = c.m.mmlist.next
         while pos != &c.m.mmlist:
             # One without references is about to leave the list.
-            if atomic_inc_not_zero(&mm_of(pos).mm_count):
-                c.mms[c.nr_mms] = mm_of(pos)
+            if atomic_inc_not_zero(&mm_of_mmlist(pos).mm_count):
+                c.mms[c.nr_mms] = mm_of_mmlist(pos)
                 c.nr_mms += 1
             pos = pos.next
     spin_unlock(&c.m.mmlist_lock)

@@ -13,14 +13,11 @@ from linux.mm_types cimport machine as struct_machine
 from linux.page_flags cimport PG_reserved, test_page_flag
 from linux.spinlock cimport mutex_lock, mutex_unlock
 
+from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO
 from ksm.machine cimport Machine
 
 
 cdef enum:
-    PAGE_KSM = 2
-    PAGE_KSM_ZERO = 8
-    PAGE_FLAGS_SHIFT = 8
-
     ZERO = 0
     WITHIN
     ACROSS

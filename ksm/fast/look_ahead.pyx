@@ -10,15 +10,16 @@ from libc.string cimport memcmp
 
 from linux.atomic cimport READ_ONCE_int, atomic_read, smp_load_acquire_int
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
-from linux.mmap_lock cimport mmap_read_unlock
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
+from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
 from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, folio_raw_mapping, folio_test_anon,
                                folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
-from linux.pgtable cimport pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, ptep_get
+from linux.pgtable cimport (pmd_addr_end, pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present,
+                            ptep_get)
 from linux.rbtree cimport rb_node, rb_parent
 from linux.rbtree_augmented cimport rb_is_red
 from linux.rmap cimport vma_has_anon_vma
-from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock, spinlock_t
+from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 from linux.types cimport u32
 
 from ksm.fast.page_keys cimport PAGE_WORDS, page_keys_in
@@ -94,9 +95,7 @@ cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsig
     if addr < vma.vm_start:
         addr = vma.vm_start
     while addr < vma.vm_end and tables:
-        until = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if until > vma.vm_end:
-            until = vma.vm_end
+        until = pmd_addr_end(addr, vma.vm_end)
         if not watch_table(fast, vma, addr, until, want):
             break
         addr = until
@@ -307,7 +306,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     fast.next = 0
     fast.equal_page = NULL      # one that was written to may be watched again
     fast.nr_freed = g.rmap_item_cache.nr_freed
-    if not down_read_trylock(&mm.mmap_lock):
+    if not mmap_read_trylock(mm):
         return False
     if atomic_read(&mm.mm_users) != 0:
         watch_pages(fast, mm, address, most if most < LOOK_AHEAD else LOOK_AHEAD)
@@ -350,7 +349,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
             nr_down += 1
     if nr_down:
         # Under the lock, page tables stay.
-        if down_read_trylock(&mm.mmap_lock):
+        if mmap_read_trylock(mm):
             if atomic_read(&mm.mm_users) != 0:
                 find_places(fast, mm, down, nr_down)
             mmap_read_unlock(mm)

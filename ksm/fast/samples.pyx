@@ -10,10 +10,10 @@ from libc.string cimport memcpy, memset
 from linux.atomic cimport atomic_read
 from linux.mm cimport VM_MERGEABLE, vm_normal_page
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pmd_t, pte_t, struct_page, vm_area_struct
-from linux.mmap_lock cimport mmap_read_unlock, mmgrab
+from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock, mmgrab
 from linux.page_flags cimport PG_file, folio_test_anon, folio_test_ksm, page_address, page_to_pfn, test_page_flag
 from linux.pgtable cimport pmd_offset_mm, pmd_trans_huge, pmdp_get_lockless, pte_offset_map, pte_present, ptep_get
-from linux.spinlock cimport down_read_trylock, spin_lock, spin_unlock
+from linux.spinlock cimport spin_lock, spin_unlock
 from linux.types cimport list_head
 
 from ksm.fast.page_keys cimport count_ties, key_book, key_book_free, key_book_make, page_sample, sort_samples
@@ -149,7 +149,7 @@ cdef unsigned long each_mm(ksm_globals *g, samples_taken *samples, unsigned long
         return 0
     nr = min(list_mms(g, mms, most), most)
     for i in range(nr):
-        if down_read_trylock(&mms[i].mmap_lock):
+        if mmap_read_trylock(mms[i]):
             if atomic_read(&mms[i].mm_users) != 0:
                 pages += mergeable_pages(mms[i])
                 if samples != NULL:

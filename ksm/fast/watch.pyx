@@ -4,9 +4,9 @@
 from linux.atomic cimport READ_ONCE_uint, WRITE_ONCE_int, WRITE_ONCE_uint, data_race_cmpxchg, data_race_uint, smp_mb
 from linux.list cimport list_head
 from linux.mm cimport vm_normal_page
-from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.page_flags cimport PG_ksm_watched, clear_page_flag, pfn_to_page, test_page_flag
-from linux.pgtable cimport pmd_offset_mm, pte_offset_map_lock, pte_present, ptep_get
+from linux.pgtable cimport pmd_addr_end, pmd_offset_mm, pte_offset_map_lock, pte_present, ptep_get
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 
 from ksm.fast.state cimport fast_of, fast_state, ksm_prefetch
@@ -52,9 +52,7 @@ cdef void range_changed(vm_area_struct *vma, unsigned long start, unsigned long 
     cdef pmd_t *pmd
     cdef pte_t *pte
     while addr < end:
-        until = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if until > end:
-            until = end
+        until = pmd_addr_end(addr, end)
         pmd = pmd_offset_mm(mm, addr)
         pte = pte_offset_map_lock(mm, pmd, addr, &ptl) if pmd != NULL else NULL
         if pte != NULL:

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * No twin in the kernel: the checksums of many pages at once, bit for bit those of lib/xxhash.c and linux/jhash.h of Linux 6.12.
+ * No twin in the kernel: the checksums of many pages at once, bit for bit those of lib/xxhash.c of Linux 6.12.
  *
  * xxh64 keeps four sums of 64 bits, and each takes every fourth word. A page's four sums fill half of a register of AVX-512, or one of
  * AVX2, and the words come as they lie in memory. One page alone is a chain of multiplications that wait for each other; several pages
- * side by side fill those waits. jhash2 has one chain of 32 bits: there a register holds the same word of 16 (or 8) pages, and blocks of
- * words are transposed first.
+ * side by side fill those waits.
  *
  * While a group of pages is hashed, the next one is fetched, line by line: the processor's own prefetch ends at a page's end. It goes into
  * the second-level cache: two groups are as much as the first level holds, and there they push each other out.
@@ -199,144 +198,6 @@ static void many_xxh64_all_avx2(const char *const *pages, uint64_t *out, int cou
 		out[i] = many_xxh64_plain(pages[i], i + 1 < count ? pages[i + 1] : NULL);
 }
 
-/* The words at `at` of 16 pages, so that word[i] has the i-th word of each. */
-MANY_TARGET_AVX512 MANY_INLINE void many_transpose_avx512(const char *const *page, int at, __m512i word[16])
-{
-	__m512i pairs[16], fours[16];
-
-	for (int i = 0; i < 16; i += 2) {
-		__m512i even = _mm512_loadu_si512(page[i] + at), odd = _mm512_loadu_si512(page[i + 1] + at);
-
-		pairs[i] = _mm512_unpacklo_epi32(even, odd);
-		pairs[i + 1] = _mm512_unpackhi_epi32(even, odd);
-	}
-	for (int i = 0; i < 16; i += 4) {
-		fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-		fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-		fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-		fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-	}
-	for (int i = 0; i < 4; i++) {
-		__m512i low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88), high = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xdd);
-		__m512i low2 = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
-		__m512i high2 = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xdd);
-
-		word[i] = _mm512_shuffle_i32x4(low, low2, 0x88);
-		word[i + 4] = _mm512_shuffle_i32x4(high, high2, 0x88);
-		word[i + 8] = _mm512_shuffle_i32x4(low, low2, 0xdd);
-		word[i + 12] = _mm512_shuffle_i32x4(high, high2, 0xdd);
-	}
-}
-
-/* The same with 8 words of 8 pages. */
-MANY_TARGET_AVX2 MANY_INLINE void many_transpose_avx2(const char *const *page, int at, __m256i word[8])
-{
-	__m256i pairs[8], fours[8];
-
-	for (int i = 0; i < 8; i += 2) {
-		__m256i even = _mm256_loadu_si256((const __m256i *)(page[i] + at));
-		__m256i odd = _mm256_loadu_si256((const __m256i *)(page[i + 1] + at));
-
-		pairs[i] = _mm256_unpacklo_epi32(even, odd);
-		pairs[i + 1] = _mm256_unpackhi_epi32(even, odd);
-	}
-	for (int i = 0; i < 8; i += 4) {
-		fours[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
-		fours[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
-		fours[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-		fours[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-	}
-	for (int i = 0; i < 4; i++) {
-		word[i] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x20);
-		word[i + 4] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x31);
-	}
-}
-
-/*
- * jhash2 in registers: the mixing of three words, and the end. The steps are those of linux/jhash.h, with the operations of one kind of
- * register; ROL takes a constant.
- */
-#define MANY_JHASH_STEP(SUB, XOR, ROL, ADD, x, y, z, bits) (x = XOR(SUB(x, z), ROL(z, bits)), z = ADD(z, y))
-#define MANY_JHASH_MIX(SUB, XOR, ROL, ADD, a, b, c) do {			\
-		MANY_JHASH_STEP(SUB, XOR, ROL, ADD, a, b, c, 4);		\
-		MANY_JHASH_STEP(SUB, XOR, ROL, ADD, b, c, a, 6);		\
-		MANY_JHASH_STEP(SUB, XOR, ROL, ADD, c, a, b, 8);		\
-		MANY_JHASH_STEP(SUB, XOR, ROL, ADD, a, b, c, 16);		\
-		MANY_JHASH_STEP(SUB, XOR, ROL, ADD, b, c, a, 19);		\
-		MANY_JHASH_STEP(SUB, XOR, ROL, ADD, c, a, b, 4);		\
-	} while (0)
-#define MANY_JHASH_TURN(SUB, XOR, ROL, x, y, bits) (x = SUB(XOR(x, y), ROL(y, bits)))
-#define MANY_JHASH_FINAL(SUB, XOR, ROL, a, b, c) do {				\
-		MANY_JHASH_TURN(SUB, XOR, ROL, c, b, 14);			\
-		MANY_JHASH_TURN(SUB, XOR, ROL, a, c, 11);			\
-		MANY_JHASH_TURN(SUB, XOR, ROL, b, a, 25);			\
-		MANY_JHASH_TURN(SUB, XOR, ROL, c, b, 16);			\
-		MANY_JHASH_TURN(SUB, XOR, ROL, a, c, 4);			\
-		MANY_JHASH_TURN(SUB, XOR, ROL, b, a, 14);			\
-		MANY_JHASH_TURN(SUB, XOR, ROL, c, b, 24);			\
-	} while (0)
-
-#define MANY_WORDS (MANY_PAGE / 4)
-#define MANY_JHASH_START(seed) (0xdeadbeefu + MANY_PAGE + (seed))
-
-MANY_TARGET_AVX512
-static void many_jhash2_avx512(const char *const *page, const char *const *next, uint32_t *out, uint32_t seed)
-{
-	__m512i a = _mm512_set1_epi32((int)MANY_JHASH_START(seed)), b = a, c = a;
-	__m512i word[48];
-	int done = 0, have;
-
-	/* Three lines at a time are 16 mixings; the last line has five, and a word that is left over. */
-	for (int at = 0; at < MANY_PAGE; at += 4 * have) {
-		have = MANY_PAGE - at < 192 ? 16 : 48;
-		for (int line = 0; line < have; line += 16) {
-			if (next)
-				for (int i = 0; i < 16; i++)
-					_mm_prefetch(next[i] + at + 4 * line, _MM_HINT_T1);
-			many_transpose_avx512(page, at + 4 * line, word + line);
-		}
-		for (done = 0; done + 3 <= have; done += 3) {
-			a = _mm512_add_epi32(a, word[done]);
-			b = _mm512_add_epi32(b, word[done + 1]);
-			c = _mm512_add_epi32(c, word[done + 2]);
-			MANY_JHASH_MIX(_mm512_sub_epi32, _mm512_xor_si512, _mm512_rol_epi32, _mm512_add_epi32, a, b, c);
-		}
-	}
-	a = _mm512_add_epi32(a, word[done]);
-	MANY_JHASH_FINAL(_mm512_sub_epi32, _mm512_xor_si512, _mm512_rol_epi32, a, b, c);
-	_mm512_storeu_si512(out, c);
-}
-
-#define MANY_ROL_AVX2(x, bits) _mm256_or_si256(_mm256_slli_epi32(x, bits), _mm256_srli_epi32(x, 32 - (bits)))
-
-MANY_TARGET_AVX2
-static void many_jhash2_avx2(const char *const *page, const char *const *next, uint32_t *out, uint32_t seed)
-{
-	__m256i a = _mm256_set1_epi32((int)MANY_JHASH_START(seed)), b = a, c = a;
-	__m256i word[48];
-	int done = 0, have;
-
-	for (int at = 0; at < MANY_PAGE; at += 4 * have) {
-		have = MANY_PAGE - at < 192 ? 16 : 48;
-		for (int line = 0; line < have; line += 16) {
-			if (next)
-				for (int i = 0; i < 8; i++)
-					_mm_prefetch(next[i] + at + 4 * line, _MM_HINT_T1);
-			many_transpose_avx2(page, at + 4 * line, word + line);
-			many_transpose_avx2(page, at + 4 * line + 32, word + line + 8);
-		}
-		for (done = 0; done + 3 <= have; done += 3) {
-			a = _mm256_add_epi32(a, word[done]);
-			b = _mm256_add_epi32(b, word[done + 1]);
-			c = _mm256_add_epi32(c, word[done + 2]);
-			MANY_JHASH_MIX(_mm256_sub_epi32, _mm256_xor_si256, MANY_ROL_AVX2, _mm256_add_epi32, a, b, c);
-		}
-	}
-	a = _mm256_add_epi32(a, word[done]);
-	MANY_JHASH_FINAL(_mm256_sub_epi32, _mm256_xor_si256, MANY_ROL_AVX2, a, b, c);
-	_mm256_storeu_si256((__m256i *)out, c);
-}
-
 #endif /* MANY_X86 */
 
 /* The best form that this processor and its system have. */
@@ -371,28 +232,6 @@ static void many_xxh64(const void *const *pages, uint64_t *out, int count, int w
 #endif
 	for (int i = 0; i < count; i++)
 		out[i] = many_xxh64_plain(page[i], i + 1 < count ? page[i + 1] : NULL);
-}
-
-/* jhash2 of whole groups; says how many pages that were, and leaves the rest to the caller. */
-static int many_jhash2(const void *const *pages, uint32_t *out, int count, uint32_t seed, int way)
-{
-	int done = 0;
-
-	if (way == MANY_BEST)
-		way = many_best();
-#if MANY_X86
-	const char *const *page = (const char *const *)pages;
-
-	if (way == MANY_AVX512)
-		for (; done + 16 <= count; done += 16)
-			many_jhash2_avx512(page + done, done + 32 <= count ? page + done + 16 : NULL, out + done, seed);
-	if (way == MANY_AVX512 || way == MANY_AVX2)
-		for (; done + 8 <= count; done += 8)
-			many_jhash2_avx2(page + done, done + 16 <= count ? page + done + 8 : NULL, out + done, seed);
-#else
-	(void)pages, (void)out, (void)count, (void)seed;
-#endif
-	return done;
 }
 
 #endif

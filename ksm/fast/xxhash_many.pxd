@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 # No twin in the kernel: the checksums of many pages at once.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 
 # xxh64() of `count` whole pages with seed 0, page i's into out[i]. The pages may stand anywhere, and be the same one. While one group of
 # eight is hashed the next is fetched from memory, so 16 pages in one call are better than two calls with 8; from 64 on there is no more
 # to gain. Any count is right, also 0.
 cdef void xxh64_pages(const void **pages, uint64_t *out, int count) noexcept nogil
-
-
-# The same with jhash2() and the seed of 2011, which is 17. Groups have 16 pages.
-cdef void jhash2_pages(const void **pages, uint32_t *out, int count) noexcept nogil

@@ -6,15 +6,11 @@ The kernel's tree is augmented with the last offset below each node, to skip sub
 query walks from the first vma on: an anon_vma seldom has more than a few, and the answer and its order are the same.
 """
 
-from linux.mm_types cimport anon_vma_chain
+from linux.mm_types cimport anon_vma_chain, avc_of_rb
 from linux.mm cimport vma_pages
 from linux.rbtree cimport rb_link_node, rb_node, rb_root
 
 from ksm.lib.rbtree cimport rb_erase, rb_first, rb_insert_color, rb_next
-
-
-cdef inline anon_vma_chain *avc_of(rb_node *node) noexcept nogil:
-    return <anon_vma_chain *>(<char *>node - <size_t>&(<anon_vma_chain *>NULL).rb)
 
 
 cdef inline unsigned long avc_start_pgoff(anon_vma_chain *avc) noexcept nogil:
@@ -31,7 +27,7 @@ cdef void anon_vma_interval_tree_insert(anon_vma_chain *node, rb_root *root) noe
     cdef unsigned long start = avc_start_pgoff(node)
     while link[0] != NULL:
         parent = link[0]
-        if start < avc_start_pgoff(avc_of(parent)):
+        if start < avc_start_pgoff(avc_of_rb(parent)):
             link = &parent.rb_left
         else:
             link = &parent.rb_right
@@ -45,9 +41,9 @@ cdef void anon_vma_interval_tree_remove(anon_vma_chain *node, rb_root *root) noe
 
 cdef anon_vma_chain *overlapping(rb_node *node, unsigned long first, unsigned long last) noexcept nogil:
     """From `node` on, the first that meets [first, last]."""
-    while node != NULL and avc_start_pgoff(avc_of(node)) <= last:
-        if avc_last_pgoff(avc_of(node)) >= first:
-            return avc_of(node)
+    while node != NULL and avc_start_pgoff(avc_of_rb(node)) <= last:
+        if avc_last_pgoff(avc_of_rb(node)) >= first:
+            return avc_of_rb(node)
         node = rb_next(node)
     return NULL
 

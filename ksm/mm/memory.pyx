@@ -30,10 +30,11 @@ from linux.page_flags cimport (PG_file, PG_lru, PG_plugged, PG_uptodate, PageAno
                                SetPageDirty, __folio_mark_uptodate, folio_get, folio_lock, folio_ref_count, folio_test_anon, folio_test_ksm,
                                folio_test_large, folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock,
                                page_address, page_folio, page_to_nid, pfn_to_page)
-from linux.pgtable cimport (_PAGE_PRESENT, entry_offset_map_lock, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_leaf, pmd_none,
-                            pmd_offset_mm, pmd_table, pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial, pte_mkwrite,
-                            pte_mkyoung, pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same, pte_table,
-                            pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get, ptep_get_and_clear, set_pte_at)
+from linux.pgtable cimport (_PAGE_PRESENT, entry_offset_map_lock, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_addr_end, pmd_leaf,
+                            pmd_none, pmd_offset_mm, pmd_table, pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial,
+                            pte_mkwrite, pte_mkyoung, pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same,
+                            pte_table, pte_unmap_unlock, pte_write, pte_wrprotect, ptep_clear_flush, ptep_get, ptep_get_and_clear,
+                            set_pte_at)
 from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, folio_try_dup_anon_rmap_pte
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 from linux.swap cimport folio_swap, vm_swap_full
@@ -306,9 +307,7 @@ cdef int copy_page_range(vm_area_struct *dst_vma, vm_area_struct *src_vma) noexc
     if src_vma.anon_vma == NULL:
         return 0
     while addr < end:
-        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if following > end:
-            following = end
+        following = pmd_addr_end(addr, end)
         src_pmd = pmd_offset_mm(src_vma.vm_mm, addr)
         if src_pmd != NULL and not pmd_none(pmdp_get_lockless(src_pmd)):
             dst_pmd = pmd_alloc(dst_vma.vm_mm, addr)
@@ -382,9 +381,7 @@ cdef void unmap_page_range(vm_area_struct *vma, unsigned long addr, unsigned lon
     cdef pmd_t *pmd
     mmu_notifier_invalidate_range_start(vma.vm_mm)
     while addr < end:
-        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if following > end:
-            following = end
+        following = pmd_addr_end(addr, end)
         pmd = pmd_offset_mm(vma.vm_mm, addr)
         if pmd != NULL and pmd_leaf(pmdp_get_lockless(pmd)):
             if following - addr != PMD_SIZE:
@@ -892,9 +889,7 @@ cdef int insert_frames(vm_area_struct *vma, unsigned long addr, unsigned long pf
     if anon_vma_prepare(vma):
         return -ENOMEM
     while addr < end:
-        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if following > end:
-            following = end
+        following = pmd_addr_end(addr, end)
         pmd = pmd_alloc(mm, addr)
         if pmd == NULL or pte_alloc(mm, pmd):
             return -ENOMEM

@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 
 from linux.atomic cimport WRITE_ONCE_int
 from linux.list cimport INIT_LIST_HEAD, list_head
-from linux.mm_types cimport HPAGE_PMD_NR, anon_vma_chain, machine, mm_struct, struct_anon_vma, vm_area_struct
+from linux.mm_types cimport HPAGE_PMD_NR, anon_vma_chain, machine, mm_of_mmlist, mm_struct, struct_anon_vma, vm_area_struct
 from linux.page_flags cimport PG_reserved, PG_uptodate
 from linux.pgtable cimport pte_table
 from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock_init
@@ -104,7 +104,7 @@ cdef void machine_exit(machine *m) noexcept nogil:
         # What processes and KSM still have goes as a whole, with the caches and the arena: page by page it takes long.
         pos = m.mmlist.next
         while pos != &m.mmlist:
-            mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
+            mm = mm_of_mmlist(pos)
             pos = pos.next
             mm_discard(mm)
         fast_exit(<ksm_globals *>m.ksm)

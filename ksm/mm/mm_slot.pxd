@@ -17,6 +17,10 @@ cdef struct struct_mm_slot "mm_slot":
     mm_struct *mm
 
 
+cdef inline struct_mm_slot *mm_slot_of_hash(hlist_node *link) noexcept nogil:
+    return <struct_mm_slot *>(<char *>link - <size_t>&(<struct_mm_slot *>NULL).hash)
+
+
 cdef inline void *mm_slot_alloc(kmem_cache *cache) noexcept nogil:
     if cache == NULL:
         return NULL
@@ -29,9 +33,9 @@ cdef inline void mm_slot_free(kmem_cache *cache, void *objp) noexcept nogil:
 
 cdef inline struct_mm_slot *mm_slot_lookup(hlist_head *hashtable, unsigned int bits, mm_struct *mm) noexcept nogil:
     cdef hlist_node *node = hashtable[hash_long(<unsigned long>mm, bits)].first
-    while node != NULL:             # hash is the first member
-        if (<struct_mm_slot *>node).mm == mm:
-            return <struct_mm_slot *>node
+    while node != NULL:
+        if mm_slot_of_hash(node).mm == mm:
+            return mm_slot_of_hash(node)
         node = node.next
     return NULL
 

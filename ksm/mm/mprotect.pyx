@@ -10,8 +10,8 @@ from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_HUGETLB, VM_NORESERVE, VM_READ, V
 from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct, vm_flags_t
 from linux.mman cimport PROT_EXEC, PROT_READ, PROT_WRITE
 from linux.page_flags cimport PageAnonExclusive, folio_test_anon, page_folio
-from linux.pgtable cimport (pmd_leaf, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkwrite, pte_modify, pte_offset_map_lock, pte_present,
-                            pte_write, ptep_get, ptep_get_and_clear, set_pte_at)
+from linux.pgtable cimport (pmd_addr_end, pmd_leaf, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkwrite, pte_modify,
+                            pte_offset_map_lock, pte_present, pte_write, ptep_get, ptep_get_and_clear, set_pte_at)
 from linux.spinlock cimport spin_unlock, spinlock_t
 from linux.swapops cimport is_migration_pte, is_writable_migration_pte, make_migration_pte, swp_offset
 
@@ -50,9 +50,7 @@ cdef void change_protection(vm_area_struct *vma, unsigned long addr, unsigned lo
     cdef unsigned long following
     cdef pmd_t *pmd
     while addr < end:
-        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if following > end:
-            following = end
+        following = pmd_addr_end(addr, end)
         pmd = pmd_offset_mm(vma.vm_mm, addr)
         if pmd != NULL and pmd_leaf(pmdp_get_lockless(pmd)):
             if following - addr != PMD_SIZE:

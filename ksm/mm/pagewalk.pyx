@@ -8,7 +8,7 @@ from linux.mm cimport vm_normal_page
 from linux.mm_types cimport PAGE_SHIFT, PGDIR_SHIFT, PMD_SIZE, PUD_SHIFT, mm_struct, pmd_t, struct_folio, struct_page, vm_area_struct
 from linux.page_flags cimport page_folio, pfn_to_page
 from linux.pagewalk cimport FW_LEVEL_PMD, FW_LEVEL_PTE, FW_MIGRATION, FW_ZEROPAGE, folio_walk, mm_walk, mm_walk_ops
-from linux.pgtable cimport (is_zero_pfn, mm_find_pmd, pmd_leaf, pmd_lock, pmd_none, pmd_offset_mm, pmd_pfn, pmdp_get,
+from linux.pgtable cimport (is_zero_pfn, mm_find_pmd, pmd_addr_end, pmd_leaf, pmd_lock, pmd_none, pmd_offset_mm, pmd_pfn, pmdp_get,
                             pmdp_get_lockless, pte_offset_map_lock, pte_pfn, pte_present, ptep_get)
 from linux.spinlock cimport spin_unlock
 from linux.swapops cimport is_migration_pte, pfn_swap_entry_to_page
@@ -32,7 +32,7 @@ cdef int walk_page_range_vma(vm_area_struct *vma, unsigned long start, unsigned 
     walk.vma = vma
     walk.private = private
     while addr < end and err == 0:
-        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
+        following = pmd_addr_end(addr, end)
         pmd = pmd_offset_mm(mm, addr)
         if pmd == NULL:
             # Nothing below the entry of a higher level: go on behind it.
@@ -40,7 +40,7 @@ cdef int walk_page_range_vma(vm_area_struct *vma, unsigned long start, unsigned 
             if mm.pgd[(addr >> PGDIR_SHIFT) & 511] == 0:
                 following = (addr + (1UL << PGDIR_SHIFT)) & ~((1UL << PGDIR_SHIFT) - 1)
         elif not pmd_none(pmdp_get_lockless(pmd)):
-            err = ops.pmd_entry(pmd, addr, following if following < end else end, &walk)
+            err = ops.pmd_entry(pmd, addr, following, &walk)
         addr = following
     return err
 

@@ -19,8 +19,8 @@ from linux.ksm cimport ksm_page_changed, rmap_walk_ksm
 from linux.list cimport list_add, list_del, list_head, list_is_singular
 from linux.mm cimport (VM_EXEC, VM_LOCKED, VM_READ, VM_WRITE, dec_mm_counter, inc_mm_counter, linear_page_index,
                        mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start, vma_find_index, vma_pages)
-from linux.mm_types cimport (HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, anon_vma_chain, machine, mm_struct, pte_t,
-                             struct_anon_vma, struct_folio, struct_page, vm_area_struct)
+from linux.mm_types cimport (HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, anon_vma_chain, avc_of_same_vma, machine, mm_struct,
+                             pte_t, struct_anon_vma, struct_folio, struct_page, vm_area_struct)
 from linux.page_flags cimport (PAGE_MAPPING_ANON, PageAnonExclusive, SetPageAnonExclusive, folio_anon_vma, folio_mapped,
                                folio_mapping_word, folio_mark_dirty, folio_set_mapping_word, folio_test_anon,
                                folio_test_ksm, folio_test_large,
@@ -39,10 +39,6 @@ from ksm.mm.page_alloc cimport folio_put
 from ksm.mm.page_vma_mapped cimport DEFINE_FOLIO_VMA_WALK, page_vma_mapped_walk, page_vma_mapped_walk_control, page_vma_mapped_walk_done
 from ksm.mm.slub cimport kmem_cache_alloc, kmem_cache_free
 from ksm.mm.swapfile cimport swap_duplicate, swap_free
-
-
-cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
-    return <anon_vma_chain *>(<char *>link - <size_t>&(<anon_vma_chain *>NULL).same_vma)
 
 
 cdef struct_anon_vma *anon_vma_alloc(machine *m) noexcept nogil:

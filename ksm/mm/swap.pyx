@@ -35,19 +35,24 @@ cdef void folio_batch_move_lru(machine *m, struct_folio **folios, int nr, unsign
         folio_put(m, folios[i])
 
 
-cdef void folio_activate(machine *m, struct_folio *folio) noexcept nogil:
+cdef void folio_batch_add_and_move(machine *m, struct_folio **batch, int *count, struct_folio *folio, unsigned int flag) noexcept nogil:
+    """Into the batch; a full batch moves on to the lists, and so does one with a huge page."""
     cdef struct_folio *folios[FOLIO_BATCH_SIZE]
     cdef int nr = 0
-    if test_page_flag(folio, PG_active) or not folio_test_lru(folio):
-        return
     folio_get(folio)
     spin_lock(&m.lru_lock)
-    m.lru_activate[m.nr_lru_activate] = folio
-    m.nr_lru_activate += 1
-    if m.nr_lru_activate == FOLIO_BATCH_SIZE or folio_test_large(folio):
-        nr = folio_batch_take(m.lru_activate, &m.nr_lru_activate, folios)
+    batch[count[0]] = folio
+    count[0] += 1
+    if count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio):
+        nr = folio_batch_take(batch, count, folios)
     spin_unlock(&m.lru_lock)
-    folio_batch_move_lru(m, folios, nr, PG_active)
+    folio_batch_move_lru(m, folios, nr, flag)
+
+
+cdef void folio_activate(machine *m, struct_folio *folio) noexcept nogil:
+    if test_page_flag(folio, PG_active) or not folio_test_lru(folio):
+        return
+    folio_batch_add_and_move(m, m.lru_activate, &m.nr_lru_activate, folio, PG_active)
 
 
 cdef void __lru_cache_activate_folio(machine *m, struct_folio *folio) noexcept nogil:
@@ -75,17 +80,7 @@ cdef void mark_page_accessed(machine *m, struct_page *page) noexcept nogil:
 
 
 cdef void folio_add_lru(machine *m, struct_folio *folio) noexcept nogil:
-    """Into the batch; a full batch moves on to the lists, and so does one with a huge page."""
-    cdef struct_folio *folios[FOLIO_BATCH_SIZE]
-    cdef int nr = 0
-    folio_get(folio)
-    spin_lock(&m.lru_lock)
-    m.lru_add[m.nr_lru_add] = folio
-    m.nr_lru_add += 1
-    if m.nr_lru_add == FOLIO_BATCH_SIZE or folio_test_large(folio):
-        nr = folio_batch_take(m.lru_add, &m.nr_lru_add, folios)
-    spin_unlock(&m.lru_lock)
-    folio_batch_move_lru(m, folios, nr, PG_lru)
+    folio_batch_add_and_move(m, m.lru_add, &m.nr_lru_add, folio, PG_lru)
 
 
 cdef void lru_add_drain(machine *m) noexcept nogil:

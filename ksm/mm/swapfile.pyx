@@ -17,13 +17,13 @@ from linux.err cimport IS_ERR
 from linux.ksm cimport ksm_might_need_to_copy
 from linux.list cimport list_head
 from linux.mm cimport dec_mm_counter, inc_mm_counter, signal_pending
-from linux.mm_types cimport (MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, mm_struct, pmd_t, pte_t, struct_folio,
-                             swap_info_struct, vm_area_struct)
+from linux.mm_types cimport (MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, machine, mm_of_mmlist, mm_struct, pmd_t, pte_t,
+                             struct_folio, swap_info_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmget_not_zero
 from linux.page_flags cimport (PageHWPoison, folio_get, folio_lock, folio_mapped, folio_set_dirty, folio_test_anon, folio_test_locked,
                                folio_test_swapcache, folio_trylock, folio_unlock)
-from linux.pgtable cimport (mk_pte, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkold, pte_offset_map, pte_offset_map_lock,
-                            pte_unmap_unlock, ptep_get, set_pte_at)
+from linux.pgtable cimport (mk_pte, pmd_addr_end, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkold, pte_offset_map,
+                            pte_offset_map_lock, pte_unmap_unlock, ptep_get, set_pte_at)
 from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, vma_has_anon_vma
 from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
 from linux.swap cimport SWAP_HAS_CACHE, SWAP_MAP_MAX, SWP_USED, SWP_WRITEOK, folio_swap, vm_swap_full
@@ -296,9 +296,7 @@ cdef int unuse_vma(vm_area_struct *vma) noexcept nogil:
     cdef pmd_t *pmd
     cdef int ret = 0
     while addr < vma.vm_end and ret == 0:
-        following = (addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
-        if following > vma.vm_end:
-            following = vma.vm_end
+        following = pmd_addr_end(addr, vma.vm_end)
         pmd = pmd_offset_mm(vma.vm_mm, addr)
         if pmd != NULL and not pmd_none(pmdp_get_lockless(pmd)):
             ret = unuse_pte_range(vma, pmd, addr, following)
@@ -331,7 +329,7 @@ cdef int try_to_unuse(machine *m) noexcept nogil:
         spin_lock(&m.mmlist_lock)
         p = m.mmlist.next
         while READ_ONCE_ulong(si.inuse_pages) and not signal_pending(m) and p != &m.mmlist:
-            mm = <mm_struct *>(<char *>p - <size_t>&(<mm_struct *>NULL).mmlist)
+            mm = mm_of_mmlist(p)
             if mmget_not_zero(mm):
                 # It keeps its place in the list until we go on from there.
                 spin_unlock(&m.mmlist_lock)

@@ -13,8 +13,8 @@ from libc.string cimport memcpy, memmove
 from linux.atomic cimport atomic_add_return, atomic_dec_and_test
 from linux.list cimport INIT_LIST_HEAD, list_head, list_is_singular
 from linux.mm cimport (VM_EXEC, VM_READ, VM_SHARED, VM_WRITE, vma_find_index, vma_pages)
-from linux.mm_types cimport (PAGE_SHIFT, anon_vma_chain, file, machine, mm_struct, pgprot_t, struct_anon_vma, vm_area_struct,
-                             vm_flags_t)
+from linux.mm_types cimport (PAGE_SHIFT, avc_of_same_vma, file, machine, mm_struct, pgprot_t, struct_anon_vma,
+                             vm_area_struct, vm_flags_t)
 from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.pgtable cimport _PAGE_ACCESSED, _PAGE_PRESENT, _PAGE_PROTNONE, _PAGE_RW
 from linux.rmap cimport anon_vma_lock_write, anon_vma_unlock_write
@@ -118,10 +118,6 @@ cdef void remove_vma(vm_area_struct *vma) noexcept nogil:
 
 
 # Changes of range
-
-cdef inline anon_vma_chain *avc_of_same_vma(list_head *link) noexcept nogil:
-    return <anon_vma_chain *>(<char *>link - <size_t>&(<anon_vma_chain *>NULL).same_vma)
-
 
 cdef void vma_set_range(vm_area_struct *vma, unsigned long start, unsigned long end, unsigned long pgoff) noexcept nogil:
     cdef struct_anon_vma *locked = NULL

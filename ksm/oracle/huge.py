@@ -13,10 +13,9 @@ import itertools
 import mmap
 import os
 import re
-import time
 from pathlib import Path
 
-from ksm.oracle.proc import kernel_thread
+from ksm.oracle.proc import kernel_thread, wait_asleep
 from ksm.oracle.workload import Json, OracleError
 
 THP = Path("/sys/kernel/mm/transparent_hugepage")
@@ -72,17 +71,11 @@ class HugePages:
             values = itertools.dropwhile(lambda value: value == saved, itertools.cycle(PARK_SLEEPS))
             for value in itertools.islice(values, 2):
                 SLEEP.write_text(value)
-                self.wait_asleep()
+                wait_asleep("khugepaged", self.stat, TIMEOUT)
         except BaseException:
             self.close()
             raise
         self.refused = refused()
-
-    def wait_asleep(self) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while os.pread(self.stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
-            if time.monotonic() > deadline:
-                raise OracleError("khugepaged does not come to rest")
 
     def check(self) -> None:
         """Raise OracleError if a fault had to do with small pages."""

@@ -33,7 +33,7 @@ from ksm.host.json_file import read_json, shown
 from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
 from ksm.oracle.observe import Events
-from ksm.oracle.proc import kernel_thread, proc_text, processes
+from ksm.oracle.proc import kernel_thread, proc_text, processes, wait_asleep
 from ksm.oracle.process import MPOL_MF_MOVE, RealTask, move_pages
 from ksm.oracle.ptrace import Window
 from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side
@@ -172,10 +172,7 @@ class Ksmd:
             raise OracleError(f"other processes have mergeable memory: {', '.join(users) or 'unknown'}")
 
     def wait_asleep(self) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while os.pread(self.stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
-            if time.monotonic() > deadline:
-                raise OracleError("ksmd does not come to rest")
+        wait_asleep("ksmd", self.stat, TIMEOUT)
 
     def park(self) -> None:
         sysfs_write("run", 0)

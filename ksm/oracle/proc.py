@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +34,13 @@ def kernel_thread(name: str) -> Path:
         if proc_text(path / "comm") == f"{name}\n" and proc_text(path / "stat").rpartition(")")[2].split()[1:2] == [KTHREADD]:
             return path
     raise OracleError(f"this kernel has no {name}")
+
+
+def wait_asleep(name: str, stat: int, timeout: float, pause: float = 0.0) -> None:
+    """Until the thread sleeps whose /proc/PID/stat this file is: looked at again and again, with `pause` seconds between."""
+    deadline = time.monotonic() + timeout
+    while os.pread(stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
+        if time.monotonic() > deadline:
+            raise OracleError(f"{name} does not come to rest")
+        if pause:
+            time.sleep(pause)

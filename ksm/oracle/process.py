@@ -12,14 +12,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ksm.oracle.ptrace import MAP_FIXED_NOREPLACE, PATH_AT, SYS_MMAP, SYS_MUNMAP, Tracee, Window, libc
-from ksm.oracle.workload import PAGE, PLACES, Json, OracleError, Task, errno_name, expand, memory_of, page_bytes
+from ksm.constants import MAP_FIXED_NOREPLACE, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_MEMORY_MERGE
+from ksm.oracle.ptrace import PATH_AT, SYS_MMAP, SYS_MUNMAP, Tracee, Window, libc
+from ksm.oracle.workload import ADVICE, PAGE, PLACES, Json, OracleError, Task, errno_name, expand, memory_of, page_bytes
 
 SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_PRCTL, SYS_SET_MEMPOLICY, SYS_MOVE_PAGES = 10, 25, 28, 157, 238, 279
-ADVICE = {"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15,
-          "wipeonfork": 18, "keeponfork": 19, "pageout": 21}
-MREMAP_MAYMOVE_FIXED = 3
-PR_SET_MEMORY_MERGE = 67
+MADV_PAGEOUT = 21  # which the port does not have
 MPOL_BIND, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 2, 4
 # A mapping in /proc/PID/smaps: its start; kB in memory, anonymous, merged, in whole huge pages, swapped out.
 SMAPS = re.compile(
@@ -111,7 +109,7 @@ class RealTask(Task):
         self.tracee.syscall(SYS_MADVISE, addr, count * PAGE, ADVICE[advice])
 
     def do_pageout(self, addr: int, count: int) -> None:
-        self.do_madvise(addr, count, "pageout")
+        self.tracee.syscall(SYS_MADVISE, addr, count * PAGE, MADV_PAGEOUT)
 
     def do_mprotect(self, addr: int, count: int, prot: int) -> None:
         self.tracee.syscall(SYS_MPROTECT, addr, count * PAGE, prot)
@@ -120,7 +118,7 @@ class RealTask(Task):
         self.tracee.syscall(SYS_MUNMAP, addr, count * PAGE)
 
     def do_mremap(self, addr: int, old: int, new: int, to: int) -> None:
-        self.tracee.syscall(SYS_MREMAP, addr, old * PAGE, new * PAGE, MREMAP_MAYMOVE_FIXED if to != addr else 0, to)
+        self.tracee.syscall(SYS_MREMAP, addr, old * PAGE, new * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED if to != addr else 0, to)
 
     def do_prctl(self, merge: int) -> None:
         self.tracee.syscall(SYS_PRCTL, PR_SET_MEMORY_MERGE, merge, 0, 0, 0)

@@ -17,6 +17,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from ksm.constants import MAP_FIXED_NOREPLACE
 from ksm.oracle.workload import PAGE, OracleError
 
 SYS_MMAP, SYS_MUNMAP, SYS_SIGACTION, SYS_FORK, SYS_EXECVE, SYS_EXIT_GROUP = 9, 11, 13, 57, 59, 231
@@ -25,7 +26,6 @@ OPTIONS = 1 << 1 | 1 << 4 | 1 << 20  # TRACEFORK, TRACEEXEC, EXITKILL
 EVENT_FORK, EVENT_EXEC, EVENT_STOP = 1, 4, 128
 WALL = 0x40000000
 MFD_EXEC = 0x10
-MAP_FIXED_NOREPLACE = 0x100000
 
 # The program: each piece but the first ends with a breakpoint.
 PIECES = {

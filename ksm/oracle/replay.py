@@ -10,6 +10,7 @@ from typing import Any
 import ksm
 from ksm.oracle.check import check_workload
 from ksm.oracle.workload import (
+    ADVICE,
     DEFAULTS,
     PAGE,
     PLACES,
@@ -25,9 +26,6 @@ from ksm.oracle.workload import (
 )
 from ksm.record.recording import Recording
 
-ADVICE = {"mergeable": ksm.MADV_MERGEABLE, "unmergeable": ksm.MADV_UNMERGEABLE, "dontneed": ksm.MADV_DONTNEED,
-          "hugepage": ksm.MADV_HUGEPAGE, "nohugepage": ksm.MADV_NOHUGEPAGE, "dontfork": ksm.MADV_DONTFORK, "dofork": ksm.MADV_DOFORK,
-          "wipeonfork": ksm.MADV_WIPEONFORK, "keeponfork": ksm.MADV_KEEPONFORK}
 TRACE_CAPACITY = 1 << 16
 
 

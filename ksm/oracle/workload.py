@@ -58,6 +58,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+from ksm import constants
+
 Json = dict[str, Any]
 Mapping = tuple[str, str, int, int, str]  # process, VMA, page, frame or -1, kind: "-", "a", "0", "k"
 
@@ -65,7 +67,10 @@ PAGE = 4096
 BASE, STRIDE = 1 << 45, 1 << 30
 PLACES = range(BASE, BASE + (1 << 44))  # the mappings of a workload are here, and no others
 MAX_PAGES, SLOTS, MAX_NODES = STRIDE // PAGE, 1 << 16, 8
-ADVICE = ("mergeable", "unmergeable", "dontneed", "hugepage", "nohugepage", "dontfork", "dofork", "wipeonfork", "keeponfork")
+ADVICE: dict[str, int] = {
+    name: getattr(constants, f"MADV_{name.upper()}")
+    for name in ("mergeable", "unmergeable", "dontneed", "hugepage", "nohugepage", "dontfork", "dofork", "wipeonfork", "keeponfork")
+}
 WHOLE_PASS = 0xFFFF_FFFF  # pages_to_scan
 # The settings that every workload starts with. With a prune interval of 0, chains do not depend on the clock.
 DEFAULTS: Json = {

@@ -32,12 +32,7 @@ cdef enum:
     ITEM_UNSTABLE = 1
     ITEM_STABLE = 2
     ITEM_STALE = 3              # of the last pass's unstable tree
-    # Bits of an entry of a page table, and of a frame
-    BIT_KSM = 2
-    BIT_ZERO = 4
-    BIT_KSM_ZERO = 8
-    BIT_ANON = 16
-    BIT_SWAPPED = 32
+    # Bits of an entry of a page table, and of a frame, beside those of a page table's words up to PAGE_SWAPPED
     BIT_WRITE = 64
     BIT_EXCLUSIVE = 128
     BIT_HUGE = 256

@@ -5,24 +5,21 @@
 from libc.stdlib cimport realloc
 
 from linux.atomic cimport atomic_inc_not_zero, atomic_read
-from linux.ksm cimport is_ksm_zero_pte
 from linux.list cimport list_head
-from linux.mm cimport vm_normal_page
-from linux.mm_types cimport COW_KSM, PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pte_t, struct_folio, struct_page, vm_area_struct
+from linux.mm_types cimport COW_KSM, PAGE_SHIFT, machine, mm_of_mmlist, mm_struct, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, folio_test_anon, folio_test_ksm, page_folio
-from linux.pgtable cimport (entry_offset_map_lock, pmd_leaf, pmd_offset_mm, pmdp_get_lockless, pte_pfn, pte_present, pte_write,
-                            ptep_get)
+from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, page_folio
+from linux.pgtable cimport pte_write
 from linux.rbtree cimport rb_node, rb_root
-from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
-from linux.swapops cimport is_swap_pte, swp_offset
+from linux.spinlock cimport spin_lock, spin_unlock
 from linux.types cimport hlist_node
 
+from ksm.fs.proc.task_mmu cimport (PAGE_ANON, PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO, PAGE_PRESENT, PAGE_SWAPPED, PAGE_THP, PAGE_ZERO,
+                                   pagemap_walk)
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.mm.ksm cimport (ERA_2_6_38, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item,
-                         ksm_stable_node)
-from ksm.mm.mm_slot cimport struct_mm_slot
+                         ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup, stable_node_of_list)
 from ksm.step cimport STEP_PASS_ENDS
 
 
@@ -66,7 +63,7 @@ cdef void look_at_stable(longs *seen, ksm_stable_node *node) noexcept nogil:
     look_at_node(seen, node, NODE_CHAIN, NULL, 0)
     pos = node.hlist.first
     while pos != NULL:
-        look_at_node(seen, <ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).hlist_dup), NODE_IN_CHAIN, node, position)
+        look_at_node(seen, stable_node_of_dup(pos), NODE_IN_CHAIN, node, position)
         position += 1
         pos = pos.next
 
@@ -74,7 +71,7 @@ cdef void look_at_stable(longs *seen, ksm_stable_node *node) noexcept nogil:
 cdef unsigned long object_of(rb_node *node, bint unstable) noexcept nogil:
     if node == NULL:
         return 0
-    return <unsigned long>node - (<unsigned long>&(<ksm_rmap_item *>NULL).node if unstable else 0)
+    return <unsigned long>rmap_item_of(node) if unstable else <unsigned long>stable_node_of(node)
 
 
 cdef void look_at_tree(longs *seen, ksm_globals *g, rb_root *root, int nid, bint unstable) noexcept nogil:
@@ -85,7 +82,7 @@ cdef void look_at_tree(longs *seen, ksm_globals *g, rb_root *root, int nid, bint
             <long>object_of(<rb_node *>(node.__rb_parent_color & ~3UL), unstable), <long>object_of(node.rb_left, unstable),
             <long>object_of(node.rb_right, unstable), not node.__rb_parent_color & 1, unstable)
         if not unstable:
-            look_at_stable(seen, <ksm_stable_node *>node)
+            look_at_stable(seen, stable_node_of(node))
         node = rb_next(node)
 
 
@@ -113,7 +110,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
     pos = g.migrate_nodes.next
     i = 0
     while pos != &g.migrate_nodes:
-        look_at_node(seen, <ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).list), NODE_MIGRATING, NULL, i)
+        look_at_node(seen, stable_node_of_list(pos), NODE_MIGRATING, NULL, i)
         i += 1
         pos = pos.next
 
@@ -122,7 +119,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
         saw(seen, CURSOR, 0, <long>g.ksm_scan.mm_slot.slot.mm.id, <long>(g.ksm_scan.address >> PAGE_SHIFT), <long>g.ksm_scan.seqnr, 0, 0, 0)
     pos = g.ksm_mm_head.slot.mm_node.next
     while pos != &g.ksm_mm_head.slot.mm_node:
-        slot = <ksm_mm_slot *>(<char *>pos - <size_t>&(<struct_mm_slot *>NULL).mm_node)
+        slot = mm_slot_of(pos)
         item = slot.rmap_list
         while item != NULL:
             where = -1
@@ -142,67 +139,34 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
     spin_unlock(&g.ksm_mmlist_lock)
 
 
-cdef void look_at_entry(longs *seen, machine *m, vm_area_struct *vma, unsigned long addr, pte_t pte) noexcept nogil:
-    cdef struct_page *page
-    cdef long bits = 0
-    cdef unsigned long key = vma.vm_mm.id << 40 | addr >> PAGE_SHIFT
-    if pte_present(pte):
-        page = vm_normal_page(vma, addr, pte)
-        bits = 1 | (BIT_WRITE if pte_write(pte) else 0)
-        if page == NULL:
-            bits |= BIT_ZERO | (BIT_KSM_ZERO if is_ksm_zero_pte(m, pte) else 0)
-        elif folio_test_ksm(page):
-            bits |= BIT_KSM | BIT_ANON
-        elif folio_test_anon(page):
-            bits |= BIT_ANON | (BIT_EXCLUSIVE if PageAnonExclusive(page) else 0)
-        saw(seen, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>pte_pfn(pte), bits, 0, 0)
-        if page != NULL:
-            saw(seen, FRAME, pte_pfn(pte), <long>pte_pfn(pte), folio_mapcount(page), folio_ref_count(page), -1,
-                bits & (BIT_KSM | BIT_ANON), 0)
-    elif is_swap_pte(pte):
-        saw(seen, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>swp_offset(pte), BIT_SWAPPED, 0, 0)
+cdef void look_at_entry(vm_area_struct *vma, unsigned long addr, pte_t pte, unsigned long word, void *seen) noexcept nogil:
+    """Also for each of the pages that a huge page is."""
+    cdef unsigned long pfn = word >> PAGE_FLAGS_SHIFT, key = vma.vm_mm.id << 40 | addr >> PAGE_SHIFT
+    cdef struct_page *page = vma.vm_mm.machine.mem_map + pfn
+    cdef long bits = word & (PAGE_PRESENT | PAGE_KSM | PAGE_ZERO | PAGE_KSM_ZERO | PAGE_ANON | PAGE_SWAPPED)
+    cdef long of_frame = bits & (PAGE_KSM | PAGE_ANON)
+    if not word:
+        return
+    if word & PAGE_PRESENT:
+        bits |= BIT_WRITE if pte_write(pte) else 0
+        if word & PAGE_THP:
+            bits |= BIT_HUGE
+            of_frame |= BIT_HUGE
+        elif word & PAGE_ANON and not word & PAGE_KSM and PageAnonExclusive(page):
+            bits |= BIT_EXCLUSIVE
+    saw(<longs *>seen, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>pfn, bits, 0, 0)
+    if word & PAGE_PRESENT and not word & PAGE_ZERO:
+        saw(<longs *>seen, FRAME, pfn, <long>pfn, folio_mapcount(page_folio(page)), folio_ref_count(page_folio(page)), -1, of_frame, 0)
 
 
-cdef void look_at_huge(longs *seen, machine *m, vm_area_struct *vma, unsigned long addr, unsigned long pfn, bint write) noexcept nogil:
-    """One page of a huge page."""
-    cdef struct_page *page = m.mem_map + pfn
-    cdef struct_folio *folio = page_folio(page)
-    cdef unsigned long key = vma.vm_mm.id << 40 | addr >> PAGE_SHIFT
-    cdef long bits = 1 | BIT_ANON | BIT_HUGE | (BIT_WRITE if write else 0)
-    saw(seen, PTE, key, <long>vma.vm_mm.id, <long>(addr >> PAGE_SHIFT), <long>pfn, bits, 0, 0)
-    saw(seen, FRAME, pfn, <long>pfn, folio_mapcount(folio), folio_ref_count(folio), -1, BIT_ANON | BIT_HUGE, 0)
-
-
-cdef void look_at_mm(longs *seen, machine *m, mm_struct *mm) noexcept nogil:
-    cdef unsigned long addr, table, pfn = 0
+cdef void look_at_mm(longs *seen, mm_struct *mm) noexcept nogil:
     cdef vm_area_struct *vma
-    cdef spinlock_t *ptl = NULL
-    cdef pte_t *ptep
-    cdef bint huge
     cdef int i
     mmap_read_lock(mm)
     for i in range(mm.map_count if atomic_read(&mm.mm_users) else 0):
         vma = mm.vmas[i]
-        if vma.anon_vma == NULL:
-            continue
-        addr = vma.vm_start
-        while addr < vma.vm_end:
-            table = (addr & ~0x1fffffUL) + 0x200000
-            # One entry of a table, or the entry of a huge page
-            ptep = entry_offset_map_lock(mm, addr, &ptl, &pfn)
-            if ptep == NULL:
-                addr = table
-                continue
-            huge = pmd_leaf(pmdp_get_lockless(pmd_offset_mm(mm, addr)))
-            while addr < table and addr < vma.vm_end:
-                if huge:
-                    look_at_huge(seen, m, vma, addr, pfn, pte_write(ptep_get(ptep)))
-                    pfn += 1
-                else:
-                    look_at_entry(seen, m, vma, addr, ptep_get(ptep))
-                    ptep += 1
-                addr += PAGE_SIZE
-            spin_unlock(ptl)
+        if vma.anon_vma != NULL:
+            pagemap_walk(vma, vma.vm_start, vma.vm_end, look_at_entry, seen)
     mmap_read_unlock(mm)
 
 
@@ -216,8 +180,8 @@ cdef void look_at_mms(longs *seen, machine *m) noexcept nogil:
         pos = m.mmlist.next if last == NULL else last.mmlist.next
         mm = NULL
         while pos != &m.mmlist and mm == NULL:
-            mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
-            # An address space without references is about to leave the list.
+            mm = mm_of_mmlist(pos)
+            # One without references is about to leave the list.
             if not atomic_inc_not_zero(&mm.mm_count):
                 mm = NULL
             pos = pos.next
@@ -226,5 +190,5 @@ cdef void look_at_mms(longs *seen, machine *m) noexcept nogil:
             mmdrop(last)
         if mm == NULL:
             return
-        look_at_mm(seen, m, mm)
+        look_at_mm(seen, mm)
         last = mm

@@ -10,8 +10,8 @@ from libc.string cimport memcpy
 from linux.ksm cimport ksm_page_changed
 from linux.list cimport list_head
 from linux.mm cimport vma_lookup
-from linux.mm_types cimport (MM_ANONPAGES, MM_SHMEMPAGES, anon_vma_chain, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
-                             struct_page, swap_info_struct, vm_area_struct, zone)
+from linux.mm_types cimport (MM_ANONPAGES, MM_SHMEMPAGES, anon_vma_chain, avc_of_same_vma, mm_of_mmlist, mm_struct, page_mask, pmd_t, pte_t,
+                             struct_anon_vma, struct_page, swap_info_struct, vm_area_struct, zone)
 from linux.pgtable cimport pmd_leaf, pmd_none, pmd_offset_mm, pmd_table, pte_offset_map, pte_pfn, pte_present
 from linux.rbtree cimport rb_node
 from linux.slab cimport kmem_cache
@@ -19,7 +19,7 @@ from linux.slab cimport kmem_cache
 from ksm.lib.rbtree cimport rb_first, rb_next
 from ksm.machine cimport Machine
 from ksm.mm.ksm cimport (MM_SLOTS_HASH_BITS, STABLE_FLAG, is_stable_node_chain, is_stable_node_dup, ksm_globals, ksm_mm_slot,
-                         ksm_rmap_item, ksm_stable_node)
+                         ksm_rmap_item, ksm_stable_node, stable_node_of)
 from ksm.mm.mm_slot cimport mm_slot_lookup
 
 
@@ -127,7 +127,7 @@ def page_fields(Machine machine not None, unsigned long mm_id, unsigned long add
     cdef pte_t *pte
     cdef vm_area_struct *vma
     while pos != &machine.m.mmlist:
-        mm = <mm_struct *>(<char *>pos - <size_t>&(<mm_struct *>NULL).mmlist)
+        mm = mm_of_mmlist(pos)
         if mm.id == mm_id:
             break
         pos = pos.next
@@ -174,7 +174,7 @@ cdef dict vma_fields(vm_area_struct *vma):
         "vma.pgoff": field(&vma.vm_pgoff, 8),
     }
     if anon_vma != NULL:
-        avc = <anon_vma_chain *>(<char *>vma.anon_vma_chain.next - <size_t>&(<anon_vma_chain *>NULL).same_vma)
+        avc = avc_of_same_vma(vma.anon_vma_chain.next)
         found.update({
             "anon_vma": field(anon_vma, sizeof(struct_anon_vma)),
             "anon_vma.refcount": field(&anon_vma.refcount, 4),
@@ -236,9 +236,9 @@ cdef dict ksm_fields(ksm_globals *g, mm_struct *mm, unsigned long addr):
     if is_stable_node_dup(g, node):
         pos = rb_first(&g.root_stable_tree[0])
         while pos != NULL:
-            if is_stable_node_chain(<ksm_stable_node *>pos) and in_chain(<ksm_stable_node *>pos, node):
-                found["chain.len"] = field(&(<ksm_stable_node *>pos).rmap_hlist_len, 4)
-                found["chain.first"] = field(&(<ksm_stable_node *>pos).hlist.first, 8)
+            if is_stable_node_chain(stable_node_of(pos)) and in_chain(stable_node_of(pos), node):
+                found["chain.len"] = field(&stable_node_of(pos).rmap_hlist_len, 4)
+                found["chain.first"] = field(&stable_node_of(pos).hlist.first, 8)
             pos = rb_next(pos)
     return found
 

@@ -8,7 +8,8 @@ from linux.types cimport hlist_node
 
 from ksm.fast.state cimport fast_of, fast_state
 from ksm.machine cimport Machine
-from ksm.mm.ksm cimport ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node, is_stable_node_chain
+from ksm.mm.ksm cimport (is_stable_node_chain, ksm_globals, ksm_mm_slot, ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of,
+                         rmap_item_of_hlist, stable_node_of, stable_node_of_dup, stable_node_of_list)
 
 
 cdef object item(ksm_rmap_item *rmap_item):
@@ -20,11 +21,11 @@ cdef object stable_node(ksm_stable_node *node):
     inside = []
     if is_stable_node_chain(node):
         while pos != NULL:
-            inside.append(stable_node(<ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).hlist_dup)))
+            inside.append(stable_node(stable_node_of_dup(pos)))
             pos = pos.next
         return ("chain", inside)
     while pos != NULL:
-        inside.append(item(<ksm_rmap_item *>(<char *>pos - <size_t>&(<ksm_rmap_item *>NULL).hlist)))
+        inside.append(item(rmap_item_of_hlist(pos)))
         pos = pos.next
     return (node.kpfn, node.nid, node.rmap_hlist_len, inside)
 
@@ -38,8 +39,7 @@ cdef list tree(rb_node *root, bint stable):
         node = <rb_node *><size_t>address
         if node == NULL:
             continue
-        content = (stable_node(<ksm_stable_node *>node) if stable
-                   else item(<ksm_rmap_item *>(<char *>node - <size_t>&(<ksm_rmap_item *>NULL).node)))
+        content = stable_node(stable_node_of(node)) if stable else item(rmap_item_of(node))
         found.append((depth, side, node.__rb_parent_color & 1, content))
         todo.append((depth + 1, "right", <size_t>node.rb_right))
         todo.append((depth + 1, "left", <size_t>node.rb_left))
@@ -59,7 +59,7 @@ def state(Machine machine not None):
         slots = []
         pos = g.ksm_mm_head.slot.mm_node.next
         while pos != &g.ksm_mm_head.slot.mm_node:
-            slot = <ksm_mm_slot *>(<char *>pos - <size_t>&(<ksm_mm_slot *>NULL).slot.mm_node)
+            slot = mm_slot_of(pos)
             items = []
             rmap_item = slot.rmap_list
             while rmap_item != NULL:
@@ -70,7 +70,7 @@ def state(Machine machine not None):
         waiting = []
         pos = g.migrate_nodes.next
         while pos != &g.migrate_nodes:
-            waiting.append(stable_node(<ksm_stable_node *>(<char *>pos - <size_t>&(<ksm_stable_node *>NULL).list)))
+            waiting.append(stable_node(stable_node_of_list(pos)))
             pos = pos.next
         between = g.ksm_scan.mm_slot == &g.ksm_mm_head
         return {

@@ -9,6 +9,8 @@ import pytest
 import ksm
 from ksm.testing.corrupt import frame_fields, machine_fields, page_fields
 
+from .damage import damaged, flip, plus
+
 PAGE = ksm.PAGE_SIZE
 # Pages of the process by what becomes of them. A, D: two pages at a node each; B: two nodes of three pages in a chain, and a page that is
 # left over; U, V: in the unstable tree, like that page; Z: KSM's zero page
@@ -58,18 +60,7 @@ class Scene:
         return found
 
     def damage(self, page, name, value):
-        """What check() finds with this field overwritten. The field is restored, after which check() must find nothing."""
-        fields = self.fields(page)
-        address, size = fields[name]
-        old = ctypes.string_at(address, size)
-        value = value(int.from_bytes(old, "little"), fields) if callable(value) else value
-        ctypes.memmove(address, (value % 2 ** (8 * size)).to_bytes(size, "little"), size)
-        try:
-            findings = self.machine.check()
-        finally:
-            ctypes.memmove(address, old, size)
-        assert self.machine.check() == []
-        return findings
+        return damaged(self.machine, self.fields(page), name, value)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +68,6 @@ def scene():
     scene = Scene()
     yield scene
     scene.machine.close()
-
-
-def plus(n):
-    return lambda old, fields: old + n
-
-
-def flip(bits):
-    return lambda old, fields: old ^ bits
 
 
 def address_of(name, offset=0):

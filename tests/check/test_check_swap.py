@@ -9,6 +9,8 @@ import pytest
 import ksm
 from ksm.testing.corrupt import frame_fields, page_fields, slot_fields
 
+from .damage import damaged, flip, plus
+
 PAGE = ksm.PAGE_SIZE
 # Pages of the process, all swapped out once. CLEAN, ZEROS: read back; WRITTEN: read back, then written; FORCED: read back, then written by
 # a debugger; OUT: not read back; BOTH: not read back, and a child has it, too
@@ -45,17 +47,7 @@ class Scene:
         return found
 
     def damage(self, page, name, value):
-        """What check() finds with this field overwritten. The field is restored, after which check() must find nothing."""
-        address, size = self.fields(page)[name]
-        old = ctypes.string_at(address, size)
-        value = value(int.from_bytes(old, "little")) if callable(value) else value
-        ctypes.memmove(address, (value % 2 ** (8 * size)).to_bytes(size, "little"), size)
-        try:
-            findings = self.machine.check()
-        finally:
-            ctypes.memmove(address, old, size)
-        assert self.machine.check() == []
-        return findings
+        return damaged(self.machine, self.fields(page), name, value)
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +55,6 @@ def scene():
     scene = Scene()
     yield scene
     scene.machine.close()
-
-
-def plus(n):
-    return lambda old: old + n
-
-
-def flip(bits):
-    return lambda old: old ^ bits
 
 
 LAST_BYTE = 1 << (8 * PAGE - 1)
@@ -90,7 +74,7 @@ DAMAGE = {
     "entries of a page in the cache": (CLEAN, "slot.swap_map", plus(1), r"slot 1: swap_map 0x\w+1, counted 0x\w+0"),
     "no longer in use": (OUT, "slot.swap_map", 0, r"slot 5: swap_map 0, counted 0x1"),
     "an entry that says exclusive": (BOTH, "pte", flip(ENTRY_EXCLUSIVE), r"an exclusive entry of slot 6, whose swap_map is 0x2"),
-    "an entry of no slot": (OUT, "pte", lambda old: old | 1 << 40, r"an entry that is not present, nor of the swap area"),
+    "an entry of no slot": (OUT, "pte", lambda old, fields: old | 1 << 40, r"an entry that is not present, nor of the swap area"),
     "free, and marked as zeros": (OUT, "free.zeromap", 1, r"slot 9: free, and marked as zeros"),
     # The swap cache
     "page not in it": (CLEAN, "slot.page", 0, r"slot 1: swap_map 0x\w+, counted 0"),

@@ -5,6 +5,8 @@ import errno
 import random
 from collections.abc import Sequence
 
+import pytest
+
 import ksm
 
 PAGE = ksm.PAGE_SIZE
@@ -29,7 +31,14 @@ def looks_like_zeros() -> bytes:
     return (1).to_bytes(32, "little") + back.to_bytes(PAGE - 32, "little")
 
 
-def frames(process: ksm.Process, addr: int, pages: int = 1) -> list[int | None]:
+def fails(number, function, *args, **kwargs):
+    """The call raises OSError with this errno."""
+    with pytest.raises(OSError) as caught:
+        function(*args, **kwargs)
+    assert caught.value.errno == number
+
+
+def frames(process, addr, pages=1):
     """The frames of the range, None where the page is not there."""
     return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
 

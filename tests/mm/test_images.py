@@ -7,15 +7,9 @@ import signal
 import threading
 
 import pytest
-from pages import PAGE, fill, finish, frames, mergeable
+from pages import PAGE, fails, fill, finish, frames, mergeable
 
 import ksm
-
-
-def fails(number, function, *args, **kwargs):
-    with pytest.raises(OSError) as caught:
-        function(*args, **kwargs)
-    assert caught.value.errno == number
 
 
 @pytest.fixture

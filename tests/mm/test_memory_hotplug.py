@@ -6,17 +6,11 @@ import threading
 import time
 
 import pytest
-from pages import PAGE, fill, finish, frames, mergeable
+from pages import PAGE, fails, fill, finish, frames, mergeable
 
 import ksm
 
 BLOCK = 512
-
-
-def fails(number, function, *args):
-    with pytest.raises(OSError) as caught:
-        function(*args)
-    assert caught.value.errno == number
 
 
 @pytest.fixture

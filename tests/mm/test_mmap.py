@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pages import fails
 
 import ksm
 
@@ -20,12 +21,6 @@ FIXED = ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED
 BASE = 0x10000000
 HEAP = 0x555555556000
 TASK_SIZE = (1 << 47) - PAGE
-
-
-def fails(error, function, *args, **kwargs):
-    with pytest.raises(OSError) as info:
-        function(*args, **kwargs)
-    assert info.value.errno == error
 
 
 def ranges(process):

@@ -328,6 +328,33 @@ def test_a_huge_page_is_recorded_and_splits():
     assert counters(things)["pages_sharing"] > 0
 
 
+def test_a_huge_page_that_is_mapped_page_by_page_is_one():
+    """Its entries are as page_table() has them, and each of its frames has the mappings and references of the whole."""
+    huge = 512 * PAGE
+    with ksm.Machine(memory="16M", max_memory="16M", clock="manual", plain=True, transparent_hugepage="always") as machine:
+        a = machine.spawn("a")
+        start = a.mmap(2 * huge)
+        start += -start % huge
+        a.write(start, b"huge")
+        a.mprotect(start, PAGE, ksm.PROT_READ)
+        machine.lru_add_drain_all()
+        table = a.page_table(start, huge)
+        assert machine.vmstat()["thp_split_pmd"] == 1 and all(word & ksm.PAGE_THP for word in table)
+        other = a.mmap(PAGE)
+        a.write(other, b"small")
+        a.madvise(other, PAGE, ksm.MADV_MERGEABLE)
+        with machine.record() as recording:
+            machine.ksm.scan(passes=1)
+    _name, _step, things = next(states(recording.data()))
+    entries = {values[1]: values[2:] for values in of_kind(things, PTE)}
+    frames = {values[0]: values[1:] for values in of_kind(things, FRAME)}
+    for i, word in enumerate(table):
+        frame, bits = entries[(start >> 12) + i]
+        assert (frame, bits & 63, bool(bits & 256)) == (word >> ksm.PAGE_FLAGS_SHIFT, word & 63, True)
+        mapcount, references, _content, kind = frames[frame]
+        assert (mapcount, references, kind) == (512, 512, ksm.PAGE_ANON | 256)
+
+
 def test_numa_nodes_have_their_own_trees_and_migrated_nodes_wait():
     with ksm.Machine(memory="16M", max_memory="16M", nodes=2, clock="manual", plain=True) as machine:
         machine.ksm.merge_across_nodes = 0
