@@ -315,7 +315,7 @@ cdef struct machine:
     # OURS: what records the steps of a scan, or NULL: ksm/step.pxd
     void (*step)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
     void *recorder
-    void *recorder_exit
+    void (*recorder_exit)(machine *m) noexcept nogil
 
 
 # list_entry(), rb_entry(): the structure around a link
