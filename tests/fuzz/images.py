@@ -29,7 +29,8 @@ class Images(Memory):
         addr, at = self.place(subject.space, place), self.pfn(who, source) * PAGE
         if frame:
             outcome = self.call("view = m.frame", self.machine.frame, at // PAGE)
-            if not self.tell("frame", outcome, {EINVAL, errno.EBUSY}):
+            self.legal("frame", outcome, {EINVAL, errno.EBUSY})
+            if outcome.error is not None:
                 return
             at = 0
         if not update:
