@@ -10,7 +10,7 @@ import mmap
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import ksm
 from ksm.bench.contents import duplicates, fill, read_once
@@ -18,6 +18,7 @@ from ksm.bench.contents import duplicates, fill, read_once
 PASSES = 3
 CHUNK = 4 << 20
 Measured = dict[str, Any]
+Result = TypeVar("Result")
 
 
 def cpu(work: Callable[[], Any]) -> float:
@@ -47,8 +48,8 @@ def scan_passes(machine: ksm.Machine, before: Callable[[int], Any] = lambda numb
     return took, resident() - there + (machine.free_pages() - free) * ksm.PAGE_SIZE
 
 
-def in_a_new_process(work: Callable[..., Any], *args: Any) -> Any:
-    """Neither its peak, nor its heap, nor its page tables know of the last run."""
+def in_a_new_process(work: Callable[..., Result], *args: Any) -> Result:
+    """Do the work in a new process, which has neither the peak, nor the heap, nor the page tables of the last run."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, args)
 

@@ -2,11 +2,17 @@
 """One field of a machine is overwritten, and put back."""
 
 import ctypes
+from collections.abc import Callable
+
+import ksm
+
+Fields = dict[str, tuple[int, int]]  # an address and a size by name
+Change = Callable[[int, Fields], int]
 
 
-def damaged(machine, fields, name, value):
-    """What check() says with this field overwritten, by a number or by what value(old, fields) gives; afterwards all is as before, and
-    check() says so."""
+def damaged(machine: ksm.Machine, fields: Fields, name: str, value: int | Change) -> list[str]:
+    """What check() finds with this field overwritten, by a number or by what value(old, fields) gives. The field is restored, after which
+    check() must find nothing."""
     address, size = fields[name]
     old = ctypes.string_at(address, size)
     value = value(int.from_bytes(old, "little"), fields) if callable(value) else value
@@ -19,9 +25,9 @@ def damaged(machine, fields, name, value):
     return findings
 
 
-def plus(n):
+def plus(n: int) -> Change:
     return lambda old, fields: old + n
 
 
-def flip(bits):
+def flip(bits: int) -> Change:
     return lambda old, fields: old ^ bits

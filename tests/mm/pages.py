@@ -3,7 +3,8 @@
 
 import errno
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -31,14 +32,14 @@ def looks_like_zeros() -> bytes:
     return (1).to_bytes(32, "little") + back.to_bytes(PAGE - 32, "little")
 
 
-def fails(number, function, *args, **kwargs):
+def fails(number: int, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
     """The call raises OSError with this errno."""
     with pytest.raises(OSError) as caught:
         function(*args, **kwargs)
     assert caught.value.errno == number
 
 
-def frames(process, addr, pages=1):
+def frames(process: ksm.Process, addr: int, pages: int = 1) -> list[int | None]:
     """The frames of the range, None where the page is not there."""
     return [word >> 8 if word & ksm.PAGE_PRESENT else None for word in process.page_table(addr, pages * PAGE)]
 
