@@ -46,7 +46,6 @@ cdef extern from *:
     #define KSM_CPU_RELAX() ((void)0)
     #endif
     #define KSM_LIKELY(x) __builtin_expect(!!(x), 1)
-    #define KSM_UNLIKELY(x) __builtin_expect(!!(x), 0)
     #endif
     """
     # The arguments of the first six are lvalues: the macros take their address.
@@ -69,7 +68,6 @@ cdef extern from *:
     void smp_wmb "KSM_SMP_WMB"() noexcept nogil
     void cpu_relax "KSM_CPU_RELAX"() noexcept nogil
     bint likely "KSM_LIKELY"(bint x) noexcept nogil
-    bint unlikely "KSM_UNLIKELY"(bint x) noexcept nogil
     int atomic_add_return "KSM_ADD_RETURN"(int *p, int v) noexcept nogil
     long atomic_long_add_return "KSM_ADD_RETURN"(long *p, long v) noexcept nogil
     unsigned int atomic_fetch_or "KSM_FETCH_OR"(unsigned int *p, unsigned int v) noexcept nogil

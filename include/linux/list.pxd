@@ -3,7 +3,7 @@
 """Rings of list_head with two links, and chains of hlist_node whose head is one pointer.
 
 The macros that take a type or open a loop have no twin in Cython. list_entry() is the kernel's container_of(), written out in an
-inline of the user, once per type and field:
+inline beside the structure, once per type and field:
 
     cdef inline T *node_entry(list_head *p) noexcept nogil:
         return <T *>(<char *>p - <size_t>&(<T *>NULL).node)

@@ -14,7 +14,7 @@ A caller writes its own descent, links the new node with rb_link_node() and hand
 
 What the kernel's header declares `extern`, and the inlines over it, is in ksm/lib/rbtree.pxd: headers import nothing from ksm/.
 
-rb_entry(): Cython has no macros over types. Each user writes the kernel's container_of() out, once per type, in an inline:
+rb_entry(): Cython has no macros over types. The kernel's container_of() is written out once per type, in an inline beside it:
 
     <T *>(<char *>p - <size_t>&(<T *>NULL).node)
 

@@ -74,7 +74,7 @@ def is_contents(value: Any) -> bool:
 VALUES: dict[str, Callable[[Any], bool]] = {
     "contents": is_contents,
     "mergeable": lambda value: isinstance(value, bool),
-    "advice": lambda value: value in ADVICE,
+    "advice": lambda value: isinstance(value, str) and value in ADVICE,
     "prot": lambda value: is_number(value, 0, 3),
     "merge": lambda value: is_number(value, 0, 1),
     "file": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]{1,64}", value)),  # in KSM's folder, and in no other

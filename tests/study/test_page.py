@@ -4,6 +4,7 @@
 import html.parser
 import json
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,9 @@ from ksm.study.lessons import LESSONS, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.pairing import base_hashes, read_port, study
 from ksm.study.same import share
+
+PLAYER = Path(ksm.__file__).with_name("study") / "player.js"
+LOOK = Path(ksm.__file__).with_name("record") / "look.pxd"
 
 
 class Reader(html.parser.HTMLParser):
@@ -173,3 +177,13 @@ def test_a_narrow_terminal(linux, monkeypatch):
 def test_errors_are_one_line(arguments, code, message):
     out, error = invoke(*arguments, code=code)
     assert (out, error) == ("", message + "\n")
+
+
+def test_the_players_bits_are_those_of_a_recording():
+    names, numbers = re.search(r"^const \[(BIT_KSM.*?)\] = \[(.*?)\];", PLAYER.read_text(), re.MULTILINE).groups()
+    of_player = dict(zip(names.split(", "), map(int, numbers.split(", ")), strict=True))
+    of_entries = re.findall(r"^    (BIT_\w+) = (\d+)$", LOOK.read_text(), re.MULTILINE)
+    ours = {name: int(number) for name, number in of_entries} | {
+        f"BIT_{name}": getattr(ksm, f"PAGE_{name}") for name in ("KSM", "ZERO", "KSM_ZERO", "SWAPPED")}
+    assert of_player.keys() >= {"BIT_KSM", "BIT_SWAPPED", "BIT_HUGE"}
+    assert of_player == {name: ours[name] for name in of_player}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Functions of mm/ksm.c beside those of the port, for any version of mm/ksm.c, from any place."""
 
+import json
 import shutil
 import subprocess
 import tarfile
@@ -11,7 +12,7 @@ import pytest
 from ksm.study.kernel import StudyError, read_kernel
 from ksm.study.notes import ELSEWHERE, LABELS, RENAMED
 from ksm.study.page import changes, omissions
-from ksm.study.pairing import base_hashes, base_version, read_port, study
+from ksm.study.pairing import HASHES, base_hashes, base_version, hashes_of, read_port, study
 from ksm.study.steps import NAMES, STEPS, kernel_line, names_of_enum, port_lines
 
 GIT = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t", "HOME": "/nowhere",
@@ -84,6 +85,7 @@ def test_nothing_has_changed_against_the_version_of_the_hashes(linux):
     assert set(base_hashes()) == set(subject.kernel.source.functions)
     if subject.kernel.version == base_version():
         assert changes(subject, None) == []
+        assert json.loads(HASHES.read_text()) == hashes_of(subject.kernel)
     else:       # a later 6.12 of Debian's
         assert len(changes(subject, None)) < 20
 
