@@ -137,7 +137,8 @@ if __name__ == "__main__":
         packages=list(packages()),
         package_dir=packages(),
         package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed", "*.html", "*.css", "*.js", "*.json"]},
-        exclude_package_data={"": ["*.c"]},
+        # Where it is no package, its files would be data of the package above.
+        exclude_package_data={"": ["*.c"], "ksm": [] if testing() else ["testing/*"]},
         cmdclass={"build_ext": BuildExt},
         # A folder for each mode: file times cannot tell what an object was built with.
         options={"build": {"build_base": f"build/{MODE}"}, "build_ext": {"parallel": str(JOBS)}},

@@ -103,6 +103,16 @@ print(ksm.__file__)
 """
 
 
+# Without the compiled modules, which have tests of their own.
+BUILD_PY = """
+import runpy, sys
+import Cython.Build
+Cython.Build.cythonize = lambda modules, **_: modules
+sys.argv = ["setup.py", "-q", "build_py", "--build-lib", sys.argv[1]]
+runpy.run_path("setup.py", run_name="__main__")
+"""
+
+
 def python(*arguments, cwd, path):
     """Run this Python in the folder `cwd`, with ksm from the folder `path`."""
     environment = {**os.environ, "PYTHONPATH": str(path)}
@@ -175,6 +185,19 @@ def test_what_only_tests_need_is_built_for_them_alone(monkeypatch, asked, attrib
     assert for_tests and modules == (everything if expected else everything - for_tests) | {"ksm._cyutility"}
     assert ("ksm.testing" in packages) == (asked == "1")        # a build in place copies no package
     assert {"ksm", "ksm.mm", "ksm.bench", "ksm.include.linux"} <= packages
+
+
+@needs_source
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_no_file_of_it_goes_along(tmp_path, monkeypatch, asked):
+    """Nor as data of the package above."""
+    monkeypatch.setenv("KSM_TESTING", asked)
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    shutil.copytree(SOURCE, tree, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__", "tests"))
+    python("-c", BUILD_PY, out, cwd=tree, path="")
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {"ksm/machine.pyx", "ksm/views.pyi", "ksm/py.typed", "ksm/include/linux/rbtree.pxd", "ksm/study/page.css"} <= files
+    assert any("testing" in file for file in files) == (asked == "1")
 
 
 @needs_source
