@@ -22,6 +22,7 @@ from linux.types cimport u32
 
 from ksm.fast.stable_keys cimport stable_key_known
 from ksm.fast.state cimport fast_of, fast_state, scanned_page
+from ksm.fast.watch cimport page_linked
 from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, ksm_stable_node, scan_get_next_rmap_item
 from ksm.mm.page_alloc cimport folio_put
 from ksm.step cimport STEP_NEXT, STEP_PASS_ENDS, ksm_step
@@ -88,7 +89,13 @@ cdef inline bint unstable_tree_descend(ksm_globals *g, struct_page *page, rb_nod
 
 cdef inline bint known_checksum(ksm_globals *g, struct_page *page, u32 *checksum) noexcept nogil:
     """What calc_checksum() would say; false if that is not known. It is going to be the rmap_item's oldchecksum, too."""
-    return g.fast != NULL and checksum_of(g, page, checksum)
+    cdef fast_state *fast = fast_of(g)
+    if fast == NULL:
+        return False
+    if page == fast.now.page and fast.now.key and page_linked(fast, page, fast.now.rmap_item):
+        checksum[0] = fast.now.checksum     # unwritten since the last pass: nothing is left to do
+        return True
+    return checksum_of(g, page, checksum)
 
 
 cdef inline bint passes_over(ksm_globals *g, ksm_stable_node *found, ksm_stable_node *dup) noexcept nogil:

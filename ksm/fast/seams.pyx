@@ -129,7 +129,10 @@ cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned
         if not watched_still(fast, seen):
             break
         g.ksm_scan.address = seen.address
-        rmap_item = get_next_rmap_item(g, g.ksm_scan.mm_slot, g.ksm_scan.rmap_list, seen.address)
+        rmap_item = g.ksm_scan.rmap_list[0]
+        # get_next_rmap_item() would answer the same item, if it is this page's.
+        if rmap_item == NULL or (rmap_item.address & page_mask()) != seen.address:
+            rmap_item = get_next_rmap_item(g, g.ksm_scan.mm_slot, g.ksm_scan.rmap_list, seen.address)
         if rmap_item == NULL:
             folio_put(g.m, seen.page)
             fast.nr = 0
@@ -138,7 +141,7 @@ cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned
         g.ksm_scan.rmap_list = &rmap_item.rmap_list
         g.ksm_scan.address += PAGE_SIZE
         fast.next += 1
-        if not should_skip_rmap_item(g, seen.page, rmap_item):
+        if not (g.ksm_smart_scan and should_skip_rmap_item(g, seen.page, rmap_item)):
             seen.rmap_item = rmap_item
             fast.now = seen
             page[0] = seen.page
