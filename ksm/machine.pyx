@@ -16,7 +16,7 @@ from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM, EOPNOTSUPP
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, atomic_long_read
+from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, atomic_long_read, smp_load_acquire_ulong
 from linux.err cimport ERESTARTSYS
 from linux.jiffies cimport KTIME_SEC_MAX, ktime_get
 from linux.mm_types cimport HPAGE_PMD_NR, MAX_NUMNODES, NR_VM_EVENT_ITEMS, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, to_kill_list
@@ -530,7 +530,7 @@ cdef class Machine:
 
     cdef unsigned long check_pfn(self, unsigned long pfn) except? 0xdeadbeef nogil:
         """The machine is entered, and left again if there is no such frame: OSError(EINVAL)."""
-        if pfn < self.m.plugged_pfn:
+        if pfn < smp_load_acquire_ulong(self.m.plugged_pfn):
             return pfn
         self.leave()
         with gil:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: pages that ksmd need not read again, because nobody has written to them. See watch.pxd.
 
-from linux.atomic cimport READ_ONCE_uint, WRITE_ONCE_int, WRITE_ONCE_uint, data_race_cmpxchg, data_race_uint, smp_mb
+from linux.atomic cimport (READ_ONCE_uint, WRITE_ONCE_int, WRITE_ONCE_uint, data_race_cmpxchg, data_race_uint, smp_load_acquire_ulong,
+                           smp_mb)
 from linux.list cimport list_head
 from linux.mm cimport vm_normal_page
 from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
@@ -72,7 +73,7 @@ cdef void range_changed(vm_area_struct *vma, unsigned long start, unsigned long 
 cdef void forget_all_pages(fast_state *fast) noexcept nogil:
     cdef machine *m = fast.g.m
     cdef unsigned long pfn
-    for pfn in range(m.plugged_pfn):
+    for pfn in range(smp_load_acquire_ulong(m.plugged_pfn)):
         if test_page_flag(pfn_to_page(m, pfn), PG_ksm_watched):
             page_changed(m, pfn_to_page(m, pfn))
 

@@ -9,7 +9,7 @@ marked, and never handed out again once it is free.
 from libc.errno cimport EBUSY, ENOMEM, ENXIO
 from libc.stdlib cimport realloc
 
-from linux.atomic cimport atomic_fetch_or, atomic_read
+from linux.atomic cimport atomic_fetch_or, atomic_read, smp_load_acquire_ulong
 from linux.ksm cimport collect_procs_ksm
 from linux.mm_types cimport machine, mm_struct, struct_folio, to_kill, to_kill_list, vm_area_struct
 from linux.mmap_lock cimport mmgrab
@@ -77,7 +77,7 @@ cdef int memory_failure(machine *m, unsigned long pfn, to_kill_list *tokill) noe
     missing. Asking again is allowed.
     """
     cdef struct_folio *folio
-    if pfn >= m.plugged_pfn:
+    if pfn >= smp_load_acquire_ulong(m.plugged_pfn):
         return -ENXIO
     folio = pfn_folio(m, pfn)
     if test_page_flag(folio, PG_reserved) or test_page_flag(folio, PG_offline) and not test_page_flag(folio, PG_plugged):

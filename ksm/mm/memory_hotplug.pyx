@@ -12,7 +12,7 @@ from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
 from libc.stdlib cimport realloc
 
 from ksm.host.arena cimport arena_add_file, arena_add_ram, arena_remove
-from linux.atomic cimport smp_load_acquire_int
+from linux.atomic cimport WRITE_ONCE_uint, smp_load_acquire_int, smp_store_release_ulong
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
@@ -37,6 +37,7 @@ cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, uns
     cdef memory_block *blocks
     cdef memory_block *block
     cdef unsigned long start_pfn, i
+    cdef unsigned int flags
     cdef long ret = -ENOMEM
     mutex_lock(&m.hotplug_lock)
     start_pfn = (m.plugged_pfn + HPAGE_PMD_NR - 1) & ~(<unsigned long>HPAGE_PMD_NR - 1)
@@ -54,28 +55,29 @@ cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, uns
         block.pending = True
         m.nr_blocks += 1
         for i in range(m.plugged_pfn, start_pfn):
-            m.mem_map[i].flags = PG_reserved        # a hole, with nothing behind its addresses
-        m.plugged_pfn = start_pfn + nr_pages
-        for i in range(nr_pages):
-            m.mem_map[start_pfn + i]._mapcount = -1
-            m.mem_map[start_pfn + i].flags = (<unsigned int>nid << PG_node_shift) | PG_plugged | (PG_file if fd >= 0 else 0) | PG_offline
+            WRITE_ONCE_uint(m.mem_map[i].flags, PG_reserved)    # a hole, with nothing behind its addresses
+        flags = (<unsigned int>nid << PG_node_shift) | PG_plugged | (PG_file if fd >= 0 else 0) | PG_offline
+        for i in range(start_pfn, start_pfn + nr_pages):
+            m.mem_map[i]._mapcount = -1
+            WRITE_ONCE_uint(m.mem_map[i].flags, flags)
+        smp_store_release_ulong(m.plugged_pfn, start_pfn + nr_pages)    # last: who goes through all frames holds no lock
         ret = <long>start_pfn
     mutex_unlock(&m.hotplug_lock)
     return ret
 
 
 cdef void __remove_memory(machine *m, memory_block *block) noexcept nogil:
-    cdef unsigned long pfn
+    cdef unsigned long pfn, end = m.zones[m.nr_node_ids - 1].zone_end_pfn
     block.online = False
     for pfn in range(block.start_pfn, block.start_pfn + block.nr_pages):
-        m.mem_map[pfn].flags = PG_reserved
+        WRITE_ONCE_uint(m.mem_map[pfn].flags, PG_reserved)
     arena_remove(m, block.start_pfn, block.nr_pages)
     # What was plugged in last and is gone makes room again.
     while m.nr_blocks and not m.blocks[m.nr_blocks - 1].online:
         m.nr_blocks -= 1
-    m.plugged_pfn = m.zones[m.nr_node_ids - 1].zone_end_pfn
     if m.nr_blocks:
-        m.plugged_pfn = m.blocks[m.nr_blocks - 1].start_pfn + m.blocks[m.nr_blocks - 1].nr_pages
+        end = m.blocks[m.nr_blocks - 1].start_pfn + m.blocks[m.nr_blocks - 1].nr_pages
+    smp_store_release_ulong(m.plugged_pfn, end)
 
 
 cdef memory_block *find_memory_block(machine *m, unsigned long start_pfn) noexcept nogil:

@@ -4,6 +4,7 @@
 
 from libc.errno cimport EINVAL
 
+from linux.atomic cimport READ_ONCE_ulong
 from linux.mm cimport vm_normal_page
 from linux.mm_types cimport PAGE_SHIFT, PGDIR_SHIFT, PMD_SIZE, PUD_SHIFT, mm_struct, pmd_t, struct_folio, struct_page, vm_area_struct
 from linux.page_flags cimport page_folio, pfn_to_page
@@ -37,7 +38,7 @@ cdef int walk_page_range_vma(vm_area_struct *vma, unsigned long start, unsigned 
         if pmd == NULL:
             # Nothing below the entry of a higher level: go on behind it.
             following = (addr + (1UL << PUD_SHIFT)) & ~((1UL << PUD_SHIFT) - 1)
-            if mm.pgd[(addr >> PGDIR_SHIFT) & 511] == 0:
+            if READ_ONCE_ulong(mm.pgd[(addr >> PGDIR_SHIFT) & 511]) == 0:
                 following = (addr + (1UL << PGDIR_SHIFT)) & ~((1UL << PGDIR_SHIFT) - 1)
         elif not pmd_none(pmdp_get_lockless(pmd)):
             err = ops.pmd_entry(pmd, addr, following, &walk)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import ksm
+import ksm.check  # now: ThreadSanitizer takes the loading of a module beside other threads for a race
 
 PAGE = ksm.PAGE_SIZE
 PAGES = 64
