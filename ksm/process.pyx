@@ -19,10 +19,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport E2BIG, EFAULT, EINVAL, EIO, ENOMEM, ESRCH
 
 from linux.atomic cimport atomic_add_return, test_bit
-from linux.ksm cimport ksm_disable_merge_any, ksm_enable_merge_any
-from linux.mm cimport get_mm_counter, vma_lookup
+from linux.ksm cimport ksm_add_vma, ksm_disable_merge_any, ksm_enable_merge_any
+from linux.mm cimport VM_DONTEXPAND, get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
-                             struct_folio)
+                             struct_folio, vm_area_struct)
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
                          PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget
@@ -638,15 +638,23 @@ cdef const unsigned char[::1] bytes_of(Machine machine, object data):
 
 cdef long map_frames(mm_struct *mm, unsigned long addr, unsigned long length, int flags, unsigned long pfn) noexcept nogil:
     """Map private memory that has these frames: its address, or -errno."""
+    cdef vm_area_struct *vma
     cdef long place
     cdef int err
     mmap_write_lock(mm)
+    # A flag that its neighbours have not keeps the mapping apart from them: all of a mapping can be taken away without memory, a part not.
+    mm.def_flags |= VM_DONTEXPAND
     place = do_mmap(mm, addr, length, PROT_READ | PROT_WRITE, flags)
+    mm.def_flags &= ~VM_DONTEXPAND
     if place >= 0:
-        err = insert_frames(vma_lookup(mm, <unsigned long>place), <unsigned long>place, pfn, length >> PAGE_SHIFT)
+        vma = vma_lookup(mm, <unsigned long>place)
+        err = insert_frames(vma, <unsigned long>place, pfn, length >> PAGE_SHIFT)
         if err:
             do_munmap(mm, <unsigned long>place, length)
             place = err
+        else:
+            vma.vm_flags &= ~VM_DONTEXPAND
+            ksm_add_vma(vma)
     mmap_write_unlock(mm)
     return place
 

@@ -251,6 +251,34 @@ def test_an_image_that_is_cut_off_before_it_is_copied(machine, tmp_path, left):
     assert process.maps() == []
 
 
+@pytest.mark.parametrize("what", ["anon_vma", "anon_vma_chain"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_image_that_cannot_be_mapped_leaves_nothing(machine, image, what, nth):
+    """Not even when there is no memory to take a part of a mapping away again."""
+    process = machine.spawn()
+    process.mmap(4 * PAGE)      # a neighbour without pages
+    before = process.maps()
+    machine.fail("vm_area_struct", nth, 99)
+    machine.fail(what, 1, 99)
+    fails(errno.ENOMEM, process.mmap_image, image)
+    assert process.maps() == before
+    machine.fail("vm_area_struct", 0)
+    machine.fail(what, 0)
+    addr = process.mmap_image(image)
+    assert process.read(addr + 99 * PAGE, PAGE) == fill(49)
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_images_are_mergeable_by_prctl(machine, image, still):
+    process = machine.spawn()
+    process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
+    addr = process.mmap_image(image, still=still)
+    assert all(vma.mergeable for vma in process.maps())
+    machine.ksm.scan(3)
+    assert machine.ksm.pages_sharing >= 49
+    assert process.mremap(addr, 100 * PAGE, 101 * PAGE)
+
+
 def test_huge_pages_are_no_still_image():
     try:
         fd = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_HUGETLB)
