@@ -92,7 +92,7 @@ cdef inline unsigned long linear_page_index(vm_area_struct *vma, unsigned long a
     return ((address - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff
 
 
-# vmas, ascending; `vma_find_index` is what the maple tree's walk is in the kernel.
+# vmas, ascending; vma_find_index() stands in for the walk of the kernel's maple tree.
 
 cdef inline int vma_find_index(mm_struct *mm, unsigned long addr) noexcept nogil:
     """Index of the first vma that ends above addr, or map_count."""
@@ -173,7 +173,7 @@ cdef inline bint mm_tlb_flush_pending(mm_struct *mm) noexcept nogil:
     return atomic_long_read(&mm.tlb_flush_pending) > 0
 
 
-# Nobody listens to invalidations here; they are counted.
+# There are no mmu notifiers here; the calls are counted.
 
 cdef inline void mmu_notifier_invalidate_range_start(mm_struct *mm) noexcept nogil:
     atomic_long_add_return(<long *>&mm.notifier_invalidations, 1)

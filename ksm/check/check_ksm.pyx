@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: verifying what KSM keeps.
+# No twin in the kernel: verifying the data of KSM.
 """Checks stable trees, chains, lists of rmap_items, slots, unstable trees and counters. See ksm/check/invariants.pyx."""
 
 from libc.stdlib cimport calloc, free

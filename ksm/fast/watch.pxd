@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: pages that ksmd need not read again, because nobody has written to them.
+# No twin in the kernel: pages that ksmd need not read again, because they were not written to.
 """Watched pages, and the keys that rmap_items keep of them.
 
 A watched page (PG_ksm_watched) was neither written to nor unmapped anywhere, and its vma stayed mergeable, since ksmd set the flag. Only

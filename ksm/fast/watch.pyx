@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: pages that ksmd need not read again, because nobody has written to them. See watch.pxd.
+# No twin in the kernel: pages that ksmd need not read again, because they were not written to. See watch.pxd.
 
 from linux.atomic cimport READ_ONCE_uint, WRITE_ONCE_int, WRITE_ONCE_uint, data_race_cmpxchg, data_race_uint, smp_mb
 from linux.list cimport list_head

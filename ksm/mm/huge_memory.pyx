@@ -385,9 +385,9 @@ cdef void __split_huge_page(machine *m, struct_folio *folio, struct_page *page) 
 
 
 cdef int split_huge_page(machine *m, struct_page *page) noexcept nogil:
-    """Make small pages of the huge one that `page` is a part of: 0, or -EBUSY, -EAGAIN when somebody else has a reference.
+    """Make small pages of the huge page that `page` is a part of: 0, or -EBUSY, -EAGAIN when the huge page has another reference.
 
-    The caller has locked the huge page and has one reference on it. Afterwards both are on `page`.
+    The caller has locked the huge page and has one reference on it. Afterwards the lock and the reference are on `page`.
     """
     return split_huge_page_of_two(m, page, NULL)
 

@@ -121,7 +121,7 @@ from ksm.step cimport (STABLE_SEARCHED, STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BE
 
 # typedef rmap_age_t: ksm.pxd
 
-# struct ksm_mm_slot: what KSM knows of one address space: its mm_slot, and the first of its rmap_items, which are a list in the order of
+# struct ksm_mm_slot: KSM's data of one address space. It has an mm_slot, and the first of its rmap_items, which are a list in the order of
 # their addresses.
 #
 # struct ksm_scan: the cursor; a machine has one. mm_slot and address are where the scan stands. rmap_list is the link that holds the next
@@ -153,7 +153,7 @@ cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
     cdef bint y2011 = era == ERA_2_6_38
     g.m = m
     g.era = era
-    g.root_stable_tree = g.one_stable_tree          # one root as long as merging across nodes was never switched off
+    g.root_stable_tree = g.one_stable_tree          # one root until merge_across_nodes is first switched off
     g.root_unstable_tree = g.one_unstable_tree
     INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page changed its NUMA node, until it is seen again
     hash_init(g.mm_slots_hash, MM_SLOTS_HASH_BITS)  # from an mm to its slot
@@ -166,21 +166,21 @@ cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
     # ksm_rmap_items: all rmap_items; those in neither tree are volatile
     # ksm_stable_node_chains, ksm_stable_node_dups: chains, and the nodes in them
     g.ksm_stable_node_chains_prune_millisecs = 2000     # how long a chain may keep dups whose page is gone
-    g.ksm_max_page_sharing = INT_MAX if y2011 else 256      # places that one merged page may serve
+    g.ksm_max_page_sharing = INT_MAX if y2011 else 256      # largest number of mappings of one merged page
     g.ksm_thread_pages_to_scan = DEFAULT_PAGES_TO_SCAN  # in one batch
     g.ksm_thread_sleep_millisecs = 20               # between two batches
     # zero_checksum: the checksum of a page of zeros; ksm_init() computes it
     # ksm_use_zero_pages: let pages of zeros share the machine's zero page
-    g.ksm_smart_scan = not y2011                    # look less often at pages that never merged
+    g.ksm_smart_scan = not y2011                    # scan pages that never merged less often
     # ksm_zero_pages: a field of struct machine, because page faults and unmapping change it
     # ksm_pages_skipped: pages that smart scan skipped
-    g.ksm_advisor_max_pages_to_scan = 30000         # the advisor never asks for more
+    g.ksm_advisor_max_pages_to_scan = 30000         # the advisor chooses at most this number of pages
     g.ksm_advisor_max_cpu = 70                      # the advisor uses at most this share of a processor, in percent
     g.ksm_advisor_target_scan_time = 200            # the advisor's aim for one pass, in seconds
     g.ksm_advisor_min_pages_to_scan = 500           # the advisor begins with this number of pages
     # struct advisor_ctx: start of this pass, duration of the last pass, averaged factor, ksmd's processor time
     g.ksm_merge_across_nodes = 1                    # 0: a page merges only with pages of its own NUMA node
-    g.ksm_nr_node_ids = 1                           # how many roots of each kind are in use
+    g.ksm_nr_node_ids = 1                           # number of roots of each kind in use
     init_waitqueue_head(&g.ksm_thread_wait)         # ksmd waits here while there is nothing to do
     init_waitqueue_head(&g.ksm_iter_wait)           # ksmd waits here between two batches
     init_waitqueue_head(&g.offline_wait)
@@ -2608,8 +2608,8 @@ cdef long ksm_process_profit(mm_struct *mm) noexcept nogil:
             - <long>(mm.ksm_rmap_items * sizeof(ksm_rmap_item)))
 
 
-# The files of /sys/kernel/mm/ksm. A show function writes the value and a newline into buf; a store function takes what was written, and
-# answers with its length or -errno. KSM_ATTR_RO and KSM_ATTR, which make a table entry of a name, became ksm_attrs_init().
+# The files of /sys/kernel/mm/ksm. A show function writes the value and a newline into buf. A store function takes the text that was
+# written, and returns its length or -errno. KSM_ATTR_RO and KSM_ATTR, which make a table entry from a name, became ksm_attrs_init().
 
 cdef long sleep_millisecs_show(ksm_globals *g, char *buf) noexcept nogil:
     return sysfs_emit(buf, b"%u\n", g.ksm_thread_sleep_millisecs)
@@ -3051,7 +3051,7 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
     ksm_globals_init(g, m, era)     # OURS: the initial values of the file-level variables
 
     g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))
-    # As long as nobody asks for it, zeros merge like everything else.
+    # By default pages of zeros merge like all other pages.
     g.ksm_use_zero_pages = False
 
     err = ksm_slab_init(g)
@@ -3068,7 +3068,7 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
 
 
 cdef void ksm_exit_machine(machine *m) noexcept nogil:
-    # OURS: the kernel's KSM stays until the power goes. All processes have exited, and their mms have been let go.
+    # OURS: the kernel's KSM is never freed. All processes have exited, and the references on their mms were dropped.
     cdef ksm_globals *g = <ksm_globals *>m.ksm
     if g == NULL:
         return

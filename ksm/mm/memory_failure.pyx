@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Follows mm/memory-failure.c of Linux 6.12, as far as it asks who has a page.
+# Follows mm/memory-failure.c of Linux 6.12, the part that finds the processes with a page.
 """Which processes have the page of a broken frame.
 
 The kernel unmaps the page, and kills the processes on the list by SIGBUS. Here the list is returned and the page stays mapped. The frame is
@@ -30,7 +30,7 @@ cdef void __add_to_kill(mm_struct *mm, to_kill_list *tokill, unsigned long addr)
     if tokill.nr == tokill.room:
         procs = <to_kill *>realloc(tokill.procs, <size_t>room * sizeof(to_kill))
         if procs == NULL:
-            tokill.no_memory = True     # the kernel goes on without this one
+            tokill.no_memory = True     # the kernel goes on without this process
             return
         tokill.procs = procs
         tokill.room = room

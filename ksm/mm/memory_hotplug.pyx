@@ -121,7 +121,7 @@ cdef void remove_memory(machine *m, unsigned long start_pfn) noexcept nogil:
 
 
 cdef void remove_unused_memory(machine *m) noexcept nogil:
-    """OURS: take the images away that no process has a page of, after an exit."""
+    """OURS: after an exit, take away the images of which no process has a page."""
     cdef unsigned long start_pfn, nr_pages
     cdef int i
     mutex_lock(&m.hotplug_lock)

@@ -257,7 +257,7 @@ cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int ord
     for i in range(<unsigned long>1 << order):
         frame = <unsigned int>(pfn + i)
         spin_lock(&z.lock)
-        while z.nr_recent == RECENT_FRAMES:     # somebody else has filled it, and is on the way to make room
+        while z.nr_recent == RECENT_FRAMES:     # another thread has filled it, and is about to make room
             spin_unlock(&z.lock)
             release_recent(m, z, RECENT_BATCH)
             spin_lock(&z.lock)
@@ -280,7 +280,7 @@ cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int ord
 cdef void free_plugged_page(machine *m, struct_page *page) noexcept nogil:
     """OURS: free a frame that was plugged in and has memory of its own."""
     cdef bint full = True
-    while full:                 # somebody else has filled it, and is on the way to make room
+    while full:                 # another thread has filled it, and is about to make room
         spin_lock(&m.plugged_lock)
         full = m.nr_plugged == RECENT_BATCH
         if not full:

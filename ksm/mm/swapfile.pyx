@@ -396,7 +396,7 @@ cdef int swapoff(machine *m) noexcept nogil:
 
 
 cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
-    """swapon(2): an area of so many pages. 0, -EBUSY if there is one, -EINVAL, -ENOMEM."""
+    """swapon(2): make an area of nr_pages pages. 0, -EBUSY if there is an area already, -EINVAL, -ENOMEM."""
     cdef swap_info_struct *si
     cdef unsigned long maxpages = nr_pages + 1
     cdef char *start
