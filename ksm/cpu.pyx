@@ -2,9 +2,9 @@
 # No twin in the kernel: the processor.
 """Loads and stores of a process.
 
-As a processor does: look into the page table; if the entry allows the access, do it and note it in the entry (accessed, dirty); if not,
-raise a page fault and try again. The lock of the table is held from the look to the last byte, which stands in for the TLB flush: an
-entry that KSM has cleared under that lock is in nobody's use any more.
+They work as on a processor: read the page table; if the entry allows the access, do it and set the entry's bits (accessed, dirty); if not,
+raise a page fault and try again. The lock of the table is held from the reading to the last byte. This stands in for the TLB flush: once
+KSM has cleared an entry under that lock, no thread uses it any more.
 """
 
 from libc.errno cimport EFAULT, ENOMEM
@@ -25,7 +25,7 @@ from ksm.mm.memory cimport handle_mm_fault
 
 
 cdef char *translate(vm_area_struct *vma, unsigned long addr, bint write, spinlock_t **ptl, int *error) noexcept nogil:
-    """Where the byte is, with the table locked; NULL with an errno. Faults pages in, and copies them on write."""
+    """The place of the byte, with the table locked; NULL with an errno. It faults pages in, and copies them on write."""
     cdef mm_struct *mm = vma.vm_mm
     cdef unsigned long pfn = 0
     cdef pte_t *pte
@@ -50,7 +50,7 @@ cdef char *translate(vm_area_struct *vma, unsigned long addr, bint write, spinlo
 
 
 cdef bint access_error(vm_area_struct *vma, unsigned long addr, bint write) noexcept nogil:
-    """Would the access be a segmentation fault? Memory that can be written or executed can be read."""
+    """Whether the access would be a segmentation fault. Memory that can be written or executed can be read."""
     if vma == NULL:
         return True
     return not (vma.vm_flags & VM_WRITE) if write else not vma_is_accessible(vma)
@@ -58,7 +58,7 @@ cdef bint access_error(vm_area_struct *vma, unsigned long addr, bint write) noex
 
 cdef unsigned long cpu_access(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write,
                               int *error) noexcept nogil:
-    """Copy from or to a process's memory; bytes done, and 0, -EFAULT or -ENOMEM in *error."""
+    """Copy from or to a process's memory. Returns the number of bytes done, with 0, -EFAULT or -ENOMEM in *error."""
     cdef vm_area_struct *vma
     cdef unsigned long done = 0, chunk
     cdef spinlock_t *ptl = NULL
@@ -91,7 +91,9 @@ cdef unsigned long cpu_access(mm_struct *mm, unsigned long addr, char *buf, unsi
 
 
 cdef unsigned long cpu_touch(mm_struct *mm, unsigned long addr, unsigned long end, bint write, int *error) noexcept nogil:
-    """Look at the first word of every page in [addr, end), or write it as it is, in one access; where it stopped, and 0 or -errno."""
+    """Read the first word of every page in [addr, end), or write it unchanged, in one access. Returns where it stopped, with 0 or -errno in
+    *error.
+    """
     cdef vm_area_struct *vma
     cdef spinlock_t *ptl = NULL
     cdef char *place
@@ -115,9 +117,9 @@ cdef unsigned long cpu_touch(mm_struct *mm, unsigned long addr, unsigned long en
 
 
 cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigned long nr_pages, int *error) noexcept nogil:
-    """Make whole pages equal to `buf`, writing only to those that differ; how many did, and 0 or -errno in *error.
+    """Make whole pages equal to `buf`, and write only to those that differ. Returns their number, with 0 or -errno in *error.
 
-    A page that is not there yet is written in any case, so that it will be, even if it is zero.
+    A page that is not mapped yet is always written, so that it is mapped afterwards, even if it is zero.
     """
     cdef vm_area_struct *vma
     cdef spinlock_t *ptl = NULL
@@ -142,7 +144,7 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
                 same = memcmp(mm.machine.arena + (pfn << PAGE_SHIFT), buf, PAGE_SIZE) == 0
             pte_unmap_unlock(pte, ptl)
             if is_swap_pte(entry):
-                # Read it back before it is written for nothing.
+                # Read the page back before it is compared.
                 place = translate(vma, addr, False, &ptl, error)
                 if place == NULL:
                     break

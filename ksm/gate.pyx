@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: who is inside a machine.
-"""The way into a machine, and what keeps it open.
+# No twin in the kernel: which calls are inside a machine.
+"""Entering a machine, and keeping it open.
 
-Each call of the Python face goes in by Machine.enter() or Process.get_mm(), does its work, and leaves. These are the rules:
+Each call of the Python face enters by Machine.enter() or Process.get_mm(), does its work, and leaves. The rules are:
 
-- Between entering and leaving there is no Python: the whole of it stands in `with nogil`, or in a nogil function, where the compiler sees
-  to that. Arguments are converted before, results and exceptions are made of C values afterwards. For wherever Python makes an object it
-  may collect garbage, and so run any code, which may call the same machine: for a lock that this thread holds, or for close(), which waits
-  for this call, it would wait for ever. tests/face/test_gate.py looks for exceptions from this rule.
-- Who waits for a lock of a machine does not hold the GIL.
-- A call that takes long by itself, a scan, leaves the machine between two batches, and lets signal handlers run there.
+- Between entering and leaving no Python runs. All of it stands in `with nogil` or in a nogil function, where the compiler checks that.
+  Arguments are converted before, and results and exceptions are made from C values afterwards. The reason: whenever Python makes an object
+  it may collect garbage, and so run any code, which may call the same machine. That code would wait for ever for a lock that this thread
+  holds, or in close() for this call to end. tests/face/test_gate.py looks for exceptions from this rule.
+- A thread that waits for a lock of a machine does not hold the GIL.
+- A scan, which takes long, leaves the machine between two batches, and lets signal handlers run there.
 
-So calls in signal handlers, finalizers and other threads work, close() among them: it lets nobody in any more, and waits only for
-other threads, whose calls come to their end without Python.
+So calls in signal handlers, finalizers and other threads work, also close(). close() lets no further call in, and waits only for the calls
+of other threads, which end without Python.
 
-A checker holds the machine: calls that are inside end, and new ones wait, until it is done.
+A checker holds the machine: it waits until the calls inside have ended, and new calls wait until it is done.
 
-A fork of the interpreter gives the child a copy of the memory and of all locks, as they were at some moment, and of all threads only the
-one that called fork(). The machine is not its own: it cannot enter, and close() gives only its copy of the memory back.
+When the interpreter is forked, the child gets a copy of the memory and of all locks, as they were at some moment, and only the thread that
+called fork(). The child cannot enter the machine, which is not its own. close() frees the child's copy of the memory.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -35,7 +35,7 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef enum:
-    FIRST_WAIT_MS = 10          # between two looks for signals
+    FIRST_WAIT_MS = 10          # first wait between two checks for signals
     LONGEST_WAIT_MS = 1000
 
 cdef unsigned long HELD = <unsigned long>GATE_HELD << GATE_STATE_SHIFT
@@ -47,31 +47,31 @@ cdef void forked() noexcept nogil:
     generation += 1
 
 
-if generation == 0:             # else this module is being loaded once more
+if generation == 0:             # otherwise this module is being loaded a second time
     generation = 1
     if pthread_atfork(NULL, NULL, forked):
         raise MemoryError
 
 
 cdef inline unsigned long gate_word(machine_gate *gate) noexcept nogil:
-    # Acquire: who finds nobody inside sees all that those have done who were.
+    # The load acquires: a thread that finds no call inside sees all that earlier calls have done.
     return smp_load_acquire_ulong((<unsigned long *>&gate.word)[0])
 
 
 cdef void gate_init(machine_gate *gate) noexcept nogil:
-    """Closed; all fields are zero."""
+    """Make a closed gate. All fields are zero."""
     spin_lock_init(&gate.lock)
     gate.generation = generation
     gate.pid = getpid()
 
 
 cdef bint gate_is_foreign(machine_gate *gate) noexcept nogil:
-    """Whether another process has made the object, from which this one was forked. Its locks may be held by threads that are not here."""
+    """Whether the object was made in a process from which this one was forked. Threads that do not exist here may hold its locks."""
     return gate.generation != generation
 
 
 cdef int gate_is_not_open(machine_gate *gate) except -1:
-    """Say why nobody may enter."""
+    """Raise the exception that says why no call may enter."""
     if gate.closed:
         raise ValueError("the machine is closed")
     if gate_is_foreign(gate):
@@ -80,7 +80,7 @@ cdef int gate_is_not_open(machine_gate *gate) except -1:
 
 
 cdef int gate_begin(machine_gate *gate) except -1:
-    """Somebody is about to make the machine: RuntimeError for the second one."""
+    """Note that a thread is about to make the machine: RuntimeError for a second thread."""
     cdef bint once
     if gate_is_foreign(gate):
         gate_is_not_open(gate)
@@ -95,7 +95,7 @@ cdef int gate_begin(machine_gate *gate) except -1:
 
 
 cdef bint gate_open(machine_gate *gate, bint made) noexcept nogil:
-    """The machine is made, or could not be: whether calls can enter. Not if somebody has closed it meanwhile."""
+    """Note that the machine was made, or could not be. Returns whether calls can enter, which is false if it was closed meanwhile."""
     spin_lock(&gate.lock)
     gate.made = made
     made = made and not gate.closed
@@ -110,7 +110,7 @@ cdef bint held_here(machine_gate *gate) noexcept nogil:
 
 
 cdef int gate_refuse(machine_gate *gate) except -1 nogil:
-    """gate_enter() has counted the call, but the gate is not open: wait as long as somebody holds it. The caller may have the GIL."""
+    """gate_enter() has counted the call, but the gate is not open: wait as long as another thread holds it. The caller may have the GIL."""
     cdef int spins = 0
     while True:
         gate_leave(gate)
@@ -135,7 +135,7 @@ cdef unsigned long monotonic_ms() noexcept nogil:
 
 
 cdef bint only(machine_gate *gate, unsigned long calls, int ms) noexcept nogil:
-    """Wait until so many calls are inside, at most so long."""
+    """Wait until only `calls` calls are inside, `ms` milliseconds at most."""
     cdef unsigned long until = monotonic_ms() + <unsigned long>ms
     cdef int spins = 0
     while gate_word(gate) & CALLS != calls:
@@ -146,7 +146,7 @@ cdef bint only(machine_gate *gate, unsigned long calls, int ms) noexcept nogil:
 
 
 cdef bint try_to_hold(machine_gate *gate, int ms) noexcept nogil:
-    """The machine is entered. True if nobody else is inside, nor can be; False if that could not be had."""
+    """The caller has entered the machine. True if no other call is inside, and none can enter; False if that was not so in time."""
     if <unsigned long>atomic_long_fetch_or(<unsigned long *>&gate.word, HELD) & HELD:
         return False
     if only(gate, 1, ms):
@@ -156,9 +156,9 @@ cdef bint try_to_hold(machine_gate *gate, int ms) noexcept nogil:
 
 
 cdef int gate_hold(machine_gate *gate) except -1:
-    """Enter as the only one, and keep others waiting until gate_release().
+    """Enter as the only call, and keep others waiting until gate_release().
 
-    Signal handlers run while it waits, with the gate open: they may want to enter.
+    Signal handlers run while it waits. The gate is open then, because they may want to enter.
     """
     cdef int ms = FIRST_WAIT_MS
     cdef bint held
@@ -171,7 +171,7 @@ cdef int gate_hold(machine_gate *gate) except -1:
                 usleep(50)
         if held:
             return 0
-        # Longer each time, in case the others' calls take long.
+        # Each wait is longer than the last, in case the other calls take long.
         ms = min(2 * ms, LONGEST_WAIT_MS)
         PyErr_CheckSignals()
 
@@ -182,7 +182,7 @@ cdef void gate_release(machine_gate *gate) noexcept nogil:
 
 
 cdef int gate_close(machine_gate *gate) except -1:
-    """Let nobody in any more: BufferError while there are views of the memory."""
+    """Let no further call in: BufferError while there are views of the memory."""
     cdef bint exported
     if gate_is_foreign(gate):
         exported = gate.exports != 0
@@ -200,7 +200,7 @@ cdef int gate_close(machine_gate *gate) except -1:
 
 
 cdef int gate_wait_for_calls(machine_gate *gate) except -1:
-    """After gate_close(): wait until nobody is inside. What a signal handler raises ends the waiting."""
+    """After gate_close(): wait until no call is inside. An exception in a signal handler ends the waiting."""
     cdef bint empty = gate_is_foreign(gate)
     while not empty:
         with nogil:
@@ -211,7 +211,7 @@ cdef int gate_wait_for_calls(machine_gate *gate) except -1:
 
 
 cdef int gate_export(machine_gate *gate) except -1:
-    """One more view of the memory, which keeps the machine open."""
+    """Count one more view of the memory, which keeps the machine open."""
     cdef bint is_open = False
     if not gate_is_foreign(gate):
         spin_lock(&gate.lock)

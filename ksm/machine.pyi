@@ -10,7 +10,7 @@ from ksm.record.recording import Recording
 from ksm.sysfs import Ksm
 from ksm.views import Processes
 
-# For who passes an era on: a type only, so import it under TYPE_CHECKING.
+# The type of an era, for callers that pass one on. It exists in the stub only, so import it under TYPE_CHECKING.
 _Era: TypeAlias = Literal["6.12", "2.6.38"]
 
 VM_EVENTS: tuple[str, ...]

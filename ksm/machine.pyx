@@ -2,7 +2,7 @@
 # No twin in the kernel: the Python face of a machine.
 """A machine as an object: physical memory, processes, and KSM.
 
-Every call that touches the machine goes through enter() and leave(), with no Python between them: gate.pyx has the reasons.
+Every call that touches the machine goes through enter() and leave(), and no Python runs between them: gate.pyx has the reasons.
 """
 
 import operator
@@ -65,7 +65,7 @@ cdef object oserror(long err, str what):
     """The exception for a -errno."""
     err = -err if err < 0 else err
     if err == ERESTARTSYS:
-        err = EINTR             # as a program sees it whose call is not made again
+        err = EINTR             # as a program sees it when its system call is not repeated
     return OSError(err, f"{os.strerror(err)}: {what}")
 
 
@@ -110,26 +110,26 @@ cdef class Machine:
 
     memory      size of the memory, in bytes or as "512M", "1G"; whole pages of 4096 bytes
     nodes       NUMA nodes, each with an equal share of the memory
-    max_memory  memory and all images that will ever be mapped, together; addresses for them are reserved. Default: 64 GiB more
-    swap        size of the swap area, "64M": Process.swap_out() writes pages there. None: there is none
-    clock       "real", or "manual": time stands still until advance() moves it
+    max_memory  the memory and all images that are ever mapped, together; addresses for them are reserved. Default: memory and 64 GiB
+    swap        size of the swap area, "64M": Process.swap_out() writes pages there. None: no swap area
+    clock       "real", or "manual": only advance() moves the time
     transparent_hugepage
                 "madvise", "always" or "never": where a first write gets a huge page, as in /sys/kernel/mm/transparent_hugepage/enabled
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
-    plain       scan as the kernel does, without what makes it faster here: the results are the same. Default: whether the environment
-                has KSM_PLAIN, and neither empty nor 0
+    plain       scan without the speed layer, in the kernel's steps; the results are the same. Default: true if the environment variable
+                KSM_PLAIN is set to anything but 0 or an empty string
 
-    Any number of threads may use it, and whatever Python runs in between: signal handlers, finalizers. It belongs to the process that
-    made it: in one that was forked from there, close() frees the copy, and every other call is a RuntimeError.
+    Any number of threads may use a machine, and so may signal handlers and finalizers. It belongs to the process that made it: in a process
+    forked from that one, close() frees the copy, and every other call raises RuntimeError.
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
     memory (memoryview(machine), read-only, frame n at n * 4096; or frame(n)) has to be released before the machine can be closed.
 
-    An attribute is what a machine was given or can be set to, a state, a part of it, or a number that bears the name of a file of the
-    kernel. What is counted or done by asking for it is a method. So it is with processes, and with all else that a machine leads to.
+    Settings, states, parts of a machine, and numbers with the name of a kernel file are attributes. A count, or anything that does work, is
+    a method. The same holds for processes and the other objects of a machine.
 
-    Raises ValueError for sizes that make no machine, OSError: ENOMEM when there are no addresses for it, EOPNOTSUPP where the pages of
-    this computer are not of 4096 bytes.
+    Raises ValueError for sizes that are not possible. Raises OSError: ENOMEM when there are not enough addresses, EOPNOTSUPP where the
+    pages of this computer are not of 4096 bytes.
     """
 
     def __cinit__(self):
@@ -171,7 +171,7 @@ cdef class Machine:
         from ksm.sysfs import Ksm
         files = Ksm(self)
 
-        # Until gate_open() nobody else sees anything of it.
+        # Until gate_open() no other thread sees any of it.
         gate_begin(&self.gate)
         with nogil:
             m = machine_init(&plan, &err)
@@ -182,7 +182,7 @@ cdef class Machine:
                     machine_exit(m)
             if opened and not err:
                 self.g = <ksm_globals *>m.ksm
-                self.m = m          # last: close() frees it from now on
+                self.m = m          # last, because close() frees it from now on
             if err:
                 gate_open(&self.gate, False)
         if err:
@@ -195,21 +195,21 @@ cdef class Machine:
             raise ValueError("the machine is closed")
 
     cdef int enter(self) except -1 nogil:
-        """Keep the machine open until leave(); ValueError when it is closed, or not made; RuntimeError in a process that was forked."""
+        """Keep the machine open until leave(). ValueError when it is closed or not made, RuntimeError in a process that was forked."""
         return gate_enter(&self.gate)
 
     cdef void leave(self) noexcept nogil:
         gate_leave(&self.gate)
 
     cdef int hold(self) except -1:
-        """Enter when nobody else is inside, and keep others waiting until release()."""
+        """Enter when no other call is inside, and keep others waiting until release()."""
         return gate_hold(&self.gate)
 
     cdef void release(self) noexcept nogil:
         gate_release(&self.gate)
 
     cdef void teardown(self) noexcept:
-        """Free everything. Nobody is inside."""
+        """Free the machine. No call is inside."""
         cdef machine *m
         cdef bint foreign = gate_is_foreign(&self.gate)
         with nogil:
@@ -233,12 +233,12 @@ cdef class Machine:
     def close(self):
         """End all processes and free the memory. Closing twice is no error.
 
-        From then on other calls raise ValueError, and so does a scan that is under way, where it stands. close() waits for calls of other
-        threads that are inside; those that listen to signals end early, with InterruptedError: unmerging, swapoff(), offline(). What a
-        signal handler raises (Ctrl-C) ends the waiting: the machine is closed then, and its memory is freed by another close(), or with
-        the object. close() may be called from a signal handler or a finalizer, whatever this thread is doing.
+        From then on other calls raise ValueError. A running scan stops where it is and raises it, too. close() waits for the calls of other
+        threads that are inside. Those that look for signals end early, with InterruptedError: unmerging, swapoff(), offline(). An exception
+        in a signal handler (Ctrl-C) ends the waiting: the machine is closed then, and another close(), or the end of the object, frees its
+        memory. close() may be called from a signal handler or a finalizer, whatever this thread is doing.
 
-        In a process that was forked from the machine's, it frees the copy there.
+        In a process that was forked from the machine's, it frees the copy of the machine there.
 
         Raises BufferError while a memoryview of the memory exists.
         """
@@ -255,7 +255,7 @@ cdef class Machine:
         self.all_processes.clear()
 
     def _count_as_written(self):
-        """For ksm bench, before a pass: take every page for written since the last one, and for written again while it is in a tree."""
+        """For ksm bench, before a pass: treat every page as written since the last pass, and as written again while it is in a tree."""
         with nogil:
             self.enter()
             mutex_lock(&self.g.ksm_thread_mutex)
@@ -265,7 +265,7 @@ cdef class Machine:
 
     @property
     def memory(self):
-        """Bytes of memory that it was made with; images and what is offline make no difference."""
+        """Bytes of memory with which the machine was made. Images and offline frames do not change it."""
         with nogil:
             self.enter()
             self.leave()
@@ -273,7 +273,7 @@ cdef class Machine:
 
     @property
     def nodes(self):
-        """How many NUMA nodes it has: they are numbered from 0."""
+        """The number of NUMA nodes. They are numbered from 0."""
         with nogil:
             self.enter()
             self.leave()
@@ -281,7 +281,7 @@ cdef class Machine:
 
     @property
     def clock(self):
-        """"real", or "manual" when only advance() moves it; time() reads it, in seconds."""
+        """"real", or "manual" when only advance() moves the time. time() reads the clock."""
         cdef bint manual
         with nogil:
             self.enter()
@@ -291,7 +291,7 @@ cdef class Machine:
 
     @property
     def era(self):
-        """Whose KSM it has: "6.12" or "2.6.38"."""
+        """The kernel whose KSM the machine runs: "6.12" or "2.6.38"."""
         cdef int era
         with nogil:
             self.enter()
@@ -307,7 +307,7 @@ cdef class Machine:
 
     @property
     def plain(self):
-        """Whether it scans as the kernel does, in every step."""
+        """Whether the machine scans without the speed layer, in the kernel's steps."""
         cdef bint plain
         with nogil:
             self.enter()
@@ -331,8 +331,9 @@ cdef class Machine:
 
     @property
     def transparent_hugepage(self):
-        """Where a first write gets a huge page: "never", "madvise" (after MADV_HUGEPAGE) or "always". Setting it concerns faults to come;
-        ValueError for another word."""
+        """Where a first write gets a huge page: "never", "madvise" (after MADV_HUGEPAGE) or "always". Setting it affects later faults only;
+        ValueError for another word.
+        """
         cdef int thp
         with nogil:
             self.enter()
@@ -377,8 +378,9 @@ cdef class Machine:
         gate_unexport(&self.gate)
 
     def spawn(self, name=None, node=0):
-        """A new process with an empty address space: ksm.Process. Its pages come from this NUMA node as long as it has free ones, and those
-        of its children too. OSError(ENOMEM)."""
+        """A new process with an empty address space: ksm.Process. Its pages, and those of its children, come from this NUMA node as long as
+        the node has free frames. OSError(ENOMEM).
+        """
         from ksm.process import spawn
         return spawn(self, name, node)
 
@@ -392,7 +394,7 @@ cdef class Machine:
         return node
 
     cdef bint has_frame(self, const void *data) except -1:
-        """Does this lie in one of its frames?"""
+        """Whether the data lies in a frame of the machine."""
         cdef bint inside
         with nogil:
             self.enter()
@@ -401,7 +403,7 @@ cdef class Machine:
         return inside
 
     def total_pages(self):
-        """Frames of the machine's memory, without images and what is offline; one of them is the zero page."""
+        """The number of frames of the memory, without images and offline frames. One of them is the zero page."""
         cdef unsigned long pages
         with nogil:
             self.enter()
@@ -410,7 +412,7 @@ cdef class Machine:
         return pages
 
     def free_pages(self):
-        """Frames of the memory that nobody uses."""
+        """The number of free frames of the memory."""
         cdef unsigned long pages
         with nogil:
             self.enter()
@@ -419,8 +421,9 @@ cdef class Machine:
         return pages
 
     def lost_pages(self):
-        """How many pages of images that were mapped as still ones could not be read, and are zeros since: the file was cut off, or its disk
-        has failed. See Process.mmap_image()."""
+        """The number of pages of images mapped with still=True that could not be read and became zeros, because the file was cut off or its
+        disk has failed. See Process.mmap_image().
+        """
         cdef long lost
         with nogil:
             self.enter()
@@ -452,10 +455,10 @@ cdef class Machine:
         return {name: objects[i] for i, name in enumerate(CACHES)}
 
     def fail(self, what, nth=1, times=1):
-        """Let an allocation fail, as CONFIG_FAULT_INJECTION does: the nth from now, and `times` of them in a row; nth 0 calls it off.
+        """Let an allocation fail, as CONFIG_FAULT_INJECTION does: the nth from now, and `times` of them in a row. nth 0 cancels it.
 
-        what is "page", for frames, or the name of a cache of slabinfo(). The answer is how often what was ordered before has yet to fail.
-        ValueError for another name, and negative numbers.
+        what is "page", for frames, or the name of a cache of slabinfo(). Returns how many failures of the last call have yet to come.
+        ValueError for another name, and for negative numbers.
         """
         cdef fault_attr *attr
         cdef long left, cnth, ctimes
@@ -478,7 +481,7 @@ cdef class Machine:
         return left
 
     def lru_add_drain_all(self):
-        """Empty the batch in which new pages wait, and in which they cannot be merged. ksmd does it at the start of every pass."""
+        """Empty the batch in which new pages wait, and where they cannot be merged. ksmd does it at the start of every pass."""
         with nogil:
             self.enter()
             lru_add_drain_all(self.m)
@@ -505,8 +508,9 @@ cdef class Machine:
             raise oserror(err, f"swapon of {nr_pages << PAGE_SHIFT} bytes")
 
     def swapoff(self):
-        """Bring every page back into memory, and take the swap area away. OSError ENOMEM when memory is too small, and what is not back
-        by then stays; EINVAL without an area. Follows swapoff(2)."""
+        """Bring every page back into memory, and take the swap area away. OSError ENOMEM when memory is too small; the pages that are still
+        swapped out stay so. EINVAL without an area. Follows swapoff(2).
+        """
         cdef int err
         with nogil:
             self.enter()
@@ -516,7 +520,7 @@ cdef class Machine:
             raise oserror(err, "swapoff")
 
     def swap_pages(self):
-        """Pages of the swap area: (in use, all). A page can be in memory too, and still have its place there."""
+        """Pages of the swap area: (used, all). A page in memory may have a place in the area, too."""
         cdef unsigned long used = 0, total = 0
         with nogil:
             self.enter()
@@ -538,22 +542,23 @@ cdef class Machine:
 
     def frame(self, pfn):
         """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped.
-        Process.page_table() says which frames a process has. For Cython it is a `const unsigned char[::1]`.
+        Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
 
-        It shows the frame as it is, also when a process writes there. As long as the view is there the page is held as a driver holds one.
-        It stays in its frame: KSM does not merge it into another, it is not migrated, and its frame is not taken offline, or freed when no
-        process has the page any more. All views must be released before the machine can be closed: close() is a BufferError.
+        The view shows the frame as it is, also while a process writes to it. It holds the page as a driver does. As long as the view
+        exists, the page stays in its frame: KSM does not merge it into another page, it is not migrated, and its frame is not taken
+        offline. The frame is not freed either when the last process unmaps the page. All views must be released before the machine can be
+        closed: close() raises BufferError.
 
-        OSError EINVAL for a frame that is not there, EBUSY for one that has no page, or one that is being moved now.
+        OSError EINVAL for a frame that does not exist, EBUSY for a frame without a page, or with one that is being moved.
         """
         from ksm.views import frame_of
         return frame_of(self, pfn)
 
     def migrate(self, pfn, node=None):
-        """Move the page in this frame to another one, on this node, or wherever there is one: the new frame's number.
+        """Move the page in this frame to another frame: on this node, or by default anywhere. Returns the new frame's number.
 
-        OSError EBUSY for a frame that has no page which can be moved, in the era of 2011 also for a merged one; EAGAIN when somebody holds
-        the page, so that it could not be moved; ENOMEM. Follows mm/migrate.c.
+        OSError EBUSY if the frame has no page that can be moved; in the era of 2011 also if the page is merged. EAGAIN when another
+        reference on the page prevents the move. ENOMEM. Follows mm/migrate.c.
         """
         cdef int nid = NUMA_NO_NODE if node is None else self.check_node(node)
         cdef unsigned long cpfn = ulong("pfn", pfn)
@@ -567,9 +572,9 @@ cdef class Machine:
         return ret
 
     def offline(self, start_pfn, nr_pages):
-        """Take frames out of the machine: blocks of 512 of its memory, or all of an image. Their pages move elsewhere first.
+        """Take frames out of the machine: blocks of 512 of its memory, or a whole image. Their pages are moved elsewhere first.
 
-        OSError EBUSY when one cannot, and all frames stay; EINVAL for a range that is none. Follows mm/memory_hotplug.c.
+        OSError EBUSY when a page cannot be moved; all frames stay then. EINVAL for any other range. Follows mm/memory_hotplug.c.
         """
         cdef unsigned long start = ulong("start_pfn", start_pfn), nr = ulong("nr_pages", nr_pages)
         cdef int err
@@ -592,11 +597,11 @@ cdef class Machine:
             raise oserror(err, f"onlining of {nr} frames from {start} on")
 
     def memory_failure(self, pfn):
-        """Say that the memory of this frame is broken: a list of (process, address), whom the kernel would kill.
+        """Declare the memory of this frame broken. Returns a list of (process, address): the processes that the kernel would kill.
 
-        Each process is there once, with one place, the first that is found. For a merged page that is every process related to one that has
-        it, at the same address. The page stays mapped here; the frame is not used again. OSError EBUSY for a free frame, ENXIO for one
-        that is not there, ENOMEM. Follows mm/memory-failure.c.
+        Each process is listed once, with the first address that is found. For a merged page these are all processes related to one that has
+        it, each at the same address. The page stays mapped here; the frame is not used again. OSError EBUSY for a free frame, ENXIO for a
+        frame that does not exist, ENOMEM. Follows mm/memory-failure.c.
         """
         cdef unsigned long cpfn = ulong("pfn", pfn)
         cdef to_kill_list tokill
@@ -625,7 +630,7 @@ cdef class Machine:
             free(mm_ids)
 
     def _get_page(self, pfn):
-        """Take a reference on the page in this frame, as a driver would: for tests of what must not be done to such a page."""
+        """Take a reference on the page in this frame, as a driver would. For tests: such a page must not be merged or moved."""
         cdef unsigned long cpfn = ulong("pfn", pfn)
         cdef bint got
         with nogil:
@@ -636,7 +641,7 @@ cdef class Machine:
             raise oserror(EBUSY, f"frame {cpfn} is free")
 
     def _put_page(self, pfn):
-        """Give a reference of _get_page() back."""
+        """Drop a reference of _get_page()."""
         cdef unsigned long cpfn = ulong("pfn", pfn)
         with nogil:
             self.enter()
@@ -644,9 +649,9 @@ cdef class Machine:
             self.leave()
 
     def advance(self, double seconds, *, double ksmd=0.0):
-        """Move a manual clock forward. Of these seconds, ksmd was on a processor for `ksmd`: what its advisor takes for the cost of a pass.
+        """Move a manual clock forward. ksmd was on a processor for `ksmd` of these seconds: its advisor takes this as the cost of a pass.
 
-        ValueError on the real clock, backwards, past the 292 years that a clock can count, and for a ksmd that took longer than the time.
+        ValueError on the real clock, for negative seconds, past the 292 years that a clock can count, and if ksmd is larger than seconds.
         """
         cdef bint manual, ends = False
         with nogil:
@@ -670,7 +675,7 @@ cdef class Machine:
             raise ValueError(f"a clock counts no more than {KTIME_SEC_MAX} seconds")
 
     def time(self):
-        """The machine's clock, in seconds."""
+        """The time of the machine's clock, in seconds."""
         cdef long now
         with nogil:
             self.enter()
@@ -679,12 +684,12 @@ cdef class Machine:
         return now / 1e9
 
     def record(self, steps=10000):
-        """Record what KSM does from now on, at most so many steps: ksm.record.recording.Recording, a context manager.
+        """Record what KSM does from now on, `steps` steps at most: ksm.record.recording.Recording, a context manager.
 
-        The machine must be a plain one, because a fast one does not take every step: ValueError. After each step the recorder goes through
-        all that KSM keeps, and through all page tables: this is for machines that one looks at. One at a time: OSError(EBUSY).
+        The machine must be a plain one, because one with the speed layer does not take every step: ValueError. After each step the recorder
+        reads all data of KSM and all page tables, so this suits small machines only. Only one recording at a time: OSError(EBUSY).
         """
-        # First: in a process that was forked while a thread was importing, nobody holds the module's lock, and it is never free again.
+        # This comes before the import. In a process that was forked while a thread was importing, the lock of the module is never released.
         with nogil:
             self.enter()
             self.leave()

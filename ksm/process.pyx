@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the Python face of a process.
-"""A process: an address space, and the system calls and memory accesses that it makes.
+"""A process: an address space, and the system calls and memory accesses of the process.
 
-Addresses and lengths are in bytes, as for the system calls of the same names; what they return as -errno comes as OSError. An access to
-memory that is not mapped, or not in this way, is OSError(EFAULT) where a real process would get SIGSEGV. Every call keeps the address
-space alive until it returns, so that another thread may let the process exit meanwhile.
+Addresses and lengths are in bytes, as for the system calls of the same names. Where these return -errno, OSError is raised. An access to
+memory that is not mapped, or does not allow it, is OSError(EFAULT) where a real process would get SIGSEGV. Every call keeps the address
+space alive until it returns, so another thread may let the process exit meanwhile.
 """
 
 import os
@@ -48,8 +48,8 @@ from ksm.procfs cimport ksm_stat_lines, read_maps, read_page_table, show_ksm_sta
 cdef object MADE_HERE = object()
 
 cdef enum:
-    MOST_MOVED = 4194304        # pages that move_pages() tells of
-    LITTLE = 16777216           # bytes of an image that are read at once, and that need not be asked for first
+    MOST_MOVED = 4194304        # largest number of pages for move_pages()
+    LITTLE = 16777216           # bytes of an image that are read at once; for longer images the available memory is checked
 
 
 @cython.no_gc_clear
@@ -57,23 +57,23 @@ cdef class Process:
     """Process()
 --
 
-    A process of a machine. Made by Machine.spawn() and fork(); by hand it is a TypeError.
+    A process of a machine. Machine.spawn() and fork() make it; calling the class raises TypeError.
 
-    Its attributes are what it was given (machine, pid, name, node), its state (alive, mm_id), and the numbers of /proc/PID/ksm_stat by
-    their names. What is counted or done by asking for it is a method.
+    Its attributes are its settings (machine, pid, name, node), its state (alive, mm_id), and the numbers of /proc/PID/ksm_stat by their
+    names. A count, or anything that does work, is a method.
     """
 
     cdef readonly Machine machine
     cdef readonly int pid
-    cdef str given_name         # None: process-PID
-    # Of who has entered the machine
+    cdef str given_name         # None: the name is process-PID
+    # Only a call that has entered the machine uses these
     cdef mm_struct *mm
     cdef unsigned long number   # mm.id
     cdef spinlock_t lock
     cdef object __weakref__
 
     def __cinit__(self, made_by=None, machine=None, name=None):
-        # Without a machine nothing below would hold.
+        # Without a machine the methods below would fail.
         if made_by is not MADE_HERE:
             raise TypeError("processes come from Machine.spawn() and Process.fork()")
         self.machine = machine
@@ -103,14 +103,14 @@ cdef class Process:
         self.machine.leave()
 
     cdef void be_born(self, mm_struct *mm) noexcept nogil:
-        """Live in this address space, with the next pid."""
+        """Give the process this address space and the next pid."""
         self.mm = mm
         self.number = mm.id
         self.pid = atomic_add_return(&self.machine.last_pid, 1)
 
     @property
     def name(self):
-        """What it is called; "process-PID" when no name was given. It can be set."""
+        """The name of the process; "process-PID" when no name was given. It can be set."""
         return name_of(self)
 
     @name.setter
@@ -128,7 +128,7 @@ cdef class Process:
 
     @property
     def mm_id(self):
-        """The number of the address space, which trace events carry: its own for each process, new after exec()."""
+        """The number of the address space, which trace events have as mm_id. It is unique to each process, and new after exec()."""
         cdef mm_struct *mm
         cdef unsigned long number
         with nogil:
@@ -143,9 +143,10 @@ cdef class Process:
     # System calls
 
     def mmap(self, length, prot=PROT_READ | PROT_WRITE, flags=MAP_PRIVATE | MAP_ANONYMOUS, addr=0):
-        """Map memory of zeros: its address. Private or shared (MAP_SHARED), anonymous; addr is a hint unless MAP_FIXED or
-        MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST, and EPERM for a place below 65536, as vm.mmap_min_addr has it for a
-        process without CAP_SYS_RAWIO; a hint there is raised. Follows do_mmap()."""
+        """Map memory of zeros. Returns its address. The memory is anonymous, and private or shared (MAP_SHARED). addr is a hint unless
+        MAP_FIXED or MAP_FIXED_NOREPLACE is set. OSError EINVAL, ENOMEM, EEXIST. EPERM for an address below 65536, the vm.mmap_min_addr of a
+        process without CAP_SYS_RAWIO; a hint below it is raised. Follows do_mmap().
+        """
         cdef unsigned long clength = ulong("length", length), caddr = ulong("addr", addr)
         cdef int cprot = cint("prot", prot), cflags = cint("flags", flags)
         cdef mm_struct *mm
@@ -175,7 +176,7 @@ cdef class Process:
             raise oserror(ret, f"munmap of {clength} bytes at {caddr:#x}")
 
     def mprotect(self, addr, length, prot):
-        """Change what may be done with memory. OSError EINVAL, ENOMEM. Follows do_mprotect_pkey()."""
+        """Change the access rights of memory. OSError EINVAL, ENOMEM. Follows do_mprotect_pkey()."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length)
         cdef int cprot = cint("prot", prot), ret
         cdef mm_struct *mm
@@ -189,8 +190,9 @@ cdef class Process:
             raise oserror(ret, f"mprotect of {clength} bytes at {caddr:#x}")
 
     def mremap(self, addr, old_length, new_length, flags=MREMAP_MAYMOVE, new_addr=None):
-        """Resize or move a mapping: its address. With new_addr it goes there (MREMAP_FIXED). Merged pages are unmerged when they move.
-        OSError EINVAL, EFAULT, ENOMEM, EPERM as for mmap(). Follows mremap(2)."""
+        """Resize or move a mapping. Returns its address. With new_addr it is moved there (MREMAP_FIXED). Merged pages are unmerged when
+        they move. OSError EINVAL, EFAULT, ENOMEM, EPERM as for mmap(). Follows mremap(2).
+        """
         cdef unsigned long caddr = ulong("addr", addr), cold = ulong("old_length", old_length), cnew = ulong("new_length", new_length)
         cdef unsigned long cto = 0
         cdef int cflags = cint("flags", flags)
@@ -223,7 +225,7 @@ cdef class Process:
             raise oserror(ret, f"madvise({cadvice}) of {clength} bytes at {caddr:#x}")
 
     def brk(self, addr=0):
-        """Move the end of the heap: the new end, or the old one when it could not be moved. Follows brk(2)."""
+        """Move the end of the heap. Returns the new end, or the old one when it could not be moved. Follows brk(2)."""
         cdef unsigned long caddr = ulong("addr", addr)
         cdef mm_struct *mm
         cdef long ret
@@ -295,8 +297,9 @@ cdef class Process:
             set_name(self, new_name)
 
     def exit(self):
-        """Give everything back. What KSM keeps of the process goes when ksmd comes by. Exiting twice is no error, nor is it when the
-        machine is closed."""
+        """End the process and free its memory. ksmd frees what KSM keeps of it when it comes by. Exiting twice is no error, nor is exiting
+        after the machine was closed.
+        """
         cdef mm_struct *mm
         try:
             with nogil:
@@ -310,14 +313,15 @@ cdef class Process:
                     remove_unused_memory(self.machine.m)
                 self.machine.leave()
         except ValueError:
-            return              # close() has seen to it
+            return              # close() has ended the process
         self.machine.all_processes.pop(self.pid, None)
 
     # Memory
 
     def write(self, addr, data, *, force=False):
-        """Store bytes; pages are made, and copied, as faults demand. `force` also writes where the process itself may not, like a
-        debugger. OSError EFAULT or ENOMEM; what comes before the bad page is written. A view of the machine's memory is copied first."""
+        """Store bytes. Page faults make and copy pages as needed. `force` also writes where the process itself may not, like a debugger.
+        OSError EFAULT or ENOMEM; the bytes before the bad page are written. A view of the machine's memory is copied first.
+        """
         cdef const unsigned char[::1] view = bytes_of(self.machine, data)
         cdef unsigned long caddr = ulong("addr", addr), length = view.shape[0], done
         cdef bint forced = force
@@ -374,8 +378,9 @@ cdef class Process:
             raise oserror(error, f"touch at {caddr:#x}")
 
     def update(self, addr, buffer):
-        """Make whole pages equal to the buffer, writing only those that differ or are not there: how many that were. OSError EFAULT,
-        ENOMEM."""
+        """Make whole pages equal to the buffer, and write only to pages that differ or are not mapped. Returns their number. OSError
+        EFAULT, ENOMEM.
+        """
         cdef const unsigned char[::1] view = bytes_of(self.machine, buffer)
         cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] >> PAGE_SHIFT
         cdef const char *buf
@@ -396,17 +401,17 @@ cdef class Process:
         return changed
 
     def mmap_image(self, image, offset=0, length=None, addr=0, *, node=0, bint still=False):
-        """Map a part of a file as memory that the process has filled itself: its address.
+        """Map a part of a file as memory that looks as if the process had filled it itself. Returns its address.
 
-        image is an open file or a file descriptor; offset and length are in bytes, and whole pages; length reaches to the end of the file
-        when it is not given. The file's pages become frames of the machine, beside its memory. They are copied, so that nothing that
-        happens to the file matters any more; holes and pages of zeros take no memory of this computer. With still=True the file is
-        mapped, and not copied: the caller promises that nobody writes to it, or cuts it off, as long as the machine has it. Where that is
-        not kept, not only this process's memory may change, but that of all whose pages were merged with the file's; pages that are not
-        there any more become zeros, and lost_pages() of the machine counts them. With addr, the place is fixed, and must be free.
+        image is an open file or a file descriptor. offset and length are in bytes, and whole pages. Without a length, the part reaches to
+        the end of the file. The file's pages become frames of the machine, in addition to its memory. They are copied, so later changes of
+        the file have no effect. Holes and pages of zeros take no memory of this computer. With still=True the file is mapped, and not
+        copied. The caller then promises that nobody writes to the file, or cuts it off, as long as the machine has it. Otherwise not only
+        this process's memory may change, but also that of every process whose pages were merged with the file's. Pages that can no longer
+        be read become zeros, and lost_pages() of the machine counts them. With addr, the address is fixed, and must be free.
 
-        OSError ENOMEM when max_memory is too small, or this computer's memory for a copy; EEXIST, EINVAL, EPERM for a place below 65536;
-        EIO for a file that ends before it should, and what else reading or mapping it gives.
+        OSError ENOMEM when max_memory is too small, or this computer's memory for a copy. EEXIST, EINVAL. EPERM for an address below 65536.
+        EIO for a file that is too short. Any other error of reading or mapping the file.
         """
         cdef int fd = cint("image", image if isinstance(image, int) else image.fileno())
         cdef unsigned long coffset = ulong("offset", offset), caddr = ulong("addr", addr), clength
@@ -426,7 +431,7 @@ cdef class Process:
             raise ValueError(f"there is no node {nid}")
         with nogil:
             mm = self.get_mm()
-            # First the frames: hotplug waits for ksmd, which may wait for mmap_lock.
+            # The frames come first: hotplug waits for ksmd, which may wait for mmap_lock.
             pfn = add_memory_file(self.machine.m, nid, fd if still else -1, coffset, clength >> PAGE_SHIFT)
             self.put_mm(mm)
         err = <int>pfn if pfn < 0 else 0
@@ -451,10 +456,10 @@ cdef class Process:
         return place
 
     def swap_out(self, addr, length):
-        """Reclaim the range's anonymous pages, those that are shared with others for all of them: how many frames that freed.
+        """Reclaim the range's anonymous pages. A shared page is taken from all its processes. Returns the number of frames freed.
 
-        Pages come back when somebody touches them. What cannot be written, because the swap area is full, or somebody holds the page,
-        stays. Stands for memory pressure; madvise(MADV_PAGEOUT) does this for pages that nobody shares.
+        A page comes back when a process touches it. A page that cannot be written, because the swap area is full, or because it has another
+        reference, stays. This stands for memory pressure; madvise(MADV_PAGEOUT) does the same for pages that are not shared.
         """
         cdef unsigned long caddr, end
         cdef mm_struct *mm
@@ -467,9 +472,10 @@ cdef class Process:
         return reclaimed
 
     def move_pages(self, addr, length, node):
-        """Move the range's pages to a node, those that are shared too: a list with, for every page, the node where it is now, or -errno:
-        -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. OSError E2BIG for more than 4,194,304 pages at once. Follows
-        move_pages(2) with MPOL_MF_MOVE_ALL."""
+        """Move the range's pages to a node, also those that are shared. Returns a list that has, for every page, the node where it is now,
+        or -errno: -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. OSError E2BIG for more than 4,194,304 pages at
+        once. Follows move_pages(2) with MPOL_MF_MOVE_ALL.
+        """
         cdef unsigned long caddr, end, nr_pages, i = 0, stop, new_pfn = 0
         cdef int nid = self.machine.check_node(node), err
         cdef mm_struct *mm
@@ -501,7 +507,7 @@ cdef class Process:
             PyErr_CheckSignals()
         return result.tolist()
 
-    # What there is
+    # The state of the memory
 
     @property
     def node(self):
@@ -515,8 +521,9 @@ cdef class Process:
         return nid
 
     def page_table(self, addr, length):
-        """One word for each page of the range, as array('L'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. Of a page that is
-        swapped out it is its place in the swap area << 8 | PAGE_SWAPPED."""
+        """One word for each page of the range, as array('L'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. For a page that is
+        swapped out it is its place in the swap area << 8 | PAGE_SWAPPED.
+        """
         cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length)
         cdef unsigned long nr_pages = pages_in(clength)
         cdef mm_struct *mm
@@ -548,8 +555,9 @@ cdef class Process:
         return show_maps(&lines)
 
     def smaps(self):
-        """The mappings with their pages, ascending: a list of Smap, in bytes. What KSM has replaced by the zero page counts nowhere, as in
-        the kernel. Follows show_smap()."""
+        """The mappings with their pages, ascending: a list of Smap, in bytes. Pages that KSM has replaced by the zero page are not counted,
+        as in the kernel. Follows show_smap().
+        """
         cdef mm_struct *mm
         cdef vma_lines lines
         with nogil:
@@ -559,7 +567,9 @@ cdef class Process:
         return show_smaps(&lines)
 
     def rss(self):
-        """Pages of one's own and of shared objects, as /proc/PID/statm counts them; the zero page does not count."""
+        """The number of pages in memory, the process's own and those of shared objects, as /proc/PID/statm counts them. The zero page does
+        not count.
+        """
         cdef mm_struct *mm
         cdef long pages
         with nogil:
@@ -579,8 +589,9 @@ cdef class Process:
         return pages
 
     def ksm_stat(self):
-        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes. Empty in the era of 2011,
-        which counted nothing for a process. Follows proc_pid_ksm_stat()."""
+        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes. It is empty in the era of
+        2011, which had no counts for a process. Follows proc_pid_ksm_stat().
+        """
         cdef mm_struct *mm
         cdef ksm_stat_lines lines
         cdef bint y2011
@@ -592,7 +603,7 @@ cdef class Process:
         return {} if y2011 else lines
 
     cdef object ksm_count(self, str name):
-        """A line of ksm_stat; AttributeError where this era has none."""
+        """A line of ksm_stat; AttributeError in an era that has no such line."""
         stat = self.ksm_stat()
         if name not in stat:
             raise AttributeError(f"KSM of this era has no {name}")
@@ -600,22 +611,22 @@ cdef class Process:
 
     @property
     def ksm_rmap_items(self):
-        """Pages that KSM keeps an rmap_item for."""
+        """The number of pages for which KSM keeps an rmap_item."""
         return self.ksm_count("ksm_rmap_items")
 
     @property
     def ksm_zero_pages(self):
-        """Pages that KSM has replaced by the zero page."""
+        """The number of pages that KSM has replaced by the zero page."""
         return self.ksm_count("ksm_zero_pages")
 
     @property
     def ksm_merging_pages(self):
-        """Pages that are merged, as far as ksmd has noticed."""
+        """The number of merged pages, as far as ksmd has seen them."""
         return self.ksm_count("ksm_merging_pages")
 
     @property
     def ksm_process_profit(self):
-        """Bytes saved, less 64 for each rmap_item."""
+        """The bytes that merging saves, less 64 for each rmap_item."""
         return self.ksm_count("ksm_process_profit")
 
 
@@ -628,7 +639,7 @@ cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned
 
 
 cdef const unsigned char[::1] bytes_of(Machine machine, object data):
-    """What is to be written. Of the machine's own frames it is a copy: the call may change, move or free the very frame."""
+    """The bytes to be written. If they lie in the machine's own frames, they are copied: the call may change, move or free that frame."""
     flat = memoryview(data).cast("B")
     cdef const unsigned char[::1] view = flat
     if machine.gate.exports and view.shape[0] and machine.has_frame(&view[0]):
@@ -660,7 +671,7 @@ cdef long map_frames(mm_struct *mm, unsigned long addr, unsigned long length, in
 
 
 cdef int unplug(Machine machine, unsigned long pfn) except -1:
-    """Take frames away that nobody has mapped. A machine that was closed meanwhile has none any more."""
+    """Take away frames that are not mapped. A machine that was closed meanwhile has none any more."""
     try:
         with nogil:
             machine.enter()
@@ -672,7 +683,7 @@ cdef int unplug(Machine machine, unsigned long pfn) except -1:
 
 
 cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long offset, unsigned long length) except? -1:
-    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM where this computer has no room for it, -EIO for a file that has
+    """Copy a part of a file into frames that read as zeros: 0, -ENOMEM when this computer has no room for it, -EIO for a file that has
     become shorter, or another -errno.
 
     Ctrl-C stops it.
@@ -694,17 +705,17 @@ cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long of
                 return <int>done
             start += <unsigned long>done << PAGE_SHIFT
             PyErr_CheckSignals()
-    # What looked like a hole at the end may be where the file was cut off.
+    # The end of the file may have looked like a hole because the file was cut off.
     return -EIO if os.fstat(fd).st_size < <object>offset + length else 0
 
 
 cdef inline unsigned long pages_in(unsigned long length) noexcept nogil:
-    """Pages of a range that begins with one. Not by rounding up, which ends at 0."""
+    """The number of pages of a range that begins at a page. Rounding the end up could overflow to 0."""
     return ((length - 1) >> PAGE_SHIFT) + 1 if length else 0
 
 
 cdef int page_range(object addr, object length, unsigned long *start, unsigned long *end) except -1:
-    """From the page of addr up to addr + length."""
+    """The range from the page of addr up to addr + length."""
     cdef unsigned long first = ulong("addr", addr), size = ulong("length", length)
     if first + size < first:
         raise ValueError("addr + length must be between 0 and 2**64 - 1")
@@ -731,7 +742,7 @@ cdef str as_name(name):
 
 
 cdef object register(Process process):
-    """The machine knows it from now on."""
+    """Put the process into the machine's list."""
     try:
         process.machine.all_processes[process.pid] = process
     except BaseException:
@@ -743,7 +754,7 @@ cdef object register(Process process):
 
 
 def processes_by_mm(Machine machine not None):
-    """{number of the address space: process}, of all that have one."""
+    """{number of the address space: process}, of all processes that have one."""
     cdef Process process
     return {process.number: process for process in list(machine.all_processes.values())}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: what /proc/PID shows, for ksm/process.pyx.
+# No twin in the kernel: the files of /proc/PID, for ksm/process.pyx.
 """The files of /proc/PID that show memory: maps, smaps, ksm_stat and pagemap, for an address space that the caller keeps alive."""
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from ksm.fs.proc.task_mmu cimport pagemap_walk, show_smap_vma_flags, smap_gather
 
 
 class Vma(NamedTuple):
-    """A line of /proc/PID/maps: start and end address, what may be done (PROT_*), whether shared, whether mergeable, page offset."""
+    """A line of /proc/PID/maps: start and end address, access rights (PROT_*), whether shared, whether mergeable, page offset."""
 
     start: int
     end: int
@@ -27,8 +27,9 @@ class Vma(NamedTuple):
 
 
 class Smap(NamedTuple):
-    """A mapping of /proc/PID/smaps, in bytes: start and end address; its size; pages in memory, without the zero page; of them anonymous,
-    merged, and in huge pages (of anonymous and of shared memory); pages swapped out; the names of its flags, "mg" if mergeable."""
+    """A mapping of /proc/PID/smaps, in bytes: start and end address; its size; pages in memory, without the zero page; how many of them are
+    anonymous, merged, and in huge pages (of anonymous and of shared memory); pages swapped out; the names of its flags, "mg" if mergeable.
+    """
 
     start: int
     end: int
@@ -43,7 +44,7 @@ class Smap(NamedTuple):
 
 
 cdef void read_maps(mm_struct *mm, vma_lines *lines, bint pages) noexcept nogil:
-    """Note all mappings, with counts of their pages if these are asked for. Who shows the lines frees them."""
+    """Note all mappings, and the counts of their pages if these are asked for. The caller shows the lines and frees them."""
     cdef vma_line *line
     cdef int i
     mmap_read_lock(mm)

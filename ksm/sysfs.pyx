@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the folder /sys/kernel/mm/ksm as an object.
-"""machine.ksm: every file of /sys/kernel/mm/ksm is an attribute, and scan() does what ksmd would.
+"""machine.ksm: every file of /sys/kernel/mm/ksm is an attribute, and scan() does the work of ksmd.
 
-Values go through the show and store functions of ksm/mm/ksm.pyx as text, like in sysfs, so parsing, limits and errors are theirs.
+Values go through the show and store functions of ksm/mm/ksm.pyx as text, like in sysfs. So these functions do the parsing, and set the
+limits and errors.
 """
 
 import operator
@@ -26,8 +27,8 @@ from ksm.mm.page_alloc cimport drain_all_pages
 
 cdef enum:
     SYSFS_PAGE = 4096
-    BATCH = 16384               # pages between two looks for Ctrl-C, at most,
-    SLICE_NS = 50000000         # and so much time
+    BATCH = 16384               # at most so many pages between two checks for Ctrl-C
+    SLICE_NS = 50000000         # and at most so much time
 
 
 @cython.no_gc_clear
@@ -37,7 +38,7 @@ cdef class Ksm:
 
     The attributes of KSM, named after the files of /sys/kernel/mm/ksm.
 
-    Reading gives an int; of advisor_mode, "none" or "scan-time". Writing takes an int, a bool or a str, and raises OSError with the
+    Reading gives an int; for advisor_mode, "none" or "scan-time". Writing takes an int, a bool or a str. It raises OSError with the
     kernel's errno (EINVAL, EBUSY, ERANGE), or AttributeError for a file that can only be read. Setting run to 1 starts ksmd, a thread.
     """
 
@@ -50,7 +51,7 @@ cdef class Ksm:
         raise TypeError("the files of a machine cannot be copied or pickled")
 
     cdef long show_(self, const char *name, char *buf) except? -0xdead nogil:
-        """The file's text into buf; -ENOENT when there is none."""
+        """Write the file's text into buf; -ENOENT when there is no such file."""
         cdef kobj_attribute *attr
         cdef long ret = -ENOENT
         self.machine.enter()
@@ -87,7 +88,7 @@ cdef class Ksm:
             elif attr.store == NULL:
                 ret = -EACCES
             elif count >= SYSFS_PAGE:
-                # A write is cut off where a page ends, and a NUL ends what is parsed.
+                # A write is cut off after one page, and parsing ends at a NUL.
                 ret = -EINVAL
             else:
                 ret = attr.store(self.machine.g, buf, count)
@@ -101,7 +102,7 @@ cdef class Ksm:
 
     def __getattr__(self, str name):
         if name.startswith("_"):
-            raise AttributeError(f"KSM has no attribute {name!r}")      # what Python asks for, also of a closed machine
+            raise AttributeError(f"KSM has no attribute {name!r}")      # Python asks for such names, also of a closed machine
         try:
             text = self.show(name).strip()
         except KeyError:
@@ -157,14 +158,15 @@ cdef class Ksm:
             return f"<KSM: {error}>"
 
     def scan(self, passes=None, *, pages=None):
-        """Scan in the calling thread, whatever `run` says: full passes (1 if nothing is asked for), or one batch of at most `pages`.
+        """Scan in the calling thread, whatever `run` is: full passes (1 by default), or one batch of at most `pages`.
 
-        Passes begin where the last batch stopped: a pass that was begun counts as one when it ends. True if all passes were completed,
-        of a batch if a pass ended in it; False if nothing is registered, or the batch ended within a pass. Ctrl-C stops between pages.
-        OSError(ENOMEM) when there is no memory for an rmap_item: the scan stays where it is. Follows ksm_do_scan().
+        A pass goes on where the last batch stopped: a pass that was begun before counts as one when it ends. Returns True if all passes
+        were completed, or, for a batch, if a pass ended in it. Returns False if nothing is registered, or if the batch ended within a pass.
+        Ctrl-C stops between pages. OSError(ENOMEM) when there is no memory for an rmap_item: the scan stays where it is. Follows
+        ksm_do_scan().
 
-        Every 16,384 pages, and every 50 ms, it looks for signals. What their handlers do with the machine is allowed; when one of them, or
-        another thread, closes it, the scan ends with ValueError.
+        Every 16,384 pages, and every 50 ms, it checks for signals. Their handlers may use the machine. When a handler or another thread
+        closes it, the scan raises ValueError.
         """
         cdef ksm_globals *g
         cdef unsigned int batch = BATCH
@@ -194,7 +196,8 @@ cdef class Ksm:
                 scanned = g.ksm_pages_scanned - scanned
                 done = g.ksm_scan.seqnr != seqnr
                 empty = not done and list_empty(&g.ksm_mm_head.slot.mm_node)
-                # Neither a page nor an end: only the want of an rmap_item does that, or close().
+                # There is neither a page nor the end of a pass. Either there was no memory for an rmap_item, or the machine is being
+                # closed.
                 broken_off = g.freezer.frozen or READ_ONCE_int(g.m.freezing)
                 stuck = (not done and not empty and batch != 0 and looked_at == g.ksm_pages_scanned + g.ksm_pages_skipped
                          and not broken_off)
@@ -202,7 +205,7 @@ cdef class Ksm:
                 todo -= done
                 if one_batch:
                     left -= scanned
-                # A batch that ended early has ended: with the pass, or for want of an rmap_item.
+                # A batch that ended early goes no further: its pass has ended, or there was no memory for an rmap_item.
                 last = empty or todo == 0 or (one_batch and (left == 0 or not broken_off and scanned < batch))
                 if last and not stuck:
                     drain_all_pages(g.m)
@@ -215,7 +218,7 @@ cdef class Ksm:
 
 
 cdef const char *file_name(str name) except NULL:
-    """What the table is searched for, as long as the name lives. No file has a NUL, or what cannot be encoded, in its name."""
+    """The C string of a name, valid as long as the name lives. No file name has a NUL or a character that cannot be encoded."""
     cdef const char *utf8 = NULL
     cdef const char *none = b""
     cdef Py_ssize_t length = 0
@@ -227,7 +230,7 @@ cdef const char *file_name(str name) except NULL:
 
 
 cdef kobj_attribute *find(ksm_globals *g, const char *name) noexcept nogil:
-    """The table's entry; NULL when there is none."""
+    """The table's entry with this name; NULL when there is none."""
     cdef int i
     for i in range(g.nr_ksm_attrs):
         if strcmp(g.ksm_attrs[i].name, name) == 0:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the trace events of KSM for Python.
-"""machine.ksm.trace: the events of include/trace/events/ksm.pxd, recorded while switched on.
+"""machine.ksm.trace: the events of include/trace/events/ksm.pxd, recorded while the ring is on.
 
-An event costs a few nanoseconds and 72 bytes; a full ring forgets its oldest events and counts them.
+An event costs a few nanoseconds and 72 bytes. A full ring drops its oldest events and counts them.
 """
 
 import operator
@@ -34,12 +34,12 @@ cdef struct ring_state:
 
 
 class Event(NamedTuple):
-    """One event. What it does not have is 0.
+    """One event. Fields that it does not have are 0.
 
     name            as in the kernel, "ksm_merge_one_page"
-    pfn, error      the page, and 0 or -errno; with ksm_page 0 a merge that made a new KSM page
+    pfn, error      the page, and 0 or -errno; ksm_page is 0 if the merge made a new KSM page
     mm_id           the address space, as Process.mm_id; unlike the address mm it is never used again
-    seq             number of the scan, with rmap_entries, all that KSM keeps
+    seq             number of the scan; rmap_entries is the number of all rmap_items then
     ksm_advisor     has the scan time in seq, pages_to_scan in pfn and the share of the processor in rmap_entries
     """
 
@@ -115,7 +115,7 @@ cdef class Trace:
         return 0
 
     def start(self, capacity=65536):
-        """Record from now on, at least `capacity` events at a time (a power of two is made of it); earlier ones are forgotten."""
+        """Record events from now on. The ring has room for `capacity` events, rounded up to a power of two. Earlier events are dropped."""
         cdef unsigned long wanted, size = 1
         cdef ksm_trace_event *events
         cdef ksm_trace_ring *ring
@@ -144,7 +144,7 @@ cdef class Trace:
             raise MemoryError
 
     def stop(self):
-        """Record no more. What was recorded can still be read."""
+        """Stop recording. Recorded events can still be read."""
         with nogil:
             self.machine.enter()
             self.machine.g.trace.enabled = False
@@ -190,7 +190,7 @@ cdef class Trace:
 
     @property
     def lost(self):
-        """The number of events that were forgotten unread since start()."""
+        """The number of events that were dropped unread since start()."""
         cdef ring_state found
         with nogil:
             self.state(&found)

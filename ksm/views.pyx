@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: what a machine shows of itself, and nobody can change.
+# No twin in the kernel: read-only views of a machine.
 """machine.frame() and machine.processes.
 
-A frame is shown with a reference on its page, as a driver holds one (get_user_pages()). As long as anybody looks, the page keeps its frame,
-and an image that the frame is part of stays mapped. The view keeps the machine open; taking and giving back the reference are calls that
-enter it. ksm/gate.pyx has the rules.
+A view of a frame has a reference on its page, as a driver has one (get_user_pages()). As long as a view exists, the page keeps its frame,
+and an image that the frame is part of stays mapped. The view keeps the machine open. Taking and dropping the reference are calls that enter
+the machine. ksm/gate.pyx has the rules.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from ksm.mm.page_alloc cimport __folio_put, folio_put
 
 
 cdef int hold_page(struct_machine *m, unsigned long pfn) noexcept nogil:
-    """A reference on the page in this frame: 0; -EINVAL for a frame that is not there, -EBUSY for one that has no page."""
+    """Take a reference on the page in this frame: 0, -EINVAL for a frame that does not exist, -EBUSY for a frame without a page."""
     cdef struct_folio *folio
     while True:
         folio = pfn_folio(m, pfn)
@@ -36,11 +36,11 @@ cdef int hold_page(struct_machine *m, unsigned long pfn) noexcept nogil:
             return -EBUSY
         if folio == pfn_folio(m, pfn):
             return 0
-        folio_put(m, folio)     # a huge page was made, or split, meanwhile
+        folio_put(m, folio)     # the page became part of a huge page, or was split from one, meanwhile
 
 
 cdef bint is_pending(struct_machine *m, unsigned long pfn) noexcept nogil:
-    """Whether the frame is of an image that is not mapped yet."""
+    """Whether the frame belongs to an image that is not mapped yet."""
     cdef int i
     for i in range(m.nr_blocks):
         if m.blocks[i].online and m.blocks[i].pending and 0 <= <long>(pfn - m.blocks[i].start_pfn) < <long>m.blocks[i].nr_pages:
@@ -51,13 +51,13 @@ cdef bint is_pending(struct_machine *m, unsigned long pfn) noexcept nogil:
 cdef int hold_frame(Machine of, unsigned long pfn) noexcept nogil:
     cdef struct_machine *m = of.m
     cdef int err = 0
-    # Whoever plugs an image in may have to take it away again, and waits for its frames with this lock.
+    # A thread that plugs an image in may have to take it away again, and waits for its frames with this lock.
     mutex_lock(&m.hotplug_lock)
     if pfn >= m.plugged_pfn:
         err = -EINVAL
     elif is_pending(m, pfn):
         err = -EBUSY
-    elif not is_zero_pfn(m, pfn):       # which is never freed
+    elif not is_zero_pfn(m, pfn):       # the zero page is never freed
         err = hold_page(m, pfn)
         if not err:
             atomic_long_add_return(&of.nr_held, 1)
@@ -74,7 +74,7 @@ cdef void let_frame_go(Machine of, unsigned long pfn) noexcept nogil:
     if folio_put_testzero(folio):
         __folio_put(m, folio)
         if pfn >= of.ram_pages:
-            remove_unused_memory(m)     # as after an exit: the image may have been kept for this frame alone
+            remove_unused_memory(m)     # as after an exit: only this frame may have kept the image
 
 
 @cython.no_gc_clear
@@ -82,7 +82,7 @@ cdef class Frame:
     """Frame()
 --
 
-    What memoryview() asks for the bytes of a frame: see Machine.frame(). By hand it is a TypeError.
+    The object behind the memoryview of a frame: see Machine.frame(). Calling the class raises TypeError.
     """
 
     cdef Machine machine
@@ -113,7 +113,7 @@ cdef class Frame:
             raise
 
     def __releasebuffer__(self, Py_buffer *buffer):
-        # In a process that was forked it was a view of the copy.
+        # In a forked process it was a view of the copy.
         if not gate_is_foreign(&self.machine.gate):
             with nogil:
                 self.machine.enter()
@@ -137,8 +137,8 @@ cdef class Processes:
 
     The processes of a machine that have not exited: {pid: ksm.Process}, the oldest first.
 
-    It shows those of now, and cannot be changed. keys(), values(), items() and an iteration go over those that there were when they
-    began, so other threads may spawn processes, or let them exit, meanwhile.
+    It shows the present processes, and cannot be changed. keys(), values(), items() and an iteration go over the processes that existed
+    when they began. So other threads may spawn processes, or let them exit, meanwhile.
     """
 
     cdef Machine machine
@@ -150,20 +150,20 @@ cdef class Processes:
         raise TypeError("the processes of a machine cannot be copied or pickled")
 
     def copy(self):
-        """The processes of now as a dict."""
-        # dict.copy() of Python 3.11 makes a damaged dict when a finalizer that runs in it empties the first.
+        """The present processes as a dict."""
+        # dict.copy() of Python 3.11 makes a damaged dict when a finalizer that runs in it empties the original.
         return dict(PyDict_Items(self.machine.all_processes))
 
     def keys(self):
-        """The pids of now."""
+        """The pids of the present processes."""
         return self.copy().keys()
 
     def values(self):
-        """The processes of now."""
+        """The present processes."""
         return self.copy().values()
 
     def items(self):
-        """The pids and processes of now."""
+        """The pids and present processes."""
         return self.copy().items()
 
     def get(self, pid, default=None):

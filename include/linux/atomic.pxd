@@ -77,8 +77,8 @@ cdef extern from *:
     unsigned long xchg_ulong "KSM_XCHG"(unsigned long *p, unsigned long v) noexcept nogil
     int xchg_int "KSM_XCHG"(int *p, int v) noexcept nogil
     bint atomic_try_cmpxchg "ksm_cmpxchg_int"(int *p, int old, int new_) noexcept nogil
-    # data_race() of the kernel: somebody else may be writing there with a plain store, as mm/ksm.c does. The word is read whole, and may
-    # be old. ThreadSanitizer does not look. data_race_cmpxchg() is atomic_try_cmpxchg() at such a place.
+    # data_race() of the kernel: another thread may be writing there with a plain store, as mm/ksm.c does. The word is read whole, and may
+    # be out of date. ThreadSanitizer does not check it. data_race_cmpxchg() is atomic_try_cmpxchg() at such a place.
     unsigned int data_race_uint "ksm_data_race_uint"(unsigned int *p) noexcept nogil
     unsigned long data_race_ulong "ksm_data_race_ulong"(unsigned long *p) noexcept nogil
     void *data_race_ptr "ksm_data_race_ptr"(void **p) noexcept nogil
@@ -106,8 +106,8 @@ cdef inline bint atomic_dec_and_test(int *v) noexcept nogil:
 
 
 cdef inline bint atomic_inc_not_zero(int *v) noexcept nogil:
-    # Acquire, because who meets a 0 may go on to what the last user has left. The kernel has fences at such places, which
-    # ThreadSanitizer does not know.
+    # The load acquires, because a thread that reads 0 may go on to use what the last user has left. The kernel has fences at such places,
+    # which ThreadSanitizer does not know.
     cdef int old = smp_load_acquire_int(v[0])
     while old != 0:
         if atomic_try_cmpxchg(v, old, old + 1):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Stands in for include/linux/freezer.h of Linux 6.12.
-"""When a scan breaks off between two pages. There, because the computer is suspended; here, because somebody waits.
+"""When a scan breaks off between two pages. The kernel does so when the computer is suspended. Here another thread is waiting for the scan.
 
-The machine may be about to go. Or whoever scans in a thread of his own wants to hear signals, and his slice of time ends: the clock is
-looked at every 64 pages, and more often where pages take long.
+Either the machine is about to be closed. Or the scan runs in its caller's thread, which has to handle signals, and its slice of time is
+over. The clock is read every 64 pages, and more often where pages take long.
 """
 
 from linux.atomic cimport READ_ONCE_int
@@ -13,14 +13,14 @@ from linux.wait cimport CLOCK_MONOTONIC_COARSE, clock_gettime, timespec
 
 cdef enum:
     LOOK_EACH = 64              # a power of 2
-    SLOW_NS = 6000000           # for so many pages; the clock counts in steps of 4 ms
+    SLOW_NS = 6000000           # longest time for LOOK_EACH pages, in nanoseconds; the clock counts in steps of 4 ms
 
 
 cdef struct freezer:
-    unsigned long long until    # when the slice ends, 0: there is no slice
-    unsigned long long last     # when the clock was looked at
-    unsigned int each           # how many pages ago that may have been
-    bint frozen                 # it has ended
+    unsigned long long until    # end of the slice; 0: there is no slice
+    unsigned long long last     # when the clock was last read
+    unsigned int each           # the clock is read every `each` pages
+    bint frozen                 # the slice has ended
 
 
 cdef inline unsigned long long coarse_ns() noexcept nogil:
@@ -45,5 +45,5 @@ cdef inline bint slice_over(freezer *task) noexcept nogil:
 
 
 cdef inline bint freezing(machine *m, freezer *task, unsigned int left) noexcept nogil:
-    """`left` pages before the end of the batch, is it time?"""
+    """Whether the scan has to break off now, `left` pages before the end of the batch."""
     return READ_ONCE_int(m.freezing) != 0 or (left & (task.each - 1) == 0 and task.until != 0 and slice_over(task))

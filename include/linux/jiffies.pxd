@@ -10,13 +10,13 @@ cdef enum:
     MSEC_PER_SEC = 1000
     NSEC_PER_MSEC = 1000000
 
-# As far as nanoseconds count
+# The largest number of nanoseconds
 cdef extern from *:
     const long KTIME_SEC_MAX "9223372036L"
 
 
 cdef inline long ktime_get(machine *m) noexcept nogil:
-    """Nanoseconds; of a manual clock, from 0 on."""
+    """The time in nanoseconds; a manual clock starts at 0."""
     cdef timespec ts
     if m.manual_clock:
         return m.clock_ns
@@ -29,7 +29,7 @@ cdef inline long ktime_ms_delta(long later, long earlier) noexcept nogil:
 
 
 cdef inline unsigned long jiffies(machine *m) noexcept nogil:
-    # The system's own tick will do: it is the same clock, looked at now and then, and costs less.
+    # The system's coarse clock is enough: it is the same clock, read at each tick, and costs less.
     cdef timespec ts
     if m.manual_clock:
         return <unsigned long>m.clock_ns // (1000000000 // HZ)
@@ -38,8 +38,8 @@ cdef inline unsigned long jiffies(machine *m) noexcept nogil:
 
 
 cdef inline unsigned long msecs_to_jiffies(unsigned int msecs) noexcept nogil:
-    # Rounded up, in 32 bits. What is negative as an int means for ever: MAX_JIFFY_OFFSET, which still fits into a comparison
-    # of jiffies.
+    # The value is rounded up, in 32 bits. Milliseconds that are negative as an int mean for ever: MAX_JIFFY_OFFSET, which still fits into a
+    # comparison of jiffies.
     if <int>msecs < 0:
         return 0x3ffffffffffffffeUL
     return (msecs + <unsigned int>(1000 // HZ - 1)) // <unsigned int>(1000 // HZ)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/ksm.h of Linux 6.12.
-"""What the rest of memory management knows of KSM.
+"""The interface of KSM to the rest of memory management.
 
 The substrate stands below ksm/mm/ksm.pyx and cannot import it, so the functions that the kernel declares here are reached through
 the table machine.ksm_ops. A machine without KSM has no table, and the inlines do what they do without CONFIG_KSM.
@@ -72,7 +72,7 @@ cdef inline long mm_ksm_zero_pages(mm_struct *mm) noexcept nogil:
 
 cdef inline void ksm_fork(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
     cdef long nr_ksm_zero_pages
-    # If the child cannot be registered it simply stays unknown to ksmd.
+    # If the child cannot be registered, ksmd does not scan it.
     if test_bit(MMF_VM_MERGEABLE, &oldmm.flags):
         nr_ksm_zero_pages = atomic_long_read(&mm.ksm_zero_pages)
         mm.ksm_merging_pages = 0
@@ -119,27 +119,29 @@ cdef inline long ksm_process_profit(mm_struct *mm) noexcept nogil:
     return mm.machine.ksm_ops.process_profit(mm)
 
 
-# OURS: the end of what ksmd remembers of a page (ksm/fast). The kernel remembers nothing.
+# OURS: these make ksmd forget what it remembers of a page (ksm/fast). The kernel's ksmd remembers nothing.
 
 cdef inline void ksm_page_changed(machine *m, struct_page *page) noexcept nogil:
-    """The page is about to be written to, was unmapped somewhere, or has moved; its table is locked, or it is not mapped there yet."""
+    """Forget a page that is about to be written to, was unmapped somewhere, or has moved. Its table is locked, or it is not mapped there
+    yet.
+    """
     if test_page_flag(page, PG_ksm_watched):
         m.fast_ops.page_changed(m, page)
 
 
 cdef inline void ksm_page_unwatch(machine *m, struct_page *page) noexcept nogil:
-    """The same, should ksmd be about to watch it at this moment."""
+    """The same for a page that ksmd may just be starting to watch."""
     if m.fast_ops != NULL:
         m.fast_ops.page_changed(m, page)
 
 
 cdef inline void ksm_range_changed(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil:
-    """The same for all pages there, which will not be mergeable any more, or will move. mmap_lock is held for writing."""
+    """The same for all pages of a range that will not be mergeable any more, or will move. mmap_lock is held for writing."""
     if vma.vm_flags & VM_MERGEABLE and vma.vm_mm.machine.fast_ops != NULL:
         vma.vm_mm.machine.fast_ops.range_changed(vma, start, end)
 
 
 cdef inline void ksm_page_freed(machine *m, struct_folio *folio) noexcept nogil:
-    """The last reference on a merged page is gone, its mapping word not yet."""
+    """Forget a merged page whose last reference is gone. Its mapping word is still there."""
     if folio_test_ksm(folio) and m.fast_ops != NULL:
         m.fast_ops.page_freed(m, folio)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/kstrtox.h, lib/kstrtox.c and fs/sysfs/file.c of Linux 6.12.
-"""Numbers and words as they are written to sysfs: base 10, one newline at the end does not count, nothing else may be there."""
+"""Numbers and words as they are written to sysfs. Numbers are in base 10. One newline at the end is allowed, and nothing else may follow.
+"""
 
 from libc.errno cimport EINVAL, ERANGE
 
 
 cdef extern from "<stdio.h>" nogil:
-    # Into the page that sysfs hands to a show function.
+    # It writes into the page that sysfs hands to a show function.
     int sysfs_emit "sprintf"(char *buf, const char *fmt, ...)
 
 
@@ -64,7 +65,7 @@ cdef inline int kstrtoint(const char *s, int *res) noexcept nogil:
 
 
 cdef inline int kstrtobool(const char *s, bint *res) noexcept nogil:
-    """Its first letter decides, and of on and off the second."""
+    """Read a bool by its first letter, or, for on and off, by the second."""
     if s[0] in (c'y', c'Y', c't', c'T', c'1'):
         res[0] = True
         return 0

@@ -38,12 +38,12 @@ cdef inline void __list_add(list_head *new, list_head *prev, list_head *next) no
     WRITE_ONCE_ptr(prev.next, new)
 
 
-# In front: a stack.
+# Add an entry at the front, as for a stack.
 cdef inline void list_add(list_head *new, list_head *head) noexcept nogil:
     __list_add(new, head, head.next)
 
 
-# At the end: a queue.
+# Add an entry at the end, as for a queue.
 cdef inline void list_add_tail(list_head *new, list_head *head) noexcept nogil:
     __list_add(new, head.prev, head)
 
@@ -79,7 +79,7 @@ cdef inline void list_replace_init(list_head *old, list_head *new) noexcept nogi
     INIT_LIST_HEAD(old)
 
 
-# The two may be neighbours: then the first goes behind where the second now is.
+# The two may be neighbours. The first then goes behind the place of the second.
 cdef inline void list_swap(list_head *entry1, list_head *entry2) noexcept nogil:
     cdef list_head *pos = entry2.prev
 
@@ -105,7 +105,7 @@ cdef inline void list_move_tail(list_head *list, list_head *head) noexcept nogil
     list_add_tail(list, head)
 
 
-# first to last, one stretch of the ring, goes in front of head.
+# The entries from first to last, one stretch of the ring, go in front of head.
 cdef inline void list_bulk_move_tail(list_head *head, list_head *first, list_head *last) noexcept nogil:
     first.prev.next = last.next
     last.next.prev = first.prev
@@ -263,7 +263,7 @@ cdef inline void hlist_add_behind(hlist_node *n, hlist_node *prev) noexcept nogi
 # hlist_add_fake(), hlist_fake(): left out, no caller here.
 
 
-# Looks at the node alone, not at its head.
+# It reads the node alone, not its head.
 cdef inline bint hlist_is_singular_node(hlist_node *n, hlist_head *h) noexcept nogil:
     return n.next is NULL and n.pprev == &h.first
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/memory.h and notifier.h of Linux 6.12.
-"""What is announced when frames are added to the machine or taken away. KSM alone listens."""
+"""The notifications when frames are added to the machine or taken away. KSM alone listens."""
 
 from linux.mm_types cimport machine
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/mm.h, mm_inline.h, pagemap.h, vmstat.h and mmu_notifier.h of Linux 6.12.
-"""Flags of a mapping, flags of a fault, and the small inlines that everybody in mm/ uses."""
+"""Flags of a mapping, flags of a fault, and the small inlines that all of mm/ uses."""
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_ulong, atomic_long_add_return, atomic_long_read
 from linux.mm_types cimport (PAGE_SHIFT, machine, mm_struct, pmd_t, pte_t, struct_page,
@@ -16,7 +16,7 @@ cdef extern from *:
     #define KSM_VM(bit) (1UL << (bit))
     #endif
     """
-    # All of them unsigned long: a narrower VM_MERGEABLE, negated, would clear the upper half of vm_flags.
+    # All flags are unsigned long: a narrower VM_MERGEABLE, negated, would clear the upper half of vm_flags.
     const vm_flags_t VM_READ "KSM_VM(0)"
     const vm_flags_t VM_WRITE "KSM_VM(1)"
     const vm_flags_t VM_EXEC "KSM_VM(2)"
@@ -60,7 +60,7 @@ cdef enum:
 
 
 cdef inline void vm_flags_reset(vm_area_struct *vma, vm_flags_t flags) noexcept nogil:
-    # In one piece: try_to_unmap_one() looks without mmap_lock.
+    # The word is written in one piece, because try_to_unmap_one() reads it without mmap_lock.
     WRITE_ONCE_ulong(vma.vm_flags, flags)
 
 
@@ -92,7 +92,7 @@ cdef inline unsigned long linear_page_index(vm_area_struct *vma, unsigned long a
     return ((address - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff
 
 
-# vmas, ascending; `vma_find_index` is what the maple tree's walk is in the kernel.
+# vmas, ascending; vma_find_index() stands in for the walk of the kernel's maple tree.
 
 cdef inline int vma_find_index(mm_struct *mm, unsigned long addr) noexcept nogil:
     """Index of the first vma that ends above addr, or map_count."""
@@ -173,7 +173,7 @@ cdef inline bint mm_tlb_flush_pending(mm_struct *mm) noexcept nogil:
     return atomic_long_read(&mm.tlb_flush_pending) > 0
 
 
-# Nobody listens to invalidations here; they are counted.
+# There are no mmu notifiers here; the calls are counted.
 
 cdef inline void mmu_notifier_invalidate_range_start(mm_struct *mm) noexcept nogil:
     atomic_long_add_return(<long *>&mm.notifier_invalidations, 1)

@@ -2,8 +2,8 @@
 # Follows include/linux/mm_types.h and mmzone.h of Linux 6.12, as far as KSM can see.
 """The structures of memory management, and `struct machine`.
 
-In the kernel, mem_map, the zones, the clock and the list of all address spaces are globals. Here they are the fields of one
-struct machine, so that a process can hold many machines; whoever needs a global is handed the machine, or finds it in an mm.
+In the kernel, mem_map, the zones, the clock and the list of all address spaces are globals. Here they are the fields of one struct machine,
+so that a process can hold many machines. A function that needs a global gets the machine as an argument, or finds it in an mm.
 
 A type whose name is also the usual name of a variable (page, folio, anon_vma, mm_slot) is written struct_page and so on, because
 Cython keeps types and variables in one name space.
@@ -29,7 +29,7 @@ cdef enum:
     MAX_NUMNODES = 64
     NUMA_NO_NODE = -1
 
-# Unsigned and as wide as an address: a narrower mask would clear the upper half of what it is applied to.
+# The mask is unsigned and as wide as an address: a narrower mask would clear the upper half of a value.
 cdef inline unsigned long page_mask() noexcept nogil:
     return ~(<unsigned long>PAGE_SIZE - 1)
 
@@ -55,7 +55,7 @@ cdef enum:                      # bits of mm_struct.flags
     MMF_VM_MERGE_ANY = 30       # prctl(PR_SET_MEMORY_MERGE); inherited by fork and exec
 
 
-cdef enum:                      # vm_event_item, those that somebody reads
+cdef enum:                      # the vm_event_items that are used here
     PGFAULT
     COW_KSM
     KSM_SWPIN_COPY
@@ -125,11 +125,11 @@ cdef struct vm_area_struct:
 cdef struct mm_struct "mm_struct":
     machine *machine
     unsigned long *pgd
-    vm_area_struct **vmas       # sorted by address: stands in for the maple tree mm_mt
+    vm_area_struct **vmas       # sorted by address; stands in for the maple tree mm_mt
     int map_count
     int map_capacity
-    int mm_users                # 0: exiting
-    int mm_count                # the struct's own lifetime
+    int mm_users                # 0: the process exits
+    int mm_count                # references on the struct itself
     rw_semaphore mmap_lock
     spinlock_t page_table_lock
     unsigned long flags
@@ -150,11 +150,12 @@ cdef struct mm_struct "mm_struct":
     list_head mmlist            # machine.mmlist
     unsigned long id            # OURS: never used twice in one machine
     unsigned long mf_round      # OURS: the last memory_failure() that has this process on its list
-    int nid                     # OURS: the node where its faults look for a frame first; a task's in the kernel
+    int nid                     # OURS: the node on which its faults first look for a frame; the kernel asks the task
 
 
-# One zone a node. Frames from `fresh_pfn` on were never used, those on the free lists are known to read as zeros, and those in
-# `recent` are free but not yet given back to the operating system; for those in `claimed` it was asked for memory again.
+# There is one zone for each node. Frames from `fresh_pfn` on were never used. Frames on the free lists are known to read as zeros. Frames
+# in `recent` are free, and their memory was not yet given back to the operating system. Frames in `claimed` are free, and their memory was
+# requested again.
 cdef struct zone:
     spinlock_t lock
     int nid
@@ -165,34 +166,35 @@ cdef struct zone:
     unsigned int free_area[NR_PAGE_ORDERS]
     unsigned int *recent
     unsigned int nr_recent
-    unsigned int claimed[64]    # free frames with memory behind them that reads as zeros; the last one is the next to go
+    unsigned int claimed[64]    # free frames whose memory reads as zeros; the last one is handed out next
     unsigned int nr_claimed
     unsigned int from_lists     # frames taken from the free lists since frames were put there
-    unsigned int claim_after    # with so many of them, look whether more can be claimed
-    unsigned long last_pfn      # taken from the lists, or fresh; how many came one after the other; and up to where there is memory
-    unsigned long in_a_row
-    unsigned long populated_pfn
-    unsigned long isolate_start  # frames that are going offline: when they are free, they are not handed out any more
+    unsigned int claim_after    # value of from_lists at which claim_frames() is tried again
+    unsigned long last_pfn      # the last frame that came from the lists, or was never used
+    unsigned long in_a_row      # number of such frames that came one after the other
+    unsigned long populated_pfn  # memory was requested up to this frame
+    unsigned long isolate_start  # range of frames that go offline: they are not handed out any more once they are free
     unsigned long isolate_end
 
 
 # A swap area (include/linux/swap.h). Slot 0 is the header, so 0 is no slot.
 cdef struct swap_info_struct:
-    spinlock_t lock             # of swap_map, and of who looks for a free slot
-    int users                   # percpu_ref: 0 is no area
+    spinlock_t lock             # guards swap_map, and the search for a free slot
+    int users                   # percpu_ref; 0: there is no area
     unsigned long flags
     unsigned long max           # slots, slot 0 included
     unsigned long cluster_next  # where the search for a free slot goes on
     unsigned long inuse_pages
-    unsigned int *swap_map      # for each slot how many entries name it, and SWAP_HAS_CACHE
+    unsigned int *swap_map      # for each slot the number of entries that name it, and SWAP_HAS_CACHE
     unsigned char *zeromap      # slots whose page was all zeros, and was not written
-    spinlock_t i_pages_lock     # of the swap cache
-    struct_folio **i_pages      # the swap cache: what is in memory of a slot
+    spinlock_t i_pages_lock     # guards the swap cache
+    struct_folio **i_pages      # the swap cache: the page of each slot, if it is in memory
     char *data                  # slot n is at data + n * PAGE_SIZE
-    unsigned long data_length   # of all of it: one mapping, whose pages come when they are used
+    unsigned long data_length   # length of the mapping; its pages are allocated when they are used
 
 
-# A process that has a broken page, and where: struct to_kill of the kernel, without the killing. Holds a reference on the mm (mm_count).
+# A process that maps a broken page, and the address: struct to_kill of the kernel, without the killing. It holds a reference on the mm
+# (mm_count).
 cdef struct to_kill:
     mm_struct *mm
     unsigned long addr
@@ -202,7 +204,7 @@ cdef struct to_kill_list:
     to_kill *procs
     int nr
     int room
-    bint no_memory              # some are missing
+    bint no_memory              # some processes are missing
     unsigned long round         # never used twice in one machine
 
 
@@ -212,11 +214,11 @@ cdef struct memory_block:
     unsigned long nr_pages
     int nid
     bint online
-    bint pending                # it has no pages yet: who made it is still at work
+    bint pending                # the block has no pages yet, because its caller is still at work
 
 
-# Of include/linux/rmap.h: the callbacks of a walk. rmap_one() answers false to stop it; done() and invalid_vma() may be NULL. With
-# anon_lock the anon_vma is found by folio_lock_anon_vma_read(), which a page needs that can be unmapped meanwhile.
+# From include/linux/rmap.h: the callbacks of an rmap walk. rmap_one() returns false to stop it; done() and invalid_vma() may be NULL.
+# anon_lock says that folio_lock_anon_vma_read() has to find the anon_vma: a page that may be unmapped meanwhile needs that.
 cdef struct rmap_walk_control:
     void *arg
     bint try_lock
@@ -227,7 +229,7 @@ cdef struct rmap_walk_control:
     bint (*invalid_vma)(vm_area_struct *vma, void *arg) noexcept nogil
 
 
-# What KSM gives to the rest of mm/; include/linux/ksm.pxd has the inlines that call it. NULL in a machine without KSM.
+# The functions of KSM for the rest of mm/; include/linux/ksm.pxd has the inlines that call them. NULL in a machine without KSM.
 cdef struct ksm_operations:
     int (*madvise)(vm_area_struct *vma, unsigned long start, unsigned long end, int advice, vm_flags_t *vm_flags) noexcept nogil
     void (*add_vma)(vm_area_struct *vma) noexcept nogil
@@ -244,8 +246,8 @@ cdef struct ksm_operations:
     int (*memory_callback)(machine *m, unsigned long action, void *arg) noexcept nogil
 
 
-# OURS: what ksmd remembers of pages (ksm/fast), so that it need not look again. NULL in a machine that does without. include/linux/ksm.pxd
-# has the inlines that tell of changes, ksm/mm/util.pxd those that ask.
+# OURS: the functions of the speed layer (ksm/fast), which remembers pages so that ksmd need not read them again. NULL in a plain machine.
+# The inlines of include/linux/ksm.pxd tell it of changes, those of ksm/mm/util.pxd ask it.
 cdef struct ksm_fast_operations:
     void (*page_changed)(machine *m, struct_page *page) noexcept nogil
     void (*range_changed)(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil
@@ -261,8 +263,8 @@ cdef enum:
 cdef struct machine:
     char *arena                 # frame pfn is at arena + pfn * PAGE_SIZE
     struct_page *mem_map
-    unsigned long max_pfn       # of arena and mem_map
-    unsigned long plugged_pfn   # end of what is plugged in so far
+    unsigned long max_pfn       # number of frames in arena and mem_map
+    unsigned long plugged_pfn   # end of the frames that are plugged in so far
     unsigned long zero_pfn
     int nr_node_ids
     zone zones[MAX_NUMNODES]
@@ -272,10 +274,10 @@ cdef struct machine:
     mutex hotplug_lock
     unsigned long nr_offline    # frames of the memory that are offline
     mutex mf_mutex              # one memory_failure() at a time
-    unsigned long mf_round      # how many there were
-    long num_poisoned_pages     # frames that memory_failure() has seen, and that were freed since
+    unsigned long mf_round      # number of calls so far
+    long num_poisoned_pages     # frames that memory_failure() has marked, and that were freed since
     spinlock_t plugged_lock
-    unsigned int plugged[1024]  # frames of such ranges that were freed, and whose memory was not given back yet
+    unsigned int plugged[1024]  # freed frames of such ranges whose memory was not given back yet
     unsigned int nr_plugged
     long nr_lost                # pages of mapped images that could not be read
     mutex swapon_mutex
@@ -300,25 +302,25 @@ cdef struct machine:
     long vm_event[NR_VM_EVENT_ITEMS]
 
     int transparent_hugepage    # 0 never, 1 where MADV_HUGEPAGE was given, 2 always
-    bint map_unused_to_zeropage  # what every split does since 6.12
-    bint ksm_pages_move         # also for others than memory that goes offline, which locks KSM out: since 3.9
+    bint map_unused_to_zeropage  # every split does so since 6.12
+    bint ksm_pages_move         # not only for memory hotplug, which locks KSM out: since 3.9
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
-    int sigpending              # what signal_pending(current) answers outside ksmd: the machine is being closed
-    int freezing                # what freezing(current) answers: so, too
+    int sigpending              # value of signal_pending(current) outside ksmd: 1 when the machine is being closed
+    int freezing                # value of freezing(current): the same
 
     long ksm_zero_pages         # the one global of mm/ksm.c that is not static
     bint zero_pages_inexact     # OURS: see dup_mmap()
     const ksm_operations *ksm_ops
     const ksm_fast_operations *fast_ops
     void *ksm                   # struct ksm_globals of ksm/mm/ksm.pxd
-    # OURS: what records the steps of a scan, or NULL: ksm/step.pxd
+    # OURS: the function that records the steps of a scan, or NULL: ksm/step.pxd
     void (*step)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
     void *recorder
     void (*recorder_exit)(machine *m) noexcept nogil
 
 
-# list_entry(), rb_entry(): the structure around a link
+# list_entry(), rb_entry(): from a link to the structure around it
 
 cdef inline mm_struct *mm_of_mmlist(list_head *link) noexcept nogil:
     return <mm_struct *>(<char *>link - <size_t>&(<mm_struct *>NULL).mmlist)

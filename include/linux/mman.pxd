@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/uapi/linux/mman.h, asm-generic/mman-common.h and uapi/linux/prctl.h of Linux 6.12.
-"""What user space says to mmap, mprotect, mremap, madvise and prctl."""
+"""The constants of user space for mmap, mprotect, mremap, madvise and prctl."""
 
 cdef enum:
     PROT_NONE = 0x0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/mmap_lock.h and sched/mm.h of Linux 6.12.
-"""The lock of an address space, and the references that keep it."""
+"""The lock of an address space, and the references on it."""
 
 from linux.atomic cimport atomic_inc, atomic_inc_not_zero
 from linux.mm_types cimport mm_struct, vm_area_struct
@@ -32,7 +32,7 @@ cdef inline bint mmap_is_write_locked(mm_struct *mm) noexcept nogil:
 
 
 cdef inline void vma_start_write(vm_area_struct *vma) noexcept nogil:
-    # There are no per-vma locks here: who faults holds mmap_lock, and the caller holds it for writing already.
+    # There are no per-vma locks here: a fault holds mmap_lock, and the caller holds it for writing already.
     pass
 
 

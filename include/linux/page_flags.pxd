@@ -2,8 +2,8 @@
 # Follows include/linux/page-flags.h, page_ref.h and the page parts of mm.h of Linux 6.12.
 """A frame's flags, its two counts and its tagged mapping word.
 
-The two low bits of `mapping` say what a frame is: 1 anonymous (the rest is its anon_vma), 3 merged by KSM (the rest is its
-stable node, or nothing). folio_test_anon() is true for both, folio_anon_vma() answers for the first only.
+The two low bits of `mapping` say what a frame is: 1 anonymous (the rest is its anon_vma), 3 merged by KSM (the rest is its stable node, or
+NULL). folio_test_anon() is true for both, folio_anon_vma() returns a pointer for the first only.
 """
 
 from linux.atomic cimport (READ_ONCE_uint, atomic_add_return, atomic_fetch_and, atomic_fetch_or, atomic_inc_not_zero, atomic_read,
@@ -26,16 +26,18 @@ cdef enum:
     PG_anon_exclusive = 0x400
     PG_buddy = 0x800            # on a free list
     PG_isolated = 0x1000        # taken off the LRU by migration
-    PG_reserved = 0x2000        # the zero page, frames that are not there
-    PG_plugged = 0x4000         # of a plugged-in range: not for the page allocator
-    PG_file = 0x40000           # and that is a mapped file, which the system may have to read
+    PG_reserved = 0x2000        # the zero page, and frames that do not exist
+    PG_plugged = 0x4000         # in a plugged-in range: not for the page allocator
+    PG_file = 0x40000           # in a plugged-in mapped file, which the system may have to read
     PG_swapbacked = 0x8000
     PG_active = 0x10000
-    PG_offline = 0x100000       # free, its memory given back, on no free list: in a range that goes offline or is, or plugged in
-    PG_lost = 0x200000          # OURS: could not be read from its file any more, and is zeros (ksm/host/busfault.pyx)
-    # OURS: when KSM took it, relatives had it, too, or it was swapped since: entries of it may be dirty, not found, in any vma
+    PG_offline = 0x100000       # free, memory given back, on no free list: the range is or goes offline, or is plugged in
+    PG_lost = 0x200000          # OURS: the page could not be read from its file, and is zeros (ksm/host/busfault.pyx)
+    # OURS: the page was mapped by relatives when KSM merged it, or was swapped since. Entries in any vma may map it that no rmap_item leads
+    # to, and may be dirty.
     PG_ksm_relatives = 0x20000
-    # OURS: neither written to nor unmapped since ksmd looked at it; `private` may be the number of its rmap_item (ksm/fast/watch.pxd)
+    # OURS: the page was neither written to nor unmapped since ksmd looked at it. `private` may be the number of its rmap_item
+    # (ksm/fast/watch.pxd).
     PG_ksm_watched = 0x80000
     PG_node_shift = 24          # the node is in the top byte
 
@@ -63,7 +65,7 @@ cdef inline unsigned long folio_pfn(machine *m, struct_folio *folio) noexcept no
 
 
 cdef inline struct_page *compound_head(struct_page *page) noexcept nogil:
-    # mem_map is aligned to the structs of one huge page, so a tail finds its head by its own address.
+    # mem_map is aligned to the structs of one huge page, so a tail's own address leads to its head.
     if READ_ONCE_uint(page.flags) & PG_tail:
         return <struct_page *>(<unsigned long>page & ~(<unsigned long>HPAGE_PMD_NR * sizeof(struct_page) - 1))
     return page
@@ -231,7 +233,7 @@ cdef inline bint folio_put_testzero(struct_folio *folio) noexcept nogil:
 
 
 cdef inline bint folio_ref_freeze(struct_folio *folio, int count) noexcept nogil:
-    # Nobody can take a reference until it is unfrozen.
+    # No thread can take a reference until the count is unfrozen.
     return atomic_try_cmpxchg(<int *>&folio._refcount, count, 0)
 
 
@@ -240,7 +242,7 @@ cdef inline void folio_ref_unfreeze(struct_folio *folio, int count) noexcept nog
 
 
 cdef inline int folio_mapcount(const struct_folio *folio) noexcept nogil:
-    # Of a huge page: `private` of its first tail counts the mappings of all parts, see ksm/mm/huge_memory.pyx.
+    # For a huge page, `private` of its first tail counts the mappings of all parts, see ksm/mm/huge_memory.pyx.
     if folio_test_large(folio):
         return atomic_read(<int *>&(<struct_folio *>folio)[1].private)
     return atomic_read(<int *>&folio._mapcount) + 1
@@ -253,8 +255,9 @@ cdef inline bint folio_mapped(const struct_folio *folio) noexcept nogil:
 # The mapping word
 
 cdef inline void *folio_mapping_word(const struct_folio *folio) noexcept nogil:
-    # Acquire, and the store is a release: who finds that a stable node's page has lost its key takes the node apart, behind whoever used
-    # it last. The kernel has fences for that, in ksm_get_folio() and folio_migrate_ksm(), which ThreadSanitizer does not know.
+    # The load acquires, and the store releases. A thread that finds that a stable node's page has another mapping word takes the node
+    # apart, after the node's last user has left it. The kernel has fences for that, in ksm_get_folio() and folio_migrate_ksm(), which
+    # ThreadSanitizer does not know.
     return smp_load_acquire_ptr((<struct_folio *>folio).mapping)
 
 

@@ -2,12 +2,12 @@
 # Follows include/linux/pgtable.h and arch/x86/include/asm/pgtable.h of Linux 6.12.
 """Page table entries and the four levels of tables.
 
-An entry has x86's bits: present 0, write 1, accessed 5, dirty 6, special 9, and the frame number from bit 12 on. A page that
-nobody may touch keeps its frame, with `protnone` in place of `present`. An entry that is neither is a swap or migration entry
-(swapops.pxd), or none. Bit 2 of a pmd marks a huge page.
+An entry has x86's bits: present 0, write 1, accessed 5, dirty 6, special 9, and the frame number from bit 12 on. A page without any access
+rights keeps its frame, with `protnone` in place of `present`. An entry that is neither is a swap or migration entry (swapops.pxd), or none.
+Bit 2 of a pmd marks a huge page.
 
-A table of entries is 512 words, and a lock and a count behind them; the levels above are plain. VM_WRITE never puts the write bit
-into vm_page_prot of a private mapping, so mk_pte() gives read-only, clean entries, and the fault handler alone makes them writable.
+A table of entries is 512 words, followed by a lock and a count. The levels above are plain. VM_WRITE never puts the write bit into
+vm_page_prot of a private mapping. So mk_pte() gives read-only, clean entries, and only the fault handler makes them writable.
 """
 
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, smp_load_acquire_ulong, smp_store_release_ulong, xchg_ulong
@@ -22,10 +22,10 @@ cdef enum:
     _PAGE_RW = 0x2
     _PAGE_ACCESSED = 0x20
     _PAGE_DIRTY = 0x40
-    _PAGE_PSE = 0x4             # bit 7 on x86, but a table of ours is only 64-byte aligned
+    _PAGE_PSE = 0x4             # bit 7 on x86, but a table here is only 64-byte aligned
     _PAGE_PROTNONE = 0x100
     _PAGE_SPECIAL = 0x200
-    _PMD_TABLE_BITS = 0x3f      # of a pmd that points to a table, which is 64-byte aligned
+    _PMD_TABLE_BITS = 0x3f      # the low bits of a pmd that points to a table, which is 64-byte aligned
 
 
 cdef struct pte_table:
@@ -124,12 +124,12 @@ cdef inline pte_t pte_mkspecial(pte_t pte) noexcept nogil:
 
 
 cdef inline pte_t pte_modify(pte_t pte, pgprot_t prot) noexcept nogil:
-    # The frame, the accessed, dirty and special bits stay; what may be done with the page is new.
+    # The frame and the accessed, dirty and special bits stay; the access rights are new.
     return (pte & ~<pte_t>(_PAGE_PRESENT | _PAGE_RW | _PAGE_PROTNONE)) | (prot & ~<pgprot_t>_PAGE_ACCESSED)
 
 
 cdef inline pte_t ptep_clear_flush(vm_area_struct *vma, unsigned long addr, pte_t *ptep) noexcept nogil:
-    # Whoever reads or writes memory holds the lock of the table while it does, which is our TLB flush.
+    # A thread that reads or writes memory holds the lock of the table meanwhile. That stands in for the TLB flush.
     return xchg_ulong(ptep, 0)
 
 
@@ -170,7 +170,7 @@ cdef inline bint pmd_none(pmd_t pmd) noexcept nogil:
 
 
 cdef inline bint pmd_present(pmd_t pmd) noexcept nogil:
-    # A huge page that nobody may touch is there, too.
+    # A huge page without access rights is present, too.
     return (pmd & (_PAGE_PRESENT | _PAGE_PSE)) != 0
 
 
@@ -199,7 +199,7 @@ cdef inline void set_pmd_at(mm_struct *mm, unsigned long addr, pmd_t *pmdp, pmd_
     smp_store_release_ulong(pmdp[0], pmd)
 
 
-# The walk down. Each answers NULL where there is nothing below.
+# The walk down. Each function returns NULL where nothing is below.
 
 cdef inline pmd_t *pmd_offset_mm(mm_struct *mm, unsigned long addr) noexcept nogil:
     cdef unsigned long *pud_table
@@ -245,7 +245,7 @@ cdef inline pte_t *pte_offset_map_lock(mm_struct *mm, pmd_t *pmdp, unsigned long
     return NULL
 
 
-# OURS: the entry that maps addr, be it a small page's or a huge one's: of both, the bits of access are at the same places.
+# OURS: the entry that maps addr, a pte or a pmd: both have the bits of access at the same places.
 cdef inline pte_t *entry_offset_map_lock(mm_struct *mm, unsigned long addr, spinlock_t **ptlp, unsigned long *pfn) noexcept nogil:
     cdef pmd_t *pmdp = pmd_offset_mm(mm, addr)
     cdef pte_t *ptep

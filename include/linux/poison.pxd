@@ -4,7 +4,7 @@
 cdef extern from *:
     """
     #ifndef LIST_POISON1
-    /* What CONFIG_ILLEGAL_POINTER_VALUE is on 64-bit machines: no process can have anything mapped there. */
+    /* CONFIG_ILLEGAL_POINTER_VALUE of 64-bit machines: no process can map anything there. */
     #define POISON_POINTER_DELTA 0xdead000000000000UL
     #define LIST_POISON1 ((void *)(0x100 + POISON_POINTER_DELTA))
     #define LIST_POISON2 ((void *)(0x122 + POISON_POINTER_DELTA))

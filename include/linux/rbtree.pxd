@@ -33,7 +33,7 @@ cdef inline bint RB_EMPTY_ROOT(const rb_root *root) noexcept nogil:
     return root.rb_node is NULL
 
 
-# A cleared node is its own parent: no node of a tree ever is.
+# A cleared node is its own parent. No node of a tree is.
 cdef inline bint RB_EMPTY_NODE(const rb_node *node) noexcept nogil:
     return node.__rb_parent_color == <unsigned long>node
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Follows include/linux/rbtree_augmented.h of Linux 6.12.
-"""What rebalances a tree, and the callbacks by which a node can carry a summary of the nodes below it.
+"""Rebalancing a tree, and the callbacks by which a node can carry a summary of the nodes below it.
 
 rb_insert_augmented(), rb_erase_augmented() and their _cached forms call ksm.lib.rbtree and stand in its .pxd.
 """
@@ -73,7 +73,7 @@ cdef inline void __rb_change_child(rb_node *old, rb_node *new, rb_node *parent, 
 # __rb_change_child_rcu(): left out, no tree here has readers without a lock.
 
 
-# Unlinks node. What comes back is the parent of a spot that is now one black node short, for ____rb_erase_color(), or NULL.
+# Unlink node. Returns the parent of a place that has one black node too few, for ____rb_erase_color(), or NULL.
 cdef inline rb_node *__rb_erase_augmented(rb_node *node, rb_root *root, const rb_augment_callbacks *augment) noexcept nogil:
     cdef rb_node *child = node.rb_right
     cdef rb_node *tmp = node.rb_left

@@ -17,7 +17,8 @@ cdef enum:
 
 
 cdef inline bint vma_has_anon_vma(vm_area_struct *vma) noexcept nogil:
-    # OURS: with mmap_lock for reading, when a fault can be about to give it one. What it leads to is complete then.
+    # OURS: the caller holds mmap_lock for reading, and a fault may be about to give the vma an anon_vma. The load acquires, so the anon_vma
+    # is complete.
     return smp_load_acquire_ptr((<void **>&vma.anon_vma)[0]) != NULL
 
 
@@ -60,7 +61,7 @@ cdef inline void __folio_add_rmap(struct_folio *folio, struct_page *page) noexce
 
 
 cdef inline int folio_try_dup_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *src_vma) noexcept nogil:
-    """One more mapping, for fork: -EBUSY when the page may be pinned and so has to be copied."""
+    """Count one more mapping, for fork: -EBUSY when the page may be pinned and so has to be copied."""
     if PageAnonExclusive(page):
         if folio_needs_cow_for_dma(src_vma, folio):
             return -EBUSY
@@ -70,7 +71,7 @@ cdef inline int folio_try_dup_anon_rmap_pte(struct_folio *folio, struct_page *pa
 
 
 cdef inline int folio_try_dup_anon_rmap_pmd(struct_folio *folio, vm_area_struct *src_vma) noexcept nogil:
-    """The same for a middle entry."""
+    """The same for a pmd entry."""
     if PageAnonExclusive(folio):
         if folio_needs_cow_for_dma(src_vma, folio):
             return -EBUSY
@@ -80,13 +81,13 @@ cdef inline int folio_try_dup_anon_rmap_pmd(struct_folio *folio, vm_area_struct 
 
 
 cdef inline void folio_entire_mapcount_add(struct_folio *folio, int nr) noexcept nogil:
-    # OURS: one more or one fewer middle entry maps this huge folio: see ksm/mm/huge_memory.pyx for the two counts.
+    # OURS: count one more or one fewer pmd entry that maps this huge folio: see ksm/mm/huge_memory.pyx for the two counts.
     atomic_add_return(<int *>&folio[1].private, nr)
     atomic_add_return(<int *>&folio[2].private, nr)
 
 
 cdef inline int folio_try_share_anon_rmap_pte(struct_folio *folio, struct_page *page) noexcept nogil:
-    """Give up that the page is exclusive, its entry already cleared: -EBUSY when it may be pinned."""
+    """Make a page no longer exclusive, after its entry was cleared: -EBUSY when it may be pinned."""
     if folio_maybe_dma_pinned(folio):
         return -EBUSY
     ClearPageAnonExclusive(page)

@@ -5,7 +5,7 @@
 from linux.spinlock cimport spinlock_t
 
 
-# Let the nth allocation from now fail, and `times` of them in a row; nth 0 is off.
+# Let the nth allocation from now fail, `times` of them in a row; nth 0 is off.
 cdef struct fault_attr:
     long nth
     long times
@@ -24,13 +24,13 @@ cdef struct kmem_cache:
     unsigned long nr_freed      # so far
     long nr_slabs
     fault_attr fail
-    bint typesafe               # SLAB_TYPESAFE_BY_RCU: a freed object stays an object of its kind, as it was left
+    bint typesafe               # SLAB_TYPESAFE_BY_RCU: a freed object keeps its contents until it is used as the same type again
     void (*freed)(void *arg, void *object) noexcept nogil   # OURS: called before an object is freed, if it is not NULL
     void *freed_arg
 
 
 cdef inline bint should_fail(fault_attr *attr) noexcept nogil:
-    """Called with the lock held that guards the allocation."""
+    """Whether this allocation fails. The caller holds the lock of the allocator."""
     if attr.nth == 0:
         return False
     if attr.nth > 1:

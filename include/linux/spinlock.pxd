@@ -2,9 +2,8 @@
 # Stands in for include/linux/spinlock.h, rwsem.h and mutex.h of Linux 6.12.
 """The three kinds of lock that mm/ uses.
 
-A spinlock is one word; who has to wait long enough gives the processor away, since a thread of ours can be preempted while it
-holds one. A rw_semaphore counts its readers; a waiting writer holds off new ones. A mutex is the C library's, because a scan can
-hold ksm_thread_mutex for seconds.
+A spinlock is one word. A thread that has to wait long gives the processor away, since the holder may have been preempted. A rw_semaphore
+counts its readers; a waiting writer holds off new ones. A mutex is the C library's, because a scan can hold ksm_thread_mutex for seconds.
 """
 
 from linux.atomic cimport (atomic_add_return, atomic_read, atomic_try_cmpxchg, cpu_relax,
@@ -31,7 +30,7 @@ cdef struct spinlock_t:
 
 
 cdef struct rw_semaphore:
-    int count                   # readers, or -1 with a writer inside
+    int count                   # number of readers, or -1 with a writer
     int waiting_writers
 
 

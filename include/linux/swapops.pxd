@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/swapops.h of Linux 6.12.
-"""Entries of pages that are not there: swapped out, or on their way to another frame.
+"""Entries of pages that are not mapped: swapped out, or on their way to another frame.
 
-Bit 10 marks a migration entry, bit 11 a swap entry; what follows from bit 12 on is the frame or the slot. Bit 6 of both says that the page
-was exclusive. Bits 1, 5 and 7 of a migration entry keep whether the page was writable, young and dirty; writable means exclusive, too.
+Bit 10 marks a migration entry, bit 11 a swap entry; the frame or the slot stands from bit 12 on. Bit 6 of both says that the page was
+exclusive. Bits 1, 5 and 7 of a migration entry keep whether the page was writable, young and dirty; writable means exclusive, too.
 """
 
 from linux.mm_types cimport machine, pte_t, struct_folio, struct_page
@@ -36,7 +36,7 @@ cdef inline bint is_writable_migration_pte(pte_t pte) noexcept nogil:
 
 
 cdef inline bint is_readable_migration_pte(pte_t pte) noexcept nogil:
-    # Not exclusive: another process may have it, too.
+    # The page is not exclusive: another process may have it, too.
     return (pte & (SWP_MIGRATION_WRITE | SWP_EXCLUSIVE)) == 0
 
 

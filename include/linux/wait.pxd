@@ -2,8 +2,8 @@
 # Stands in for include/linux/wait.h and kthread.h of Linux 6.12.
 """Wait queues and the one kernel thread.
 
-A wait queue counts its wake-ups: a waiter reads the count, tests its condition, and sleeps only as long as the count has not
-moved, so that no wake-up between test and sleep is lost.
+A wait queue counts its wake-ups. A waiter reads the count, tests its condition, and sleeps only while the count has not changed. So no
+wake-up between test and sleep is lost.
 """
 
 from linux.spinlock cimport pthread_mutex_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
@@ -75,7 +75,7 @@ cdef inline unsigned long prepare_to_wait(wait_queue_head *wq) noexcept nogil:
 
 
 cdef inline void wait_for_wakeup(wait_queue_head *wq, unsigned long ticket) noexcept nogil:
-    """Sleep until somebody has woken the queue since `ticket` was taken."""
+    """Sleep until a thread has woken the queue since `ticket` was taken."""
     pthread_mutex_lock(&wq.lock)
     while wq.wakeups == ticket:
         pthread_cond_wait(&wq.cond, &wq.lock)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying what ksmd remembers.
-"""Keys, checksums and watched pages are as ksm/fast/watch.pxd says. See ksm/check/invariants.pyx."""
+"""Checks that keys, checksums and watched pages are as ksm/fast/watch.pxd says. See ksm/check/invariants.pyx."""
 
 from linux.atomic cimport atomic_long_read
 from linux.list cimport list_head
@@ -22,7 +22,7 @@ from ksm.mm.ksm cimport (STABLE_FLAG, is_stable_node_chain, ksm_globals, ksm_rma
 
 
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
-    """What is mapped for the item."""
+    """The page that is mapped at the item's address."""
     cdef pmd_t *pmd = pmd_offset_mm(item.mm, item.address)
     cdef pte_t *pte = pte_offset_map(pmd, item.address) if pmd != NULL else NULL
     if pte == NULL or not pte_present(ptep_get(pte)):
@@ -90,7 +90,7 @@ cdef void check_keys(checker *c) noexcept nogil:
         node = rb_first(g.root_unstable_tree + nid)
         while node != NULL:
             item = rmap_item_of(node)
-            # Whether the one that was to leave has its key is looked at before the next page.
+            # settle() checks the key of the leaving item before the next page.
             if item != fast.leaving and not item_key_known(item):
                 finding(&c.found, b"the unstable tree is said to be in order, and item %p has no key", item)
             node = rb_next(node)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying the memory behind the frames.
-"""Free frames hold nothing of what was in them before. See ksm/check/invariants.pyx."""
+"""Checks that free frames have lost their old contents. See ksm/check/invariants.pyx."""
 
 from libc.string cimport memcmp, memset
 
@@ -12,18 +12,22 @@ from ksm.host.arena cimport arena_present
 
 
 cdef enum:
-    AT_ONCE = 4096              # frames that the system is asked about
+    AT_ONCE = 4096              # frames in one question to the operating system
 
 
 cdef bint said_to_be_zeros(checker *c, zone *z, unsigned long pfn) noexcept nogil:
-    """On the buddy lists, claimed, offline, or never used. What was freed a moment ago is cleared by whoever takes it."""
+    """Whether a frame is said to read as zeros: it is on the buddy lists, claimed, offline, or was never used. A frame in `recent` is
+    cleared when it is allocated.
+    """
     if c.use[pfn].zeros or pfn >= z.fresh_pfn:
         return True
     return c.m.mem_map[pfn].flags & PG_offline and not c.m.mem_map[pfn].flags & PG_hwpoison
 
 
 cdef void check_zeros(checker *c) noexcept nogil:
-    """After the frames. Frames without memory are zeros, and stay without; where the system does not say which, those once used count."""
+    """Check that free frames are zeros, after the frames were checked. Frames without memory read as zeros and are not read here. Where the
+    system does not say which have memory, all frames that were ever used are read.
+    """
     cdef unsigned char there[AT_ONCE]
     cdef unsigned long first, nr, pfn
     cdef const char *bytes

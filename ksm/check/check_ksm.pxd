@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: verifying what KSM keeps.
+# No twin in the kernel: verifying the data of KSM.
 
 from linux.mm_types cimport mm_struct
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: verifying what KSM keeps.
-"""Stable trees, chains, lists of rmap_items, slots, unstable trees, counters. See ksm/check/invariants.pyx."""
+# No twin in the kernel: verifying the data of KSM.
+"""Checks stable trees, chains, lists of rmap_items, slots, unstable trees and counters. See ksm/check/invariants.pyx."""
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
@@ -26,14 +26,14 @@ cdef inline list_head *dup_tag(ksm_globals *g) noexcept nogil:
     return <list_head *>&g.migrate_nodes.prev
 
 
-# Stable items, to be found by the page that they speak for
+# Stable items, found by the address and the node of their page
 
 cdef inline size_t item_place(checker *c, unsigned long address, ksm_stable_node *node) noexcept nogil:
     return (((address >> PAGE_SHIFT) ^ (<unsigned long>node >> 6)) * 0x9e3779b97f4a7c15UL >> 20) & (c.items_size - 1)
 
 
 cdef ksm_rmap_item *find_item(checker *c, unsigned long address, ksm_stable_node *node, mm_struct *mm, size_t *from_) noexcept nogil:
-    """The next stable item for this page of this node, of this mm or (NULL) any; *from_ is 0 at first. NULL if there is no more."""
+    """The next stable item with this address and node, and with this mm (NULL: any mm). *from_ is 0 at first. NULL if there are no more."""
     cdef ksm_rmap_item *item
     cdef size_t i
     if c.items_size == 0:
@@ -102,7 +102,7 @@ cdef struct_page *live_page(checker *c, ksm_stable_node *node) noexcept nogil:
 
 
 cdef void check_node(checker *c, ksm_stable_node *node, int nid, unsigned long *shared, unsigned long *sharing) noexcept nogil:
-    """One node that is no chain: its rmap_items, their number, the tree that it says it is in (-1: none)."""
+    """Check a node that is no chain: its rmap_items, their number, the tree that it names (-1: none)."""
     cdef hlist_node *pos = node.hlist.first
     cdef hlist_node **link = &node.hlist.first
     cdef ksm_rmap_item *item
@@ -144,7 +144,7 @@ cdef void check_node(checker *c, ksm_stable_node *node, int nid, unsigned long *
 
 cdef struct_page *check_chain(checker *c, ksm_stable_node *chain, int nid, unsigned long *shared, unsigned long *sharing,
                               unsigned long *dups) noexcept nogil:
-    """A chain and its dups, of which none may be left: a live page of them, if there is one."""
+    """Check a chain and its dups; it may have none. Returns a live page of a dup, if there is one."""
     cdef hlist_node *pos = chain.hlist.first
     cdef hlist_node **link = &chain.hlist.first
     cdef ksm_stable_node *dup
@@ -178,7 +178,7 @@ cdef inline const char *bytes_of(machine *m, struct_page *page) noexcept nogil:
 
 
 cdef void check_stable_trees(checker *c) noexcept nogil:
-    """Every stable node, wherever it is; the counters that follow from them."""
+    """Check every stable node in trees, chains and migrate_nodes, and the counters that follow from them."""
     cdef ksm_globals *g = c.g
     cdef ksm_stable_node *node
     cdef struct_page *page
@@ -277,7 +277,7 @@ cdef void check_item(checker *c, mm_struct *mm, tally *of_mm, ksm_rmap_item *ite
 
 
 cdef void check_rmap_list(checker *c, ksm_mm_slot *slot, tally *of_mm) noexcept nogil:
-    """Ascending, all of this mm; and where the cursor stands in it."""
+    """Check that the items are ascending and all of this mm, and note where the cursor stands in the list."""
     cdef mm_struct *mm = slot.slot.mm
     cdef ksm_rmap_item **link = &slot.rmap_list
     cdef ksm_rmap_item *item
@@ -310,7 +310,7 @@ cdef void check_rmap_list(checker *c, ksm_mm_slot *slot, tally *of_mm) noexcept 
 
 
 cdef void check_slots(checker *c) noexcept nogil:
-    """The list of slots, the hash of slots, the cursor; and of every mm whether it is registered."""
+    """Check the list of slots, the hash of slots, the cursor, and for every mm whether it is registered."""
     cdef ksm_globals *g = c.g
     cdef list_head *head = &g.ksm_mm_head.slot.mm_node
     cdef list_head *pos = head.next
@@ -365,7 +365,8 @@ cdef void check_slots(checker *c) noexcept nogil:
 # Unstable trees
 
 cdef void check_unstable_trees(checker *c) noexcept nogil:
-    """Only within a pass: between two, the roots hold what is left of the last one, and some of it may be freed."""
+    """Check the unstable trees within a pass. Between two passes the roots still have items of the last one, and some of them may be freed.
+    """
     cdef ksm_globals *g = c.g
     cdef ksm_rmap_item *item
     cdef rb_node *pos

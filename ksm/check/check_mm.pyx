@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying address spaces and frames.
-"""Vmas, page tables, anon_vmas, shared objects, frames, free lists, object caches. See ksm/check/invariants.pyx."""
+"""Checks vmas, page tables, anon_vmas, shared objects, frames, free lists and object caches. See ksm/check/invariants.pyx."""
 
 from libc.string cimport memcmp
 
@@ -45,7 +45,7 @@ cdef bint linked_to(vm_area_struct *vma, const void *anon_vma) noexcept nogil:
 # Entries
 
 cdef void check_reverse(checker *c, vm_area_struct *vma, unsigned long addr, unsigned long pfn, ksm_stable_node *node) noexcept nogil:
-    """Would rmap_walk_ksm() find this entry? See ksm/check/invariants.pyx for who may have one that it does not."""
+    """Check that rmap_walk_ksm() would find this entry. ksm/check/invariants.pyx says which entries it need not find."""
     cdef size_t at = 0
     cdef ksm_rmap_item *item = find_item(c, addr, node, vma.vm_mm, &at)
     if item != NULL:
@@ -53,7 +53,7 @@ cdef void check_reverse(checker *c, vm_area_struct *vma, unsigned long addr, uns
             finding(&c.found, b"mm %lu: at %#lx merged page %lu, whose rmap_item names anon_vma %p, not one of the vma's", vma.vm_mm.id,
                     addr, pfn, item.anon_vma)
         return
-    # A forked vma is linked to its parents' anon_vmas, too.
+    # A vma made by fork is linked to its parents' anon_vmas, too.
     if (not c.m.mem_map[pfn].flags & PG_ksm_relatives and not list_empty(&vma.anon_vma_chain)
             and vma.anon_vma_chain.next == vma.anon_vma_chain.prev and not c.m.vm_event[PSWPOUT]
             and (c.g.ksm_merge_across_nodes or not c.m.vm_event[PGMIGRATE_SUCCESS])):
@@ -179,7 +179,7 @@ cdef void check_pte(checker *c, vm_area_struct *vma, unsigned long addr, pte_t p
 
 
 cdef void check_tables(checker *c, mm_struct *mm) noexcept nogil:
-    """All levels; every page is in a vma, and what the mm counts is what there is."""
+    """Check the tables of all levels: every page is in a vma, and the mm's counters count what there is."""
     cdef unsigned long *puds
     cdef unsigned long *pmds
     cdef pte_table *table
@@ -200,7 +200,7 @@ cdef void check_tables(checker *c, mm_struct *mm) noexcept nogil:
             for k in range(512):
                 if pmd_none(pmds[k]):
                     continue
-                # A huge page has its table put aside.
+                # A table is put aside for each huge page.
                 tables += 1
                 addr = <unsigned long>i << PGDIR_SHIFT | <unsigned long>j << PUD_SHIFT | <unsigned long>k << PMD_SHIFT
                 if pmd_leaf(pmds[k]):
@@ -293,11 +293,11 @@ cdef void check_mms(checker *c) noexcept nogil:
             total += vma_pages(vma)
             end = vma.vm_end
         c.nr_vmas += <unsigned long>mm.map_count
-        c.nr_tables += mm.nr_page_tables + 1        # the uppermost
+        c.nr_tables += mm.nr_page_tables + 1        # one more for the uppermost table
         if mm.total_vm != total:
             finding(&c.found, b"mm %lu: total_vm %lu, counted %lu", mm.id, mm.total_vm, total)
         check_tables(c, mm)
-        # The users count as one, a slot as one, and the checker has one itself.
+        # All users hold one reference, a slot holds one, and the checker holds one.
         expected = (mm.mm_users > 0) + <int>map_find(&c.mm, mm).n[MM_SLOTS] + 1
         if mm.mm_count != expected:
             finding(&c.found, b"mm %lu: mm_count %d, explained %d", mm.id, mm.mm_count - 1, expected - 1)
@@ -307,7 +307,7 @@ cdef void check_mms(checker *c) noexcept nogil:
 
 
 cdef void check_files(checker *c) noexcept nogil:
-    """Shared objects hold a reference on each of their pages, and every vma holds one on its object."""
+    """Check that shared objects hold a reference on each of their pages, and every vma one on its object."""
     cdef file *object
     cdef unsigned long n
     cdef size_t i
@@ -341,7 +341,7 @@ cdef void check_anon_vma(checker *c, struct_anon_vma *anon_vma, tally *seen) noe
                     avc.anon_vma)
         previous = avc.vma.vm_pgoff
         pos = rb_next(pos)
-    # Its vmas together have one reference, each rmap_item has one, and so has each anon_vma that uses its lock.
+    # All its vmas together hold one reference, each rmap_item holds one, and so does each anon_vma that uses its lock.
     expected = (count > 0) + seen.n[ANON_VMA_ITEMS] + seen.n[ANON_VMA_DESCENDANTS]
     if anon_vma.refcount != <long>expected:
         finding(&c.found, b"anon_vma %p: refcount %d, explained %lu: %lu vmas, %lu rmap_items, root of %lu", anon_vma, anon_vma.refcount,
@@ -371,7 +371,7 @@ cdef inline void hold(checker *c, struct_page *page) noexcept nogil:
 
 cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigned int nr, unsigned long most, const char *what,
                                 bint zeros) noexcept nogil:
-    """Free frames beside the buddy lists; how many."""
+    """Mark free frames that are not on the buddy lists. Returns their number."""
     cdef unsigned long free = 0
     cdef unsigned int i
     if nr > most:
@@ -388,7 +388,7 @@ cdef unsigned long check_listed(checker *c, zone *z, unsigned int *pfns, unsigne
 
 
 cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
-    """Mark what is free, and count it."""
+    """Mark the free frames of a zone, and count them."""
     cdef struct_page *page
     cdef unsigned long free = 0, size, i
     cdef unsigned int pfn, previous
@@ -420,7 +420,7 @@ cdef void check_free_lists(checker *c, zone *z) noexcept nogil:
 
 
 cdef void check_compound(checker *c, unsigned long pfn) noexcept nogil:
-    """A head at a multiple of 512, and behind it nothing but tails without references of their own."""
+    """Check a huge page: its head is at a multiple of 512, and tails without references of their own follow."""
     cdef struct_page *page = c.m.mem_map + pfn
     cdef struct_page *head = c.m.mem_map + (pfn & ~(<unsigned long>HPAGE_PMD_NR - 1))
     if page.flags & PG_head and page != head or not head.flags & PG_head or page != head and not page.flags & PG_tail:
@@ -451,14 +451,14 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
                     use.mapped + c.use[pfn & ~(<unsigned long>HPAGE_PMD_NR - 1)].entire)
         return
     if use.free or page._refcount == 0:
-        # What was plugged in is not for the page allocator, and on none of its lists; what is broken or offline, neither.
+        # Frames that are plugged in, broken or offline are on no list of the page allocator.
         if use.free == ((page.flags & (PG_plugged | PG_hwpoison | PG_offline)) != 0):
             finding(&c.found, b"frame %lu: no references, and on %s free list: flags %#x", pfn, b"a" if use.free else b"no", page.flags)
         if page._refcount or use.mapped or use.held or mapping or page.flags & ~free_flags:
             finding(&c.found, b"frame %lu: free, and has refcount %d, mapping %#lx, flags %#x, %u mappings, %u other references", pfn,
                     page._refcount, mapping, page.flags, use.mapped, use.held)
         return
-    # A huge page is counted at its head.
+    # The mappings of a huge page are counted at its head.
     mapped = use.mapped + use.entire
     if page.flags & PG_head:
         for i in range(1, HPAGE_PMD_NR):
@@ -473,7 +473,7 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
         finding(&c.found, b"frame %lu: in use, and locked, offline or in the buddy lists: flags %#x", pfn, page.flags)
     if ((page.flags & PG_swapcache) != 0) != use.cached:
         finding(&c.found, b"frame %lu: flags %#x, and it is %sin the swap cache", pfn, page.flags, b"" if use.cached else b"not ")
-    # As long as a huge page is mapped as a whole, its head's flag is that of all parts.
+    # While a huge page is mapped by a pmd entry, its head's flag stands for all parts.
     if page.flags & PG_anon_exclusive and (mapped if use.entire else use.mapped) > 1:
         finding(&c.found, b"frame %lu: exclusive, and mapped %u times", pfn, mapped if use.entire else use.mapped)
     if mapping & PAGE_MAPPING_FLAGS == PAGE_MAPPING_KSM and node != NULL:
@@ -526,7 +526,7 @@ cdef void check_cache(checker *c, kmem_cache *cache, unsigned long found) noexce
 
 
 cdef void check_caches(checker *c) noexcept nogil:
-    """Every object is somewhere; whatever is not, is lost."""
+    """Check that every object of a cache was found in some structure; any other object is lost."""
     cdef unsigned long avcs = 0
     cdef size_t i
     for i in range(c.anon_vmas.size):

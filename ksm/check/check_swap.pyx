@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying the swap area.
-"""Slots, who names them, and the swap cache. See ksm/check/invariants.pyx."""
+"""Checks the slots, the entries that name them, and the swap cache. See ksm/check/invariants.pyx."""
 
 from libc.string cimport memcmp
 
@@ -13,7 +13,7 @@ from ksm.check.checker cimport checker, finding
 
 
 cdef bint check_swap_entry(checker *c, mm_struct *mm, unsigned long addr, pte_t pte) noexcept nogil:
-    """Note an entry that is not present; True if it is one of the swap area."""
+    """Note an entry that is not present; True if it is a swap entry."""
     cdef unsigned long slot = swp_offset(pte)
     if not is_swap_pte(pte) or c.slots == NULL or slot == 0 or slot >= c.m.swap_info.max:
         finding(&c.found, b"mm %lu: at %#lx an entry that is not present, nor of the swap area: %#lx", mm.id, addr, pte)
@@ -26,7 +26,8 @@ cdef bint check_swap_entry(checker *c, mm_struct *mm, unsigned long addr, pte_t 
 
 
 cdef void check_clean(checker *c, unsigned long slot, unsigned long pfn) noexcept nogil:
-    """A page that nothing says was written to is dropped without being written: its slot has to hold the same bytes."""
+    """Check the slot of a page that is not marked dirty: it must hold the same bytes, because such a page is dropped without being written.
+    """
     cdef swap_info_struct *si = c.m.swap_info
     cdef const char *bytes = c.m.arena + (pfn << PAGE_SHIFT)
     if si.zeromap[slot]:
@@ -53,7 +54,7 @@ cdef void check_cached(checker *c, unsigned long slot, struct_page *page) noexce
 
 
 cdef void check_swap(checker *c) noexcept nogil:
-    """After all page tables, and before the frames."""
+    """Check the swap area, after all page tables and before the frames."""
     cdef swap_info_struct *si = c.m.swap_info
     cdef unsigned long slot, inuse = 0
     cdef unsigned int expected

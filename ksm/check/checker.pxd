@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying a machine.
-"""What the parts of the checker share: ksm/check/invariants.pyx starts it, check_ksm.pyx looks at KSM, check_mm.pyx at everything below."""
+"""The parts that the files of the checker share. ksm/check/invariants.pyx starts the checker, check_ksm.pyx checks KSM, check_mm.pyx
+everything below it.
+"""
 
 from linux.mm_types cimport machine, mm_struct, struct_anon_vma
 
@@ -16,7 +18,7 @@ cdef extern from *:
     #include <stdlib.h>
     enum { KSM_MOST_FINDINGS = 200 };
     struct ksm_findings { char *text; size_t used, size; unsigned long count; };
-    /* One line more. Lines that find no memory are only counted. */
+    /* Add one line. Lines without memory are only counted. */
     static void __attribute__((unused, cold, format(printf, 2, 3))) ksm_finding(struct ksm_findings *f, const char *format, ...)
     {
         char line[256];
@@ -62,31 +64,31 @@ cdef struct ptr_map:
     size_t size                 # a power of two
     size_t used
 
-# n[] of the four maps
+# The counters n[] of the four maps
 cdef enum:
     MM_SLOTS = 0
-    MM_STABLE_ITEMS             # of its list of rmap_items
+    MM_STABLE_ITEMS             # stable items in its list of rmap_items
     MM_ITEMS
-    NODE_PLACES = 0             # trees, chains and lists that it is in
+    NODE_PLACES = 0             # number of trees, chains and lists that it is in
     NODE_IS_CHAIN
     ANON_VMA_ITEMS = 0          # rmap_items that hold a reference
     ANON_VMA_DESCENDANTS        # anon_vmas whose root it is, without itself
     ANON_VMA_CHILDREN           # anon_vmas whose parent it is, with itself
-    ANON_VMA_ACTIVE             # vmas that put their new pages there
+    ANON_VMA_ACTIVE             # vmas that use it for new pages
     ANON_VMA_CHAINS             # links in its tree
     ANON_VMA_SEEN
     FILE_MAPS = 0
 
 
-# What the tables and lists say about a frame
+# The uses of a frame, by the tables and lists
 cdef struct frame_use:
     unsigned int mapped         # entries that lead to it
-    unsigned int entire         # middle entries that lead to the huge page that it is the head of
-    unsigned int held           # references that are not from entries: the LRU batch, shared objects, the swap cache
+    unsigned int entire         # pmd entries that map the huge page of which it is the head
+    unsigned int held           # references that are not from entries: of the LRU batch, shared objects and the swap cache
     bint free                   # on a list of free frames
     bint zeros                  # free, and said to read as zeros
     bint cached                 # in the swap cache
-    bint dirty                  # by an entry that leads to it
+    bint dirty                  # an entry that maps it is dirty
 
 
 cdef struct checker:
@@ -94,7 +96,7 @@ cdef struct checker:
     ksm_globals *g
     findings found
     bint no_memory
-    mm_struct **mms             # all of them, ascending by id, locked
+    mm_struct **mms             # all mms, ascending by id, locked
     int nr_mms
     ptr_map mm
     ptr_map nodes
@@ -106,15 +108,15 @@ cdef struct checker:
     unsigned long stable_items
     unsigned long listed_items  # in the hlists of stable nodes
     unsigned long unstable_items
-    unsigned long fresh_items   # unstable ones of this pass
+    unsigned long fresh_items   # unstable items of this pass
     unsigned long all_items
     unsigned long nr_slots
     unsigned long nr_vmas
     unsigned long nr_tables
     unsigned long zero_ptes     # entries of the zero page that KSM made
-    long mm_zero_pages          # what the mms say about it
+    long mm_zero_pages          # the sum of the mms' own counters
     unsigned int *slots         # by slot of the swap area: entries that have it
-    bint pinned                 # some mm has pinned pages, or somebody looks at a frame: references without a mapping
+    bint pinned                 # an mm has pinned pages, or a view of a frame exists: references without a mapping
 
 
 cdef tally *map_find(ptr_map *map, const void *key) noexcept nogil
@@ -122,5 +124,5 @@ cdef tally *map_put(checker *c, ptr_map *map, const void *key) noexcept nogil
 cdef tally *see_anon_vma(checker *c, struct_anon_vma *anon_vma) noexcept nogil
 
 cdef inline bint looks_like_object(const void *p) noexcept nogil:
-    """Objects of a cache begin at multiples of 64; the poison in a freed one does not."""
+    """Whether a pointer may lead to an object of a cache. Objects begin at multiples of 64; the poison in a freed object does not."""
     return p != NULL and <unsigned long>p & 63 == 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying a machine.
-"""What the parts of the checker share. See ksm/check/invariants.pyx."""
+"""The parts that the files of the checker share. See ksm/check/invariants.pyx."""
 
 from libc.stdlib cimport calloc, free
 
@@ -10,7 +10,7 @@ from linux.mm_types cimport struct_anon_vma
 # Maps from addresses to counters: open addressing, never more than half full
 
 cdef inline size_t place_of(ptr_map *map, const void *key) noexcept nogil:
-    """Where the key is, or where it would go."""
+    """The index at which the key is, or would be put."""
     cdef size_t i = ((<unsigned long>key >> 6) * 0x9e3779b97f4a7c15UL >> 20) & (map.size - 1)
     while map.slots[i].key != NULL and map.slots[i].key != key:
         i = (i + 1) & (map.size - 1)
@@ -66,7 +66,9 @@ cdef tally *see_relative(checker *c, struct_anon_vma *anon_vma, struct_anon_vma 
 
 
 cdef tally *see_anon_vma(checker *c, struct_anon_vma *anon_vma) noexcept nogil:
-    """map_put() for an anon_vma. Seen for the first time, it is one descendant more of its root, and one child of its parent."""
+    """map_put() for an anon_vma. When it is seen for the first time, its root is counted one more descendant, and its parent one more
+    child.
+    """
     cdef tally *seen = map_put(c, &c.anon_vmas, anon_vma)
     if seen == NULL or seen.n[ANON_VMA_SEEN]:
         return seen
@@ -75,7 +77,7 @@ cdef tally *see_anon_vma(checker *c, struct_anon_vma *anon_vma) noexcept nogil:
         seen = see_relative(c, anon_vma, anon_vma.root)
         if seen != NULL:
             seen.n[ANON_VMA_DESCENDANTS] += 1
-    # Without vmas it may have survived its parent.
+    # An anon_vma without vmas may have survived its parent.
     if anon_vma.rb_root.rb_node != NULL:
         seen = see_relative(c, anon_vma, anon_vma.parent)
         if seen != NULL:

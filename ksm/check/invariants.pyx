@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying a machine.
-"""Machine.check(): is everything in its place?
+"""Machine.check(): finds out whether the structures of a machine agree with each other.
 
-A machine is many structures that say the same thing twice: a page table maps a frame, and the frame counts its mappings; a stable node
-knows its page, and the page its node; the counters of sysfs count what the trees hold. The checker walks all of it and reports each pair
-that disagrees. Beside this file, check_ksm.pyx looks at what KSM keeps, check_mm.pyx at address spaces, page tables, anon_vmas and frames,
-check_swap.pyx at the swap area, check_host.pyx at the memory behind free frames, check_fast.pyx at what ksmd remembers.
+In a machine many things are recorded twice. A page table maps a frame, and the frame counts its mappings. A stable node names its page, and
+the page its node. The counters of sysfs count what the trees hold. The checker walks all of it and reports each pair that disagrees.
+check_ksm.pyx checks KSM, check_mm.pyx address spaces, page tables, anon_vmas and frames, check_swap.pyx the swap area, check_host.pyx the
+memory of free frames, check_fast.pyx what ksmd remembers.
 
-It may be called at any time: it waits until the calls of other threads have left the machine, and holds new ones off until it is done. ksmd
-is held between two of its batches. Nothing is changed, whatever is wrong.
+It may be called at any time. It waits until the calls of other threads have left the machine, and holds new ones off until it is done. ksmd
+is held between two batches. The checker changes nothing.
 
-What is legal although it looks wrong, because the kernel does the same:
+The following looks wrong, but is legal, because the kernel does the same:
 
 - A stable node whose page is gone ("stale") stays until a search comes across it, with all its rmap_items, which are counted as before.
 - A chain whose dups are all gone stays until then, too.
-- A merged page without a node: a merge that could not be completed nor, for want of memory, be undone.
-- A merged page that its node does not lead to, in a process that was forked: ksmd has not seen it there yet. Or one that has gone to
-  another NUMA node while pages merge on their own node only: ksmd takes its rmap_items away, and gives them back in the next pass, or,
-  when it has one sharer and meets an equal on the new node, never. Or one that was in the swap cache when it was merged: who then
-  comes back from swap maps it, and waits for ksmd, if its memory is mergeable at all.
-- An entry of a merged page that is dirty, in a vma that is not mergeable, or not found from the node, if relatives by fork shared the
-  page when it was merged, or had its slot in the swap area: only the entry of the process that ksmd looked at was cared for. The same
-  of one that was in the swap cache, where neither madvise() nor mremap() look for it.
-- A node with more sharers than max_page_sharing, when forks brought them.
-- A page in the swap cache whose slot holds other bytes, as long as an entry of it or the page itself is dirty: it is written before it
-  leaves again. When nothing says so, it leaves as it is, and check() reports it.
-- More KSM zero pages counted than there are, or fewer, after a fork that left mappings out, or failed half way.
+- A merged page may have no node: its merge could not be completed, and there was no memory to undo it.
+- A merged page may have an entry that its node does not lead to, for three reasons. The process was forked, and ksmd has not seen the page
+  there yet. The page has gone to another NUMA node while pages merge on their own node only: ksmd takes its rmap_items away and gives them
+  back in the next pass, or never, if the page has one sharer and meets an equal on the new node. The page was in the swap cache when it
+  was merged: a process that comes back from swap maps it, and ksmd adds an rmap_item later, if the memory is mergeable at all.
+- An entry of a merged page may be dirty, lie in a vma that is not mergeable, or not be found from the node. This is so if relatives by fork
+  shared the page when it was merged, or had its slot in the swap area: ksmd handles only the entry of the process that it looks at. It is
+  also so for a page that was in the swap cache, where neither madvise() nor mremap() look for it.
+- A node may have more sharers than max_page_sharing, when forks brought them.
+- A slot may hold other bytes than its page in the swap cache, as long as the page or an entry of it is dirty: the page is written before it
+  leaves memory again. If neither is dirty, the page leaves without being written, and check() reports it.
+- The number of KSM zero pages may be too large or too small after a fork that left mappings out, or failed half way.
 """
 
 from libc.stdlib cimport calloc, free, malloc
@@ -50,7 +50,7 @@ from ksm.machine cimport Machine
 # Holding still
 
 cdef bint hold_mms(checker *c) noexcept nogil:
-    """A reference on every mm, and its mmap_lock, in the order of their birth, in which fork takes them too."""
+    """Take a reference on every mm, and its mmap_lock. The order is that of the mms' ids, which fork follows too."""
     cdef list_head *pos = c.m.mmlist.next
     cdef int i, room = 0
     spin_lock(&c.m.mmlist_lock)
@@ -63,7 +63,7 @@ cdef bint hold_mms(checker *c) noexcept nogil:
     if c.mms != NULL:
         pos = c.m.mmlist.next
         while pos != &c.m.mmlist:
-            # One without references is about to leave the list.
+            # An mm without references is about to leave the list.
             if atomic_inc_not_zero(&mm_of_mmlist(pos).mm_count):
                 c.mms[c.nr_mms] = mm_of_mmlist(pos)
                 c.nr_mms += 1
@@ -105,11 +105,11 @@ cdef void run_checks(checker *c) noexcept nogil:
     check_zeros(c)
     check_caches(c)
     if c.found.count == 0:
-        check_keys(c)           # which trusts the rest
+        check_keys(c)           # relies on the checks before it
 
 
 def check(Machine machine not None):
-    """What is wrong with a machine: a list of lines, empty when all is well. MemoryError."""
+    """Check a machine: a list of lines that say what is wrong, empty when nothing is. MemoryError."""
     cdef checker c
     memset(&c, 0, sizeof(c))
     machine.hold()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # No twin in the kernel: lib/rbtree_test.c is the nearest.
-"""Are the rules of a red-black tree kept?
+"""Checks the rules of a red-black tree.
 
-The walk takes no memory and no recursion, and it ends on any tree whose links lead to nodes: a node is entered only from the node
-that its parent word names, so no ring and no node with two parents gets past the check at its first link.
+The walk takes no memory and no recursion. It ends on any tree whose links lead to nodes. A node is entered only from the node that its
+parent word names, so a ring, or a node with two parents, is found at its first wrong link.
 
-The order of the keys is the caller's to check.
+The caller checks the order of the keys.
 """
 
 from linux.rbtree cimport rb_parent
@@ -13,7 +13,7 @@ from linux.rbtree_augmented cimport rb_is_black, rb_is_red
 from linux.rbtree_types cimport rb_node, rb_root
 
 
-# May the walk go down this link?
+# Whether the walk may go down this link.
 cdef inline int check_link(const rb_node *parent, const rb_node *child) noexcept nogil:
     if <unsigned long>child & 3:
         return RB_CHECK_POINTER

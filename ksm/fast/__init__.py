@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: what lets ksmd answer faster.
-"""The speed layer: the look ahead, keys of pages, and checksums of many pages at once. It gives the answers of mm/ksm.c."""
+# No twin in the kernel: the speed layer.
+"""The speed layer: the look ahead, keys of pages, and checksums of many pages at once. Its results are those of mm/ksm.c."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: what is found out about the pages that ksmd will come to next. See look_ahead.pyx.
+# No twin in the kernel: the look ahead at the pages that ksmd will scan next. See look_ahead.pyx.
 
 from ksm.fast.state cimport fast_state
 from ksm.mm.ksm cimport ksm_rmap_item

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: what is found out about the pages that ksmd will come to next.
-"""Before ksmd comes to a page, look_ahead() has seen it, together with those that follow: it watches them, computes the checksums of eight
-at once, and goes down the trees for all of them at once, so that the nodes are in the cache when the real walk comes. Nothing that is
-found here counts, except what a page that is still watched when ksmd comes to it cannot have changed: its bytes, and where it is.
+# No twin in the kernel: the look ahead at the pages that ksmd will scan next.
+"""look_ahead() looks at the next pages together, before ksmd comes to them. It watches them, computes the checksums of eight at once, and
+goes down the trees for all of them at once, so that the nodes are in the cache when ksmd searches. ksmd uses what was found here only for a
+page that is still watched: such a page has the same bytes and the same place as before.
 """
 
 from libc.stdint cimport uint64_t
@@ -31,14 +31,16 @@ from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, rmap_item_of, stable_node_of
 
 
 cdef bint will_skip(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
-    """What should_skip_rmap_item() is going to say."""
+    """What should_skip_rmap_item() will return."""
     return g.ksm_smart_scan and rmap_item.age >= 3 and rmap_item.remaining_skips != 0
 
 
 # The pages, in the order in which the scan will come to them
 
 cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr, unsigned long end, unsigned int want) noexcept nogil:
-    """Watch the pages that one table maps, up to `want` of them in all. False: the next page is one that is not for us, or enough."""
+    """Watch the pages that one table maps, until `want` pages are watched in all. False if that many are watched, or if the next page is
+    one that cannot be looked at ahead.
+    """
     cdef mm_struct *mm = vma.vm_mm
     cdef pmd_t *pmd = pmd_offset_mm(mm, addr)
     cdef spinlock_t *ptl = NULL
@@ -52,16 +54,16 @@ cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr,
         return True
     ptep = pte_offset_map_lock(mm, pmd, addr, &ptl)
     if ptep == NULL:
-        # Nothing there, or a huge page: let the scan find out.
+        # The pmd entry is empty or maps a huge page. At a huge page the look ahead stops.
         return pmdp_get_lockless(pmd) == 0
     spin_lock(&fast.watch_lock)
     while addr < end:
         pte = ptep_get(ptep)
         if pte_present(pte):
             page = vm_normal_page(vma, addr, pte)
-            # Parts of huge pages are not for us; of theirs only the first says whether it is anonymous.
+            # The look ahead takes no parts of huge pages. Only the first part of a huge page says whether it is anonymous.
             if page != NULL and (PageTransCompound(page) or folio_test_anon(page)):
-                # What the swap cache has put into `private` is out of there when the flag is gone.
+                # When the swap cache clears its flag, it has already cleared `private`.
                 flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
                 if fast.nr == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
                     more = False
@@ -85,7 +87,7 @@ cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsig
     cdef vma_iterator vmi
     cdef vm_area_struct *vma
     cdef unsigned long until
-    cdef int tables = 4         # in a sparse range, not for long
+    cdef int tables = 4         # at most four tables, so that a sparse range does not take long
     vma_iter_init(&vmi, mm, addr)
     vma = vma_next(&vmi)
     while vma != NULL and not (vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma)):
@@ -103,7 +105,7 @@ cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsig
 
 
 cdef void find_items(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
-    """Those that the pages have by now: this one, or one behind it in its list."""
+    """Find the items that the pages have already: rmap_item, or one after it in its list."""
     cdef scanned_page *seen
     cdef unsigned int i
     for i in range(fast.nr):
@@ -119,7 +121,7 @@ cdef void find_items(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
 # Keys and checksums
 
 cdef void read_pages(fast_state *fast, scanned_page **unread, unsigned int nr) noexcept nogil:
-    """Both, from the bytes."""
+    """Compute the checksums and keys of pages from their bytes."""
     cdef const void *pages[LOOK_AHEAD]
     cdef uint64_t checksums[LOOK_AHEAD]
     cdef uint64_t keys[LOOK_AHEAD]
@@ -134,7 +136,7 @@ cdef void read_pages(fast_state *fast, scanned_page **unread, unsigned int nr) n
 
 
 cdef void make_keys(fast_state *fast, scanned_page **linked, unsigned int nr) noexcept nogil:
-    """For pages whose items have a key of an old book."""
+    """Compute new keys for pages whose items had a key by an old book."""
     cdef const char *pages[LOOK_AHEAD]
     cdef uint64_t keys[LOOK_AHEAD]
     cdef unsigned int i
@@ -155,7 +157,7 @@ cdef struct descent:
     int nid
     rb_node *node
     rb_node *bound[2]           # the last node that is less, and the last one that is more
-    pte_t *pte                  # of the node's page, and that page, when bytes have to be compared
+    pte_t *pte                  # when bytes have to be compared: the entry of the node's page, and its bytes
     const char *bytes
 
 
@@ -166,7 +168,7 @@ cdef inline void start(fast_state *fast, descent *d, scanned_page *seen) noexcep
 
 
 cdef void warm_stable_tree(fast_state *fast, descent *all, unsigned int nr) noexcept nogil:
-    """Go down for all keys in turns, and ask for each node before it is looked at."""
+    """Go down a stable tree for all keys at once, one step each, and fetch each node before it is read."""
     cdef descent *active[LOOK_AHEAD]
     cdef descent *d
     cdef unsigned int i, alive = 0
@@ -174,7 +176,7 @@ cdef void warm_stable_tree(fast_state *fast, descent *all, unsigned int nr) noex
     for i in range(nr):
         d = &all[i]
         d.node = fast.g.root_stable_tree[d.nid].rb_node
-        # Who has found an equal in the unstable tree will be put in here.
+        # A page with an equal in the unstable tree will be merged and put into this tree.
         if d.node != NULL and (not stable_trees_lack(fast, d.key) or d.seen.place == PLACE_EQUAL):
             active[alive] = d
             alive += 1
@@ -192,7 +194,9 @@ cdef void warm_stable_tree(fast_state *fast, descent *all, unsigned int nr) noex
 
 
 cdef pte_t *item_pte(mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
-    """The entry of the item's page; NULL for an item of another mm than this, whose mmap_lock is held, or without a table."""
+    """The page table entry of the item's page. NULL without a table, and for an item of an address space other than mm, whose mmap_lock is
+    held.
+    """
     cdef pmd_t *pmd
     if rmap_item.mm != mm:
         return NULL
@@ -201,15 +205,15 @@ cdef pte_t *item_pte(mm_struct *mm, ksm_rmap_item *rmap_item) noexcept nogil:
 
 
 cdef inline void prefetch_sibling(rb_node *node) noexcept nogil:
-    """What rb_insert_color() looks at when a child of this node comes: if the node is red, the node beside it."""
+    """Fetch what rb_insert_color() reads when this node gets a child: the sibling of a red node."""
     cdef rb_node *parent = rb_parent(node)
     if parent != NULL and rb_is_red(node):
         ksm_prefetch((&parent.rb_right)[parent.rb_right == node])
 
 
 cdef inline bint go_down(descent *d, int side) noexcept nogil:
-    """One step; false at the end of the way, and the place is known."""
-    # Which side it is, nobody can foretell: so without a branch.
+    """Go one step down; false at the end of the way, where the page's place is known."""
+    # The side cannot be predicted, so there is no branch.
     cdef rb_node *node = d.node
     cdef int left = side < 0
     cdef rb_node *child = (&node.rb_right)[left]
@@ -226,9 +230,9 @@ cdef inline bint go_down(descent *d, int side) noexcept nogil:
 
 
 cdef void find_places(fast_state *fast, mm_struct *mm, descent *all, unsigned int nr) noexcept nogil:
-    """The same in the unstable trees, with an eye on where the ways end.
+    """Go down the unstable trees for all keys at once, and note where each page belongs.
 
-    Where keys are equal, bytes are compared. In a tree that is not in order nobody asks for the place.
+    Where keys are equal, bytes are compared. The places are not used if the tree is out of order.
     """
     cdef descent *active[LOOK_AHEAD]
     cdef descent *equal[LOOK_AHEAD]
@@ -264,13 +268,13 @@ cdef void find_places(fast_state *fast, mm_struct *mm, descent *all, unsigned in
         for i in range(equals):
             d = equal[i]
             d.bytes = NULL
-            pte = ptep_get(d.pte)       # once: without its lock it may change
+            pte = ptep_get(d.pte)       # read once: the table is not locked, and the entry may change
             if pte_present(pte):
                 d.bytes = fast.g.m.arena + (pte_pfn(pte) << PAGE_SHIFT)
                 ksm_prefetch(d.bytes)
                 ksm_prefetch(page_address(fast.g.m, d.seen.page))
                 ksm_prefetch(fast.g.m.mem_map + pte_pfn(pte))
-                # If they are equal, this node will leave the tree.
+                # If the pages are equal, this node will leave the tree.
                 ksm_prefetch(d.node.rb_left)
                 ksm_prefetch(d.node.rb_right)
         for i in range(equals):
@@ -288,10 +292,10 @@ cdef void find_places(fast_state *fast, mm_struct *mm, descent *all, unsigned in
 
 
 cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rmap_item, unsigned int most) noexcept nogil:
-    """Look at so many pages of the scanned mm at most, from this address on; rmap_item and those after it in its list are theirs. False if
-    there is none that can be looked at.
+    """Look at `most` pages of the scanned address space at most, from this address on. Their items are rmap_item and those after it in its
+    list. False if no page can be looked at.
 
-    Where the pages are, which items they have, their keys and checksums, and their places: all that a scanned_page says is found here.
+    For each page it finds the address, the item, the key and checksum, and the place in the unstable tree: all fields of a scanned_page.
     """
     cdef ksm_globals *g = fast.g
     cdef mm_struct *mm = g.ksm_scan.mm_slot.slot.mm
@@ -304,7 +308,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
 
     fast.nr = 0
     fast.next = 0
-    fast.equal_page = NULL      # one that was written to may be watched again
+    fast.equal_page = NULL      # a page that was written to may be watched again
     fast.nr_freed = g.rmap_item_cache.nr_freed
     if not mmap_read_trylock(mm):
         return False
@@ -341,14 +345,14 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     if nr_unread:
         read_pages(fast, unread, nr_unread)
 
-    # Who has not changed will be searched for.
+    # Only a page that has not changed will be searched for.
     for i in range(fast.nr if nr_unread or nr_linked else 0):
         seen = &fast.pages[i]
         if seen.key and seen.rmap_item != NULL and seen.rmap_item.oldchecksum == seen.checksum:
             start(fast, &down[nr_down], seen)
             nr_down += 1
     if nr_down:
-        # Under the lock, page tables stay.
+        # mmap_lock keeps the page tables.
         if mmap_read_trylock(mm):
             if atomic_read(&mm.mm_users) != 0:
                 find_places(fast, mm, down, nr_down)

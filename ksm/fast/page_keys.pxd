@@ -14,29 +14,29 @@ cdef struct page_sample:
     int words
 
 cdef struct key_branch:
-    uint32_t place              # of pages below the words that all samples here have in common
-    uint32_t words              # where the nr words are listed by which they part, sorted; behind them stands what is above all
+    uint32_t place              # place of pages that are less than the words in common
+    uint32_t words              # index of the nr words by which the samples part, sorted; a word above them all follows
     uint32_t nr
     uint32_t samples
-    const char *last            # of them; only while the book is made
-    int start                   # the words in common are those from here on,
-    int at                      # before this one
+    const char *last            # the last sample; only while the book is made
+    int start                   # the words in common begin here,
+    int at                      # and end before this one
 
-cdef struct key_path:           # from a branch to where most samples go, and on
-    uint32_t branches           # in key_book.on_path: nr_branches of them
+cdef struct key_path:           # the way that most samples go, from a branch on
+    uint32_t branches           # index of the nr_branches branches in key_book.on_path
     uint32_t nr_branches
-    uint32_t words              # in key_book.path_words: those that a page holds that goes all the way
-    int start                   # from this word on,
-    int end                     # before this one, in which the last branch parts
+    uint32_t words              # index in key_book.path_words of the words that a page on the whole path has
+    int start                   # the words begin here,
+    int end                     # and end before this one, at which the last branch parts
 
 cdef struct key_book:
     key_branch *branches
-    uint64_t *words             # as numbers that are ordered as memcmp() orders the words
-    uint32_t *places            # of the gap before a word; its own place is the next one, if it has no branch
-    uint32_t *onward            # the path that begins with this word; while the book is made, the branch; 0 if there is none
+    uint64_t *words             # as numbers, ordered as memcmp() orders the words
+    uint32_t *places            # the place of the gap before a word; the word's own place is the next one, if it leads to no branch
+    uint32_t *onward            # the path that begins with this word (while the book is made: the branch), or 0
     key_path *paths
     uint32_t *on_path
-    uint64_t *path_words        # as they lie in memory
+    uint64_t *path_words        # in the byte order of memory
     uint32_t nr_branches
     uint32_t nr_words
     uint32_t nr_paths

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: short keys that order pages as memcmp() does.
-"""How a page compares, in 46 bits: of two pages whose keys differ, the one with the greater key is the greater one for memcmp().
+"""Keys: the order of pages in 46 bits. Of two pages whose keys differ, the page with the greater key is the greater one for memcmp().
 
-A page is taken as 512 words of 8 bytes, each a number that is ordered as its bytes are. Without a book, a key says how many words of
-zeros come first, and the first 40 bits after them. Real pages often begin alike, and then such keys are often the same.
+A page is taken as 512 words of 8 bytes. Each word is a number that is ordered as its bytes are. Without a book, a key has the number of
+leading words of zeros, and the first 40 bits after them. Real pages often begin alike, and such keys are then often the same.
 
-A book is made from samples. It is a tree of branches: at each, the samples that came there have some words in common, and part in the
-word after them. The words that they hold there are listed. A page is led through the tree as long as it holds the same words as
-some samples, and ends in a place: at a listed word, in the gap between two of them, or below or above the words in common. Places are
-numbered in the order of the pages that end there, and a key is the number of the place, and, in the bits that are left, where in the
-gap the page lies, or how it goes on. So keys have few bits for what most pages share, and many where pages differ, be that in their
-last word.
+A book is made from samples. It is a tree of branches. The samples that reach a branch have some words in common, and part in the word after
+them. The branch lists the values of that word. A page goes down the tree as long as it has the same words as some samples. It ends in a
+place: at a listed word, in the gap between two of them, or below or above the words in common. Places are numbered in the order of the
+pages that end there. A key is the number of the place; the bits that are left say where in the gap the page lies, or how it goes on. So a
+key spends few bits on what most pages share, and many on where pages differ, even in their last word.
 
-Any samples make a right book; good ones make one that tells most pages apart. Key 0 is nobody's.
+A book from any samples orders pages correctly. A book from good samples tells most pages apart. No page has the key 0.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -42,10 +41,10 @@ cdef extern from *:
 
 
 cdef enum:
-    ZERO_WORDS = 62             # as many are counted
+    ZERO_WORDS = 62             # at most so many leading words of zeros are counted
     MOST_PLACES = 1 << 20
     DEPTH_BITS = 6
-    BLOCK = 16                  # words that are compared at once
+    BLOCK = 16                  # number of words compared at once
 
 
 cdef inline int same_words(const char *a, const char *b, int number, int words) noexcept nogil:
@@ -56,7 +55,7 @@ cdef inline int same_words(const char *a, const char *b, int number, int words) 
 
 
 cdef inline uint64_t beginning(const char *page, int at, int words) noexcept nogil:
-    """The words from `at` on, without a book: fewer zeros ahead are more."""
+    """The key of the words from `at` on, without a book. Fewer leading zeros make it greater."""
     cdef int first = at, last = words if words - at < ZERO_WORDS else at + ZERO_WORDS
     cdef uint64_t v = 0
     while at < last:
@@ -70,7 +69,7 @@ cdef inline uint64_t beginning(const char *page, int at, int words) noexcept nog
 
 
 cdef inline uint64_t off_the_way(const key_branch *branch, const char *page, int number, bint above, int bits) noexcept nogil:
-    """In `bits` bits, a page that differs from the words in common in this one. The later it does, the nearer it is to them."""
+    """`bits` bits for a page that differs from the words in common in word `number`. A page that differs later is nearer to those words."""
     cdef uint64_t depth = number - branch.start
     cdef uint64_t more
     cdef int room = bits - DEPTH_BITS
@@ -82,7 +81,9 @@ cdef inline uint64_t off_the_way(const key_branch *branch, const char *page, int
 
 cdef inline uint64_t at_word(const key_book *book, const key_branch *branch, uint32_t first, const char *page, uint64_t word,
                              int words) noexcept nogil:
-    """The key of a page that ends at this branch, where it holds `word`: at the first listed word that is not less, or before it."""
+    """The key of a page that ends at this branch, where it has `word`. Its place is at the listed word `first`, the first that is not less
+    than `word`, or before it.
+    """
     cdef const uint64_t *listed = book.words + branch.words
     cdef uint64_t place = book.places[branch.words + first], low, high
     cdef int bits = KEY_BITS - book.place_bits, room
@@ -101,8 +102,9 @@ cdef inline uint64_t at_word(const key_book *book, const key_branch *branch, uin
 
 cdef inline const key_branch *leave_path(const key_book *book, const key_path *path, const char *page, int words,
                                          uint64_t *key) noexcept nogil:
-    """The branch where a page leaves the path, or where this ends, and as key the page's word there. NULL if it leaves the path between
-    two branches: then key is its key, which is 0 if words are missing."""
+    """The branch where a page leaves the path, or where the path ends; *key is the page's word there. NULL if the page leaves the path
+    between two branches; *key is then its key, or 0 if words are missing.
+    """
     cdef const char *common = <const char *>(book.path_words + path.words - path.start)
     cdef const uint32_t *on_path = book.on_path + path.branches
     cdef const key_branch *branch
@@ -115,7 +117,7 @@ cdef inline const key_branch *leave_path(const key_book *book, const key_path *p
         key[0] = 0
         return NULL
     key[0] = word_at(page, at)
-    # The first branch that is not before this word
+    # Find the first branch that is not before this word.
     while left > 1:
         half = left >> 1
         first += half if book.branches[on_path[first + half - 1]].at < at else 0
@@ -135,14 +137,14 @@ cdef struct seeker:
     const key_path *path
     const key_branch *branch
     const uint64_t *listed
-    uint32_t first              # the first word that is not less, as far as it is known
+    uint32_t first              # the first listed word that is not less, as far as the search has come
     uint32_t left
 
 
 cdef void page_keys_in(const key_book *book, const char **pages, uint64_t *keys, int nr, int words) noexcept nogil:
-    """The keys of pages, KEYS_AT_ONCE of them at most, of which so many words are there; 0 where these are too few to tell.
+    """The keys of `nr` pages, KEYS_AT_ONCE at most, of which the first `words` words are given. A key is 0 if these words are too few.
 
-    book may be NULL. All pages take their steps together, so that they wait for memory together.
+    book may be NULL. All pages take their steps together, so that their memory accesses overlap.
     """
     cdef seeker seekers[KEYS_AT_ONCE]
     cdef seeker *seeker
@@ -172,7 +174,7 @@ cdef void page_keys_in(const key_book *book, const char **pages, uint64_t *keys,
                 seeker.left = seeker.branch.nr
                 longest = max(longest, seeker.left)
                 arrived += 1
-        # No branches in here: they would be mispredicted.
+        # This loop has no branches, which would be mispredicted.
         while longest > 1:
             for i in range(arrived):
                 seeker = &seekers[i]
@@ -208,7 +210,7 @@ cdef uint64_t page_key_in(const key_book *book, const char *page, int words) noe
 # Making a book
 
 cdef int compare_samples(const void *a, const void *b) noexcept nogil:
-    """One that is the beginning of the other comes first."""
+    """Order two samples. A sample that is the beginning of the other comes first."""
     cdef const page_sample *left = <const page_sample *>a
     cdef const page_sample *right = <const page_sample *>b
     cdef int answer = memcmp(left.bytes, right.bytes, 8 * (left.words if left.words < right.words else right.words))
@@ -220,7 +222,9 @@ cdef void sort_samples(page_sample *samples, unsigned int nr) noexcept nogil:
 
 
 cdef void *longer(void *array, uint32_t have, uint32_t more, size_t size) noexcept nogil:
-    """Room for `more` behind the `have` that there are: arrays are as long as the next power of 2. NULL without memory; array is kept."""
+    """Make room for `more` elements after the `have` there are. Arrays are as long as the next power of 2. NULL without memory; array is
+    kept then.
+    """
     cdef uint32_t room = 1 << width(have - 1) if have else 0, wanted = have + more
     if wanted <= room:
         return array
@@ -228,12 +232,12 @@ cdef void *longer(void *array, uint32_t have, uint32_t more, size_t size) noexce
 
 
 cdef key_branch *add_branch(key_book *book, uint32_t nr_words) noexcept nogil:
-    """Room for one more, with its words; NULL without memory."""
+    """Make room for one more branch and its words; NULL without memory."""
     cdef void *branches = longer(book.branches, book.nr_branches, 1, sizeof(key_branch))
     cdef void *words = longer(book.words, book.nr_words, nr_words, sizeof(uint64_t))
     cdef void *places = longer(book.places, book.nr_words, nr_words, sizeof(uint32_t))
     cdef void *onward = longer(book.onward, book.nr_words, nr_words, sizeof(uint32_t))
-    # What was moved has to be known in any case.
+    # The arrays that were moved must be noted even if another one could not grow.
     book.branches = <key_branch *>(branches if branches != NULL else book.branches)
     book.words = <uint64_t *>(words if words != NULL else book.words)
     book.places = <uint32_t *>(places if places != NULL else book.places)
@@ -247,7 +251,7 @@ cdef key_branch *add_branch(key_book *book, uint32_t nr_words) noexcept nogil:
 
 
 cdef unsigned int with_same_word(const page_sample *samples, unsigned int first, unsigned int end, int at) noexcept nogil:
-    """Where the next word begins."""
+    """The first sample after `first` with another word at `at`."""
     cdef unsigned int i = first + 1
     cdef uint64_t word = word_at(samples[first].bytes, at)
     while i < end and word_at(samples[i].bytes, at) == word:
@@ -257,15 +261,16 @@ cdef unsigned int with_same_word(const page_sample *samples, unsigned int first,
 
 cdef uint32_t make_branch(key_book *book, const page_sample *samples, unsigned int first, unsigned int end, int start,
                           uint32_t place) noexcept nogil:
-    """A branch for samples that are the same up to `start`, and those below it. Returns the first place after them, or 0 if there is
-    none to make: no two samples differ. Calls itself once a word at most, which takes 64 KiB of stack."""
+    """Make a branch for samples that are the same up to `start`, and the branches below it. Returns the first place after them, or 0 if no
+    two samples differ. It calls itself at most once for each word, which takes 64 KiB of stack.
+    """
     cdef uint32_t words, after, below
     cdef unsigned int i, following, nr = 0
     cdef int at = start
     cdef key_branch *branch
     cdef const char *last = samples[end - 1].bytes
     while True:
-        # Who has ended here says nothing more.
+        # Samples that end here have no word to compare.
         while first < end and samples[first].words <= at:
             first += 1
         if first == end:
@@ -306,12 +311,12 @@ cdef uint32_t make_branch(key_book *book, const page_sample *samples, unsigned i
     book.words[words + nr] = ~<uint64_t>0
     book.places[words + nr] = place
     book.onward[words + nr] = 0
-    # The last gap, and what is above the words in common
+    # Two places follow: the last gap, and the pages above the words in common.
     return place + 2
 
 
 cdef uint32_t heaviest(const key_book *book, const key_branch *branch) noexcept nogil:
-    """The number of the word with which most samples go on to another branch; nr if none does."""
+    """The number of the word that leads most samples to another branch; nr if no word does."""
     cdef uint32_t i, to, best = branch.nr, samples = 0
     for i in range(branch.nr):
         to = book.onward[branch.words + i]
@@ -322,7 +327,7 @@ cdef uint32_t heaviest(const key_book *book, const key_branch *branch) noexcept 
 
 
 cdef bint make_path(key_book *book, uint32_t number) noexcept nogil:
-    """From this branch on. False without memory."""
+    """Make a path that begins at this branch. False without memory."""
     cdef key_path *path
     cdef key_branch *branch = book.branches + number
     cdef uint32_t heavy
@@ -360,7 +365,7 @@ cdef bint make_path(key_book *book, uint32_t number) noexcept nogil:
 
 
 cdef bint make_paths(key_book *book) noexcept nogil:
-    """All branches are there. Who does not go on with most begins a path of its own."""
+    """Make the paths, when all branches exist. A branch that is not on the way of most samples begins a path of its own."""
     cdef uint32_t number, i, k, heavy
     cdef key_branch *branch
     if not make_path(book, 0):
@@ -407,7 +412,7 @@ cdef void key_book_free(key_book *book) noexcept nogil:
 
 cdef unsigned int count_ties(const key_book *book, const page_sample *sorted_samples, unsigned int nr,
                              unsigned int *distinct) noexcept nogil:
-    """How many of the samples that differ from the one before have its key; `distinct` is how many differ."""
+    """The number of samples that differ from the one before and have the same key. `distinct` is the number that differ."""
     cdef const page_sample *sample
     cdef const page_sample *last = NULL
     cdef uint64_t key, before = 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: samples of all mergeable pages, from which the book is made that keys are made by.
-"""A pass begins with a look at the book: if there is much more memory than when it was made, or too many keys were the same, it is made
-anew from samples of all pages, should that tell more of them apart. page_keys.pyx says what a book is.
+# No twin in the kernel: samples of all mergeable pages, from which the book of keys is made.
+"""Each pass begins with a check of the book. If there is much more memory than when the book was made, or too many keys were the same,
+samples of all pages are taken. A new book is made from them if it tells more pages apart. page_keys.pyx says what a book is.
 """
 
 from libc.stdint cimport uint64_t
@@ -25,27 +25,27 @@ from ksm.mm.ksm cimport ksm_globals, mm_slot_of
 
 
 cdef enum:
-    SAMPLED_EACH = 32           # one page of so many is a sample,
+    SAMPLED_EACH = 32           # one of so many pages is a sample
     FEW_SAMPLES = 1024
     MOST_SAMPLES = 65536
-    HEAD_WORDS = 16             # most samples keep so much of a page,
-    WHOLE_EACH = 32             # one of so many all of it
+    HEAD_WORDS = 16             # most samples keep so many words of a page
+    WHOLE_EACH = 32             # one of so many samples keeps the whole page
     AT_ONCE = 16                # pages that are fetched into the cache together
-    BOOK_WAIT = 4               # passes, until the next try
+    BOOK_WAIT = 4               # passes until the next try
 
 
 cdef struct samples_taken:
     page_sample *listed
     unsigned int nr
     unsigned int most
-    unsigned int left_out       # for now
+    unsigned int left_out       # pages left out because the system would have to read them
     size_t size
-    char *heads                 # where the next one goes
+    char *heads                 # where the next sample goes
     char *whole
 
 
 cdef unsigned long mergeable_pages(mm_struct *mm) noexcept nogil:
-    """Room for so many."""
+    """The number of pages for which the mergeable vmas have room."""
     cdef unsigned long pages = 0
     cdef int i
     for i in range(mm.map_count):
@@ -55,9 +55,9 @@ cdef unsigned long mergeable_pages(mm_struct *mm) noexcept nogil:
 
 
 cdef const char *bytes_at(vm_area_struct *vma, unsigned long addr, unsigned int *left_out) noexcept nogil:
-    """Of a small anonymous page that is not merged; else NULL. The page may go at any time, but there will be something to read.
+    """The bytes of a small anonymous page that is not merged; else NULL. The page may be freed at any time, but its memory stays readable.
 
-    A page of a mapped image is left out if the system would have to read it for this.
+    A page of a mapped image is left out if the system would have to read it from the file.
     """
     cdef pmd_t *pmd = pmd_offset_mm(vma.vm_mm, addr)
     cdef struct_page *page
@@ -68,7 +68,7 @@ cdef const char *bytes_at(vm_area_struct *vma, unsigned long addr, unsigned int 
     ptep = pte_offset_map(pmd, addr)
     if ptep == NULL:
         return NULL
-    pte = ptep_get(ptep)        # once: without its lock it may change
+    pte = ptep_get(ptep)        # read once: the table is not locked, and the entry may change
     if not pte_present(pte):
         return NULL
     page = vm_normal_page(vma, addr, pte)
@@ -81,7 +81,7 @@ cdef const char *bytes_at(vm_area_struct *vma, unsigned long addr, unsigned int 
 
 
 cdef void sample_mm(samples_taken *samples, mm_struct *mm, unsigned long stride) noexcept nogil:
-    """Of so many pages one, and not always at the same distance."""
+    """Sample one of `stride` pages, at varying distances."""
     cdef const char *seen[AT_ONCE]
     cdef vm_area_struct *vma
     cdef unsigned long addr, number
@@ -120,7 +120,7 @@ cdef void sample_mm(samples_taken *samples, mm_struct *mm, unsigned long stride)
 
 
 cdef size_t list_mms(ksm_globals *g, mm_struct **mms, size_t most) noexcept nogil:
-    """The mms of the slots, so many at most, with a reference on each; how many there are."""
+    """Fill in the mms of the slots, `most` at most, with a reference on each. Returns the number of slots."""
     cdef list_head *pos
     cdef size_t nr = 0
     spin_lock(&g.ksm_mmlist_lock)
@@ -136,14 +136,16 @@ cdef size_t list_mms(ksm_globals *g, mm_struct **mms, size_t most) noexcept nogi
 
 
 cdef unsigned long each_mm(ksm_globals *g, samples_taken *samples, unsigned long stride) noexcept nogil:
-    """mergeable_pages() of all; takes samples of them, if asked to. An mm whose lock somebody has is left out, and so may be one that comes
-    meanwhile: the list is free then. 0 without memory for a copy of it."""
+    """The sum of mergeable_pages() over all mms. Takes samples of them if `samples` is given. An mm whose lock another thread has is left
+    out. An mm that is registered meanwhile may be left out, because the list is not locked during this. 0 without memory for a copy of the
+    list.
+    """
     cdef size_t most = list_mms(g, NULL, 0), nr, i
     cdef mm_struct **mms
     cdef unsigned long pages = 0
     if most == 0:
         return 0
-    # Not from the heap, which would keep it.
+    # Not allocated on the heap, which would keep the memory.
     mms = <mm_struct **>reserve(most * sizeof(mm_struct *), PAGE_SIZE, PROT_READ | PROT_WRITE)
     if mms == NULL:
         return 0
@@ -161,11 +163,11 @@ cdef unsigned long each_mm(ksm_globals *g, samples_taken *samples, unsigned long
 
 
 cdef bint take_samples(ksm_globals *g, samples_taken *samples, unsigned long pages, unsigned int most) noexcept nogil:
-    """So many at most, sorted. False without memory; else drop_samples() lets go of them."""
+    """Take `most` samples at most, and sort them. False without memory; else drop_samples() frees them."""
     memset(samples, 0, sizeof(samples_taken))
     samples.most = most
     samples.size = <size_t>most * (sizeof(page_sample) + HEAD_WORDS * 8) + <size_t>(most // WHOLE_EACH + 1) * PAGE_SIZE
-    # Not from the heap, which would keep it.
+    # Not allocated on the heap, which would keep the memory.
     samples.listed = <page_sample *>reserve(samples.size, PAGE_SIZE, PROT_READ | PROT_WRITE)
     if samples.listed == NULL:
         return False
@@ -181,14 +183,14 @@ cdef void drop_samples(samples_taken *samples) noexcept nogil:
 
 
 cdef key_book *better_book(fast_state *fast, unsigned long pages, bint *complete) noexcept nogil:
-    """A book by which not half as many pages share a key with others; NULL if there is none, or hardly any page does.
+    """A book with which at most half as many pages share a key; NULL if there is none, or if hardly any pages share a key now.
 
-    Not complete: there is an image that most of was not read yet.
+    *complete is false if most samples were left out because an image was not read yet.
     """
     cdef samples_taken samples
     cdef key_book *book = NULL
     cdef unsigned int ties, distinct
-    # A few say whether it is worth while.
+    # A few samples show whether a new book is worth making.
     if not take_samples(fast.g, &samples, pages, FEW_SAMPLES):
         return NULL
     ties = count_ties(fast.book, samples.listed, samples.nr, &distinct)
@@ -206,14 +208,14 @@ cdef key_book *better_book(fast_state *fast, unsigned long pages, bint *complete
 
 
 cdef key_book *look_at_book(fast_state *fast) noexcept nogil:
-    """A new book, if that would help; NULL to keep the one there is."""
+    """A new book, if it would help; NULL to keep the present one."""
     cdef unsigned long pages = each_mm(fast.g, NULL, 0)
     cdef key_book *book
     cdef bint ties = 4 * fast.key_ties > fast.g.ksm_rmap_items, complete = True
     fast.key_ties = 0
     if fast.book_wait:
         fast.book_wait -= 1
-    # The first pass over some memory compares nothing that it did not read: a book can wait until most of it was seen.
+    # The first pass over new memory compares only pages that it has just read. A book can wait until most of the memory was seen.
     if 2 * fast.g.ksm_rmap_items < pages or pages <= 2 * fast.book_pages and not (ties and not fast.book_wait):
         return NULL
     book = better_book(fast, pages, &complete)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: where ksm/mm/ksm.pyx meets what makes it fast.
-"""The seams. ksm.pyx asks here, in one line each, and gets the kernel's answer:
+# No twin in the kernel: the seams between ksm/mm/ksm.pyx and the speed layer.
+"""The seams. ksm.pyx asks the speed layer here, in one line each, and gets the kernel's result:
 
     the next page to scan                                   scan_ahead()
     the way down a tree, to a node that has to be looked at stable_tree_descend(), unstable_tree_descend()
@@ -8,9 +8,9 @@
     its checksum                                            known_checksum()
     a dup that a search need not look at                    passes_over()
 
-Only a machine that remembers nothing is recorded (ksm/step.pxd): in it the seams tell a recording what they are asked.
+Only a machine without the speed layer is recorded (ksm/step.pxd). In it the seams tell a recording what they are asked.
 
-What is remembered of a page ends by ksm_page_changed() and ksm_range_changed() of include/linux/ksm.pxd. Built with KSM_STUB=1, the module
+ksm_page_changed() and ksm_range_changed() of include/linux/ksm.pxd make the speed layer forget a page. Built with KSM_STUB=1, the module
 remembers nothing: tests/fast/seams_stub.pyx.
 """
 
@@ -38,7 +38,7 @@ cdef bint checksum_of(ksm_globals *g, struct_page *page, u32 *checksum) noexcept
 
 
 cdef inline bint watched_still(fast_state *fast, scanned_page *seen) noexcept nogil:
-    """Take a reference on a page that was looked at, if it is still where it was, as it was."""
+    """Take a reference on a page that was looked at ahead, if it is still watched. False if it is not, or if the process exits."""
     if atomic_read(&fast.g.ksm_scan.mm_slot.slot.mm.mm_users) == 0 or not folio_try_get(seen.page):
         return False
     if test_page_flag(seen.page, PG_ksm_watched):
@@ -48,7 +48,7 @@ cdef inline bint watched_still(fast_state *fast, scanned_page *seen) noexcept no
 
 
 cdef inline ksm_rmap_item *scan_ahead(ksm_globals *g, struct_page **page, unsigned int scan_npages) noexcept nogil:
-    """scan_get_next_rmap_item(), and a look at the pages behind it: scan_npages more are wanted at most."""
+    """scan_get_next_rmap_item(), with a look ahead at the pages that follow: scan_npages more are wanted at most."""
     cdef fast_state *fast = fast_of(g)
     cdef ksm_rmap_item *rmap_item
     cdef scanned_page *seen
@@ -61,7 +61,7 @@ cdef inline ksm_rmap_item *scan_ahead(ksm_globals *g, struct_page **page, unsign
             ksm_step(g.m, STEP_PASS_ENDS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
         return rmap_item
     if fast.next < fast.nr and not fast.unsettled and not g.ksm_smart_scan:
-        # Nothing is left of the last page, and this one has an item: most of a pass over merged pages
+        # The last page needs no settle(), and this page has an item. This is most of a pass over merged pages.
         seen = &fast.pages[fast.next]
         rmap_item = g.ksm_scan.rmap_list[0]
         if rmap_item != NULL and (rmap_item.address & page_mask()) == seen.address and watched_still(fast, seen):
@@ -76,13 +76,15 @@ cdef inline ksm_rmap_item *scan_ahead(ksm_globals *g, struct_page **page, unsign
 
 
 cdef inline bint stable_tree_descend(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
-    """`*new`, after as many steps down a stable tree as need no look at a node's page. A search begins with *parent NULL, at the root."""
+    """Go down a stable tree for as many steps as need no look at a node's page, and read `*new`. A search begins with *parent NULL, at the
+    root. True if a node is at `*new`.
+    """
     g.search_at = new[0]
     return new[0][0] != NULL if g.fast == NULL else stable_tree_go_down(g, page, parent, new)
 
 
 cdef inline bint unstable_tree_descend(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
-    """The same in an unstable tree. At the end of the way the page's rmap_item is put there."""
+    """The same in an unstable tree. At the end of the way the page's rmap_item is put into the tree."""
     g.search_at = new[0]
     return new[0][0] != NULL if g.fast == NULL else unstable_tree_go_down(g, page, parent, new)
 
@@ -99,5 +101,7 @@ cdef inline bint known_checksum(ksm_globals *g, struct_page *page, u32 *checksum
 
 
 cdef inline bint passes_over(ksm_globals *g, ksm_stable_node *found, ksm_stable_node *dup) noexcept nogil:
-    """With a dup found already: will this one not be taken, because it is full, and is not to be dropped, because its page lives?"""
+    """Whether stable_node_dup() passes over this dup: another dup was found, this one is full, and its page lives, so that it need not be
+    dropped.
+    """
     return g.fast != NULL and found != NULL and dup.rmap_hlist_len >= g.ksm_max_page_sharing and stable_key_known(dup)

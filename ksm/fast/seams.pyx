@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: where ksm/mm/ksm.pyx meets what makes it fast. See seams.pxd.
+# No twin in the kernel: the seams between ksm/mm/ksm.pyx and the speed layer. See seams.pxd.
 
 from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
@@ -37,7 +37,7 @@ fast_ops.pages_identical = pages_found_identical
 
 
 cdef int fast_init(ksm_globals *g) noexcept nogil:
-    """Before the machine has a process: 0 or -ENOMEM."""
+    """Start the speed layer, before the machine has a process: 0 or -ENOMEM."""
     cdef fast_state *fast = <fast_state *>calloc(1, sizeof(fast_state))
     if fast == NULL or stable_keys_init(fast):
         free(fast)
@@ -45,7 +45,7 @@ cdef int fast_init(ksm_globals *g) noexcept nogil:
     fast.g = g
     fast.now = &fast.alone
     spin_lock_init(&fast.watch_lock)
-    # Whoever takes a key away may come late.
+    # A thread that takes a key away may do so after the item or node was freed.
     g.rmap_item_cache.typesafe = True
     g.stable_node_cache.typesafe = True
     g.stable_node_cache.freed = node_freed
@@ -56,7 +56,7 @@ cdef int fast_init(ksm_globals *g) noexcept nogil:
 
 
 cdef void fast_exit(ksm_globals *g) noexcept nogil:
-    """With the machine."""
+    """Free the speed layer, with the machine."""
     cdef fast_state *fast = fast_of(g)
     if fast == NULL:
         return
@@ -69,7 +69,7 @@ cdef void fast_exit(ksm_globals *g) noexcept nogil:
 
 
 cdef void fast_distrust(ksm_globals *g) noexcept nogil:
-    """For ksm bench: nothing is known of any page now, and the next pass takes its unstable trees for rotten."""
+    """For ksm bench: forget all pages, and let the next pass treat its unstable trees as out of order."""
     if g.fast != NULL:
         fast_of(g).distrust = True
         forget_all_pages(fast_of(g))
@@ -78,14 +78,14 @@ cdef void fast_distrust(ksm_globals *g) noexcept nogil:
 # The next page
 
 cdef void begin_pass(fast_state *fast) noexcept nogil:
-    """The last pass has ended: what is still in the unstable trees counts no more."""
+    """Begin a pass. The items that are left in the unstable trees no longer count."""
     cdef key_book *book
     spin_lock(&fast.watch_lock)
     WRITE_ONCE_int(fast.rotten, fast.distrust)
     fast.distrust = False
     spin_unlock(&fast.watch_lock)
     if fast.g.ksm_rmap_items == 0 and fast.g.rmap_item_cache.nr_freed:
-        forget_all_pages(fast)  # run=2 has freed the items, and told nobody
+        forget_all_pages(fast)  # run=2 has freed the items without telling the speed layer
     book = look_at_book(fast)
     if book != NULL:
         key_book_free(fast.book)
@@ -96,19 +96,19 @@ cdef void begin_pass(fast_state *fast) noexcept nogil:
 
 cdef inline void check_order(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
     if rmap_item != NULL and in_tree(fast, rmap_item):
-        smp_mb()                # whoever takes its key away sees that it is in the tree, or we see that the key is gone
+        smp_mb()                # a thread that takes the key away sees the item in the tree, or this thread sees that the key is gone
         if not item_key_known(rmap_item):
             WRITE_ONCE_int(fast.rotten, 1)
 
 
 cdef void settle(fast_state *fast) noexcept nogil:
-    """What has become of the last page."""
+    """Find out what has become of the last page."""
     cdef ksm_rmap_item *leaving = fast.leaving
     fast.unsettled = False
-    check_order(fast, fast.now.rmap_item)       # put into a tree
-    if leaving != NULL:                         # or merged with that item's page; if that failed, the item is in the tree still
+    check_order(fast, fast.now.rmap_item)       # it may have been put into a tree
+    if leaving != NULL:                         # or merged with this item's page; if that failed, this item is still in the tree
         spin_lock(&fast.watch_lock)
-        fast.leaving = NULL                     # first: who takes its key away from now on sees to the order himself
+        fast.leaving = NULL                     # first: from now on a thread that takes its key away sets `rotten` itself
         spin_unlock(&fast.watch_lock)
         check_order(fast, leaving)
     if fast.inserted != NULL:
@@ -151,7 +151,7 @@ cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned
 
 
 cdef ksm_rmap_item *first_item(fast_state *fast, struct_page **page, unsigned int scan_npages) noexcept nogil:
-    """In the kernel's way, and a look at the page and those behind it."""
+    """Find the next item as the kernel does, and look ahead from its page on."""
     cdef ksm_globals *g = fast.g
     cdef ksm_rmap_item *rmap_item
     fast.nr = 0
@@ -175,7 +175,7 @@ cdef ksm_rmap_item *first_item(fast_state *fast, struct_page **page, unsigned in
 
 
 cdef bint checksum_of(ksm_globals *g, struct_page *page, u32 *checksum) noexcept nogil:
-    # Now that the item is in no tree and at no stable node, it can have the key.
+    # The item is in no tree and at no stable node now, so it can have the key.
     cdef fast_state *fast = fast_of(g)
     cdef scanned_page *now = fast.now
     if page != now.page or not now.key or not page_linked(fast, page, now.rmap_item) and not link_item(fast, page, now.rmap_item, now.key):
@@ -215,10 +215,10 @@ cdef bint stable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **paren
 
 
 cdef bint known_place(fast_state *fast, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
-    """Where the search would come out, or the link to the page's equal, if that can be said at once.
+    """Set *new to the end of the search, or to the link of the page's equal, if the look ahead has found it. False if not.
 
-    The page was equal to an item's, or between two neighbours. If that is in the tree, or both are, the tree is in order, and none has come
-    between them, it belongs there: of the two links between neighbours one is free.
+    The look ahead has found an equal item, or two neighbours with the page between them. The place holds if these are still in the tree, if
+    the tree is in order, and if no item has come between the neighbours. Of the two links between neighbours one is free.
     """
     cdef scanned_page *now = fast.now
     cdef rb_node *less = now.less
@@ -278,19 +278,19 @@ cdef bint unstable_tree_go_down(ksm_globals *g, struct_page *page, rb_node **par
 # Comparing
 
 cdef int memcmp_pages_by_keys(machine *m, struct_page *page, struct_page *tree_page) noexcept nogil:
-    """memcmp_pages() in the search that is under way. A page that is equal is remembered."""
+    """memcmp_pages() for the current search. An equal page is remembered."""
     cdef fast_state *fast = fast_of(<ksm_globals *>m.ksm)
     cdef ksm_stable_node *stable_node = NULL
     cdef int ret = 0
     if folio_test_ksm(tree_page):
         stable_node = <ksm_stable_node *>folio_raw_mapping(tree_page)
     if stable_node != NULL:
-        ret = compare_stable_key(fast.key, stable_node)     # that of a dup: a chain has none
+        ret = compare_stable_key(fast.key, stable_node)     # the key of a dup: a chain has none
         if ret:
             return ret
     if stable_node != NULL or not fast.at_equal or not page_linked(fast, tree_page, fast.tree_item):
         ret = memcmp_bytes(m, page, tree_page)
-    fast.at_equal = False       # it was the first node
+    fast.at_equal = False       # only the first node of the search is the known equal
     if stable_node != NULL and not stable_key_known(stable_node):
         stable_key_is(fast, stable_node, page_key(fast, tree_page))
     if not ret:
@@ -298,7 +298,7 @@ cdef int memcmp_pages_by_keys(machine *m, struct_page *page, struct_page *tree_p
         fast.equal_other = tree_page
         fast.equal_stable = stable_node != NULL
         if stable_node == NULL:
-            # It will leave the tree, which will be in order, though its page will be unwatched before.
+            # The tree item will leave the tree. Its page will be unwatched before that, which must not count as disorder.
             fast.unsettled = True
             spin_lock(&fast.watch_lock)
             fast.leaving = fast.tree_item
@@ -307,8 +307,11 @@ cdef int memcmp_pages_by_keys(machine *m, struct_page *page, struct_page *tree_p
 
 
 cdef bint pages_found_identical(machine *m, struct_page *page, struct_page *kpage) noexcept nogil:
-    """Both are write-protected. A page that is still watched has not been written to since it was compared; a merged one never is."""
-    # Who splits a huge page asks for the zero page, which is no tree page: he reads what ksmd is writing, and is told nothing.
+    """Whether two write-protected pages are known to be equal. A page that is still watched has not been written to since it was compared,
+    and a merged page never is.
+    """
+    # A thread that splits a huge page may ask here, too, for the zero page, and reads what ksmd is writing. The zero page is no tree page,
+    # so the value is false.
     cdef fast_state *fast = fast_of(<ksm_globals *>m.ksm)
     cdef struct_page *equal_page = <struct_page *>data_race_ptr(<void **>&fast.equal_page)
     cdef struct_page *equal_other = <struct_page *>data_race_ptr(<void **>&fast.equal_other)

@@ -2,12 +2,13 @@
 # No twin in the kernel: the keys by which ksmd compares pages without reading them.
 """The keys of pages, and of stable nodes. page_keys.pyx says how a key is made, watch.pxd how items keep theirs.
 
-All keys in use are made by one book, fast_state.book.
+All keys in use are made with one book, fast_state.book.
 
-The key of a stable node holds as long as its page lives: nobody writes to it. Freeing the page clears it, so that ksm_get_folio() finds
-the stale node when the kernel would. A chain has none. As long as each other node has one, and the filter says that no node ever had
-the key of a page, a search for it would go from key to key and find nothing, so there is none. It must not come past a chain, where it
-might have to prune: where there are few chains, it is known which keys lead there.
+The key of a stable node holds as long as its page lives, because nobody writes to the page. Freeing the page clears the key, so that
+ksm_get_folio() finds the stale node when the kernel would. A chain has no key. The filter has the keys of all nodes, and perhaps of nodes
+that are gone. If every node but the chains has a key, and the filter lacks a page's key, no search would find an equal of the page, so the
+search is left out. The search must not lead past a chain, where it might have to prune. If there are few chains, it is known which keys
+lead to them.
 """
 
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, atomic_long_inc, atomic_long_read
@@ -24,14 +25,14 @@ cdef extern from *:
 
 
 cdef inline unsigned long page_key(fast_state *fast, const struct_page *page) noexcept nogil:
-    """Two keys that differ order their pages as memcmp_pages() would. Not 0."""
+    """The key of a page. Two keys that differ order their pages as memcmp_pages() would. It is never 0."""
     return page_key_in(fast.book, <const char *>page_address(fast.g.m, page), PAGE_WORDS)
 
 
 # Stable nodes
 
 cdef inline int compare_stable_key(unsigned long key, ksm_stable_node *stable_node) noexcept nogil:
-    """The sign of memcmp_pages() for a page with this key and the node's; 0 where only that can tell, and for a chain."""
+    """The sign of memcmp_pages() for a page with this key and the node's page. 0 if only memcmp_pages() can tell, and for a chain."""
     cdef unsigned long known = READ_ONCE_ulong(stable_node.key)
     if not known & STABLE_KEY_KNOWN:
         return 0
@@ -40,14 +41,16 @@ cdef inline int compare_stable_key(unsigned long key, ksm_stable_node *stable_no
 
 
 cdef inline ksm_stable_node *node_with_key(ksm_stable_node *stable_node) noexcept nogil:
-    """The node itself; of a chain the first dup, for all have the same key; of an empty chain the chain, which has none."""
+    """The node that has the key: the node itself, or a chain's first dup, since all dups have the same key. An empty chain is returned
+    itself, and has no key.
+    """
     if stable_node.rmap_hlist_len == STABLE_NODE_CHAIN and stable_node.hlist.first != NULL:
         return stable_node_of_dup(stable_node.hlist.first)
     return stable_node
 
 
 cdef inline bint stable_key_known(ksm_stable_node *stable_node) noexcept nogil:
-    """Then its page lives, too."""
+    """Whether the node has a key. If it has one, its page lives."""
     return (READ_ONCE_ulong(stable_node.key) & STABLE_KEY_KNOWN) != 0
 
 
@@ -64,7 +67,7 @@ cdef inline void filter_add(fast_state *fast, unsigned long key) noexcept nogil:
 
 
 cdef inline void stable_key_is(fast_state *fast, ksm_stable_node *stable_node, unsigned long key) noexcept nogil:
-    """The caller has a reference on the node's page, whose key that is."""
+    """Set the key of a node. The caller has a reference on the node's page."""
     if not READ_ONCE_ulong(stable_node.key):
         filter_add(fast, key)
         WRITE_ONCE_ulong(stable_node.key, key | STABLE_KEY_KNOWN)
@@ -73,7 +76,9 @@ cdef inline void stable_key_is(fast_state *fast, ksm_stable_node *stable_node, u
 
 
 cdef inline bint stable_trees_lack(fast_state *fast, unsigned long key) noexcept nogil:
-    """Would a search for a page with this key find nothing, and change nothing? Where each node has a key, and none this one."""
+    """Whether a search for a page with this key would find nothing and change nothing. This is so if each node has a key, and none has this
+    one.
+    """
     cdef unsigned long place
     cdef unsigned int i
     if fast.g.stable_node_cache.nr_objects - atomic_long_read(&fast.stable_keyed) != fast.nr_chains:

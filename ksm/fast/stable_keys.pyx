@@ -20,12 +20,12 @@ from ksm.mm.page_alloc cimport folio_put
 
 
 cdef enum:
-    FILTER_LEAST = 15           # the number of bits, as a power of 2
-    FILTER_BITS = 4             # for each item, at least; there are at most half as many stable nodes
+    FILTER_LEAST = 15           # the smallest filter has 1 << this many bits
+    FILTER_BITS = 4             # bits for each item, at least; there are at most half as many stable nodes as items
 
 
 cdef int stable_keys_init(fast_state *fast) noexcept nogil:
-    """0 or -ENOMEM."""
+    """Make the filter: 0 or -ENOMEM."""
     fast.filter_bits = FILTER_LEAST
     fast.filter = <unsigned long *>calloc(1, <size_t>1 << (FILTER_LEAST - 3))
     return 0 if fast.filter != NULL else -ENOMEM
@@ -38,14 +38,15 @@ cdef void stable_keys_exit(fast_state *fast) noexcept nogil:
 # Stable nodes
 
 cdef void page_freed(machine *m, struct_folio *folio) noexcept nogil:
-    # The node may be freed already, should ksmd have found it stale, or be another page's: that has no key then until somebody looks.
+    # ksmd may have found the node stale and freed it, and it may be another page's node by now. That node then has no key until a search
+    # reads its page.
     cdef ksm_stable_node *stable_node = <ksm_stable_node *>folio_raw_mapping(folio)
     if stable_node != NULL:
         key_goes(fast_of(<ksm_globals *>m.ksm), stable_node)
 
 
 cdef inline bint key_goes(fast_state *fast, ksm_stable_node *stable_node) noexcept nogil:
-    """Did the node have one?"""
+    """Take the node's key away; true if it had one."""
     if not stable_key_known(stable_node) or not xchg_ulong(&stable_node.key, 0) & STABLE_KEY_KNOWN:
         return False
     atomic_long_dec(&fast.stable_keyed)
@@ -53,7 +54,7 @@ cdef inline bint key_goes(fast_state *fast, ksm_stable_node *stable_node) noexce
 
 
 cdef void node_freed(void *arg, void *stable_node) noexcept nogil:
-    """Called by kmem_cache_free()."""
+    """Forget a node that is being freed. kmem_cache_free() calls this."""
     cdef fast_state *fast = <fast_state *>arg
     cdef unsigned int i
     key_goes(fast, <ksm_stable_node *>stable_node)
@@ -66,7 +67,9 @@ cdef void node_freed(void *arg, void *stable_node) noexcept nogil:
 
 
 cdef void node_inserted(fast_state *fast, struct_page *page, unsigned long key) noexcept nogil:
-    """The page was merged, and has a stable node now, if there was memory for one. The node may be the second dup of a new chain."""
+    """Give the node of a newly merged page its key. There is no node if there was no memory for one. The node may be the second dup of a
+    new chain.
+    """
     cdef ksm_stable_node *stable_node
     if not folio_try_get(page):
         return
@@ -74,7 +77,7 @@ cdef void node_inserted(fast_state *fast, struct_page *page, unsigned long key) 
     if stable_node != NULL:
         stable_key_is(fast, stable_node, key)
         if fast.nr_chains != fast.g.ksm_stable_node_chains and is_stable_node_dup(fast.g, stable_node):
-            # It was put in at the head.
+            # The dup is the first of its chain.
             chain_made(fast, stable_node_of_first(stable_node.hlist_dup.pprev))
     folio_put(fast.g.m, page)
 
@@ -93,7 +96,7 @@ cdef void chain_made(fast_state *fast, ksm_stable_node *chain) noexcept nogil:
 
 
 cdef void list_chains(fast_state *fast) noexcept nogil:
-    """There were more than there was room for, and are no longer."""
+    """List all chains. There were more than KNOWN_CHAINS, and are no longer."""
     cdef rb_node *node = rb_first(fast.g.root_stable_tree)
     fast.nr_chains = 0
     fast.chains_moved = True
@@ -104,7 +107,9 @@ cdef void list_chains(fast_state *fast) noexcept nogil:
 
 
 cdef void find_chains(fast_state *fast) noexcept nogil:
-    """A search comes past a chain if it turns where the chain lies, at each node above. The nearest on each side are what counts."""
+    """Find the keys that lead past each chain. A search comes there if it turns towards the chain at each node above. The nearest nodes
+    above on both sides are the bounds.
+    """
     cdef known_chain *known
     cdef rb_node *node
     cdef rb_node *parent
@@ -152,7 +157,7 @@ cdef void filter_add_node(fast_state *fast, ksm_stable_node *stable_node, bint n
 
 
 cdef void filter_refill(fast_state *fast, bint new_book) noexcept nogil:
-    """Only the keys that there are: those of the trees, of chains, and of nodes that wait to be put back into a tree."""
+    """Fill the filter anew with the present keys: those of the trees, of dups in chains, and of nodes in migrate_nodes."""
     cdef ksm_globals *g = fast.g
     cdef rb_node *node
     cdef hlist_node *pos
@@ -188,7 +193,7 @@ cdef void filter_refill(fast_state *fast, bint new_book) noexcept nogil:
 
 
 cdef void tidy_stable_keys(fast_state *fast, bint new_book) noexcept nogil:
-    """Between two passes: keys by a new book, a filter with room for as many as there may be, and all chains, if they are few."""
+    """Tidy up between two passes: make keys with a new book, enlarge the filter if needed, and list the chains if they are few."""
     cdef ksm_globals *g = fast.g
     if (new_book or fast.filter_set > 2 * <unsigned long>g.stable_node_cache.nr_objects + 64
             or FILTER_BITS * g.ksm_rmap_items > <unsigned long>1 << fast.filter_bits):

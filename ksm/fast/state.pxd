@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: what lets ksmd answer faster, with the same answers.
-"""What ksmd remembers, one set a machine: ksm_globals.fast. NULL in a machine that scans as the kernel does.
+# No twin in the kernel: the state of the speed layer.
+"""What ksmd remembers, one set for each machine: ksm_globals.fast. It is NULL in a plain machine.
 
-ksmd writes here, holding ksm_thread_mutex, except where it says otherwise.
+Only the scanning thread writes here, with ksm_thread_mutex held, except where a comment says otherwise.
 """
 
 from linux.mm_types cimport struct_page
@@ -21,23 +21,23 @@ cdef enum:
 # Where a page belongs in its unstable tree
 cdef enum place_kind:
     PLACE_UNKNOWN
-    PLACE_EQUAL                 # where `less` is, which is its equal
-    PLACE_BETWEEN               # between `less` and `more`, which are neighbours; NULL: at an end
+    PLACE_EQUAL                 # at `less`, which is its equal
+    PLACE_BETWEEN               # between the neighbours `less` and `more`; one is NULL at an end of the tree
 
 
-# A page that is scanned, or will be soon. What it says holds as long as the page is watched (watch.pxd).
+# A page that is scanned now or soon. The fields hold as long as the page is watched (watch.pxd).
 cdef struct scanned_page:
     struct_page *page
     unsigned long address
-    ksm_rmap_item *rmap_item    # NULL as long as there is none
-    unsigned long key           # how its bytes compare (stable_keys.pxd); 0: not known
-    u32 checksum                # of its bytes, where the key is known
+    ksm_rmap_item *rmap_item    # NULL if the page has none yet
+    unsigned long key           # its key (stable_keys.pxd); 0: not known
+    u32 checksum                # its checksum, if the key is known
     int place
     rb_node *less
     rb_node *more
 
 
-# A search whose key is not between these two does not come past the chain.
+# A search leads past the chain only if its key is between `below` and `above`.
 cdef struct known_chain:
     ksm_stable_node *chain
     unsigned long below
@@ -47,45 +47,45 @@ cdef struct known_chain:
 cdef struct fast_state:
     ksm_globals *g
 
-    # Pages that are watched: watch.pyx. Under watch_lock, whoever it is.
-    spinlock_t watch_lock       # PG_ksm_watched, `private` of such pages, and that keys of items go
+    # Watched pages: watch.pyx. Every thread takes watch_lock to change this.
+    spinlock_t watch_lock       # guards PG_ksm_watched, `private` of watched pages, and taking keys of items away
     int rotten                  # an item in the unstable trees has no key: the trees may be out of order
-    ksm_rmap_item *leaving      # it is about to leave them, because its page is being merged
-    char *first_item            # from which the numbers of items are counted
+    ksm_rmap_item *leaving      # an item that is about to leave the unstable tree, because its page is being merged
+    char *first_item            # the item from which the others are numbered
 
-    # The page that is scanned, and those that come next: look_ahead.pyx
+    # The page that is scanned now, and the next ones: look_ahead.pyx
     scanned_page *now
-    scanned_page alone          # one that was not looked at ahead
+    scanned_page alone          # a page that was not looked at ahead
     scanned_page pages[LOOK_AHEAD]
     unsigned int nr
-    unsigned int next           # the first that was not visited
-    unsigned long nr_freed      # rmap_items, when they were looked at
+    unsigned int next           # the first page that ksmd has not visited
+    unsigned long nr_freed      # number of rmap_items freed before the look ahead
 
-    # The search that is under way: seams.pyx
-    unsigned long key           # of the page that is searched for
-    ksm_rmap_item *tree_item    # which the search in an unstable tree has come to
-    bint at_equal               # and it is in the place that was known
-    struct_page *equal_page     # the last two pages that were found equal,
+    # The current search: seams.pyx
+    unsigned long key           # the key of the page that is searched for
+    ksm_rmap_item *tree_item    # the item that the search in an unstable tree has come to
+    bint at_equal               # tree_item is the equal that the look ahead has found
+    struct_page *equal_page     # equal_page and equal_other: the last two pages found equal
     struct_page *equal_other
-    bint equal_stable           # of which the other one was merged already
+    bint equal_stable           # equal_other was merged already
     struct_page *inserted       # a merged page that is getting a stable node
-    bint unsettled              # what became of the last page has to be looked at: settle()
+    bint unsettled              # settle() has to find out what became of the last page
 
     # Stable nodes and their keys: stable_keys.pyx
-    long stable_keyed           # nodes with a key. Atomic: whoever frees a page takes its node's key away
+    long stable_keyed           # nodes with a key. Atomic, because any thread that frees a page takes the key of its node away
     unsigned long *filter       # a bit for each key that a stable node has or had, by hash
-    unsigned int filter_bits    # 1 << that many bits
-    unsigned long filter_set    # how many keys went in
+    unsigned int filter_bits    # the filter has 1 << this many bits
+    unsigned long filter_set    # keys put in
     known_chain chains[KNOWN_CHAINS]
-    unsigned int nr_chains      # in there; if that is not ksm_stable_node_chains, some are missing
-    bint chains_moved           # perhaps: the tree is not what it was
+    unsigned int nr_chains      # number of known chains; if it is not ksm_stable_node_chains, some are missing
+    bint chains_moved           # the bounds in `chains` may be out of date
 
-    # The book that keys are made by: samples.pyx
-    key_book *book              # NULL: they are made without one
-    unsigned long book_pages    # how many there were when it was last looked at
-    unsigned int book_wait      # passes until it may be looked at again
-    unsigned long key_ties      # how often, in this pass, two keys were the same and the pages were not
-    bint distrust               # for ksm bench: the next pass takes its trees for rotten
+    # The book with which keys are made: samples.pyx
+    key_book *book              # NULL: keys are made without a book
+    unsigned long book_pages    # mergeable pages when the book was last checked
+    unsigned int book_wait      # passes until ties can cause another check
+    unsigned long key_ties      # pairs of different pages with the same key in this pass
+    bint distrust               # for ksm bench: the next pass treats its trees as out of order
 
 
 cdef extern from *:

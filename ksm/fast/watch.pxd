@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: pages that ksmd need not read again, because nobody has written to them.
+# No twin in the kernel: pages that ksmd need not read again, because they were not written to.
 """Watched pages, and the keys that rmap_items keep of them.
 
-A watched page (PG_ksm_watched) was neither written to nor unmapped anywhere, and its vma stayed mergeable, since ksmd set the flag. The
-flag is set under the lock of the page's table, by look_ahead.pyx alone. Whoever ends what it says clears it: ksm_page_changed() and
+A watched page (PG_ksm_watched) was neither written to nor unmapped anywhere, and its vma stayed mergeable, since ksmd set the flag. Only
+look_ahead.pyx sets the flag, with the page's table locked. A thread that is about to change this clears the flag by ksm_page_changed() or
 ksm_range_changed() of include/linux/ksm.pxd.
 
-A watched page can have a link to one rmap_item: `private` has the item's number. As long as the link is there, the item's page table entry
-maps this page, whose bytes are those that ksmd saw; oldchecksum is their checksum. So the item can keep the page's key (stable_keys.pxd),
-46 bits in the room that struct ksm_rmap_item leaves. A walk of the tree compares keys, and comes to the page itself, its table and its
-locks only where two keys are equal, or one is not known. An item whose key is 0 has a link, and its key has yet to be made by a new book.
+A watched page can be linked to one rmap_item: `private` has the item's number. As long as the link is there, the item's page table entry
+maps this page, the page has the bytes that ksmd saw, and oldchecksum is their checksum. So the item can keep the page's key
+(stable_keys.pxd), 46 bits in the room that struct ksm_rmap_item leaves. A search in a tree compares keys. It reads the page, its table and
+its locks only where two keys are equal, or one is not known. A linked item may have the known key 0: its key was made with an old book, and
+the look ahead has to make a new one.
 
-watch_lock guards the flag and `private`. Under it somebody else than ksmd may take the key of an item away, which is the one word of an
-item that others write; they exchange it for 0 if it is still what they saw. An item may be freed, or used again, while a page still has
-its number: then either there is no key, or another page's key goes, which costs time only. Slabs of items stay as long as the machine.
-anon_vma lies over the key, and no pointer looks like a key that is known.
+watch_lock guards the flag and `private`. With it, a thread other than ksmd may take the key of an item away. This is the only word of an
+item that other threads write. They exchange it for 0 if it is still the key that they read. An item may be freed, or used again, while a
+page still has its number. Then there is no key to take, or the key of another page is taken, which costs time only. The memory of items is
+kept as long as the machine. anon_vma lies over the key, and no pointer looks like a known key.
 
-As long as every item in the unstable trees has a key (`rotten` is not set), nothing in them was written to since it was put in, so the
-trees are in order, and a watched page still belongs where the look ahead has found that it does.
+As long as every item in the unstable trees has a key (`rotten` is not set), no page in them was written to since it was put in. Then the
+trees are in order, and a watched page still belongs where the look ahead has found that it belongs.
 """
 
 from linux.atomic cimport data_race_uint, data_race_ulong
@@ -29,13 +30,13 @@ from ksm.fast.state cimport fast_state
 from ksm.mm.ksm cimport SEQNR_MASK, UNSTABLE_FLAG, ksm_rmap_item
 
 
-# Of ksm_rmap_item.key: the upper half of a pointer, which may lie there, never has it.
+# A bit of ksm_rmap_item.key. A pointer may lie there, and its upper half never has this bit.
 cdef extern from *:
     const unsigned int KEY_KNOWN "0x80000000U"
 
 
 cdef inline unsigned int item_number(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
-    """For struct page: not 0; 0 for an item too far away to have a number."""
+    """The number of an item for page.private; 0 for an item that is too far away to have one."""
     cdef long distance = (<char *>rmap_item - fast.first_item) >> 6
     if not -0x7fffffff <= distance <= 0x7fffffff:
         return 0
@@ -59,13 +60,13 @@ cdef inline unsigned long item_key(ksm_rmap_item *rmap_item) noexcept nogil:
 
 
 cdef inline bint page_linked(fast_state *fast, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
-    """Is this the item's page, and unwritten?"""
+    """Whether the page is linked to this item, and so was not written to."""
     return (item_key_known(rmap_item) and test_page_flag(page, PG_ksm_watched)
             and READ_ONCE_uint(page.private) == item_number(fast, rmap_item))
 
 
 cdef inline int compare_key(unsigned long key, ksm_rmap_item *tree_rmap_item) noexcept nogil:
-    """The sign of memcmp_pages(page, tree_page) for a page with this key; 0 where only that can tell."""
+    """The sign of memcmp_pages(page, tree_page) for a page with this key; 0 if only memcmp_pages() can tell."""
     cdef unsigned int known = data_race_uint(&tree_rmap_item.key)
     cdef unsigned long other
     if not known & KEY_KNOWN:
@@ -75,7 +76,7 @@ cdef inline int compare_key(unsigned long key, ksm_rmap_item *tree_rmap_item) no
 
 
 cdef inline bint in_tree(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
-    """In an unstable tree of this pass?"""
+    """Whether the item is in an unstable tree of this pass."""
     cdef unsigned long of_this_pass = UNSTABLE_FLAG | (data_race_ulong(&fast.g.ksm_scan.seqnr) & SEQNR_MASK)
     return (data_race_ulong(&rmap_item.address) & (UNSTABLE_FLAG | SEQNR_MASK)) == of_this_pass
 

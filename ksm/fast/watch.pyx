@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: pages that ksmd need not read again, because nobody has written to them. See watch.pxd.
+# No twin in the kernel: pages that ksmd need not read again, because they were not written to. See watch.pxd.
 
 from linux.atomic cimport (READ_ONCE_uint, WRITE_ONCE_int, WRITE_ONCE_uint, data_race_cmpxchg, data_race_uint, smp_load_acquire_ulong,
                            smp_mb)
@@ -16,17 +16,17 @@ from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, mm_slot_of
 
 
 cdef inline void forget_key(fast_state *fast, unsigned int number) noexcept nogil:
-    # With watch_lock
+    # The caller holds watch_lock.
     cdef ksm_rmap_item *rmap_item = numbered_item(fast, number)
     cdef unsigned int known = data_race_uint(&rmap_item.key)
     if known & KEY_KNOWN and data_race_cmpxchg(&rmap_item.key, known, 0):
-        smp_mb()                # settle() in seams.pyx sees that, or we see that the item is in the tree
+        smp_mb()                # settle() in seams.pyx sees this, or this thread sees that the item is in the tree
         if in_tree(fast, rmap_item) and rmap_item != fast.leaving:
             WRITE_ONCE_int(fast.rotten, 1)
 
 
 cdef void unwatch(fast_state *fast, struct_page *page) noexcept nogil:
-    # With watch_lock
+    # The caller holds watch_lock.
     cdef unsigned int number
     if not test_page_flag(page, PG_ksm_watched):
         return
@@ -79,8 +79,9 @@ cdef void forget_all_pages(fast_state *fast) noexcept nogil:
 
 
 cdef bint link_item(fast_state *fast, struct_page *page, ksm_rmap_item *rmap_item, unsigned long key) noexcept nogil:
-    """Let the item keep the page's key, unless the page was changed since it was watched: then false. oldchecksum is its checksum, or
-    will be before anybody asks."""
+    """Let the item keep the page's key; false if the page was changed since it was watched. oldchecksum is its checksum, or will be before
+    another thread reads the item.
+    """
     cdef unsigned int number
     cdef bint linked
     if fast.first_item == NULL:
@@ -92,7 +93,7 @@ cdef bint link_item(fast_state *fast, struct_page *page, ksm_rmap_item *rmap_ite
     linked = test_page_flag(page, PG_ksm_watched)
     if linked:
         if page.private and page.private != number:
-            forget_key(fast, page.private)  # a fork's item
+            forget_key(fast, page.private)  # the item of a forked process
         WRITE_ONCE_uint(page.private, number)
         rmap_item.key_low = <unsigned short>key
         WRITE_ONCE_uint(rmap_item.key, <unsigned int>(key >> 16) | KEY_KNOWN)
@@ -103,7 +104,7 @@ cdef bint link_item(fast_state *fast, struct_page *page, ksm_rmap_item *rmap_ite
 
 
 cdef void forget_item_keys(fast_state *fast) noexcept nogil:
-    """Not that their pages are unwritten: only how these compare. The unstable trees are empty."""
+    """Forget the keys of all items, but not that their pages are unwritten. The unstable trees are empty."""
     cdef ksm_globals *g = fast.g
     cdef list_head *pos
     cdef ksm_rmap_item *rmap_item
@@ -120,7 +121,7 @@ cdef void forget_item_keys(fast_state *fast) noexcept nogil:
                 rmap_item.key_low = 0
             rmap_item = rmap_item.rmap_list
             nr += 1
-            if nr % 1024 == 0:      # nobody else changes the list, but all who write want the lock
+            if nr % 1024 == 0:      # no other thread changes the list, but every thread that writes to a page wants the lock
                 spin_unlock(&fast.watch_lock)
                 spin_lock(&fast.watch_lock)
         spin_unlock(&fast.watch_lock)

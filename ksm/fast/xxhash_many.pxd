@@ -4,7 +4,7 @@
 from libc.stdint cimport uint64_t
 
 
-# xxh64() of `count` whole pages with seed 0, page i's into out[i]. The pages may stand anywhere, and be the same one. While one group of
-# eight is hashed the next is fetched from memory, so 16 pages in one call are better than two calls with 8; from 64 on there is no more
-# to gain. Any count is right, also 0.
+# xxh64() of `count` whole pages with seed 0; out[i] is the checksum of page i. The pages may stand anywhere, and be the same one. While one
+# group of eight is hashed, the next is fetched from memory, so one call with 16 pages is faster than two calls with 8. More than 64 pages
+# gain nothing more. Any count is allowed, also 0.
 cdef void xxh64_pages(const void **pages, uint64_t *out, int count) noexcept nogil

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KSM needs of the kernel's fs/ folder: exec, which begins a new address space."""
+"""The part of the kernel's fs/ folder that KSM needs: exec, which begins a new address space."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows fs/exec.c of Linux 6.12: bprm_mm_init() and exec_mmap().
-"""exec: an empty address space takes the place of the old one, and inherits that everything is to be merged."""
+"""exec: an empty address space replaces the old one, and inherits the setting of prctl(PR_SET_MEMORY_MERGE)."""
 
 from libc.errno cimport ENOMEM
 
@@ -18,7 +18,7 @@ cdef enum:
 
 
 cdef mm_struct *exec_mm(mm_struct *oldmm, int *error) noexcept nogil:
-    """The new program's address space, with a stack; NULL with -ENOMEM. The caller lets go of the old one."""
+    """The new program's address space, with a stack; NULL with -ENOMEM. The caller drops the old one."""
     cdef mm_struct *mm = mm_alloc(oldmm.machine)
     error[0] = -ENOMEM
     if mm == NULL:
@@ -33,6 +33,6 @@ cdef mm_struct *exec_mm(mm_struct *oldmm, int *error) noexcept nogil:
         error[0] = -ENOMEM
     mmap_write_unlock(mm)
     if error[0]:
-        mmput(mm)               # ksm_exit() on the way
+        mmput(mm)               # calls ksm_exit()
         return NULL
     return mm

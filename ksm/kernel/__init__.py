@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KSM needs of the kernel's own kernel/ folder: address spaces are born and die in fork.pyx."""
+"""The part of the kernel's kernel/ folder that KSM needs: fork.pyx makes, copies and frees address spaces."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows kernel/fork.c of Linux 6.12, and bprm_mm_init() of fs/exec.c.
-"""An address space: made, copied by fork, and taken apart when its last user is gone.
+"""Address spaces: making them, copying them by fork, and freeing them when the last user is gone.
 
-mm_users counts who uses the memory: at 0 the process exits, its pages are unmapped, and ksm_test_exit() is true. mm_count counts who
-still needs the struct, the users together as one: KSM holds a reference for as long as the mm is in its list.
+mm_users counts the users of the memory. At 0 the process exits, its pages are unmapped, and ksm_test_exit() is true. mm_count counts the
+references on the struct; all users together hold one. KSM holds one for as long as the mm is in its list.
 """
 
 from libc.errno cimport ENOMEM
@@ -27,11 +27,11 @@ from ksm.mm.vma cimport exit_mmap, fput, remove_vma, vm_area_dup, vm_area_free, 
 
 
 cdef enum:
-    STACK_GAP = 0x8000000       # what mmap_base leaves for the stack
+    STACK_GAP = 0x8000000       # room below the top of memory that mmap_base leaves for the stack
 
 
 cdef mm_struct *mm_init(mm_struct *mm, machine *m, mm_struct *oldmm) noexcept nogil:
-    """The fields that no mm inherits, and those that every mm does."""
+    """Set the fields that no mm inherits, and those that every mm inherits."""
     cdef int i
     mm.machine = m
     mm.vmas = NULL
@@ -50,7 +50,7 @@ cdef mm_struct *mm_init(mm_struct *mm, machine *m, mm_struct *oldmm) noexcept no
     mm.tlb_flush_pending = 0
     mm.notifier_invalidations = 0
     if oldmm != NULL:
-        # Of the flags only some are inherited; that of prctl(PR_SET_MEMORY_MERGE) is, that of being registered is not.
+        # Only some flags are inherited: the one of prctl(PR_SET_MEMORY_MERGE) is, the one of being registered is not.
         mm.flags = oldmm.flags & (1UL << MMF_VM_MERGE_ANY)
     else:
         mm.flags = 0
@@ -79,15 +79,15 @@ cdef mm_struct *mm_alloc(machine *m) noexcept nogil:
 
 
 cdef int dup_mmap(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
-    """Copy the parent's mappings: vmas, anon_vmas, pages; KSM's registration last, and only if all went well."""
+    """Copy the parent's mappings: vmas, anon_vmas, pages. The child is registered with KSM last, and only if no step failed."""
     cdef vm_area_struct *mpnt
     cdef vm_area_struct *tmp
     cdef int i, retval = 0
     cdef bint all_copied = True
     mmap_write_lock(oldmm)
     mmap_write_lock(mm)
-    # OURS: dup_mm() has copied this without a lock, in the kernel too. What ksmd has merged since would be missing from the count, here and
-    # in the machine's, for good.
+    # OURS: dup_mm() has copied this count without a lock, in the kernel too. Zero pages that ksmd has merged since would be missing for
+    # good from the child's count and the machine's.
     atomic_long_set(&mm.ksm_zero_pages, atomic_long_read(&oldmm.ksm_zero_pages))
     for i in range(oldmm.map_count):
         mpnt = oldmm.vmas[i]
@@ -117,8 +117,9 @@ cdef int dup_mmap(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
             retval = copy_page_range(tmp, mpnt)
         if retval:
             break
-    # OURS: the child has the parent's count of KSM's zero pages, copied or not, and it goes into the machine's only if all went well and
-    # the parent is registered; what is unmapped later is what was copied. Machine.check() must not take the kernel's arithmetic for ours.
+    # OURS: the child has the parent's count of KSM's zero pages, also of pages that were not copied. The count is added to the machine's
+    # only if no step failed and the parent is registered. Later unmapping subtracts the pages that were copied. Machine.check() must not
+    # report this arithmetic of the kernel as an error.
     if oldmm.ksm_zero_pages and (retval or not all_copied or not test_bit(MMF_VM_MERGEABLE, &oldmm.flags)):
         mm.zero_pages_inexact = True
         mm.machine.zero_pages_inexact = True
@@ -135,7 +136,7 @@ cdef mm_struct *dup_mm(mm_struct *oldmm, int *error) noexcept nogil:
     error[0] = -ENOMEM
     if mm == NULL:
         return NULL
-    # All fields, KSM's counters too: ksm_fork() knows that it finds the parent's count of zero pages here.
+    # All fields are copied, KSM's counters too: ksm_fork() reads the parent's count of zero pages here.
     memcpy(mm, oldmm, sizeof(mm_struct))
     mm = mm_init(mm, oldmm.machine, oldmm)
     if mm == NULL:
@@ -148,9 +149,9 @@ cdef mm_struct *dup_mm(mm_struct *oldmm, int *error) noexcept nogil:
 
 
 cdef void mmput(mm_struct *mm) noexcept nogil:
-    """One user fewer; the last one takes the memory along."""
+    """Count one user fewer. The last user frees the memory."""
     if atomic_dec_and_test(&mm.mm_users):
-        ksm_exit(mm)            # before any page goes: KSM may be at work in here
+        ksm_exit(mm)            # before any page is unmapped, because KSM may be at work in this mm
         exit_mmap(mm)
         mmdrop(mm)
 
@@ -166,7 +167,7 @@ cdef void __mmdrop(mm_struct *mm) noexcept nogil:
 
 
 cdef void mm_discard(mm_struct *mm) noexcept nogil:
-    """OURS: free what is in no cache. The machine goes, and with it all caches and frames: nobody asks any more what was mapped where."""
+    """OURS: free the parts of an mm that are in no cache. The machine is being freed with all caches and frames, so nothing is unmapped."""
     cdef int i
     for i in range(mm.map_count):
         fput(mm.machine, mm.vmas[i].vm_file)

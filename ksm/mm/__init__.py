@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What mm/ has in the kernel: KSM, and as much of memory management as reaches it."""
+"""The kernel's mm/: KSM, and the parts of memory management that it needs."""

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/huge_memory.c of Linux 6.12.
-"""Huge pages of anonymous memory: 512 frames as one folio, mapped by one middle entry.
+"""Huge pages of anonymous memory: 512 frames as one folio, mapped by one pmd entry.
 
-KSM merges small pages only. What concerns it is the way from one to the other, in two steps. Splitting a mapping
-(split_huge_pmd) replaces the middle entry by a table of 512 entries, and leaves the folio whole; that can never fail. Splitting the
-folio (split_huge_page) makes 512 small pages of it, and is refused while anybody but the mappings and the caller has a reference.
+KSM merges small pages only. A huge page becomes small pages in two steps. Splitting the mapping (split_huge_pmd) replaces the pmd entry by
+a table of 512 entries, and leaves the folio whole; it never fails. Splitting the folio (split_huge_page) makes 512 small pages of it. It is
+refused while anybody but the mappings and the caller has a reference.
 
-The counts of a huge folio are kept in its tails' `private`: in the first how many entries of any size map it or a part of it, in the
-second how many middle entries do. As long as it is mapped by a middle entry, the head's PG_anon_exclusive stands for all parts.
-There is no huge zero page: a read of untouched memory maps the small one. There is no khugepaged either, which would put small pages
-together.
+The counts of a huge folio are kept in the `private` field of its tail pages. The first tail counts all entries that map the folio or a part
+of it, the second counts the pmd entries. While a pmd entry maps the folio, the head's PG_anon_exclusive stands for all parts. There is no
+huge zero page: a read of untouched memory maps the small one. There is no khugepaged, which would put small pages together.
 """
 
 from libc.errno cimport EAGAIN, EBUSY, ENOMEM
@@ -48,7 +47,9 @@ cdef inline unsigned long huge_start(unsigned long address) noexcept nogil:
 
 
 cdef bint thp_vma_allowable(vm_area_struct *vma, unsigned long haddr) noexcept nogil:
-    """May a huge page be put at haddr? All of it in the vma, and wanted: always, or by MADV_HUGEPAGE, or never."""
+    """Whether a huge page may be put at haddr. It has to lie in the vma, and huge pages have to be switched on: for all memory, or for
+    memory with MADV_HUGEPAGE.
+    """
     if haddr < vma.vm_start or haddr + PMD_SIZE > vma.vm_end or vma.vm_file != NULL or vma.vm_flags & VM_NOHUGEPAGE:
         return False
     if vma.vm_flags & VM_HUGEPAGE:
@@ -57,7 +58,7 @@ cdef bint thp_vma_allowable(vm_area_struct *vma, unsigned long haddr) noexcept n
 
 
 cdef vm_fault_t do_huge_pmd_anonymous_page(vm_area_struct *vma, pmd_t *pmdp, unsigned long address) noexcept nogil:
-    """A huge page for a first write, where nothing is mapped below the middle entry; VM_FAULT_FALLBACK for a small one."""
+    """Map a huge page for a first write, where nothing is mapped below the pmd entry. VM_FAULT_FALLBACK asks for a small page instead."""
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
     cdef unsigned long haddr = huge_start(address)
@@ -81,7 +82,7 @@ cdef vm_fault_t do_huge_pmd_anonymous_page(vm_area_struct *vma, pmd_t *pmdp, uns
 
     ptl = pmd_lock(mm, pmdp)
     if not pmd_none(pmdp_get(pmdp)):
-        # Somebody was faster, with a huge page or with a table.
+        # Another thread has mapped a huge page or a table meanwhile.
         spin_unlock(ptl)
         pte_free(mm, pgtable)
         folio_put(m, folio)
@@ -109,7 +110,9 @@ cdef void huge_pmd_set_accessed(vm_area_struct *vma, pmd_t *pmdp, unsigned long 
 
 cdef vm_fault_t do_huge_pmd_wp_page(vm_area_struct *vma, pmd_t *pmdp, unsigned long address, pmd_t orig_pmd,
                                     unsigned int flags) noexcept nogil:
-    """A write, or an unsharing, meets a read-only huge page: reuse it, or split its mapping and let the small fault copy a part."""
+    """A write or an unsharing meets a read-only huge page: reuse the page, or split its mapping and let the fault for a small page copy a
+    part.
+    """
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
     cdef bint unshare = flags & FAULT_FLAG_UNSHARE
@@ -122,7 +125,7 @@ cdef vm_fault_t do_huge_pmd_wp_page(vm_area_struct *vma, pmd_t *pmdp, unsigned l
     folio = page_folio(pfn_to_page(m, pmd_pfn(orig_pmd)))
     reuse = PageAnonExclusive(folio)
     if not reuse and folio_trylock(folio):
-        # Nobody else has it any more, so it can be this process's alone.
+        # No other process has the page any more, so it becomes exclusive to this one.
         if folio_ref_count(folio) == 1:
             folio_move_anon_rmap(folio, vma)
             SetPageAnonExclusive(folio)
@@ -143,7 +146,9 @@ cdef vm_fault_t do_huge_pmd_wp_page(vm_area_struct *vma, pmd_t *pmdp, unsigned l
 
 cdef int copy_huge_pmd(vm_area_struct *dst_vma, vm_area_struct *src_vma, pmd_t *dst_pmd, pmd_t *src_pmd,
                        unsigned long addr) noexcept nogil:
-    """Share a huge page with a child: 0; -ENOMEM; -EAGAIN when it may be pinned, and was split so that its parts can be copied."""
+    """Share a huge page with a child: 0 or -ENOMEM. -EAGAIN when the page may be pinned: its mapping was split so that the parts can be
+    copied.
+    """
     cdef machine *m = dst_vma.vm_mm.machine
     cdef pte_table *pgtable = pte_alloc_one(dst_vma.vm_mm)
     cdef struct_folio *folio
@@ -180,7 +185,7 @@ cdef int copy_huge_pmd(vm_area_struct *dst_vma, vm_area_struct *src_vma, pmd_t *
 
 
 cdef bint zap_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long addr) noexcept nogil:
-    """Unmap a whole huge page; false if there is none any more."""
+    """Unmap a whole huge page; false if no huge page is mapped any more."""
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
     cdef spinlock_t *ptl = pmd_lock(mm, pmdp)
@@ -201,7 +206,7 @@ cdef bint zap_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long addr) noe
 
 
 cdef bint move_huge_pmd(vm_area_struct *vma, pmd_t *old_pmd, unsigned long new_addr, pmd_t *new_pmd) noexcept nogil:
-    """Move a whole huge page to a place where nothing is; false if there is a table. mremap holds the anon_vma's lock."""
+    """Move a whole huge page to an empty place; false if a table is mapped there. mremap holds the anon_vma's lock."""
     cdef spinlock_t *ptl = pmd_lock(vma.vm_mm, old_pmd)
     cdef bint moved = pmd_leaf(pmdp_get(old_pmd)) and pmd_none(pmdp_get(new_pmd))
     if moved:
@@ -212,13 +217,13 @@ cdef bint move_huge_pmd(vm_area_struct *vma, pmd_t *old_pmd, unsigned long new_a
 
 
 cdef bint change_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long addr) noexcept nogil:
-    """Give a whole huge page the vma's protection; false if there is none any more."""
+    """Give a whole huge page the vma's protection; false if no huge page is mapped any more."""
     cdef spinlock_t *ptl = pmd_lock(vma.vm_mm, pmdp)
     cdef pmd_t pmd = pmdp_get(pmdp)
     cdef bint leaf = pmd_leaf(pmd)
     if leaf:
         pmd = pte_modify(pmd, vma.vm_page_prot)
-        # Writable at once if a write fault would make it so: when it is this process's alone.
+        # The page becomes writable at once if a write fault would make it so, which means that it is exclusive to this process.
         if vma.vm_flags & VM_WRITE and PageAnonExclusive(pfn_to_page(vma.vm_mm.machine, pmd_pfn(pmd))):
             pmd |= _PAGE_RW
         set_pmd_at(vma.vm_mm, addr, pmdp, pmd)
@@ -245,8 +250,8 @@ cdef void split_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long address
     exclusive = PageAnonExclusive(page)
     table = pgtable_trans_huge_withdraw(mm)
     if pmd & _PAGE_DIRTY:
-        folio_mark_dirty(page)      # no effect: it has no slot, the entries below are dirty, and unmap_parts() looks at them
-    # One reference and one mapping become 512.
+        folio_mark_dirty(page)      # no effect: the page has no slot, its entries are dirty, and unmap_parts() looks at them
+    # One reference and one mapping become 512 of each.
     folio_ref_add(page, HPAGE_PMD_NR - 1)
     for i in range(HPAGE_PMD_NR):
         entry = mk_pte(m, page + i, READ_ONCE_ulong(vma.vm_page_prot) & ~<unsigned long>_PAGE_ACCESSED)
@@ -271,15 +276,15 @@ cdef void split_huge_pmd_if_needed(vm_area_struct *vma, unsigned long address) n
 
 
 cdef void vma_adjust_trans_huge(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil:
-    """The vma is about to become [start, end): no huge page may reach over an end of it."""
+    """The vma is about to become [start, end): split the mapping of a huge page that crosses one of its ends."""
     if start > vma.vm_start:
         split_huge_pmd_if_needed(vma, start)
     if end < vma.vm_end:
         split_huge_pmd_if_needed(vma, end)
 
 
-# Splitting a folio: every mapping becomes a migration entry, so that nobody can reach a page or take a reference; then the frames are
-# made independent; then the entries are turned back.
+# Splitting a folio. Every mapping becomes a migration entry, so that no thread can reach a page or take a reference. Then the frames are
+# made independent. Then the entries become mappings again.
 
 cdef void unmap_parts(vm_area_struct *vma, struct_folio *folio) noexcept nogil:
     cdef mm_struct *mm = vma.vm_mm
@@ -315,7 +320,7 @@ cdef void unmap_parts(vm_area_struct *vma, struct_folio *folio) noexcept nogil:
             else:
                 old = make_migration_pte(pfn + i, pte_write(entry), exclusive)
                 if pte_dirty(entry):
-                    folio_mark_dirty(folio)     # no effect: the middle entry was dirty, too, and split_huge_pmd() has marked it
+                    folio_mark_dirty(folio)     # no effect: the pmd entry was dirty, too, and split_huge_pmd() has marked it
                     old = make_migration_pte_dirty(old)
                 if pte_young(entry):
                     old = make_migration_pte_young(old)
@@ -326,7 +331,7 @@ cdef void unmap_parts(vm_area_struct *vma, struct_folio *folio) noexcept nogil:
 
 
 cdef bint try_to_map_unused_to_zeropage(vm_area_struct *vma, unsigned long address, pte_t *pte, struct_page *page) noexcept nogil:
-    """A part that holds nothing but zeros was perhaps never used: the zero page will do, and the frame is free (mm/migrate.c)."""
+    """Map the zero page in place of a part that holds zeros only, which was perhaps never used. The frame is free then (mm/migrate.c)."""
     cdef machine *m = vma.vm_mm.machine
     if not m.map_unused_to_zeropage or PageTransCompound(page) or PageHWPoison(page) or READ_ONCE_ulong(vma.vm_flags) & VM_LOCKED:
         return False
@@ -365,7 +370,7 @@ cdef void remap_parts(vm_area_struct *vma, unsigned long index, unsigned long pf
 
 
 cdef void __split_huge_page(machine *m, struct_folio *folio, struct_page *page) noexcept nogil:
-    """512 small folios, each locked and with one reference. The count of the head is frozen at zero."""
+    """Make 512 small folios, each locked and with one reference. The reference count of the head is frozen at zero."""
     cdef unsigned long i
     cdef unsigned int kept = folio.flags & <unsigned int>(PG_uptodate | PG_dirty | PG_referenced | PG_active | PG_lru | PG_swapbacked)
     kept |= (<unsigned int>page_to_nid(folio) << PG_node_shift) | PG_locked
@@ -380,17 +385,17 @@ cdef void __split_huge_page(machine *m, struct_folio *folio, struct_page *page) 
 
 
 cdef int split_huge_page(machine *m, struct_page *page) noexcept nogil:
-    """Make small pages of the huge one that `page` is a part of: 0, or -EBUSY, -EAGAIN when somebody else has a reference.
+    """Make small pages of the huge page that `page` is a part of: 0, or -EBUSY, -EAGAIN when the huge page has another reference.
 
-    The caller has locked the huge page and has one reference on it. Afterwards both are on `page`.
+    The caller has locked the huge page and has one reference on it. Afterwards the lock and the reference are on `page`.
     """
     return split_huge_page_of_two(m, page, NULL)
 
 
 cdef int split_huge_page_of_two(machine *m, struct_page *page, struct_page *other) noexcept nogil:
-    """OURS: the same for a caller with a reference on another part, which he keeps; other may be NULL.
+    """OURS: split_huge_page() for a caller with a second reference, on the part `other`, which the caller keeps. other may be NULL.
 
-    In 2011 the references of a part were counted with it, and nobody's stopped a split.
+    In 2011 the references on a part were counted with that part, and no reference stopped a split.
     """
     cdef struct_folio *folio = page_folio(page)
     cdef struct_anon_vma *anon_vma = folio_get_anon_vma(m, folio)
@@ -399,7 +404,7 @@ cdef int split_huge_page_of_two(machine *m, struct_page *page, struct_page *othe
     cdef bint done
     cdef int pins = 1 if other == NULL else 2
     if anon_vma == NULL:
-        # Nobody maps it any more, and what it names may be gone, too.
+        # The page is not mapped any more, and its anon_vma may be gone, too.
         count_vm_event(m, THP_SPLIT_PAGE_FAILED)
         return -EBUSY
     anon_vma_lock_write(anon_vma)
@@ -412,7 +417,7 @@ cdef int split_huge_page_of_two(machine *m, struct_page *page, struct_page *othe
     while avc != NULL:
         unmap_parts(avc.vma, folio)
         avc = anon_vma_interval_tree_iter_next(avc, index, index + HPAGE_PMD_NR - 1)
-    # All that is left is the caller's.
+    # Only the caller's references are left.
     done = folio_ref_freeze(folio, pins)
     if done:
         __split_huge_page(m, folio, page)
@@ -429,12 +434,13 @@ cdef int split_huge_page_of_two(machine *m, struct_page *page, struct_page *othe
         if folio + i != page:
             folio_unlock(folio + i)
             if folio + i != other:
-                folio_put(m, folio + i)     # what nobody maps is free now
+                folio_put(m, folio + i)     # a part that is not mapped is freed now
     return 0
 
 
 cdef bint split_folio(machine *m, struct_page *page) noexcept nogil:
-    """OURS: for those who move or swap small pages only. True if `page` is a small one now; the caller has a reference on it."""
+    """OURS: for callers that move or swap small pages only. Returns true if `page` is a small page now. The caller has a reference on it.
+    """
     cdef bint small = not PageTransCompound(page)
     if not small and folio_trylock(page_folio(page)):
         small = split_huge_page(m, page) == 0

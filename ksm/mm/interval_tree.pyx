@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/interval_tree.c of Linux 6.12.
-"""The vmas of an anon_vma, by the page offsets that they cover.
+"""The vmas of an anon_vma, ordered by the page offsets that they cover.
 
-The kernel's tree is augmented with the last offset below each node, to skip subtrees. Ours is a plain tree in the same order, and a
-query walks from the first vma on: an anon_vma seldom has more than a few, and the answer and its order are the same.
+The kernel's tree keeps the last offset below each node, to skip subtrees. This one is a plain tree in the same order, and a query walks
+from the first vma on. An anon_vma seldom has more than a few vmas. The results and their order are the same.
 """
 
 from linux.mm_types cimport anon_vma_chain, avc_of_rb
@@ -40,7 +40,7 @@ cdef void anon_vma_interval_tree_remove(anon_vma_chain *node, rb_root *root) noe
 
 
 cdef anon_vma_chain *overlapping(rb_node *node, unsigned long first, unsigned long last) noexcept nogil:
-    """From `node` on, the first that meets [first, last]."""
+    """The first vma from `node` on that overlaps [first, last]."""
     while node != NULL and avc_start_pgoff(avc_of_rb(node)) <= last:
         if avc_last_pgoff(avc_of_rb(node)) >= first:
             return avc_of_rb(node)

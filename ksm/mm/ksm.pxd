@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/ksm.c of Linux 6.12: its types and its file-level variables.
-"""The layout of KSM's data, for ksm.pyx and for whoever wants to look into a machine.
+"""The layout of KSM's data, for ksm.pyx and for every module that looks into a machine.
 
-Cython wants what other modules may see in the .pxd, so the structures of mm/ksm.c stand here, in its order; what they are for is told
-at their places in ksm.pyx. The two that overlay fields are declared in C, where they have the kernel's layout and 64 bytes.
+Cython finds what other modules may see in the .pxd, so the structures of mm/ksm.c stand here, in its order. ksm.pyx says what they are for,
+at the places where mm/ksm.c has them. The two structures that overlay fields are declared in C, where they have the kernel's layout and at
+most 64 bytes.
 """
 
 from linux.freezer cimport freezer
@@ -36,7 +37,7 @@ cdef extern from *:
                 struct list_head *head;
                 union { struct hlist_node hlist_dup; struct list_head list; };
             };
-        };  /* as long as a tree node */
+        };  /* 24 bytes, like a tree node */
         struct hlist_head hlist;
         union { unsigned long kpfn, chain_prune_time; };
         int rmap_hlist_len, nid;
@@ -44,7 +45,7 @@ cdef extern from *:
     };
     struct ksm_rmap_item {
         struct ksm_rmap_item *rmap_list;
-        union { struct anon_vma *anon_vma; struct { int nid; unsigned int key; }; };    /* OURS: key, in the room that nid leaves */
+        union { struct anon_vma *anon_vma; struct { int nid; unsigned int key; }; };    /* OURS: key, in the four bytes after nid */
         struct mm_struct *mm;
         unsigned long address;
         unsigned int oldchecksum;
@@ -55,22 +56,22 @@ cdef extern from *:
             struct { struct ksm_stable_node *head; struct hlist_node hlist; };
         };
     };
-    /* What is accounted per item is the kernel's 64 bytes. */
+    /* The cost of an item is the kernel's 64 bytes. */
     _Static_assert(sizeof(void *) != 8 || sizeof(struct ksm_rmap_item) == 64, "struct ksm_rmap_item");
     _Static_assert(sizeof(void *) != 8 || sizeof(struct ksm_stable_node) <= 64, "struct ksm_stable_node");
     #endif
     """
     struct ksm_stable_node:
         rb_node node                # in the stable tree
-        list_head *head             # over the node's parent word: &migrate_nodes, or STABLE_NODE_DUP_HEAD
+        list_head *head             # overlays the node's parent word: &migrate_nodes, or STABLE_NODE_DUP_HEAD
         hlist_node hlist_dup        # in a chain
         list_head list              # in migrate_nodes
-        hlist_head hlist            # rmap_items; of a chain: dups
+        hlist_head hlist            # rmap_items; a chain's dups
         unsigned long kpfn
         unsigned long chain_prune_time
         int rmap_hlist_len          # or STABLE_NODE_CHAIN
         int nid
-        unsigned long key           # OURS: how its page compares (ksm/fast/stable_keys.pxd)
+        unsigned long key           # OURS: the key of its page (ksm/fast/stable_keys.pxd)
 
     struct ksm_rmap_item:
         ksm_rmap_item *rmap_list
@@ -81,7 +82,7 @@ cdef extern from *:
         unsigned int oldchecksum
         rmap_age_t age
         rmap_age_t remaining_skips
-        unsigned int key            # OURS: how the page compares, as long as nobody has written to it (ksm/fast/watch.pxd)
+        unsigned int key            # OURS: upper bits of the page's key, valid until the page is written to (ksm/fast/watch.pxd)
         unsigned short key_low
         rb_node node                # in the unstable tree
         ksm_stable_node *head       # when stable
@@ -122,7 +123,7 @@ cdef enum:
 
     NR_KSM_ATTRS = 24
 
-    # OURS: whose KSM a machine has
+    # OURS: which kernel's KSM a machine has
     ERA_6_12 = 0
     ERA_2_6_38 = 1
 
@@ -140,7 +141,7 @@ cdef struct kobj_attribute:
     long (*store)(ksm_globals *g, const char *buf, size_t count) noexcept nogil
 
 
-# What mm/ksm.c keeps at file level, one set a machine. ksm_globals_init() in ksm.pyx has the values and the meanings.
+# The file-level variables of mm/ksm.c, one set for each machine. ksm_globals_init() in ksm.pyx has the initial values and the meanings.
 cdef struct ksm_globals:
     machine *m
 
@@ -193,15 +194,15 @@ cdef struct ksm_globals:
     pthread_t ksmd
     bint ksmd_started
     int ksmd_should_stop
-    freezer freezer                 # of the batch under way
+    freezer freezer                 # of the current batch
     unsigned long long ksmd_runtime  # nanoseconds that scanning has taken on a processor so far
     unsigned long long ksmd_slice   # the thread's clock when the current batch began
-    void *fast                      # what makes the scan fast (ksm/fast/state.pxd), or NULL
-    rb_node **search_at             # where the search in a tree stands, for a recording
-    bint sharing_bypassed           # a fork went over ksm_max_page_sharing: legal, and ksm_check() must know
+    void *fast                      # state of the speed layer (ksm/fast/state.pxd), or NULL
+    rb_node **search_at             # for a recording: the link at which the search in a tree stands
+    bint sharing_bypassed           # a fork went over ksm_max_page_sharing. That is allowed, and ksm_check() asks for it.
 
 
-# Entries: the structure around a link
+# From a link to the structure around it
 
 cdef inline ksm_stable_node *stable_node_of(rb_node *node) noexcept nogil:
     return <ksm_stable_node *>node
@@ -216,7 +217,7 @@ cdef inline ksm_stable_node *stable_node_of_list(list_head *link) noexcept nogil
 
 
 cdef inline ksm_stable_node *stable_node_of_first(hlist_node **first) noexcept nogil:
-    # Whose hlist begins with this link
+    # The stable node whose hlist begins with this link
     return <ksm_stable_node *>(<char *>first - <size_t>&(<ksm_stable_node *>NULL).hlist)
 
 

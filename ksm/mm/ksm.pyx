@@ -9,29 +9,31 @@ A scanner walks the registered memory of every process, page by page, pass after
 keeps pages in two red-black trees, ordered by their bytes.
 
 The stable tree has the merged pages. Nobody can write to them any more, so their order holds, and a search in it can be trusted. A node
-there also lists who maps its page: one rmap_item for each place. The list is as long as there are sharers, and whoever has to visit them
-all (reclaim, migration) pays for that; so a page takes ksm_max_page_sharing of them at most. After that a second page with the same
-contents joins the tree: the node becomes a "chain", which hangs the pages of equal contents, its "dups", below one place of the tree.
-Nodes, dups and chains are all struct ksm_stable_node.
+also lists the mappings of its page: one rmap_item for each place. Reclaim and migration have to visit the whole list. So that it stays
+short, a page takes ksm_max_page_sharing sharers at most. After that a second page with the same contents joins the tree. The node becomes a
+"chain": it takes one place in the tree, and the pages of equal contents, its "dups", hang below it. Nodes, dups and chains are all struct
+ksm_stable_node.
 
-The unstable tree has pages that are still their owners', who may write to them at any time and so put them into the wrong place. That
-is allowed for. Only pages whose checksum has not moved since the last pass get in; the tree balances itself by its colours, never by what
-it holds, so it stays shallow even when it is wrong; a search that goes astray costs a merge, which the next pass may find; before two
-pages become one they are write-protected and compared in full; and the whole tree is dropped at the start of every pass.
+The unstable tree has pages that their owners may still write to. A write can leave a page in the wrong place. Five things keep this
+harmless. Only pages whose checksum has not moved since the last pass get in. The tree balances itself by its colours, never by what it
+holds, so it stays shallow even when the order is lost. A search that takes a wrong turn costs one merge, which the next pass may find. Two
+pages are write-protected and compared in full before they become one. The whole tree is dropped at the start of every pass.
 
-What was found once stays found, since a new page is first looked up in the stable tree and then in the unstable one. With
-merge_across_nodes off there is one pair of trees for each NUMA node.
+Each new page is first looked up in the stable tree and then in the unstable one. So a page that was merged once is found again in every
+later pass. With merge_across_nodes off there is one pair of trees for each NUMA node.
 
-A machine can also run the code of 2011 (Linux 2.6.38), which the older texts on KSM describe. Where that differs, the function asks
-era_2011(g), and the branch says what was otherwise. It differs in small things with large effects: no limit to sharing and so no chains;
-the stable tree searched before the checksum is looked at; no page skipped; no zero pages; jhash2 in place of xxhash.
+A machine can also run the code of 2011 (Linux 2.6.38), which the older texts on KSM describe. Where it differs, the function asks
+era_2011(g), and a comment at the branch says what 2011 did. The differences are small and have large effects. 2011 has no limit to sharing
+and so no chains. It searches the stable tree before it looks at the checksum. It skips no page, and has no zero pages. It uses jhash2 in
+place of xxhash.
 
 How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
-ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. A label of the kernel that
-became something else is named in a comment where it was. A helper that begins with "Part of" is a piece of the function that it names. What
-the kernel does not have is marked "OURS:" with the reason: at the end of a line, which includes the block below it, or above, for the next
-line alone. "Not here:" names what is missing. A call of ksm_step() is ours too: it tells a recording, if there is one, what was decided
-here. All other statements are the kernel's: `ksm study --same` compares them, and tests/mm/test_same_code.py fails on every other one.
+ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. Where a goto became something
+else, a comment names the kernel's label. A helper whose comment begins with "Part of" is a piece of the function that the comment names.
+What the kernel does not have is marked "OURS:" with the reason. A mark at the end of a line covers the line and the block below it; a mark
+above a line covers that line alone. "Not here:" names what is missing. A call of ksm_step() is ours too: it tells a recording, if there is
+one, what was decided here. All other statements are the kernel's: `ksm study --same` compares them, and tests/mm/test_same_code.py fails on
+every other one.
 """
 
 from libc.errno cimport EBUSY, EFAULT, EINVAL, ENOMEM
@@ -119,29 +121,30 @@ from ksm.step cimport (STABLE_SEARCHED, STEP_APPENDED, STEP_AT_ITS_NODE, STEP_BE
 
 # typedef rmap_age_t: ksm.pxd
 
-# struct ksm_mm_slot: what KSM knows of one address space: its mm_slot, and the first of its rmap_items, which are a list in the order of
+# struct ksm_mm_slot: KSM's data of one address space. It has an mm_slot, and the first of its rmap_items, which are a list in the order of
 # their addresses.
 #
-# struct ksm_scan: the cursor. mm_slot and address are where the scan stands; rmap_list is the link in which the next rmap_item is, or
-# into which a new one goes; seqnr counts the passes that were completed. There is one.
+# struct ksm_scan: the cursor; a machine has one. mm_slot and address are where the scan stands. rmap_list is the link that holds the next
+# rmap_item, or that gets a new one. seqnr counts the completed passes.
 #
-# struct ksm_stable_node: a merged page, in one of four places. In a stable tree: node. In a chain: head is STABLE_NODE_DUP_HEAD and
-# hlist_dup the link. Taken out because its page has moved to another NUMA node: head is &migrate_nodes and list the link. And a chain
-# itself, in the tree, with STABLE_NODE_CHAIN as its length and its dups in hlist. head lies over the tree node's word of parent and colour;
-# the two addresses that it can be told by are no such word, one because no node is there, the other because it is odd in its place. hlist
-# has the rmap_items and rmap_hlist_len their number; kpfn is the page's frame, and nid the tree that holds the node, whatever node
-# the frame is on.
+# struct ksm_stable_node: a merged page, or a chain of merged pages. A node is in one of four places. A node in a stable tree is linked by
+# node. A dup in a chain has STABLE_NODE_DUP_HEAD as its head and is linked by hlist_dup. A node whose page has moved to another NUMA node
+# has &migrate_nodes as its head and is linked by list. A chain is in the tree itself, has STABLE_NODE_CHAIN as its rmap_hlist_len and its
+# dups in hlist. head lies over the tree node's word of parent and colour. That word never equals one of the two special addresses, because
+# no tree node is at either. hlist has the rmap_items, and rmap_hlist_len is their number. kpfn is the page's frame. nid is the tree that
+# holds the node, whatever NUMA node the frame is on.
 #
-# struct ksm_rmap_item: one page of one address space. oldchecksum is what it was last time; age and remaining_skips belong to smart
-# scanning. The low bits of address say where the item is: in the unstable tree by node, with nid the tree; or at a stable node, head,
-# by the link hlist, with a reference on anon_vma. nid and anon_vma share a word, node and head too.
+# struct ksm_rmap_item: one page of one address space. oldchecksum is the checksum of the last visit. age and remaining_skips belong to
+# smart scan. The low bits of address say where the item is. An item in the unstable tree is linked by node, and nid is its tree. An item at
+# a stable node has that node as its head, is linked by hlist, and has a reference on anon_vma. nid and anon_vma share a word; node and head
+# do too.
 #
-# SEQNR_MASK, UNSTABLE_FLAG, STABLE_FLAG: the low bits of an rmap_item's address: the pass in which it went into the unstable tree,
-# that it did, or that it is at a stable node. All are below PAGE_SIZE.
+# SEQNR_MASK, UNSTABLE_FLAG, STABLE_FLAG: the low bits of an rmap_item's address. SEQNR_MASK covers the pass in which the item went into the
+# unstable tree. UNSTABLE_FLAG says that it went there, STABLE_FLAG that it is at a stable node. All are below PAGE_SIZE.
 
 
 cdef inline list_head *STABLE_NODE_DUP_HEAD(ksm_globals *g) noexcept nogil:
-    # An address inside migrate_nodes, which neither a list nor a tree can have for a member.
+    # An address inside migrate_nodes. No member of a list or of a tree has this address.
     return <list_head *>&g.migrate_nodes.prev
 
 
@@ -150,39 +153,39 @@ cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
     cdef bint y2011 = era == ERA_2_6_38
     g.m = m
     g.era = era
-    g.root_stable_tree = g.one_stable_tree          # one root as long as merging across nodes was never switched off
+    g.root_stable_tree = g.one_stable_tree          # one root until merge_across_nodes is first switched off
     g.root_unstable_tree = g.one_unstable_tree
     INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page changed its NUMA node, until it is seen again
     hash_init(g.mm_slots_hash, MM_SLOTS_HASH_BITS)  # from an mm to its slot
     INIT_LIST_HEAD(&g.ksm_mm_head.slot.mm_node)     # all slots, in the order in which they are scanned
-    g.ksm_scan.mm_slot = &g.ksm_mm_head             # between two passes the cursor is at the head
+    g.ksm_scan.mm_slot = &g.ksm_mm_head             # the cursor is at the head between two passes
     # ksm_pages_scanned: calls of cmp_and_merge_page()
     # ksm_pages_shared: stable nodes with at least one rmap_item
-    # ksm_pages_sharing: the rmap_items after the first of each: the frames saved
+    # ksm_pages_sharing: rmap_items beyond the first of each stable node; the number of frames saved
     # ksm_pages_unshared: rmap_items in the unstable tree, of this pass or left from the last one
-    # ksm_rmap_items: all of them; those that are in neither tree are the volatile ones
-    # ksm_stable_node_chains, ksm_stable_node_dups: chains, and the nodes hanging in them
+    # ksm_rmap_items: all rmap_items; those in neither tree are volatile
+    # ksm_stable_node_chains, ksm_stable_node_dups: chains, and the nodes in them
     g.ksm_stable_node_chains_prune_millisecs = 2000     # how long a chain may keep dups whose page is gone
-    g.ksm_max_page_sharing = INT_MAX if y2011 else 256      # places that one merged page may serve
+    g.ksm_max_page_sharing = INT_MAX if y2011 else 256      # largest number of mappings of one merged page
     g.ksm_thread_pages_to_scan = DEFAULT_PAGES_TO_SCAN  # in one batch
     g.ksm_thread_sleep_millisecs = 20               # between two batches
-    # zero_checksum: of a page of zeros; ksm_init() computes it
+    # zero_checksum: the checksum of a page of zeros; ksm_init() computes it
     # ksm_use_zero_pages: let pages of zeros share the machine's zero page
-    g.ksm_smart_scan = not y2011                    # look less often at pages that never merged
-    # ksm_zero_pages: in the machine, because fault and unmap count it down
-    # ksm_pages_skipped: what smart scanning spared
-    g.ksm_advisor_max_pages_to_scan = 30000         # the advisor never asks for more
-    g.ksm_advisor_max_cpu = 70                      # nor for more than this share of a processor, in percent
-    g.ksm_advisor_target_scan_time = 200            # seconds in which it tries to get once through everything
-    g.ksm_advisor_min_pages_to_scan = 500           # where it starts
-    # struct advisor_ctx: when this pass began, how long the last one took, how the factor has moved on average, and ksmd's processor time
-    g.ksm_merge_across_nodes = 1                    # off: equal pages merge on their own NUMA node only
-    g.ksm_nr_node_ids = 1                           # how many roots of each kind are in use
-    init_waitqueue_head(&g.ksm_thread_wait)         # ksmd, while there is nothing to do
-    init_waitqueue_head(&g.ksm_iter_wait)           # ksmd, between two batches
+    g.ksm_smart_scan = not y2011                    # scan pages that never merged less often
+    # ksm_zero_pages: a field of struct machine, because page faults and unmapping change it
+    # ksm_pages_skipped: pages that smart scan skipped
+    g.ksm_advisor_max_pages_to_scan = 30000         # the advisor chooses at most this number of pages
+    g.ksm_advisor_max_cpu = 70                      # the advisor uses at most this share of a processor, in percent
+    g.ksm_advisor_target_scan_time = 200            # the advisor's aim for one pass, in seconds
+    g.ksm_advisor_min_pages_to_scan = 500           # the advisor begins with this number of pages
+    # struct advisor_ctx: start of this pass, duration of the last pass, averaged factor, ksmd's processor time
+    g.ksm_merge_across_nodes = 1                    # 0: a page merges only with pages of its own NUMA node
+    g.ksm_nr_node_ids = 1                           # number of roots of each kind in use
+    init_waitqueue_head(&g.ksm_thread_wait)         # ksmd waits here while there is nothing to do
+    init_waitqueue_head(&g.ksm_iter_wait)           # ksmd waits here between two batches
     init_waitqueue_head(&g.offline_wait)
-    mutex_init(&g.ksm_thread_mutex)                 # held over a batch, and by whoever takes the trees apart
-    spin_lock_init(&g.ksm_mmlist_lock)              # the list and the hash of slots, and where the cursor is
+    mutex_init(&g.ksm_thread_mutex)                 # held during a batch, and while the trees are taken apart
+    spin_lock_init(&g.ksm_mmlist_lock)              # guards the list and the hash of slots, and the cursor's slot
     spin_lock_init(&g.trace.lock)
 
 
@@ -192,7 +195,7 @@ cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
 
 
 cdef inline ksm_globals *globals_of(mm_struct *mm) noexcept nogil:
-    # OURS: each machine has its own.
+    # OURS: each machine has its own globals.
     return <ksm_globals *>mm.machine.ksm
 
 
@@ -215,7 +218,7 @@ cdef inline void advisor_start_scan(ksm_globals *g) noexcept nogil:
 
 
 cdef inline unsigned long prev_scan_time(struct_advisor_ctx *ctx, unsigned long scan_time) noexcept nogil:
-    """How long the last scan took; the first scan has only itself to compare with."""
+    """The duration of the last pass in seconds. The first pass has no last one and compares with itself."""
     return ctx.scan_time if ctx.scan_time else scan_time
 
 
@@ -225,8 +228,8 @@ cdef unsigned long ewma(unsigned long prev, unsigned long curr) noexcept nogil:
 
 
 cdef unsigned long long task_sched_runtime(ksm_globals *g) noexcept nogil:
-    # OURS: the kernel asks the scheduler. Scanning may be done by any thread here, so its time is added up batch by batch; on a manual
-    # clock the caller says what it costs.
+    # OURS: the kernel asks the scheduler. Here any thread may scan, so the processor time is added up batch by batch. With a manual clock
+    # the caller says how much time scanning has taken.
     cdef timespec ts
     if g.m.manual_clock or g.ksmd_slice == 0:
         return g.ksmd_runtime
@@ -237,19 +240,19 @@ cdef unsigned long long task_sched_runtime(ksm_globals *g) noexcept nogil:
 cdef void scan_time_advisor(ksm_globals *g) noexcept nogil:
     """At the end of a pass, choose pages_to_scan so that the next one takes ksm_advisor_target_scan_time.
 
-    The rate is scaled by scan time over target, then by a smoothed factor of how the scan time has changed, so that it does not swing.
-    Then come the limits: what the processor share of this pass says the largest and the smallest share would allow, and the largest
-    number of pages. All of it in unsigned integers, as truncated as the kernel's.
+    The rate is scaled by scan time over target. It is scaled again by a smoothed factor of how the scan time has changed, so that it does
+    not swing. Then come the limits: what this pass's share of a processor says the largest and the smallest share would allow, and the
+    largest number of pages. The arithmetic is in unsigned integers and truncates as the kernel's does.
     """
     cdef unsigned int cpu_percent
     cdef unsigned long cpu_time, cpu_time_diff, cpu_time_diff_ms
     cdef unsigned long pages, per_page_cost, factor, change, last_scan_time, scan_time
 
-    # In seconds
+    # The scan time in seconds
     scan_time = <unsigned long>(ktime_ms_delta(ktime_get(g.m), g.advisor_ctx.start_scan) // MSEC_PER_SEC)
     scan_time = scan_time if scan_time else 1
 
-    # What this pass cost
+    # The processor time of this pass
     cpu_time = task_sched_runtime(g)
     cpu_time_diff = cpu_time - g.advisor_ctx.cpu_time
     cpu_time_diff_ms = cpu_time_diff // 1000 // 1000
@@ -258,16 +261,16 @@ cdef void scan_time_advisor(ksm_globals *g) noexcept nogil:
     cpu_percent = cpu_percent if cpu_percent else 1
     last_scan_time = prev_scan_time(&g.advisor_ctx, scan_time)
 
-    # How much of the target it took, in percent, upside down
+    # The target in percent of the scan time
     factor = g.ksm_advisor_target_scan_time * 100 // scan_time
     factor = factor if factor else 1
 
-    # Against the last pass, smoothed
+    # The scan time in percent of the last pass's, smoothed
     change = scan_time * 100 // last_scan_time
     change = change if change else 1
     change = ewma(g.advisor_ctx.change, change)
 
-    # The product is one of unsigned int and int, and wraps like it.
+    # The kernel multiplies an unsigned int by an int. The product wraps at 32 bits.
     pages = (g.ksm_thread_pages_to_scan * <unsigned int>100) // factor
     pages = pages * change // 100
 
@@ -291,7 +294,8 @@ cdef void advisor_stop_scan(ksm_globals *g) noexcept nogil:
         scan_time_advisor(g)
 
 
-# KSM_RUN_STOP, _MERGE, _UNMERGE: what is written to `run`; KSM_RUN_OFFLINE: a bit beside it while frames go away. ksm.pxd
+# KSM_RUN_STOP, _MERGE, _UNMERGE: the values written to `run`. KSM_RUN_OFFLINE: a bit that is set in addition while frames go away. See
+# ksm.pxd.
 
 cdef int ksm_slab_init(ksm_globals *g) noexcept nogil:
     g.rmap_item_cache = kmem_cache_create(b"ksm_rmap_item", sizeof(ksm_rmap_item))
@@ -342,13 +346,13 @@ cdef inline void __stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noe
 
 
 cdef inline void stable_node_dup_del(ksm_globals *g, ksm_stable_node *dup) noexcept nogil:
-    """Out of its chain, or out of its tree."""
+    """Take a node out of its chain if it is a dup, else out of its tree."""
     VM_BUG_ON(is_stable_node_chain(dup))
     if is_stable_node_dup(g, dup):
         __stable_node_dup_del(g, dup)
     else:
         rb_erase(&dup.node, g.root_stable_tree + dup.nid)
-    # Not here: head: cleared with CONFIG_DEBUG_VM only
+    # Not here: head: the kernel clears it with CONFIG_DEBUG_VM only
 
 
 cdef inline ksm_rmap_item *alloc_rmap_item(ksm_globals *g) noexcept nogil:
@@ -366,7 +370,7 @@ cdef inline void free_rmap_item(ksm_globals *g, ksm_rmap_item *rmap_item) noexce
 
 
 cdef inline ksm_stable_node *alloc_stable_node(ksm_globals *g) noexcept nogil:
-    # Not cleared: who asks for one fills it in.
+    # The node is not cleared: the caller sets its fields.
     return <ksm_stable_node *>kmem_cache_alloc(g.stable_node_cache)
 
 
@@ -376,10 +380,10 @@ cdef inline void free_stable_node(ksm_globals *g, ksm_stable_node *stable_node) 
 
 
 cdef bint ksm_test_exit(mm_struct *mm) noexcept nogil:
-    """Has the address space lost its last user? Its page tables are off limits then.
+    """Whether the address space has lost its last user. KSM must not touch its page tables then.
 
-    Exit does not wait for KSM, except that __ksm_exit() takes mmap_lock once if KSM may be inside: whoever finds mm_users at 0 under the
-    lock backs out, and whoever found it higher is done before the tables go.
+    An exiting process does not wait for KSM, with one exception: __ksm_exit() takes mmap_lock once if KSM may be inside. A thread that
+    finds mm_users at 0 under the lock backs out. A thread that found it higher is done before the page tables go.
     """
     return atomic_read(&mm.mm_users) == 0
 
@@ -387,12 +391,12 @@ cdef bint ksm_test_exit(mm_struct *mm) noexcept nogil:
 cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexcept nogil:
     """Give the process a page of its own at addr, if a merged one is there: 0 or -ENOMEM.
 
-    A fault that asks for unsharing does the work, as a write would; but nothing is written, so the page comes out clean and still
-    read-only. The fault may give up for reasons of its own, so it is asked again for as long as a merged page is seen. It is looked for
-    each time, because the process may have changed its mappings: other pages must stay as they are.
+    A page fault with FAULT_FLAG_UNSHARE does the work, as a write fault would. Nothing is written, so the new page is clean and still
+    read-only. The fault may give up for reasons of its own, so it is repeated for as long as a merged page is seen. The page is looked for
+    each time, because the process may have changed its mappings and other pages must stay as they are.
     """
     cdef machine *m = vma.vm_mm.machine
-    # In 2011 it was a write fault: the page comes out dirty, and writable where the vma is.
+    # 2011 uses a write fault: the new page is dirty, and writable where the vma is.
     cdef unsigned int unshare = FAULT_FLAG_WRITE if era_2011(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
     cdef vm_fault_t ret = 0
     cdef bint ksm_page
@@ -418,14 +422,14 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
         ret = handle_mm_fault(vma, addr, unshare | FAULT_FLAG_REMOTE)
         if ret & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_OOM):
             break
-    # SIGBUS and SIGSEGV mean that the memory is gone, and the merged page with it. Out of memory means that it is still there: the
-    # caller must not take VM_MERGEABLE away, and a later pass tries again.
+    # SIGBUS and SIGSEGV mean that the memory is gone, and the merged page with it. Out of memory means that the merged page is still there:
+    # the caller must not take VM_MERGEABLE away, and a later pass tries again.
     return -ENOMEM if ret & VM_FAULT_OOM else 0
 
 
 cdef bint vma_ksm_compatible(vm_area_struct *vma) noexcept nogil:
     if vma.vm_flags & (VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP | VM_DROPPABLE):
-        return False            # memory that is not the process's own
+        return False            # KSM merges ordinary private memory only
 
     if vma_is_dax(vma):
         return False
@@ -445,12 +449,12 @@ cdef vm_area_struct *find_mergeable_vma(mm_struct *mm, unsigned long addr) noexc
 
 
 cdef void break_cow(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
-    """Undo the merge of a page that did not make it to a stable node."""
+    """Undo the merge of the item's page, which got no stable node."""
     cdef mm_struct *mm = rmap_item.mm
     cdef unsigned long addr = rmap_item.address
     cdef vm_area_struct *vma
 
-    # The merge took a reference for the stable node's sake, which nobody will need now.
+    # The merge took a reference on anon_vma for the stable node. No stable node uses it now.
     put_anon_vma(g.m, rmap_item.anon_vma)
 
     mmap_read_lock(mm)
@@ -462,7 +466,7 @@ cdef void break_cow(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
 
 
 cdef struct_page *get_mergeable_page(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
-    """The anonymous page that is there now, with a reference; NULL if there is none."""
+    """The anonymous page that the item's address maps now, with a reference; NULL if there is none."""
     cdef mm_struct *mm = rmap_item.mm
     cdef unsigned long addr = rmap_item.address
     cdef vm_area_struct *vma
@@ -488,12 +492,12 @@ cdef struct_page *get_mergeable_page(ksm_globals *g, ksm_rmap_item *rmap_item) n
 
 
 cdef inline int get_kpfn_nid(ksm_globals *g, unsigned long kpfn) noexcept nogil:
-    """Which root a frame belongs to: the first when merging across nodes, else its NUMA node's."""
+    """The index of the tree root that a frame belongs to: 0 when merging across nodes, else the frame's NUMA node."""
     return 0 if g.ksm_merge_across_nodes else page_to_nid(pfn_to_page(g.m, kpfn))
 
 
 cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *dup, rb_root *root) noexcept nogil:
-    """A new chain that takes dup's place in the tree, with dup as its first; NULL without memory."""
+    """A new chain that takes dup's place in the tree, with dup as its first member; NULL without memory."""
     cdef ksm_stable_node *chain = alloc_stable_node(g)
     VM_BUG_ON(is_stable_node_chain(dup))
     if chain != NULL:
@@ -506,7 +510,7 @@ cdef ksm_stable_node *alloc_stable_node_chain(ksm_globals *g, ksm_stable_node *d
         # The contents are the same, so the chain stands where dup stood and the tree need not be rebalanced.
         rb_replace_node(&dup.node, &chain.node, root)
 
-        # From now on dup is reached through the chain only. All dups of a chain are write-protected and equal.
+        # From now on dup is reached through the chain only. All dups of a chain are write-protected and have equal contents.
         stable_node_chain_add_dup(g, dup, chain)
         ksm_step(g.m, STEP_CHAIN_MADE, NULL, NULL, chain, 0)
     return chain
@@ -523,7 +527,7 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
     cdef hlist_node *pos
     cdef ksm_rmap_item *rmap_item
 
-    # Neither a chain nor an underflow
+    # The length is negative for a chain, and after an underflow.
     BUG_ON(stable_node.rmap_hlist_len < 0)
 
     pos = stable_node.hlist.first
@@ -540,14 +544,14 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
         VM_BUG_ON(stable_node.rmap_hlist_len <= 0)
         stable_node.rmap_hlist_len -= 1
         put_anon_vma(g.m, rmap_item.anon_vma)
-        # OURS: the kernel leaves `head` as it is. Should a new node come to lie where this one was, and make a KSM page of this very
-        # item's page, through a fork's item, then cmp_and_merge_page() would take the item for one that is at its node already.
+        # OURS: the kernel leaves `head` as it is. A new stable node may be allocated at the same address, and a fork's item may bring this
+        # item's page to that node. cmp_and_merge_page() would then take this item for one that is at the node already.
         rmap_item.head = NULL
         rmap_item.address &= page_mask()
         cond_resched()
         pos = pos.next
 
-    # Not here: BUILD_BUG_ON: the kernel lets its compiler check that STABLE_NODE_DUP_HEAD lies within migrate_nodes and behind its start
+    # Not here: BUILD_BUG_ON: the kernel's compiler checks that STABLE_NODE_DUP_HEAD lies within migrate_nodes, behind its start
 
     trace_ksm_remove_ksm_page(&g.trace, stable_node.kpfn)
     ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
@@ -565,19 +569,19 @@ cdef enum ksm_get_folio_flags:
 
 
 cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, void *expected_mapping, int flags) noexcept nogil:
-    # Part of ksm_get_folio(): one attempt. NULL is "goto stale".
+    # Part of ksm_get_folio(): one attempt. NULL stands for "goto stale".
     cdef struct_folio *folio = pfn_folio(g.m, kpfn)
     if folio_mapping_word(folio) != expected_mapping:
         return NULL
 
-    # A count of zero: the page is being freed, and the node stale; or, if it is in the swap cache, its count is frozen for a moment by
-    # who moves it to another frame, and then it is still ours.
+    # A reference count of zero has two causes. Either the page is being freed, and the node is stale. Or the page is in the swap cache, and
+    # the thread that moves it to another frame has frozen the count for a moment; then the page still belongs to the node.
     while not folio_try_get(folio):
-        if not folio_test_swapcache(folio) or era_2011(g):      # in 2011 it was given up at once
+        if not folio_test_swapcache(folio) or era_2011(g):      # 2011 gives up at once
             return NULL
         cpu_relax()
 
-    # Freed and used again before the reference was taken?
+    # The frame may have been freed and used again before the reference was taken.
     if folio_mapping_word(folio) != expected_mapping:
         folio_put(g.m, folio)
         return NULL
@@ -598,11 +602,12 @@ cdef inline struct_folio *ksm_get_folio_at(ksm_globals *g, unsigned long kpfn, v
 
 
 cdef struct_folio *ksm_get_folio(ksm_globals *g, ksm_stable_node *stable_node, int flags) noexcept nogil:
-    """The node's page with a reference, perhaps locked; NULL if it is no more, and then the node is freed; ERR_PTR(-EBUSY).
+    """The node's page with a reference, locked if flags ask for it. NULL if the page is gone; the node is freed then. ERR_PTR(-EBUSY) if
+    KSM_GET_FOLIO_TRYLOCK finds the page locked.
 
-    A node holds no reference on its page: it would keep alive, until ksmd passes by again, what nobody maps any more. It looks through a
-    keyhole instead. The frame with the number that it remembers is still its page if that frame's mapping word is the key: the node's
-    own address. Freeing a page clears the word, so no other use of the frame can be taken for it.
+    A node holds no reference on its page: a reference would keep an unmapped page alive until ksmd comes by again. The node remembers the
+    number of the frame. The frame is still the node's page if its mapping word is the node's own address with the KSM bit. Freeing a page
+    clears the word, so no other use of the frame can be taken for the node's page.
     """
     cdef void *expected_mapping = <void *>(<unsigned long>stable_node | PAGE_MAPPING_KSM)
     cdef struct_folio *folio
@@ -613,10 +618,10 @@ cdef struct_folio *ksm_get_folio(ksm_globals *g, ksm_stable_node *stable_node, i
         folio = ksm_get_folio_at(g, kpfn, expected_mapping, flags)
         if folio != NULL:
             return folio
-        # stale: unless the page has moved to another frame meanwhile. folio_migrate_ksm() writes the new number before it takes the key
-        # from the old frame.
+        # stale: unless the page has moved to another frame meanwhile. folio_migrate_ksm() writes the new number before it takes the
+        # node's address out of the old frame's mapping word.
         smp_rmb()
-        if READ_ONCE_ulong(stable_node.kpfn) == kpfn or era_2011(g):    # not looked at again in 2011
+        if READ_ONCE_ulong(stable_node.kpfn) == kpfn or era_2011(g):    # 2011 does not look again
             break
     remove_node_from_stable_tree(g, stable_node)
     return NULL
@@ -631,7 +636,7 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
         stable_node = rmap_item.head
         folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_LOCK)
         if folio == NULL:
-            cond_resched()      # out: the node is gone, and has let all its items go
+            cond_resched()      # out: the stale node is freed, and its items are detached
             return
 
         hlist_del(&rmap_item.hlist)
@@ -654,8 +659,8 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
         ksm_step(g.m, STEP_LEFT_STABLE, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
 
     elif rmap_item.address & UNSTABLE_FLAG:
-        # An item of the last pass is in no tree: the roots were reset, and what it links to may be freed. One of this pass is, and must
-        # come out. Between them they are told apart by the pass number in the address.
+        # An item of the last pass is in no tree: the roots were reset, and the nodes that it links to may be freed. An item of this pass is
+        # in a tree and must come out. The pass number in the address tells the two apart.
         age = <unsigned char>(g.ksm_scan.seqnr - rmap_item.address)
         BUG_ON(age > 1)
         if not age:
@@ -680,9 +685,9 @@ cdef void remove_trailing_rmap_items(ksm_globals *g, ksm_rmap_item **rmap_list) 
 cdef int unmerge_ksm_pages(vm_area_struct *vma, unsigned long start, unsigned long end, bint lock_vma) noexcept nogil:
     """Break every merged page in [start, end): 0, -ENOMEM, or -ERESTARTSYS when a signal came.
 
-    It goes by page table, address for address, and leaves the rmap_items alone: a page can be merged before its item is at the stable
-    node, a child has merged pages and no items yet, and ksmd may be at work on one of them. ksmd finds the items useless when it comes
-    by, and puts the counters right then.
+    It goes by the page table, address by address, and leaves the rmap_items alone. A page can be merged before its item is at the stable
+    node. A child has merged pages and no items yet. ksmd may be at work on one of the items. When ksmd comes by, it finds these items
+    useless and corrects the counters.
     """
     cdef unsigned long addr = start
     cdef int err = 0
@@ -718,12 +723,13 @@ cdef int remove_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexce
 
     folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_LOCK)
     if folio == NULL:
-        return 0                # and the node is freed already
+        return 0                # ksm_get_folio() has freed the node
 
     # A process that exits may have left KSM's list and not yet unmapped its pages.
     err = -EBUSY
     if not folio_mapped(folio):
-        # Somebody still has a reference, the swap cache perhaps, so the key fits; but no sharer is left to be found by the node.
+        # The swap cache or another user still has a reference, so the mapping word still points to the node. But no sharer is left that the
+        # node would have to find.
         folio_set_stable_node(folio, NULL)
         remove_node_from_stable_tree(g, stable_node)
         err = 0
@@ -734,7 +740,7 @@ cdef int remove_stable_node(ksm_globals *g, ksm_stable_node *stable_node) noexce
 
 
 cdef bint remove_stable_node_chain(ksm_globals *g, ksm_stable_node *stable_node, rb_root *root) noexcept nogil:
-    """The same for a node of the tree, with all its dups if it is a chain; true if something was busy."""
+    """remove_stable_node() for a node of the tree, and for all its dups if it is a chain; true if a page was still mapped."""
     cdef hlist_node *pos
     cdef hlist_node *hlist_safe
     cdef ksm_stable_node *dup
@@ -768,7 +774,7 @@ cdef int remove_all_stable_nodes(ksm_globals *g) noexcept nogil:
             stable_node = stable_node_of(g.root_stable_tree[nid].rb_node)
             if remove_stable_node_chain(g, stable_node, g.root_stable_tree + nid):
                 err = -EBUSY
-                break           # the next node's tree
+                break           # go on with the next NUMA node's tree
             cond_resched()
     pos = g.migrate_nodes.next
     while pos != &g.migrate_nodes:
@@ -782,11 +788,11 @@ cdef int remove_all_stable_nodes(ksm_globals *g) noexcept nogil:
 
 
 cdef inline int unmerge_mm(mm_struct *mm, vma_iterator *vmi) noexcept nogil:
-    # Part of unmerge_and_remove_all_rmap_items(): one address space, up to mm_exiting. 0 or what unmerge_ksm_pages() says.
+    # Part of unmerge_and_remove_all_rmap_items(): one address space, up to mm_exiting. The value is 0 or the error of unmerge_ksm_pages().
     cdef vm_area_struct *vma
     cdef int err
 
-    # An exiting mm has nothing to unmerge that will not be unmapped.
+    # An exiting process is about to unmap all its pages.
     if ksm_test_exit(mm):
         return 0
 
@@ -801,8 +807,8 @@ cdef inline int unmerge_mm(mm_struct *mm, vma_iterator *vmi) noexcept nogil:
 
 
 cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
-    # OURS: a pass was broken off, and the next one, of the same number, begins by dropping the unstable trees. The kernel goes on to take
-    # the rmap_items for members of the new tree, and erases from it what is not in it. Here they become items of an earlier pass.
+    # OURS: a pass was broken off. The next pass has the same number and begins by dropping the unstable trees. The kernel then takes these
+    # rmap_items for members of the new tree, and erases from the tree what is not in it. Here they become items of an earlier pass.
     cdef ksm_mm_slot *mm_slot = mm_slot_entry(mm_slot_of_list(g.ksm_mm_head.slot.mm_node.next))
     cdef ksm_rmap_item *rmap_item
 
@@ -816,7 +822,7 @@ cdef void age_unstable_items(ksm_globals *g) noexcept nogil:
 
 
 cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
-    """Break all merged pages of all processes, and forget everything: what writing 2 to `run` does. 0 or -errno."""
+    """Break all merged pages of all processes, and free all rmap_items and stable nodes. Writing 2 to `run` does this. 0 or -errno."""
     cdef ksm_mm_slot *mm_slot
     cdef struct_mm_slot *slot
     cdef mm_struct *mm
@@ -838,7 +844,7 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
             mmap_read_unlock(mm)
             spin_lock(&g.ksm_mmlist_lock)
             g.ksm_scan.mm_slot = &g.ksm_mm_head
-            age_unstable_items(g)       # OURS: see there
+            age_unstable_items(g)       # OURS: the next pass has the same number
             spin_unlock(&g.ksm_mmlist_lock)
             return err
 
@@ -862,7 +868,7 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
             spin_unlock(&g.ksm_mmlist_lock)
         mm_slot = g.ksm_scan.mm_slot
 
-    # Nodes whose page is still somewhere may stay. In 2011 all did, until a search or a scan met them.
+    # A stable node whose page is still mapped may stay. In 2011 all stable nodes stayed until a search or a scan met them.
     if not era_2011(g):
         remove_all_stable_nodes(g)
     g.ksm_scan.seqnr = 0
@@ -874,7 +880,7 @@ cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
     cdef void *addr = page_address(g.m, page)
     if era_2011(g):
         return jhash2(<const u32 *>addr, PAGE_SIZE // 4, 17)
-    # OURS: it may be known already
+    # OURS: the look ahead may know the checksum already
     if not known_checksum(g, page, &checksum):
         checksum = <u32>xxhash(addr, PAGE_SIZE, 0)
     return checksum
@@ -882,31 +888,31 @@ cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
 
 cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page_vma_mapped_walk_control *pvmw,
                                   pte_t *orig_pte) noexcept nogil:
-    # Part of write_protect_page(): with the entry locked, up to out_unlock.
+    # Part of write_protect_page(): the steps with the entry locked, up to out_unlock.
     cdef mm_struct *mm = vma.vm_mm
     cdef int swapped
     cdef bint anon_exclusive
     cdef pte_t entry
 
-    # Not here: WARN_ONCE: a small page is looked for in a table, and found nowhere else
+    # Not here: WARN_ONCE: a small page is mapped by a page table entry only
     anon_exclusive = PageAnonExclusive(folio)
     entry = ptep_get(pvmw.pte)
     if era_2011(globals_of(mm)) and not (pte_write(entry) or pte_dirty(entry)):
-        # 2011 knows no exclusive pages: who may not write does not count.
+        # 2011 knows no exclusive pages. A read-only clean entry needs no check of the references.
         if anon_exclusive:
             ClearPageAnonExclusive(folio)
     elif pte_write(entry) or pte_dirty(entry) or anon_exclusive or mm_tlb_flush_pending(mm):
         swapped = folio_test_swapcache(folio)
         flush_cache_page(vma, pvmw.address, folio_pfn(mm.machine, folio))
-        # First nobody may reach the page through this entry any more; then count. Who took a reference before, to read or write the
-        # page behind the processor's back, shows in the count; who wants one now finds no entry and waits for the lock.
+        # The entry is cleared before the references are counted. A thread that took a reference earlier, to read or write the page
+        # directly, shows in the count. A thread that wants one now finds no entry and waits for the lock.
         entry = ptep_clear_flush(vma, pvmw.address, pvmw.pte)
-        # Every mapping explains one reference, ours is one more, and the swap cache's another.
+        # Each mapping holds one reference, the caller holds one, and the swap cache may hold one. Any other reference forbids the merge.
         if folio_mapcount(folio) + 1 + swapped != folio_ref_count(folio):
             set_pte_at(mm, pvmw.address, pvmw.pte, entry)
             return -EFAULT
 
-        # The entry had to be cleared before this, too.
+        # This step, too, needs the entry to be cleared.
         if anon_exclusive and folio_try_share_anon_rmap_pte(folio, folio):
             set_pte_at(mm, pvmw.address, pvmw.pte, entry)
             return -EFAULT
@@ -924,7 +930,7 @@ cdef inline int write_protect_pte(vm_area_struct *vma, struct_folio *folio, page
 
 
 cdef int write_protect_page(vm_area_struct *vma, struct_folio *folio, pte_t *orig_pte) noexcept nogil:
-    """Make the entry that maps the folio in this vma read-only and clean, and tell what it is then: 0, or -EFAULT."""
+    """Make the entry that maps the folio in this vma read-only and clean, and return it in *orig_pte: 0, or -EFAULT."""
     cdef mm_struct *mm = vma.vm_mm
     cdef page_vma_mapped_walk_control pvmw
     cdef int err = -EFAULT
@@ -936,7 +942,7 @@ cdef int write_protect_page(vm_area_struct *vma, struct_folio *folio, pte_t *ori
 
     pvmw.address = page_address_in_vma(folio, vma)
     if pvmw.address == <unsigned long>-EFAULT:
-        return err              # out: for a merged page, always
+        return err              # out: always taken for a merged page
 
     mmu_notifier_invalidate_range_start(mm)
     if page_vma_mapped_walk(&pvmw):
@@ -950,7 +956,7 @@ cdef int write_protect_page(vm_area_struct *vma, struct_folio *folio, pte_t *ori
 
 cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page *page, struct_page *kpage, struct_folio *kfolio,
                             pmd_t *pmd, pte_t orig_pte) noexcept nogil:
-    # Part of replace_page(): between the notifier's calls, up to out_mn.
+    # Part of replace_page(): the steps between the two calls of the notifier, up to out_mn.
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
     cdef struct_folio *folio
@@ -967,20 +973,20 @@ cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page
     VM_BUG_ON(PageAnonExclusive(page))
     VM_BUG_ON(folio_test_anon(kfolio) and PageAnonExclusive(kpage))
 
-    # The knob for zero pages needs no look here: without it nobody comes with the zero page.
+    # use_zero_pages is not asked here: while it is off, no caller passes the zero page.
     if not is_zero_pfn(m, page_to_pfn(m, kpage)):
         folio_get(kfolio)
         folio_add_anon_rmap_pte(kfolio, kpage, vma, addr, RMAP_NONE)
         newpte = mk_pte(m, kpage, vma.vm_page_prot)
     else:
-        # Nothing else ever makes an entry of the zero page dirty: it is how KSM's are told from those of a read fault.
+        # Only KSM makes an entry of the zero page dirty. The dirty bit tells its entries from those of a read fault.
         newpte = pte_mkdirty(pte_mkspecial(pfn_pte(page_to_pfn(m, kpage), vma.vm_page_prot)))
         ksm_map_zero_page(mm)
-        # The zero page is nobody's: the process has one anonymous page less.
+        # The zero page belongs to no process, so the process has one anonymous page less.
         dec_mm_counter(mm, MM_ANONPAGES)
 
     flush_cache_page(vma, addr, pte_pfn(ptep_get(ptep)))
-    # From a read-only page to another with the same bytes.
+    # Both pages are read-only and have the same bytes.
     ptep_clear_flush(vma, addr, ptep)
     set_pte_at(mm, addr, ptep, newpte)
 
@@ -1010,7 +1016,8 @@ cdef int replace_page(vm_area_struct *vma, struct_page *page, struct_page *kpage
     pmd = mm_find_pmd(mm, addr)
     if pmd == NULL:
         return err
-    # A huge page may be put together here meanwhile; one look must tell both that there is a table and that it is not that.
+    # Another thread may put a huge page in this place meanwhile. One read of the entry has to show that it is present and is not a huge
+    # page.
     pmde = pmdp_get_lockless(pmd)
     if not pmd_present(pmde) or pmd_trans_huge(pmde):
         return err
@@ -1028,34 +1035,34 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
     cdef pte_t orig_pte = __pte(0)
     cdef int err = -EFAULT
 
-    if page == kpage:           # a fork shares it already
+    if page == kpage:           # a forked process shares the merged page already
         return 0
 
     if not PageAnon(page):
         return err              # out:
 
-    # The lock keeps the swap cache flag still while counts are compared. Who holds it may take long: this page can wait for the next
-    # pass, the scan need not.
+    # The page lock keeps the swap cache flag from changing while the references are counted. The holder of the lock may keep it for long.
+    # The scan does not wait: the page is tried again in the next pass.
     if not trylock_page(page):
         return err
 
-    # Only small pages are merged. Whoever else has a part of it may stand in the way: another pass will come.
+    # Only small pages are merged. The split fails if another thread has a reference on the huge page; a later pass tries again.
     if PageTransCompound(page) and split_huge_page(m, page):
         unlock_page(page)       # goto out_unlock
         return err
 
-    # Mapped once, its entry may be writable. Mapped more often, fork has made all of them read-only. The references have to be counted
-    # in either case.
+    # The entry of a page that is mapped once may be writable. If the page is mapped more often, fork has made all its entries read-only.
+    # The references have to be counted in both cases.
     if write_protect_page(vma, page_folio(page), &orig_pte) == 0:
         ksm_step(m, STEP_WRITE_PROTECTED, NULL, page, NULL, 0)
         if kpage == NULL:
-            # Merged from here on, though without a node: stable_tree_insert() will give it one.
+            # The page is a merged page from here on. stable_tree_insert() will give it a stable node.
             folio_set_stable_node(page_folio(page), NULL)
             ksm_step(m, STEP_BECAME_KSM, NULL, page, NULL, 0)
             if folio_mapcount(page_folio(page)) > 1 or folio_test_swapcache(page_folio(page)):      # OURS: for Machine.check()
                 set_page_flag(page_folio(page), PG_ksm_relatives)
             mark_page_accessed(m, page)
-            # Its entries are clean now, and reclaim drops a clean page without writing it anywhere.
+            # The entries are clean now. Reclaim drops a clean page without writing it to swap, so the page is made dirty.
             if not PageDirty(page) and not era_2011(globals_of(vma.vm_mm)):
                 SetPageDirty(page)
             err = 0
@@ -1073,7 +1080,7 @@ cdef int try_to_merge_one_page(vm_area_struct *vma, struct_page *page, struct_pa
 
 
 cdef int try_to_merge_with_zero_page(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page) noexcept nogil:
-    """Let a page of zeros share the zero page: 0 if it does, or if its vma is gone and nothing is left to do; else -EFAULT."""
+    """Map the zero page in place of a page of zeros. 0 if that was done, or if the vma is gone and nothing is left to do; else -EFAULT."""
     cdef mm_struct *mm = rmap_item.mm
     cdef vm_area_struct *vma
     cdef int err = -EFAULT
@@ -1095,7 +1102,7 @@ cdef int try_to_merge_with_zero_page(ksm_globals *g, ksm_rmap_item *rmap_item, s
 cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page, struct_page *kpage) noexcept nogil:
     """Merge the item's page into kpage, or make it a merged page when kpage is NULL: 0, or -EFAULT.
 
-    On success the item is in no tree any more, and has a reference on the vma's anon_vma.
+    On success the item is in no tree any more, and holds a reference on the vma's anon_vma.
     """
     cdef mm_struct *mm = rmap_item.mm
     cdef vm_area_struct *vma
@@ -1106,11 +1113,12 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
     if vma != NULL:
         err = try_to_merge_one_page(vma, page, kpage)
         if not err:
-            # anon_vma lies over nid, by which the item is found in its unstable tree: first out of there. In 2011 the caller did it.
+            # The field anon_vma lies over nid, which leads to the item's unstable tree. So the item leaves the tree first. In 2011 the
+            # caller takes it out.
             if not era_2011(g):
                 remove_rmap_item_from_tree(g, rmap_item)
 
-            # Under the lock, as long as the vma certainly has it.
+            # mmap_lock is held, so the vma still has its anon_vma.
             rmap_item.anon_vma = vma.anon_vma
             get_anon_vma(vma.anon_vma)
     # out:
@@ -1121,13 +1129,13 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
 
 cdef struct_page *try_to_merge_two_pages(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page,
                                          ksm_rmap_item *tree_rmap_item, struct_page *tree_page) noexcept nogil:
-    """Make page a merged page and merge tree_page into it; page, or NULL if that failed. No frame is allocated."""
+    """Make page a merged page and merge tree_page into it. Returns page, or NULL if that failed. No frame is allocated."""
     cdef int err
 
     err = try_to_merge_with_ksm_page(g, rmap_item, page, NULL)
     if not err:
         err = try_to_merge_with_ksm_page(g, tree_rmap_item, tree_page, page)
-        # A merged page with one sharer is of no use to anybody.
+        # A merged page with one sharer saves nothing.
         if err:
             break_cow(g, rmap_item)
     return NULL if err else page
@@ -1135,7 +1143,7 @@ cdef struct_page *try_to_merge_two_pages(ksm_globals *g, ksm_rmap_item *rmap_ite
 
 cdef inline bint __is_page_sharing_candidate(ksm_globals *g, ksm_stable_node *stable_node, int offset) noexcept nogil:
     VM_BUG_ON(stable_node.rmap_hlist_len < 0)
-    # Not full; and not empty either, because the page of an empty node is about to be freed.
+    # A node may be shared if it is not full and not empty: the page of an empty node is about to be freed.
     return stable_node.rmap_hlist_len != 0 and stable_node.rmap_hlist_len + offset < g.ksm_max_page_sharing
 
 
@@ -1145,10 +1153,11 @@ cdef inline bint is_page_sharing_candidate(ksm_globals *g, ksm_stable_node *stab
 
 cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_node_dup, ksm_stable_node **_stable_node,
                                    rb_root *root, bint prune_stale_stable_nodes) noexcept nogil:
-    """The page of the best dup of a chain, with a reference, and the dup; NULL if all are gone, and then the chain is freed.
+    """The page of the best dup of a chain, with a reference, and the dup. NULL if all dups are gone; the chain is freed then.
 
-    The best is the first with room; or, when it is time to prune, which means to look at every dup and so to drop the stale ones, the
-    fullest with room. If none has room, any. A chain with one dup left is replaced by it: *_stable_node is the dup then.
+    The best dup is the first with room. When it is time to prune, all dups are looked at, the stale ones are dropped, and the best is the
+    fullest with room. If no dup has room, any dup is returned. A chain with one dup left is replaced by that dup: *_stable_node is the dup
+    then.
     """
     cdef ksm_stable_node *dup
     cdef ksm_stable_node *found = NULL
@@ -1171,9 +1180,9 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
         dup = stable_node_of_dup(pos)
         pos = hlist_safe
         cond_resched()
-        if passes_over(g, found, dup):      # OURS: full, and certainly not stale
+        if passes_over(g, found, dup):      # OURS: the dup is full, and is certainly not stale
             continue
-        # A dup whose page is gone is taken out of the chain and freed by this.
+        # ksm_get_folio() frees a dup whose page is gone.
         folio = ksm_get_folio(g, dup, KSM_GET_FOLIO_NOLOCK)
         if folio == NULL:
             continue
@@ -1184,7 +1193,7 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
             found = dup
             found_rmap_hlist_len = found.rmap_hlist_len
             tree_folio = folio
-            # Its reference is kept.
+            # The reference of the best dup is kept.
             if not prune_stale_stable_nodes and is_page_sharing_candidate(g, found):
                 break
             continue
@@ -1194,20 +1203,20 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
         if hlist_is_singular_node(&found.hlist_dup, &stable_node.hlist):
             BUG_ON(stable_node.hlist.first.next != NULL)
 
-            # A chain of one is no chain: the dup takes its place in the tree.
+            # A chain with one dup is not needed: the dup takes its place in the tree.
             rb_replace_node(&stable_node.node, &found.node, root)
             free_stable_node(g, stable_node)
             g.ksm_stable_node_chains -= 1
             g.ksm_stable_node_dups -= 1
-            # The caller tells by this that there is no chain.
+            # The caller sees by this that the chain is gone.
             _stable_node[0] = found
         elif stable_node.hlist.first != &found.hlist_dup and __is_page_sharing_candidate(g, found, 1):
-            # With room for one more after the merge that is under way: to the front, where the next search finds it at once. Being
-            # first is what counts here, not how many dups were looked at.
+            # The dup has room for one more sharer after the merge that is under way. It moves to the front, where the next search finds it
+            # at once. This does not depend on how many dups were looked at.
             hlist_del(&found.hlist_dup)
             hlist_add_head(&found.hlist_dup, &stable_node.hlist)
     else:
-        # Nothing was found, so nothing is left.
+        # No dup was found, so the chain is empty.
         free_stable_node_chain(g, stable_node, root)
 
     _stable_node_dup[0] = found
@@ -1216,9 +1225,10 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
 
 cdef struct_folio *__stable_node_chain(ksm_globals *g, ksm_stable_node **_stable_node_dup, ksm_stable_node **_stable_node,
                                        rb_root *root, bint prune_stale_stable_nodes) noexcept nogil:
-    """The page of a node of the tree, be it one page or a chain.
+    """The page of a node of the tree, whether the node is one page or a chain.
 
-    When the answer is NULL, both nodes may be freed. When it is not, and the chain fell together, both are the same.
+    When the value is NULL, both nodes may be freed. When it is not NULL and the chain was replaced by its last dup, both pointers are the
+    same.
     """
     cdef ksm_stable_node *stable_node = _stable_node[0]
 
@@ -1237,7 +1247,8 @@ cdef inline struct_folio *chain(ksm_globals *g, ksm_stable_node **s_n_d, ksm_sta
 
 
 cdef inline struct_page *stable_tree_take(ksm_globals *g, ksm_stable_node *page_node, struct_folio *folio) noexcept nogil:
-    # Part of stable_tree_search(): "out". The page's own node was put into the tree; the page, if others may share it.
+    # Part of stable_tree_search(): "out". The scanned page's own node was put into the tree. The value is the page if others may share it,
+    # else NULL.
     if is_page_sharing_candidate(g, page_node):
         folio_get(folio)
         return folio
@@ -1246,12 +1257,12 @@ cdef inline struct_page *stable_tree_take(ksm_globals *g, ksm_stable_node *page_
 
 cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
                                       ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
-    # Part of stable_tree_search(): "replace". The equal node's page has gone to another NUMA node. It makes room, for the scanned page if
-    # that has a node of its own, and waits in migrate_nodes until one of its sharers is scanned.
+    # Part of stable_tree_search(): "replace". The page of the equal node has gone to another NUMA node. The node leaves the tree, and waits
+    # in migrate_nodes until one of its sharers is scanned. If the scanned page has a node, that node takes the place.
     if stable_node_dup == stable_node:
         VM_BUG_ON(is_stable_node_chain(stable_node_dup))
         VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
-        # No chain, or one that fell together
+        # The node is no chain, or was a chain and was replaced by its last dup.
         if page_node != NULL:
             VM_BUG_ON(page_node.head != &g.migrate_nodes)
             list_del(&page_node.list)
@@ -1279,11 +1290,11 @@ cdef struct_page *stable_tree_replace(ksm_globals *g, ksm_stable_node *stable_no
 
 cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stable_node, ksm_stable_node *stable_node_dup,
                                            ksm_stable_node *page_node, struct_folio *folio, int nid, rb_root *root) noexcept nogil:
-    # Part of stable_tree_search(): "chain_append". The scanned page came here from another NUMA node, with several sharers, and finds an
-    # equal one: it joins that one's chain.
+    # Part of stable_tree_search(): "chain_append". The scanned page has come from another NUMA node and has several sharers. There is an
+    # equal page here, and the scanned page's node joins its chain.
     if stable_node_dup == stable_node:
         VM_BUG_ON(is_stable_node_dup(g, stable_node_dup))
-        # There is none yet.
+        # There is no chain yet.
         stable_node = alloc_stable_node_chain(g, stable_node_dup, root)
         if stable_node == NULL:
             return NULL
@@ -1296,11 +1307,11 @@ cdef struct_page *stable_tree_chain_append(ksm_globals *g, ksm_stable_node *stab
 
 
 cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept nogil:
-    """A merged page with the same contents, with a reference; NULL; or ERR_PTR(-EBUSY) if the one there is locked.
+    """A merged page with the same contents, with a reference. NULL if there is none, ERR_PTR(-EBUSY) if it is locked.
 
-    For a page that is merged already it is the page itself; if its node is waiting in migrate_nodes, this is where the node goes back
-    into a tree. NULL is also the answer when all equal pages are full: the page has to find an equal in the unstable tree, and the two
-    will be a new dup.
+    For a page that is merged already the value is the page itself. If its node is waiting in migrate_nodes, the node goes back into a tree
+    here. The value is also NULL when all equal pages are full: the page then has to find an equal in the unstable tree, and the two become
+    a new dup.
     """
     cdef int nid, ret
     cdef rb_root *root
@@ -1316,7 +1327,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
     folio = page_folio(page)
     page_node = folio_stable_node(folio)
     if page_node != NULL and page_node.head != &g.migrate_nodes:
-        # a fork's mapping of it
+        # page is mapped by a forked process
         folio_get(folio)
         return folio
 
@@ -1333,15 +1344,15 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
             stable_node = stable_node_of(new[0])
             tree_folio = chain_prune(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
-                # The node was stale, and erasing it may have turned the tree: neither new nor parent can be trusted. To give up
-                # would be safe, and would lose merges for no better reason than that; in 2011 it was done.
+                # The node was stale. Erasing it may have rebalanced the tree, so new and parent cannot be trusted. Giving up would be safe,
+                # but would lose merges. 2011 gives up.
                 again = not era_2011(g)
                 break
 
             ret = memcmp_pages(g.m, page, tree_folio)
             folio_put(g.m, tree_folio)
 
-            parent = new[0]     # read again: a chain may have been replaced by its last dup
+            parent = new[0]     # new[0] is read again: a chain may have been replaced by its last dup
             if ret < 0:
                 new = &parent.rb_left
             elif ret > 0:
@@ -1349,16 +1360,17 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
             else:
                 if page_node != NULL:
                     VM_BUG_ON(page_node.head != &g.migrate_nodes)
-                    # Mapped once, the page can be merged into the other, as far as sharing allows, and need not make the chain longer.
+                    # A page that is mapped once can be merged into the equal page, and the chain need not get longer.
                     if folio_mapcount(folio) > 1:
                         return stable_tree_chain_append(g, stable_node, stable_node_dup, page_node, folio, nid, root)
 
                 if not is_page_sharing_candidate(g, stable_node_dup):
-                    # Equal, but full, and so are all the dups of the chain.
+                    # The equal page is full, and so are all dups of its chain.
                     ksm_step(g.m, STEP_STABLE_FULL, NULL, NULL, stable_node_dup, stable_node_dup.rmap_hlist_len)
                     return NULL
 
-                # Who moves the page to another frame holds its lock: after this, it has seen our reference.
+                # A thread that moves the page to another frame holds the page lock. Once the lock was taken here, such a thread sees
+                # this reference.
                 tree_folio = ksm_get_folio(g, stable_node_dup, KSM_GET_FOLIO_TRYLOCK)
 
                 if PTR_ERR(tree_folio) == -EBUSY:
@@ -1388,7 +1400,7 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
 
 
 cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) noexcept nogil:
-    """A node for a page that was just merged, put into the tree, or into the chain of its equals; NULL without memory."""
+    """Make a node for a page that was just merged, and put it into the tree or into the chain of its equals; NULL without memory."""
     cdef int nid, ret
     cdef unsigned long kpfn
     cdef rb_root *root
@@ -1415,7 +1427,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
             stable_node = stable_node_of(new[0])
             tree_folio = chain(g, &stable_node_dup, &stable_node, root)
             if tree_folio == NULL:
-                # As in stable_tree_search(): the tree has changed.
+                # The tree may have changed, as in stable_tree_search().
                 if era_2011(g):
                     return NULL
                 again = True
@@ -1430,7 +1442,7 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
             elif ret > 0:
                 new = &parent.rb_right
             else:
-                # Without chains, in 2011, there was no place for an equal page: the caller breaks both.
+                # 2011 has no chains, and so no place for an equal page: the caller breaks both pages.
                 if era_2011(g):
                     return NULL
                 need_chain = True
@@ -1452,12 +1464,12 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
     else:
         if not is_stable_node_chain(stable_node):
             orig = stable_node
-            # The first dup beside it
+            # orig becomes the first dup of the new chain.
             stable_node = alloc_stable_node_chain(g, orig, root)
             if stable_node == NULL:
                 free_stable_node(g, stable_node_dup)
                 return NULL
-        stable_node_dup.head = NULL     # OURS: what the slab left there could look like a dup's
+        stable_node_dup.head = NULL     # OURS: the slab does not clear the node, and its old `head` could look like a dup's
         stable_node_chain_add_dup(g, stable_node_dup, stable_node)
 
     folio_set_stable_node(kfolio, stable_node_dup)
@@ -1468,10 +1480,12 @@ cdef ksm_stable_node *stable_tree_insert(ksm_globals *g, struct_folio *kfolio) n
 
 cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *rmap_item, struct_page *page,
                                                 struct_page **tree_pagep) noexcept nogil:
-    """The item of an equal page in the unstable tree, and that page with a reference; or NULL, and the item is put in.
+    """The item of an equal page in the unstable tree, and that page with a reference. NULL if there is none; the scanned item is put in
+    then.
 
-    Both in one, because both take the same way down. NULL also comes back, and nothing is put in, when the way leads past a page that is
-    no longer there, or to the scanned page itself (a fork's), or to an equal that has gone to another NUMA node.
+    The search and the insertion take the same way down, so one function does both. NULL also comes back, and nothing is put in, in three
+    cases. The way leads past a page that is no longer there. The way leads to the scanned page itself, which a forked process maps. The
+    equal page has gone to another NUMA node.
     """
     cdef rb_node **new
     cdef rb_root *root
@@ -1507,7 +1521,7 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
             put_page(g.m, tree_page)
             new = &parent.rb_right
         elif not g.ksm_merge_across_nodes and page_to_nid(tree_page) != nid:
-            # It will be put into the right tree in the next pass.
+            # The next pass puts the equal page into the right tree.
             put_page(g.m, tree_page)
             return NULL
         else:
@@ -1526,13 +1540,13 @@ cdef ksm_rmap_item *unstable_tree_search_insert(ksm_globals *g, ksm_rmap_item *r
 
 cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stable_node *stable_node,
                              bint max_page_sharing_bypass) noexcept nogil:
-    """One more item for this stable node."""
-    # A chain, or an underflow: the page could not be found from its node any more.
+    """Add an item to the items of a stable node."""
+    # The length is negative for a chain, and after an underflow. The page could not be found from such a node.
     BUG_ON(stable_node.rmap_hlist_len < 0)
 
     stable_node.rmap_hlist_len += 1
     if not max_page_sharing_bypass:
-        # Not fatal, but nobody should have come here.
+        # This is not fatal, but no caller should let it happen.
         WARN_ON_ONCE(stable_node.rmap_hlist_len > g.ksm_max_page_sharing)
     elif stable_node.rmap_hlist_len > g.ksm_max_page_sharing:       # OURS: for Machine.check()
         g.sharing_bypassed = True
@@ -1551,10 +1565,10 @@ cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stabl
 
 
 cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
-    """What happens to one scanned page.
+    """Merge one scanned page if it has an equal.
 
-    Merged already: see that its item is at its node. Else, if it has not changed since the last pass: the zero page, the stable tree,
-    the unstable tree, in this order.
+    If the page is merged already, its item is put at the page's node. If not, and if the page has not changed since the last pass, these
+    are tried in this order: the zero page, the stable tree, the unstable tree.
     """
     cdef ksm_rmap_item *tree_rmap_item
     cdef struct_page *tree_page = NULL
@@ -1576,13 +1590,13 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             ksm_step(g.m, STEP_AT_ITS_NODE, rmap_item, page, stable_node, 0)
             return
         ksm_step(g.m, STEP_FORKED, rmap_item, page, stable_node, 0)
-        # A fork's item has to be at the node, however many there are.
+        # A forked process's item has to be at the node, even when the node is full.
         if not is_page_sharing_candidate(g, stable_node):
             max_page_sharing_bypass = True
     else:
         remove_rmap_item_from_tree(g, rmap_item)
 
-        # A page that changes from pass to pass would only put the unstable tree out of order.
+        # A page that changes between two passes would put the unstable tree out of order.
         checksum = calc_checksum(g, page)
         if rmap_item.oldchecksum != checksum:
             rmap_item.oldchecksum = checksum
@@ -1594,7 +1608,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             ksm_step(g.m, STEP_ZERO_MERGED, rmap_item, page, NULL, 0)
             return
 
-    # First among the merged pages
+    # The stable tree is searched first.
     kpage = stable_tree_search(g, page)
     if kpage == page and rmap_item.head == stable_node:
         put_page(g.m, kpage)
@@ -1622,11 +1636,11 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
     if tree_rmap_item != NULL:
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
         ksm_step(g.m, STEP_TWO_MERGED, tree_rmap_item, kpage, NULL, 0 if kpage != NULL else -EFAULT)
-        # Two equal parts of one huge page cannot be merged together: each looks as if somebody else had a reference on the other.
+        # Two equal parts of one huge page cannot be merged together: the reference on one part counts as a foreign reference on the other.
         split = PageTransCompound(page) and compound_head(page) == compound_head(tree_page)
         put_page(g.m, tree_page)
         if kpage != NULL:
-            # A new merged page with two sharers
+            # The new merged page has two sharers.
             lock_page(kpage)
             stable_node = stable_tree_insert(g, page_folio(kpage))
             if stable_node != NULL:
@@ -1634,12 +1648,12 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
                 stable_tree_append(g, rmap_item, stable_node, False)
             unlock_page(kpage)
 
-            # Without a node nobody could find the two again.
+            # Without a stable node the two mappings could not be found from the page.
             if stable_node == NULL:
                 break_cow(g, tree_rmap_item)
                 break_cow(g, rmap_item)
         elif split:
-            # Now only this page's reference is left. Merged they are in a later pass.
+            # Only the reference on this page is left, so the huge page can be split. The parts are merged in a later pass.
             if not trylock_page(page):
                 return
             split_huge_page(g.m, page)
@@ -1647,8 +1661,8 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
 
 
 cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
-    # OURS: the same in Linux 2.6.38. A merged page is passed over, without a look at its node, and there is no zero page. The checksum is
-    # asked for last: a page that changes can still merge with one that is merged already.
+    # OURS: cmp_and_merge_page() of Linux 2.6.38. A merged page is passed over, without a look at its node. There is no zero page. The
+    # checksum is compared last: a page that changes can still merge with a page that is merged already.
     cdef ksm_rmap_item *tree_rmap_item
     cdef struct_page *tree_page = NULL
     cdef ksm_stable_node *stable_node = page_stable_node(page)
@@ -1687,7 +1701,7 @@ cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_it
     ksm_step(g.m, UNSTABLE_SEARCHED, rmap_item, page, tree_rmap_item, 0)
     if tree_rmap_item != NULL:
         if PageTransCompound(page) and compound_head(page) == compound_head(tree_page) and trylock_page(page):
-            # Two equal parts of one huge page: then they could be split apart with both references held.
+            # Two equal parts of one huge page: in 2011 it could be split while both references were held.
             split_huge_page_of_two(g.m, page, tree_page)
             unlock_page(page)
         kpage = try_to_merge_two_pages(g, rmap_item, page, tree_rmap_item, tree_page)
@@ -1708,7 +1722,9 @@ cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_it
 
 cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list,
                                        unsigned long addr) noexcept nogil:
-    """The item of the page at addr, a new one if need be (NULL without memory); items before it have no page any more, and go."""
+    """The item of the page at addr; a new one if there is none yet, NULL without memory. Items before addr have no page any more, and are
+    freed.
+    """
     cdef ksm_rmap_item *rmap_item
 
     while rmap_list[0] != NULL:
@@ -1723,7 +1739,7 @@ cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm
 
     rmap_item = alloc_rmap_item(g)
     if rmap_item != NULL:
-        # All else is zero.
+        # All other fields are zero.
         rmap_item.mm = mm_slot.slot.mm
         rmap_item.mm.ksm_rmap_items += 1
         rmap_item.address = addr
@@ -1733,7 +1749,7 @@ cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm
 
 
 cdef unsigned int skip_age(rmap_age_t age) noexcept nogil:
-    """For how many passes a page of this age is left out."""
+    """The number of passes for which a page of this age is skipped."""
     if age <= 3:
         return 1
     if age <= 5:
@@ -1745,13 +1761,13 @@ cdef unsigned int skip_age(rmap_age_t age) noexcept nogil:
 
 
 cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
-    """Smart scanning: a page that did not merge the first three times is looked at less and less often."""
+    """Smart scan: a page that did not merge in its first three visits is looked at less and less often. True if it is skipped now."""
     cdef rmap_age_t age
 
     if not g.ksm_smart_scan:
         return False
 
-    # A merged page costs little, and its item may have something to be put right.
+    # A merged page costs little to visit. Its item may still have to be put at its node.
     if PageKsm(page):
         return False
 
@@ -1759,18 +1775,18 @@ cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item
     if age != 0xff:
         rmap_item.age += 1
 
-    # It takes that many visits to get through the checksum and the trees.
+    # A page needs three visits to get through the checksum and the trees.
     if age < 3:
         return False
 
-    # After the skips that were granted, one visit, and more skips the older it is.
+    # When its skips are used up, the page is visited once and gets new skips. An older page gets more of them.
     if not rmap_item.remaining_skips:
         rmap_item.remaining_skips = <rmap_age_t>skip_age(age)
         return False
 
     g.ksm_pages_skipped += 1
     rmap_item.remaining_skips -= 1
-    remove_rmap_item_from_tree(g, rmap_item)    # left in, it would be two passes old next time
+    remove_rmap_item_from_tree(g, rmap_item)    # an item left in the tree would be two passes old next time
     ksm_step(g.m, STEP_SKIPPED, rmap_item, page, NULL, rmap_item.remaining_skips)
     return True
 
@@ -1782,7 +1798,7 @@ cdef struct struct_ksm_next_page_arg:
 
 
 cdef int ksm_next_page_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long end, mm_walk *walk) noexcept nogil:
-    """Below one middle entry, the first anonymous page: 1 with walk.private filled in and a reference taken; 0 if there is none."""
+    """Find the first anonymous page below one pmd entry: 1 with walk.private filled in and a reference taken; 0 if there is none."""
     cdef struct_ksm_next_page_arg *private = <struct_ksm_next_page_arg *>walk.private
     cdef vm_area_struct *vma = walk.vma
     cdef pte_t *start_ptep = NULL
@@ -1865,9 +1881,9 @@ ksm_next_page_ops.walk_lock = PGWALK_RDLOCK
 
 
 cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) noexcept nogil:
-    """Move the cursor to the next page that is to be looked at: its item, and the page with a reference.
+    """Move the cursor to the next page to be looked at: returns its item, and the page with a reference.
 
-    NULL at the end of a pass, also when there was nothing to scan; and without memory for an item, in which case the cursor stays.
+    NULL at the end of a pass, also when there was nothing to scan. NULL also when there is no memory for an item; the cursor stays then.
     """
     cdef mm_struct *mm
     cdef ksm_mm_slot *mm_slot
@@ -1893,13 +1909,12 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         advisor_start_scan(g)
         trace_ksm_start_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
 
-        # New pages have a reference too many until they leave their batch for the LRU lists, and cannot be merged. Somebody who waits
-        # for the counters to settle would wait for long. Once a pass is enough. (In the code of early 2011 that the era follows, one did
-        # wait.)
+        # A new page is held in a per-CPU batch until it reaches the LRU lists. The batch's reference forbids a merge. A program that waits
+        # for the counters to settle would wait for long. So the batches are drained once a pass. (2011 does not drain them.)
         if not era_2011(g):
             lru_add_drain_all(g.m)
 
-        # A search drops the stale nodes that it meets in a tree. Nobody searches this list.
+        # A search in a tree drops the stale nodes that it meets. No search goes through this list, so its stale nodes are dropped here.
         if not g.ksm_merge_across_nodes:
             pos = g.migrate_nodes.next
             while pos != &g.migrate_nodes:
@@ -1911,8 +1926,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                 cond_resched()
                 pos = next
 
-        # OURS: all the roots there are; the kernel resets those in use. With merge_across_nodes switched on in a pass, and off again in the
-        # next, the others come back into use with links to rmap_items that may be freed.
+        # OURS: all roots are reset; the kernel resets those in use. If merge_across_nodes is switched on in one pass, and off in the next,
+        # the other roots come back into use. They would have links to rmap_items that may be freed.
         # Not here: ksm_nr_node_ids: the number of those in use
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
@@ -1923,7 +1938,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         g.ksm_scan.mm_slot = mm_slot
         spin_unlock(&g.ksm_mmlist_lock)
         ksm_step(g.m, STEP_PASS_BEGINS, NULL, NULL, NULL, <long>g.ksm_scan.seqnr)
-        # The last one may have left since the list was found not empty.
+        # The last slot may have left the list since it was found not empty.
         if mm_slot == &g.ksm_mm_head:
             return NULL
         next_mm = True
@@ -1939,7 +1954,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         vma_iter_init(&vmi, mm, g.ksm_scan.address)
 
         mmap_read_lock(mm)
-        # An exiting mm goes straight to no_vmas.
+        # An exiting address space goes straight to no_vmas.
         vma = NULL if ksm_test_exit(mm) else vma_next(&vmi)
 
         while vma != NULL:
@@ -1991,33 +2006,35 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
                 cond_resched()
             vma = vma_next(&vmi)
 
-        # OURS: asked again, where the kernel jumps in
+        # OURS: the condition is asked again where the kernel jumps in
         if ksm_test_exit(mm):
             # no_vmas:
             g.ksm_scan.address = 0
             g.ksm_scan.rmap_list = &mm_slot.rmap_list
-        # Items above the last page that was found have none.
+        # Items above the last page that was found have no page any more.
         remove_trailing_rmap_items(g, g.ksm_scan.rmap_list)
 
         spin_lock(&g.ksm_mmlist_lock)
         slot = mm_slot_of_list(mm_slot.slot.mm_node.next)
         g.ksm_scan.mm_slot = mm_slot_entry(slot)
         if g.ksm_scan.address == 0:
-            # Not one mergeable vma, and the lock was held all the while, so no madvise can have come in between: the slot goes, as
-            # __ksm_exit() lets it go. Either the process exits (we may be faster than __ksm_exit) or it has unmapped them all.
+            # There is not one mergeable vma. The lock was held all the while, so no madvise can have come in between. The slot is freed as
+            # __ksm_exit() frees it. Either the process exits, and ksmd came before __ksm_exit(), or it has unmapped all its mergeable
+            # memory.
             hash_del(&mm_slot.slot.hash)
             list_del(&mm_slot.slot.mm_node)
             spin_unlock(&g.ksm_mmlist_lock)
 
             mm_slot_free(g.mm_slot_cache, mm_slot)
-            # Of the two flags only this one: a process with MMF_VM_MERGE_ANY may have been registered at its birth, and have mapped
-            # nothing yet.
+            # Only MMF_VM_MERGEABLE is cleared. A process with MMF_VM_MERGE_ANY may have been registered when it was forked, and may have
+            # mapped nothing yet.
             clear_bit(MMF_VM_MERGEABLE, &mm.flags)
             mmap_read_unlock(mm)
             mmdrop(mm)
         else:
             mmap_read_unlock(mm)
-            # In this order: without ksm_mmlist_lock __ksm_exit() can free the slot, since the cursor has left it, and the mm with it.
+            # mmap_lock is released before ksm_mmlist_lock. The cursor has left the slot, so without ksm_mmlist_lock __ksm_exit() can free
+            # the slot and the address space.
             spin_unlock(&g.ksm_mmlist_lock)
 
         mm_slot = g.ksm_scan.mm_slot
@@ -2032,7 +2049,9 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
 
 
 cdef void ksm_do_scan(ksm_globals *g, unsigned int scan_npages) noexcept nogil:
-    """Look at that many pages, or until the pass ends, or until somebody waits. Called with ksm_thread_mutex."""
+    """Look at scan_npages pages. Stop earlier when the pass ends, when the time slice is over, or when the machine is closed. The
+    caller holds ksm_thread_mutex.
+    """
     cdef ksm_rmap_item *rmap_item
     cdef struct_page *page
 
@@ -2057,7 +2076,8 @@ cdef bint ksmd_should_run(ksm_globals *g) noexcept nogil:
 
 
 cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages, unsigned long long slice_ns) noexcept nogil:
-    # OURS: ksm_do_scan() with its processor time counted, and for so long at most (0: without an end); the mutex is held.
+    # OURS: ksm_do_scan() with its processor time counted, for slice_ns nanoseconds at most (0: without a limit). The caller holds the
+    # mutex.
     cdef timespec ts
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts)
     g.ksmd_slice = <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec
@@ -2068,19 +2088,19 @@ cdef void ksm_run_batch(ksm_globals *g, unsigned int scan_npages, unsigned long 
 
 
 cdef inline unsigned long long monotonic_ns() noexcept nogil:
-    # OURS: sleeping is done by the real clock, whatever the machine's is.
+    # OURS: ksmd sleeps by the real clock, even if the machine has a manual one.
     cdef timespec ts
     clock_gettime(CLOCK_MONOTONIC, &ts)
     return <unsigned long long>ts.tv_sec * 1000000000 + <unsigned long long>ts.tv_nsec
 
 
 cdef inline bint kthread_should_stop(ksm_globals *g) noexcept nogil:
-    # OURS: the kernel asks the thread.
+    # OURS: the kernel's flag belongs to the thread.
     return READ_ONCE_int(g.ksmd_should_stop)
 
 
 cdef void ksmd_sleep(ksm_globals *g, unsigned int sleep_ms) noexcept nogil:
-    # OURS: wait_event_freezable_timeout(). Only another value ends the sleep, not the same one written again.
+    # OURS: wait_event_freezable_timeout(). Writing another value to sleep_millisecs ends the sleep; writing the same value does not.
     cdef unsigned long long deadline = monotonic_ns() + <unsigned long long>sleep_ms * NSEC_PER_MSEC
     cdef unsigned long ticket = prepare_to_wait(&g.ksm_iter_wait)
     cdef unsigned long long now = monotonic_ns()
@@ -2099,17 +2119,17 @@ cdef void ksmd_wait(ksm_globals *g) noexcept nogil:
 
 
 cdef void *ksm_scan_thread(void *globals) noexcept nogil:
-    """ksmd: a batch, a sleep, a batch, for as long as `run` is 1; else it waits."""
+    """The thread ksmd: it scans a batch and sleeps, by turns, while `run` is 1. Else it waits."""
     cdef ksm_globals *g = <ksm_globals *>globals
     cdef unsigned int sleep_ms
 
-    # Not here: set_freezable, set_user_nice: it is a thread of a program, which has one niceness
+    # Not here: set_freezable, set_user_nice: ksmd is a thread of a program here, and a program has one niceness
 
     while not kthread_should_stop(g):
         mutex_lock(&g.ksm_thread_mutex)
         wait_while_offlining(g)
         if ksmd_should_run(g):
-            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan), 0)     # OURS: ksm_do_scan(), and its time is taken
+            ksm_run_batch(g, READ_ONCE_uint(g.ksm_thread_pages_to_scan), 0)     # OURS: ksm_do_scan() with its processor time counted
         mutex_unlock(&g.ksm_thread_mutex)
 
         if ksmd_should_run(g):
@@ -2146,12 +2166,12 @@ cdef int __ksm_del_vma(vm_area_struct *vma) noexcept nogil:
 
 
 cdef void ksm_add_vma(vm_area_struct *vma) noexcept nogil:
-    """A new vma of a process that asked for everything to be merged."""
+    """Make a new vma mergeable if its process asked for all its memory to be merged."""
     cdef mm_struct *mm = vma.vm_mm
 
     if test_bit(MMF_VM_MERGE_ANY, &mm.flags):
         __ksm_add_vma(vma)
-        # Usually registered since the prctl; but ksmd drops who has nothing mergeable for a whole pass.
+        # The process was registered by prctl or by fork. But ksmd drops a process that had nothing mergeable for a whole pass.
         if not test_bit(MMF_VM_MERGEABLE, &mm.flags):
             __ksm_enter(mm)
 
@@ -2183,7 +2203,7 @@ cdef int ksm_del_vmas(mm_struct *mm) noexcept nogil:
 
 
 cdef int ksm_enable_merge_any(mm_struct *mm) noexcept nogil:
-    """prctl(PR_SET_MEMORY_MERGE, 1): all that can be merged is mergeable, now and in future. 0 or -ENOMEM."""
+    """prctl(PR_SET_MEMORY_MERGE, 1): make all memory that can be merged mergeable, now and in future. 0 or -ENOMEM."""
     cdef int err
 
     if test_bit(MMF_VM_MERGE_ANY, &mm.flags):
@@ -2201,7 +2221,7 @@ cdef int ksm_enable_merge_any(mm_struct *mm) noexcept nogil:
 
 
 cdef int ksm_disable_merge_any(mm_struct *mm) noexcept nogil:
-    """The opposite: unmerge everything, or, if that fails, leave everything mergeable. 0 or -errno."""
+    """prctl(PR_SET_MEMORY_MERGE, 0): unmerge all memory of the process. If that fails, all of it stays mergeable. 0 or -errno."""
     cdef int err
 
     if not test_bit(MMF_VM_MERGE_ANY, &mm.flags):
@@ -2217,7 +2237,7 @@ cdef int ksm_disable_merge_any(mm_struct *mm) noexcept nogil:
 
 
 cdef int ksm_disable(mm_struct *mm) noexcept nogil:
-    """Unmerge an address space however it became mergeable. 0 or -errno."""
+    """Unmerge an address space, whether prctl or madvise made it mergeable. 0 or -errno."""
     VM_BUG_ON(not mmap_is_write_locked(mm))
 
     if not test_bit(MMF_VM_MERGEABLE, &mm.flags):
@@ -2228,8 +2248,9 @@ cdef int ksm_disable(mm_struct *mm) noexcept nogil:
 
 
 cdef int ksm_madvise(vm_area_struct *vma, unsigned long start, unsigned long end, int advice, vm_flags_t *vm_flags) noexcept nogil:
-    """madvise(MADV_MERGEABLE) and its opposite, for one vma: sets or clears VM_MERGEABLE in *vm_flags, which the caller puts into
-    effect. 0 or -errno; advice that cannot be taken is ignored."""
+    """madvise(MADV_MERGEABLE) and madvise(MADV_UNMERGEABLE) for one vma. Sets or clears VM_MERGEABLE in *vm_flags, which the caller puts
+    into effect. 0 or -errno; an MADV_MERGEABLE that cannot be followed is ignored.
+    """
     cdef mm_struct *mm = vma.vm_mm
     cdef int err
 
@@ -2273,16 +2294,17 @@ cdef int __ksm_enter(mm_struct *mm) noexcept nogil:
 
     slot = &mm_slot.slot
 
-    # Others may come or leave at this moment.
+    # Other processes may be registered or leave at this moment.
     needs_wakeup = list_empty(&g.ksm_mm_head.slot.mm_node)
 
     spin_lock(&g.ksm_mmlist_lock)
-    # OURS: with the lock. Without it ksmd could sleep on, if the last slot leaves just now.
+    # OURS: asked again with the lock. Otherwise ksmd could sleep on, if the last slot leaves just now.
     needs_wakeup = list_empty(&g.ksm_mm_head.slot.mm_node)
     mm_slot_insert(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm, slot)
-    # Just behind the cursor: the memory may settle for nearly a pass, and a fork that execs at once is gone by then. But unmerging must
-    # find every mm that has merged pages, a child of this moment too: then it goes where the cursor has not been.
-    if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE and not era_2011(g):    # which 2011 did not think of
+    # The slot goes just behind the cursor. So its memory has nearly a pass of time to settle, and a fork that execs at once is gone by
+    # then. But unmerging must find every process that has merged pages, also a child that is forked just now: while `run` is 2 the slot
+    # goes to the end of the list, where the cursor has not been.
+    if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE and not era_2011(g):    # 2011 lacks this case
         list_add_tail(&slot.mm_node, &g.ksm_mm_head.slot.mm_node)
     else:
         list_add_tail(&slot.mm_node, &g.ksm_scan.mm_slot.slot.mm_node)
@@ -2299,11 +2321,11 @@ cdef int __ksm_enter(mm_struct *mm) noexcept nogil:
 
 
 cdef void __ksm_exit(mm_struct *mm) noexcept nogil:
-    """The last user of a registered address space is gone; its pages are still there.
+    """Unregister an address space whose last user is gone. Its pages are still mapped.
 
-    With no items, and the cursor elsewhere, the slot is freed here. Else ksmd will free it with the items; it is moved next to the
-    cursor so that this is soon, and taking mmap_lock waits for a break_cow() that may be in the page tables. ksmd may also have been
-    faster, and the slot may be gone.
+    If the slot has no items and the cursor is elsewhere, the slot is freed here. Else ksmd will free it with its items: the slot is moved
+    next to the cursor, so that this is soon. Taking mmap_lock then waits for a break_cow() that may be in the page tables. ksmd may also
+    have come first, and the slot may be gone.
     """
     cdef ksm_globals *g = globals_of(mm)
     cdef ksm_mm_slot *mm_slot
@@ -2312,7 +2334,7 @@ cdef void __ksm_exit(mm_struct *mm) noexcept nogil:
 
     spin_lock(&g.ksm_mmlist_lock)
     slot = mm_slot_lookup(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm)
-    mm_slot = mm_slot_entry(slot)       # NULL of NULL
+    mm_slot = mm_slot_entry(slot)       # NULL if slot is NULL
     if mm_slot != NULL and g.ksm_scan.mm_slot != mm_slot:
         if mm_slot.rmap_list == NULL:
             hash_del(&slot.hash)
@@ -2335,7 +2357,7 @@ cdef void __ksm_exit(mm_struct *mm) noexcept nogil:
 
 
 cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *vma, unsigned long addr) noexcept nogil:
-    """What to map for a page that comes back from swap: the page, if it can be found again from here; else a copy, locked.
+    """The page to map when a page comes back from swap: the page itself if it can be found again from here, else a locked copy.
 
     NULL without memory, ERR_PTR(-EHWPOISON) for a page that cannot be read.
     """
@@ -2352,21 +2374,22 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
         if folio_stable_node(folio) != NULL and not (READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE):
             return folio        # still merged
     elif anon_vma == NULL:
-        return folio            # fresh from swap: it will belong here
+        return folio            # the page is fresh from swap and will belong to this vma
     elif folio.index == linear_page_index(vma, addr) and READ_ONCE_ptr((<void **>&anon_vma.root)[0]) == vma.anon_vma.root:
-        # Belongs here already. Nothing keeps the anon_vma of a page that nobody maps: it may be freed, and used again by now.
+        # The page belongs to this vma already. The anon_vma of an unmapped page may have been freed and reused, so only its root's address
+        # is compared.
         return folio
     if PageHWPoison(page):
         return <struct_folio *>ERR_PTR(-EHWPOISON)
     if not folio_test_uptodate(folio):
-        return folio            # do_swap_page() will see it
+        return folio            # do_swap_page() reports the error
 
     # Not here: mem_cgroup_charge: nobody counts
     new_folio = alloc_pages_node(m, vma.vm_mm.nid, 0, False)
     if new_folio != NULL:
-        # Not here: copy_mc_user_highpage: it can fail, where a page cannot be read
-        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)        # OURS: the copy
-        folio_set_dirty(new_folio)      # no effect: it has no slot, and add_to_swap() makes whatever gets one dirty
+        # Not here: copy_mc_user_highpage: it fails if a page cannot be read, which does not happen here
+        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)        # OURS: a copy of the whole page
+        folio_set_dirty(new_folio)      # no effect here: the page has no swap slot, and add_to_swap() makes each page dirty that gets one
         __folio_mark_uptodate(new_folio)
         __folio_set_locked(new_folio)
         count_vm_event(m, KSM_SWPIN_COPY)
@@ -2375,7 +2398,7 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
 
 
 cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
-    """Call rmap_one() for every place that maps a merged page. The folio is locked, and so is its node's hlist."""
+    """Call rmap_one() for every mapping of a merged page. The folio is locked, which guards its node's hlist."""
     cdef ksm_stable_node *stable_node
     cdef ksm_rmap_item *rmap_item
     cdef hlist_node *pos
@@ -2410,13 +2433,13 @@ cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept no
                 vma = vmac.vma
                 vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
 
-                # Without the flags
+                # The address without the flags in its low bits
                 addr = rmap_item.address & page_mask()
 
                 if addr < vma.vm_start or addr >= vma.vm_end:
                     continue
-                # First the item's own process; then its relatives, because a child maps the page at the same address and has no item
-                # before ksmd has been there.
+                # The first round takes the item's own process, the second its relatives. A child maps the page at the same address and has
+                # no item before ksmd has been there.
                 if (rmap_item.mm == vma.vm_mm) == search_new_forks:
                     continue
 
@@ -2430,12 +2453,12 @@ cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept no
 
 
 cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept nogil:
-    """Who has this page mapped, when its frame turns out to be broken: put the processes on the list of those to be killed, each once, with
-    the first place that is found. Here every process counts, not only one that asked to be killed early.
+    """The frame of a merged page is broken: put each process that maps it on the list of those to be killed. Each process is put there
+    once, with the first address that is found. Every process counts here, not only one that asked to be killed early.
 
-    The kernel looks for each of its processes in each tree. Here those in the tree are all there are.
+    The kernel looks for each process in each tree. Here the processes found in the tree are all there are.
     """
-    # Not here: page, force_early: a signal would tell of them
+    # Not here: page, force_early: only a signal needs them
     cdef ksm_stable_node *stable_node
     cdef ksm_rmap_item *rmap_item
     cdef hlist_node *pos
@@ -2457,7 +2480,7 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
         vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
         while vmac != NULL:
             vma = vmac.vma
-            # OURS: has it a process?
+            # OURS: an address space without users has no process
             if atomic_read(&vma.vm_mm.mm_users) > 0:
                 addr = rmap_item.address & page_mask()
                 add_to_kill_ksm(vma.vm_mm, tokill, addr)
@@ -2467,7 +2490,7 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
 
 
 cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *folio) noexcept nogil:
-    """A page moves to another frame: its node follows. Both folios are locked, and the new one has the old one's mapping word."""
+    """Let a stable node follow its page to another frame. Both folios are locked, and the new one has the old one's mapping word."""
     cdef ksm_stable_node *stable_node
 
     VM_BUG_ON(not folio_test_locked(folio))
@@ -2478,7 +2501,7 @@ cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *fo
     if stable_node != NULL:
         VM_BUG_ON(stable_node.kpfn != folio_pfn(m, folio))
         WRITE_ONCE_ulong(stable_node.kpfn, folio_pfn(m, newfolio))      # OURS: ksm_get_folio() reads it without a lock
-        # Who finds that the old frame has lost the key must find the new number: see ksm_get_folio().
+        # A thread that no longer finds the node's address in the old frame must find the new frame's number: see ksm_get_folio().
         smp_wmb()
         folio_set_stable_node(folio, NULL)
 
@@ -2486,7 +2509,7 @@ cdef void folio_migrate_ksm(machine *m, struct_folio *newfolio, struct_folio *fo
 cdef void wait_while_offlining(ksm_globals *g) noexcept nogil:
     cdef unsigned long ticket
     while READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
-        ticket = prepare_to_wait(&g.offline_wait)               # OURS: of wait_on_bit()
+        ticket = prepare_to_wait(&g.offline_wait)               # OURS: a part of wait_on_bit()
         mutex_unlock(&g.ksm_thread_mutex)
         if READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:        # OURS: wait_on_bit()
             wait_for_wakeup(&g.offline_wait, ticket)
@@ -2495,9 +2518,9 @@ cdef void wait_while_offlining(ksm_globals *g) noexcept nogil:
 
 cdef bint stable_node_dup_remove_range(ksm_globals *g, ksm_stable_node *stable_node, unsigned long start_pfn,
                                        unsigned long end_pfn) noexcept nogil:
-    # Pages outside the range may move meanwhile.
+    # Pages outside the range may move to other frames meanwhile.
     if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
-        # By its number alone: the frame is no longer there to be looked at.
+        # The node is found by its frame number alone: the frame no longer exists.
         remove_node_from_stable_tree(g, stable_node)
         return True
     return False
@@ -2555,19 +2578,20 @@ cdef void ksm_check_stable_tree(ksm_globals *g, unsigned long start_pfn, unsigne
 
 
 cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, void *arg) noexcept nogil:
-    """What KSM does while frames go away."""
+    """The notifier of memory hotplug: stop ksmd while frames go away, and drop the nodes of frames that are gone."""
     cdef struct_memory_notify *mn = <struct_memory_notify *>arg
 
     if action == MEM_GOING_OFFLINE:
-        # From here on nobody may touch the trees who takes ksm_thread_mutex. Unmerging and the walks by page do not, and are safe.
+        # From here on no thread that takes ksm_thread_mutex may touch the trees. Unmerging by madvise and the rmap walks do not take it,
+        # and are safe.
         mutex_lock(&g.ksm_thread_mutex)
         WRITE_ONCE_ulong(g.ksm_run, g.ksm_run | KSM_RUN_OFFLINE)    # OURS: ksmd reads it without the mutex
         mutex_unlock(&g.ksm_thread_mutex)
 
     elif action == MEM_OFFLINE or action == MEM_CANCEL_OFFLINE:
         if action == MEM_OFFLINE:
-            # Migration has emptied the range. Nodes that were stale still have a frame's number from it, and ksm_get_folio() would
-            # look there.
+            # Migration has emptied the range. Stale nodes may still have a frame number of the range, and ksm_get_folio() would look at
+            # that frame.
             ksm_check_stable_tree(g, mn.start_pfn, mn.start_pfn + mn.nr_pages)
         mutex_lock(&g.ksm_thread_mutex)
         WRITE_ONCE_ulong(g.ksm_run, g.ksm_run & ~<unsigned long>KSM_RUN_OFFLINE)    # OURS: ksmd reads it without the mutex
@@ -2579,13 +2603,13 @@ cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, void *arg) no
 
 
 cdef long ksm_process_profit(mm_struct *mm) noexcept nogil:
-    """What merging saves this process, in bytes, less what it costs."""
+    """What merging saves this process less what its rmap_items cost, in bytes."""
     return (<long>(mm.ksm_merging_pages + <unsigned long>mm_ksm_zero_pages(mm)) * PAGE_SIZE
             - <long>(mm.ksm_rmap_items * sizeof(ksm_rmap_item)))
 
 
-# The files of /sys/kernel/mm/ksm. A show function writes the value and a newline into buf; a store function takes what was written, and
-# answers with its length or -errno. KSM_ATTR_RO and KSM_ATTR, which make a table entry of a name, became ksm_attrs_init().
+# The files of /sys/kernel/mm/ksm. A show function writes the value and a newline into buf. A store function takes the text that was
+# written, and returns its length or -errno. KSM_ATTR_RO and KSM_ATTR, which make a table entry from a name, became ksm_attrs_init().
 
 cdef long sleep_millisecs_show(ksm_globals *g, char *buf) noexcept nogil:
     return sysfs_emit(buf, b"%u\n", g.ksm_thread_sleep_millisecs)
@@ -2639,8 +2663,8 @@ cdef long run_store(ksm_globals *g, const char *buf, size_t count) noexcept nogi
     if flags > KSM_RUN_UNMERGE:
         return -EINVAL
 
-    # 1 sets ksmd to work, 0 lets it rest. 2 lets it rest and undoes all it has done; the processes stay registered, for the next 1. Only
-    # a change of value does anything.
+    # 1 lets ksmd run, 0 stops it. 2 stops it and undoes all merges; the processes stay registered for the next 1. Writing the value that is
+    # there does nothing.
 
     mutex_lock(&g.ksm_thread_mutex)
     wait_while_offlining(g)
@@ -2655,8 +2679,8 @@ cdef long run_store(ksm_globals *g, const char *buf, size_t count) noexcept nogi
     mutex_unlock(&g.ksm_thread_mutex)
 
     if flags & KSM_RUN_MERGE:
-        err = ksmd_start(g)     # OURS: the kernel has started it at boot
-        if err:                 # OURS: there is no thread to be had
+        err = ksmd_start(g)     # OURS: the kernel has started ksmd at boot
+        if err:                 # OURS: no thread can be created
             return err
         wake_up_interruptible(&g.ksm_thread_wait)
 
@@ -2684,14 +2708,14 @@ cdef long merge_across_nodes_store(ksm_globals *g, const char *buf, size_t count
         if g.ksm_pages_shared or remove_all_stable_nodes(g):
             err = -EBUSY
         elif g.root_stable_tree == g.one_stable_tree:
-            # The first time, room for all the roots that may be needed is made, and kept: stable ones first, then unstable ones.
+            # The first time, all the roots that may be needed are allocated and kept: stable ones first, then unstable ones.
             roots = <rb_root *>calloc(g.m.nr_node_ids + g.m.nr_node_ids, sizeof(rb_root))
             if roots == NULL:
                 err = -ENOMEM
             else:
                 g.root_stable_tree = roots
                 g.root_unstable_tree = roots + g.m.nr_node_ids
-                # No merged page is left, but the unstable tree goes on.
+                # No merged page is left, but the unstable tree stays in use.
                 g.root_unstable_tree[0] = g.one_unstable_tree[0]
         if not err:
             g.ksm_merge_across_nodes = <unsigned int>knob
@@ -2768,7 +2792,7 @@ cdef long pages_volatile_show(ksm_globals *g, char *buf) noexcept nogil:
     cdef long ksm_pages_volatile
 
     ksm_pages_volatile = <long>(g.ksm_rmap_items - g.ksm_pages_shared - g.ksm_pages_sharing - g.ksm_pages_unshared)
-    # Four numbers read without a lock need not fit together.
+    # The four numbers are read without a lock and need not agree.
     if ksm_pages_volatile < 0:
         ksm_pages_volatile = 0
     return sysfs_emit(buf, b"%ld\n", ksm_pages_volatile)
@@ -2857,7 +2881,7 @@ cdef long advisor_mode_store(ksm_globals *g, const char *buf, size_t count) noex
     else:
         return -EINVAL
 
-    # Only a change resets what the other one left.
+    # Only a change of mode resets the values that the other mode left.
     if curr_advisor != g.ksm_advisor:
         set_advisor_defaults(g)
 
@@ -2942,7 +2966,7 @@ cdef inline void ksm_attr(ksm_globals *g, const char *name, long (*show)(ksm_glo
 
 
 cdef void ksm_attrs_init(ksm_globals *g) noexcept nogil:
-    # OURS: ksm_attrs[], in its order, and whether 2011 had the file. Who has no store function can only be read.
+    # OURS: ksm_attrs[] in its order. The last argument says whether 2011 has the file. A file without a store function can only be read.
     ksm_attr(g, b"sleep_millisecs", sleep_millisecs_show, sleep_millisecs_store, True)
     ksm_attr(g, b"pages_to_scan", pages_to_scan_show, pages_to_scan_store, True)
     ksm_attr(g, b"run", run_show, run_store, True)
@@ -2971,10 +2995,10 @@ cdef void ksm_attrs_init(ksm_globals *g) noexcept nogil:
     BUG_ON(g.nr_ksm_attrs > NR_KSM_ATTRS)
 
 
-# ksm_attr_group: the name of the folder, "ksm", is that of the Python object, machine.ksm.
+# ksm_attr_group: the kernel's folder "ksm" is the Python object machine.ksm.
 
 cdef int ksmd_start(ksm_globals *g) noexcept nogil:
-    # OURS: kthread_run(). The kernel starts ksmd at boot; a machine that is only ever stepped does without the thread.
+    # OURS: kthread_run(). The kernel starts ksmd at boot. A machine whose scans are all done by the caller needs no thread.
     cdef int err = 0
     mutex_lock(&g.ksm_thread_mutex)
     if not g.ksmd_started:
@@ -2997,11 +3021,11 @@ cdef void ksmd_stop(ksm_globals *g) noexcept nogil:
 
 
 cdef int memory_callback_hook(machine *m, unsigned long action, void *arg) noexcept nogil:
-    # OURS: ksm_memory_callback_mem_nb, which ksm_init() registers; the hooks know the machine, not its KSM.
+    # OURS: ksm_memory_callback_mem_nb, which ksm_init() registers. The hooks are given the machine, not its KSM.
     return ksm_memory_callback(<ksm_globals *>m.ksm, action, arg)
 
 
-# What the rest of mm/ calls: the functions that include/linux/ksm.h declares.
+# The functions that the rest of mm/ calls. include/linux/ksm.h declares them.
 cdef ksm_operations ksm_ops
 ksm_ops.madvise = ksm_madvise
 ksm_ops.add_vma = ksm_add_vma
@@ -3027,7 +3051,7 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
     ksm_globals_init(g, m, era)     # OURS: the initial values of the file-level variables
 
     g.zero_checksum = calc_checksum(g, ZERO_PAGE(m, 0))
-    # As long as nobody asks for it, zeros merge like everything else.
+    # By default pages of zeros merge like all other pages.
     g.ksm_use_zero_pages = False
 
     err = ksm_slab_init(g)
@@ -3044,7 +3068,7 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
 
 
 cdef void ksm_exit_machine(machine *m) noexcept nogil:
-    # OURS: the kernel's KSM stays until the power goes. All processes have exited, and their mms have been let go.
+    # OURS: the kernel's KSM is never freed. All processes have exited, and the references on their mms were dropped.
     cdef ksm_globals *g = <ksm_globals *>m.ksm
     if g == NULL:
         return

@@ -46,7 +46,7 @@ cdef int madvise_update_vma(vm_area_struct **vma, unsigned long start, unsigned 
 
 
 cdef int madvise_vma_behavior(vm_area_struct **vma, unsigned long start, unsigned long end, int behavior) noexcept nogil:
-    """One vma's part of the range. vma[0] is replaced by the vma that it became."""
+    """Apply the advice to one vma's part of the range. vma[0] is replaced by the vma that it became."""
     cdef int error = 0
     cdef vm_flags_t new_flags = vma[0].vm_flags
     if behavior == MADV_DONTNEED:
@@ -74,12 +74,12 @@ cdef int madvise_vma_behavior(vm_area_struct **vma, unsigned long start, unsigne
         new_flags = (new_flags & ~VM_HUGEPAGE) | VM_NOHUGEPAGE
     if not error:
         error = madvise_update_vma(vma, start, end, new_flags)
-    # A shortage that may pass: only a hole in the range is ENOMEM to the caller.
+    # The caller gets -EAGAIN when memory is short: ENOMEM means a hole in the range.
     return -EAGAIN if error == -ENOMEM else error
 
 
 cdef int madvise_walk_vmas(mm_struct *mm, unsigned long start, unsigned long end, int behavior) noexcept nogil:
-    """Every vma in the range; holes are passed over, and answered with -ENOMEM at the end."""
+    """Apply the advice to every vma in the range. Holes are passed over; the value is -ENOMEM then."""
     cdef vm_area_struct *vma = find_vma(mm, start)
     cdef unsigned long tmp
     cdef int error, unmapped_error = 0

@@ -2,13 +2,13 @@
 # Follows mm/memory.c of Linux 6.12.
 """Page tables and page faults of anonymous memory.
 
-Everything that KSM undoes or depends on happens here: a first read maps the zero page, a first write a new page; a write to a page
-that others may see copies it (copy on write), unless the page is exclusive to this process; fork shares the pages of both sides;
-unmapping takes the mapping away and lets the last one free the page. A fault with FAULT_FLAG_UNSHARE makes the private copy without
-a write: the page comes out exclusive, clean and read-only. That is how KSM breaks its pages.
+KSM depends on what happens here. A first read maps the zero page, a first write a new page. A write to a page that others may see copies it
+(copy on write), unless the page is exclusive to this process. Fork shares pages between parent and child. Unmapping removes a mapping, and
+the last one frees the page. A fault with FAULT_FLAG_UNSHARE makes the private copy without a write: the new page is exclusive, clean and
+read-only. KSM breaks its merged pages that way.
 
-An entry whose page is not there names a slot of the swap area, from which the fault brings the page back, or a page that is being moved,
-for which it waits.
+An entry without a page names a slot of the swap area, from which the fault brings the page back, or a page that is being moved, for which
+the fault waits.
 """
 
 from libc.errno cimport EAGAIN, EFAULT, EIO, ENOMEM
@@ -74,7 +74,7 @@ cdef void free_pte_table(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
 
 
 cdef inline bint inside(unsigned long addr, unsigned long shift, unsigned long floor, unsigned long ceiling) noexcept nogil:
-    """Does the whole aligned block around addr lie in [floor, ceiling)? A ceiling of 0 is the end of everything."""
+    """Whether the whole aligned block around addr lies in [floor, ceiling). A ceiling of 0 is the end of the address space."""
     cdef unsigned long start = addr >> shift << shift
     return start >= floor and (ceiling == 0 or start + (1UL << shift) <= ceiling)
 
@@ -96,7 +96,7 @@ cdef void free_pgd_range(mm_struct *mm, unsigned long addr, unsigned long end, u
                 if not pmd_none(pmds[(addr >> PMD_SHIFT) & 511]) and inside(addr, PMD_SHIFT, floor, ceiling):
                     free_pte_table(mm, &pmds[(addr >> PMD_SHIFT) & 511])
         addr = (addr + step) & ~(step - 1)
-        # The last table of a block of a gigabyte takes the block's own table with it, and so on.
+        # When the last table of a 1 GiB block is freed, the block's own table is freed with it, and so on upwards.
         if pud_table != NULL:
             if inside(addr - 1, PUD_SHIFT, floor, ceiling) and (addr & ((1UL << PUD_SHIFT) - 1) == 0 or addr >= end):
                 pmds = <unsigned long *>pud_table[((addr - 1) >> PUD_SHIFT) & 511]
@@ -111,7 +111,7 @@ cdef void free_pgd_range(mm_struct *mm, unsigned long addr, unsigned long end, u
 
 
 cdef void free_page_tables(mm_struct *mm) noexcept nogil:
-    """All of them. Nothing is mapped any more."""
+    """Free all page tables. Nothing is mapped any more."""
     cdef unsigned long *puds
     cdef unsigned long *pmds
     cdef int i, j, k
@@ -134,7 +134,7 @@ cdef void free_page_tables(mm_struct *mm) noexcept nogil:
 
 
 cdef bint alloc_upper(mm_struct *mm, unsigned long *entry) noexcept nogil:
-    """A table behind this upper entry, unless there is one."""
+    """Make a table for this upper entry, unless it has one."""
     cdef unsigned long *table
     if smp_load_acquire_ulong(entry[0]) != 0:
         return True
@@ -153,7 +153,7 @@ cdef bint alloc_upper(mm_struct *mm, unsigned long *entry) noexcept nogil:
 
 
 cdef pmd_t *pmd_alloc(mm_struct *mm, unsigned long addr) noexcept nogil:
-    """The middle entry for addr, with all levels above it made; NULL without memory."""
+    """The pmd entry for addr, with all levels above it made; NULL without memory."""
     cdef unsigned long *pgdp = &mm.pgd[(addr >> PGDIR_SHIFT) & 511]
     cdef unsigned long *pudp
     if not alloc_upper(mm, pgdp):
@@ -165,7 +165,7 @@ cdef pmd_t *pmd_alloc(mm_struct *mm, unsigned long addr) noexcept nogil:
 
 
 cdef int pte_alloc(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
-    """A table of entries behind this middle entry, unless there is one; -ENOMEM."""
+    """Make a table of entries for this pmd entry, unless it has one; -ENOMEM."""
     cdef pte_table *table
     if not pmd_none(pmdp_get_lockless(pmdp)):
         return 0
@@ -187,7 +187,8 @@ cdef int pte_alloc(mm_struct *mm, pmd_t *pmdp) noexcept nogil:
 
 cdef int copy_nonpresent_pte(mm_struct *dst_mm, mm_struct *src_mm, pte_t *dst_pte, pte_t *src_pte, vm_area_struct *dst_vma,
                              unsigned long addr) noexcept nogil:
-    """The child gets the parent's swap or migration entry, and neither is exclusive then; -EIO if the slot takes no more."""
+    """Give the child the parent's swap or migration entry. Neither entry is exclusive afterwards. -EIO if the slot cannot count one more.
+    """
     cdef machine *m = dst_mm.machine
     cdef pte_t orig_pte = ptep_get(src_pte)
     cdef pte_t pte = orig_pte
@@ -201,7 +202,7 @@ cdef int copy_nonpresent_pte(mm_struct *dst_mm, mm_struct *src_mm, pte_t *dst_pt
     elif is_migration_pte(orig_pte):
         inc_mm_counter(dst_mm, MM_ANONPAGES if folio_test_anon(pfn_swap_entry_folio(m, orig_pte)) else MM_SHMEMPAGES)
         if not is_readable_migration_pte(orig_pte) and is_cow_mapping(dst_vma.vm_flags):
-            # Without young and dirty, as in the kernel: the dirty bit is with the page already.
+            # The young and dirty bits are dropped, as in the kernel: the page has the dirty bit already.
             pte = make_migration_pte(swp_offset(orig_pte), False, False)
             set_pte_at(src_mm, addr, src_pte, pte)
     set_pte_at(dst_mm, addr, dst_pte, pte)
@@ -210,7 +211,7 @@ cdef int copy_nonpresent_pte(mm_struct *dst_mm, mm_struct *src_mm, pte_t *dst_pt
 
 cdef inline void __copy_present_pte(vm_area_struct *dst_vma, vm_area_struct *src_vma, pte_t *dst_pte, pte_t *src_pte, pte_t pte,
                                     unsigned long addr) noexcept nogil:
-    # Either side writes from now on only after a fault.
+    # Parent and child write from now on only after a fault.
     if is_cow_mapping(src_vma.vm_flags) and pte_write(pte):
         set_pte_at(src_vma.vm_mm, addr, src_pte, pte_wrprotect(ptep_get(src_pte)))
         pte = pte_wrprotect(pte)
@@ -221,7 +222,7 @@ cdef inline void __copy_present_pte(vm_area_struct *dst_vma, vm_area_struct *src
 
 cdef int copy_present_page(vm_area_struct *dst_vma, pte_t *dst_pte, unsigned long addr, struct_folio **prealloc,
                            struct_page *page) noexcept nogil:
-    """The child's own copy of a page that the parent may have pinned; -EAGAIN when no frame is at hand."""
+    """Give the child its own copy of a page that the parent may have pinned; -EAGAIN when no frame is at hand."""
     cdef machine *m = dst_vma.vm_mm.machine
     cdef struct_folio *new_folio = prealloc[0]
     if new_folio == NULL:
@@ -251,7 +252,7 @@ cdef int copy_present_pte(vm_area_struct *dst_vma, vm_area_struct *src_vma, pte_
         else:
             atomic_add_return(&page._mapcount, 1)
             inc_mm_counter(dst_vma.vm_mm, MM_SHMEMPAGES)
-    # The zero page has nothing to count, and its dirty bit goes along: the child's is KSM's, too.
+    # The zero page is not counted. Its dirty bit is copied, so the child's entry is KSM's, too.
     __copy_present_pte(dst_vma, src_vma, dst_pte, src_pte, pte, addr)
     return 0
 
@@ -299,7 +300,7 @@ cdef int copy_pte_range(vm_area_struct *dst_vma, vm_area_struct *src_vma, pmd_t 
 
 
 cdef int copy_page_range(vm_area_struct *dst_vma, vm_area_struct *src_vma) noexcept nogil:
-    """Give the child the parent's pages of this vma; -ENOMEM. What a fault can make again is left out."""
+    """Give the child the parent's pages of this vma; -ENOMEM. Pages that a fault can make again are left out."""
     cdef unsigned long addr = src_vma.vm_start, end = src_vma.vm_end, following
     cdef pmd_t *src_pmd
     cdef pmd_t *dst_pmd
@@ -376,7 +377,7 @@ cdef void zap_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, uns
 
 
 cdef void unmap_page_range(vm_area_struct *vma, unsigned long addr, unsigned long end) noexcept nogil:
-    """Take away every page that the vma maps in [addr, end)."""
+    """Unmap every page that the vma maps in [addr, end)."""
     cdef unsigned long following
     cdef pmd_t *pmd
     mmu_notifier_invalidate_range_start(vma.vm_mm)
@@ -398,7 +399,7 @@ cdef void unmap_page_range(vm_area_struct *vma, unsigned long addr, unsigned lon
 # Faults
 
 cdef inline pte_t maybe_mkwrite(pte_t pte, vm_area_struct *vma) noexcept nogil:
-    # Not so for a forced write into memory that the process itself may not write.
+    # A forced write into read-only memory (FOLL_FORCE) does not make the entry writable.
     return pte_mkwrite(pte) if vma.vm_flags & VM_WRITE else pte
 
 
@@ -433,7 +434,7 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
     mmu_notifier_invalidate_range_start(mm)
     unused = new_folio
     vmf.pte = pte_offset_map_lock(mm, vmf.pmd, vmf.address, &vmf.ptl)
-    # The table was unlocked in between: somebody else may have solved it.
+    # The table was unlocked meanwhile: another thread may have handled the fault.
     if vmf.pte != NULL and pte_same(ptep_get(vmf.pte), vmf.orig_pte):
         if old_folio != NULL:
             if not folio_test_anon(old_folio):
@@ -451,7 +452,8 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
         BUG_ON(unshare and pte_write(entry))
         set_pte_at(mm, vmf.address, vmf.pte, entry)
         if old_folio != NULL:
-            # Only now, when no entry of ours leads to it any more, may others take the old page for theirs alone.
+            # The old page loses its mapping only after the entry has changed. Otherwise another process could take the page for exclusive
+            # while this entry still leads to it.
             folio_remove_rmap_pte(old_folio, vmf.page, vma)
         unused = old_folio
         page_copied = True
@@ -470,7 +472,7 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
 
 
 cdef bint wp_can_reuse_anon_folio(struct_folio *folio, vm_area_struct *vma) noexcept nogil:
-    """Is this process the only one left that can see the page? Never said of a merged page: its node may hand it out again."""
+    """Whether this process is the only one that can see the page. Never true of a merged page: its stable node may hand it out again."""
     if folio_test_large(folio):
         return False
     if folio_test_ksm(folio) or folio_ref_count(folio) > 3:
@@ -498,7 +500,7 @@ cdef void wp_page_reuse(vm_fault *vmf) noexcept nogil:
 
 
 cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
-    """A write, or an unsharing, meets a read-only entry. Called with the table locked, which it unlocks."""
+    """Handle a write or an unsharing of a read-only entry. The table is locked; this unlocks it."""
     cdef bint unshare = vmf.flags & FAULT_FLAG_UNSHARE
     cdef vm_area_struct *vma = vmf.vma
     cdef struct_folio *folio = NULL
@@ -510,7 +512,7 @@ cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
         wp_page_reuse(vmf)
         return 0
 
-    # An exclusive page is reused without another question; of any other it is checked whether it could be exclusive.
+    # An exclusive page is reused at once. Any other page is reused if it can become exclusive.
     if folio != NULL and folio_test_anon(folio) and (PageAnonExclusive(vmf.page) or wp_can_reuse_anon_folio(folio, vma)):
         if not PageAnonExclusive(vmf.page):
             SetPageAnonExclusive(vmf.page)
@@ -530,7 +532,7 @@ cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
 
 
 cdef vm_fault_t do_anonymous_page(vm_fault *vmf) noexcept nogil:
-    """Nothing is there yet: the zero page for a read, a page of one's own for a write."""
+    """Nothing is mapped yet: map the zero page for a read, a new page for a write."""
     cdef vm_area_struct *vma = vmf.vma
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
@@ -553,7 +555,7 @@ cdef vm_fault_t do_anonymous_page(vm_fault *vmf) noexcept nogil:
 
     vmf.pte = pte_offset_map_lock(mm, vmf.pmd, vmf.address, &vmf.ptl)
     if vmf.pte == NULL or not pte_none(ptep_get(vmf.pte)):
-        # Another fault was faster.
+        # Another thread's fault has mapped a page meanwhile.
         if vmf.pte != NULL:
             pte_unmap_unlock(vmf.pte, vmf.ptl)
         if folio != NULL:
@@ -569,7 +571,7 @@ cdef vm_fault_t do_anonymous_page(vm_fault *vmf) noexcept nogil:
 
 
 cdef vm_fault_t do_shared_fault(vm_fault *vmf) noexcept nogil:
-    """A page of a shared object: the one that is there for everybody, or a new one."""
+    """Map a page of a shared object: the one that the object has, or a new one."""
     cdef vm_area_struct *vma = vmf.vma
     cdef mm_struct *mm = vma.vm_mm
     cdef file *object = vma.vm_file
@@ -584,7 +586,7 @@ cdef vm_fault_t do_shared_fault(vm_fault *vmf) noexcept nogil:
         __folio_mark_uptodate(fresh)
     spin_lock(&object.lock)
     if object.pages[vmf.pgoff] == NULL:
-        object.pages[vmf.pgoff] = fresh         # with the reference that it came with
+        object.pages[vmf.pgoff] = fresh         # the object keeps the page's first reference
         fresh = NULL
     page = object.pages[vmf.pgoff]
     folio_get(page)
@@ -612,24 +614,24 @@ cdef inline bint should_try_to_free_swap(machine *m, struct_folio *folio, vm_are
         return False
     if vm_swap_full(m.swap_info) or vma.vm_flags & VM_LOCKED:
         return True
-    # To map it writable, it must be ours alone; the cache's reference would speak against that.
+    # The page is mapped writable only if no other process uses it. The swap cache's reference would speak against that.
     return fault_flags & FAULT_FLAG_WRITE and not folio_test_ksm(folio) and folio_ref_count(folio) == 2
 
 
 cdef vm_fault_t do_swap_page_map(vm_fault *vmf, unsigned long entry, struct_folio *folio, struct_folio *swapcache) noexcept nogil:
-    """OURS: do_swap_page() from the point where both folios are locked and the table is, too. Unlocks and puts all of that."""
+    """OURS: the end of do_swap_page(). Both folios and the table are locked at the start; all are unlocked and put at the end."""
     cdef vm_area_struct *vma = vmf.vma
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
     cdef bint exclusive = False
     cdef int rmap_flags = RMAP_NONE
     cdef pte_t pte
-    # An entry of swap never has a page that is exclusive to somebody else.
+    # The page of a swap entry is never marked exclusive.
     BUG_ON(folio_test_anon(folio) and PageAnonExclusive(folio))
 
-    # Under the table's lock, because fork may make the entry a shared one.
+    # This needs the table's lock, because fork may make the entry a shared one.
     if not folio_test_ksm(folio):
-        # A copy that KSM made has been seen by nobody.
+        # No other process has seen a copy that KSM has just made.
         exclusive = pte_swp_exclusive(vmf.orig_pte) or folio != swapcache
 
     swap_free(m, entry)
@@ -660,7 +662,7 @@ cdef vm_fault_t do_swap_page_map(vm_fault *vmf, unsigned long entry, struct_foli
 
     folio_unlock(folio)
     if folio != swapcache:
-        # Locked until now, so that the slot could not be given to another page before the entry was compared.
+        # The old page stayed locked until now, so that the slot could not be given to another page before the entry was compared.
         folio_unlock(swapcache)
         folio_put(m, swapcache)
 
@@ -671,7 +673,9 @@ cdef vm_fault_t do_swap_page_map(vm_fault *vmf, unsigned long entry, struct_foli
 
 
 cdef vm_fault_t do_swap_page(vm_fault *vmf) noexcept nogil:
-    """The page is in the swap area, or being moved. 0 also when somebody else was faster, and the entry is another one by now."""
+    """Handle a fault on a page that is in the swap area or being moved. The value is also 0 when another thread has changed the entry
+    meanwhile.
+    """
     cdef vm_area_struct *vma = vmf.vma
     cdef machine *m = vma.vm_mm.machine
     cdef swap_info_struct *si
@@ -693,7 +697,7 @@ cdef vm_fault_t do_swap_page(vm_fault *vmf) noexcept nogil:
     if folio == NULL:
         folio = swapin_readahead(m, entry, vma)
         if folio == NULL:
-            # No memory, or no need any more
+            # Either there is no memory, or another thread has changed the entry.
             vmf.pte = pte_offset_map_lock(vma.vm_mm, vmf.pmd, vmf.address, &vmf.ptl)
             if vmf.pte != NULL:
                 if pte_same(ptep_get(vmf.pte), vmf.orig_pte):
@@ -708,13 +712,14 @@ cdef vm_fault_t do_swap_page(vm_fault *vmf) noexcept nogil:
 
     swapcache = folio
     folio_lock(folio)
-    # Neither a reference nor the unchanged entry keeps the page in the cache; its lock does.
+    # Only the page lock keeps the page in the swap cache. A reference and an unchanged entry do not.
     if not folio_test_swapcache(folio) or folio_swap(folio) != entry:
         folio_unlock(folio)
         folio_put(m, folio)
         put_swap_device(si)
         return 0
-    # A merged page may be mapped again; one that came from elsewhere in a process, after it was merged and forgotten, is copied.
+    # A merged page may be mapped again. A page that belongs to another place of a process is copied, also if it was merged once and its
+    # node is gone.
     folio = ksm_might_need_to_copy(folio, vma, vmf.address)
     if folio == NULL or IS_ERR(folio):
         ret = VM_FAULT_OOM if folio == NULL else VM_FAULT_HWPOISON
@@ -774,10 +779,10 @@ cdef vm_fault_t handle_pte_fault(vm_fault *vmf) noexcept nogil:
 
 
 cdef vm_fault_t handle_mm_fault(vm_area_struct *vma, unsigned long address, unsigned int flags) noexcept nogil:
-    """Make the page at this address what `flags` need: there, writable, or unshared. mmap_lock is held.
+    """Make the page at this address present, writable or unshared, as `flags` ask. mmap_lock is held.
 
-    Answers 0 or bits of VM_FAULT_*. 0 does not promise success: the caller looks again, as a processor does that runs the
-    instruction once more.
+    Returns 0 or bits of VM_FAULT_*. 0 does not promise success: the caller looks again, as a processor does that runs the instruction once
+    more.
     """
     cdef vm_fault vmf
     cdef mm_struct *mm = vma.vm_mm
@@ -797,7 +802,7 @@ cdef vm_fault_t handle_mm_fault(vm_area_struct *vma, unsigned long address, unsi
         return VM_FAULT_OOM
     orig_pmd = pmdp_get_lockless(vmf.pmd)
     if pmd_none(orig_pmd):
-        # There is no huge zero page: a read goes on to the small one.
+        # There is no huge zero page: a read maps the small one.
         if flags & FAULT_FLAG_WRITE:
             ret = do_huge_pmd_anonymous_page(vma, vmf.pmd, vmf.address)
             if not ret & VM_FAULT_FALLBACK:
@@ -815,7 +820,7 @@ cdef vm_fault_t handle_mm_fault(vm_area_struct *vma, unsigned long address, unsi
 # Access from outside, as ptrace and /proc/PID/mem have it
 
 cdef bint can_follow(vm_area_struct *vma, pte_t pte, unsigned long addr, bint write) noexcept nogil:
-    """May the page behind this entry be used? For a write into memory that is not writable, it has to be exclusive."""
+    """Whether the page of this entry may be used. For a write into memory that is not writable, the page has to be exclusive."""
     cdef struct_page *page
     if not pte_present(pte):
         return False
@@ -829,9 +834,9 @@ cdef bint can_follow(vm_area_struct *vma, pte_t pte, unsigned long addr, bint wr
 
 cdef unsigned long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write,
                                     int *error) noexcept nogil:
-    """Read or write memory of any protection, as a debugger does (FOLL_FORCE); bytes done.
+    """Read or write memory of any protection, as a debugger does (FOLL_FORCE). Returns the number of bytes done.
 
-    OURS: *error is why it ended early, what get_user_page_vma_remote() has and the kernel drops: 0, -EFAULT or -ENOMEM.
+    OURS: *error says why it ended early: 0, -EFAULT or -ENOMEM. get_user_page_vma_remote() has this value and the kernel drops it.
     """
     cdef machine *m = mm.machine
     cdef vm_area_struct *vma

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Follows mm/memory-failure.c of Linux 6.12, as far as it asks who has a page.
+# Follows mm/memory-failure.c of Linux 6.12, the part that finds the processes with a page.
 
 from linux.mm_types cimport machine, mm_struct, to_kill_list
 

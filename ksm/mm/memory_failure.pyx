@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Follows mm/memory-failure.c of Linux 6.12, as far as it asks who has a page.
-"""A frame turns out to be broken: who has its page?
+# Follows mm/memory-failure.c of Linux 6.12, the part that finds the processes with a page.
+"""Which processes have the page of a broken frame.
 
-The kernel then unmaps the page and kills, by SIGBUS, those on the list. Here the list is the answer; the page stays mapped, the frame is
-marked, and never handed out again once it is free.
+The kernel unmaps the page, and kills the processes on the list by SIGBUS. Here the list is returned and the page stays mapped. The frame is
+marked, and is never handed out again once it is free.
 """
 
 from libc.errno cimport EBUSY, ENOMEM, ENXIO
@@ -30,7 +30,7 @@ cdef void __add_to_kill(mm_struct *mm, to_kill_list *tokill, unsigned long addr)
     if tokill.nr == tokill.room:
         procs = <to_kill *>realloc(tokill.procs, <size_t>room * sizeof(to_kill))
         if procs == NULL:
-            tokill.no_memory = True     # the kernel goes on without this one
+            tokill.no_memory = True     # the kernel goes on without this process
             return
         tokill.procs = procs
         tokill.room = room
@@ -41,7 +41,7 @@ cdef void __add_to_kill(mm_struct *mm, to_kill_list *tokill, unsigned long addr)
 
 
 cdef void add_to_kill_ksm(mm_struct *mm, to_kill_list *tokill, unsigned long addr) noexcept nogil:
-    """Each process once: it is met in the tree of more than one anon_vma, and there with more than one vma."""
+    """Put a process on the list once. The search meets it in the trees of several anon_vmas, and in one tree with several vmas."""
     # OURS: task_in_to_kill_list() goes through the list. mf_mutex is held.
     if mm.mf_round != tokill.round:
         mm.mf_round = tokill.round
@@ -71,10 +71,11 @@ cdef void collect_procs_anon(machine *m, struct_folio *folio, to_kill_list *toki
 
 
 cdef int memory_failure(machine *m, unsigned long pfn, to_kill_list *tokill) noexcept nogil:
-    """Mark the frame, and put who has its page on the list, which is empty, with a reference on the mm of each: 0.
+    """Mark the frame as broken, and put the processes that have its page on the list, with a reference on the mm of each: 0. The list is
+    empty before.
 
-    -ENXIO for a frame that is not there, -EBUSY for one that is free, or part of a huge page that cannot be split; -ENOMEM, and some are
-    missing. Asking again is allowed.
+    -ENXIO for a frame that does not exist. -EBUSY for a free frame, and for a part of a huge page that cannot be split. -ENOMEM if
+    processes are missing from the list. The call may be repeated.
     """
     cdef struct_folio *folio
     if pfn >= smp_load_acquire_ulong(m.plugged_pfn):
@@ -84,7 +85,7 @@ cdef int memory_failure(machine *m, unsigned long pfn, to_kill_list *tokill) noe
         return -ENXIO
     if not folio_try_get(folio):
         return -EBUSY
-    # What has to go is one page; the rest of a huge one can stay.
+    # A huge page is split, because only one of its parts is broken.
     if not split_folio(m, pfn_to_page(m, pfn)):
         folio_put(m, folio)
         return -EBUSY

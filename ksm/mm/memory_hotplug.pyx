@@ -2,10 +2,10 @@
 # Follows mm/memory_hotplug.c of Linux 6.12.
 """Frames that come and go while the machine runs: images of memory, read or mapped into the arena, and parts of the memory.
 
-Before a range goes, its free frames are put aside, and its pages move elsewhere; KSM hears of it before, so that nobody walks its trees
-meanwhile, and after, to forget the nodes whose frames were there. Memory goes in blocks of 2 MiB (the kernel's are 128 MiB), an image as a
-whole, and its range is free for another one. A frame of an image is free when its memory was given back, too: until then it is on a list,
-and the range must not be another image's.
+Before a range goes, its free frames are put aside and its pages move elsewhere. KSM is told before that, so that no thread walks its trees
+meanwhile, and after it, so that KSM frees the stable nodes whose frames were there. Memory goes in blocks of 2 MiB (the kernel's are 128
+MiB). An image goes as a whole, and its range is free for another image. A freed frame of an image first waits on a list until its memory
+was given back. Until then the range must not be used for another image.
 """
 
 from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM
@@ -32,8 +32,9 @@ cdef enum:
 
 
 cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, unsigned long nr_pages) noexcept nogil:
-    """Plug in frames whose memory is a part of a file, or, without one (fd -1), zeros: the first frame's number, -ENOMEM when the arena has
-    no room, or -errno. They stay, without a user, until memory_is_used()."""
+    """Plug in frames. Their memory is a part of a file, or zeros without a file (fd -1). Returns the first frame's number, -ENOMEM when the
+    arena has no room, or -errno. The frames stay, even without a page, until memory_is_used().
+    """
     cdef memory_block *blocks
     cdef memory_block *block
     cdef unsigned long start_pfn, i
@@ -72,7 +73,7 @@ cdef void __remove_memory(machine *m, memory_block *block) noexcept nogil:
     for pfn in range(block.start_pfn, block.start_pfn + block.nr_pages):
         WRITE_ONCE_uint(m.mem_map[pfn].flags, PG_reserved)
     arena_remove(m, block.start_pfn, block.nr_pages)
-    # What was plugged in last and is gone makes room again.
+    # Blocks at the end that are no longer online are dropped, and make room.
     while m.nr_blocks and not m.blocks[m.nr_blocks - 1].online:
         m.nr_blocks -= 1
     if m.nr_blocks:
@@ -89,11 +90,11 @@ cdef memory_block *find_memory_block(machine *m, unsigned long start_pfn) noexce
 
 
 cdef bint frames_unused(machine *m, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    """OURS: are all frames free, and put aside?"""
+    """OURS: whether all frames are free and put aside."""
     cdef unsigned long pfn
     cdef unsigned int flags
     for pfn in range(start_pfn, end_pfn):
-        # Acquire: whoever puts a frame aside is done with it.
+        # The load acquires: the thread that has put the frame aside is done with it.
         flags = <unsigned int>smp_load_acquire_int((<int *>&m.mem_map[pfn].flags)[0])
         if folio_ref_count(m.mem_map + pfn) != 0 or not flags & (PG_offline | PG_hwpoison):
             return False
@@ -108,21 +109,21 @@ cdef void memory_is_used(machine *m, unsigned long start_pfn) noexcept nogil:
 
 
 cdef void remove_memory(machine *m, unsigned long start_pfn) noexcept nogil:
-    """Take the block away that begins there, and is still its maker's. Pages that it had are unmapped again."""
+    """Take away the block at start_pfn, for which memory_is_used() was not called. Pages that it had are unmapped again."""
     cdef memory_block *block
     cdef int spins = 0
     mutex_lock(&m.hotplug_lock)
     block = find_memory_block(m, start_pfn)
     release_plugged(m)
     while not frames_unused(m, start_pfn, start_pfn + block.nr_pages):
-        backoff(&spins)         # another thread is about to give some back, or looks at one
+        backoff(&spins)         # another thread is giving some frames back, or looks at one
         release_plugged(m)
     __remove_memory(m, block)
     mutex_unlock(&m.hotplug_lock)
 
 
 cdef void remove_unused_memory(machine *m) noexcept nogil:
-    """OURS: take the images away that no process has a page of, after an exit."""
+    """OURS: after an exit, take away the images of which no process has a page."""
     cdef unsigned long start_pfn, nr_pages
     cdef int i
     mutex_lock(&m.hotplug_lock)
@@ -140,7 +141,7 @@ cdef void remove_unused_memory(machine *m) noexcept nogil:
 # Offline
 
 cdef void do_migrate_range(machine *m, unsigned long start_pfn, unsigned long end_pfn, int nid) noexcept nogil:
-    """Try to move every page of the range to another node, or on this one if there is no other."""
+    """Try to move every page of the range to another node, or within this node if there is no other."""
     cdef unsigned long pfn, new_pfn = 0, nmask = ~(<unsigned long>0)
     cdef struct_folio *folio
     cdef bint isolated
@@ -172,7 +173,7 @@ cdef bint test_pages_isolated(machine *m, zone *z, unsigned long start_pfn, unsi
 
 
 cdef zone *zone_of_range(machine *m, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    """The zone that the range is in: whole blocks, or up to its end; else NULL."""
+    """The zone that contains the range; NULL if there is none. The range has whole blocks, or ends with the zone."""
     cdef int nid
     cdef zone *z
     for nid in range(m.nr_node_ids):
@@ -185,7 +186,8 @@ cdef zone *zone_of_range(machine *m, unsigned long start_pfn, unsigned long end_
 
 
 cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
-    """Take frames away: blocks of memory, or an image. 0, -EINVAL for another range, -EBUSY when a page of it cannot move, -EINTR."""
+    """Take frames away: blocks of memory, or an image. 0; -EINVAL for any other range; -EBUSY when a page of the range cannot move; -EINTR.
+    """
     cdef unsigned long end_pfn = start_pfn + nr_pages, pfn
     cdef memory_block *block
     cdef zone *z = NULL
@@ -203,7 +205,7 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
             mutex_unlock(&m.hotplug_lock)
             return -EINVAL
         for pfn in range(start_pfn, end_pfn):
-            # Offline already: a hole. The zero page never moves.
+            # The frame is offline already, or is a hole. The zero page never moves.
             if test_page_flag(m.mem_map + pfn, PG_offline | PG_reserved):
                 ret = -EINVAL if test_page_flag(m.mem_map + pfn, PG_offline) else -EBUSY
                 mutex_unlock(&m.hotplug_lock)
@@ -241,7 +243,7 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
 
 
 cdef int online_pages(machine *m, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
-    """Give frames of the memory back that went offline: 0, or -EINVAL if some did not."""
+    """Bring frames back that went offline: 0, or -EINVAL if some of them did not."""
     cdef unsigned long end_pfn = start_pfn + nr_pages, pfn
     cdef zone *z = NULL
     cdef int ret = 0

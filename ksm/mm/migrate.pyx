@@ -2,9 +2,10 @@
 # Follows mm/migrate.c of Linux 6.12, for one small anonymous page at a time.
 """Moving a page to another frame, while processes go on using it.
 
-The page is taken off the LRU and locked, and every entry that maps it becomes a migration entry: whoever touches the page waits until it is
-unlocked. If no reference is left but those that are known, bytes, mapping word and flags go to the new frame, and the migration entries
-become mappings of that. A merged page takes its stable node along, in folio_migrate_ksm(), and is found by way of the node both times.
+The page is taken off the LRU and locked, and every entry that maps it becomes a migration entry. A thread that touches the page then waits
+until it is unlocked. If the page has only the known references, its bytes, mapping word and flags go to the new frame, and the migration
+entries become mappings of that frame. A merged page takes its stable node along, in folio_migrate_ksm(). The rmap walks before and after
+the move find its mappings by the node.
 """
 
 from libc.errno cimport EAGAIN, EBUSY, EFAULT, ENOENT, ENOMEM
@@ -46,7 +47,7 @@ cdef enum:
 
 
 cdef void map_in_place_of_migration_pte(vm_area_struct *vma, unsigned long addr, pte_t *ptep, struct_page *page) noexcept nogil:
-    """OURS: the half of remove_migration_pte() that the splitting of a huge page needs, too. The table is locked."""
+    """OURS: the half of remove_migration_pte() that splitting a huge page needs, too. The table is locked."""
     cdef struct_folio *folio = page_folio(page)
     cdef int rmap_flags = RMAP_NONE
     cdef pte_t old_pte = ptep_get(ptep), pte
@@ -65,7 +66,7 @@ cdef void map_in_place_of_migration_pte(vm_area_struct *vma, unsigned long addr,
 
 
 cdef bint remove_migration_pte(struct_folio *folio, vm_area_struct *vma, unsigned long addr, void *arg) noexcept nogil:
-    """Map the page where a migration entry stands for the frame that it had, arg."""
+    """Map the page where a migration entry names the frame that the page had, arg."""
     cdef page_vma_mapped_walk_control pvmw
     DEFINE_FOLIO_VMA_WALK(&pvmw, <struct_folio *>arg, vma, addr, PVMW_MIGRATION)
     if page_vma_mapped_walk(&pvmw):
@@ -100,8 +101,8 @@ cdef void migration_entry_wait(mm_struct *mm, pmd_t *pmd, unsigned long address)
     if is_migration_pte(pte):
         folio = pfn_swap_entry_folio(mm.machine, pte)
     spin_unlock(ptl)
-    # Without a reference, which would stop the migration. If the frame has another user meanwhile, then it is his lock that we watch: the
-    # caller looks at the entry again in any case.
+    # No reference is taken: it would stop the migration. The frame may get another user meanwhile, and the loop then watches that user's
+    # lock. The caller looks at the entry again in any case.
     while folio != NULL and folio_test_locked(folio):
         backoff(&spins)
 
@@ -127,7 +128,8 @@ cdef int __folio_migrate_mapping(machine *m, struct_folio *newfolio, struct_foli
     folio_get(newfolio)
     set_page_flag(newfolio, PG_swapcache)
     WRITE_ONCE_uint(newfolio.private, folio.private)
-    # Without these two lines folio_migrate_flags() does it, and in time: newfolio is locked, so that nobody drops it meanwhile.
+    # These two lines move the dirty bit early. folio_migrate_flags() would move it in time, too: newfolio is locked and cannot be dropped
+    # meanwhile.
     if folio_test_clear_dirty(folio):
         folio_set_dirty(newfolio)
     si.i_pages[folio_swap(folio)] = newfolio
@@ -150,14 +152,15 @@ cdef void folio_migrate_flags(machine *m, struct_folio *newfolio, struct_folio *
         set_page_flag(newfolio, PG_ksm_relatives)
 
     folio_migrate_ksm(m, newfolio, folio)
-    # Only now: ksm_get_folio() waits, while the count is frozen, for as long as it sees this flag, and then looks where the node leads.
+    # The flag is cleared after the node has moved. While the count is frozen, ksm_get_folio() waits for as long as it sees the flag, and
+    # then follows the node.
     if folio_test_swapcache(folio):
         clear_page_flag(folio, PG_swapcache)
     WRITE_ONCE_uint(folio.private, 0)
 
 
 cdef int migrate_folio(machine *m, struct_folio *dst, struct_folio *src) noexcept nogil:
-    """Both locked, src mapped by nobody: 0, or -EAGAIN if somebody has a reference."""
+    """Move the contents of src to dst. Both are locked, and src is not mapped: 0, or -EAGAIN if src has another reference."""
     cdef int expected_count = folio_expected_ref_count(src) + 1
     cdef int rc
     VM_BUG_ON(not folio_test_locked(src))
@@ -182,19 +185,21 @@ cdef void migrate_folio_undo(machine *m, struct_folio *src, struct_folio *dst, b
 
 
 cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst, int reason) noexcept nogil:
-    """migrate_folio_unmap() and migrate_folio_move(): one attempt. On success src has lost our reference, and dst belongs to the
-    processes. -EAGAIN and -EBUSY leave all as it was."""
+    """migrate_folio_unmap() and migrate_folio_move(): one attempt. On success the caller's reference on src is gone, and dst belongs to the
+    processes. -EAGAIN and -EBUSY leave all as it was.
+    """
     cdef struct_anon_vma *anon_vma = NULL
     cdef bint page_was_mapped = False
     cdef int rc = -EAGAIN, _retry
     folio_lock(src)
     if folio_test_ksm(src) and reason != MR_MEMORY_HOTPLUG and not m.ksm_pages_move:
-        folio_unlock(src)       # 2011: a search holds nothing that would keep the page where it was found
+        folio_unlock(src)       # in 2011 a search holds no lock that would keep the page in its frame
         return -EBUSY
-    # What the page's mapping word leads to has to stay while nobody maps the page. A merged page's node does, by the page's lock.
+    # The object in the mapping word has to stay while the page is not mapped. This reference keeps an anon_vma. The page lock keeps the
+    # stable node of a merged page.
     if folio_test_anon(src) and not folio_test_ksm(src):
         anon_vma = folio_get_anon_vma(m, src)
-    folio_lock(dst)             # fresh: at once
+    folio_lock(dst)             # dst is new, so nobody else has its lock
     if folio_mapped(src):
         try_to_migrate(m, src)
         page_was_mapped = True
@@ -211,21 +216,22 @@ cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst, int re
     if page_was_mapped:
         remove_migration_ptes(m, src, dst)
     folio_unlock(dst)
-    folio_put(m, dst)           # the one it was allocated with: its mappings have their own
+    folio_put(m, dst)           # the first reference; the mappings have their own
     if anon_vma != NULL:
         put_anon_vma(m, anon_vma)
     folio_unlock(src)
-    folio_put(m, src)           # migrate_folio_done(): with the last one the frame is free
+    folio_put(m, src)           # migrate_folio_done(): the last reference frees the frame
     return 0
 
 
 cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, int reason, unsigned long *new_pfn) noexcept nogil:
-    """Move an isolated page to a frame of these nodes, this one if it can be: 0 and the frame, or -ENOMEM, -EAGAIN, -EBUSY, and it is back
-    on the LRU."""
+    """Move an isolated page to a frame of the nodes in nodemask, of nid if possible. Returns 0 and the frame. -ENOMEM, -EAGAIN and -EBUSY
+    put the page back on the LRU.
+    """
     cdef struct_folio *dst = NULL
     cdef int rc = 0, _retry
     if folio_ref_count(folio) == 1:
-        # Freed meanwhile: ours is the last reference.
+        # The page was freed meanwhile: this is the last reference.
         folio_put(m, folio)
         new_pfn[0] = 0
         return 0
@@ -249,10 +255,10 @@ cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long n
 
 
 cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil:
-    """OURS: move the page that is in this frame, to this node or (NUMA_NO_NODE) wherever there is room: its new frame.
+    """OURS: move the page in this frame to this node, or with NUMA_NO_NODE to any node with room. Returns its new frame.
 
-    -EBUSY for a frame without a page that can move: free, of a shared object, broken, or in somebody else's hands; in 2011 a merged one,
-    too. -ENOMEM, -EAGAIN.
+    -EBUSY if the frame has no page that can move: it is free, broken, of a shared object, or another thread has a reference; in 2011 also
+    if it is merged. -ENOMEM, -EAGAIN.
     """
     cdef struct_folio *folio
     cdef unsigned long new_pfn = 0
@@ -262,7 +268,7 @@ cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil:
     folio = pfn_folio(m, pfn)
     if test_page_flag(folio, PG_reserved) or not folio_try_get(folio):
         return -EBUSY
-    # Huge pages are split first. In the kernel they move as a whole, if there is room for that.
+    # Huge pages are split first. The kernel moves them as a whole if there is room for that.
     isolated = split_folio(m, pfn_to_page(m, pfn))
     folio = pfn_folio(m, pfn)
     isolated = isolated and not PageHWPoison(folio) and folio_isolate_lru(folio)
@@ -275,8 +281,9 @@ cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil:
 
 
 cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, struct_folio **folio) noexcept nogil:
-    """The page at this address, isolated: 1; 0 if it is on the node already. -ENOENT without a page, -EFAULT for the zero page and where
-    nothing is mapped, -EBUSY."""
+    """Isolate the page at this address: 1, or 0 if it is on the node already. -ENOENT without a page, -EFAULT for the zero page and where
+    nothing is mapped, -EBUSY if the page cannot be isolated.
+    """
     cdef vm_area_struct *vma
     cdef folio_walk fw
     cdef struct_page *page
@@ -293,7 +300,7 @@ cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, st
             elif page_to_nid(folio[0]) == node:
                 err = 0
             elif folio_test_large(folio[0]):
-                # Split it, and look again. In the kernel it moves as a whole.
+                # Split the huge page, and look again. The kernel moves it as a whole.
                 page = fw.page
                 folio_get(folio[0])
                 folio_walk_end(&fw, vma)

@@ -4,7 +4,7 @@
 from linux.mm_types cimport machine
 
 
-# What a machine is made of: ksm.Machine() explains it.
+# The settings of a new machine. ksm.Machine() explains them.
 cdef struct machine_plan:
     unsigned long max_pages     # addresses that are reserved
     unsigned long ram_pages

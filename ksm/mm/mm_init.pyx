@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Stands in for mm/mm_init.c of Linux 6.12.
-"""A machine from nothing: memory, nodes, caches, KSM; and all of it given back. The kernel's stays until the power goes."""
+"""Make a machine, with its memory, nodes, caches and KSM, and free it again. The kernel's machine is never freed."""
 
 from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
@@ -26,14 +26,14 @@ cdef int init_memory(machine *m, const machine_plan *plan) noexcept nogil:
     """The arena, the zero page, and the zones: 0 or -errno."""
     cdef unsigned long ram = plan.ram_pages, per_node, end
     cdef int nid, err
-    # Whole huge pages on every node but the last one, and behind the memory.
+    # Every node but the last has whole huge pages, and one more follows the memory.
     err = arena_create(m, (plan.max_pages + HPAGE_PMD_NR) & ~(<unsigned long>HPAGE_PMD_NR - 1))
     if not err:
         err = arena_add_ram(m, 0, ram)
     if err:
         return err
     m.plugged_pfn = ram
-    # The zero page, which is nobody's
+    # The zero page belongs to no process.
     m.zero_pfn = 0
     m.mem_map[0].flags = PG_reserved | PG_uptodate
     m.mem_map[0]._refcount = 1
@@ -60,7 +60,7 @@ cdef int init_caches(machine *m) noexcept nogil:
 
 
 cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
-    """A machine in which nobody lives yet; NULL with -errno in *error."""
+    """A machine without processes; NULL with -errno in *error."""
     cdef machine *m = <machine *>calloc(1, sizeof(machine))
     cdef int err
     error[0] = -ENOMEM
@@ -93,7 +93,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
 
 
 cdef void machine_exit(machine *m) noexcept nogil:
-    """Free everything. Nobody is inside."""
+    """Free the machine. No thread may be in it."""
     cdef list_head *pos
     cdef mm_struct *mm
     cdef int nid
@@ -101,7 +101,8 @@ cdef void machine_exit(machine *m) noexcept nogil:
         WRITE_ONCE_int(m.freezing, 1)
         ksmd_stop(<ksm_globals *>m.ksm)
         steps_exit(m)
-        # What processes and KSM still have goes as a whole, with the caches and the arena: page by page it takes long.
+        # The pages that processes and KSM still have are freed with the caches and the arena as a whole. Freeing them page by page takes
+        # long.
         pos = m.mmlist.next
         while pos != &m.mmlist:
             mm = mm_of_mmlist(pos)
@@ -126,9 +127,9 @@ cdef void machine_exit(machine *m) noexcept nogil:
 
 
 cdef void machine_forget(machine *m) noexcept nogil:
-    """In a process that was forked: give the copy of the arena back, by far the largest part.
+    """In a forked process: free the copy of the arena, by far the largest part of the machine.
 
-    What else there is may have been in the midst of a change at the time of the fork, and its locks are held, and ksmd is missing. It goes
-    with the process.
+    The rest may have been in the middle of a change when the process was forked: locks are held, and ksmd is missing. It is freed when the
+    process ends.
     """
     arena_destroy(m)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/mm_slot.h of Linux 6.12.
-"""What a scanner keeps per address space, found by hash or in a list."""
+"""The part of a slot that KSM shares with khugepaged: it finds the slot of an address space by hash or in a list."""
 
 from linux.hash cimport hash_long
 from linux.hashtable cimport hash_add

@@ -2,7 +2,7 @@
 # Follows mm/mmap.c of Linux 6.12.
 """mmap, munmap and brk. The caller holds mmap_lock for writing. There is private anonymous memory, and shared anonymous memory.
 
-A process has no CAP_SYS_RAWIO: nothing is mapped below mmap_min_addr, which is what Debian sets it to, whoever chooses the address.
+A process has no CAP_SYS_RAWIO, so it can map nothing below mmap_min_addr, also at an address of its own choice. The value is Debian's.
 """
 
 from libc.errno cimport EEXIST, EINVAL, ENOMEM, EPERM
@@ -33,7 +33,9 @@ cdef inline unsigned long round_hint_to_min(unsigned long hint) noexcept nogil:
 
 
 cdef int check_mmap_addr(unsigned long addr, unsigned long length) noexcept nogil:
-    """OURS: what __get_unmapped_area() says of an address that was chosen, in its order; the last of it is cap_mmap_addr()."""
+    """OURS: the checks of __get_unmapped_area() for an address that the caller has chosen, in the kernel's order. The last one is
+    cap_mmap_addr().
+    """
     if length > task_size() or addr > task_size() - length:
         return -ENOMEM
     if addr & (PAGE_SIZE - 1):
@@ -51,7 +53,7 @@ cdef unsigned long get_unmapped_area(mm_struct *mm, unsigned long length) noexce
     while True:
         low = mm.vmas[i].vm_end if i >= 0 else MMAP_MIN_ADDR
         if high > low and high - low >= length:
-            # Where whole huge pages are asked for, they get a place that has them, if it is free (mm/huge_memory.c).
+            # A mapping of whole huge pages gets an aligned place, if one is free (mm/huge_memory.c).
             if length & (PMD_SIZE - 1) == 0 and (high - length) & ~(<unsigned long>PMD_SIZE - 1) >= low:
                 return (high - length) & ~(<unsigned long>PMD_SIZE - 1)
             return high - length
@@ -80,10 +82,11 @@ cdef long mmap_region(mm_struct *mm, unsigned long addr, unsigned long length, v
                       unsigned long pgoff) noexcept nogil:
     cdef vm_area_struct *vma
     cdef int err
-    # Nothing is accounted here. But the flag keeps mappings apart that mprotect has made alike.
+    # Nothing is accounted here. But VM_ACCOUNT keeps mappings apart that mprotect has made alike.
     if (vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
         vm_flags |= VM_ACCOUNT
-    # The flag that prctl(PR_SET_MEMORY_MERGE) brings is set after the attempt to merge: such neighbours stay apart.
+    # After prctl(PR_SET_MEMORY_MERGE), VM_MERGEABLE is set after the attempt to join neighbours. So the new mapping stays apart from
+    # mergeable neighbours.
     if not (vm_flags & VM_SHARED):
         vma = vma_merge_new_range(mm, addr, addr + length, vm_flags, pgoff, NULL)
         if vma != NULL:
@@ -155,7 +158,7 @@ cdef long do_mmap(mm_struct *mm, unsigned long addr, unsigned long length, int p
 
 
 cdef int do_munmap(mm_struct *mm, unsigned long start, unsigned long length) noexcept nogil:
-    """munmap(2): -EINVAL for a range that is not one, -ENOMEM."""
+    """munmap(2): 0, -EINVAL for an invalid range, -ENOMEM."""
     if start & (PAGE_SIZE - 1) or start > task_size() or length > task_size() - start:
         return -EINVAL
     length = (length + PAGE_SIZE - 1) & page_mask()
@@ -174,7 +177,7 @@ cdef long do_brk(mm_struct *mm, unsigned long brk) noexcept nogil:
     if newbrk > oldbrk:
         if check_mmap_addr(oldbrk, newbrk - oldbrk):
             return <long>mm.brk
-        # A page stays free before the next mapping.
+        # One page before the next mapping stays free.
         vma = find_vma(mm, oldbrk)
         if vma != NULL and newbrk + PAGE_SIZE > vma.vm_start:
             return <long>mm.brk

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/mprotect.c of Linux 6.12.
-"""mprotect. Pages stay where they are; merged and zero pages stay read-only whatever the vma becomes."""
+"""mprotect. Pages are not moved or copied. Merged pages and zero pages stay read-only, whatever the vma becomes."""
 
 from libc.errno cimport EINVAL, ENOMEM
 
@@ -20,7 +20,7 @@ from ksm.mm.vma cimport vm_get_page_prot, vma_modify_flags
 
 
 cdef bint can_change_private_pte_writable(vm_area_struct *vma, unsigned long addr, pte_t pte) noexcept nogil:
-    """Would a write fault reuse the page anyway? Only if it is this process's alone."""
+    """Whether a write fault would reuse the page: only if the page is exclusive to this process."""
     cdef struct_page *page = vm_normal_page(vma, addr, pte)
     return page != NULL and folio_test_anon(page_folio(page)) and PageAnonExclusive(page)
 
@@ -39,7 +39,7 @@ cdef void change_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, 
                 ptent = pte_mkwrite(ptent)
             set_pte_at(vma.vm_mm, addr, pte, ptent)
         elif is_migration_pte(ptep_get(pte)) and is_writable_migration_pte(ptep_get(pte)):
-            # Whether it may stay so is hard to say: it stays exclusive, and a fault looks at it again.
+            # The entry becomes read-only and stays exclusive. A later write fault decides whether the page may be written to.
             set_pte_at(vma.vm_mm, addr, pte, make_migration_pte(swp_offset(ptep_get(pte)), False, True))
         pte += 1
         addr += PAGE_SIZE
@@ -67,7 +67,7 @@ cdef int mprotect_fixup(vm_area_struct *vma, unsigned long start, unsigned long 
     cdef int error = 0
     if newflags == vma.vm_flags:
         return 0
-    # Memory that becomes writable is accounted from then on; it stays so, unless nothing was written yet.
+    # Memory is accounted once it has become writable. It is no longer accounted if it becomes read-only before anything was written.
     if newflags & VM_WRITE:
         if not vma.vm_flags & (VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE):
             newflags |= VM_ACCOUNT

@@ -2,8 +2,8 @@
 # Follows mm/mremap.c of Linux 6.12.
 """mremap: resize a mapping in place, or move it with its pages.
 
-Pages keep their index when they move, so the new vma gets the old one's offset and anon_vmas. Merged pages do not move: they are
-unmerged first, because at the new address nobody could tell which rmap_item is theirs. MREMAP_DONTUNMAP is not offered.
+Pages keep their index when they move, so the new vma gets the old one's offset and anon_vmas. Merged pages do not move. They are unmerged
+first, because at the new address they could not be matched with their rmap_items. MREMAP_DONTUNMAP is not offered.
 """
 
 from libc.errno cimport EFAULT, EINVAL, ENOMEM
@@ -59,16 +59,16 @@ cdef void move_ptes(vm_area_struct *vma, pmd_t *old_pmd, unsigned long old_addr,
 
 cdef unsigned long move_page_tables(vm_area_struct *vma, unsigned long old_addr, vm_area_struct *new_vma, unsigned long new_addr,
                                     unsigned long length) noexcept nogil:
-    """How many bytes were moved: fewer than asked for when there was no memory for a table."""
+    """Move the entries of a range. Returns the number of bytes moved, which is smaller than `length` if there was no memory for a table."""
     cdef mm_struct *mm = vma.vm_mm
     cdef unsigned long start = old_addr, old_end = old_addr + length, extent, until
     cdef pmd_t *old_pmd
     cdef pmd_t *new_pmd
-    # A walk from the page to its vmas must find it at the one place or the other.
+    # An rmap walk must find the page at the old place or at the new one.
     if vma.anon_vma != NULL:
         anon_vma_lock_write(vma.anon_vma)
     while old_addr < old_end:
-        # As far as both sides stay within one table.
+        # One step stays within one table on both sides.
         until = (old_addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)
         extent = (until if until < old_end else old_end) - old_addr
         until = ((new_addr + PMD_SIZE) & ~(<unsigned long>PMD_SIZE - 1)) - new_addr
@@ -100,7 +100,7 @@ cdef vm_area_struct *copy_vma(vm_area_struct *vma, unsigned long addr, unsigned 
     cdef mm_struct *mm = vma.vm_mm
     cdef vm_area_struct *new_vma
     if vma.vm_file == NULL and vma.anon_vma == NULL:
-        # Nothing was written yet: an offset that fits the new place lets it merge with neighbours there.
+        # Nothing was written yet. The offset is chosen to fit the new place, so that the vma can join neighbours there.
         pgoff = addr >> PAGE_SHIFT
     new_vma = vma_merge_new_range(mm, addr, addr + length, vma.vm_flags, pgoff, vma)
     if new_vma != NULL:
@@ -132,7 +132,7 @@ cdef long move_vma(vm_area_struct *vma, unsigned long old_addr, unsigned long ol
     cdef int err
     if mm.map_count >= MAX_MAP_COUNT - 3:
         return -ENOMEM
-    # vm_flags is a copy: the vma stays mergeable, at the old place and at the new one.
+    # Only the copy in vm_flags is changed: the vma stays mergeable at the old place and at the new one.
     err = ksm_madvise(vma, old_addr, old_addr + old_len, MADV_UNMERGEABLE, &vm_flags)
     if err:
         return err
@@ -140,10 +140,10 @@ cdef long move_vma(vm_area_struct *vma, unsigned long old_addr, unsigned long ol
     if new_vma == NULL:
         return -ENOMEM
     if new_vma.vm_start <= old_addr < new_vma.vm_end:
-        vma = new_vma           # joined with it, which may have freed the one there was
+        vma = new_vma           # the new range joined the old vma, which may have been freed
     moved_len = move_page_tables(vma, old_addr, new_vma, new_addr, old_len)
     if moved_len < old_len:
-        # Back again, for which there are tables already.
+        # Move the entries back. The tables for that exist already.
         move_page_tables(new_vma, new_addr, vma, old_addr, moved_len)
         do_vma_munmap(mm, new_addr, new_addr + new_len)
         return -ENOMEM
@@ -185,7 +185,7 @@ cdef long mremap_to(mm_struct *mm, unsigned long addr, unsigned long old_len, un
     ret = vma_to_resize(vma, addr, old_len, new_len)
     if ret:
         return ret
-    # Last, as in the kernel: what was there, and what was too much, is unmapped by now.
+    # This check comes last, as in the kernel: the mappings at the new place, and the part that is cut off, are unmapped by now.
     ret = check_mmap_addr(new_addr, new_len)
     if ret:
         return ret
@@ -233,11 +233,12 @@ cdef long do_mremap(mm_struct *mm, unsigned long addr, unsigned long old_len, un
 
 
 cdef bint vma_merge_extend(vm_area_struct *vma, unsigned long end) noexcept nogil:
-    """Let the vma grow to `end`, and merge with what begins there if it fits (mm/vma.c)."""
+    """Let the vma grow to `end`, and join the vma that begins there if it fits (mm/vma.c)."""
     cdef unsigned long old_end = vma.vm_end
     if vma_merge_new_range(vma.vm_mm, old_end, end, vma.vm_flags, vma.vm_pgoff + ((old_end - vma.vm_start) >> PAGE_SHIFT),
                            vma) != NULL:
         return True
-    # Not even with itself, because fork linked it to several anon_vmas: it may still simply be longer.
+    # The new range does not even join the vma itself, because fork has linked the vma to several anon_vmas. The vma can still be made
+    # longer.
     vma_set_range(vma, vma.vm_start, end, vma.vm_pgoff)
     return True

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/page_alloc.c of Linux 6.12, much reduced.
-"""Page frames: who has them, and where free ones wait.
+"""Page frames: allocating and freeing them, and the lists of free ones.
 
-A zone a node. Free frames come from four places, in this order: those freed a moment ago (`recent`, last in first out, like the
-kernel's per-CPU lists), neighbours that were given memory at once (`claimed`), the buddy lists, and the frames that nobody ever used.
-Frames leave `recent` in batches: their memory goes back to the operating system first, so everything on the buddy lists and beyond is
-known to read as zeros, and an allocation that wants zeros finds them without touching the frame.
+There is one zone for each node. Free frames come from four places, in this order: those freed a moment ago (`recent`, last in first out,
+like the kernel's per-CPU lists), neighbours whose memory was requested at once (`claimed`), the buddy lists, and the frames that were never
+used. Frames leave `recent` in batches. Their memory goes back to the operating system first, so every frame on the buddy lists, and every
+unused one, reads as zeros. An allocation that wants zeros need not clear it.
 
 The buddy lists are the kernel's: blocks of 2^order frames, split in halves on the way out, joined with their buddy on the way in.
 They are linked by frame numbers inside struct page, `private` to the next and `index` to the one before; frame 0 is the zero page
@@ -31,12 +31,12 @@ from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 
 
 cdef enum:
-    RECENT_FRAMES = 2048        # freed frames that are kept warm, at most
-    RECENT_BATCH = 1024         # how many leave at once; so many of `plugged`, too
-    POPULATE_FRAMES = 64        # are asked memory for at once,
-    POPULATE_AFTER = 64         # when so many neighbours were taken one after the other
-    CLAIM_AFTER = 64            # so many were taken from the lists: free frames next to the next one get memory, and come next,
-    CLAIM_FRAMES = 26           # when so many of the 64 there are free; otherwise look again after CLAIM_AFTER more
+    RECENT_FRAMES = 2048        # at most so many freed frames keep their memory
+    RECENT_BATCH = 1024         # so many leave `recent` at once; also the length of `plugged`
+    POPULATE_FRAMES = 64        # memory is requested for so many frames at once
+    POPULATE_AFTER = 64         # after so many neighbouring frames were taken one after the other
+    CLAIM_AFTER = 64            # so many frames leave the buddy lists before claim_frames() is tried
+    CLAIM_FRAMES = 26           # so many of 64 neighbours must be free for claim_frames(); else it is tried after CLAIM_AFTER more
 
 
 cdef int zone_init(machine *m, int nid, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
@@ -68,7 +68,7 @@ cdef void add_to_free_list(machine *m, zone *z, unsigned long pfn, unsigned int 
     cdef struct_page *page = m.mem_map + pfn
     cdef unsigned int old = z.free_area[order]
     set_page_flag(page, PG_buddy)
-    WRITE_ONCE_uint(page.private, old)      # the look ahead may be looking at a page that it once saw
+    WRITE_ONCE_uint(page.private, old)      # the look ahead may still read a page that it has seen before
     page.index = <unsigned long>order << 32
     if old:
         m.mem_map[old].index = (<unsigned long>order << 32) | pfn
@@ -90,7 +90,9 @@ cdef void del_page_from_free_list(machine *m, zone *z, unsigned long pfn, unsign
 
 
 cdef void __free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
-    """Onto the lists, joined with its buddy as often as that is free too. The zone is locked, the memory given back."""
+    """Put a block on the buddy lists, and join it with its buddy for as long as the buddy is free too. The zone is locked, and the block's
+    memory has been given back.
+    """
     cdef unsigned long buddy_pfn
     cdef struct_page *buddy
     while order < NR_PAGE_ORDERS - 1:
@@ -111,7 +113,9 @@ cdef inline bint is_migrate_isolate(zone *z, unsigned long pfn) noexcept nogil:
 
 
 cdef void put_free_page(machine *m, zone *z, unsigned long pfn) noexcept nogil:
-    """OURS: a free frame, its memory given back, to where it belongs: the lists, or aside while its range goes offline. Locked."""
+    """OURS: put a free frame on the buddy lists, or aside while its range goes offline. Its memory has been given back, and the zone is
+    locked.
+    """
     if is_migrate_isolate(z, pfn):
         set_page_flag(m.mem_map + pfn, PG_offline)
         z.nr_free -= 1
@@ -120,7 +124,7 @@ cdef void put_free_page(machine *m, zone *z, unsigned long pfn) noexcept nogil:
 
 
 cdef unsigned long __rmqueue_smallest(machine *m, zone *z, unsigned int order) noexcept nogil:
-    """A block of the lists, the smallest that is large enough, halved until it fits; 0 if there is none."""
+    """Take the smallest block that is large enough from the buddy lists, and halve it until it fits; 0 if there is none."""
     cdef unsigned int current_order = order
     cdef unsigned long pfn
     while current_order < NR_PAGE_ORDERS and z.free_area[current_order] == 0:
@@ -136,11 +140,11 @@ cdef unsigned long __rmqueue_smallest(machine *m, zone *z, unsigned int order) n
 
 
 cdef unsigned long take_fresh(machine *m, zone *z, unsigned int order) noexcept nogil:
-    """OURS: frames that were never used, so that a large machine costs nothing before it is."""
+    """OURS: take frames that were never used. A large machine costs no memory before it is used."""
     cdef unsigned long size = <unsigned long>1 << order
     cdef unsigned long pfn = (z.fresh_pfn + size - 1) & ~(size - 1), skipped = z.fresh_pfn
     while pfn < z.zone_end_pfn and test_page_flag(m.mem_map + pfn, PG_offline):
-        pfn = (pfn + HPAGE_PMD_NR) & ~(<unsigned long>HPAGE_PMD_NR - 1)     # went offline unused
+        pfn = (pfn + HPAGE_PMD_NR) & ~(<unsigned long>HPAGE_PMD_NR - 1)     # the huge page went offline before it was used
     if pfn + size > z.zone_end_pfn:
         return 0
     z.fresh_pfn = pfn + size
@@ -166,7 +170,7 @@ cdef void release(machine *m, zone *z, unsigned int *pfns, unsigned int count) n
 
 
 cdef void release_recent(machine *m, zone *z, unsigned int count) noexcept nogil:
-    """OURS: the longest free of `recent`."""
+    """OURS: move the frames of `recent` that were freed first to the buddy lists."""
     cdef unsigned int pfns[RECENT_BATCH]
     spin_lock(&z.lock)
     if count > z.nr_recent:
@@ -179,7 +183,7 @@ cdef void release_recent(machine *m, zone *z, unsigned int count) noexcept nogil
 
 
 cdef void release_claimed(machine *m, zone *z) noexcept nogil:
-    """OURS: those that nobody wanted."""
+    """OURS: move the frames of `claimed` back to the buddy lists."""
     cdef unsigned int pfns[POPULATE_FRAMES]
     cdef unsigned int count
     spin_lock(&z.lock)
@@ -191,7 +195,7 @@ cdef void release_claimed(machine *m, zone *z) noexcept nogil:
 
 
 cdef void release_plugged(machine *m) noexcept nogil:
-    """OURS: give the memory of free frames back that were plugged in. Only then is their range one that nobody uses."""
+    """OURS: give back the memory of free frames that were plugged in. Their range counts as unused only after that."""
     cdef unsigned int pfns[RECENT_BATCH]
     cdef unsigned int count, i
     spin_lock(&m.plugged_lock)
@@ -205,7 +209,7 @@ cdef void release_plugged(machine *m) noexcept nogil:
 
 
 cdef void drain_all_pages(machine *m) noexcept nogil:
-    """Give back what is free, on every node: afterwards the process is as small as the machine's memory in use."""
+    """Give back the memory of all free frames on all nodes. Afterwards the program's process is as small as the memory in use."""
     cdef int nid
     for nid in range(m.nr_node_ids):
         while nr_recent(&m.zones[nid]):
@@ -229,10 +233,11 @@ cdef enum:
 
 
 cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
-    """Forget what the frame was. Above all its key: a stable node must never take the next user's page for its own.
+    """Reset a frame that is being freed. The mapping word has to be cleared above all: a stable node must never take the next user's page
+    for its own.
 
-    False when the frame must not be handed out again: it is of an image, or broken. One of a mapped file is put aside at once: it has no
-    memory of its own, unless somebody has written to it.
+    False when the frame must not be handed out again, because it belongs to an image or is broken. A frame of a mapped file is put aside at
+    once: it has no memory of its own, unless a process has written to it.
     """
     cdef unsigned int flags = READ_ONCE_uint(page.flags)
     VM_BUG_ON(page._mapcount != -1)
@@ -245,14 +250,14 @@ cdef bint free_pages_prepare(struct_page *page) noexcept nogil:
 
 
 cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int order) noexcept nogil:
-    """A frame, or the frames of a block, to `recent`."""
+    """Move a frame, or the frames of a block, to `recent`."""
     cdef unsigned long i
     cdef unsigned int frame
     cdef bint full, isolated
     for i in range(<unsigned long>1 << order):
         frame = <unsigned int>(pfn + i)
         spin_lock(&z.lock)
-        while z.nr_recent == RECENT_FRAMES:     # somebody else has filled it, and is on the way to make room
+        while z.nr_recent == RECENT_FRAMES:     # another thread has filled it, and is about to make room
             spin_unlock(&z.lock)
             release_recent(m, z, RECENT_BATCH)
             spin_lock(&z.lock)
@@ -273,9 +278,9 @@ cdef void free_one_page(machine *m, zone *z, unsigned long pfn, unsigned int ord
 
 
 cdef void free_plugged_page(machine *m, struct_page *page) noexcept nogil:
-    """OURS: a frame that was plugged in, with memory of its own."""
+    """OURS: free a frame that was plugged in and has memory of its own."""
     cdef bint full = True
-    while full:                 # somebody else has filled it, and is on the way to make room
+    while full:                 # another thread has filled it, and is about to make room
         spin_lock(&m.plugged_lock)
         full = m.nr_plugged == RECENT_BATCH
         if not full:
@@ -287,7 +292,7 @@ cdef void free_plugged_page(machine *m, struct_page *page) noexcept nogil:
 
 
 cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
-    """The last reference is gone."""
+    """Free a page whose last reference is gone."""
     cdef unsigned int order = 0
     cdef unsigned long i, nr = 1
     cdef bint ours = True
@@ -309,7 +314,7 @@ cdef void __folio_put(machine *m, struct_folio *folio) noexcept nogil:
 # Allocating
 
 cdef void prep_new_page(struct_page *page, int nid, unsigned int extra_flags) noexcept nogil:
-    # A stable node may still look at the frame through its keyhole: everything that it can see is written in one piece, the count last.
+    # A stable node may still read the frame. Each field that it can read is written in one piece, and the count last.
     WRITE_ONCE_uint(page.flags, (<unsigned int>nid << PG_node_shift) | extra_flags)
     page._mapcount = -1
     folio_set_mapping_word(<struct_folio *>page, NULL)
@@ -327,7 +332,8 @@ cdef void prep_compound_page(struct_page *page, int nid) noexcept nogil:
 
 
 cdef unsigned long frames_to_populate(zone *z, unsigned long pfn) noexcept nogil:
-    """OURS: how many frames from this one on, which was just taken, to ask memory for at once: when many are taken one after the other.
+    """OURS: the number of frames, from the one just taken, for which memory is requested at once. It is 0 until many frames were taken one
+    after the other.
 
     The zone is locked.
     """
@@ -343,10 +349,10 @@ cdef unsigned long frames_to_populate(zone *z, unsigned long pfn) noexcept nogil
 
 
 cdef bint claim_frames(machine *m, zone *z, unsigned long pfn) noexcept nogil:
-    """OURS: take the free frames around this one off the lists, for those who come next, if they are many; locked.
+    """OURS: move the free frames around this one from the buddy lists to `claimed`, if there are many. The zone is locked.
 
-    What was merged leaves holes of a few frames between those that are used, and the lists hand them out by their order, not by their
-    place. Memory for all of them at once is cheaper than a fault of the operating system for each.
+    Merging leaves holes of a few free frames between used ones, and the lists hand frames out by their order, not by their place.
+    Requesting memory for all of them at once is cheaper than one fault of the operating system for each.
     """
     cdef unsigned long start = pfn & ~(<unsigned long>POPULATE_FRAMES - 1), end = start + POPULATE_FRAMES, i = start, size
     cdef unsigned int nr = 0
@@ -359,7 +365,7 @@ cdef bint claim_frames(machine *m, zone *z, unsigned long pfn) noexcept nogil:
             nr += <unsigned int>size
         i += size
     if nr < CLAIM_FRAMES or i > end:
-        return False        # of a larger block in_a_row will tell
+        return False        # a block of more than 64 frames: in_a_row will show it
     i = start
     while i < end:
         size = 1
@@ -417,7 +423,9 @@ cdef struct_page *rmqueue(machine *m, zone *z, unsigned int order, bint zero) no
 
 
 cdef struct_page *__alloc_pages(machine *m, int preferred_nid, unsigned long nodemask, unsigned int order, bint zero) noexcept nogil:
-    """A frame (or a huge page, order 9) with one reference, of a node in the mask, the preferred one if it can be; else NULL."""
+    """A frame (or a huge page, order 9) with one reference, from the preferred node if it has one, else from another node in the mask; else
+    NULL.
+    """
     cdef struct_page *page = NULL
     cdef int i, nid
     cdef bint fail = False, again = True
@@ -434,23 +442,24 @@ cdef struct_page *__alloc_pages(machine *m, int preferred_nid, unsigned long nod
                 page = rmqueue(m, &m.zones[nid], order, zero)
                 if page != NULL:
                     return page
-        # Once more, if there was something that could be freed. Nobody allocates under a lock that this takes.
+        # Try again if some pages could be freed. No caller holds a lock that try_to_free_pages() takes.
         if not again or order or not try_to_free_pages(m):
             return NULL
         again = False
 
 
 cdef struct_page *alloc_pages_node(machine *m, int nid, unsigned int order, bint zero) noexcept nogil:
-    """The same from any node, this one if it has a frame; NULL when memory is full."""
+    """The same from any node, from this node if it has a free frame; NULL when memory is full."""
     return __alloc_pages(m, nid, ~(<unsigned long>0), order, zero)
 
 
 # Frames that go offline (mm/page_isolation.c)
 
 cdef void start_isolate_page_range(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    """Hand out no frame of the range from now on: those that are free get PG_offline, the others will when they are freed.
+    """Hand out no frame of the range from now on. Free frames get PG_offline now, the others when they are freed.
 
-    The range is of whole blocks of the highest order, so no block on the lists is half in it; one such range at a time.
+    The range consists of whole blocks of the highest order, so each free block is either in it or outside. There is one such range at a
+    time.
     """
     cdef unsigned long pfn, i
     cdef unsigned int order
@@ -480,13 +489,13 @@ cdef void start_isolate_page_range(machine *m, zone *z, unsigned long start_pfn,
         else:
             pfn += 1
     spin_unlock(&z.lock)
-    # No frame of the range is on the lists; those in `recent` are still handed out, and come back.
+    # No frame of the range is on the buddy lists. Those in `recent` are still handed out, and come back.
     while nr_recent(z):
         release_recent(m, z, RECENT_BATCH)
 
 
 cdef void undo_isolate_page_range(machine *m, zone *z, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    """The range stays, after all."""
+    """Take back start_isolate_page_range(): the range stays online."""
     cdef unsigned long pfn
     spin_lock(&z.lock)
     z.isolate_start = 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/page_io.c of Linux 6.12.
-"""Between a page and its slot: bytes go to the swap area and come back, at once.
+"""Writing a page to its swap slot and reading it back, at once.
 
-A page of zeros is not written; its slot has a mark instead, and neither way is counted as input or output.
+A page of zeros is not written. Its slot is marked instead, and neither writing nor reading it is counted as input or output.
 """
 
 from libc.string cimport memcmp, memcpy, memset
@@ -22,7 +22,7 @@ cdef inline bint is_folio_zero_filled(machine *m, struct_folio *folio) noexcept 
 
 
 cdef void swap_writepage(machine *m, struct_folio *folio) noexcept nogil:
-    """Write the locked page to its slot; unlocks it. A page whose slot nobody wants loses it instead, and is dirty then."""
+    """Write the locked page to its slot, and unlock it. If no entry needs the slot, the page loses the slot instead, and becomes dirty."""
     cdef swap_info_struct *si = m.swap_info
     cdef unsigned long entry
     if not folio_free_swap(m, folio):
@@ -36,7 +36,7 @@ cdef void swap_writepage(machine *m, struct_folio *folio) noexcept nogil:
 
 
 cdef void swap_read_folio(machine *m, struct_folio *folio) noexcept nogil:
-    """Fill the locked page, which nobody has mapped yet, from its slot; unlocks it."""
+    """Fill the locked page from its slot, and unlock it. The page is not mapped yet."""
     cdef swap_info_struct *si = m.swap_info
     cdef unsigned long entry = folio_swap(folio)
     VM_BUG_ON(not folio_test_swapcache(folio))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/page_vma_mapped.c of Linux 6.12.
-"""Is this frame mapped at this address of this vma? A small page has one entry, so the walk has one step."""
+"""Finds out whether a frame is mapped at an address of a vma. A small page has one entry, so the walk has one step."""
 
 from linux.mm_types cimport mm_struct, pmd_t, pte_t
 from linux.pgtable cimport mm_find_pmd, pte_offset_map_lock, pte_pfn, pte_present, ptep_get

@@ -17,9 +17,9 @@ from linux.swapops cimport is_migration_pte, pfn_swap_entry_to_page
 
 cdef int walk_page_range_vma(vm_area_struct *vma, unsigned long start, unsigned long end, const mm_walk_ops *ops,
                              void *private) noexcept nogil:
-    """Call ops.pmd_entry() for every part of [start, end) below one middle entry that is not empty.
+    """Call ops.pmd_entry() for every pmd entry of [start, end) that is not empty.
 
-    Stops at the first answer that is not 0, and returns it; -EINVAL for a range that is empty or not in the vma.
+    Stops at the first value that is not 0, and returns it; -EINVAL for a range that is empty or not in the vma.
     """
     cdef mm_walk walk
     cdef mm_struct *mm = vma.vm_mm
@@ -36,7 +36,7 @@ cdef int walk_page_range_vma(vm_area_struct *vma, unsigned long start, unsigned 
         following = pmd_addr_end(addr, end)
         pmd = pmd_offset_mm(mm, addr)
         if pmd == NULL:
-            # Nothing below the entry of a higher level: go on behind it.
+            # The entry of a higher level is empty: go on behind its range.
             following = (addr + (1UL << PUD_SHIFT)) & ~((1UL << PUD_SHIFT) - 1)
             if READ_ONCE_ulong(mm.pgd[(addr >> PGDIR_SHIFT) & 511]) == 0:
                 following = (addr + (1UL << PGDIR_SHIFT)) & ~((1UL << PGDIR_SHIFT) - 1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/pgtable-generic.c of Linux 6.12.
-"""Tables of entries: making them, and keeping one ready for every huge page, so that splitting its mapping can never fail.
+"""Allocating tables of page table entries, and keeping one ready for every huge page, so that splitting its mapping can never fail.
 
-Those of the upper levels come from the same cache, which goes with its machine; the heap would keep what a table was.
+The tables of the upper levels come from the same cache, which is freed with its machine. The heap would keep their memory.
 """
 
 from linux.mm_types cimport machine, mm_struct
@@ -40,7 +40,7 @@ cdef void pgtable_trans_huge_deposit(mm_struct *mm, pte_table *table) noexcept n
 
 
 cdef pte_table *pgtable_trans_huge_withdraw(mm_struct *mm) noexcept nogil:
-    """Take one back. There is one for every huge page that is mapped."""
+    """Take back a table that was put aside. There is one for every mapped huge page."""
     cdef pte_table *table = <pte_table *>mm.pmd_huge_pte
     mm.pmd_huge_pte = <void *>table.pte[0]
     table.pte[0] = 0

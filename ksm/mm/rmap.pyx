@@ -2,12 +2,12 @@
 # Follows mm/rmap.c of Linux 6.12.
 """Reverse mapping of anonymous pages.
 
-A page does not know who maps it. It knows an anon_vma, which knows the vmas in which the page may be: the one where it was first
-written, and those that fork and split made of it. Each vma is linked to each of its anon_vmas by an anon_vma_chain; all anon_vmas
+A page does not list its mappings. It names an anon_vma, and the anon_vma lists the vmas in which the page may be: the one in which it was
+first written, and those that fork and split made of it. Each vma is linked to each of its anon_vmas by an anon_vma_chain. All anon_vmas
 that descend from one by fork share its root, and the root's lock.
 
-A page that KSM merged has given its anon_vma up. Its rmap_items remember one each, with a reference, so an anon_vma can outlive its
-last vma; its tree is empty then.
+A merged page no longer has an anon_vma. Each of its rmap_items has a reference on one, so an anon_vma can outlive its last vma; its tree is
+empty then.
 """
 
 from libc.errno cimport EFAULT, ENOMEM
@@ -44,20 +44,21 @@ from ksm.mm.swapfile cimport swap_duplicate, swap_free
 cdef struct_anon_vma *anon_vma_alloc(machine *m) noexcept nogil:
     cdef struct_anon_vma *anon_vma = <struct_anon_vma *>kmem_cache_alloc(m.anon_vma_cachep)
     if anon_vma != NULL:
-        # Not the lock, which is free: somebody may still be looking at what was here before, see folio_lock_anon_vma_read().
+        # The lock is not reset. It is free, or a thread still uses it for the anon_vma that was here before: see
+        # folio_lock_anon_vma_read().
         atomic_set(&anon_vma.refcount, 1)
         anon_vma.num_children = 0
         anon_vma.num_active_vmas = 0
         anon_vma.rb_root.rb_node = NULL
         anon_vma.parent = anon_vma
-        # Its own root, until anon_vma_fork() says otherwise.
+        # The anon_vma is its own root, until anon_vma_fork() changes that.
         WRITE_ONCE_ptr((<void **>&anon_vma.root)[0], anon_vma)
     return anon_vma
 
 
 cdef void anon_vma_free(machine *m, struct_anon_vma *anon_vma) noexcept nogil:
     VM_BUG_ON(anon_vma.refcount != 0)
-    # folio_lock_anon_vma_read() may have the lock without a reference; it lets go as soon as it sees that the page is unmapped.
+    # folio_lock_anon_vma_read() may hold the lock without a reference. It unlocks as soon as it sees that the page is unmapped.
     if rwsem_is_locked(&anon_vma.root.rwsem):
         anon_vma_lock_write(anon_vma)
         anon_vma_unlock_write(anon_vma)
@@ -79,7 +80,7 @@ cdef void anon_vma_chain_link(vm_area_struct *vma, anon_vma_chain *avc, struct_a
     anon_vma_interval_tree_insert(avc, &anon_vma.rb_root)
 
 
-# find_mergeable_anon_vma() and its helpers are in mm/vma.c; here they stand by their only caller.
+# find_mergeable_anon_vma() and its helpers are in the kernel's mm/vma.c. Here they stand next to their only caller.
 
 cdef bint anon_vma_compatible(vm_area_struct *a, vm_area_struct *b) noexcept nogil:
     return (a.vm_end == b.vm_start and a.vm_file == b.vm_file
@@ -117,7 +118,7 @@ cdef int __anon_vma_prepare(vm_area_struct *vma) noexcept nogil:
     cdef anon_vma_chain *avc = anon_vma_chain_alloc(m)
     if avc == NULL:
         return -ENOMEM
-    # Two faults may be here at once; the neighbour's anon_vma may be new, too.
+    # Two faults may come here at once, and the neighbour's anon_vma may be new, too.
     spin_lock(&mm.page_table_lock)
     anon_vma = find_mergeable_anon_vma(vma)
     spin_unlock(&mm.page_table_lock)
@@ -150,8 +151,8 @@ cdef int __anon_vma_prepare(vm_area_struct *vma) noexcept nogil:
 cdef int anon_vma_clone(vm_area_struct *dst, vm_area_struct *src) noexcept nogil:
     """Link dst to all anon_vmas of src; -ENOMEM, and nothing is linked then.
 
-    For a fork (dst without anon_vma, src with one) it may also choose an anon_vma that nobody else uses for new pages, which
-    keeps a line of forks from growing without end.
+    For a fork (dst without anon_vma, src with one) it may also choose an anon_vma that no other vma uses for new pages. This keeps a line
+    of forks from growing without end.
     """
     cdef machine *m = dst.vm_mm.machine
     cdef anon_vma_chain *avc
@@ -161,7 +162,7 @@ cdef int anon_vma_clone(vm_area_struct *dst, vm_area_struct *src) noexcept nogil
         anon_vma = avc_of_same_vma(pos).anon_vma
         avc = anon_vma_chain_alloc(m)
         if avc == NULL:
-            # dst's own count was not raised yet: it must not be lowered either.
+            # dst is not counted in num_active_vmas yet, so unlink_anon_vmas() must not count it down.
             dst.anon_vma = NULL
             unlink_anon_vmas(dst)
             return -ENOMEM
@@ -189,7 +190,7 @@ cdef int anon_vma_fork(vm_area_struct *vma, vm_area_struct *pvma) noexcept nogil
     error = anon_vma_clone(vma, pvma)
     if error:
         return error
-    if vma.anon_vma != NULL:            # reused one
+    if vma.anon_vma != NULL:            # anon_vma_clone() has reused an anon_vma
         return 0
 
     anon_vma = anon_vma_alloc(m)
@@ -204,7 +205,7 @@ cdef int anon_vma_fork(vm_area_struct *vma, vm_area_struct *pvma) noexcept nogil
         return -ENOMEM
     WRITE_ONCE_ptr((<void **>&anon_vma.root)[0], pvma.anon_vma.root)
     anon_vma.parent = pvma.anon_vma
-    get_anon_vma(anon_vma.root)         # its lock is needed as long as this one lives
+    get_anon_vma(anon_vma.root)         # the root's lock is needed as long as this anon_vma lives
     vma.anon_vma = anon_vma
     anon_vma_lock_write(anon_vma)
     anon_vma_chain_link(vma, avc, anon_vma)
@@ -214,7 +215,7 @@ cdef int anon_vma_fork(vm_area_struct *vma, vm_area_struct *pvma) noexcept nogil
 
 
 cdef void unlink_anon_vmas(vm_area_struct *vma) noexcept nogil:
-    """Take the vma out of all its anon_vmas, and drop those that nobody else needs."""
+    """Take the vma out of all its anon_vmas, and drop those that are no longer needed."""
     cdef machine *m = vma.vm_mm.machine
     cdef struct_anon_vma *root = NULL
     cdef struct_anon_vma *anon_vma
@@ -230,7 +231,7 @@ cdef void unlink_anon_vmas(vm_area_struct *vma) noexcept nogil:
         anon_vma = avc.anon_vma
         anon_vma_interval_tree_remove(avc, &anon_vma.rb_root)
         if anon_vma.rb_root.rb_node == NULL:
-            # The last one: put_anon_vma() below, which may not be called under the lock.
+            # The anon_vma has no other vma. put_anon_vma() is called below, since it may not be called under the lock.
             anon_vma.parent.num_children -= 1
         else:
             list_del(&avc.same_vma)
@@ -264,10 +265,10 @@ cdef inline bint same_mapping(struct_folio *folio, struct_anon_vma *anon_vma) no
 
 
 cdef struct_anon_vma *folio_get_anon_vma(machine *m, struct_folio *folio) noexcept nogil:
-    """The page's anon_vma with a reference; NULL if nobody maps the page, because its mapping word may then be of the past.
+    """The page's anon_vma with a reference; NULL if the page is not mapped, because its mapping word may then be out of date.
 
-    The anon_vma may be freed between two lines of this, but it stays an anon_vma (SLAB_TYPESAFE_BY_RCU), perhaps another one: a page
-    that is still mapped after the reference was taken has kept it alive all along.
+    The anon_vma may be freed at any moment here, but its memory stays an anon_vma, perhaps another one (SLAB_TYPESAFE_BY_RCU). If the page
+    is still mapped after the reference was taken, its anon_vma was never freed.
     """
     cdef struct_anon_vma *anon_vma = folio_anon_vma(folio)
     if anon_vma == NULL or not folio_mapped(folio) or not atomic_inc_not_zero(&anon_vma.refcount):
@@ -279,7 +280,9 @@ cdef struct_anon_vma *folio_get_anon_vma(machine *m, struct_folio *folio) noexce
 
 
 cdef struct_anon_vma *folio_lock_anon_vma_read(machine *m, struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
-    """The same, with the lock in place of the reference. With rwc.try_lock it does not wait, and notes that it would have to."""
+    """folio_get_anon_vma() with the lock in place of the reference. With rwc.try_lock it does not wait for the lock, but sets
+    rwc.contended.
+    """
     cdef struct_anon_vma *anon_vma
     cdef struct_anon_vma *root_anon_vma
     while True:                 # retry:
@@ -288,11 +291,11 @@ cdef struct_anon_vma *folio_lock_anon_vma_read(machine *m, struct_folio *folio, 
             return NULL
         root_anon_vma = <struct_anon_vma *>READ_ONCE_ptr((<void **>&anon_vma.root)[0])
         if down_read_trylock(&root_anon_vma.rwsem):
-            # A reuse after a write may have changed the anon_vma.
+            # A write fault that reused the page may have changed its anon_vma.
             if not same_mapping(folio, anon_vma):
                 up_read(&root_anon_vma.rwsem)
                 continue
-            # Mapped still: then it is the page's, and under the lock it stays.
+            # If the page is still mapped, this is its anon_vma, and stays so under the lock.
             if not folio_mapped(folio):
                 up_read(&root_anon_vma.rwsem)
                 return NULL
@@ -302,7 +305,7 @@ cdef struct_anon_vma *folio_lock_anon_vma_read(machine *m, struct_folio *folio, 
             rwc.contended = True
             return NULL
 
-        # Waiting takes a reference first.
+        # A thread takes a reference before it waits for the lock.
         if not atomic_inc_not_zero(&anon_vma.refcount):
             return NULL
         if not folio_mapped(folio):
@@ -314,7 +317,7 @@ cdef struct_anon_vma *folio_lock_anon_vma_read(machine *m, struct_folio *folio, 
             put_anon_vma(m, anon_vma)
             continue
         if atomic_dec_and_test(&anon_vma.refcount):
-            # Ours was the last: unlock before it is freed.
+            # This was the last reference: unlock the anon_vma before it is freed.
             anon_vma_unlock_read(anon_vma)
             __put_anon_vma(m, anon_vma)
             return NULL
@@ -322,7 +325,7 @@ cdef struct_anon_vma *folio_lock_anon_vma_read(machine *m, struct_folio *folio, 
 
 
 cdef unsigned long vma_address(vm_area_struct *vma, unsigned long pgoff) noexcept nogil:
-    """Where page pgoff of the object is in this vma, or -EFAULT."""
+    """The address of page pgoff of the object in this vma, or -EFAULT."""
     cdef unsigned long address
     if pgoff < vma.vm_pgoff:
         return <unsigned long>-EFAULT
@@ -333,9 +336,9 @@ cdef unsigned long vma_address(vm_area_struct *vma, unsigned long pgoff) noexcep
 
 
 cdef unsigned long page_address_in_vma(struct_page *page, vm_area_struct *vma) noexcept nogil:
-    """Where the page would be in this vma by its anon_vma and index, or -EFAULT.
+    """The address that the page would have in this vma by its anon_vma and index, or -EFAULT.
 
-    A merged page has no anon_vma, so the answer for it is -EFAULT in every vma; write_protect_page() depends on that.
+    A merged page has no anon_vma, so the value is -EFAULT in every vma; write_protect_page() depends on that.
     """
     cdef struct_folio *folio = page_folio(page)
     cdef struct_anon_vma *page__anon_vma
@@ -348,7 +351,7 @@ cdef unsigned long page_address_in_vma(struct_page *page, vm_area_struct *vma) n
 
 
 cdef void folio_move_anon_rmap(struct_folio *folio, vm_area_struct *vma) noexcept nogil:
-    """The folio belongs to this vma alone now: new forks of other relatives need not look for it."""
+    """Make this vma the only one that the folio belongs to. An rmap walk then need not look in the vmas of its relatives."""
     VM_BUG_ON(not folio_test_locked(folio))
     VM_BUG_ON(vma.anon_vma == NULL)
     folio_set_mapping_word(folio, <void *>(<unsigned long>vma.anon_vma | PAGE_MAPPING_ANON))
@@ -358,7 +361,7 @@ cdef void __folio_set_anon(struct_folio *folio, vm_area_struct *vma, unsigned lo
     cdef struct_anon_vma *anon_vma = vma.anon_vma
     BUG_ON(anon_vma == NULL)
     if not exclusive:
-        # Relatives may map it: only the oldest anon_vma leads to all of them.
+        # Relatives may map the page: only the root anon_vma leads to all of them.
         anon_vma = anon_vma.root
     folio_set_mapping_word(folio, <void *>(<unsigned long>anon_vma | PAGE_MAPPING_ANON))
     folio.index = linear_page_index(vma, address)
@@ -366,17 +369,17 @@ cdef void __folio_set_anon(struct_folio *folio, vm_area_struct *vma, unsigned lo
 
 cdef void folio_add_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *vma, unsigned long address,
                                   int flags) noexcept nogil:
-    """One more entry maps this anonymous page. The table's lock is held."""
+    """Count one more entry that maps this anonymous page. The table's lock is held."""
     VM_BUG_ON(not folio_test_anon(folio))
     __folio_add_rmap(folio, page)
-    # A merged page is found at any address; any other only at the one that its index says.
+    # A merged page may be mapped at any address, another page only at the address that its index gives.
     VM_BUG_ON(not folio_test_ksm(folio) and folio.index + <unsigned long>(page - folio) != linear_page_index(vma, address))
     if flags & RMAP_EXCLUSIVE:
         SetPageAnonExclusive(page)
 
 
 cdef void folio_add_new_anon_rmap(struct_folio *folio, vm_area_struct *vma, unsigned long address, int flags) noexcept nogil:
-    """The first entry that maps a new page; of a huge one, a middle entry."""
+    """Count the first entry that maps a new page; for a huge page it is a pmd entry."""
     cdef bint exclusive = flags & RMAP_EXCLUSIVE
     __folio_set_anon(folio, vma, address, exclusive)
     if folio_test_large(folio):
@@ -388,7 +391,7 @@ cdef void folio_add_new_anon_rmap(struct_folio *folio, vm_area_struct *vma, unsi
 
 
 cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *vma) noexcept nogil:
-    """One entry fewer maps this page. The caller still holds that entry's reference."""
+    """Count one entry fewer that maps this page. The caller still holds that entry's reference."""
     ksm_page_changed(vma.vm_mm.machine, page)       # OURS
     atomic_add_return(&page._mapcount, -1)
     if folio_test_large(folio):
@@ -398,7 +401,7 @@ cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_
 # Unmapping a page everywhere: for swap, and for a move to another frame
 
 cdef bint try_to_unmap_one(struct_folio *folio, vm_area_struct *vma, unsigned long address, void *arg) noexcept nogil:
-    """Put the page's slot in place of the page; False to stop the walk."""
+    """Replace the page's entry by a swap entry with its slot; False stops the walk."""
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
     cdef page_vma_mapped_walk_control pvmw
@@ -439,7 +442,7 @@ cdef bint folio_not_mapped(struct_folio *folio) noexcept nogil:
 
 
 cdef void try_to_unmap(machine *m, struct_folio *folio) noexcept nogil:
-    """Unmap a locked page of the swap cache from every process, as far as it can be: the caller looks whether it is mapped still."""
+    """Unmap a locked page of the swap cache from every process, as far as possible. The caller checks whether it is still mapped."""
     cdef rmap_walk_control rwc
     rwc.arg = NULL
     rwc.try_lock = False
@@ -452,7 +455,7 @@ cdef void try_to_unmap(machine *m, struct_folio *folio) noexcept nogil:
 
 
 cdef bint try_to_migrate_one(struct_folio *folio, vm_area_struct *vma, unsigned long address, void *arg) noexcept nogil:
-    """Put a migration entry in place of the page, for which whoever wants the page has to wait; False to stop the walk."""
+    """Replace the page's entry by a migration entry, at which a thread that wants the page has to wait; False stops the walk."""
     cdef mm_struct *mm = vma.vm_mm
     cdef machine *m = mm.machine
     cdef page_vma_mapped_walk_control pvmw
@@ -484,7 +487,7 @@ cdef bint try_to_migrate_one(struct_folio *folio, vm_area_struct *vma, unsigned 
 
 
 cdef void try_to_migrate(machine *m, struct_folio *folio) noexcept nogil:
-    """Replace every mapping of a locked page by a migration entry, as far as it can be."""
+    """Replace every mapping of a locked page by a migration entry, as far as possible."""
     cdef rmap_walk_control rwc
     rwc.arg = NULL
     rwc.try_lock = False
@@ -500,7 +503,7 @@ cdef struct_anon_vma *rmap_walk_anon_lock(machine *m, struct_folio *folio, rmap_
     cdef struct_anon_vma *anon_vma
     if rwc.anon_lock:
         return folio_lock_anon_vma_read(m, folio, rwc)
-    # remove_migration_ptes(): nobody maps the page, but who calls that has a reference on the anon_vma, or knows a process that has.
+    # With remove_migration_ptes() the page is not mapped. The caller then has a reference on the anon_vma, or on a process that keeps it.
     anon_vma = folio_anon_vma(folio)
     if anon_vma == NULL or anon_vma_trylock_read(anon_vma):
         return anon_vma

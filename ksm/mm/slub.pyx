@@ -2,10 +2,10 @@
 # Stands in for mm/slub.c of Linux 6.12.
 """Caches of equal objects, for rmap_items, stable nodes, vmas and the like.
 
-Objects start at multiples of 64 bytes, so the low bits of their addresses are free for flags. What was freed last is handed out
-first. Objects come from chunks that grow with the cache, up to the size of a huge page, which they ask for: a walk down a tree of
-rmap_items goes from one end of them to the other. A chunk stays until the cache is destroyed. kmem_cache_alloc() leaves in the object
-what was there before, kmem_cache_zalloc() clears it.
+Objects start at multiples of 64 bytes, so the low bits of their addresses are free for flags. The object that was freed last is handed out
+first. Objects come from chunks. The chunks grow with the cache up to the size of a huge page, and ask the system for huge pages, because a
+search in a tree of rmap_items jumps from one end of them to the other. A chunk stays until the cache is destroyed. kmem_cache_alloc() does
+not clear the object, kmem_cache_zalloc() does.
 """
 
 from libc.stdlib cimport calloc, free
@@ -43,8 +43,8 @@ cdef kmem_cache *kmem_cache_create(const char *name, size_t size) noexcept nogil
 
 
 cdef kmem_cache *kmem_cache_create_typesafe(const char *name, size_t size) noexcept nogil:
-    """The same, for objects that may be looked at after they were freed: SLAB_TYPESAFE_BY_RCU. New ones are zeros."""
-    cdef kmem_cache *cache = kmem_cache_create(name, size + sizeof(void *))     # the link of free objects is behind the object
+    """The same, for objects that may be read after they were freed: SLAB_TYPESAFE_BY_RCU. New objects are zeros."""
+    cdef kmem_cache *cache = kmem_cache_create(name, size + sizeof(void *))     # the link of free objects follows the object
     if cache != NULL:
         cache.object_size = size
         cache.typesafe = True
@@ -74,7 +74,7 @@ cdef bint grow(kmem_cache *cache) noexcept nogil:
     chunk = <chunk_header *>reserve(length, length, PROT_READ | PROT_WRITE)
     if chunk == NULL:
         return False
-    # Page tables have pages of their own anyway.
+    # Objects of a page or more gain nothing from huge pages.
     if length == LARGEST_CHUNK and cache.size < PAGE_SIZE:
         c_madvise(chunk, length, MADV_HUGEPAGE)
     chunk.next = cache.slabs

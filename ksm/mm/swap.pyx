@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/swap.c of Linux 6.12.
-"""New pages wait in a batch before they reach the LRU lists, and the batch holds a reference on each. So do pages to be activated.
+"""New pages wait in a batch before they reach the LRU lists, and the batch holds a reference on each. Pages to be activated wait in another
+batch.
 
-These references are all of the LRU that KSM can see: as long as a page is in a batch, its count is higher than its mappings explain.
-write_protect_page() refuses it, and a KSM page that nobody maps any more is not stale yet. The machine has one processor's batches, of
-31 pages like the kernel's; a full one is drained, and ksmd drains both at the start of a full scan.
+These references are what KSM sees of the LRU. While a page is in a batch, it has more references than mappings. write_protect_page()
+refuses it, and an unmapped KSM page is not stale yet. The machine has the batches of one processor, of 31 pages like the kernel's. A full
+batch is drained, and ksmd drains both at the start of a full scan.
 
-A page that is marked accessed is referenced the first time, activated the second. Merging marks it, and so does access by others
+The first mark_page_accessed() makes a page referenced, the second activates it. Merging marks a page, and so does access by another process
 (access_remote_vm()): a KSM page that a debugger reads once gets into the batch.
 """
 
@@ -28,7 +29,7 @@ cdef int folio_batch_take(struct_folio **batch, int *count, struct_folio **folio
 
 
 cdef void folio_batch_move_lru(machine *m, struct_folio **folios, int nr, unsigned int flag) noexcept nogil:
-    """To the lists: as new pages (PG_lru), or from the inactive to the active one (PG_active)."""
+    """Move folios to the lists: new pages to the inactive list (PG_lru), others from there to the active one (PG_active)."""
     cdef int i
     for i in range(nr):
         set_page_flag(folios[i], flag)
@@ -36,7 +37,7 @@ cdef void folio_batch_move_lru(machine *m, struct_folio **folios, int nr, unsign
 
 
 cdef void folio_batch_add_and_move(machine *m, struct_folio **batch, int *count, struct_folio *folio, unsigned int flag) noexcept nogil:
-    """Into the batch; a full batch moves on to the lists, and so does one with a huge page."""
+    """Put a folio into the batch. A full batch moves on to the lists, and so does a batch with a huge page."""
     cdef struct_folio *folios[FOLIO_BATCH_SIZE]
     cdef int nr = 0
     folio_get(folio)
@@ -56,7 +57,7 @@ cdef void folio_activate(machine *m, struct_folio *folio) noexcept nogil:
 
 
 cdef void __lru_cache_activate_folio(machine *m, struct_folio *folio) noexcept nogil:
-    """Not on a list yet: it will come to the active one, if it is in the batch."""
+    """Mark a page active that is in the batch of new pages: it will go to the active list."""
     cdef int i
     spin_lock(&m.lru_lock)
     for i in range(m.nr_lru_add - 1, -1, -1):
@@ -98,5 +99,5 @@ cdef void lru_add_drain(machine *m) noexcept nogil:
 
 
 cdef void lru_add_drain_all(machine *m) noexcept nogil:
-    """Empty the batches of all processors: there is one."""
+    """Empty the batches of all processors. There is one processor."""
     lru_add_drain(m)

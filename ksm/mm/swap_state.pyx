@@ -2,9 +2,9 @@
 # Follows mm/swap_state.c of Linux 6.12.
 """The swap cache: pages that have a slot.
 
-A page joins it on its way out, before its mappings go, and on its way in, before the first process maps it; that way two processes that
+A page joins the cache on its way out, before it is unmapped, and on its way in, before the first process maps it. So two processes that
 share the slot find the same page. The cache holds a reference on each page, which is the `swapped` of write_protect_page(). A merged page
-in here keeps its stable node; that it was merged is forgotten when it is freed.
+in the cache keeps its stable node. When the page is freed, it is no longer known as merged.
 """
 
 from libc.errno cimport EEXIST
@@ -27,13 +27,13 @@ from ksm.mm.swapfile cimport (folio_alloc_swap, folio_free_swap, get_swap_device
 
 
 cdef void add_to_swap_cache(machine *m, struct_folio *folio, unsigned long entry) noexcept nogil:
-    """The locked page has this slot from now on, and the cache a reference on it."""
+    """Give the locked page this slot, and the cache a reference on it."""
     cdef swap_info_struct *si = m.swap_info
     VM_BUG_ON(not folio_test_locked(folio))
     VM_BUG_ON(folio_test_swapcache(folio))
     folio_ref_add(folio, 1)
     set_page_flag(folio, PG_swapcache)
-    ksm_page_unwatch(m, folio)      # OURS: the flag before, so that ksmd does not come back, and `private` after
+    ksm_page_unwatch(m, folio)      # OURS: after the flag, so that ksmd does not watch it again; before `private` is set
     WRITE_ONCE_uint(folio.private, <unsigned int>entry)
     if folio_test_ksm(folio):
         set_page_flag(folio, PG_ksm_relatives)      # OURS: for Machine.check()
@@ -43,7 +43,7 @@ cdef void add_to_swap_cache(machine *m, struct_folio *folio, unsigned long entry
 
 
 cdef void __delete_from_swap_cache(machine *m, struct_folio *folio, unsigned long entry) noexcept nogil:
-    """With the cache locked; its reference is left to the caller."""
+    """Take the page out of the cache, which is locked. The caller gets the cache's reference."""
     BUG_ON(m.swap_info.i_pages[entry] != folio)
     m.swap_info.i_pages[entry] = NULL
     WRITE_ONCE_uint(folio.private, 0)
@@ -59,13 +59,13 @@ cdef bint add_to_swap(machine *m, struct_folio *folio) noexcept nogil:
     if not entry:
         return False
     add_to_swap_cache(m, folio, entry)
-    # Nothing is written yet, even if no entry of the page is dirty.
+    # The page was not written to the area yet, even if no entry of it is dirty.
     folio_mark_dirty(folio)
     return True
 
 
 cdef void delete_from_swap_cache(machine *m, struct_folio *folio) noexcept nogil:
-    """Take the locked page out. The caller has a reference of its own."""
+    """Take the locked page out of the cache. The caller has a reference of its own."""
     cdef swap_info_struct *si = m.swap_info
     cdef unsigned long entry = folio_swap(folio)
     spin_lock(&si.i_pages_lock)
@@ -76,14 +76,14 @@ cdef void delete_from_swap_cache(machine *m, struct_folio *folio) noexcept nogil
 
 
 cdef void free_swap_cache(machine *m, struct_folio *folio) noexcept nogil:
-    """The caller has just unmapped the page: if nobody else maps it, nor wants its slot, it need not stay."""
+    """Drop a page from the cache that the caller has just unmapped, if no other process maps it or needs its slot."""
     if folio_test_swapcache(folio) and not folio_mapped(folio) and folio_trylock(folio):
         folio_free_swap(m, folio)
         folio_unlock(folio)
 
 
 cdef struct_folio *swap_cache_get_folio(machine *m, unsigned long entry) noexcept nogil:
-    """The page of this slot, with a reference; NULL if it is not in memory. The caller keeps the area."""
+    """The page of this slot, with a reference; NULL if it is not in memory. The caller keeps the area from going away."""
     cdef swap_info_struct *si = m.swap_info
     cdef struct_folio *folio
     spin_lock(&si.i_pages_lock)
@@ -95,8 +95,9 @@ cdef struct_folio *swap_cache_get_folio(machine *m, unsigned long entry) noexcep
 
 
 cdef struct_folio *__read_swap_cache_async(machine *m, unsigned long entry, int nid, bint *new_page_allocated) noexcept nogil:
-    """The page of the slot with a reference: from the cache, or a new one in it, locked, still to be read. NULL without memory, or
-    if the slot is free by now."""
+    """The page of the slot, with a reference: from the cache, or a new locked page in it, which is still to be read. NULL without memory,
+    or if the slot is free by now.
+    """
     cdef swap_info_struct *si = get_swap_device(m, entry)
     cdef struct_folio *folio = NULL
     cdef struct_folio *new_folio = NULL
@@ -122,7 +123,7 @@ cdef struct_folio *__read_swap_cache_async(machine *m, unsigned long entry, int 
             break
         if err != -EEXIST:
             break
-        # Somebody has claimed the slot, and is about to put a page into the cache, or to take one out.
+        # Another thread has claimed the slot, and is putting a page into the cache or taking one out.
         backoff(&spins)
     put_swap_device(si)
     if new_folio != NULL and not new_page_allocated[0]:
@@ -131,7 +132,7 @@ cdef struct_folio *__read_swap_cache_async(machine *m, unsigned long entry, int 
 
 
 cdef struct_folio *swapin_readahead(machine *m, unsigned long entry, vm_area_struct *vma) noexcept nogil:
-    """The page of the slot, read from the area, with a reference; its neighbours are not read ahead: nothing is gained by it here."""
+    """The page of the slot, read from the area, with a reference. Its neighbours are not read ahead, since that saves nothing here."""
     cdef bint page_allocated = False
     cdef struct_folio *folio = __read_swap_cache_async(m, entry, vma.vm_mm.nid, &page_allocated)
     if page_allocated:

@@ -2,9 +2,9 @@
 # Follows mm/swapfile.c of Linux 6.12, with one area a machine.
 """The slots of the swap area.
 
-swap_map counts for each slot how many page table entries name it, and has a bit for the swap cache: the slot of a page that is in memory,
-too. A slot is free when both are gone. The kernel's area is a file or a partition; ours is memory that the system provides page by page as
-slots are written, apart from the arena: pages that are swapped out leave the machine's memory for real.
+swap_map counts for each slot how many page table entries name it, and has a bit for a page in the swap cache. A slot is free when both are
+gone. The kernel's area is a file or a partition. The area here is memory outside the arena, which the system provides page by page as slots
+are written. So pages that are swapped out really leave the machine's memory.
 """
 
 from libc.errno cimport EBUSY, EEXIST, EINTR, EINVAL, EIO, ENOENT, ENOMEM
@@ -38,12 +38,12 @@ from ksm.mm.swap_state cimport delete_from_swap_cache, swap_cache_get_folio, swa
 
 
 cdef enum:
-    TTRS_ANYWAY = 0x1           # whatever it is good for
-    TTRS_UNMAPPED = 0x2         # if no process has the page
-    TTRS_FULL = 0x4             # if the area is getting full
+    TTRS_ANYWAY = 0x1           # reclaim it in any case
+    TTRS_UNMAPPED = 0x2         # reclaim it if no process maps the page
+    TTRS_FULL = 0x4             # reclaim it if the area is nearly full
 
 
-# An area that swapoff() is not taking away
+# Keeping swapoff() from taking the area away
 
 cdef swap_info_struct *get_swap_device(machine *m, unsigned long entry) noexcept nogil:
     """The area of this slot, kept until put_swap_device(); NULL if it is gone."""
@@ -63,12 +63,12 @@ cdef void put_swap_device(swap_info_struct *si) noexcept nogil:
 # Slots
 
 cdef int __try_to_reclaim_swap(machine *m, swap_info_struct *si, unsigned long offset, int flags) noexcept nogil:
-    """Take the slot from the page in memory that it belongs to: 1 done, -1 not possible now, 0 there is no such page."""
+    """Take the slot away from its page in memory: 1 if done, -1 if not possible now, 0 if there is no such page."""
     cdef struct_folio *folio = swap_cache_get_folio(m, offset)
     cdef int ret = -1
     if folio == NULL:
         return 0
-    # The caller may hold a page's lock: no waiting here.
+    # The caller may hold a page lock, so this does not wait for one.
     if folio_trylock(folio):
         if ((flags & TTRS_ANYWAY or (flags & TTRS_UNMAPPED and not folio_mapped(folio)) or (flags & TTRS_FULL and vm_swap_full(si)))
                 and folio_test_swapcache(folio) and folio_swap(folio) == offset
@@ -82,7 +82,7 @@ cdef int __try_to_reclaim_swap(machine *m, swap_info_struct *si, unsigned long o
 
 
 cdef unsigned long scan_swap_map_slots(machine *m, swap_info_struct *si) noexcept nogil:
-    """A free slot, with SWAP_HAS_CACHE set; 0 if there is none. A round that begins where the last one ended."""
+    """A free slot, with SWAP_HAS_CACHE set; 0 if there is none. The search begins where the last one ended."""
     cdef unsigned long offset, _i, found = 0
     spin_lock(&si.lock)
     offset = si.cluster_next
@@ -92,7 +92,7 @@ cdef unsigned long scan_swap_map_slots(machine *m, swap_info_struct *si) noexcep
         if offset >= si.max:
             offset = 1
         if si.swap_map[offset] == SWAP_HAS_CACHE and vm_swap_full(si):
-            # Nobody but the cache has it.
+            # Only the swap cache has this slot.
             spin_unlock(&si.lock)
             __try_to_reclaim_swap(m, si, offset, TTRS_ANYWAY)
             spin_lock(&si.lock)
@@ -127,7 +127,7 @@ cdef void swap_entry_range_free(swap_info_struct *si, unsigned long offset) noex
 
 
 cdef unsigned int __swap_entry_free(swap_info_struct *si, unsigned long offset, unsigned int usage) noexcept nogil:
-    """One entry fewer (usage 1), or no longer in the cache (SWAP_HAS_CACHE): what is left."""
+    """Count one entry fewer (usage 1), or clear the cache's bit (SWAP_HAS_CACHE). Returns what is left."""
     cdef unsigned int count
     spin_lock(&si.lock)
     count = si.swap_map[offset]
@@ -141,17 +141,17 @@ cdef unsigned int __swap_entry_free(swap_info_struct *si, unsigned long offset, 
 
 
 cdef void swap_free(machine *m, unsigned long entry) noexcept nogil:
-    """One page table entry fewer has the slot."""
+    """Count one page table entry fewer that has the slot."""
     __swap_entry_free(m.swap_info, entry, 1)
 
 
 cdef void put_swap_folio(machine *m, unsigned long entry) noexcept nogil:
-    """The swap cache does not have the slot any more."""
+    """Note that the swap cache does not have the slot any more."""
     __swap_entry_free(m.swap_info, entry, SWAP_HAS_CACHE)
 
 
 cdef unsigned int swap_swapcount(swap_info_struct *si, unsigned long entry) noexcept nogil:
-    """How many page table entries have the slot."""
+    """The number of page table entries that have the slot."""
     cdef unsigned int count
     spin_lock(&si.lock)
     count = si.swap_map[entry] & ~<unsigned int>SWAP_HAS_CACHE
@@ -177,29 +177,30 @@ cdef int __swap_duplicate(swap_info_struct *si, unsigned long offset, unsigned i
 
 
 cdef int swap_duplicate(machine *m, unsigned long entry) noexcept nogil:
-    """One more page table entry has the slot: 0, -ENOENT if it is free, -ENOMEM."""
+    """Count one more page table entry that has the slot: 0, -ENOENT if it is free, -ENOMEM."""
     return __swap_duplicate(m.swap_info, entry, 1)
 
 
 cdef int swapcache_prepare(machine *m, unsigned long entry) noexcept nogil:
-    """Claim the slot for a page that is about to be read: 0, -EEXIST if somebody else has, -ENOENT if the slot is free by now."""
+    """Claim the slot for a page that is about to be read: 0, -EEXIST if another thread has claimed it, -ENOENT if the slot is free by now.
+    """
     return __swap_duplicate(m.swap_info, entry, SWAP_HAS_CACHE)
 
 
 cdef bint folio_free_swap(machine *m, struct_folio *folio) noexcept nogil:
-    """Take a locked page out of the swap cache, and its slot away, if no entry needs the slot."""
+    """Take a locked page out of the swap cache, and free its slot, if no entry needs the slot."""
     VM_BUG_ON(not folio_test_locked(folio))
     if not folio_test_swapcache(folio):
         return False
     if swap_swapcount(m.swap_info, folio_swap(folio)) != 0:
         return False
     delete_from_swap_cache(m, folio)
-    folio_set_dirty(folio)      # what was written is given up. No effect: add_to_swap() makes whatever gets a slot dirty
+    folio_set_dirty(folio)      # the copy in the area is given up. No effect here: add_to_swap() makes each page dirty that gets a slot
     return True
 
 
 cdef void free_swap_and_cache(machine *m, unsigned long entry) noexcept nogil:
-    """A page table entry is unmapped that had the slot. With the last one the page in memory goes, if there is one."""
+    """Drop the slot of a page table entry that is unmapped. With the last such entry the page in memory is dropped, too."""
     cdef swap_info_struct *si = get_swap_device(m, entry)
     BUG_ON(si == NULL)          # an entry keeps swapoff() from finishing
     if __swap_entry_free(si, entry, 1) == SWAP_HAS_CACHE:
@@ -214,7 +215,7 @@ cdef inline bint pte_same_as_swp(pte_t pte, unsigned long entry) noexcept nogil:
 
 
 cdef int unuse_pte(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, unsigned long entry, struct_folio *folio) noexcept nogil:
-    """Map the locked folio in place of the entry: 1, 0 if the entry has changed, -ENOMEM. The entry comes out old and read-only."""
+    """Map the locked folio in place of the entry: 1, 0 if the entry has changed, -ENOMEM. The new entry is old and read-only."""
     cdef machine *m = vma.vm_mm.machine
     cdef struct_folio *swapcache = folio
     cdef spinlock_t *ptl = NULL
@@ -225,7 +226,7 @@ cdef int unuse_pte(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, unsigned
     if folio == NULL:
         return -ENOMEM
     if IS_ERR(folio) or PageHWPoison(swapcache):
-        return -EIO             # the kernel leaves a poisoned entry behind; here the page stays where it is
+        return -EIO             # the kernel leaves a poisoned entry; here the swap entry stays
 
     pte = pte_offset_map_lock(vma.vm_mm, pmd, addr, &ptl)
     if pte == NULL or not pte_same_as_swp(ptep_get(pte), entry):
@@ -275,7 +276,7 @@ cdef int unuse_pte_range(vm_area_struct *vma, pmd_t *pmd, unsigned long addr, un
             if folio == NULL:
                 folio = swapin_readahead(m, offset, vma)
             if folio == NULL:
-                # Given up meanwhile, or no memory?
+                # The slot was freed meanwhile, or there is no memory.
                 if READ_ONCE_uint(si.swap_map[offset]) != 0:
                     return -ENOMEM
             else:
@@ -316,7 +317,7 @@ cdef int unuse_mm(mm_struct *mm) noexcept nogil:
 
 
 cdef int try_to_unuse(machine *m) noexcept nogil:
-    """0 when no slot is in use any more; -ENOMEM, -EINTR."""
+    """Bring the pages of all slots back into memory: 0, -ENOMEM, -EINTR."""
     cdef swap_info_struct *si = m.swap_info
     cdef mm_struct *mm
     cdef mm_struct *prev_mm
@@ -331,7 +332,7 @@ cdef int try_to_unuse(machine *m) noexcept nogil:
         while READ_ONCE_ulong(si.inuse_pages) and not signal_pending(m) and p != &m.mmlist:
             mm = mm_of_mmlist(p)
             if mmget_not_zero(mm):
-                # It keeps its place in the list until we go on from there.
+                # prev_mm keeps its place in the list until the loop goes on from there.
                 spin_unlock(&m.mmlist_lock)
                 if prev_mm != NULL:
                     mmput(prev_mm)
@@ -346,7 +347,7 @@ cdef int try_to_unuse(machine *m) noexcept nogil:
         if prev_mm != NULL:
             mmput(prev_mm)
 
-        # Pages that only the cache still has
+        # Pages that only the swap cache has
         i = 1
         while READ_ONCE_ulong(si.inuse_pages) and not signal_pending(m) and i < si.max:
             if READ_ONCE_uint(si.swap_map[i]) != 0:
@@ -357,7 +358,7 @@ cdef int try_to_unuse(machine *m) noexcept nogil:
                     folio_unlock(folio)
                     folio_put(m, folio)
             i += 1
-        # What is left belongs to a process that exits, or was swapped out before the area was closed to that.
+        # The slots that are left belong to a process that exits, or got a page before the area was closed to new pages.
         if READ_ONCE_ulong(si.inuse_pages):
             if signal_pending(m):
                 return -EINTR
@@ -366,7 +367,7 @@ cdef int try_to_unuse(machine *m) noexcept nogil:
 
 
 cdef int swapoff(machine *m) noexcept nogil:
-    """swapoff(2): 0, -EINVAL without an area; -ENOMEM if the pages do not fit into memory, -EINTR, and it goes on being used then."""
+    """swapoff(2): 0, -EINVAL without an area. -ENOMEM if the pages do not fit into memory, -EINTR; the area stays in use then."""
     cdef swap_info_struct *si
     cdef int err = -EINVAL, spins = 0
     mutex_lock(&m.swapon_mutex)
@@ -381,10 +382,10 @@ cdef int swapoff(machine *m) noexcept nogil:
             si.flags |= SWP_WRITEOK
             spin_unlock(&si.lock)
         else:
-            # The last slot was given back under this lock, and whoever did it may still be inside.
+            # The thread that has freed the last slot may still hold this lock.
             spin_lock(&si.lock)
             spin_unlock(&si.lock)
-            # percpu_ref_kill(): whoever has seen the area is done with it
+            # percpu_ref_kill(): wait until no thread uses the area
             atomic_dec(&si.users)
             while smp_load_acquire_int(si.users) != 0:
                 backoff(&spins)
@@ -395,7 +396,7 @@ cdef int swapoff(machine *m) noexcept nogil:
 
 
 cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
-    """swapon(2): an area of so many pages. 0, -EBUSY if there is one, -EINVAL, -ENOMEM."""
+    """swapon(2): make an area of nr_pages pages. 0, -EBUSY if there is an area already, -EINVAL, -ENOMEM."""
     cdef swap_info_struct *si
     cdef unsigned long maxpages = nr_pages + 1
     cdef char *start
@@ -428,14 +429,14 @@ cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
         si.cluster_next = 1
         si.inuse_pages = 0
         si.flags = SWP_USED | SWP_WRITEOK
-        # percpu_ref_resurrect(): from now on get_swap_device() finds it, and all that is above
+        # percpu_ref_resurrect(): from now on get_swap_device() finds the area, with all that was set above
         smp_store_release_int(si.users, 1)
     mutex_unlock(&m.swapon_mutex)
     return err
 
 
 cdef void swap_exit(machine *m) noexcept nogil:
-    # OURS: the machine goes, and nobody has a slot any more.
+    # OURS: the machine is freed, and no entry has a slot any more.
     if m.swap_info != NULL:
         if m.swap_info.flags & SWP_USED:
             c_munmap(m.swap_info.data, m.swap_info.data_length)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/util.c and include/linux/mm.h of Linux 6.12.
-"""Comparing pages. Their bytes may change while they are compared: who needs certainty has write-protected them before."""
+"""Comparing pages. Their bytes may change during the comparison. A caller that needs a certain result has write-protected the pages before.
+"""
 
 from libc.string cimport memcmp
 
@@ -11,12 +12,12 @@ from ksm.step cimport COMPARED, ksm_step
 
 
 cdef inline int memcmp_bytes(machine *m, struct_page *page1, struct_page *page2) noexcept nogil:
-    """The sign of the first byte that differs, as unsigned bytes, in address order: it decides the shape of the trees."""
+    """The sign of the first difference, byte by byte, as unsigned numbers. It decides the shape of the trees."""
     return memcmp(page_address(m, page1), page_address(m, page2), PAGE_SIZE)
 
 
 cdef inline int memcmp_pages(machine *m, struct_page *page1, struct_page *page2) noexcept nogil:
-    # OURS: ksmd may know how its page compares without reading the two (ksm/fast). Only ksmd asks, for the page that it scans.
+    # OURS: ksmd may know the order of the two pages without reading them (ksm/fast). Only ksmd asks, for the page that it scans.
     cdef int ret
     if m.fast_ops != NULL:
         return m.fast_ops.memcmp_pages(m, page1, page2)
@@ -26,7 +27,7 @@ cdef inline int memcmp_pages(machine *m, struct_page *page1, struct_page *page2)
 
 
 cdef inline bint pages_identical(machine *m, struct_page *page1, struct_page *page2) noexcept nogil:
-    # OURS: or know that they are. Anybody may ask.
+    # OURS: the speed layer may know that the pages are equal. Any thread may ask.
     if m.fast_ops != NULL and m.fast_ops.pages_identical(m, page1, page2):
         return True
     return memcmp_bytes(m, page1, page2) == 0

@@ -2,8 +2,8 @@
 # Follows mm/vma.c of Linux 6.12, on a sorted array in place of the maple tree.
 """The ranges of an address space: making, splitting, merging and removing them.
 
-Neighbours that agree in flags, object and offset, and whose anon_vmas do not speak against it, are one vma. Every change of a
-vma's range takes it out of the interval trees of its anon_vmas while it happens.
+Neighbours with the same flags and object, fitting offsets and compatible anon_vmas are one vma. While its range changes, a vma is taken out
+of the interval trees of its anon_vmas.
 """
 
 from libc.errno cimport ENOMEM
@@ -33,7 +33,7 @@ cdef enum:
 
 
 cdef pgprot_t vm_get_page_prot(vm_flags_t vm_flags) noexcept nogil:
-    """What entries of such a vma start as (mm/mmap.c, protection_map). Private memory never starts writable."""
+    """The protection that new entries of such a vma get (mm/mmap.c, protection_map). Private memory never starts writable."""
     if not (vm_flags & (VM_READ | VM_WRITE | VM_EXEC)):
         return _PAGE_PROTNONE | _PAGE_ACCESSED
     if (vm_flags & (VM_SHARED | VM_WRITE)) == (VM_SHARED | VM_WRITE):
@@ -86,7 +86,7 @@ cdef void fput(machine *m, file *object) noexcept nogil:
 # The array
 
 cdef int vma_link(mm_struct *mm, vm_area_struct *vma) noexcept nogil:
-    """Into its place; -ENOMEM."""
+    """Put a vma into its place in the array; -ENOMEM."""
     cdef int i
     cdef vm_area_struct **grown
     if mm.map_count == mm.map_capacity:
@@ -179,7 +179,7 @@ cdef int split_vma(vm_area_struct *vma, unsigned long addr, bint new_below) noex
 # Merging
 
 cdef bint is_mergeable_anon_vma(struct_anon_vma *anon_vma1, struct_anon_vma *anon_vma2, vm_area_struct *vma) noexcept nogil:
-    # With one of them missing, a vma that fork linked to several anon_vmas is left alone.
+    # If one anon_vma is missing, a vma that fork has linked to several anon_vmas is not joined.
     if (anon_vma1 == NULL or anon_vma2 == NULL) and (vma == NULL or list_is_singular(&vma.anon_vma_chain)):
         return True
     return anon_vma1 == anon_vma2
@@ -198,7 +198,7 @@ cdef bint can_vma_merge_before(vm_area_struct *following, vm_flags_t flags, file
 
 
 cdef int dup_anon_vma(vm_area_struct *dst, vm_area_struct *src) noexcept nogil:
-    """Before dst takes src's pages over, it needs src's anon_vma."""
+    """Give dst the anon_vma of src, before dst takes over the pages of src."""
     if src.anon_vma != NULL and dst.anon_vma == NULL:
         dst.anon_vma = src.anon_vma
         return anon_vma_clone(dst, src)
@@ -206,7 +206,7 @@ cdef int dup_anon_vma(vm_area_struct *dst, vm_area_struct *src) noexcept nogil:
 
 
 cdef void drop_merged(mm_struct *mm, vm_area_struct *vma) noexcept nogil:
-    """The vma's range belongs to a neighbour now, or is about to."""
+    """Remove a vma whose range now belongs to a neighbour, or is about to."""
     vma_unlink(mm, vma)
     unlink_anon_vmas(vma)
     remove_vma(vma)
@@ -214,7 +214,7 @@ cdef void drop_merged(mm_struct *mm, vm_area_struct *vma) noexcept nogil:
 
 cdef vm_area_struct *vma_merge_existing_range(vm_area_struct *vma, unsigned long start, unsigned long end, vm_flags_t flags,
                                               int *error) noexcept nogil:
-    """Give [start, end) of the vma, which is to have `flags`, to neighbours that have them already; NULL if there are none."""
+    """Give [start, end) of the vma, which gets `flags`, to neighbours that have these flags already; NULL if there are none."""
     cdef mm_struct *mm = vma.vm_mm
     cdef int i = vma_find_index(mm, vma.vm_start)
     cdef vm_area_struct *prev = NULL
@@ -262,9 +262,9 @@ cdef vm_area_struct *vma_merge_existing_range(vm_area_struct *vma, unsigned long
 
 cdef vm_area_struct *vma_modify_flags(vm_area_struct *vma, unsigned long start, unsigned long end, vm_flags_t flags,
                                       int *error) noexcept nogil:
-    """The vma that will be exactly [start, end) with `flags`, or a merged larger one that has them; NULL with an errno.
+    """A vma of exactly [start, end) that is to have `flags`, or a larger joined vma that has them; NULL with an errno.
 
-    It is merged with neighbours or split off; setting the flags, where that is still to do, is up to the caller.
+    The vma is joined with neighbours or split off. The caller sets the flags where they are not set yet.
     """
     cdef vm_area_struct *merged
     error[0] = 0
@@ -327,7 +327,7 @@ cdef int do_vma_munmap(mm_struct *mm, unsigned long start, unsigned long end) no
     if first == mm.map_count or mm.vmas[first].vm_start >= end:
         return 0
     if mm.vmas[first].vm_start < start:
-        # A hole in the middle adds a vma: refuse before anything is done.
+        # A hole in the middle adds a vma, so the limit is checked before anything is done.
         if mm.vmas[first].vm_end > end and mm.map_count >= MAX_MAP_COUNT:
             return -ENOMEM
         err = split_vma(mm.vmas[first], start, True)
@@ -340,7 +340,7 @@ cdef int do_vma_munmap(mm_struct *mm, unsigned long start, unsigned long end) no
         if err:
             return err
     floor = mm.vmas[first - 1].vm_end if first > 0 else 0
-    lru_add_drain(mm.machine)           # what is unmapped can then be freed at once
+    lru_add_drain(mm.machine)           # unmapped pages can then be freed at once
     tables_start = mm.vmas[first].vm_start
     tables_end = tables_start
     while first < mm.map_count and mm.vmas[first].vm_start < end:
@@ -356,7 +356,7 @@ cdef int do_vma_munmap(mm_struct *mm, unsigned long start, unsigned long end) no
 
 
 cdef void exit_mmap(mm_struct *mm) noexcept nogil:
-    """The whole address space (mm/mmap.c)."""
+    """Unmap the whole address space (mm/mmap.c)."""
     cdef int i
     lru_add_drain(mm.machine)
     mmap_write_lock(mm)

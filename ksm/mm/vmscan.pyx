@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows mm/vmscan.c and the pageout half of mm/madvise.c of Linux 6.12.
-"""Reclaim, of pages that the caller names: there is no LRU order here. When memory is full, what goes is what the swap cache alone has.
+"""Reclaim of pages that the caller names. There is no LRU order. When memory is full, pages that only the swap cache has are freed.
 
-A page leaves in four steps: it is taken off the LRU; it gets a slot, and joins the swap cache; its mappings become entries of that slot; it
-is written, and leaves the cache, which frees the frame. Whatever stops it on the way, the page stays usable: in the cache, and mapped again
-by the next fault.
+A page leaves memory in four steps. It is taken off the LRU. It gets a slot, and joins the swap cache. Its mappings become entries of that
+slot. It is written, and leaves the cache, which frees the frame. If a step fails, the page stays usable: it is in the cache, and the next
+fault maps it again.
 """
 
 from linux.atomic cimport READ_ONCE_ptr
@@ -30,7 +30,7 @@ from ksm.mm.swapfile cimport folio_free_swap, get_swap_device, put_swap_device, 
 
 
 cdef bint folio_isolate_lru(struct_folio *folio) noexcept nogil:
-    """Take the page off the LRU, with a reference. False for a page that is not there, or that somebody else has taken."""
+    """Take the page off the LRU, with a reference. False for a page that is not on it, also because another thread has taken it."""
     if not folio_test_clear_lru(folio):
         return False
     folio_get(folio)
@@ -38,16 +38,19 @@ cdef bint folio_isolate_lru(struct_folio *folio) noexcept nogil:
 
 
 cdef void folio_putback_lru(machine *m, struct_folio *folio) noexcept nogil:
-    """Back, by way of the batch, without that reference."""
+    """Put the page back on the LRU by way of the batch, and drop the reference of folio_isolate_lru()."""
     folio_add_lru(m, folio)
     folio_put(m, folio)
 
 
 cdef bint __remove_mapping(machine *m, struct_folio *folio) noexcept nogil:
-    """Take an unmapped page out of the swap cache, unless somebody else has a reference or has made it dirty; it has none left then."""
+    """Take an unmapped page out of the swap cache, unless it is dirty or another thread has a reference. The page has no reference left
+    then.
+    """
     cdef unsigned long swap = folio_swap(folio)
     spin_lock(&m.swap_info.i_pages_lock)
-    # The cache's reference and ours. The count first: who had a reference may have written, and then let go.
+    # The two references are the cache's and the caller's. The count is checked before the dirty flag: a thread with a reference may have
+    # written to the page and then dropped the reference.
     if not folio_ref_freeze(folio, 2):
         spin_unlock(&m.swap_info.i_pages_lock)
         return False
@@ -76,7 +79,7 @@ cdef bint shrink_folio(machine *m, struct_folio *folio) noexcept nogil:
             if vm_swap_full(m.swap_info):
                 folio_free_swap(m, folio)
         else:
-            # pageout(): only when nobody but the cache and we have it.
+            # pageout(): only when no other thread has a reference.
             if folio_ref_count(folio) == 2 and folio_test_clear_dirty(folio):
                 swap_writepage(m, folio)
                 locked = folio_trylock(folio)
@@ -92,8 +95,9 @@ cdef bint shrink_folio(machine *m, struct_folio *folio) noexcept nogil:
 
 
 cdef bint try_to_free_pages(machine *m) noexcept nogil:
-    """Free the pages of the swap cache that nobody maps: those that a copy has replaced (ksm_might_need_to_copy()), or that were being
-    written when somebody held them. False if there were none. Pages in use stay: the kernel would take them, too."""
+    """Free the pages of the swap cache that no process maps: those that ksm_might_need_to_copy() has replaced by a copy, and those that had
+    another reference when they were written. False if there were none. Pages in use stay; the kernel would take them, too.
+    """
     cdef swap_info_struct *si = get_swap_device(m, 0)
     cdef struct_folio *folio
     cdef unsigned long entry
@@ -127,7 +131,7 @@ cdef long reclaim_vma(vm_area_struct *vma, unsigned long addr, unsigned long end
     while addr < end:
         folio = folio_walk_start(&fw, vma, addr, 0)
         if folio != NULL and folio_test_large(folio):
-            # Split first; if that cannot be, this page stays.
+            # A huge page is split first. If that fails, the page stays.
             page = fw.page
             folio_get(folio)
             folio_walk_end(&fw, vma)
@@ -145,7 +149,9 @@ cdef long reclaim_vma(vm_area_struct *vma, unsigned long addr, unsigned long end
 
 
 cdef long reclaim_range(mm_struct *mm, unsigned long start, unsigned long end) noexcept nogil:
-    """OURS: MADV_PAGEOUT, and for pages that others map as well, which madvise leaves to reclaim proper: frames that became free."""
+    """OURS: MADV_PAGEOUT, also for pages that other processes map, which madvise leaves to ordinary reclaim. Returns the number of frames
+    freed.
+    """
     cdef vm_area_struct *vma
     cdef unsigned long first, last
     cdef long nr_reclaimed = 0

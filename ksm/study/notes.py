@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: reading the port beside it.
-"""What the two files do not say themselves: what is left out and why, old names, labels that a comment does not name."""
+"""Notes that the two files do not have: what is left out and why, old names, and labels that no comment names."""
 
 # Functions of mm/ksm.c that the port does not have. tests/mm/test_beside_the_kernel.py accepts no other.
 OMITTED: dict[str, str] = {}
 
-# The same for lib/rbtree.c, which is compared function by function, too.
+# Functions of lib/rbtree.c that the port does not have. This file is compared function by function, too.
 OMITTED_IN_RBTREE = {"rb_replace_node_rcu": "no tree here has readers without a lock"}
 
 _RCU = "no tree here has readers without a lock"
@@ -16,17 +16,17 @@ OMITTED_IN_RBTREE_H = {
     "rb_add_augmented_cached": _ORDER,
 }
 
-# Pieces of mm/ksm.c that are not functions: the piece, what to look for in its text, where it went.
+# Pieces of mm/ksm.c that are not functions: the piece, a string in its text, and where it is here.
 ELSEWHERE = (
     ("struct ksm_mm_slot, ksm_scan, ksm_stable_node, ksm_rmap_item", "struct ksm_scan",
-     "ksm/mm/ksm.pxd: Cython wants in the .pxd what other modules may see. Two of them are declared in C there, for the kernel's layout."),
+     "ksm/mm/ksm.pxd, where Cython finds what other modules may see. Two of them are declared in C there, for the kernel's layout."),
     ("the variables at file level", "ksm_pages_shared;",
      "fields of struct ksm_globals, g, in ksm/mm/ksm.pxd: a program may have many machines."),
     ("SEQNR_MASK, UNSTABLE_FLAG, KSM_RUN_* and other numbers", "SEQNR_MASK", "an enum in ksm/mm/ksm.pxd."),
-    ("NUMA(), DO_NUMA()", "DO_NUMA(x)", "left out: it is built as with CONFIG_NUMA, and a machine may have one node."),
+    ("NUMA(), DO_NUMA()", "DO_NUMA(x)", "left out: the port is built as with CONFIG_NUMA, and a machine may have one node."),
     ("KMEM_CACHE()", "KMEM_CACHE(", "left out: kmem_cache_create() is called with a name and a size."),
     ("KSM_ATTR(), KSM_ATTR_RO(), ksm_attrs[]", "KSM_ATTR_RO(", "ksm_attrs_init(), which makes the same table in the same order."),
-    ("ksm_attr_group", "ksm_attr_group", "left out: the name of the folder is that of the Python object, machine.ksm."),
+    ("ksm_attr_group", "ksm_attr_group", "left out: the kernel's folder is the Python object machine.ksm."),
     ("subsys_initcall(ksm_init)", "subsys_initcall", "left out: ksm_init() is called for each machine."),
     ("the second wait_while_offlining(), for kernels without hotplug", "CONFIG_MEMORY_HOTREMOVE",
      "left out: memory can be unplugged here."),
@@ -35,7 +35,7 @@ ELSEWHERE = (
     ("mem_cgroup_charge()", "mem_cgroup_charge", "left out: there are no control groups."),
     ("set_current_oom_origin()", "set_current_oom_origin", "left out: there is no OOM killer."),
     ("try_to_freeze(), set_user_nice()", "set_freezable",
-     "left out: ksmd is a thread of a program, which nobody suspends or schedules by niceness."),
+     "left out: ksmd is a thread of a program, which is not suspended, and has no niceness of its own."),
 )
 
 # The name that another version gives to a function that 6.12 has.
@@ -47,8 +47,8 @@ RENAMED = {
 
 # Labels whose place in the port needs a sentence, as function:label.
 LABELS = {
-    "ksm_slab_init:out": "the last line: one return for all that can fail",
+    "ksm_slab_init:out": "the last line: one return for all steps that can fail",
     "stable_tree_search:replace": "the helper stable_tree_replace()",
     "stable_tree_search:chain_append": "the helper stable_tree_chain_append()",
-    "ksm_init:out_free": "left out: what could fail after the caches, ksmd and sysfs, cannot here",
+    "ksm_init:out_free": "left out: only starting ksmd and adding the files can fail after the caches are made, and neither is done here",
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel. TEST SUPPORT: where the fields of a machine's structures are, so that a test can damage one; nothing else
+# No twin in the kernel. TEST SUPPORT: the addresses of the fields of a machine's structures, so that a test can damage one. Nothing else
 # imports it.
 """Addresses of the fields behind one page of a process, and of those that belong to the whole machine."""
 
@@ -24,7 +24,7 @@ from ksm.mm.mm_slot cimport mm_slot_lookup
 
 
 class Field(NamedTuple):
-    """Where a field is, and how many bytes it has."""
+    """The address of a field, and its size in bytes."""
 
     address: int
     size: int
@@ -35,7 +35,7 @@ cdef object field(const void *p, size_t size):
 
 
 def machine_fields(Machine machine not None):
-    """The fields that are there once."""
+    """The fields that a machine has once."""
     cdef ksm_globals *g = machine.g
     cdef zone *z = &machine.m.zones[0]
     return {
@@ -83,7 +83,7 @@ cdef dict cache_fields(str name, kmem_cache *cache):
 
 
 def frame_fields(Machine machine not None, unsigned long pfn):
-    """The struct page of a frame."""
+    """The fields of the struct page of a frame."""
     cdef struct_page *page = machine.m.mem_map + pfn
     return {
         "page.flags": field(&page.flags, 4),
@@ -97,7 +97,7 @@ def frame_fields(Machine machine not None, unsigned long pfn):
 
 
 def slot_fields(Machine machine not None, unsigned long slot):
-    """What the swap area knows of a slot, and of itself."""
+    """The fields of the swap area, and those of one slot."""
     cdef swap_info_struct *si = machine.m.swap_info
     return {
         "slot.bytes": field(si.data + (slot << 12), 4096),
@@ -112,7 +112,7 @@ def slot_fields(Machine machine not None, unsigned long slot):
 
 
 def store(Machine machine not None, unsigned long pfn, const unsigned char[::1] data):
-    """Write to the beginning of a frame, as a processor that has the lock of its page table: that lock is the caller's."""
+    """Write to the beginning of a frame, as a processor does. The caller holds the lock of the page table, as a processor would."""
     if not 0 < data.shape[0] <= 4096:
         raise ValueError("a frame has 4096 bytes")
     ksm_page_changed(machine.m, machine.m.mem_map + pfn)
@@ -120,7 +120,7 @@ def store(Machine machine not None, unsigned long pfn, const unsigned char[::1] 
 
 
 def page_fields(Machine machine not None, unsigned long mm_id, unsigned long addr):
-    """The fields behind one page of the mm with this number; what there is not is left out."""
+    """The fields for one page of the mm with this id. Fields that do not exist are left out."""
     cdef mm_struct *mm = NULL
     cdef list_head *pos = machine.m.mmlist.next
     cdef pmd_t *pmd
@@ -193,7 +193,7 @@ cdef dict vma_fields(vm_area_struct *vma):
 
 
 cdef dict ksm_fields(ksm_globals *g, mm_struct *mm, unsigned long addr):
-    """The slot, the rmap_item of this page, its stable node, and the chain that it is in."""
+    """The fields of the slot, the rmap_item of this page, its stable node, and the node's chain."""
     cdef ksm_mm_slot *slot = <ksm_mm_slot *>mm_slot_lookup(g.mm_slots_hash, MM_SLOTS_HASH_BITS, mm)
     cdef ksm_rmap_item *item
     cdef ksm_stable_node *node

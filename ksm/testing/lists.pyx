@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel. TEST SUPPORT: what the tests of include/ and ksm/lib/ need to reach C from Python; nothing else imports it.
+# No twin in the kernel. TEST SUPPORT: the tests of include/ and ksm/lib/ reach C from Python through this. Nothing else imports it.
 """The lists and hashes of include/linux and ksm.lib as Python objects, for tests only. Trees are in rbtree.pyx."""
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -42,7 +42,7 @@ cdef inline ring_item *ring_entry(list_head *p) noexcept nogil:
 
 
 cdef class Rings:
-    """Some heads and some items, by number; the methods are those of linux/list.h. Nothing checks that a call is a legal one."""
+    """Some heads and some items, by number. The methods are those of linux/list.h. They do not check whether a call is legal."""
 
     cdef list_head *heads
     cdef ring_item *items
@@ -66,7 +66,7 @@ cdef class Rings:
         free(self.items)
 
     def order(self, int h):
-        """The items of a ring, forwards; the way back must be the same."""
+        """The items of a ring, forwards. The way back must give the same."""
         cdef list_head *pos = self.heads[h].next
         found = []
         while pos != &self.heads[h]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: loops over the small pieces, for benchmarks/test_pieces.py.
-"""The small pieces of KSM's work, many times in a row: one call from Python costs more than most of them."""
+"""Small pieces of KSM's work, each repeated many times in one call, since a call from Python costs more than most of them."""
 
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
@@ -19,7 +19,7 @@ cdef struct item:
 
 
 def rb_insert_erase(unsigned long count):
-    """Insert `count` nodes into a tree, in an order without a pattern, and take them out again: how many were taken out."""
+    """Insert `count` nodes into a tree, in an order without a pattern, and take them out again. Returns the number taken out."""
     cdef rb_root root
     cdef rb_node **link
     cdef rb_node *parent
@@ -75,7 +75,7 @@ def checksums(const unsigned char[::1] memory not None):
 
 
 def compare(const unsigned char[::1] memory not None):
-    """memcmp of every page with the next one: how many were equal."""
+    """memcmp of every page with the next one. Returns the number that were equal."""
     cdef Py_ssize_t i, found = 0
     with nogil:
         for i in range(memory.shape[0] // <Py_ssize_t>PAGE_SIZE - 1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel. TEST SUPPORT: what the tests of ksm/lib/rbtree.pyx need to reach C from Python; nothing else imports it.
+# No twin in the kernel. TEST SUPPORT: the tests of ksm/lib/rbtree.pyx reach C from Python through this. Nothing else imports it.
 """Red-black trees as Python objects, for tests only."""
 
 from libc.stdlib cimport calloc, free
@@ -21,9 +21,9 @@ SIZES = {"rb_node": sizeof(rb_node), "rb_root": sizeof(rb_root)}
 
 cdef struct tree_item:
     rb_node node
-    list_head all           # of the RBTree, to be freed with it
+    list_head all           # the RBTree's list of all its items, which are freed with it
     long key
-    unsigned long size      # the summary of an augmented tree: how many items are here and below
+    unsigned long size      # the summary of an augmented tree: the number of items here and below
 
 
 cdef inline tree_item *rb_item(const rb_node *p) noexcept nogil:
@@ -38,7 +38,7 @@ cdef inline unsigned long size_of(const rb_node *p) noexcept nogil:
     return rb_item(p).size if p is not NULL else 0
 
 
-# What RB_DECLARE_CALLBACKS() makes in C: True where nothing changed and the walk upwards may end.
+# The callbacks that RB_DECLARE_CALLBACKS() makes in C. True where nothing changed, so that the walk upwards may end.
 cdef bint size_compute(tree_item *item, bint may_exit) noexcept nogil:
     cdef unsigned long size = 1 + size_of(item.node.rb_left) + size_of(item.node.rb_right)
 
@@ -152,7 +152,7 @@ cdef class RBTree:
         free(item)
 
     def replace(self, long key):
-        """Puts another node with the same key in the place of the one that is there."""
+        """Replaces the node by another one with the same key."""
         cdef tree_item *item = self.find(key)
         cdef tree_item *other = self.new_item(key)
         other.size = item.size
@@ -164,7 +164,7 @@ cdef class RBTree:
         free(item)
 
     def shape(self):
-        """(key, "R" or "B", left, right), or None where nothing is."""
+        """(key, "R" or "B", left, right), or None for a missing node."""
         return node_shape(self.root.rb_root.rb_node)
 
     def empty(self):
@@ -238,7 +238,9 @@ cdef class RBTree:
 
 
 def empty_node():
-    """What RB_EMPTY_NODE(), rb_next() and rb_prev() say of a cleared node, rb_next_postorder() of none, RB_EMPTY_NODE() of a linked one."""
+    """The values of RB_EMPTY_NODE(), rb_next() and rb_prev() for a cleared node, of rb_next_postorder() for NULL, and of RB_EMPTY_NODE()
+    for a linked node.
+    """
     cdef rb_root root
     cdef rb_node node
     root.rb_node = NULL

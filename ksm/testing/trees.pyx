@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel. TEST SUPPORT: what KSM keeps, as Python values that two machines can be compared by; nothing else imports it.
-"""Trees with their shapes and colours, lists of rmap_items, and the cursor, without an address of this process."""
+# No twin in the kernel. TEST SUPPORT: the state of KSM as Python values, so that two machines can be compared. Nothing else imports it.
+"""Trees with their shapes and colours, lists of rmap_items, and the cursor, without any addresses."""
 
 from linux.list cimport list_head
 from linux.rbtree cimport rb_node
@@ -47,7 +47,9 @@ cdef list tree(rb_node *root, bint stable):
 
 
 def state(Machine machine not None):
-    """Everything, for comparing; nobody may be at work on the machine. The unstable trees are dead between passes, and left out then."""
+    """The whole state, for comparing. No thread may be at work on the machine. The unstable trees are out of use between passes, and are
+    left out then.
+    """
     cdef ksm_globals *g
     cdef list_head *pos
     cdef ksm_mm_slot *slot
@@ -85,7 +87,7 @@ def state(Machine machine not None):
 
 
 def branches(Machine machine not None):
-    """Of the book that keys are made by; 0 without one. See ksm/fast/page_keys.pyx."""
+    """The number of branches of the book that keys are made with; 0 without a book. See ksm/fast/page_keys.pyx."""
     cdef fast_state *fast
     machine.enter()
     fast = fast_of(machine.g)
@@ -95,7 +97,7 @@ def branches(Machine machine not None):
 
 
 def claimed(Machine machine not None):
-    """How many frames have been given memory ahead, between used ones. See claim_frames() in ksm/mm/page_alloc.pyx."""
+    """The number of frames in `claimed`. See claim_frames() in ksm/mm/page_alloc.pyx."""
     cdef unsigned int nid, nr = 0
     machine.enter()
     for nid in range(machine.m.nr_node_ids):
@@ -105,7 +107,7 @@ def claimed(Machine machine not None):
 
 
 def chains_known(Machine machine not None):
-    """(chains between whose neighbours a search has to be made, all chains). See stable_trees_lack() in ksm/fast/stable_keys.pxd."""
+    """(number of known chains, number of all chains). See stable_trees_lack() in ksm/fast/stable_keys.pxd."""
     machine.enter()
     found = (fast_of(machine.g).nr_chains, machine.g.ksm_stable_node_chains)
     machine.leave()

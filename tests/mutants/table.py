@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Changes that tests have to notice, each on its own. docs/mutants.md says how they were chosen, and run.py what is done with them."""
+"""Changes that tests have to notice, each on its own. docs/mutants.md says how they were chosen; run.py builds and tests them."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ class Mutant(NamedTuple):
 
     name: str  # the file and the function
     file: str
-    breaks: str  # what is wrong then
+    breaks: str  # the fault that the change causes
     old: str  # found exactly once in the file
     new: str
     unnoticed: str = ""  # why nothing can notice it, if nothing can
@@ -24,7 +24,7 @@ KNOWN = (
     Mutant("look_ahead:watch_table-swapcache", "ksm/fast/look_ahead.pyx", "Pages on their way into the swap cache are watched",
            "(PG_head | PG_tail | PG_swapcache)",
            "(PG_head | PG_tail)"),
-    Mutant("seams:known_place", "ksm/fast/seams.pyx", "A page is put beside one that has left the tree",
+    Mutant("seams:known_place", "ksm/fast/seams.pyx", "A page is put beside an item that has left the tree",
            "    if less != NULL and not in_tree(fast, rmap_item_of(less)):",
            "    if False:"),
     Mutant("page_keys:off_the_way", "ksm/fast/page_keys.pyx",
@@ -34,13 +34,13 @@ KNOWN = (
     Mutant("page_keys:off_the_way-2", "ksm/fast/page_keys.pyx", "The words 62 and 63 are not told apart",
            "    if depth >= 63:",
            "    if depth >= 62:"),
-    Mutant("page_keys:off_the_way-3", "ksm/fast/page_keys.pyx", "Whoever is above the way, and late, has a key below",
+    Mutant("page_keys:off_the_way-3", "ksm/fast/page_keys.pyx", "A page above the words in common that differs late gets a key below them",
            "(0 if above else <uint64_t>63) << room",
            "<uint64_t>63 << room"),
     Mutant("report:volatile", "ksm/estimate/report.py", "Pages that smart_scan has skipped are said to be volatile",
            'result.ksm["pages_volatile"] - result.skipped',
            'result.ksm["pages_volatile"]'),
-    Mutant("report:breakdown", "ksm/estimate/report.py", "Pages that smart_scan has skipped are nowhere",
+    Mutant("report:breakdown", "ksm/estimate/report.py", "Pages that smart_scan has skipped are missing from the breakdown",
            'ksm["pages_unshared"] + result.skipped',
            'ksm["pages_unshared"]'),
     Mutant("core:SHARED_MEMORY", "ksm/sources/core.py", "SysV shared memory in a core counts as private",
@@ -49,17 +49,17 @@ KNOWN = (
     Mutant("live:REFUSED", "ksm/sources/live.py", "Droppable memory counts as mergeable",
            '"ht", "dp"',
            '"ht"'),
-    Mutant("extents:_copy", "ksm/sources/extents.py", "What could not be read of a core is zeros",
+    Mutant("extents:_copy", "ksm/sources/extents.py", "Parts of a core that could not be read count as zeros",
            "extent.offset + at) < len(part):",
            "extent.offset + at) < 0:"),
-    Mutant("host/memory:cgroup_room-cache", "ksm/host/memory.py", "Page cache is no room",
+    Mutant("host/memory:cgroup_room-cache", "ksm/host/memory.py", "Page cache does not count as free room",
            "int(limit) - used + cache",
            "int(limit) - used"),
 )
 
 # Drawn by draw.py
 DRAWN = (
-    Mutant("ksm:write_protect_pte", "ksm/mm/ksm.pyx", "Only pages that somebody else holds are merged",
+    Mutant("ksm:write_protect_pte", "ksm/mm/ksm.pyx", "Only pages with a foreign reference are merged",
            "if folio_mapcount(folio) + 1 + swapped != folio_ref_count(folio):",
            "if folio_mapcount(folio) + 1 + swapped == folio_ref_count(folio):"),
     Mutant("ksm:write_protect_pte-2", "ksm/mm/ksm.pyx", "A read-only page that is dirty is neither counted nor cleaned",
@@ -73,7 +73,7 @@ DRAWN = (
             pass
 
 """),
-    Mutant("ksm:remove_node_from_stable_tree", "ksm/mm/ksm.pyx", "A node that goes still counts its items",
+    Mutant("ksm:remove_node_from_stable_tree", "ksm/mm/ksm.pyx", "A node that is freed still counts its items",
            """\
         stable_node.rmap_hlist_len -= 1
         put_anon_vma(g.m, rmap_item.anon_vma)
@@ -81,15 +81,15 @@ DRAWN = (
         pass
         put_anon_vma(g.m, rmap_item.anon_vma)
 """,
-           unnoticed="the node is freed next, and nobody looks at the number before; a debug build asserts that it is 0"),
-    Mutant("ksm:remove_rmap_item_from_tree", "ksm/mm/ksm.pyx", "An item of a stale node takes it for a live one",
+           unnoticed="the node is freed next, and the number is not read before; a debug build asserts that it is 0"),
+    Mutant("ksm:remove_rmap_item_from_tree", "ksm/mm/ksm.pyx", "The page of a stale node is used although there is none",
            """\
         if folio == NULL:
-            cond_resched()      # out: the node is gone, and has let all its items go
+            cond_resched()      # out: the stale node is freed, and its items are detached
             return
 """, """\
         if False and (folio == NULL):
-            cond_resched()      # out: the node is gone, and has let all its items go
+            cond_resched()      # out: the stale node is freed, and its items are detached
             return
 """),
     Mutant("ksm:run_store", "ksm/mm/ksm.pyx", "2 cannot be written to run",
@@ -101,16 +101,16 @@ DRAWN = (
 """, """\
         pass
 """),
-    Mutant("ksm:scan_time_advisor", "ksm/mm/ksm.pyx", "The advisor's percent are off by one",
+    Mutant("ksm:scan_time_advisor", "ksm/mm/ksm.pyx", "The advisor's percentage is off by one",
            "factor = g.ksm_advisor_target_scan_time * 100 // scan_time",
            "factor = g.ksm_advisor_target_scan_time * 101 // scan_time"),
-    Mutant("ksm:stable_tree_insert", "ksm/mm/ksm.pyx", "A new node does not know its frame",
+    Mutant("ksm:stable_tree_insert", "ksm/mm/ksm.pyx", "A new node does not have its frame's number",
            "kpfn = folio_pfn(g.m, kfolio)",
            "pass"),
-    Mutant("ksm:age_unstable_items", "ksm/mm/ksm.pyx", "Items of a pass that was broken off get every flag",
+    Mutant("ksm:age_unstable_items", "ksm/mm/ksm.pyx", "Items of a pass that was broken off get all flags",
            "(rmap_item.address & ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)\n",
            "(rmap_item.address | ~<unsigned long>SEQNR_MASK) | ((g.ksm_scan.seqnr - 1) & SEQNR_MASK)\n"),
-    Mutant("ksm:scan_get_next_rmap_item-2", "ksm/mm/ksm.pyx", "Who exits is not forgotten",
+    Mutant("ksm:scan_get_next_rmap_item-2", "ksm/mm/ksm.pyx", "The slot of a process that exits is kept",
            """\
             # no_vmas:
             g.ksm_scan.address = 0
@@ -128,7 +128,7 @@ DRAWN = (
     Mutant("ksm:vma_ksm_compatible", "ksm/mm/ksm.pyx", "Device memory can be merged",
            "if vma.vm_flags & (VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP | VM_DROPPABLE):",
            "if vma.vm_flags & (VM_SHARED | VM_MAYSHARE | VM_PFNMAP & VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP | VM_DROPPABLE):"),
-    Mutant("ksm:remove_stable_node_chain", "ksm/mm/ksm.pyx", "A chain with a busy dup goes for free",
+    Mutant("ksm:remove_stable_node_chain", "ksm/mm/ksm.pyx", "A chain with a dup that is still mapped counts as freed",
            """\
             return True
         pos = hlist_safe
@@ -139,10 +139,10 @@ DRAWN = (
     Mutant("ksm:ksm_scan_thread", "ksm/mm/ksm.pyx", "ksmd sleeps when there is work, and spins when there is none",
            "while not (ksmd_should_run(g) or kthread_should_stop(g)):",
            "while (ksmd_should_run(g) or kthread_should_stop(g)):"),
-    Mutant("ksm:cmp_and_merge_page", "ksm/mm/ksm.pyx", "Nobody hears that a fork went over max_page_sharing",
+    Mutant("ksm:cmp_and_merge_page", "ksm/mm/ksm.pyx", "Machine.check() is not told that a fork went over max_page_sharing",
            "max_page_sharing_bypass = True",
            "max_page_sharing_bypass = False"),
-    Mutant("ksm:__ksm_del_vma", "ksm/mm/ksm.pyx", "What could not be unmerged is no longer mergeable",
+    Mutant("ksm:__ksm_del_vma", "ksm/mm/ksm.pyx", "Memory that could not be unmerged is no longer mergeable",
            """\
         err = unmerge_ksm_pages(vma, vma.vm_start, vma.vm_end, True)
         if err:
@@ -164,15 +164,15 @@ DRAWN = (
     Mutant("ksm:stable_node_dup_remove_range", "ksm/mm/ksm.pyx", "The node of the first frame that goes offline stays",
            """\
     if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
-        # By its number alone: the frame is no longer there to be looked at.
+        # The node is found by its frame number alone: the frame no longer exists.
 """, """\
     if start_pfn < READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
-        # By its number alone: the frame is no longer there to be looked at.
+        # The node is found by its frame number alone: the frame no longer exists.
 """),
     Mutant("ksm:ksm_next_page_pmd_entry-2", "ksm/mm/ksm.pyx", "The end of a table counts as a page",
            "if addr >= end:             # not_found_unlock:",
            "if addr > end:             # not_found_unlock:"),
-    Mutant("ksm:ksm_attrs_init", "ksm/mm/ksm.pyx", "2011 has no file run",
+    Mutant("ksm:ksm_attrs_init", "ksm/mm/ksm.pyx", "The file `run` is missing in 2011",
            'ksm_attr(g, b"run", run_show, run_store, True)',
            'ksm_attr(g, b"run", run_show, run_store, False)'),
     Mutant("ksm:remove_rmap_item_from_tree-2", "ksm/mm/ksm.pyx", "A reference on an anon_vma is kept",
@@ -194,29 +194,29 @@ DRAWN = (
     if start_ptep == NULL:
         return 1
 """,
-           unnoticed="a table that is there when mmap_lock is held stays: there is no khugepaged, which alone takes one away"),
+           unnoticed="a table stays while mmap_lock is held: only khugepaged would take it away, and there is none"),
     Mutant("ksm:write_protect_pte-3", "ksm/mm/ksm.pyx", "A page is merged that its owner can write to",
            "entry = pte_wrprotect(entry)",
            "pass"),
     Mutant("ksm:unstable_tree_search_insert-2", "ksm/mm/ksm.pyx", "pages_unshared is not counted up",
            "g.ksm_pages_unshared += 1",
            "pass"),
-    Mutant("ksm:ksm_slab_init", "ksm/mm/ksm.pyx", "No cache for slots",
+    Mutant("ksm:ksm_slab_init", "ksm/mm/ksm.pyx", "There is no cache for slots",
            'g.mm_slot_cache = kmem_cache_create(b"ksm_mm_slot", sizeof(ksm_mm_slot))',
            "pass"),
-    Mutant("ksm:alloc_stable_node_chain", "ksm/mm/ksm.pyx", "Chains without memory, and none with",
+    Mutant("ksm:alloc_stable_node_chain", "ksm/mm/ksm.pyx", "A chain is made without memory, and none with memory",
            "if chain != NULL:",
            "if not (chain != NULL):"),
-    Mutant("memory:can_follow", "ksm/mm/memory.pyx", "Who reads from outside follows an entry that is not present",
+    Mutant("memory:can_follow", "ksm/mm/memory.pyx", "A read from outside follows an entry that is not present",
            "if not pte_present(pte):",
            "if False and (not pte_present(pte)):"),
-    Mutant("memory:do_shared_fault", "ksm/mm/memory.pyx", "A page that two bring to a shared object is lost",
+    Mutant("memory:do_shared_fault", "ksm/mm/memory.pyx", "A page is lost when two threads bring one to a shared object",
            "if fresh != NULL:",
            "if not (fresh != NULL):"),
-    Mutant("memory:free_page_tables", "ksm/mm/memory.pyx", "Upper tables are not freed, and none is followed",
+    Mutant("memory:free_page_tables", "ksm/mm/memory.pyx", "Upper tables are not freed, and empty entries are followed",
            "if pmds == NULL:",
            "if not (pmds == NULL):"),
-    Mutant("memory:alloc_upper", "ksm/mm/memory.pyx", "A table that is there counts as no memory",
+    Mutant("memory:alloc_upper", "ksm/mm/memory.pyx", "An existing table counts as a lack of memory",
            """\
         table_free(mm.machine, table)
     return True
@@ -224,16 +224,16 @@ DRAWN = (
         table_free(mm.machine, table)
     return False
 """),
-    Mutant("memory:free_pgd_range", "ksm/mm/memory.pyx", "Another upper entry is cleared than that of the table",
+    Mutant("memory:free_pgd_range", "ksm/mm/memory.pyx", "The upper entry of another table is cleared",
            "pud_table[((addr - 1) >> PUD_SHIFT) & 511] = 0",
            "pud_table[((addr - 1) >> PUD_SHIFT) & 512] = 0"),
     Mutant("memory:access_remote_vm", "ksm/mm/memory.pyx", "A write from outside faults as if it was a read",
            "ret = handle_mm_fault(vma, addr, FAULT_FLAG_REMOTE | (FAULT_FLAG_WRITE if write else 0))",
            "ret = handle_mm_fault(vma, addr, FAULT_FLAG_REMOTE & (FAULT_FLAG_WRITE if write else 0))"),
-    Mutant("memory:access_remote_vm-2", "ksm/mm/memory.pyx", "Memory that ran out half way is a bad address",
+    Mutant("memory:access_remote_vm-2", "ksm/mm/memory.pyx", "A lack of memory half way is reported as a bad address",
            "error[0] = -ENOMEM if ret & VM_FAULT_OOM else -EFAULT",
            "error[0] = -EFAULT"),
-    Mutant("memory:copy_page_range", "ksm/mm/memory.pyx", "A fork copies the tables that are not there",
+    Mutant("memory:copy_page_range", "ksm/mm/memory.pyx", "A fork copies tables that do not exist",
            "if src_pmd != NULL and not pmd_none(pmdp_get_lockless(src_pmd)):",
            "if src_pmd != NULL and pmd_none(pmdp_get_lockless(src_pmd)):"),
     Mutant("rmap:unlink_anon_vmas", "ksm/mm/rmap.pyx", "A vma that is freed stays in the interval tree",
@@ -242,16 +242,16 @@ DRAWN = (
     Mutant("rmap:try_to_unmap_one", "ksm/mm/rmap.pyx", "A page is unmapped where it is not mapped",
            "if not page_vma_mapped_walk(&pvmw):",
            "if False and (not page_vma_mapped_walk(&pvmw)):"),
-    Mutant("rmap:anon_vma_clone", "ksm/mm/rmap.pyx", "Links that were made before one failed stay",
+    Mutant("rmap:anon_vma_clone", "ksm/mm/rmap.pyx", "Links that were made before a failure stay",
            "unlink_anon_vmas(dst)",
            "pass"),
     Mutant("rmap:try_to_unmap_one-2", "ksm/mm/rmap.pyx", "The walk ends at the first mapping",
            "            ret = True",
            "            ret = False"),
-    Mutant("migrate:remove_migration_ptes", "ksm/mm/migrate.pyx", "Nobody gets the moved page mapped",
+    Mutant("migrate:remove_migration_ptes", "ksm/mm/migrate.pyx", "No process gets the moved page mapped",
            "rmap_walk(m, dst, &rwc)",
            "pass"),
-    Mutant("migrate:map_in_place_of_migration_pte", "ksm/mm/migrate.pyx", "A moved page is writable where it was not",
+    Mutant("migrate:map_in_place_of_migration_pte", "ksm/mm/migrate.pyx", "A moved page becomes writable in a read-only mapping",
            "if is_writable_migration_pte(old_pte):",
            "if not (is_writable_migration_pte(old_pte)):"),
     Mutant("migrate:migrate_pages", "ksm/mm/migrate.pyx", "The new page is let go of in the wrong case",
@@ -260,21 +260,21 @@ DRAWN = (
     Mutant("migrate:migrate_pfn", "ksm/mm/migrate.pyx", "A page that was sent to node 0 may go anywhere",
            "~(<unsigned long>0) if nid < 0 else <unsigned long>1 << nid, MR_SYSCALL, &new_pfn)",
            "~(<unsigned long>0) if nid <= 0 else <unsigned long>1 << nid, MR_SYSCALL, &new_pfn)"),
-    Mutant("swapfile:unuse_pte", "ksm/mm/swapfile.pyx", "Whether a page was somebody's alone is forgotten by swapoff",
+    Mutant("swapfile:unuse_pte", "ksm/mm/swapfile.pyx", "swapoff forgets whether a page was exclusive",
            "old_pte = ptep_get(pte)",
            "pass"),
-    Mutant("swapfile:unuse_pte_range", "ksm/mm/swapfile.pyx", "A slot whose entry has changed meanwhile is not looked at again at once",
+    Mutant("swapfile:unuse_pte_range", "ksm/mm/swapfile.pyx", "A slot whose entry has changed meanwhile is not read again at once",
            "if ret >= 0:",
            "if ret >= 1:",
-           unnoticed=("the entry can only change between two looks, by a fault of another thread; what is left then, "
-                      "try_to_unuse() finds in the swap cache")),
+           unnoticed=("the entry changes only if another thread's fault comes between two reads; try_to_unuse() finds "
+                      "the page in the swap cache then")),
     Mutant("swapfile:swapon", "ksm/mm/swapfile.pyx", "A new area has a slot in use",
            "si.inuse_pages = 0",
            "si.inuse_pages = 1"),
     Mutant("swapfile:__try_to_reclaim_swap", "ksm/mm/swapfile.pyx", "A page that is mapped loses its slot",
            "if ((flags & TTRS_ANYWAY or (flags & TTRS_UNMAPPED and not folio_mapped(folio)) or (flags & TTRS_FULL and vm_swap_full(si)))",
            "if ((flags | TTRS_ANYWAY or (flags & TTRS_UNMAPPED and not folio_mapped(folio)) or (flags & TTRS_FULL and vm_swap_full(si)))"),
-    Mutant("huge_memory:do_huge_pmd_wp_page", "ksm/mm/huge_memory.pyx", "Whether a huge page is exclusive is not looked at",
+    Mutant("huge_memory:do_huge_pmd_wp_page", "ksm/mm/huge_memory.pyx", "It is not checked whether a huge page is exclusive",
            "reuse = PageAnonExclusive(folio)",
            "pass"),
     Mutant("huge_memory:split_huge_pmd", "ksm/mm/huge_memory.pyx", "Entries of a split huge page have every bit",
@@ -283,19 +283,19 @@ DRAWN = (
     Mutant("huge_memory:split_huge_page_of_two", "ksm/mm/huge_memory.pyx", "A huge page that could not be split is taken for split",
            "if not done:",
            "if False and (not done):"),
-    Mutant("huge_memory:split_huge_pmd-2", "ksm/mm/huge_memory.pyx", "There is no table for the parts",
+    Mutant("huge_memory:split_huge_pmd-2", "ksm/mm/huge_memory.pyx", "The parts of a split huge page get no table",
            "table = pgtable_trans_huge_withdraw(mm)",
            "pass"),
     Mutant("vma:vma_set_range", "ksm/mm/vma.pyx", "A vma with other bounds stands twice in an interval tree",
            "anon_vma_interval_tree_remove(avc_of_same_vma(pos), &avc_of_same_vma(pos).anon_vma.rb_root)",
            "pass"),
-    Mutant("vma:vm_area_dup", "ksm/mm/vma.pyx", "A copy of a vma without memory, and none with",
+    Mutant("vma:vm_area_dup", "ksm/mm/vma.pyx", "A vma is copied without memory, and not with memory",
            "if new != NULL:",
            "if not (new != NULL):"),
     Mutant("vma:split_vma", "ksm/mm/vma.pyx", "The upper half of a vma lies elsewhere in its object",
            "new.vm_pgoff += (addr - vma.vm_start) >> PAGE_SHIFT",
            "new.vm_pgoff += (addr - vma.vm_start) << PAGE_SHIFT"),
-    Mutant("vma:vma_modify_flags", "ksm/mm/vma.pyx", "An error of a split is taken for a vma",
+    Mutant("vma:vma_modify_flags", "ksm/mm/vma.pyx", "The error of a split is used as a vma",
            """\
         error[0] = split_vma(vma, end, False)
         if error[0]:
@@ -303,13 +303,13 @@ DRAWN = (
         error[0] = split_vma(vma, end, False)
         if False and (error[0]):
 """),
-    Mutant("page_alloc:undo_isolate_page_range", "ksm/mm/page_alloc.pyx", "A frame that comes back counts twice",
+    Mutant("page_alloc:undo_isolate_page_range", "ksm/mm/page_alloc.pyx", "A frame that is online again counts twice",
            "            z.nr_free += 1",
            "            z.nr_free += 2"),
-    Mutant("page_alloc:free_one_page", "ksm/mm/page_alloc.pyx", "Freed frames wait for a full list",
+    Mutant("page_alloc:free_one_page", "ksm/mm/page_alloc.pyx", "Freed frames wait until the list is full",
            "while z.nr_recent == RECENT_FRAMES:     # somebody else has filled it, and is on the way to make room",
            "while z.nr_recent != RECENT_FRAMES:     # somebody else has filled it, and is on the way to make room"),
-    Mutant("page_alloc:claim_frames", "ksm/mm/page_alloc.pyx", "Memory is asked for where no frame was used yet",
+    Mutant("page_alloc:claim_frames", "ksm/mm/page_alloc.pyx", "Memory is requested for frames that were never used",
            """\
         return False
 """, """\
@@ -321,16 +321,16 @@ DRAWN = (
     Mutant("mremap:do_mremap", "ksm/mm/mremap.pyx", "A length of one byte more than whole pages loses it",
            "old_len = (old_len + PAGE_SIZE - 1) & page_mask()",
            "old_len = (old_len + PAGE_SIZE - 2) & page_mask()"),
-    Mutant("mremap:move_page_tables", "ksm/mm/mremap.pyx", "A table is made, and that counts as no memory",
+    Mutant("mremap:move_page_tables", "ksm/mm/mremap.pyx", "Making a table counts as a lack of memory",
            "if pte_alloc(mm, new_pmd):",
            "if not (pte_alloc(mm, new_pmd)):"),
     Mutant("mremap:move_ptes", "ksm/mm/mremap.pyx", "Pages get lost on the way to another address",
            "set_pte_at(mm, new_addr, new_pte, pte)",
            "pass"),
-    Mutant("mmap:do_mmap", "ksm/mm/mmap.pyx", "Memory cannot be written",
+    Mutant("mmap:do_mmap", "ksm/mm/mmap.pyx", "New memory cannot be written to",
            "vm_flags |= VM_WRITE",
            "pass"),
-    Mutant("mmap:mmap_region", "ksm/mm/mmap.pyx", "New memory of who asked for everything is not mergeable",
+    Mutant("mmap:mmap_region", "ksm/mm/mmap.pyx", "New memory is not mergeable after prctl(PR_SET_MEMORY_MERGE)",
            """\
     ksm_add_vma(vma)
     return <long>addr
@@ -338,7 +338,7 @@ DRAWN = (
     pass
     return <long>addr
 """),
-    Mutant("madvise:madvise_walk_vmas", "ksm/mm/madvise.pyx", "At the end of a range, one vma more is advised",
+    Mutant("madvise:madvise_walk_vmas", "ksm/mm/madvise.pyx", "The vma behind the range gets the advice, too",
            """\
         if start >= end:
             break
@@ -355,10 +355,10 @@ DRAWN = (
     Mutant("memory_hotplug:add_memory_file-2", "ksm/mm/memory_hotplug.pyx", "The longer list of images is forgotten",
            "m.blocks = blocks",
            "pass"),
-    Mutant("memory_failure:add_to_kill_anon", "ksm/mm/memory_failure.pyx", "No reference on who is told",
+    Mutant("memory_failure:add_to_kill_anon", "ksm/mm/memory_failure.pyx", "A listed process gets no reference",
            "    mmgrab(mm)                  # get_task_struct()",
            "    pass"),
-    Mutant("swap:folio_batch_add_and_move", "ksm/mm/swap.pyx", "Pages of a full batch stay in it, and it overflows",
+    Mutant("swap:folio_batch_add_and_move", "ksm/mm/swap.pyx", "The pages of a full batch stay in it, and it overflows",
            "        nr = folio_batch_take(batch, count, folios)",
            "        pass"),
     Mutant("page_io:swap_read_folio", "ksm/mm/page_io.pyx", "A page of zeros comes back as ones",
@@ -367,10 +367,10 @@ DRAWN = (
     Mutant("swap:folio_batch_add_and_move-2", "ksm/mm/swap.pyx", "A full batch goes on being filled",
            "if count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio):",
            "if False and (count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio)):"),
-    Mutant("mprotect:change_protection", "ksm/mm/mprotect.pyx", "Only tables that are not there are protected",
+    Mutant("mprotect:change_protection", "ksm/mm/mprotect.pyx", "Only tables that do not exist are protected",
            "if pmd != NULL and not pmd_none(pmdp_get_lockless(pmd)):",
            "if pmd != NULL and pmd_none(pmdp_get_lockless(pmd)):"),
-    Mutant("mprotect:mprotect_fixup", "ksm/mm/mprotect.pyx", "Nothing to do counts as an error",
+    Mutant("mprotect:mprotect_fixup", "ksm/mm/mprotect.pyx", "A call that has nothing to do returns an error",
            """\
     return 0
 
@@ -378,7 +378,7 @@ DRAWN = (
     return 1
 
 """),
-    Mutant("pagewalk:walk_page_range_vma", "ksm/mm/pagewalk.pyx", "Only tables that are not there are walked",
+    Mutant("pagewalk:walk_page_range_vma", "ksm/mm/pagewalk.pyx", "Only tables that do not exist are walked",
            "elif not pmd_none(pmdp_get_lockless(pmd)):",
            "elif not (not pmd_none(pmdp_get_lockless(pmd))):"),
     Mutant("kstrtox:parse_digits", "include/linux/kstrtox.pxd", "There is no digit 9",
@@ -387,7 +387,7 @@ DRAWN = (
     Mutant("jhash:jhash", "include/linux/jhash.pxd", "Two words are not a block",
            "if length >= 8:",
            "if length > 8:"),
-    Mutant("kstrtox:kstrtobool", "include/linux/kstrtox.pxd", "No means yes",
+    Mutant("kstrtox:kstrtobool", "include/linux/kstrtox.pxd", 'The word "no" is read as yes',
            "            res[0] = False",
            "            res[0] = True"),
     Mutant("rbtree_augmented:__rb_erase_augmented", "include/linux/rbtree_augmented.pxd", "The search for a successor does not end",
@@ -396,7 +396,7 @@ DRAWN = (
     Mutant("mm:vma_is_dax", "include/linux/mm.pxd", "All memory is persistent",
            "return False                # no persistent memory here",
            "return True                # no persistent memory here"),
-    Mutant("list:hlist_move_list", "include/linux/list.pxd", "The first of a list that was moved looks back to the old head",
+    Mutant("list:hlist_move_list", "include/linux/list.pxd", "The first entry of a moved list points back to the old head",
            "new.first.pprev = &new.first",
            "pass"),
     Mutant("rbtree:____rb_erase_color", "ksm/lib/rbtree.pyx", "A rotation loses a child",
@@ -407,7 +407,7 @@ DRAWN = (
             pass
             sibling.rb_right = parent
 """),
-    Mutant("rbtree:__rb_insert", "ksm/lib/rbtree.pyx", "An uncle need not be there to be red",
+    Mutant("rbtree:__rb_insert", "ksm/lib/rbtree.pyx", "A missing uncle counts as red",
            """\
             if tmp is not NULL and rb_is_red(tmp):
                 # Case 1: G(p(n, -), u) becomes g(P(n, -), U). The uncle is red too, so both generations change colour; go on from g.
@@ -415,7 +415,7 @@ DRAWN = (
             if tmp is not NULL or rb_is_red(tmp):
                 # Case 1: G(p(n, -), u) becomes g(P(n, -), U). The uncle is red too, so both generations change colour; go on from g.
 """),
-    Mutant("rbtree:____rb_erase_color-2", "ksm/lib/rbtree.pyx", "A nephew need not be there to be red",
+    Mutant("rbtree:____rb_erase_color-2", "ksm/lib/rbtree.pyx", "A missing nephew counts as red",
            """\
                 tmp2 = sibling.rb_left
                 if tmp2 is NULL or rb_is_black(tmp2):
@@ -451,11 +451,11 @@ DRAWN = (
     Mutant("samples:sample_mm", "ksm/fast/samples.pyx", "All whole samples lie at one place",
            "samples.whole += PAGE_SIZE",
            "pass"),
-    Mutant("watch:forget_item_keys", "ksm/fast/watch.pyx", "The lock is let go of after each item but one in 1,024",
-           "if nr % 1024 == 0:      # nobody else changes the list, but all who write want the lock",
+    Mutant("watch:forget_item_keys", "ksm/fast/watch.pyx", "The lock is released after each item except one in 1,024",
+           "if nr % 1024 == 0:      # no other thread changes the list, but every thread that writes to a page wants the lock",
            "if not (nr % 1024 == 0):",
-           unnoticed="it is how long others wait for the lock, and not what is done with it"),
-    Mutant("page_keys:add_branch", "ksm/fast/page_keys.pyx", "Every second branch is none",
+           unnoticed="the change affects only how long other threads wait for the lock"),
+    Mutant("page_keys:add_branch", "ksm/fast/page_keys.pyx", "Every second branch is left unused",
            "book.nr_branches += 1",
            "book.nr_branches += 2"),
     Mutant("samples:bytes_at", "ksm/fast/samples.pyx", "Pages that are not anonymous are samples",
@@ -464,19 +464,19 @@ DRAWN = (
     Mutant("look_ahead:look_ahead", "ksm/fast/look_ahead.pyx", "Pages ahead are not read",
            "        read_pages(fast, unread, nr_unread)",
            "        pass"),
-    Mutant("stable_keys:filter_refill", "ksm/fast/stable_keys.pyx", "Nodes that wait are looked for in the wrong place",
+    Mutant("stable_keys:filter_refill", "ksm/fast/stable_keys.pyx", "Nodes in migrate_nodes are looked for in the wrong place",
            "filter_add_node(fast, stable_node_of_list(link), new_book)",
            "filter_add_node(fast, stable_node_of_list(link.next), new_book)"),
     Mutant("stable_keys:stable_trees_lack", "ksm/fast/stable_keys.pxd", "The filter is asked for the last key of each word",
            "if fast.filter[place >> 6] >> (place & 63) & 1:",
            "if fast.filter[place >> 6] >> (place | 63) & 1:"),
-    Mutant("host/memory:cgroup_room", "ksm/host/memory.py", "Cgroups are not looked at",
+    Mutant("host/memory:cgroup_room", "ksm/host/memory.py", "Cgroups are ignored",
            "while True:",
            "while False:"),
     Mutant("host/memory:cgroup_room-3", "ksm/host/memory.py", "The cgroup's room does not count",
            "room = min(room, int(limit) - used + cache)",
            "pass"),
-    Mutant("pagemap:scan_area", "ksm/sources/pagemap.pyx", "A kernel that does not get on is asked again, for ever",
+    Mutant("pagemap:scan_area", "ksm/sources/pagemap.pyx", "A kernel that makes no progress is asked again for ever",
            """\
             break
         start = arg.walk_end
@@ -484,7 +484,7 @@ DRAWN = (
             continue
         start = arg.walk_end
 """,
-           unnoticed="no kernel answers that it has walked no further than it was told to begin"),
+           unnoticed="no kernel reports that it has walked no further than the start of the range"),
     Mutant("live:begin", "ksm/sources/live.py", "Frames that were seen in one pass are left out in the next",
            "self.claimed.clear()",
            "pass"),
@@ -505,10 +505,10 @@ DRAWN = (
         assert self.process is None
         for start, end in runs:
 """),
-    Mutant("live:_follow", "ksm/sources/live.py", "Nobody opens the memory that is to be read",
+    Mutant("live:_follow", "ksm/sources/live.py", "The memory that is to be read is not opened",
            'mem = self._open("mem")',
            "pass"),
-    Mutant("core:read_notes-2", "ksm/sources/core.py", "All cores are gdb's, but gdb's are not",
+    Mutant("core:read_notes-2", "ksm/sources/core.py", "All cores but gdb's count as gdb's",
            'gdb = gdb or owner == b"GDB"',
            'gdb = gdb or owner != b"GDB"'),
     Mutant("report:shortened", "ksm/estimate/report.py", "A shortened name takes a column more",
@@ -531,7 +531,7 @@ DRAWN = (
     Mutant("report:sources_table-2", "ksm/estimate/report.py", "A wide terminal leaves no more room for names",
            "room = NAME_WIDTH + max(0, width - 80)",
            "room = NAME_WIDTH + min(0, width - 80)"),
-    Mutant("savings:count_word-2", "ksm/estimate/savings.pyx", "Within one source counts as across",
+    Mutant("savings:count_word-2", "ksm/estimate/savings.pyx", "Sharing within one source counts as sharing across sources",
            "elif last[frame] == source:",
            "elif last[frame] != source:"),
 )

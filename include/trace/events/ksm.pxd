@@ -2,8 +2,8 @@
 # Follows include/trace/events/ksm.h of Linux 6.12.
 """The nine tracepoints of KSM, written to a ring in the machine.
 
-An event keeps what the kernel's record keeps; an address space is also kept by its id, since an address can be used again. Nothing
-is recorded, and next to nothing is spent, unless somebody has switched the ring on. A full ring forgets its oldest events.
+An event keeps what the kernel's record keeps. An address space is also kept by its id, since an address can be used again. While the ring
+is off, nothing is recorded and almost no time is spent. A full ring drops its oldest events.
 """
 
 from libc.string cimport memset
@@ -28,13 +28,13 @@ cdef enum ksm_trace_type:
 cdef struct ksm_trace_event:
     int type
     int err
-    unsigned long pfn           # of the advisor: pages_to_scan
+    unsigned long pfn           # for the advisor: pages_to_scan
     void *ksm_page
     void *rmap_item
     void *mm
     unsigned long mm_id
-    long seq                    # of the advisor: the scan time in seconds
-    unsigned int rmap_entries   # of the advisor: the share of the processor
+    long seq                    # for the advisor: the scan time in seconds
+    unsigned int rmap_entries   # for the advisor: the share of a processor in percent
 
 
 cdef struct ksm_trace_ring:
@@ -43,8 +43,8 @@ cdef struct ksm_trace_ring:
     ksm_trace_event *events
     unsigned long capacity      # a power of two
     unsigned long head          # events written since the ring was switched on
-    unsigned long tail          # events read or forgotten
-    unsigned long lost          # events forgotten unread
+    unsigned long tail          # events read or dropped
+    unsigned long lost          # events dropped unread
 
 
 cdef inline ksm_trace_event *trace_reserve(ksm_trace_ring *ring, int type) noexcept nogil:

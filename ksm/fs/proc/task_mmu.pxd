@@ -4,8 +4,8 @@
 from linux.mm_types cimport pte_t, vm_area_struct, vm_flags_t
 
 
-# A word of Process.page_table(), where /proc/PID/pagemap has 64 bits of its own: what an entry is, and the frame from bit 8 on. Of a page
-# that is swapped out it is the slot.
+# A word of Process.page_table(). The low 8 bits say what the entry is, and the frame stands from bit 8 on; for a swapped-out page it is the
+# slot. /proc/PID/pagemap has a different word of 64 bits.
 cpdef enum:
     PAGE_PRESENT = 1
     PAGE_KSM = 2
@@ -17,7 +17,7 @@ cpdef enum:
     PAGE_FLAGS_SHIFT = 8
 
 
-# All of them in bytes
+# All fields are in bytes.
 cdef struct mem_size_stats:
     unsigned long resident
     unsigned long anonymous
@@ -27,7 +27,7 @@ cdef struct mem_size_stats:
     unsigned long ksm
 
 
-# Called with the table locked, for each entry of a table and for each part of a huge page, whose entry is that of all.
+# Called with the table locked, for each entry of a table, and for each part of a huge page with the huge page's entry.
 ctypedef void (*entry_function)(vm_area_struct *vma, unsigned long addr, pte_t pte, unsigned long word, void *arg) noexcept nogil
 
 cdef void pagemap_walk(vm_area_struct *vma, unsigned long start, unsigned long end, entry_function entry, void *arg) noexcept nogil

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows fs/proc/task_mmu.c of Linux 6.12: the parts of /proc/PID/smaps and pagemap that have to do with KSM.
-"""What the pages of a mapping are: present, anonymous, merged, swapped out.
+"""The state of the pages of a mapping: present, anonymous, merged, swapped out.
 
-There are no counts here of how pages are shared (Pss and its relatives), of pages read (Referenced), nor of hugetlb and files.
+How pages are shared (Pss and its relatives), pages read (Referenced), hugetlb pages and files are not counted.
 """
 
 from linux.ksm cimport is_ksm_zero_pte
@@ -34,7 +34,7 @@ cdef void smaps_pte_entry(vm_area_struct *vma, unsigned long addr, pte_t ptent, 
     cdef mem_size_stats *mss = <mem_size_stats *>private
     cdef struct_page *page = NULL
     if pte_present(ptent):
-        page = vm_normal_page(vma, addr, ptent)     # none for the zero page, even if KSM has put it there
+        page = vm_normal_page(vma, addr, ptent)     # NULL for the zero page, even if KSM has mapped it
     elif is_swap_pte(ptent):
         mss.swap += PAGE_SIZE
     elif is_migration_pte(ptent):
@@ -92,7 +92,7 @@ entry_walk_ops.walk_lock = PGWALK_RDLOCK
 
 
 cdef void smap_gather_stats(vm_area_struct *vma, mem_size_stats *mss) noexcept nogil:
-    """Add the pages of a mapping to the counts. Under mmap_lock."""
+    """Add the pages of a mapping to the counts. The caller holds mmap_lock."""
     cdef entry_walk entries
     entries.pte_entry, entries.pmd_entry, entries.private = smaps_pte_entry, smaps_pmd_entry, mss
     walk_page_range_vma(vma, vma.vm_start, vma.vm_end, &entry_walk_ops, &entries)
@@ -139,7 +139,7 @@ cdef void pagemap_pmd_entry(vm_area_struct *vma, unsigned long addr, unsigned lo
 
 
 cdef void pagemap_walk(vm_area_struct *vma, unsigned long start, unsigned long end, entry_function entry, void *arg) noexcept nogil:
-    """Call entry() for what is in the tables; where there is no table, nothing is said. Under mmap_lock."""
+    """Call entry() for every entry of the tables in the range. The caller holds mmap_lock."""
     cdef pagemapread pm
     cdef entry_walk entries
     pm.entry, pm.arg = entry, arg
