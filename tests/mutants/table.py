@@ -307,8 +307,8 @@ DRAWN = (
            "            z.nr_free += 1",
            "            z.nr_free += 2"),
     Mutant("page_alloc:free_one_page", "ksm/mm/page_alloc.pyx", "Freed frames wait until the list is full",
-           "while z.nr_recent == RECENT_FRAMES:     # somebody else has filled it, and is on the way to make room",
-           "while z.nr_recent != RECENT_FRAMES:     # somebody else has filled it, and is on the way to make room"),
+           "while z.nr_recent == RECENT_FRAMES:     # another thread has filled it, and is about to make room",
+           "while z.nr_recent != RECENT_FRAMES:     # another thread has filled it, and is about to make room"),
     Mutant("page_alloc:claim_frames", "ksm/mm/page_alloc.pyx", "Memory is requested for frames that were never used",
            """\
         return False
