@@ -155,7 +155,7 @@ cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
     g.era = era
     g.root_stable_tree = g.one_stable_tree          # one root until merge_across_nodes is first switched off
     g.root_unstable_tree = g.one_unstable_tree
-    INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page changed its NUMA node, until it is seen again
+    INIT_LIST_HEAD(&g.migrate_nodes)                # stable nodes whose page has moved to another NUMA node
     hash_init(g.mm_slots_hash, MM_SLOTS_HASH_BITS)  # from an mm to its slot
     INIT_LIST_HEAD(&g.ksm_mm_head.slot.mm_node)     # all slots, in the order in which they are scanned
     g.ksm_scan.mm_slot = &g.ksm_mm_head             # the cursor is at the head between two passes
@@ -190,7 +190,7 @@ cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
 
 
 cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
-    # OURS: does this machine run the KSM of Linux 2.6.38?
+    # OURS: whether the machine runs the KSM of Linux 2.6.38.
     return g.era == ERA_2_6_38
 
 
@@ -1928,7 +1928,7 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
 
         # OURS: all roots are reset; the kernel resets those in use. If merge_across_nodes is switched on in one pass, and off in the next,
         # the other roots come back into use. They would have links to rmap_items that may be freed.
-        # Not here: ksm_nr_node_ids: the number of those in use
+        # Not here: ksm_nr_node_ids: the number of roots in use
         for nid in range(1 if g.root_unstable_tree == g.one_unstable_tree else g.m.nr_node_ids):
             g.root_unstable_tree[nid].rb_node = NULL
 
@@ -2384,7 +2384,7 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
     if not folio_test_uptodate(folio):
         return folio            # do_swap_page() reports the error
 
-    # Not here: mem_cgroup_charge: nobody counts
+    # Not here: mem_cgroup_charge: there are no control groups
     new_folio = alloc_pages_node(m, vma.vm_mm.nid, 0, False)
     if new_folio != NULL:
         # Not here: copy_mc_user_highpage: it fails if a page cannot be read, which does not happen here
@@ -2476,7 +2476,7 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
         av = rmap_item.anon_vma
 
         anon_vma_lock_read(av)
-        # Not here: rcu_read_lock, for_each_process, task_early_kill, t, rcu_read_unlock: every process counts, and is told by its mm
+        # Not here: rcu_read_lock, for_each_process, task_early_kill, t, rcu_read_unlock: every process counts, and its mm stands for it
         vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
         while vmac != NULL:
             vma = vmac.vma
@@ -3046,7 +3046,7 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
     """Give the machine the KSM of this era: 0 or -ENOMEM. ksmd does not run yet."""
     cdef ksm_globals *g = <ksm_globals *>calloc(1, sizeof(ksm_globals))
     cdef int err
-    if g == NULL:               # OURS: a machine's own
+    if g == NULL:               # OURS: each machine has its own globals
         return -ENOMEM
     ksm_globals_init(g, m, era)     # OURS: the initial values of the file-level variables
 
@@ -3056,11 +3056,11 @@ cdef int ksm_init(machine *m, int era) noexcept nogil:
 
     err = ksm_slab_init(g)
     if err:
-        free(g)                 # OURS: a machine's own
+        free(g)                 # OURS: each machine has its own globals
         return err              # out:
 
     # Not here: kthread_run, ksm_thread: ksmd is started when `run` is first written
-    # Not here: sysfs_create_group, pr_err, ksm_slab_free, hotplug_memory_notifier: the files are attributes, and one listens to memory
+    # Not here: sysfs_create_group, pr_err, ksm_slab_free, hotplug_memory_notifier: the files are attributes, and ksm_ops has the notifier
     ksm_attrs_init(g)           # OURS: the files, in their order
     m.ksm = g
     m.ksm_ops = &ksm_ops        # OURS: what include/linux/ksm.h declares

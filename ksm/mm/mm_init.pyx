@@ -26,7 +26,7 @@ cdef int init_memory(machine *m, const machine_plan *plan) noexcept nogil:
     """The arena, the zero page, and the zones: 0 or -errno."""
     cdef unsigned long ram = plan.ram_pages, per_node, end
     cdef int nid, err
-    # Every node but the last has whole huge pages, and one more follows the memory.
+    # Every node but the last has whole huge pages, and so has the space behind the memory.
     err = arena_create(m, (plan.max_pages + HPAGE_PMD_NR) & ~(<unsigned long>HPAGE_PMD_NR - 1))
     if not err:
         err = arena_add_ram(m, 0, ram)

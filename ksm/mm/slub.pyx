@@ -74,7 +74,7 @@ cdef bint grow(kmem_cache *cache) noexcept nogil:
     chunk = <chunk_header *>reserve(length, length, PROT_READ | PROT_WRITE)
     if chunk == NULL:
         return False
-    # Objects of a page or more gain nothing from huge pages.
+    # A page table fills a whole page anyway, so its chunk is not made of huge pages.
     if length == LARGEST_CHUNK and cache.size < PAGE_SIZE:
         c_madvise(chunk, length, MADV_HUGEPAGE)
     chunk.next = cache.slabs

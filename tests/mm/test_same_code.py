@@ -112,7 +112,7 @@ if folio_mapcount(folio) >= 1:
     "no mark": (KSM, "folio_migrate_ksm", "    # OURS: ksm_get_folio() reads it without a lock", ""),
     "mark without a reason": (KSM, "folio_migrate_ksm", "    # OURS: ksm_get_folio() reads it without a lock", "    # OURS"),
     "mark of what is the kernel's": (KSM, "skip_age", "    if age <= 3:\n", "    if age <= 3:        # OURS: why not\n"),
-    "missing and not named": (KSM, "ksm_might_need_to_copy", "    # Not here: mem_cgroup_charge: nobody counts\n", ""),
+    "missing and not named": (KSM, "ksm_might_need_to_copy", "    # Not here: mem_cgroup_charge: there are no control groups\n", ""),
     "named and not missing": (KSM, "skip_age", "    if age <= 3:\n", "    # Not here: cpu_relax: nobody waits\n    if age <= 3:\n"),
     "function without a mark": (KSM, "ksmd_wait", "    # OURS: wait_event_freezable().\n", ""),
     "part that is not called": (KSM, "unmerge_and_remove_all_rmap_items", "        err = unmerge_mm(mm, &vmi)\n", ""),
