@@ -147,8 +147,8 @@ class World:
 
     def gone(self, label: str, outcome: Outcome, exited: bool) -> bool:
         """Was it refused because the machine is closed, or the process has exited? It has to be."""
-        if self.closed and outcome.errno == errno.EFAULT and label.endswith(".read"):
-            return True  # a length that no address space has is refused before anything is asked
+        if self.closed and label.endswith(".read") and (outcome.errno == errno.EFAULT or isinstance(outcome.error, MemoryError)):
+            return True  # a length that no address space has, or no computer, is refused before anything is asked
         if self.closed and not (isinstance(outcome.error, ValueError) and "closed" in str(outcome.error)):
             raise Finding("closed", f"{label} on a closed machine: {outcome.name} {outcome.error or ''}")
         if not self.closed and exited and not isinstance(outcome.error, ProcessLookupError):
