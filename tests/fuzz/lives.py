@@ -149,6 +149,10 @@ def with_signals(player: Player, life: dict[str, Any], without: set[str]) -> Non
                 player.run([action])
             except Alarm:
                 pass
+            except ValueError as error:
+                if not player.common.closing or "closed" not in str(error):
+                    raise
+                raise Closed from None
             finally:
                 armed[0] = False
     finally:

@@ -88,7 +88,7 @@ class Strange(Files):
         outcome = self.tried(what, OBJECTS[what])
         types = (TypeError, ValueError, AttributeError, KeyError, IndexError, MemoryError, odds.OddError)
         if outcome is not None and not isinstance(outcome.error, types):
-            self.legal(what, outcome, {errno.EINVAL})
+            self.legal(what, outcome, {errno.EINVAL, errno.ENOMEM})
 
     def do_any_number(self, what: str) -> None:
         """An object with an __index__ is as good as a number."""
