@@ -48,6 +48,8 @@ from ksm.procfs cimport ksm_stat_lines, read_maps, read_page_table, show_ksm_sta
 cdef object MADE_HERE = object()
 
 cdef enum:
+    ROUND = 268435456           # bytes of a range, between two looks for signals, and for a close()
+    MOST_TOLD = 268435456       # pages of which page_table() tells
     MOST_MOVED = 4194304        # largest number of pages for move_pages()
     LITTLE = 16777216           # bytes of an image that are read at once; for longer images the available memory is checked
 
@@ -370,12 +372,16 @@ cdef class Process:
         cdef mm_struct *mm
         cdef int error = 0
         page_range(addr, length, &caddr, &end)
-        with nogil:
-            mm = self.get_mm()
-            caddr = cpu_touch(mm, caddr, end, write, &error)
-            self.put_mm(mm)
-        if error:
-            raise oserror(error, f"touch at {caddr:#x}")
+        while True:
+            with nogil:
+                mm = self.get_mm()
+                caddr = cpu_touch(mm, caddr, end_of_round(caddr, end), write, &error)
+                self.put_mm(mm)
+            if error:
+                raise oserror(error, f"touch at {caddr:#x}")
+            if caddr >= end:
+                break
+            PyErr_CheckSignals()
 
     def update(self, addr, buffer):
         """Make whole pages equal to the buffer, and write only to pages that differ or are not mapped. Returns their number. OSError
@@ -463,12 +469,15 @@ cdef class Process:
         """
         cdef unsigned long caddr, end
         cdef mm_struct *mm
-        cdef long reclaimed
+        cdef long reclaimed = 0
         page_range(addr, length, &caddr, &end)
-        with nogil:
-            mm = self.get_mm()
-            reclaimed = reclaim_range(mm, caddr, end)
-            self.put_mm(mm)
+        while caddr < end:
+            with nogil:
+                mm = self.get_mm()
+                reclaimed += reclaim_range(mm, caddr, end_of_round(caddr, end))
+                self.put_mm(mm)
+            caddr = end_of_round(caddr, end)
+            PyErr_CheckSignals()
         return reclaimed
 
     def move_pages(self, addr, length, node):
@@ -522,14 +531,14 @@ cdef class Process:
 
     def page_table(self, addr, length):
         """One word for each page of the range, as array('L'): 0 where nothing is mapped, else frame << 8 | PAGE_* flags. For a page that is
-        swapped out it is its place in the swap area << 8 | PAGE_SWAPPED.
+        swapped out it is its place in the swap area << 8 | PAGE_SWAPPED. ValueError for more than 2**28 pages (1 TiB) at once.
         """
         cdef unsigned long caddr = ulong("addr", addr) & page_mask(), clength = ulong("length", length)
         cdef unsigned long nr_pages = pages_in(clength)
         cdef mm_struct *mm
         cdef unsigned long[::1] words
-        if nr_pages > <unsigned long>1 << 35:
-            raise ValueError("length is larger than an address space")
+        if nr_pages > MOST_TOLD:
+            raise ValueError(f"length is {nr_pages} pages, and {<unsigned long>MOST_TOLD} are the most that a table is made of at once")
         result = array("L" if sizeof(unsigned long) == 8 else "Q", bytes(8)) * nr_pages
         if nr_pages == 0:
             return result
@@ -542,7 +551,13 @@ cdef class Process:
 
     def present(self, addr, length):
         """One byte for each page of the range: 1 where a page is mapped."""
-        return bytes(word & 1 for word in self.page_table(addr, length))
+        cdef const unsigned long[::1] words = self.page_table(addr, length)
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, words.shape[0])
+        cdef char *there = PyBytes_AS_STRING(result)
+        cdef Py_ssize_t i
+        for i in range(words.shape[0]):
+            there[i] = words[i] & 1
+        return result
 
     def maps(self):
         """The mappings, ascending: a list of Vma."""
@@ -707,6 +722,11 @@ cdef int read_image(Machine machine, unsigned long pfn, int fd, unsigned long of
             PyErr_CheckSignals()
     # The end of the file may have looked like a hole because the file was cut off.
     return -EIO if os.fstat(fd).st_size < <object>offset + length else 0
+
+
+cdef inline unsigned long end_of_round(unsigned long start, unsigned long end) noexcept nogil:
+    """How far a round goes that begins at start."""
+    return start + ROUND if end > start and end - start > ROUND else end
 
 
 cdef inline unsigned long pages_in(unsigned long length) noexcept nogil:

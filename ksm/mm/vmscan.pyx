@@ -15,6 +15,7 @@ from linux.page_flags cimport (PageHWPoison, folio_get, folio_mapped, folio_ref_
                                folio_test_anon, folio_test_clear_dirty, folio_test_clear_lru, folio_test_dirty, folio_test_large,
                                folio_test_swapcache, folio_trylock, folio_unlock, page_folio)
 from linux.pagewalk cimport folio_walk, folio_walk_end
+from linux.pgtable cimport pmd_addr_end, pmd_offset_mm
 from linux.rmap cimport folio_maybe_dma_pinned, vma_has_anon_vma
 from linux.spinlock cimport spin_lock, spin_unlock
 from linux.swap cimport folio_swap, vm_swap_full
@@ -129,6 +130,9 @@ cdef long reclaim_vma(vm_area_struct *vma, unsigned long addr, unsigned long end
     cdef bint isolated, split
     cdef long nr_reclaimed = 0
     while addr < end:
+        if pmd_offset_mm(vma.vm_mm, addr) == NULL:
+            addr = pmd_addr_end(addr, end)
+            continue
         folio = folio_walk_start(&fw, vma, addr, 0)
         if folio != NULL and folio_test_large(folio):
             # A huge page is split first. If that fails, the page stays.

@@ -165,6 +165,48 @@ def test_close_beside_a_long_scan(alone):
     assert out == "True ['the machine is closed', 'the machine is closed']\n"
 
 
+@pytest.mark.parametrize("call", ["touch(addr, length, write=False)", "swap_out(addr, length)"])
+def test_close_and_signals_in_a_call_over_a_huge_range(alone, call):
+    """Such a call goes in rounds of 256 MiB: between two it leaves the machine."""
+    out = alone(f"""
+    length = 1 << 42
+    for _ in range(2):
+        machine = ksm.Machine("64M", swap="1M")
+        process = machine.spawn()
+        addr = process.mmap(length)
+        for part in range(0, length, length // 512):
+            process.touch(addr + part)          # a table of each kind in each part
+        said = []
+        def go():
+            try:
+                while True:
+                    process.{call}
+            except (ValueError, OSError) as error:
+                said.append(str(error))
+        thread = threading.Thread(target=go)
+        thread.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        machine.close()
+        thread.join()
+        print(time.monotonic() - began < 5, said)
+    machine = ksm.Machine("64M", swap="1M")
+    process = machine.spawn()
+    addr = process.mmap(length)
+    def late(*_):
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    began = time.monotonic()
+    try:
+        while True:
+            process.{call}
+    except KeyboardInterrupt:
+        print(time.monotonic() - began < 5)
+    """)
+    assert out == "True ['the machine is closed']\n" * 2 + "True\n"
+
+
 def test_close_beside_ksmd_with_a_long_batch(alone):
     """One batch is a pass, and a pass takes long if each page looks through a long chain."""
     out = alone("""

@@ -29,7 +29,7 @@ from fuzz.lives import run_life
 from fuzz.world import Common, Finding
 
 ENDS_WELL, FOUND = 0, 3
-PATIENCE = 60.0  # seconds for a life; most take less than two
+PATIENCE = 60.0  # seconds for a life, or for its next call; most lives take less than two
 
 
 class Result:
@@ -107,7 +107,7 @@ def live(life: dict[str, Any], without: set[str], folder: Path, *, patience: flo
         if leaves:
             sys.exit(0)  # a forked child of the life: it ends as programs do
         os._exit(code)
-    stuck = not ended(pid, patience)
+    stuck = not ended(pid, patience, folder / "calls")
     where = ""
     if stuck:
         where = look_into(pid, folder)
@@ -132,13 +132,21 @@ def live(life: dict[str, Any], without: set[str], folder: Path, *, patience: flo
     return Result(actions=actions)
 
 
-def ended(pid: int, patience: float) -> bool:
-    """Whether the process ends within `patience` seconds."""
+def ended(pid: int, patience: float, calls: Path) -> bool:
+    """Whether the process ends. It may take `patience` seconds, and as long again, five times in all, as long as it makes new calls: a
+    computer with much to do makes a life slow."""
     fd = os.pidfd_open(pid)
+    made = -1
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return bool(poll.poll(patience * 1000))
+        for _ in range(5):
+            if poll.poll(patience * 1000):
+                return True
+            before, made = made, calls.stat().st_size if calls.exists() else 0
+            if made == before:
+                return False
+        return False
     finally:
         os.close(fd)
 

@@ -297,7 +297,7 @@ class World:
                                 raise Finding(
                                     "bytes", f"{subject.label}: the page at {start + number * PAGE:#x} is gone, and was {digest(wanted)}"
                                 )
-                        elif view[at : at + PAGE] != wanted:
+                        elif bytes(view[at : at + PAGE]) != wanted:
                             raise Finding("bytes", differ(subject.label, start + number * PAGE, bytes(view[at : at + PAGE]), wanted, word))
         finally:
             view.release()
