@@ -471,14 +471,15 @@ cdef class Process:
         cdef mm_struct *mm
         cdef long reclaimed = 0
         page_range(addr, length, &caddr, &end)
-        while caddr < end:
+        while True:
             with nogil:
                 mm = self.get_mm()
                 reclaimed += reclaim_range(mm, caddr, end_of_round(caddr, end))
                 self.put_mm(mm)
             caddr = end_of_round(caddr, end)
+            if caddr >= end:
+                return reclaimed
             PyErr_CheckSignals()
-        return reclaimed
 
     def move_pages(self, addr, length, node):
         """Move the range's pages to a node, also those that are shared. Returns a list that has, for every page, the node where it is now,

@@ -181,7 +181,8 @@ class Memory(World):
         if asked is None or space is None:
             return
         outcome, (addr, old, new, flags, *fixed) = asked
-        target = fixed[0] if fixed else None
+        # MREMAP_FIXED without a new address is the address 0. It is refused once what was mapped there is gone.
+        target = fixed[0] if fixed else 0 if flags & 2 else None
         old_end, size = addr + up(old), up(new)
         vma = next((vma for vma in vmas if vma.start <= addr < vma.end), None)
         if outcome.error is not None:
