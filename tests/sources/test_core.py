@@ -129,6 +129,22 @@ def test_a_core_that_is_truncated_while_it_is_scanned(tmp_path):
     source.close()
 
 
+def test_a_core_that_is_truncated_while_it_is_copied(tmp_path, monkeypatch):
+    """The size was looked at before: only the read that is too short tells."""
+    path = write_core(tmp_path / "core", [(0x10000, page(1) * 8, READ | WRITE)], odd=0x8C8)
+    source = open_file(str(path))
+    read = os.preadv
+
+    def cut_off_and_read(fd, buffers, offset):
+        os.truncate(path, path.stat().st_size - 1)
+        return read(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", cut_off_and_read)
+    with ksm.Machine("1M") as machine, pytest.raises(SourceError, match=rf"^{path}: was truncated meanwhile$"):
+        source.attach(machine)
+    source.close()
+
+
 def test_gdb_is_told_by_its_note(tmp_path):
     path = write_core(tmp_path / "core", [(0x10000, page(1), READ | WRITE)], note("GDB", 0xFF000000, b"<target/>"))
     assert content(path)[1].startswith("gdb writes pages that were never touched as zeros")
