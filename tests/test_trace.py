@@ -2,6 +2,7 @@
 """machine.ksm.trace."""
 
 import re
+import time
 
 import pytest
 
@@ -64,6 +65,21 @@ def test_stopped_it_can_be_read(machine):
     trace.stop()
     machine.ksm.scan(3)
     assert len(trace.read()) == len(LINES)
+
+
+def test_a_read_ends_beside_ksmd(machine):
+    """It takes what is there when it begins, and not what ksmd adds meanwhile."""
+    process = machine.spawn()
+    addr = process.mmap(ksm.PAGE_SIZE)
+    process.write(addr, b"a")
+    process.madvise(addr, ksm.PAGE_SIZE, ksm.MADV_MERGEABLE)
+    machine.ksm.trace.start(1 << 16)
+    machine.ksm.sleep_millisecs = 0
+    machine.ksm.run = 1         # a pass over one page is two events
+    while len(machine.ksm.trace) < 1 << 16:
+        time.sleep(0.01)
+    assert 0 < len(machine.ksm.trace.read(1 << 28)) <= 1 << 16
+    machine.ksm.run = 0
 
 
 @pytest.mark.parametrize("capacity", [0, -1, 1 << 40])

@@ -101,7 +101,7 @@ PORT = {
     "PASS_ENDS": r"ksm_scan\.seqnr \+= 1",
     "STABLE_COMPARE": r"memcmp_pages\(",
     "STABLE_FOUND": "STABLE_SEARCHED",
-    "STABLE_MISS": "STABLE_SEARCHED",
+    "STABLE_MISS": r"unstable_tree_search_insert\(",
     "STABLE_BUSY": "-EBUSY",
     "UNSTABLE_COMPARE": r"memcmp_pages\(",
     "UNSTABLE_INSERTED": r"rb_insert_color\(",
