@@ -467,16 +467,17 @@ cdef class Process:
         A page comes back when a process touches it. A page that cannot be written, because the swap area is full, or because it has another
         reference, stays. This stands for memory pressure; madvise(MADV_PAGEOUT) does the same for pages that are not shared.
         """
-        cdef unsigned long caddr, end
+        cdef unsigned long caddr, end, stop
         cdef mm_struct *mm
         cdef long reclaimed = 0
         page_range(addr, length, &caddr, &end)
         while True:
             with nogil:
                 mm = self.get_mm()
-                reclaimed += reclaim_range(mm, caddr, end_of_round(caddr, end))
+                stop = end_of_round(caddr, end)
+                reclaimed += reclaim_range(mm, caddr, stop)
                 self.put_mm(mm)
-            caddr = end_of_round(caddr, end)
+            caddr = stop
             if caddr >= end:
                 return reclaimed
             PyErr_CheckSignals()

@@ -154,17 +154,14 @@ cdef class Trace:
         """Take the oldest events out of the ring, all that are there when the call begins, or at most `limit`: a list of Event."""
         cdef ksm_trace_event[CHUNK] chunk
         cdef ksm_trace_ring *ring
-        cdef unsigned long i, count = 1, left = MAX_CAPACITY if limit is None else max(0, min(operator.index(limit), MAX_CAPACITY))
-        cdef bint begins = True
+        # No more than there are now: ksmd may go on to add events.
+        cdef unsigned long i, count = 1, left = len(self) if limit is None else max(0, min(operator.index(limit), len(self)))
         result = []
         while count:
             with nogil:
                 self.machine.enter()
                 ring = &self.machine.g.trace
                 spin_lock(&ring.lock)
-                if begins:
-                    left = min(left, ring.head - ring.tail)     # no more than there are now: ksmd may go on to add events
-                    begins = False
                 count = min(ring.head - ring.tail, left, <unsigned long>CHUNK)
                 for i in range(count):
                     memcpy(&chunk[i], &ring.events[(ring.tail + i) & (ring.capacity - 1)], sizeof(ksm_trace_event))

@@ -20,7 +20,7 @@ from ksm.mm.vma cimport vm_get_page_prot, vma_modify_flags
 
 
 cdef bint can_change_private_pte_writable(vm_area_struct *vma, unsigned long addr, pte_t pte) noexcept nogil:
-    """Whether a write fault would reuse the page: only if the page is exclusive to this process."""
+    """Whether a write fault would reuse the page in place of copying it. It does so for anonymous pages that are marked exclusive."""
     cdef struct_page *page = vm_normal_page(vma, addr, pte)
     return page != NULL and folio_test_anon(page_folio(page)) and PageAnonExclusive(page)
 

@@ -354,13 +354,6 @@ def test_damaged_huge_pages(shared):
         for name, (part, field, value, pattern) in HUGE.items():
             if shared == "not" and name == "exclusive in part":
                 continue            # the head's flag counts
-            address, size = frame_fields(machine, 512 + part)[field]
-            old = ctypes.string_at(address, size)
-            new = value(int.from_bytes(old, "little"), None) if callable(value) else value
-            ctypes.memmove(address, (new % 2 ** (8 * size)).to_bytes(size, "little"), size)
-            try:
-                found = machine.check()
-            finally:
-                ctypes.memmove(address, old, size)
+            found = damaged(machine, frame_fields(machine, 512 + part), field, value)
             assert any(re.search(pattern, line) for line in found), (name, found)
         assert machine.check() == []
