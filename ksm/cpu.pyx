@@ -11,9 +11,10 @@ from libc.errno cimport EFAULT, ENOMEM
 from libc.string cimport memcmp, memcpy
 
 from linux.atomic cimport atomic_fetch_or
+from linux.highmem cimport frame_size
 from linux.ksm cimport ksm_page_changed
 from linux.mm cimport FAULT_FLAG_USER, FAULT_FLAG_WRITE, VM_FAULT_ERROR, VM_FAULT_OOM, VM_WRITE, vma_is_accessible, vma_lookup
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pte_t, vm_area_struct, vm_fault_t
+from linux.mm_types cimport PAGE_SIZE, mm_struct, pte_t, vm_area_struct, vm_fault_t
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport pfn_to_page
 from linux.pgtable cimport (_PAGE_ACCESSED, _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, entry_offset_map_lock, pte_unmap_unlock, ptep_get,
@@ -41,7 +42,7 @@ cdef char *translate(vm_area_struct *vma, unsigned long addr, bint write, spinlo
                     set_pte_at(mm, addr, pte, entry | noted)
                 if write:
                     ksm_page_changed(mm.machine, pfn_to_page(mm.machine, pfn))
-                return mm.machine.arena + (pfn << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
+                return mm.machine.arena + (pfn << mm.machine.frame_shift) + (addr & (frame_size(mm.machine) - 1))
             pte_unmap_unlock(pte, ptl[0])
         ret = handle_mm_fault(vma, addr, FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0))
         if ret & VM_FAULT_ERROR:
@@ -117,7 +118,7 @@ cdef unsigned long cpu_touch(mm_struct *mm, unsigned long addr, unsigned long en
 
 
 cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigned long nr_pages, int *error) noexcept nogil:
-    """Make whole pages equal to `buf`, and write only to those that differ. Returns their number, with 0 or -errno in *error.
+    """Make whole pages equal to the frames in `buf`, and write only to those that differ. Returns their number, with 0 or -errno in *error.
 
     A page that is not mapped yet is always written, so that it is mapped afterwards, even if it is zero.
     """
@@ -128,6 +129,7 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
     cdef pte_t entry
     cdef char *place
     cdef long changed = 0
+    cdef size_t size = frame_size(mm.machine)
     cdef bint same
     error[0] = 0
     mmap_read_lock(mm)
@@ -141,24 +143,24 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
         if pte != NULL:
             entry = ptep_get(pte)
             if entry & _PAGE_PRESENT:
-                same = memcmp(mm.machine.arena + (pfn << PAGE_SHIFT), buf, PAGE_SIZE) == 0
+                same = memcmp(mm.machine.arena + (pfn << mm.machine.frame_shift), buf, size) == 0
             pte_unmap_unlock(pte, ptl)
             if is_swap_pte(entry):
                 # Read the page back before it is compared.
                 place = translate(vma, addr, False, &ptl, error)
                 if place == NULL:
                     break
-                same = memcmp(place, buf, PAGE_SIZE) == 0
+                same = memcmp(place, buf, size) == 0
                 pte_unmap_unlock(NULL, ptl)
         if not same:
             place = translate(vma, addr, True, &ptl, error)
             if place == NULL:
                 break
-            memcpy(place, buf, PAGE_SIZE)
+            memcpy(place, buf, size)
             pte_unmap_unlock(NULL, ptl)
             changed += 1
         addr += PAGE_SIZE
-        buf += PAGE_SIZE
+        buf += size
         nr_pages -= 1
     mmap_read_unlock(mm)
     return changed

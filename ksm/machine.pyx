@@ -18,6 +18,7 @@ from libc.string cimport memset
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, atomic_long_read, smp_load_acquire_ulong
 from linux.err cimport ERESTARTSYS
+from linux.highmem cimport has_bytes
 from linux.jiffies cimport KTIME_SEC_MAX, ktime_get
 from linux.mm_types cimport HPAGE_PMD_NR, MAX_NUMNODES, NR_VM_EVENT_ITEMS, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE, machine, to_kill_list
 from linux.page_flags cimport folio_try_get, pfn_folio
@@ -116,6 +117,8 @@ cdef class Machine:
     transparent_hugepage
                 "madvise", "always" or "never": where a first write gets a huge page, as in /sys/kernel/mm/transparent_hugepage/enabled
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
+    pages       "bytes", or "fingerprints": a frame holds 32 bytes that stand for its page, in place of its 4096. KSM's counters are the
+                same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: ksm/fingerprint
     plain       scan without the speed layer, in the kernel's steps; the results are the same. Default: true if the environment variable
                 KSM_PLAIN is set to anything but 0 or an empty string
 
@@ -137,7 +140,7 @@ cdef class Machine:
         self.all_processes = {}
 
     def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
-                 era="6.12", plain=None):
+                 era="6.12", plain=None, pages="bytes"):
         cdef machine_plan plan
         cdef machine *m
         cdef unsigned long swap_pages
@@ -164,6 +167,9 @@ cdef class Machine:
         plan.era = ERAS[era]
         plan.plain = bool(os.environ.get("KSM_PLAIN", "0") not in ("", "0") if plain is None else plain)
         plan.manual_clock = clock == "manual"
+        if pages not in ("bytes", "fingerprints"):
+            raise ValueError(f'pages are "bytes" or "fingerprints", not {pages!r}')
+        plan.fingerprints = pages == "fingerprints"
         plan.ram_pages = memory >> PAGE_SHIFT
         plan.max_pages = max_memory >> PAGE_SHIFT
         plan.nr_nodes = nodes
@@ -316,6 +322,16 @@ cdef class Machine:
         return plain
 
     @property
+    def pages(self):
+        """What frames hold: "bytes" or "fingerprints"."""
+        cdef bint of_bytes
+        with nogil:
+            self.enter()
+            of_bytes = has_bytes(self.m)
+            self.leave()
+        return "bytes" if of_bytes else "fingerprints"
+
+    @property
     def ksm(self):
         """The files of /sys/kernel/mm/ksm, and scan(): ksm.Ksm. ValueError before the machine is made."""
         if self.files is None:
@@ -369,7 +385,7 @@ cdef class Machine:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         gate_export(&self.gate)
         try:
-            PyBuffer_FillInfo(buffer, self, self.m.arena, self.ram_pages << PAGE_SHIFT, 1, flags)
+            PyBuffer_FillInfo(buffer, self, self.m.arena, self.ram_pages << self.m.frame_shift, 1, flags)
         except BaseException:
             gate_unexport(&self.gate)
             raise
@@ -398,7 +414,7 @@ cdef class Machine:
         cdef bint inside
         with nogil:
             self.enter()
-            inside = <const void *>self.m.arena <= data < <const void *>(self.m.arena + (self.m.max_pfn << PAGE_SHIFT))
+            inside = <const void *>self.m.arena <= data < <const void *>(self.m.arena + (self.m.max_pfn << self.m.frame_shift))
             self.leave()
         return inside
 

@@ -16,9 +16,10 @@ from ksm.host.holes import data_pages
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport E2BIG, EFAULT, EINVAL, EIO, ENOMEM, ESRCH
+from libc.errno cimport E2BIG, EFAULT, EINVAL, EIO, ENOMEM, EOPNOTSUPP, ESRCH
 
 from linux.atomic cimport atomic_add_return, test_bit
+from linux.highmem cimport has_bytes, ksm_frame
 from linux.ksm cimport ksm_add_vma, ksm_disable_merge_any, ksm_enable_merge_any
 from linux.mm cimport VM_DONTEXPAND, get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
@@ -29,6 +30,7 @@ from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, 
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock, spinlock_t
 
 from ksm.cpu cimport cpu_access, cpu_touch, cpu_update
+from ksm.fingerprint.store cimport store_pages
 from ksm.fs.exec cimport exec_mm
 from ksm.host.arena cimport arena_read_file
 from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
@@ -335,7 +337,9 @@ cdef class Process:
         buf = <char *>&view[0]
         with nogil:
             mm = self.get_mm()
-            if forced:
+            if check_bytes(mm, &error):
+                done = 0
+            elif forced:
                 done = remote(mm, caddr, buf, length, True, &error)
             else:
                 done = cpu_access(mm, caddr, buf, length, True, &error)
@@ -357,7 +361,9 @@ cdef class Process:
         buf = PyBytes_AS_STRING(result)
         with nogil:
             mm = self.get_mm()
-            if forced:
+            if check_bytes(mm, &error):
+                done = 0
+            elif forced:
                 done = remote(mm, caddr, buf, clength, False, &error)
             else:
                 done = cpu_access(mm, caddr, buf, clength, False, &error)
@@ -400,10 +406,38 @@ cdef class Process:
         buf = <const char *>&view[0]
         with nogil:
             mm = self.get_mm()
-            changed = cpu_update(mm, caddr, buf, nr_pages, &error)
+            if has_bytes(mm.machine):
+                changed = cpu_update(mm, caddr, buf, nr_pages, &error)
+            else:
+                changed = store_pages(mm, caddr, buf, nr_pages, &error)
             self.put_mm(mm)
         if error:
             raise oserror(error, f"update of {nr_pages} pages at {caddr:#x}")
+        return changed
+
+    def load(self, addr, frames):
+        """update() with frames of a machine of fingerprints, 32 bytes for each page, in place of pages: how many differed. They come from
+        ksm.fingerprint.frames.frames_of(). OSError EFAULT, ENOMEM, EOPNOTSUPP in a machine of bytes."""
+        cdef const unsigned char[::1] view = bytes_of(self.machine, frames)
+        cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] // <Py_ssize_t>sizeof(ksm_frame)
+        cdef mm_struct *mm
+        cdef const char *buf
+        cdef long changed = 0
+        cdef int error = 0
+        if caddr & (PAGE_SIZE - 1) or view.shape[0] % <Py_ssize_t>sizeof(ksm_frame):
+            raise ValueError(f"load() takes whole pages, {sizeof(ksm_frame)} bytes each")
+        if nr_pages == 0:
+            return 0
+        buf = <const char *>&view[0]
+        with nogil:
+            mm = self.get_mm()
+            if has_bytes(mm.machine):
+                error = -EOPNOTSUPP
+            else:
+                changed = cpu_update(mm, caddr, buf, nr_pages, &error)
+            self.put_mm(mm)
+        if error:
+            raise oserror(error, f"load of {nr_pages} pages at {caddr:#x}")
         return changed
 
     def mmap_image(self, image, offset=0, length=None, addr=0, *, node=0, bint still=False):
@@ -645,6 +679,13 @@ cdef class Process:
     def ksm_process_profit(self):
         """The bytes that merging saves, less 64 for each rmap_item."""
         return self.ksm_count("ksm_process_profit")
+
+
+cdef int check_bytes(mm_struct *mm, int *error) noexcept nogil:
+    """Bytes are read and written where frames hold bytes."""
+    if not has_bytes(mm.machine):
+        error[0] = -EOPNOTSUPP
+    return error[0]
 
 
 cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept nogil:

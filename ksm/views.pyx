@@ -15,7 +15,8 @@ from cpython.dict cimport PyDict_Items
 from libc.errno cimport EBUSY, EINVAL
 
 from linux.atomic cimport atomic_long_add_return
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, struct_folio
+from linux.highmem cimport frame_size
+from linux.mm_types cimport struct_folio
 from linux.mm_types cimport machine as struct_machine
 from linux.page_flags cimport folio_put_testzero, folio_try_get, pfn_folio
 from linux.pgtable cimport is_zero_pfn
@@ -101,7 +102,8 @@ cdef class Frame:
         cdef int err = 0
         gate_export(&self.machine.gate)
         try:
-            PyBuffer_FillInfo(buffer, self, self.machine.m.arena + (self.pfn << PAGE_SHIFT), PAGE_SIZE, 1, flags)
+            PyBuffer_FillInfo(buffer, self, self.machine.m.arena + (self.pfn << self.machine.m.frame_shift),
+                              <Py_ssize_t>frame_size(self.machine.m), 1, flags)
             with nogil:
                 self.machine.enter()
                 err = hold_frame(self.machine, self.pfn)

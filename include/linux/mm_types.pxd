@@ -189,7 +189,7 @@ cdef struct swap_info_struct:
     unsigned char *zeromap      # slots whose page was all zeros, and was not written
     spinlock_t i_pages_lock     # guards the swap cache
     struct_folio **i_pages      # the swap cache: the page of each slot, if it is in memory
-    char *data                  # slot n is at data + n * PAGE_SIZE
+    char *data                  # slot n is at data + n frames
     unsigned long data_length   # length of the mapping; its pages are allocated when they are used
 
 
@@ -261,7 +261,9 @@ cdef enum:
 
 
 cdef struct machine:
-    char *arena                 # frame pfn is at arena + pfn * PAGE_SIZE
+    char *arena                 # frame pfn is at arena + (pfn << frame_shift)
+    unsigned int frame_shift    # PAGE_SHIFT, or FRAME_SHIFT of include/linux/highmem.pxd
+    unsigned int zero_page_checksum     # with frames of fingerprints: what calc_checksum() gives for a page of zeros
     struct_page *mem_map
     unsigned long max_pfn       # number of frames in arena and mem_map
     unsigned long plugged_pfn   # end of the frames that are plugged in so far

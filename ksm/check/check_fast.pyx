@@ -3,6 +3,7 @@
 """Checks that keys, checksums and watched pages are as ksm/fast/watch.pxd says. See ksm/check/invariants.pyx."""
 
 from linux.atomic cimport atomic_long_read
+from linux.highmem cimport frame_checksum, has_bytes
 from linux.list cimport list_head
 from linux.mm_types cimport PAGE_SIZE, machine, pmd_t, pte_t, struct_page
 from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_watched, PG_swapcache, PageTransCompound, folio_mapped, folio_mapping_word,
@@ -42,7 +43,7 @@ cdef void check_item_key(checker *c, ksm_rmap_item *item) noexcept nogil:
         return
     if item_key(item) and item_key(item) != page_key(fast, page):
         finding(&c.found, b"item %p at 0x%lx: its key is not that of frame %ld", item, item.address, <long>(page - c.m.mem_map))
-    if item.oldchecksum != <u32>xxhash(page_address(c.m, page), PAGE_SIZE, 0):
+    if item.oldchecksum != (<u32>xxhash(page_address(c.m, page), PAGE_SIZE, 0) if has_bytes(c.m) else frame_checksum(c.m, page)):
         finding(&c.found, b"item %p at 0x%lx: oldchecksum is not that of frame %ld", item, item.address, <long>(page - c.m.mem_map))
 
 

@@ -4,7 +4,8 @@
 
 from libc.string cimport memcmp, memset
 
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, zone
+from linux.highmem cimport frame_size
+from linux.mm_types cimport zone
 from linux.page_flags cimport PG_hwpoison, PG_offline
 
 from ksm.check.checker cimport checker, finding
@@ -43,7 +44,7 @@ cdef void check_zeros(checker *c) noexcept nogil:
                 if first < z.fresh_pfn:
                     memset(there, 1, min(nr, z.fresh_pfn - first))
             for pfn in range(first, first + nr):
-                bytes = c.m.arena + (pfn << PAGE_SHIFT)
-                if there[pfn - first] & 1 and said_to_be_zeros(c, z, pfn) and (bytes[0] or memcmp(bytes, bytes + 1, PAGE_SIZE - 1)):
+                bytes = c.m.arena + (pfn << c.m.frame_shift)
+                if there[pfn - first] & 1 and said_to_be_zeros(c, z, pfn) and (bytes[0] or memcmp(bytes, bytes + 1, frame_size(c.m) - 1)):
                     finding(&c.found, b"frame %lu: free, and not all zeros", pfn)
             first += nr

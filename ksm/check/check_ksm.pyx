@@ -6,7 +6,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from linux.atomic cimport test_bit
-from linux.mm_types cimport (MMF_VM_MERGEABLE, PAGE_SHIFT, PAGE_SIZE, PGMIGRATE_SUCCESS, machine, mm_struct, page_mask, struct_page)
+from linux.highmem cimport frame_size
+from linux.mm_types cimport (MMF_VM_MERGEABLE, PAGE_SHIFT, PGMIGRATE_SUCCESS, machine, mm_struct, page_mask, struct_page)
 from linux.page_flags cimport PAGE_MAPPING_KSM, page_to_nid
 from linux.rbtree cimport rb_node
 from linux.types cimport hlist_node, list_head
@@ -164,7 +165,7 @@ cdef struct_page *check_chain(checker *c, ksm_stable_node *chain, int nid, unsig
         check_node(c, dup, nid, shared, sharing)
         dups[0] += 1
         page = live_page(c, dup)
-        if page != NULL and first != NULL and memcmp(bytes_of(c.m, first), bytes_of(c.m, page), PAGE_SIZE) != 0:
+        if page != NULL and first != NULL and memcmp(bytes_of(c.m, first), bytes_of(c.m, page), frame_size(c.m)) != 0:
             finding(&c.found, b"chain %p: pages %lu and %lu differ", chain, <unsigned long>(first - c.m.mem_map), dup.kpfn)
         if first == NULL:
             first = page
@@ -174,7 +175,7 @@ cdef struct_page *check_chain(checker *c, ksm_stable_node *chain, int nid, unsig
 
 
 cdef inline const char *bytes_of(machine *m, struct_page *page) noexcept nogil:
-    return m.arena + (<unsigned long>(page - m.mem_map) << PAGE_SHIFT)
+    return m.arena + (<unsigned long>(page - m.mem_map) << m.frame_shift)
 
 
 cdef void check_stable_trees(checker *c) noexcept nogil:
@@ -213,7 +214,7 @@ cdef void check_stable_trees(checker *c) noexcept nogil:
             if page == NULL:
                 continue
             if previous != NULL:
-                order = memcmp(bytes_of(c.m, previous), bytes_of(c.m, page), PAGE_SIZE)
+                order = memcmp(bytes_of(c.m, previous), bytes_of(c.m, page), frame_size(c.m))
                 if order >= 0:
                     finding(&c.found, b"stable tree %d: pages %lu and %lu are %s", nid, <unsigned long>(previous - c.m.mem_map),
                             <unsigned long>(page - c.m.mem_map), b"out of order" if order > 0 else b"equal")

@@ -5,9 +5,10 @@
 from libc.string cimport memcmp
 
 from linux.atomic cimport test_bit
+from linux.highmem cimport frame_size
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
-from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SHIFT, PAGE_SIZE,
+from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SIZE,
                              PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain, avc_of_rb,
                              avc_of_same_vma, file, memory_block, mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page, vm_area_struct,
                              zone)
@@ -486,10 +487,10 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
 
 cdef void check_zero_page(checker *c) noexcept nogil:
     cdef struct_page *page = c.m.mem_map + c.m.zero_pfn
-    cdef const char *start = c.m.arena + (c.m.zero_pfn << PAGE_SHIFT)
+    cdef const char *start = c.m.arena + (c.m.zero_pfn << c.m.frame_shift)
     if page._refcount != 1 or page._mapcount != -1 or page.mapping != NULL:
         finding(&c.found, b"the zero page: refcount %d, mapcount %d, mapping %p", page._refcount, page._mapcount + 1, page.mapping)
-    if start[0] or memcmp(start, start + 1, PAGE_SIZE - 1):
+    if start[0] or memcmp(start, start + 1, frame_size(c.m) - 1):
         finding(&c.found, b"the zero page is not all zeros")
 
 

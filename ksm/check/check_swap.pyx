@@ -4,7 +4,8 @@
 
 from libc.string cimport memcmp
 
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pte_t, struct_page, swap_info_struct
+from linux.highmem cimport frame_size
+from linux.mm_types cimport mm_struct, pte_t, struct_page, swap_info_struct
 from linux.page_flags cimport PG_anon_exclusive, PG_dirty, PG_swapcache
 from linux.swap cimport SWAP_HAS_CACHE
 from linux.swapops cimport is_swap_pte, pte_swp_exclusive, swp_offset
@@ -29,11 +30,11 @@ cdef void check_clean(checker *c, unsigned long slot, unsigned long pfn) noexcep
     """Check the slot of a page that is not marked dirty: it must hold the same bytes, because such a page is dropped without being written.
     """
     cdef swap_info_struct *si = c.m.swap_info
-    cdef const char *bytes = c.m.arena + (pfn << PAGE_SHIFT)
+    cdef const char *bytes = c.m.arena + (pfn << c.m.frame_shift)
     if si.zeromap[slot]:
-        if bytes[0] or memcmp(bytes, bytes + 1, PAGE_SIZE - 1):
+        if bytes[0] or memcmp(bytes, bytes + 1, frame_size(c.m) - 1):
             finding(&c.found, b"swap cache: slot %lu is marked as zeros, and its clean frame %lu is not", slot, pfn)
-    elif memcmp(bytes, si.data + (slot << PAGE_SHIFT), PAGE_SIZE):
+    elif memcmp(bytes, si.data + (slot << c.m.frame_shift), frame_size(c.m)):
         finding(&c.found, b"swap cache: slot %lu holds other bytes than its frame %lu, which is clean", slot, pfn)
 
 

@@ -9,8 +9,9 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcmp
 
 from linux.atomic cimport READ_ONCE_int, atomic_read, smp_load_acquire_int
+from linux.highmem cimport frame_checksum, frame_size, has_bytes
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
 from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, folio_raw_mapping, folio_test_anon,
                                folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
@@ -22,9 +23,9 @@ from linux.rmap cimport vma_has_anon_vma
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 from linux.types cimport u32
 
-from ksm.fast.page_keys cimport PAGE_WORDS, page_keys_in
+from ksm.fast.page_keys cimport page_keys_in
 from ksm.fast.stable_keys cimport compare_stable_key, filter_place, node_with_key, stable_trees_lack
-from ksm.fast.state cimport LOOK_AHEAD, PLACE_BETWEEN, PLACE_EQUAL, PLACE_UNKNOWN, fast_state, ksm_prefetch, scanned_page
+from ksm.fast.state cimport LOOK_AHEAD, PLACE_BETWEEN, PLACE_EQUAL, PLACE_UNKNOWN, fast_state, frame_words, ksm_prefetch, scanned_page
 from ksm.fast.watch cimport compare_key, item_key, item_key_known, link_item, page_linked
 from ksm.fast.xxhash_many cimport xxh64_pages
 from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, rmap_item_of, stable_node_of
@@ -128,10 +129,11 @@ cdef void read_pages(fast_state *fast, scanned_page **unread, unsigned int nr) n
     cdef unsigned int i
     for i in range(nr):
         pages[i] = page_address(fast.g.m, unread[i].page)
-    xxh64_pages(pages, checksums, <int>nr)
-    page_keys_in(fast.book, <const char **>pages, keys, <int>nr, PAGE_WORDS)
+    if has_bytes(fast.g.m):
+        xxh64_pages(pages, checksums, <int>nr)
+    page_keys_in(fast.book, <const char **>pages, keys, <int>nr, frame_words(fast))
     for i in range(nr):
-        unread[i].checksum = <u32>checksums[i]
+        unread[i].checksum = <u32>checksums[i] if has_bytes(fast.g.m) else frame_checksum(fast.g.m, unread[i].page)
         unread[i].key = keys[i]
 
 
@@ -142,7 +144,7 @@ cdef void make_keys(fast_state *fast, scanned_page **linked, unsigned int nr) no
     cdef unsigned int i
     for i in range(nr):
         pages[i] = <const char *>page_address(fast.g.m, linked[i].page)
-    page_keys_in(fast.book, pages, keys, <int>nr, PAGE_WORDS)
+    page_keys_in(fast.book, pages, keys, <int>nr, frame_words(fast))
     for i in range(nr):
         link_item(fast, linked[i].page, linked[i].rmap_item, keys[i])
         linked[i].key = keys[i]
@@ -270,7 +272,7 @@ cdef void find_places(fast_state *fast, mm_struct *mm, descent *all, unsigned in
             d.bytes = NULL
             pte = ptep_get(d.pte)       # read once: the table is not locked, and the entry may change
             if pte_present(pte):
-                d.bytes = fast.g.m.arena + (pte_pfn(pte) << PAGE_SHIFT)
+                d.bytes = fast.g.m.arena + (pte_pfn(pte) << fast.g.m.frame_shift)
                 ksm_prefetch(d.bytes)
                 ksm_prefetch(page_address(fast.g.m, d.seen.page))
                 ksm_prefetch(fast.g.m.mem_map + pte_pfn(pte))
@@ -281,7 +283,7 @@ cdef void find_places(fast_state *fast, mm_struct *mm, descent *all, unsigned in
             d = equal[i]
             if d.bytes == NULL:
                 continue
-            side = memcmp(page_address(fast.g.m, d.seen.page), d.bytes, PAGE_SIZE)
+            side = memcmp(page_address(fast.g.m, d.seen.page), d.bytes, frame_size(fast.g.m))
             fast.key_ties += side != 0
             if not side:
                 d.seen.place = PLACE_EQUAL

@@ -8,6 +8,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from linux.atomic cimport atomic_read
+from linux.highmem cimport has_bytes
 from linux.mm cimport VM_MERGEABLE, vm_normal_page
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, mm_struct, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock, mmgrab
@@ -216,7 +217,8 @@ cdef key_book *look_at_book(fast_state *fast) noexcept nogil:
     if fast.book_wait:
         fast.book_wait -= 1
     # The first pass over new memory compares only pages that it has just read. A book can wait until most of the memory was seen.
-    if 2 * fast.g.ksm_rmap_items < pages or pages <= 2 * fast.book_pages and not (ties and not fast.book_wait):
+    # A fingerprint tells pages apart by its first word: it needs no book.
+    if not has_bytes(fast.g.m) or 2 * fast.g.ksm_rmap_items < pages or pages <= 2 * fast.book_pages and not (ties and not fast.book_wait):
         return NULL
     book = better_book(fast, pages, &complete)
     fast.book_wait = BOOK_WAIT

@@ -15,6 +15,7 @@ remembers nothing: tests/fast/seams_stub.pyx.
 """
 
 from linux.atomic cimport atomic_read
+from linux.highmem cimport frame_checksum, has_bytes
 from linux.mm_types cimport PAGE_SIZE, page_mask, struct_page
 from linux.page_flags cimport PG_ksm_watched, folio_try_get, test_page_flag
 from linux.rbtree cimport rb_node
@@ -92,6 +93,9 @@ cdef inline bint unstable_tree_descend(ksm_globals *g, struct_page *page, rb_nod
 cdef inline bint known_checksum(ksm_globals *g, struct_page *page, u32 *checksum) noexcept nogil:
     """What calc_checksum() would say; false if that is not known. It is going to be the rmap_item's oldchecksum, too."""
     cdef fast_state *fast = fast_of(g)
+    if not has_bytes(g.m):
+        checksum[0] = frame_checksum(g.m, page)
+        return True
     if fast == NULL:
         return False
     if page == fast.now.page and fast.now.key and page_linked(fast, page, fast.now.rmap_item):

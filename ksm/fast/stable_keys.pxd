@@ -15,8 +15,8 @@ from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_ulong, atomic_long_inc, at
 from linux.mm_types cimport machine, struct_folio, struct_page
 from linux.page_flags cimport page_address
 
-from ksm.fast.page_keys cimport PAGE_WORDS, page_key_in
-from ksm.fast.state cimport KNOWN_CHAINS, fast_state
+from ksm.fast.page_keys cimport page_key_in
+from ksm.fast.state cimport KNOWN_CHAINS, fast_state, frame_words
 from ksm.mm.ksm cimport STABLE_NODE_CHAIN, ksm_stable_node, stable_node_of_dup
 
 
@@ -26,7 +26,7 @@ cdef extern from *:
 
 cdef inline unsigned long page_key(fast_state *fast, const struct_page *page) noexcept nogil:
     """The key of a page. Two keys that differ order their pages as memcmp_pages() would. It is never 0."""
-    return page_key_in(fast.book, <const char *>page_address(fast.g.m, page), PAGE_WORDS)
+    return page_key_in(fast.book, <const char *>page_address(fast.g.m, page), frame_words(fast))
 
 
 # Stable nodes

@@ -95,5 +95,10 @@ cdef extern from *:
     void ksm_prefetch(const void *p) noexcept nogil
 
 
+cdef inline int frame_words(fast_state *fast) noexcept nogil:
+    """Words of 8 bytes in a frame."""
+    return 1 << (fast.g.m.frame_shift - 3)
+
+
 cdef inline fast_state *fast_of(ksm_globals *g) noexcept nogil:
     return <fast_state *>g.fast

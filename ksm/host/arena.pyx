@@ -12,6 +12,7 @@ from libc.errno cimport EINTR, EIO, ENOMEM, errno
 from libc.stdlib cimport free, qsort
 from libc.string cimport memcmp, memcpy, memset
 
+from linux.highmem cimport frame_size, has_bytes
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, struct_page
 
 from ksm.host.busfault cimport unwatch_arena, watch_arena
@@ -77,12 +78,12 @@ cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil:
 cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
     """Reserve the frames [0, max_pfn) and their struct pages, which read as zeros until somebody uses them."""
     m.max_pfn = max_pfn
-    m.arena = <char *>reserve(max_pfn << PAGE_SHIFT, PMD_SIZE, PROT_NONE)
+    m.arena = <char *>reserve(max_pfn << m.frame_shift, PMD_SIZE, PROT_NONE)
     if m.arena == NULL:
         return -ENOMEM
     m.mem_map = <struct_page *>reserve(max_pfn * sizeof(struct_page), PMD_SIZE, PROT_READ | PROT_WRITE)
     if m.mem_map == NULL:
-        c_munmap(m.arena, max_pfn << PAGE_SHIFT)
+        c_munmap(m.arena, max_pfn << m.frame_shift)
         m.arena = NULL
         return -ENOMEM
     # madvise() may fail, here and below: that costs only time and space.
@@ -98,14 +99,14 @@ cdef void arena_destroy(machine *m) noexcept nogil:
         m.mem_map = NULL
     if m.arena != NULL:
         unwatch_arena(m)
-        c_munmap(m.arena, m.max_pfn << PAGE_SHIFT)
+        c_munmap(m.arena, m.max_pfn << m.frame_shift)
         m.arena = NULL
 
 
 cdef int arena_map(machine *m, unsigned long pfn, unsigned long nr_pages, int prot, int flags, int fd,
                    unsigned long offset) noexcept nogil:
-    cdef void *start = m.arena + (pfn << PAGE_SHIFT)
-    if c_mmap(start, nr_pages << PAGE_SHIFT, prot, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, <long>offset) == MAP_FAILED:
+    cdef void *start = m.arena + (pfn << m.frame_shift)
+    if c_mmap(start, nr_pages << m.frame_shift, prot, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, <long>offset) == MAP_FAILED:
         return -errno
     return 0
 
@@ -117,7 +118,7 @@ cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) no
     """
     cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
     if err == 0:
-        c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_NOHUGEPAGE)
+        c_madvise(m.arena + (pfn << m.frame_shift), nr_pages << m.frame_shift, MADV_NOHUGEPAGE)
     return err
 
 
@@ -249,6 +250,10 @@ cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) no
     """Give these frames' memory back to the system: they read as zeros then. `pfns` is sorted, so that neighbours go as one range."""
     cdef iovec ranges[RANGES]
     cdef unsigned int i = 0, first, nr = 0
+    if not has_bytes(m):
+        for i in range(count):
+            memset(m.arena + (<unsigned long>pfns[i] << m.frame_shift), 0, frame_size(m))
+        return
     sort_pfns(pfns, count)
     while i < count:
         first = i
@@ -263,6 +268,11 @@ cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) no
             nr = 0
 
 
+cdef void arena_give_back_page(machine *m, unsigned long pfn) noexcept nogil:
+    """Of a machine of fingerprints: the FRAMES_PER_PAGE frames from this one on read as zeros, and nobody uses them."""
+    c_madvise(m.arena + (pfn << m.frame_shift), PAGE_SIZE, MADV_DONTNEED)
+
+
 cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
     """Whether the frame can be read without waiting for a disk."""
     cdef unsigned char there = 0
@@ -270,10 +280,10 @@ cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
 
 
 cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, unsigned char *there) noexcept nogil:
-    """Which of these frames have memory: the lowest bit of one byte for each. False if the system does not tell."""
-    return c_mincore(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, there) == 0
+    """Which of these frames have memory: the lowest bit of one byte for each. False if the system does not tell, or tells of many at once."""
+    return has_bytes(m) and c_mincore(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, there) == 0
 
 
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
     """Give memory to free frames that will be written to soon: one call instead of a fault for each. Failure does no harm."""
-    c_madvise(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, MADV_POPULATE_WRITE)
+    c_madvise(m.arena + (pfn << m.frame_shift), nr_pages << m.frame_shift, MADV_POPULATE_WRITE)

@@ -39,7 +39,7 @@ every other one.
 from libc.errno cimport EBUSY, EFAULT, EINVAL, ENOMEM
 from libc.limits cimport INT_MAX, ULONG_MAX
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from linux.atomic cimport (READ_ONCE_int, READ_ONCE_ptr, READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_int,
                            WRITE_ONCE_uint, WRITE_ONCE_ulong, atomic_long_read, atomic_read, clear_bit, cpu_relax, set_bit, smp_mb,
@@ -48,6 +48,7 @@ from linux.bug cimport BUG_ON, VM_BUG_ON, WARN_ON_ONCE
 from linux.err cimport EHWPOISON, ERESTARTSYS, ERR_PTR, PTR_ERR
 from linux.freezer cimport freezing, start_slice
 from linux.hashtable cimport hash_del, hash_init
+from linux.highmem cimport copy_highpage
 from linux.jhash cimport jhash2
 from linux.jiffies cimport MSEC_PER_SEC, NSEC_PER_MSEC, jiffies, ktime_get, ktime_ms_delta, msecs_to_jiffies, time_before
 from linux.kstrtox cimport kstrtobool, kstrtoint, kstrtouint, kstrtoul, sysfs_emit, sysfs_streq
@@ -878,11 +879,12 @@ cdef int unmerge_and_remove_all_rmap_items(ksm_globals *g) noexcept nogil:
 cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
     cdef u32 checksum
     cdef void *addr = page_address(g.m, page)
+    # OURS: the frame or the look ahead may have the checksum
+    if known_checksum(g, page, &checksum):
+        return checksum
     if era_2011(g):
         return jhash2(<const u32 *>addr, PAGE_SIZE // 4, 17)
-    # OURS: the look ahead may know the checksum already
-    if not known_checksum(g, page, &checksum):
-        checksum = <u32>xxhash(addr, PAGE_SIZE, 0)
+    checksum = <u32>xxhash(addr, PAGE_SIZE, 0)
     return checksum
 
 
@@ -2388,7 +2390,7 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
     new_folio = alloc_pages_node(m, vma.vm_mm.nid, 0, False)
     if new_folio != NULL:
         # Not here: copy_mc_user_highpage: it fails if a page cannot be read, which does not happen here
-        memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)        # OURS: a copy of the whole page
+        copy_highpage(m, new_folio, page)       # OURS: a copy of the whole page
         folio_set_dirty(new_folio)      # no effect here: the page has no swap slot, and add_to_swap() makes each page dirty that gets one
         __folio_mark_uptodate(new_folio)
         __folio_set_locked(new_folio)

@@ -17,6 +17,7 @@ from libc.string cimport memcpy
 from linux.atomic cimport READ_ONCE_ptr, atomic_add_return, smp_load_acquire_ulong, smp_store_release_ulong
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.err cimport IS_ERR
+from linux.highmem cimport copy_highpage, frame_size
 from linux.ksm cimport ksm_might_need_to_copy, ksm_might_unmap_zero_page, ksm_page_changed
 from linux.mm cimport (FAULT_FLAG_ORIG_PTE_VALID, FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_ERROR,
                        VM_FAULT_FALLBACK, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_LOCKED, VM_MAYREAD, VM_MAYSHARE, VM_READ,
@@ -29,7 +30,7 @@ from linux.mm_types cimport (COW_KSM, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, 
 from linux.page_flags cimport (PG_file, PG_lru, PG_plugged, PG_uptodate, PageAnonExclusive, PageHWPoison, SetPageAnonExclusive,
                                SetPageDirty, __folio_mark_uptodate, folio_get, folio_lock, folio_ref_count, folio_test_anon, folio_test_ksm,
                                folio_test_large, folio_test_lru, folio_test_swapcache, folio_test_uptodate, folio_trylock, folio_unlock,
-                               page_address, page_folio, page_to_nid, pfn_to_page)
+                               page_folio, page_to_nid, pfn_to_page)
 from linux.pgtable cimport (_PAGE_PRESENT, entry_offset_map_lock, is_zero_pfn, mk_pte, my_zero_pfn, pfn_pte, pmd_addr_end, pmd_leaf,
                             pmd_none, pmd_offset_mm, pmd_table, pmdp_get_lockless, pte_mkclean, pte_mkdirty, pte_mkold, pte_mkspecial,
                             pte_mkwrite, pte_mkyoung, pte_none, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present, pte_same,
@@ -227,7 +228,7 @@ cdef int copy_present_page(vm_area_struct *dst_vma, pte_t *dst_pte, unsigned lon
     cdef struct_folio *new_folio = prealloc[0]
     if new_folio == NULL:
         return -EAGAIN
-    memcpy(page_address(m, new_folio), page_address(m, page), PAGE_SIZE)
+    copy_highpage(m, new_folio, page)
     prealloc[0] = NULL
     __folio_mark_uptodate(new_folio)
     folio_add_new_anon_rmap(new_folio, dst_vma, addr, RMAP_EXCLUSIVE)
@@ -428,7 +429,7 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
             folio_put(m, old_folio)
         return VM_FAULT_OOM
     if not pfn_is_zero:
-        memcpy(page_address(m, new_folio), page_address(m, vmf.page), PAGE_SIZE)
+        copy_highpage(m, new_folio, vmf.page)
     __folio_mark_uptodate(new_folio)
 
     mmu_notifier_invalidate_range_start(mm)
@@ -867,7 +868,7 @@ cdef unsigned long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf
             chunk = length - done
         if not is_zero_pfn(m, pfn):
             mark_page_accessed(m, pfn_to_page(m, pfn))      # FOLL_TOUCH
-        maddr = m.arena + (pfn << PAGE_SHIFT) + (addr & (PAGE_SIZE - 1))
+        maddr = m.arena + (pfn << m.frame_shift) + (addr & (frame_size(m) - 1))
         if write:
             ksm_page_changed(m, pfn_to_page(m, pfn))
             memcpy(maddr, buf + done, chunk)

@@ -9,13 +9,13 @@ the move find its mappings by the node.
 """
 
 from libc.errno cimport EAGAIN, EBUSY, EFAULT, ENOENT, ENOMEM
-from libc.string cimport memcpy
 
 from linux.atomic cimport READ_ONCE_ulong, WRITE_ONCE_uint
 from linux.bug cimport VM_BUG_ON
 from linux.ksm cimport folio_migrate_ksm
 from linux.mm cimport count_vm_event, vma_lookup
-from linux.mm_types cimport (PAGE_SIZE, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machine, mm_struct, pmd_t, pte_t, struct_anon_vma,
+from linux.highmem cimport copy_highpage
+from linux.mm_types cimport (PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machine, mm_struct, pmd_t, pte_t, struct_anon_vma,
                              struct_folio, struct_page, swap_info_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PG_active, PG_dirty, PG_ksm_relatives, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate,
@@ -23,7 +23,7 @@ from linux.page_flags cimport (PG_active, PG_dirty, PG_ksm_relatives, PG_referen
                                folio_ref_count, folio_ref_freeze, folio_mapping_word, folio_set_mapping_word,
                                folio_ref_unfreeze, folio_set_dirty, folio_test_anon, folio_test_clear_dirty, folio_test_dirty,
                                folio_test_ksm, folio_test_large, folio_test_locked, folio_test_swapcache, folio_try_get,
-                               folio_unlock, page_address, page_folio, page_to_nid, pfn_folio, pfn_to_page, set_page_flag, test_page_flag)
+                               folio_unlock, page_folio, page_to_nid, pfn_folio, pfn_to_page, set_page_flag, test_page_flag)
 from linux.pagewalk cimport FW_ZEROPAGE, folio_walk, folio_walk_end
 from linux.pgtable cimport (is_zero_pfn, mk_pte, pte_mkdirty, pte_mkold, pte_mkwrite, pte_offset_map_lock, ptep_get, set_pte_at)
 from linux.rmap cimport RMAP_EXCLUSIVE, RMAP_NONE, rmap_walk_control
@@ -167,7 +167,7 @@ cdef int migrate_folio(machine *m, struct_folio *dst, struct_folio *src) noexcep
     VM_BUG_ON(not folio_test_locked(dst))
     if folio_ref_count(src) != expected_count:
         return -EAGAIN
-    memcpy(page_address(m, dst), page_address(m, src), PAGE_SIZE)
+    copy_highpage(m, dst, src)
     rc = __folio_migrate_mapping(m, dst, src, expected_count)
     if rc == 0:
         folio_migrate_flags(m, dst, src)

@@ -5,11 +5,12 @@
 A page of zeros is not written. Its slot is marked instead, and neither writing nor reading it is counted as input or output.
 """
 
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy
 
 from linux.bug cimport VM_BUG_ON
+from linux.highmem cimport clear_highpage, frame_size, page_is_zero
 from linux.mm cimport count_vm_event
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PSWPIN, PSWPOUT, machine, struct_folio, swap_info_struct
+from linux.mm_types cimport PSWPIN, PSWPOUT, machine, struct_folio, swap_info_struct
 from linux.page_flags cimport __folio_mark_uptodate, folio_test_locked, folio_test_swapcache, folio_unlock, page_address
 from linux.swap cimport folio_swap
 
@@ -17,8 +18,7 @@ from ksm.mm.swapfile cimport folio_free_swap
 
 
 cdef inline bint is_folio_zero_filled(machine *m, struct_folio *folio) noexcept nogil:
-    cdef char *data = <char *>page_address(m, folio)
-    return data[PAGE_SIZE - 1] == 0 and data[0] == 0 and memcmp(data, data + 1, PAGE_SIZE - 1) == 0
+    return page_is_zero(m, folio)
 
 
 cdef void swap_writepage(machine *m, struct_folio *folio) noexcept nogil:
@@ -30,7 +30,7 @@ cdef void swap_writepage(machine *m, struct_folio *folio) noexcept nogil:
         entry = folio_swap(folio)
         si.zeromap[entry] = is_folio_zero_filled(m, folio)
         if not si.zeromap[entry]:
-            memcpy(si.data + (entry << PAGE_SHIFT), page_address(m, folio), PAGE_SIZE)
+            memcpy(si.data + (entry << m.frame_shift), page_address(m, folio), frame_size(m))
             count_vm_event(m, PSWPOUT)
     folio_unlock(folio)
 
@@ -42,9 +42,9 @@ cdef void swap_read_folio(machine *m, struct_folio *folio) noexcept nogil:
     VM_BUG_ON(not folio_test_swapcache(folio))
     VM_BUG_ON(not folio_test_locked(folio))
     if si.zeromap[entry]:
-        memset(page_address(m, folio), 0, PAGE_SIZE)
+        clear_highpage(m, folio)
     else:
-        memcpy(page_address(m, folio), si.data + (entry << PAGE_SHIFT), PAGE_SIZE)
+        memcpy(page_address(m, folio), si.data + (entry << m.frame_shift), frame_size(m))
         count_vm_event(m, PSWPIN)
     __folio_mark_uptodate(folio)
     folio_unlock(folio)

@@ -14,10 +14,11 @@ from linux.atomic cimport (READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, WRI
                            smp_load_acquire_int, smp_load_acquire_ptr, smp_store_release_int, smp_store_release_ptr)
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.err cimport IS_ERR
+from linux.highmem cimport frame_size
 from linux.ksm cimport ksm_might_need_to_copy
 from linux.list cimport list_head
 from linux.mm cimport dec_mm_counter, inc_mm_counter, signal_pending
-from linux.mm_types cimport (MM_ANONPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, machine, mm_of_mmlist, mm_struct, pmd_t, pte_t,
+from linux.mm_types cimport (MM_ANONPAGES, MM_SWAPENTS, PAGE_SIZE, machine, mm_of_mmlist, mm_struct, pmd_t, pte_t,
                              struct_folio, swap_info_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmget_not_zero
 from linux.page_flags cimport (PageHWPoison, folio_get, folio_lock, folio_mapped, folio_set_dirty, folio_test_anon, folio_test_locked,
@@ -416,13 +417,13 @@ cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
     elif si.flags & SWP_USED:
         err = -EBUSY
     if not err:
-        si.data_length = maxpages * (PAGE_SIZE + sizeof(struct_folio *) + sizeof(unsigned int) + 1)
+        si.data_length = maxpages * (frame_size(m) + sizeof(struct_folio *) + sizeof(unsigned int) + 1)
         start = <char *>c_mmap(NULL, si.data_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if start == <char *>MAP_FAILED:
             err = -ENOMEM
     if not err:
         si.data = start
-        si.i_pages = <struct_folio **>(start + (maxpages << PAGE_SHIFT))
+        si.i_pages = <struct_folio **>(start + (maxpages << m.frame_shift))
         si.swap_map = <unsigned int *>(si.i_pages + maxpages)
         si.zeromap = <unsigned char *>(si.swap_map + maxpages)
         si.max = maxpages

@@ -5,7 +5,8 @@
 
 from libc.string cimport memcmp
 
-from linux.mm_types cimport PAGE_SIZE, machine, struct_page
+from linux.highmem cimport frame_size
+from linux.mm_types cimport machine, struct_page
 from linux.page_flags cimport page_address
 
 from ksm.step cimport COMPARED, ksm_step
@@ -13,7 +14,7 @@ from ksm.step cimport COMPARED, ksm_step
 
 cdef inline int memcmp_bytes(machine *m, struct_page *page1, struct_page *page2) noexcept nogil:
     """The sign of the first difference, byte by byte, as unsigned numbers. It decides the shape of the trees."""
-    return memcmp(page_address(m, page1), page_address(m, page2), PAGE_SIZE)
+    return memcmp(page_address(m, page1), page_address(m, page2), frame_size(m))
 
 
 cdef inline int memcmp_pages(machine *m, struct_page *page1, struct_page *page2) noexcept nogil:

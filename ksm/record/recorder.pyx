@@ -23,7 +23,8 @@ from libc.string cimport memcpy, memset
 
 from linux.atomic cimport READ_ONCE_int
 from linux.err cimport PTR_ERR
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine, mm_struct, pmd_t, pte_t, struct_page
+from linux.highmem cimport frame_size
+from linux.mm_types cimport PAGE_SHIFT, machine, mm_struct, pmd_t, pte_t, struct_page
 from linux.page_flags cimport folio_raw_mapping, folio_test_ksm, page_address, page_folio, pfn_to_page
 from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, ptep_get
 from linux.rbtree cimport rb_node
@@ -165,7 +166,7 @@ cdef long number_of(recorder *r, int kind, unsigned long key, bint make) noexcep
 cdef long contents_of(recorder *r, machine *m, long pfn) noexcept nogil:
     """A number for the bytes that the frame has."""
     cdef const unsigned char *bytes = <const unsigned char *>page_address(m, m.mem_map + pfn)
-    cdef long number = number_of(r, CONTENT, xxhash(bytes, PAGE_SIZE, 0), True)
+    cdef long number = number_of(r, CONTENT, xxhash(bytes, frame_size(m), 0), True)
     cdef label *labels
     cdef entry *e
     if number < 0:
@@ -246,7 +247,7 @@ cdef long difference(machine *m, long a, long b) noexcept nogil:
     cdef const unsigned char *p = <const unsigned char *>page_address(m, m.mem_map + a)
     cdef const unsigned char *q = <const unsigned char *>page_address(m, m.mem_map + b)
     cdef long i
-    for i in range(PAGE_SIZE):
+    for i in range(<int>frame_size(m)):
         if p[i] != q[i]:
             return i
     return -1

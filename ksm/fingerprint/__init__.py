@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what stands for a page where its bytes are not kept.
+"""Fingerprints of pages."""

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: pages of bytes, stored as fingerprints.
+"""cpu_update() for a machine of fingerprints: what comes are pages, and what is compared and stored are their frames.
+
+Most pages of a second pass have not changed. So the fingerprint comes first, and the checksum only for pages whose fingerprint is another.
+"""
+
+from libc.string cimport memcmp
+
+from linux.highmem cimport ksm_frame
+from linux.mm_types cimport PAGE_SIZE, mm_struct, pte_t
+from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
+from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
+from linux.spinlock cimport spinlock_t
+
+from ksm.cpu cimport cpu_update
+from ksm.fingerprint.frames cimport FRAMES_AT_ONCE, frame_maker, frame_maker_init, make_checksums, make_fingerprints
+from ksm.mm.ksm cimport ERA_2_6_38, ksm_globals
+
+
+cdef bint has_fingerprint(mm_struct *mm, unsigned long addr, const ksm_frame *frame) noexcept nogil:
+    """Is a page with this fingerprint there? mmap_lock is held."""
+    cdef unsigned long pfn = 0
+    cdef spinlock_t *ptl = NULL
+    cdef pte_t *pte = entry_offset_map_lock(mm, addr, &ptl, &pfn)
+    cdef bint same = False
+    if pte != NULL:
+        if pte_present(ptep_get(pte)):
+            same = memcmp(mm.machine.arena + (pfn << mm.machine.frame_shift), frame.fingerprint, sizeof(frame.fingerprint)) == 0
+        pte_unmap_unlock(pte, ptl)
+    return same
+
+
+cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsigned long nr_pages, int *error) noexcept nogil:
+    """Make whole pages those of `pages`, writing only to those that differ or are not there: how many; 0 or -errno in *error."""
+    cdef frame_maker maker
+    cdef ksm_frame made[FRAMES_AT_ONCE]
+    cdef ksm_frame *frames[FRAMES_AT_ONCE]
+    cdef ksm_frame *other[FRAMES_AT_ONCE]
+    cdef const char *bytes[FRAMES_AT_ONCE]
+    cdef const char *other_bytes[FRAMES_AT_ONCE]
+    cdef int i, some, nr
+    cdef long changed = 0
+    error[0] = 0
+    frame_maker_init(&maker, (<ksm_globals *>mm.machine.ksm).era == ERA_2_6_38)
+    while nr_pages and not error[0]:
+        some = <int>min(nr_pages, <unsigned long>FRAMES_AT_ONCE)
+        for i in range(some):
+            frames[i] = &made[i]
+            bytes[i] = pages + <size_t>i * PAGE_SIZE
+        make_fingerprints(bytes, frames, some)
+        nr = 0
+        mmap_read_lock(mm)
+        for i in range(some):
+            if not has_fingerprint(mm, addr + <unsigned long>i * PAGE_SIZE, frames[i]):
+                other[nr] = frames[i]
+                other_bytes[nr] = bytes[i]
+                nr += 1
+        mmap_read_unlock(mm)
+        make_checksums(&maker, other_bytes, other, nr)
+        i = 0
+        while i < nr and not error[0]:
+            changed += cpu_update(mm, addr + <unsigned long>(other_bytes[i] - pages), <const char *>other[i], 1, error)
+            i += 1
+        addr += <unsigned long>some * PAGE_SIZE
+        pages += <size_t>some * PAGE_SIZE
+        nr_pages -= some
+    return changed
