@@ -4,11 +4,11 @@
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memset
+from libc.string cimport memset
 
 cimport cython
 
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
+from linux.highmem cimport page_is_zero
 from linux.mm_types cimport machine as struct_machine
 from linux.page_flags cimport PG_reserved, test_page_flag
 from linux.spinlock cimport mutex_lock, mutex_unlock
@@ -88,7 +88,7 @@ cdef class Tally:
                     beyond = not frame_is_there(m, word >> PAGE_FLAGS_SHIFT)
                     if beyond:
                         break
-                    count_word(word, m.arena, last, source, counts)
+                    count_word(m, word, last, source, counts)
             mutex_unlock(&m.hotplug_lock)
             self.machine.leave()
         if beyond:
@@ -118,7 +118,7 @@ cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept n
     return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
 
 
-cdef inline void count_word(unsigned long word, const char *arena, uint32_t *last, uint32_t source,
+cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *last, uint32_t source,
                             unsigned long *counts) noexcept nogil:
     """Count a mapping of a merged page, or of KSM's zero page."""
     cdef unsigned long frame = word >> PAGE_FLAGS_SHIFT
@@ -127,7 +127,7 @@ cdef inline void count_word(unsigned long word, const char *arena, uint32_t *las
         return
     if last[frame] == 0:
         # The first mapping saves nothing.
-        last[frame] = ZEROS if is_zeros(arena + (frame << PAGE_SHIFT)) else 0
+        last[frame] = ZEROS if page_is_zero(m, m.mem_map + frame) else 0
     elif last[frame] & ZEROS:
         counts[ZERO] += 1
     elif last[frame] == source:
@@ -135,8 +135,3 @@ cdef inline void count_word(unsigned long word, const char *arena, uint32_t *las
     else:
         counts[ACROSS] += 1
     last[frame] = (last[frame] & ZEROS) | source
-
-
-cdef bint is_zeros(const char *page) noexcept nogil:
-    # If the first byte is 0 and every byte equals the next one
-    return page[0] == 0 and memcmp(page, page + 1, PAGE_SIZE - 1) == 0

@@ -15,6 +15,7 @@ from ksm.estimate.savings import Tally
 from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
 from ksm.sources import Source, SourceError
+from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -24,6 +25,8 @@ MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
 BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 18  # pages of a page table that are counted at once
 SLACK = 64 << 20
+UNKNOWN = 1 << 40  # room for sources that do not say how large they are
+PAGE_OF_FINGERPRINT = 152  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
 MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
@@ -91,24 +94,30 @@ def no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def make_machine(sources: list[Source], era: Era = ERA) -> Machine:
-    """A machine large enough for the sources. SourceError says why there is none."""
+def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) -> Machine:
+    """A machine large enough for the sources: of bytes if `exact`, else of fingerprints. SourceError says why there is none."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
-    # Besides the copies, 128 bytes for every page: a struct page, an rmap_item, and what else belongs to it
-    needed = copied + (copied + mapped) // 32
+    if exact:
+        # Besides the copies, 128 bytes for every page: a struct page, an rmap_item, and what else belongs to it
+        needed = copied + (copied + mapped) // 32
+    else:
+        copied, mapped = copied + mapped, 0
+        needed = copied // PAGE_SIZE * PAGE_OF_FINGERPRINT
     if needed > available_memory():
         fewer = "name some processes (pid:N)" if any(source.live for source in sources) else "scan fewer at once"
         raise SourceError(
-            f"not enough memory: {size(copied)} would have to be copied, and {size(available_memory())} are available; {fewer}"
+            f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available; {fewer}"
         )
     memory = copied + SLACK
+    # Processes grow, and a stream does not say how long it is. Memory that nobody uses costs nothing.
     if any(source.live for source in sources):
-        # Processes grow. Memory that nobody uses costs nothing.
         memory += max(copied, total_memory())
+    if not exact:
+        memory += UNKNOWN
     memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
     try:
-        return Machine(memory, max_memory=memory + mapped, era=era)
+        return Machine(memory, max_memory=memory + mapped, era=era, pages="bytes" if exact else "fingerprints")
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             raise
@@ -159,14 +168,23 @@ class Scan:
     """Sources in a machine of an era. The sources stay the caller's to close."""
 
     def __init__(
-        self, sources: list[Source], *, settings: Mapping[str, str] | None = None, era: Era = ERA, progress: Progress = no_progress
+        self,
+        sources: list[Source],
+        *,
+        settings: Mapping[str, str] | None = None,
+        era: Era = ERA,
+        exact: bool = False,
+        threads: int | None = None,
+        progress: Progress = no_progress,
     ) -> None:
         self.sources = list(sources)
         self.era = era
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
-        self.machine = make_machine(sources, era)
+        for source in sources:
+            source.threads = threads or usable_threads()
+        self.machine = make_machine(sources, era, exact=exact)
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 
 def read_text(*place: str) -> str:
@@ -36,16 +37,25 @@ def available_memory() -> int:
     return min(meminfo("MemAvailable"), cgroup_room())
 
 
-def cgroup_room() -> int:
-    """Bytes that memory.max of the cgroup (version 2) and of its ancestors leaves."""
+def cgroup_folders() -> Iterator[str]:
+    """The folders of the process's cgroup (version 2) and of its ancestors, the root last; none where there is no such cgroup."""
     try:
         inside = next(line[3:] for line in read_text("/proc/self/cgroup").splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
-        return sys.maxsize
+        return
     root = "/sys/fs/cgroup"
-    room = sys.maxsize
     folder = os.path.join(root, inside.strip("/")).rstrip("/")
     while True:
+        yield folder
+        if folder == root:
+            break
+        folder = os.path.dirname(folder)
+
+
+def cgroup_room() -> int:
+    """Bytes that memory.max of the cgroup (version 2) and of its ancestors leaves."""
+    room = sys.maxsize
+    for folder in cgroup_folders():
         try:
             limit = read_text(folder, "memory.max").strip()
             if limit != "max":
@@ -54,7 +64,4 @@ def cgroup_room() -> int:
                 room = min(room, int(limit) - used + cache)
         except (OSError, ValueError, StopIteration):
             pass
-        if folder == root:
-            break
-        folder = os.path.dirname(folder)
     return room

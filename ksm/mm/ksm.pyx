@@ -1912,9 +1912,8 @@ cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) 
         trace_ksm_start_scan(&g.trace, <int>g.ksm_scan.seqnr, <unsigned int>g.ksm_rmap_items)
 
         # A new page is held in a per-CPU batch until it reaches the LRU lists. The batch's reference forbids a merge. A program that waits
-        # for the counters to settle would wait for long. So the batches are drained once a pass. (2011 does not drain them.)
-        if not era_2011(g):
-            lru_add_drain_all(g.m)
+        # for the counters to settle would wait for long. So the batches are drained once a pass.
+        lru_add_drain_all(g.m)
 
         # A search in a tree drops the stale nodes that it meets. No search goes through this list, so its stale nodes are dropped here.
         if not g.ksm_merge_across_nodes:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from ksm.constants import PAGE_SIZE, PR_SET_MEMORY_MERGE
 from ksm.machine import Machine
 from ksm.process import Process
+from ksm.sources.pieces import Piece
 
 # The lowest and highest addresses that a source's memory may have in its process
 LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
@@ -34,6 +36,7 @@ class Source(ABC):
         attach(machine)     map the memory into a new process
         refresh(number)     before every later pass: follow what changed; number counts passes, from 1 for the one after attach()
         ranges()            where in the process the memory lies: (address, length)
+        pieces()            the memory itself, as it is now, whether there is a machine or not
         close()             let go of files; the process, if the machine still exists, exits
 
     name            as the report shows it
@@ -42,6 +45,8 @@ class Source(ABC):
     copied, mapped  bytes that the machine needs for the source: of its own memory, and of addresses for mapped files
     shared          pages that are not counted, because another source of the scan has the same frames
     hidden          pages that other processes map too; whether those processes are in the scan is not known
+    holes           pages that the source does not have, although it could: holes of a file
+    threads         how many threads may read at the same time
     notes           lines for the report: what was left out, and why
     """
 
@@ -54,6 +59,8 @@ class Source(ABC):
         self.mapped = 0
         self.shared = 0
         self.hidden = 0
+        self.holes = 0
+        self.threads = 1
         self.notes: list[str] = []
         self.process: Process | None = None
 
@@ -65,6 +72,9 @@ class Source(ABC):
 
     @abstractmethod
     def ranges(self) -> list[tuple[int, int]]: ...
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Piece]: ...
 
     def close(self) -> None:
         if self.process is not None:

@@ -117,7 +117,7 @@ def open_core(name: str, fd: int, size: int) -> FileSource:
         if core.notes.gdb:
             remarks.append("gdb writes pages that were never touched as zeros: there may be fewer zero pages in truth")
         segments = kept
-    extents = [Extent(segment.offset, segment.end - segment.start) for segment in segments]
+    extents = [Extent(segment.offset, segment.end - segment.start, segment.start) for segment in segments]
     source = FileSource(name, "core", fd, without_holes(extents, data_extents(fd, size)))
     source.notes += remarks
     return source

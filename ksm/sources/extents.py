@@ -13,6 +13,9 @@ from ksm.constants import MADV_DONTNEED, PAGE_SIZE
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import Kind, Source, SourceError
+from ksm.sources.pieces import Piece, in_file
+from ksm.sources.stream import bring
+from ksm.sources.work import in_order
 
 WIDE_HOLE = 16 << 20  # holes from this size on split a mapping; smaller ones are mapped and thrown away
 ALIGNED = 2 << 20  # a mapping's frames begin at a multiple of this
@@ -20,10 +23,14 @@ CHUNK = 4 << 20  # bytes copied at once
 
 
 class Extent(NamedTuple):
-    """Whole pages of memory in a file; their offset need not be a multiple of the page size."""
+    """Whole pages of memory in a file; their offset need not be a multiple of the page size.
+
+    address   of the first page in the source: virtual, or physical
+    """
 
     offset: int
     length: int
+    address: int
 
     @property
     def end(self) -> int:
@@ -44,7 +51,8 @@ def without_holes(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) ->
             first = max(done, (start - extent.offset) // PAGE_SIZE)
             done = min(extent.length, end - extent.offset + PAGE_SIZE - 1) // PAGE_SIZE
             if first < done:
-                result.append(Extent(extent.offset + first * PAGE_SIZE, (done - first) * PAGE_SIZE))
+                skipped = first * PAGE_SIZE
+                result.append(Extent(extent.offset + skipped, (done - first) * PAGE_SIZE, extent.address + skipped))
     return result
 
 
@@ -61,12 +69,16 @@ def groups(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
 
 
 class FileSource(Source):
-    """A file with memory in it. Extents that are aligned to pages are mapped, the others are copied."""
+    """A file with memory in it.
+
+    A machine of fingerprints reads it. In a machine of bytes, extents that are aligned to pages are mapped, and the others are copied.
+    """
 
     def __init__(self, name: str, kind: Kind, fd: int, extents: list[Extent]) -> None:
         super().__init__(name)
         self.kind = kind
         self.fd = fd
+        self.extents = extents
         self.groups = list(groups(extent for extent in extents if not extent.offset % PAGE_SIZE))
         self.odd = [extent for extent in extents if extent.offset % PAGE_SIZE]
         self.mapped = sum(group[-1].end - group[0].offset + 2 * ALIGNED for group in self.groups)
@@ -79,14 +91,40 @@ class FileSource(Source):
         try:
             if os.fstat(self.fd).st_size < self.needed:
                 raise SourceError(f"{self.name}: was truncated meanwhile")
-            for group in self.groups:
-                self._map(process, group)
-            if self.odd:
-                self._copy(process)
+            if machine.pages == "fingerprints":
+                self._read(process)
+            else:
+                for group in self.groups:
+                    self._map(process, group)
+                if self.odd:
+                    self._copy(process)
         except ValueError:  # mmap_image() has seen that the file ends before its memory
             raise SourceError(f"{self.name}: was truncated meanwhile") from None
         except OSError as error:
             raise SourceError(f"{self.name}: {error.strerror or error}") from None
+
+    def _read(self, process: Process) -> None:
+        total = sum(extent.length for extent in self.extents)
+        if not total:
+            return
+        # One page after the other, in the order in which _map() and _copy() have them
+        addr = process.mmap(total)
+        self._ranges.append((addr, total))
+        placed = []
+        for extent in [extent for group in self.groups for extent in group] + self.odd:
+            placed.append(extent._replace(address=addr))
+            addr += extent.length
+        sink = bring(process)
+        for _ in in_order(self.pieces_of(placed), lambda piece, buffer: piece.read(buffer, sink), self.threads):
+            pass
+
+    def pieces(self) -> Iterator[Piece]:
+        return self.pieces_of(self.extents)
+
+    def pieces_of(self, extents: list[Extent]) -> Iterator[Piece]:
+        truncated = SourceError(f"{self.name}: was truncated meanwhile")
+        for extent in extents:
+            yield from in_file(extent.address, extent.length, self.fd, extent.offset, truncated)
 
     def _map(self, process: Process, group: list[Extent]) -> None:
         first, length = group[0].offset, group[-1].end - group[0].offset

@@ -16,4 +16,4 @@ def open_image(name: str, fd: int, size: int, head: bytes) -> FileSource:
         raise SourceError(f"{name}: not a memory image, but {what}")
     if size % PAGE_SIZE:
         raise SourceError(f"{name}: not a memory image: {size} bytes are not whole pages of {PAGE_SIZE}; or it is truncated")
-    return FileSource(name, "image", fd, without_holes([Extent(0, size)], data_extents(fd, size)))
+    return FileSource(name, "image", fd, without_holes([Extent(0, size, 0)], data_extents(fd, size)))

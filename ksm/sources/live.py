@@ -17,10 +17,11 @@ from typing import NamedTuple
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from ksm.machine import Machine
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
-from ksm.sources.pagemap import anonymous_runs, copy_runs, own_runs, same_memory
+from ksm.sources.pagemap import anonymous_runs, own_runs, read_runs, same_memory
+from ksm.sources.pieces import PIECE, Piece, Run, Sink
+from ksm.sources.stream import BLOCK, bring
+from ksm.sources.work import in_order
 
-BLOCK = 2 << 20
-BUFFER = 4 << 20
 
 # A mapping in /proc/PID/smaps: start, end, permissions, anonymous kB, flags.
 MAPPING = re.compile(
@@ -30,8 +31,6 @@ MAPPING = re.compile(
 REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 MERGEABLE = "mg"
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
-
-Run = tuple[int, int]
 
 
 class Mapping(NamedTuple):
@@ -63,6 +62,16 @@ class Host:
         if self.kpageflags >= 0:
             os.close(self.kpageflags)
             self.kpageflags = -1
+
+
+class InProcess(Piece):
+    """Pages of a process. Those that it unmaps before they are read are left out."""
+
+    def __init__(self, runs: list[Run], pid: int, mem: int, by_file: bool) -> None:
+        self.runs, self.pid, self.mem, self.by_file = runs, pid, mem, by_file
+
+    def read(self, buffer: memoryview, sink: Sink) -> None:
+        read_runs(self.pid, self.mem, self.runs, sink, buffer, by_file=self.by_file)
 
 
 class KernelThread(SourceError):
@@ -158,16 +167,43 @@ class LiveSource(Source):
         runs = sorted(alone + common)
         self._forget(without(self.runs, runs))
         self._map(blocks_of(runs))
-        buffer = bytearray(BUFFER)
-        mem = self._open("mem")
-        try:
-            read = copy_runs(self.pid, mem, alone, process, buffer, by_file=False)
-            read += copy_runs(self.pid, mem, common, process, buffer, by_file=True)
-        finally:
-            os.close(mem)
-        self.runs = sorted(read)
+        store = bring(process)
+
+        def work(piece: Piece, buffer: memoryview) -> list[Run]:
+            read: list[Run] = []
+
+            def sink(some: list[Run], view: memoryview) -> None:
+                store(some, view)
+                read.extend(some)
+
+            piece.read(buffer, sink)
+            return read
+
+        with self._memory() as mem:
+            parts = in_order(self._parts(alone, common, mem), work, self.threads)
+            self.runs = joined(sorted(run for part in parts for run in part))
         # Pages that vanished between reading pagemap and reading them
         self._forget(without(runs, self.runs))
+
+    @contextmanager
+    def _memory(self) -> Iterator[int]:
+        mem = self._open("mem")
+        try:
+            yield mem
+        finally:
+            os.close(mem)
+
+    def _parts(self, alone: list[Run], common: list[Run], mem: int) -> Iterator[Piece]:
+        for runs, by_file in ((alone, False), (common, True)):
+            for part in parts_of(runs, PIECE):
+                yield InProcess(part, self.pid, mem, by_file)
+
+    def pieces(self) -> Iterator[Piece]:
+        self.host.begin(self.host.number)
+        with self._inside():
+            alone, common = self._present()
+            with self._memory() as mem:
+                yield from self._parts(alone, common, mem)
 
     def _present(self) -> tuple[list[Run], list[Run]]:
         """The pages that count for this process: those that it alone maps, and those that several processes may map."""
@@ -185,7 +221,7 @@ class LiveSource(Source):
             os.close(pagemap)
         (alone, common, shared, hidden), (merged_alone, merged_common, *others) = found
         self.shared, self.hidden = shared + others[0], hidden + others[1]
-        # A page that KSM has merged may have one mapping left. It is still read from the file: see copy_runs().
+        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
         return alone, common + merged_alone + merged_common
 
     def _forget(self, runs: list[Run]) -> None:
@@ -219,6 +255,33 @@ def blocks_of(runs: list[Run]) -> list[Run]:
         else:
             blocks.append((first, last))
     return blocks
+
+
+def parts_of(runs: list[Run], size: int) -> Iterator[list[Run]]:
+    """The runs in lists of `size` bytes at most; a run may be cut."""
+    part: list[Run] = []
+    left = size
+    for start, end in runs:
+        while start < end:
+            cut = min(end, start + left)
+            part.append((start, cut))
+            left -= cut - start
+            start = cut
+            if not left:
+                yield part
+                part, left = [], size
+    if part:
+        yield part
+
+
+def joined(runs: list[Run]) -> list[Run]:
+    """Sorted runs, neighbours made one."""
+    result: list[Run] = []
+    for start, end in runs:
+        if result and result[-1][1] == start:
+            start = result.pop()[0]
+        result.append((start, end))
+    return result
 
 
 def without(runs: list[Run], others: list[Run]) -> list[Run]:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The types of pagemap.pyx.
-from typing_extensions import Buffer
+from collections.abc import Callable
 
-from ksm.process import Process
+from typing_extensions import Buffer
 
 def anonymous_runs(pagemap: int, kpageflags: int, areas: list[tuple[int, int]], *, ask_ioctl: bool = True) -> list[tuple[int, int]]: ...
 def own_runs(
     pagemap: int, kpageflags: int, runs: list[tuple[int, int]], claimed: set[int]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], int, int]: ...
 def same_memory(first: int, second: int) -> bool: ...
-def copy_runs(
-    pid: int, mem: int, runs: list[tuple[int, int]], process: Process, buf: Buffer, *, by_file: bool
-) -> list[tuple[int, int]]: ...
+def read_runs(
+    pid: int, mem: int, runs: list[tuple[int, int]], sink: Callable[[list[tuple[int, int]], memoryview], None], buf: Buffer, *, by_file: bool
+) -> None: ...

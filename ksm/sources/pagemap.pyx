@@ -243,8 +243,8 @@ cdef ssize_t read_forced(int mem, char *buf, size_t length, uint64_t addr) noexc
     return n if n >= 0 else (0 if errno == EIO or errno == EFAULT else -errno)
 
 
-def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, bint by_file):
-    """Read the runs' pages and give them to process.update(), a buffer at a time; returns the runs that were read.
+def read_runs(int pid, int mem, list runs, sink, unsigned char[::1] buf, *, bint by_file):
+    """Read the runs' pages, a buffer at a time, and call sink(runs of the buffer, their bytes one after the other).
 
     by_file=True reads /proc/PID/mem. Otherwise process_vm_readv() reads, which is faster by half. It fails for pages that the process
     itself may not read (PROT_NONE): these are read from the file too. Since Linux 5.19, process_vm_readv() gives the process its own copy
@@ -258,7 +258,7 @@ def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, b
     cdef ssize_t got
     cdef int nr, i
     cdef Py_ssize_t place = 0, nr_runs = len(runs)
-    cdef list done = []
+    cdef list batch
     cdef bint forced = by_file      # read the next batch, a run or a part of one, from the file
     if remote == NULL:
         raise MemoryError
@@ -293,12 +293,12 @@ def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, b
                 raise OSError(-got, os.strerror(<int>-got))
             got &= ~(<ssize_t>PAGE_SIZE - 1)
             at = 0
+            batch = []
             for i in range(nr):
                 left = <size_t>got - at
                 n = remote[i].iov_len if remote[i].iov_len < left else left
                 if n:
-                    process.update(<size_t>remote[i].iov_base, view[at:at + n])
-                    append(done, <uint64_t>remote[i].iov_base, <uint64_t>remote[i].iov_base + n)
+                    append(batch, <uint64_t>remote[i].iov_base, <uint64_t>remote[i].iov_base + n)
                     at += n
                 if n < remote[i].iov_len:
                     # Go back to the page that could not be read, or past it if it could not be read from the file either.
@@ -313,10 +313,11 @@ def copy_runs(int pid, int mem, list runs, process, unsigned char[::1] buf, *, b
                     break
             else:
                 forced = by_file
+            if batch:
+                sink(batch, view[:at])
             PyErr_CheckSignals()
     finally:
         free(remote)
-    return done
 
 
 cdef Py_ssize_t place_of(list runs, uint64_t addr) except -1:

@@ -44,8 +44,6 @@ def equal_pages(machine: ksm.Machine) -> Recording:
     alice, bob = machine.spawn("alice"), machine.spawn("bob")
     pages(alice, ["the same page", "a diary", "a list"])
     pages(bob, ["a novel", "the same page", "a bill"])
-    if recording.era != "6.12":
-        machine.lru_add_drain_all()
     recording.note("Alice and Bob have written their pages, and said MADV_MERGEABLE.")
     machine.ksm.scan(passes=3)
     return recording
@@ -177,8 +175,7 @@ LESSONS: tuple[tuple[str, Era, Lesson], ...] = (
 )
 IN_2011 = """The first lesson once more, on the KSM of 2011. The stable tree is searched first, before anybody looks at the
 checksum: a page that changes all the time can still merge with one that is merged. The checksum, jhash2 then, only guards
-the unstable tree. There are no chains, no skipped pages, and a merged page is passed over at once. Nor does a scan drain the
-LRU batches, in which new pages have a reference too many to be merged; here somebody else has done that."""
+the unstable tree. There are no chains, no skipped pages, and a merged page is passed over at once."""
 
 
 def record_lesson(key: str) -> dict[str, Any]:

@@ -307,7 +307,7 @@ def test_interrupted_while_importing(tmp_path):
 def test_interrupted_in_a_scan(images):
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ksm", "scan", "--interval", "60", images[0]],
+        [sys.executable, "-m", "ksm", "scan", "--exact", "--interval", "60", images[0]],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     try:
@@ -344,7 +344,7 @@ def test_an_image_that_shrinks(tmp_path):
             os.truncate(sys.argv[-1], 4096)
 
         Scan.read = read_and_truncate
-        main(["scan", sys.argv[-1]])
+        main(["scan", "--exact", sys.argv[-1]])
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     result = subprocess.run([sys.executable, "-c", script, path], env=environment, capture_output=True, text=True)

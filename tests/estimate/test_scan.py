@@ -174,6 +174,9 @@ class Changing(Source):
         self.copied = 40 * PAGE
         self.end = end
 
+    def pieces(self):
+        return iter(())
+
     def attach(self, machine):
         self.addr = self.spawn(machine).mmap(40 * PAGE)
         self.refresh(0)

@@ -59,7 +59,7 @@ def test_data_extents_where_nobody_knows_of_holes():
 def test_without_holes_keeps_the_pages_that_have_data(wanted, data, odd):
     # In units of a tenth of a page
     unit = 512
-    extents = [Extent((odd + 8 * start) * unit, pages * PAGE) for start, pages in wanted]
+    extents = [Extent((odd + 8 * start) * unit, pages * PAGE, start * PAGE) for start, pages in wanted]
     parts, last = [], 0
     for start, length in sorted(data):
         if start > last:
@@ -77,6 +77,6 @@ def test_without_holes_keeps_the_pages_that_have_data(wanted, data, odd):
 
 
 def test_wide_holes_split_mappings():
-    extents = [Extent(0, PAGE), Extent(2 * PAGE, PAGE), Extent(3 * PAGE + WIDE_HOLE, PAGE), Extent(PAGE, PAGE)]
+    extents = [Extent(page * PAGE + hole, PAGE, 0) for page, hole in ((0, 0), (2, 0), (3, WIDE_HOLE), (1, 0))]
     assert list(groups(extents)) == [extents[:2], extents[2:3], extents[3:]]
     assert list(groups([])) == []

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the processors of the computer that this runs on.
+"""Pieces of memory, read and used by several threads at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from ksm.host.memory import cgroup_folders, read_text
+from ksm.sources.pieces import BUFFER, Piece
+
+T = TypeVar("T")
+AHEAD = 4  # pieces in work, for each thread: a reader that is faster waits
+
+
+class Cancelled(Exception):
+    """Another piece has failed."""
+
+
+def in_order(pieces: Iterable[Piece], work: Callable[[Piece, memoryview], T], threads: int) -> Iterator[T]:
+    """What work(piece, buffer) gives for each piece, in the order of the pieces; `threads` of them are in work at the same time.
+
+    The pieces are made in the thread of the caller, at most AHEAD for each thread in advance. The buffer is the thread's own. The first
+    exception, of a piece or of its work, is raised once the work that was begun has ended.
+    """
+    if threads == 1:
+        buffer = memoryview(bytearray(BUFFER))
+        for piece in pieces:
+            yield work(piece, buffer)
+        return
+    own = threading.local()
+    stopped = threading.Event()
+
+    def task(piece: Piece) -> T:
+        if stopped.is_set():
+            raise Cancelled
+        if not hasattr(own, "buffer"):
+            own.buffer = memoryview(bytearray(BUFFER))
+        return work(piece, own.buffer)
+
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, "ksm-read") as pool:
+        try:
+            for piece in pieces:
+                waiting.append(pool.submit(task, piece))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            stopped.set()
+            for future in waiting:
+                future.cancel()
+
+
+def usable_threads() -> int:
+    """Processors that this process may use: its affinity mask, or what cpu.max of its cgroup leaves if that is less."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, cgroup_processors()))
+
+
+def cgroup_processors() -> int:
+    """Whole processors of cpu.max of the cgroup (version 2) and of its ancestors, a part of one counts as one; many if there is no limit."""
+    processors = 1 << 16
+    for folder in cgroup_folders():
+        try:
+            quota, period = read_text(folder, "cpu.max").split()
+            if quota != "max":
+                processors = min(processors, -(-int(quota) // int(period)))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return processors
