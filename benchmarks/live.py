@@ -22,7 +22,6 @@ from typing import Any
 
 import click
 
-
 TARGET = """
 import ctypes, mmap, signal, sys
 from ksm.bench.contents import fill
