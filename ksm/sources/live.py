@@ -220,11 +220,18 @@ class LiveSource(Source):
             yield from self._parts(self._present(), mem)
 
     def _present(self) -> list[Run]:
-        """The anonymous pages that are there, those of other processes included."""
-        areas = [(mapping.start, mapping.end) for mapping in self._mappings()]
+        """The anonymous pages that may be there, those of other processes included.
+
+        A mapping that is half full is taken whole: own_runs() looks at each page anyway, and to ask twice would take as long as hashing.
+        """
+        full: list[Run] = []
+        others: list[Run] = []
+        for mapping in self._mappings():
+            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
+            (full if whole else others).append((mapping.start, mapping.end))
         pagemap = self._open("pagemap")
         try:
-            return anonymous_runs(pagemap, self.host.kpageflags, areas)
+            return joined(sorted(full + anonymous_runs(pagemap, self.host.kpageflags, others)))
         finally:
             os.close(pagemap)
 
