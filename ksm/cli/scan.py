@@ -78,7 +78,7 @@ def progress_bar() -> Iterator[scanner.Progress]:
 @click.option(
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
-@click.option("--exact", is_flag=True, help="Keep the bytes of pages, and not their fingerprints: a machine as large as the memory.")
+@click.option("--exact", is_flag=True, help="Keep the bytes of pages of processes and streams, and not fingerprints: a machine as large as the memory.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
@@ -109,7 +109,7 @@ def scan(
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with progress_bar() as progress, scanner.Scan(
-            opened, settings=settings, era=era, exact=exact, threads=threads, progress=progress
+            opened, settings=settings, era=era, exact=exact or None, threads=threads, progress=progress
         ) as running:
             result = running.run(passes, interval)
     except SourceError as error:
