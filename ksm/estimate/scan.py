@@ -127,8 +127,8 @@ def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) 
 def mapped_at_once(sources: list[Source]) -> bool:
     """Whether all sources are files that are mapped, and fit into memory together.
 
-    KSM on the bytes of mapped files takes less time and memory than reading them for their fingerprints: the first pass reads each page once,
-    and later ones read few. A file that does not stay in memory would be read again, and from place to place.
+    KSM on the bytes of mapped files takes less time and memory than reading them for their fingerprints: the first pass reads each page
+    once, and later ones read few. A file that does not stay in memory would be read again, and from place to place.
     """
     return all(source.mapped and not source.copied for source in sources) and sum(source.mapped for source in sources) < available_memory()
 
