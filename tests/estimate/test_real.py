@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Real programs, read once for each pass, and scanned in a machine of bytes and in one of fingerprints: everything that is counted is equal."""
+"""Real programs, read once for each pass, and scanned in a machine of bytes and in one of fingerprints: all that is counted is equal."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ PROGRAMS = {
     "python": [sys.executable, "-c", PYTHON],
     "perl": ["perl", "-e", "while (<STDIN>) { push @kept, $_ x 2000; $kept{$_ . $.} = [1 .. 500]; }"],
     "bash": ["bash", "-c", "while read line; do for each in {1..3000}; do kept+=(\"$each $line\"); done; done"],
-    "awk": ["awk", "{ for (i = 0; i < 3000; i++) kept[NR, i] = $0 }"],
+    "awk": ["awk", "{ for (i = 0; i < 30; i++) kept[NR, i] = $0 }"],
     "sort": ["sort"],
     "sqlite": ["sqlite3", ":memory:"],
     "xz": ["xz", "-1", "--stdout", "-"],
@@ -50,6 +50,7 @@ LINES = {
     "sqlite": "create table if not exists kept (line); with recursive n(i) as (select 1 union all select i + 1 from n where i < 30000)"
               " insert into kept select 'the same line ' || i from n;\n",
     "gdb": "python kept = globals().get('kept', []) + ['the same line ' * 20000]\n",
+    "awk": "the same line again\n" * 1000,
     "xz": "".join(f"line {number}\n" for number in range(10_000)),
     "sort": "".join(f"line {number}\n" for number in range(10_000)),
 }  # fmt: skip
