@@ -26,6 +26,7 @@ from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.fast.seams cimport fast_distrust
+from ksm.fast.state cimport fast_of
 from ksm.gate cimport (gate_begin, gate_close, gate_enter, gate_export, gate_hold, gate_init, gate_is_foreign, gate_leave, gate_open,
                        gate_release, gate_unexport, gate_wait_for_calls)
 from ksm.kernel.fork cimport mmdrop
@@ -105,7 +106,7 @@ cdef int hugepage_mode(mode) except -1:
 
 cdef class Machine:
     """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None, \
-pages="bytes")
+pages="bytes", threads=1)
 --
 
     A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
@@ -120,6 +121,8 @@ pages="bytes")
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
     pages       "bytes", or "fingerprints": a frame holds 32 bytes that stand for its page, in place of its 4096. KSM's counters are the
                 same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: ksm/fingerprint
+    threads     how many threads compute the checksums of pages that were written to or are new, where a scan meets thousands of them; the
+                results are those of one thread. 1 to 256
     plain       scan without the speed layer, in the kernel's steps; the results are the same. Default: true if the environment variable
                 KSM_PLAIN is set to anything but 0 or an empty string
 
@@ -141,7 +144,7 @@ pages="bytes")
         self.all_processes = {}
 
     def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
-                 era="6.12", plain=None, pages="bytes"):
+                 era="6.12", plain=None, pages="bytes", threads=1):
         cdef machine_plan plan
         cdef machine *m
         cdef unsigned long swap_pages
@@ -167,6 +170,9 @@ pages="bytes")
             raise ValueError(f"era is one of {', '.join(ERAS)}, not {era!r}")
         plan.era = ERAS[era]
         plan.plain = bool(os.environ.get("KSM_PLAIN", "0") not in ("", "0") if plain is None else plain)
+        if not 1 <= threads <= 256:
+            raise ValueError(f"threads must be between 1 and 256, not {threads}")
+        plan.threads = threads
         plan.manual_clock = clock == "manual"
         if pages not in ("bytes", "fingerprints"):
             raise ValueError(f'pages are "bytes" or "fingerprints", not {pages!r}')
@@ -321,6 +327,17 @@ pages="bytes")
             plain = self.g.fast == NULL
             self.leave()
         return plain
+
+    @property
+    def threads(self):
+        """How many threads compute checksums; 1 in a plain machine."""
+        cdef unsigned int threads = 1
+        with nogil:
+            self.enter()
+            if self.g.fast != NULL:
+                threads = fast_of(self.g).threads
+            self.leave()
+        return threads
 
     @property
     def pages(self):

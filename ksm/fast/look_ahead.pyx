@@ -23,6 +23,7 @@ from linux.rmap cimport vma_has_anon_vma
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 from linux.types cimport u32
 
+from ksm.fast.first_look cimport first_look, looked_at
 from ksm.fast.page_keys cimport page_keys_in
 from ksm.fast.stable_keys cimport compare_stable_key, filter_place, node_with_key, stable_trees_lack
 from ksm.fast.state cimport LOOK_AHEAD, PLACE_BETWEEN, PLACE_EQUAL, PLACE_UNKNOWN, fast_state, frame_words, ksm_prefetch, scanned_page
@@ -38,10 +39,13 @@ cdef bint will_skip(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
 
 # The pages, in the order in which the scan will come to them
 
-cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr, unsigned long end, unsigned int want) noexcept nogil:
+cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr, unsigned long end, unsigned int want,
+                      bint first) noexcept nogil:
     """Watch the pages that one table maps, until `want` pages are watched in all. False if that many are watched, or if the next page is
-    one that cannot be looked at ahead.
+    one that cannot be looked at ahead. A first look takes only pages that nobody watches.
     """
+    cdef scanned_page *pages = fast.first if first else fast.pages
+    cdef unsigned int nr = fast.nr_first if first else fast.nr
     cdef mm_struct *mm = vma.vm_mm
     cdef pmd_t *pmd = pmd_offset_mm(mm, addr)
     cdef spinlock_t *ptl = NULL
@@ -66,29 +70,36 @@ cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr,
             if page != NULL and (PageTransCompound(page) or folio_test_anon(page)):
                 # When the swap cache clears its flag, it has already cleared `private`.
                 flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
-                if fast.nr == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
+                if nr == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
                     more = False
                     break
-                if not test_page_flag(page, PG_ksm_watched):
+                seen = &pages[nr]
+                seen.watched_before = test_page_flag(page, PG_ksm_watched)
+                if not seen.watched_before:
                     set_page_flag(page, PG_ksm_watched)
-                seen = &fast.pages[fast.nr]
                 seen.page = page
                 seen.address = addr
                 seen.key = 0
                 seen.place = PLACE_UNKNOWN
-                fast.nr += 1
+                if not (first and seen.watched_before):
+                    nr += 1
         ptep += 1
         addr += PAGE_SIZE
+    if first:
+        fast.nr_first = nr
+    else:
+        fast.nr = nr
     spin_unlock(&fast.watch_lock)
     spin_unlock(ptl)
     return more
 
 
-cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsigned int want) noexcept nogil:
+cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsigned int want, bint first) noexcept nogil:
+    """Watch up to `want` pages of one mapping, from this address on. mmap_lock is held."""
     cdef vma_iterator vmi
     cdef vm_area_struct *vma
     cdef unsigned long until
-    cdef int tables = 4         # at most four tables, so that a sparse range does not take long
+    cdef unsigned int tables = 4 + want // 128      # not more, so that a sparse range does not take long
     vma_iter_init(&vmi, mm, addr)
     vma = vma_next(&vmi)
     while vma != NULL and not (vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma)):
@@ -99,7 +110,7 @@ cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsig
         addr = vma.vm_start
     while addr < vma.vm_end and tables:
         until = pmd_addr_end(addr, vma.vm_end)
-        if not watch_table(fast, vma, addr, until, want):
+        if not watch_table(fast, vma, addr, until, want, first):
             break
         addr = until
         tables -= 1
@@ -305,7 +316,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     cdef scanned_page *unkeyed[LOOK_AHEAD]
     cdef descent down[LOOK_AHEAD]
     cdef scanned_page *seen
-    cdef unsigned int i, nr_unread = 0, nr_linked = 0, nr_unkeyed = 0, nr_down = 0
+    cdef unsigned int i, nr_unread = 0, nr_linked = 0, nr_looked_at = 0, nr_unkeyed = 0, nr_down = 0
     cdef const char *bytes
 
     fast.nr = 0
@@ -315,7 +326,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     if not mmap_read_trylock(mm):
         return False
     if atomic_read(&mm.mm_users) != 0:
-        watch_pages(fast, mm, address, most if most < LOOK_AHEAD else LOOK_AHEAD)
+        watch_pages(fast, mm, address, most if most < LOOK_AHEAD else LOOK_AHEAD, False)
     mmap_read_unlock(mm)
     if fast.nr == 0:
         return False
@@ -339,16 +350,20 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
                 ksm_prefetch(bytes + 64)
                 unkeyed[nr_unkeyed] = seen
                 nr_unkeyed += 1
+        elif looked_at(fast, seen):
+            nr_looked_at += 1
         else:
             unread[nr_unread] = seen
             nr_unread += 1
+    if nr_unread == LOOK_AHEAD and fast.threads > 1:
+        first_look(fast, mm, seen.address + PAGE_SIZE, most - LOOK_AHEAD + fast.first_beyond)
     if nr_unkeyed:
         make_keys(fast, unkeyed, nr_unkeyed)
     if nr_unread:
         read_pages(fast, unread, nr_unread)
 
     # Only a page that has not changed will be searched for.
-    for i in range(fast.nr if nr_unread or nr_linked else 0):
+    for i in range(fast.nr if nr_unread or nr_linked or nr_looked_at else 0):
         seen = &fast.pages[i]
         if seen.key and seen.rmap_item != NULL and seen.rmap_item.oldchecksum == seen.checksum:
             start(fast, &down[nr_down], seen)

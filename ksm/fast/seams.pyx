@@ -12,6 +12,7 @@ from linux.rbtree cimport rb_node, rb_parent
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 from linux.types cimport u32
 
+from ksm.fast.first_look cimport first_look_exit, first_look_init
 from ksm.fast.look_ahead cimport look_ahead
 from ksm.fast.page_keys cimport key_book, key_book_free
 from ksm.fast.samples cimport look_at_book
@@ -36,10 +37,12 @@ fast_ops.memcmp_pages = memcmp_pages_by_keys
 fast_ops.pages_identical = pages_found_identical
 
 
-cdef int fast_init(ksm_globals *g) noexcept nogil:
-    """Start the speed layer, before the machine has a process: 0 or -ENOMEM."""
+cdef int fast_init(ksm_globals *g, unsigned int threads) noexcept nogil:
+    """Start the speed layer, before the machine has a process: 0 or -ENOMEM. `threads` threads compute checksums."""
     cdef fast_state *fast = <fast_state *>calloc(1, sizeof(fast_state))
-    if fast == NULL or stable_keys_init(fast):
+    if fast == NULL or first_look_init(fast, threads) or stable_keys_init(fast):
+        if fast != NULL:
+            first_look_exit(fast)
         free(fast)
         return -ENOMEM
     fast.g = g
@@ -63,6 +66,7 @@ cdef void fast_exit(ksm_globals *g) noexcept nogil:
     g.m.fast_ops = NULL
     g.fast = NULL
     g.stable_node_cache.freed = NULL
+    first_look_exit(fast)
     stable_keys_exit(fast)
     key_book_free(fast.book)
     free(fast)
@@ -80,6 +84,7 @@ cdef void fast_distrust(ksm_globals *g) noexcept nogil:
 cdef void begin_pass(fast_state *fast) noexcept nogil:
     """Begin a pass. The items that are left in the unstable trees no longer count."""
     cdef key_book *book
+    fast.nr_first = 0
     spin_lock(&fast.watch_lock)
     WRITE_ONCE_int(fast.rotten, fast.distrust)
     fast.distrust = False

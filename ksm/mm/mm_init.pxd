@@ -12,6 +12,7 @@ cdef struct machine_plan:
     int era                     # ERA_* of ksm/mm/ksm.pxd
     int transparent_hugepage
     bint plain
+    unsigned int threads
     bint fingerprints           # in the frames, instead of bytes
     bint manual_clock
 

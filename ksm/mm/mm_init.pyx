@@ -102,7 +102,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     if not err:
         err = ksm_init(m, plan.era)
     if not err and not plan.plain and plan.era == ERA_6_12:
-        err = fast_init(<ksm_globals *>m.ksm)
+        err = fast_init(<ksm_globals *>m.ksm, plan.threads)
     if err:
         machine_exit(m)
         m = NULL
