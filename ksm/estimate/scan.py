@@ -8,7 +8,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.savings import Tally
@@ -94,7 +94,7 @@ def no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) -> Machine:
+def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False, threads: int = 1) -> Machine:
     """A machine large enough for the sources: of bytes if `exact`, else of fingerprints. SourceError says why there is none."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
@@ -117,7 +117,8 @@ def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) 
         memory += UNKNOWN
     memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
     try:
-        return Machine(memory, max_memory=memory + mapped, era=era, pages="bytes" if exact else "fingerprints")
+        pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
+        return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, threads=threads)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             raise
@@ -191,9 +192,10 @@ class Scan:
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
+        threads = threads or usable_threads()
         for source in sources:
-            source.threads = threads or usable_threads()
-        self.machine = make_machine(sources, era, exact=mapped_at_once(sources) if exact is None else exact)
+            source.threads = threads
+        self.machine = make_machine(sources, era, exact=mapped_at_once(sources) if exact is None else exact, threads=min(threads, 256))
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:
