@@ -10,7 +10,7 @@ import threading
 import time
 
 import ksm
-from ksm.testing.trees import look_from
+from ksm.testing.trees import look_from  # type: ignore[import-not-found]  # only tests use it: it has no stub
 
 PAGES = 64
 LENGTH = PAGES * ksm.PAGE_SIZE
