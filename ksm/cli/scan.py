@@ -79,7 +79,7 @@ def progress_bar() -> Iterator[scanner.Progress]:
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
 @click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
-@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: one for each processor]")
+@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
     sources: tuple[str, ...],
