@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: fingerprints of pages in files.
+"""Writing a fingerprint file, a row group at a time."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from ksm.fingerprint.classes import CLASSES
+from ksm.fingerprint.rows import addresses_of, columns_of
+from ksm.rows.format import ENTRY, GROUP, KEYED_HASH, MOST_NAME, Head, SourceHead, as_json, need_pyarrow, schema
+
+Run = tuple[int, int]
+
+
+class Writer:
+    """Rows of one source after the other, into a file that is open:
+
+        begin(name, kind)                   the next source
+        add(runs, frames, classes)          pages of it, by ascending address
+        end(holes, notes)                   of this source
+        finish()                            of the file: without it, nobody can read it
+
+    A row group has rows of one source, and GROUP of them or a few more.
+    """
+
+    def __init__(self, file: IO[bytes], head: Head) -> None:
+        need_pyarrow()
+        from pyarrow import parquet
+
+        self.head = head
+        self.schema = schema()
+        self.writer = parquet.ParquetWriter(
+            file, self.schema, compression="zstd", compression_level=1, use_dictionary=["source", "class"],
+            column_encoding={"address": "DELTA_BINARY_PACKED", "fingerprint": "PLAIN", "checksum": "PLAIN"},
+            write_statistics=["source", "address"], write_page_checksum=True,
+        )  # fmt: skip
+        self.clear()
+
+    def clear(self) -> None:
+        self.runs: list[Run] = []
+        self.frames: list[bytes] = []
+        self.classes: list[bytes] = []
+        self.rows = 0
+
+    def begin(self, name: str, kind: str) -> None:
+        self.source = SourceHead(name[-MOST_NAME:], kind, 0, 0, [])
+
+    def add(self, runs: list[Run], frames: bytes, classes: bytes) -> None:
+        self.runs += runs
+        self.frames.append(frames)
+        self.classes.append(classes)
+        self.rows += len(classes)
+        if self.rows >= GROUP:
+            self.flush()
+
+    def end(self, holes: int, notes: list[str]) -> None:
+        self.flush()
+        self.head.sources.append(self.source._replace(holes=holes, notes=[note[:MOST_NAME] for note in notes]))
+
+    def flush(self) -> None:
+        """Write the rows that are there as a row group."""
+        import pyarrow as pa
+
+        rows = self.rows
+        if not rows:
+            return
+        fingerprints, checksums = columns_of(b"".join(self.frames), hide=self.head.hash == KEYED_HASH)
+        names = pa.array([self.source.name], pa.string())
+        kinds = pa.array(CLASSES, pa.string())
+
+        def column(type: pa.DataType, data: bytes | bytearray) -> pa.Array:
+            return pa.Array.from_buffers(type, rows, [None, pa.py_buffer(data)])
+
+        columns = [
+            pa.DictionaryArray.from_arrays(column(pa.int32(), bytes(4 * rows)), names),
+            column(pa.uint64(), addresses_of(self.runs)),
+            column(pa.binary(16), fingerprints),
+            column(pa.uint32(), checksums),
+            pa.DictionaryArray.from_arrays(column(pa.int8(), b"".join(self.classes)).cast(pa.int32()), kinds),
+        ]
+        self.writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+        self.source = self.source._replace(pages=self.source.pages + rows)
+        self.clear()
+
+    def finish(self) -> None:
+        self.writer.add_key_value_metadata({ENTRY: as_json(self.head)})
+        self.writer.close()
