@@ -18,6 +18,8 @@ ROOMS = {
     # The substrate. mm/, fork and exec call each other as in the kernel. host is the computer below. fast and ksm.pyx call each other.
     # mm/ reports a step of a recording without knowing who listens.
     "ksm.mm": "mm", "ksm.kernel": "mm", "ksm.fs": "mm", "ksm.host": "mm", "ksm.fast": "mm", "ksm.step": "mm",
+    # What a page is, and what the CPU does with it in place of a store
+    "ksm.fingerprint.store": "face", "ksm.fingerprint": "mm",
     # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",
     "ksm.record": "record", "ksm.check": "check", "ksm.sources": "sources", "ksm.estimate": "estimate",
