@@ -78,6 +78,7 @@ def progress_bar() -> Iterator[scanner.Progress]:
 @click.option(
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
+@click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
 @click.option("--exact", is_flag=True, help="Keep the bytes of pages, and not their fingerprints: a machine as large as the memory.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
@@ -88,6 +89,7 @@ def scan(
     settings: dict[str, str],
     passes: int | None,
     interval: float | None,
+    as_passes: bool,
     exact: bool,
     threads: int | None,
     as_json: bool,
@@ -102,10 +104,19 @@ def scan(
 
     The report of --era 2.6.38, the KSM of 2011, has only what that KSM counted: neither metadata nor profit, and nothing for a process.
     """
+    if as_passes and len(sources) < 2:
+        raise click.UsageError("--as-passes needs two snapshots at least", click.get_current_context())
+    if as_passes and passes is not None and passes < len(sources):
+        raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", click.get_current_context())
     host = Host()
     opened: list[Source] = []
     try:
-        opened, remarks = open_sources(sources, host, advised=advised)
+        if as_passes:
+            from ksm.sources.snapshots import open_snapshots
+
+            opened, remarks, passes = open_snapshots(sources), [], passes or len(sources)
+        else:
+            opened, remarks = open_sources(sources, host, advised=advised)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with progress_bar() as progress, scanner.Scan(

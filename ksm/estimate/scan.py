@@ -14,6 +14,7 @@ from ksm.constants import PAGE_SIZE
 from ksm.estimate.savings import Tally
 from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
+from ksm.rows import PLAIN_HASH
 from ksm.sources import Source, SourceError
 from ksm.sources.work import usable_threads
 
@@ -58,6 +59,7 @@ class SourceResult(NamedTuple):
     kind: str
     pages: int
     ksm_stat: dict[str, int]
+    still: bool = True
 
 
 class Result(NamedTuple):
@@ -72,6 +74,7 @@ class Result(NamedTuple):
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
     live: bool
     notes: list[str]
+    snapshots: int = 0  # that the passes saw, one after the other
 
     @property
     def pages(self) -> int:
@@ -122,6 +125,18 @@ def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) 
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             raise
         raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
+
+
+def check_together(sources: list[Source], exact: bool) -> None:
+    """Whether one machine can have the pages of all sources. SourceError."""
+    made = [source for source in sources if source.hash]
+    if made and exact:
+        raise SourceError(f"{made[0].name}: there are no bytes of pages in it, and --exact needs them")
+    for source in sources if made else ():
+        if (source.hash or PLAIN_HASH) != made[0].hash:
+            raise SourceError(
+                f"{made[0].name} has fingerprints of {made[0].hash}, {source.name} of {source.hash or PLAIN_HASH}: these cannot be compared"
+            )
 
 
 def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
@@ -182,6 +197,7 @@ class Scan:
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
+        check_together(sources, exact)
         for source in sources:
             source.threads = threads or usable_threads()
         self.machine = make_machine(sources, era, exact=exact)
@@ -274,7 +290,7 @@ class Scan:
             for addr, length in source.ranges():
                 for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
                     pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
-            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat()))
+            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat(), source.still and not source.live))
         own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
         return Result(
             era=self.era,
@@ -286,6 +302,7 @@ class Scan:
             skipped=self.skipped,
             live=self.live,
             notes=self.left_notes() + own_notes + self.common_notes(),
+            snapshots=max((source.snapshots for source in self.sources), default=0),
         )
 
     def left_notes(self) -> list[str]:

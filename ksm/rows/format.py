@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.fingerprint.classes import CLASSES
+from ksm.host.json_file import parse_json
+from ksm.rows import KEYED_HASH, PLAIN_HASH
 
 if TYPE_CHECKING:
     import pyarrow
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 MAGIC = b"PAR1"
 ENTRY = b"ksm"  # of the file's metadata: the head, in JSON
 FORMAT = "ksm fingerprints 1"
-PLAIN_HASH, KEYED_HASH = "XXH3-128", "BLAKE3-128"
 COLUMNS = ("source", "address", "fingerprint", "checksum", "class")
 
 GROUP = 1 << 18  # rows of a row group: those of a GiB of memory
@@ -31,13 +32,15 @@ class RowsError(Exception):
 
 
 class SourceHead(NamedTuple):
-    """What a file says of one of its sources. `pages` are its rows, one source after the other."""
+    """What a file says of one of its sources. `pages` are its rows, one source after the other; the rest is as in ksm.sources.Source."""
 
     name: str
     kind: str
-    pages: int
-    holes: int
-    notes: list[str]
+    pages: int = 0
+    holes: int = 0
+    shared: int = 0
+    hidden: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Head(NamedTuple):
@@ -91,9 +94,9 @@ def as_json(head: Head) -> bytes:
 def from_json(text: bytes) -> Head:
     """The head of a file. RowsError if it is damaged, of another version, or of other pages."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise RowsError("damaged: its metadata are not JSON") from None
+        value = parse_json(text)
+    except ValueError as error:
+        raise RowsError(f"damaged: of its metadata, {error}") from None
     if not isinstance(value, dict):
         raise damaged("metadata")
     found = value.get("format")
@@ -124,7 +127,8 @@ def source_from(value: Any) -> SourceHead:
     kind = string(value, "kind")
     if len(kind) > MOST_KIND:
         raise damaged("kind")
-    return SourceHead(string(value, "name"), kind, number(value, "pages"), number(value, "holes"), [note[:MOST_NAME] for note in notes])
+    counts = (number(value, name) for name in ("pages", "holes", "shared", "hidden"))
+    return SourceHead(string(value, "name"), kind, *counts, tuple(note[:MOST_NAME] for note in notes))
 
 
 def string(value: dict[str, Any], name: str) -> str:

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import IO
 
 from ksm.fingerprint.classes import CLASSES
 from ksm.fingerprint.rows import addresses_of, columns_of
-from ksm.rows.format import ENTRY, GROUP, KEYED_HASH, MOST_NAME, Head, SourceHead, as_json, need_pyarrow, schema
+from ksm.host.text import printable
+from ksm.rows import KEYED_HASH
+from ksm.rows.format import ENTRY, GROUP, MOST_NAME, Head, SourceHead, as_json, need_pyarrow, schema
 
 Run = tuple[int, int]
 
@@ -18,7 +21,7 @@ class Writer:
 
         begin(name, kind)                   the next source
         add(runs, frames, classes)          pages of it, by ascending address
-        end(holes, notes)                   of this source
+        end(holes, shared, hidden, notes)   of this source: its counts, and remarks on it
         finish()                            of the file: without it, nobody can read it
 
     A row group has rows of one source, and GROUP of them or a few more.
@@ -44,7 +47,7 @@ class Writer:
         self.rows = 0
 
     def begin(self, name: str, kind: str) -> None:
-        self.source = SourceHead(name[-MOST_NAME:], kind, 0, 0, [])
+        self.source = SourceHead(printable(name[-MOST_NAME:]), kind)
 
     def add(self, runs: list[Run], frames: bytes, classes: bytes) -> None:
         self.runs += runs
@@ -54,9 +57,10 @@ class Writer:
         if self.rows >= GROUP:
             self.flush()
 
-    def end(self, holes: int, notes: list[str]) -> None:
+    def end(self, holes: int, shared: int, hidden: int, notes: Iterable[str]) -> None:
         self.flush()
-        self.head.sources.append(self.source._replace(holes=holes, notes=[note[:MOST_NAME] for note in notes]))
+        said = tuple(printable(note[:MOST_NAME]) for note in notes)
+        self.head.sources.append(self.source._replace(holes=holes, shared=shared, hidden=hidden, notes=said))
 
     def flush(self) -> None:
         """Write the rows that are there as a row group."""

@@ -65,7 +65,7 @@ def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> 
     names: set[str] = set()
     try:
         for text in texts:
-            sources.append(open_source(text, host, advised=advised))
+            sources += open_source(text, host, advised=advised).parts()
             # The same image twice stands for two equal machines. The same process cannot be there twice.
             if sources[-1].live and sources[-1].name in names:
                 raise SourceError(f"{text}: given twice")

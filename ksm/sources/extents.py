@@ -84,6 +84,7 @@ class FileSource(Source):
         self.mapped = sum(group[-1].end - group[0].offset + 2 * ALIGNED for group in self.groups)
         self.copied = sum(extent.length for extent in self.odd)
         self.needed = max((extent.end for extent in extents), default=0)  # bytes that the file has to have
+        self.ordered = all(before.address + before.length <= after.address for before, after in pairwise(extents))
         self._ranges: list[tuple[int, int]] = []
 
     def attach(self, machine: Machine) -> None:

@@ -40,6 +40,7 @@ class Reader(NamedTuple):
 # The first one that fits reads the file. What none of them knows, and MAGIC does not either, is a raw image.
 READERS: tuple[Reader, ...] = (
     Reader("an ELF core", ((0, b"\x7fELF"),), "ksm.sources.core:open_core"),
+    Reader("a fingerprint file", ((0, b"PAR1"),), "ksm.sources.fingerprints:open_fingerprints"),
 )  # fmt: skip
 
 # (offset, bytes there, what it is, what to do)
