@@ -85,7 +85,8 @@ def sizes(text: str, name: str, path: str) -> None:
 
     with parquet.ParquetFile(path) as file:
         rows = file.metadata.num_rows
-    print(f"{name:24} {rows:9,} pages   {size / MIB:8.2f} MiB   {size / rows:5.1f} bytes a page   {size / rows * 262144 / MIB:5.2f} MiB a GiB")
+    each = size / rows
+    print(f"{name:24} {rows:9,} pages   {size / MIB:8.2f} MiB   {each:5.1f} bytes a page   {each / 4:5.2f} MiB a GiB")
 
 
 def main() -> None:

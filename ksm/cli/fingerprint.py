@@ -50,8 +50,8 @@ def fingerprint(
 
     A SOURCE is what ksm scan takes: pid:N for a running process, or a file of memory. Without any, all processes that you may read.
 
-    The file has a row for each page, in Parquet: source, address, fingerprint (16 bytes), checksum and class. ksm scan takes it as a source,
-    beside processes and images. Bytes of pages are not in it, but who has a page can find out whether it was there.
+    The file has a row for each page, in Parquet: source, address, fingerprint (16 bytes), checksum and class. ksm scan takes it as a
+    source, beside processes and images. Bytes of pages are not in it, but who has a page can find out whether it was there.
 
     With --every and --count, %N in the name of the file is the number of the snapshot, from 0; a folder gets %N.parquet. For ksm scan
     --as-passes. Snapshots end early when all processes have exited.

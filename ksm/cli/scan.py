@@ -110,11 +110,12 @@ def scan(
         raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", click.get_current_context())
     host = Host()
     opened: list[Source] = []
+    remarks: list[str] = []
     try:
         if as_passes:
             from ksm.sources.snapshots import open_snapshots
 
-            opened, remarks, passes = open_snapshots(sources), [], passes or len(sources)
+            opened, passes = open_snapshots(sources), passes or len(sources)
         else:
             opened, remarks = open_sources(sources, host, advised=advised)
         if not opened:

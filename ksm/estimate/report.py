@@ -216,7 +216,8 @@ def how_it_ended(result: Result) -> str:
 
 def snapshots_seen(result: Result) -> str:
     more = f", and {result.passes - result.snapshots} more over the last one" if result.passes > result.snapshots else ""
-    return f"{result.snapshots} snapshots, a pass over each{more}: what is merged was the same in two that follow each other, and has not changed since"
+    seen = f"{result.snapshots} snapshots, a pass over each{more}"
+    return f"{seen}: what is merged was the same in two that follow each other, and has not changed since"
 
 
 def overstatement(result: Result) -> list[str]:

@@ -9,14 +9,11 @@ from libc.string cimport memcpy, memset
 
 from linux.highmem cimport ksm_frame
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
-from linux.types cimport u32, u64
+from linux.types cimport u64
 
 
-def columns_of(const unsigned char[::1] frames not None, *, bint hide=False):
-    """The columns of these frames: (fingerprints, 16 bytes each; checksums, 4 bytes each).
-
-    With hide=True the checksum is made of the fingerprint: with a keyed hash, nothing but that hash may tell of the page.
-    """
+def columns_of(const unsigned char[::1] frames not None):
+    """The columns of these frames: (fingerprints, 16 bytes each; checksums, 4 bytes each)."""
     cdef Py_ssize_t nr = frames.shape[0] // <Py_ssize_t>sizeof(ksm_frame), i
     cdef const ksm_frame *frame
     cdef unsigned char[::1] fingerprint, checksum
@@ -27,10 +24,7 @@ def columns_of(const unsigned char[::1] frames not None, *, bint hide=False):
             for i in range(nr):
                 frame = <const ksm_frame *>&frames[i * <Py_ssize_t>sizeof(ksm_frame)]
                 memcpy(&fingerprint[i * 16], frame.fingerprint, 16)
-                if hide:
-                    memcpy(&checksum[i * 4], frame.fingerprint, 4)
-                else:
-                    memcpy(&checksum[i * 4], &frame.checksum, 4)
+                memcpy(&checksum[i * 4], &frame.checksum, 4)
     return made, sums
 
 

@@ -87,7 +87,8 @@ def open_to_write(path: str | os.PathLike[str]) -> int:
 def replacing(path: str) -> Iterator[IO[bytes]]:
     """A new file, which takes the place of `path` at the end, or is removed on any error and leaves `path` as it was. OSError.
 
-    An existing file keeps its mode, and a new one is its owner's alone. What is there and is not a regular file is refused before anything is written.
+    An existing file keeps its mode, and a new one is its owner's alone. What is there and is not a regular file is refused before anything
+    is written.
     """
     import tempfile  # `ksm scan` does not need it
 

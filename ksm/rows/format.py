@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,9 @@ COLUMNS = ("source", "address", "fingerprint", "checksum", "class")
 
 GROUP = 1 << 18  # rows of a row group: those of a GiB of memory
 MOST_GROUP = 1 << 20  # rows of one that is read
-MOST_FOOT = 64 << 20  # bytes of the footer
+MOST_FOOT = 32 << 20  # bytes of the footer
+MOST_HEAD = 8 << 20  # bytes of the head
+MOST_PAGE = 64 << 20  # bytes of a page of Parquet; those that are written have a MiB
 MOST_NAME = 4096  # characters of a source's name, and of other texts
 MOST_KIND = 16
 
@@ -66,10 +69,11 @@ def hashed(hash: str, key: str) -> str:
 def need_pyarrow() -> None:
     """RowsError if pyarrow is missing, which is not a dependency of all of ksm."""
     try:
-        import pyarrow.parquet
+        importlib.import_module("pyarrow.parquet")
+    except ModuleNotFoundError:
+        raise RowsError("fingerprint files need pyarrow: pip install ksm[fleet]") from None
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "pyarrow"
-        raise RowsError("fingerprint files need pyarrow: pip install ksm[fleet]" if missing else f"pyarrow cannot be used: {error}") from None
+        raise RowsError(f"pyarrow cannot be used: {error}") from None
 
 
 def schema() -> pyarrow.Schema:
@@ -93,6 +97,8 @@ def as_json(head: Head) -> bytes:
 
 def from_json(text: bytes) -> Head:
     """The head of a file. RowsError if it is damaged, of another version, or of other pages."""
+    if len(text) > MOST_HEAD:
+        raise RowsError(f"damaged: metadata of {len(text):,} bytes")
     try:
         value = parse_json(text)
     except ValueError as error:
@@ -110,7 +116,8 @@ def from_json(text: bytes) -> Head:
     sources = value.get("sources")
     if not isinstance(sources, list):
         raise damaged("sources")
-    head = Head(*(string(value, name) for name in Head._fields[:-1]), sources=[source_from(each) for each in sources])
+    host, time, hash, key, version = (string(value, name) for name in ("host", "time", "hash", "key", "version"))
+    head = Head(host, time, hash, key, version, [source_from(each) for each in sources])
     if head.hash not in (PLAIN_HASH, KEYED_HASH) or bool(head.key) != (head.hash == KEYED_HASH):
         raise RowsError(f"of the hash {head.hash!r}, and this ksm knows {PLAIN_HASH}, and {KEYED_HASH} with a key")
     if len({source.name for source in head.sources}) < len(head.sources):
@@ -127,8 +134,8 @@ def source_from(value: Any) -> SourceHead:
     kind = string(value, "kind")
     if len(kind) > MOST_KIND:
         raise damaged("kind")
-    counts = (number(value, name) for name in ("pages", "holes", "shared", "hidden"))
-    return SourceHead(string(value, "name"), kind, *counts, tuple(note[:MOST_NAME] for note in notes))
+    pages, holes, shared, hidden = (number(value, name) for name in ("pages", "holes", "shared", "hidden"))
+    return SourceHead(string(value, "name"), kind, pages, holes, shared, hidden, tuple(note[:MOST_NAME] for note in notes))
 
 
 def string(value: dict[str, Any], name: str) -> str:

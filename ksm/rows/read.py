@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ksm.fingerprint.rows import frames_from, runs_of
 from ksm.host.text import printable
 from ksm.rows.format import ENTRY, MAGIC, MOST_FOOT, MOST_GROUP, Head, RowsError, from_json, need_pyarrow, schema
+from ksm.rows.pages import check_pages
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,11 +42,12 @@ class RowsFile:
         from pyarrow import parquet
 
         check_foot(fd, size)
-        file = open(fd, "rb", buffering=0, closefd=False)
+        self.fd = fd
+        file = os.fdopen(fd, "rb", buffering=0, closefd=False)
         with errors():
             self.file = parquet.ParquetFile(
                 file, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True, thrift_string_size_limit=MOST_FOOT,
-                thrift_container_size_limit=MOST_FOOT // 64,
+                thrift_container_size_limit=MOST_FOOT // 16,
             )  # fmt: skip
             self.head = self.read_head()
             self.groups = self.share_out()
@@ -91,6 +93,7 @@ class RowsFile:
         columns = ["source", "address", "fingerprint", "checksum"]
         with errors():
             for group in self.groups[place]:
+                check_pages(self.fd, self.file.metadata.row_group(group))
                 rows = 0
                 for part in self.file.iter_batches(BATCH, [group], columns=columns, use_threads=False):
                     rows += part.num_rows

@@ -10,7 +10,6 @@ from typing import IO
 from ksm.fingerprint.classes import CLASSES
 from ksm.fingerprint.rows import addresses_of, columns_of
 from ksm.host.text import printable
-from ksm.rows import KEYED_HASH
 from ksm.rows.format import ENTRY, GROUP, MOST_NAME, Head, SourceHead, as_json, need_pyarrow, schema
 
 Run = tuple[int, int]
@@ -42,14 +41,14 @@ class Writer:
 
     def clear(self) -> None:
         self.runs: list[Run] = []
-        self.frames: list[bytes] = []
-        self.classes: list[bytes] = []
+        self.frames: list[bytes | bytearray] = []
+        self.classes: list[bytes | bytearray] = []
         self.rows = 0
 
     def begin(self, name: str, kind: str) -> None:
         self.source = SourceHead(printable(name[-MOST_NAME:]), kind)
 
-    def add(self, runs: list[Run], frames: bytes, classes: bytes) -> None:
+    def add(self, runs: list[Run], frames: bytes | bytearray, classes: bytes | bytearray) -> None:
         self.runs += runs
         self.frames.append(frames)
         self.classes.append(classes)
@@ -69,7 +68,7 @@ class Writer:
         rows = self.rows
         if not rows:
             return
-        fingerprints, checksums = columns_of(b"".join(self.frames), hide=self.head.hash == KEYED_HASH)
+        fingerprints, checksums = columns_of(b"".join(self.frames))
         names = pa.array([self.source.name], pa.string())
         kinds = pa.array(CLASSES, pa.string())
 

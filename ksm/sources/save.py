@@ -35,8 +35,8 @@ class Rows(NamedTuple):
     """Pages of a source: where they lie, their frames, and their classes."""
 
     runs: list[Run]
-    frames: bytes
-    classes: bytes
+    frames: bytes | bytearray
+    classes: bytes | bytearray
 
 
 def hashed(piece: Piece, buffer: memoryview, key: Any) -> Rows:
