@@ -200,6 +200,7 @@ class Scan:
         check_together(sources, exact)
         for source in sources:
             source.threads = threads or usable_threads()
+            source.same_checksums = era != ERA and any(each.hash for each in sources)
         self.machine = make_machine(sources, era, exact=exact)
         try:
             apply_settings(self.machine, settings or {})

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
 from ksm.fingerprint.classes import CLASSES
 from ksm.fingerprint.rows import addresses_of, columns_of
@@ -22,6 +23,7 @@ class Writer:
         add(runs, frames, classes)          pages of it, by ascending address
         end(holes, shared, hidden, notes)   of this source: its counts, and remarks on it
         finish()                            of the file: without it, nobody can read it
+        drop()                              instead, after an error: nothing is written to the file any more
 
     A row group has rows of one source, and GROUP of them or a few more.
     """
@@ -32,8 +34,9 @@ class Writer:
 
         self.head = head
         self.schema = schema()
+        self.sink = Sink(file)
         self.writer = parquet.ParquetWriter(
-            file, self.schema, compression="zstd", compression_level=1, use_dictionary=["source", "class"],
+            self.sink, self.schema, compression="zstd", compression_level=1, use_dictionary=["source", "class"],
             column_encoding={"address": "DELTA_BINARY_PACKED", "fingerprint": "PLAIN", "checksum": "PLAIN"},
             write_statistics=["source", "address"], write_page_checksum=True,
         )  # fmt: skip
@@ -89,3 +92,29 @@ class Writer:
     def finish(self) -> None:
         self.writer.add_key_value_metadata({ENTRY: as_json(self.head)})
         self.writer.close()
+
+    def drop(self) -> None:
+        """Without this, pyarrow would end the file when it forgets the writer, and then say that the file is closed."""
+        self.sink.dropped = True
+        self.writer.close()
+
+
+class Sink(io.RawIOBase):
+    """What pyarrow writes into."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.position = 0
+        self.dropped = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.dropped:
+            self.file.write(data)
+        self.position += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.position

@@ -115,7 +115,7 @@ class FileSource(Source):
         for extent in [extent for group in self.groups for extent in group] + self.odd:
             placed.append(extent._replace(address=addr))
             addr += extent.length
-        sink = bring(process)
+        sink = bring(process, same_checksums=self.same_checksums)
         for _ in in_order(self.pieces_of(placed), lambda piece, buffer: piece.read(buffer, sink), self.threads):
             pass
 

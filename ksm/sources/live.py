@@ -166,7 +166,7 @@ class LiveSource(Source):
         runs = sorted(alone + common)
         self._forget(without(self.runs, runs))
         self._map(blocks_of(runs))
-        store = bring(process)
+        store = bring(process, same_checksums=self.same_checksums)
 
         def work(piece: Piece, buffer: memoryview) -> list[Run]:
             read: list[Run] = []

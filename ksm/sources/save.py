@@ -98,7 +98,7 @@ class Spool:
     """
 
     def __init__(self, folder: str) -> None:
-        self.file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (__exit__ closes it)
         self.places: dict[int, int] = {}
 
     def __enter__(self) -> Spool:
@@ -118,8 +118,7 @@ class Spool:
                 place = self.places.setdefault(block, len(self.places))
                 count = min(last - page, BLOCK - first)
                 data = frames[at : at + count * FRAME]
-                if os.pwrite(fd, data, (place * BLOCK + first) * FRAME) < len(data):
-                    raise OSError("a temporary file could not be written")
+                write_at(fd, data, (place * BLOCK + first) * FRAME)
                 at += len(data)
                 page += count
 
@@ -128,6 +127,13 @@ class Spool:
         for block in sorted(self.places):
             data = os.pread(fd, BLOCK * FRAME, self.places[block] * BLOCK * FRAME)
             yield Rows(*unmarked(data, block * BLOCK * PAGE_SIZE))
+
+
+def write_at(fd: int, data: memoryview, offset: int) -> None:
+    """All of the data: a write that was cut short is followed by one that has the reason for its error."""
+    while data:
+        done = os.pwrite(fd, data, offset)
+        data, offset = data[done:], offset + done
 
 
 class Saved(NamedTuple):
@@ -153,17 +159,21 @@ def save_file(path: str, sources: list[Source], *, key: Any = None, key_name: st
     left: list[str] = []
     with replacing(path) as file:
         writer = Writer(file, head)
-        for source in sources:
-            try:
-                save(source, writer, os.path.dirname(os.path.realpath(path)), key=key, progress=progress)
-            except SourceGone as error:
-                left.append(str(error))
-                if len(left) == len(sources):
-                    raise
-            else:
-                kept.append(source)
-        if len({source.name for source in head.sources}) < len(kept):
-            raise SourceError("two sources have one name, and could not be told apart in the file")
-        writer.finish()
+        try:
+            for source in sources:
+                try:
+                    save(source, writer, os.path.dirname(os.path.realpath(path)), key=key, progress=progress)
+                except SourceGone as error:
+                    left.append(str(error))
+                    if len(left) == len(sources):
+                        raise
+                else:
+                    kept.append(source)
+            if len({source.name for source in head.sources}) < len(kept):
+                raise SourceError("two sources have one name, and could not be told apart in the file")
+            writer.finish()
+        except BaseException:
+            writer.drop()
+            raise
         size = file.tell()
     return Saved(sum(source.pages for source in head.sources), size, kept, left)

@@ -55,7 +55,7 @@ class SnapshotSource(Source):
             self.follower.end()
             self.notes = [f"not in snapshot {number + 1}"]
             return
-        moment.threads = self.threads
+        moment.threads, moment.same_checksums = self.threads, self.same_checksums
         if isinstance(moment, RowsSource):
             moment.bring(self.follower)
         else:
@@ -78,7 +78,7 @@ class SnapshotSource(Source):
 
 def read_into(follower: Follower, source: Source) -> None:
     """Make the pages of a process those of a source, as they are now."""
-    sink = bring(follower.process, follower.base)
+    sink = bring(follower.process, follower.base, same_checksums=source.same_checksums)
 
     def mapped() -> Iterator[Piece]:
         for piece in source.pieces():

@@ -9,6 +9,7 @@ import re
 import struct
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -96,7 +97,8 @@ def made_of(seed):
         share = chance.random()
         kind = chance.randrange(5)
         if kind == 0:  # text, and bytes that are not
-            page = bytes(chance.choice(b" az~\x7f\t\r\n\x0b") if chance.random() < share else chance.choice(b"\0\x08\x0e\x1f\x80\xff") for _ in range(PAGE))
+            sets = (b" az~\x7f\t\r\n\x0b", b"\0\x08\x0e\x1f\x80\xff")
+            page = bytes(chance.choice(sets[chance.random() >= share]) for _ in range(PAGE))
         elif kind == 1:  # words near the ends of the addresses
             ends = (0, 8, (1 << 32) - 8, 1 << 32, (1 << 32) + 4, (1 << 48) - 8, 1 << 48, (1 << 64) - (1 << 32) - 8, (1 << 64) - (1 << 32),
                     (1 << 64) - (1 << 48), (1 << 64) - (1 << 48) - 8, (1 << 64) - 8)  # fmt: skip
@@ -142,8 +144,8 @@ def test_a_repeated_line_with_one_byte_changed(line, place, byte):
 
 
 def test_text_is_told_apart():
-    files = sorted(glob.glob(os.path.join(os.path.dirname(os.__file__), "*.py")))
-    found = check(whole(b"".join(open(file, "rb").read() for file in files)))
+    files = Path(os.__file__).parent.glob("*.py")
+    found = check(whole(b"".join(file.read_bytes() for file in sorted(files))))
     assert found["text"] >= 0.97 * sum(found.values())
 
 

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A scan of fingerprint files finds what a scan of the memory finds."""
+
+import os
+import random
+import signal
+
+import pytest
+
+pytest.importorskip("pyarrow")
+from cores import READ, WRITE, write_core  # noqa: E402
+from given import PAGE, page, write_rows  # noqa: E402
+
+from ksm.estimate import report, scan  # noqa: E402
+from ksm.sources import Host, SourceError, open_file, open_sources  # noqa: E402
+from ksm.sources.save import save_file  # noqa: E402
+
+
+def run(texts, *, passes=None, **options):
+    host = Host()
+    sources, _ = open_sources([str(text) for text in texts], host)
+    try:
+        with scan.Scan(sources, **options) as running:
+            return running.run(passes, 0)
+    finally:
+        for source in sources:
+            source.close()
+        host.close()
+
+
+def fingerprint(path, texts):
+    host = Host()
+    sources, _ = open_sources([str(text) for text in texts], host)
+    save_file(str(path), sources, progress=lambda *step: None)
+    for source in sources:
+        source.close()
+    host.close()
+    return path
+
+
+def found(result):
+    """All that a scan has counted."""
+    return (
+        result.ksm, [(source.kind, source.pages, source.ksm_stat) for source in result.sources], result.savings, result.passes,
+        result.settled, result.skipped,
+    )  # fmt: skip
+
+
+def write_image(path, chance, pages):
+    """Zeros, contents that are everywhere, and unique ones; holes where the file system has them."""
+    with open(path, "wb") as file:
+        for place in range(pages):
+            kind = chance.randrange(6)
+            if kind:
+                file.seek(place * PAGE)
+                file.write(page(chance.choice((0, chance.randrange(3), chance.randrange(40), chance.randrange(1 << 60)))))
+        file.truncate(pages * PAGE)
+    return path
+
+
+SETTINGS = [
+    {}, {"max_page_sharing": "2"}, {"max_page_sharing": "3", "use_zero_pages": "1"}, {"use_zero_pages": "1"}, {"smart_scan": "0"},
+    {"max_page_sharing": "5", "smart_scan": "0"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_images_and_their_fingerprints(tmp_path, seed):
+    chance = random.Random(seed)
+    images = [write_image(tmp_path / str(place), chance, chance.randrange(1, 400)) for place in range(chance.randrange(1, 5))]
+    file = fingerprint(tmp_path / "f", images)
+    options = {"settings": SETTINGS[seed % len(SETTINGS)]} if seed % 4 else {"era": "2.6.38"}
+    passes = chance.choice((None, None, 1, 2, 9))
+    of_images, of_file = run(images, passes=passes, **options), run([file], passes=passes, **options)
+    assert found(of_file) == found(of_images)
+    assert [source.name for source in of_file.sources] == [f"{file}: {image}" for image in images]
+    # One of them as a file, beside the others
+    some = fingerprint(tmp_path / "some", images[:1])
+    assert found(run([some, *images[1:]], passes=passes, **options)) == found(of_images)
+
+
+def test_a_core_and_its_fingerprints(tmp_path):
+    """Segments at any offset, and at the top of what a process may have."""
+    places = {0x400000: [1, 2, 2, 0], 0x7F0000001000: [3, 3, 0, 9], (1 << 47) - 8 * PAGE: [1, 1]}
+    for odd in (0, 100):
+        segments = [(address, b"".join(map(page, numbers)), READ | WRITE) for address, numbers in places.items()]
+        core = write_core(tmp_path / "core", segments, odd=odd)
+        assert found(run([fingerprint(tmp_path / "f", [core])])) == found(run([core]))
+
+
+@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+def test_processes_and_their_fingerprints(tmp_path, start, era):
+    """Of processes that stand still. Two of them have pages in common since a fork."""
+    first, second = start(), start()
+    first.do("a = area(700); fill(a, 0, [0, 0] + [10**15 + i // 3 for i in range(500)] + [0] * 90)")
+    first.do("b = area(40); fill(b, 0, [7] * 40); pid = os.fork(); pid or time.sleep(1000)")
+    second.do("a = area(300); fill(a, 0, [10**15 + i for i in range(290)])")
+    [child] = first.ask("[pid]")
+    pids = [first.pid, child, second.pid]
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+            while open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "T":  # noqa: SIM115
+                pass
+        texts = [f"pid:{pid}" for pid in pids]
+        file = fingerprint(tmp_path / "f", texts)
+        of_processes, of_file = run(texts, era=era, passes=4), run([file], era=era, passes=4)
+        assert found(of_file) == found(of_processes)
+        assert of_file.savings.pages > 400
+        two = fingerprint(tmp_path / "two", texts[:2])
+        assert found(run([two, texts[2]], era=era, passes=4)) == found(of_processes)
+        common = [note for note in of_processes.notes if "since a fork" in note or "in other processes" in note]
+        assert common
+        assert set(common) <= set(of_file.notes)
+        # Nobody writes to a file any more
+        assert report.overstatement(of_processes) == []
+        assert len(report.overstatement(of_file)) == 1
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        os.kill(child, signal.SIGKILL)
+
+
+def test_several_threads(tmp_path):
+    chance = random.Random(7)
+    image = write_image(tmp_path / "i", chance, 5000)
+    one = fingerprint(tmp_path / "one", [image])
+    host = Host()
+    [source], _ = open_sources([str(image)], host)
+    source.threads = 3
+    save_file(str(tmp_path / "three"), [source], progress=lambda *step: None)
+    source.close()
+    host.close()
+    assert found(run([one])) == found(run([tmp_path / "three"])) == found(run([image]))
+
+
+def test_without_bytes(tmp_path):
+    file = fingerprint(tmp_path / "f", [write_image(tmp_path / "i", random.Random(1), 5)])
+    with pytest.raises(SourceError, match=rf"^{file}: .*i: there are no bytes of pages in it, and --exact needs them$"):
+        run([file], exact=True)
+    with pytest.raises(SourceError, match=rf"^{file}: .*i: a fingerprint file has no bytes of pages: it has their fingerprints already$"):
+        fingerprint(tmp_path / "g", [tmp_path / "i", file])
+    assert not (tmp_path / "g").exists()
+
+
+def test_files_that_need_more_than_one_source(tmp_path):
+    write_rows(tmp_path / "f", {"a": {0: 1}, "b": {0: 1, PAGE: 5}})
+    write_rows(tmp_path / "none", {})
+    opened = open_file(str(tmp_path / "f"))
+    opened.close()  # without parts()
+    parts = open_file(str(tmp_path / "f")).parts()
+    assert [part.own for part in parts] == ["a", "b"]
+    with pytest.raises(SourceError, match="without sources"):
+        open_file(str(tmp_path / "none"))
+    parts[0].close()
+    with scan.Scan(parts[1:]) as running:
+        assert running.run().pages == 2
+    parts[1].close()
+
+
+def test_a_file_that_is_cut_off_meanwhile(tmp_path):
+    file = fingerprint(tmp_path / "f", [write_image(tmp_path / "i", random.Random(1), 3000)])
+    source = open_file(str(file))
+    os.truncate(file, 4096)
+    with scan.Scan([source]) as running, pytest.raises(SourceError, match=rf"^{file}: .*i: damaged: "):
+        running.run()
+    source.close()
