@@ -126,7 +126,8 @@ cdef class Machine:
     forked from that one, close() frees the copy, and every other call raises RuntimeError.
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
-    memory (memoryview(machine), read-only, frame n at n * 4096; or frame(n)) has to be released before the machine can be closed.
+    memory (memoryview(machine), read-only, frame n at n * 4096, or n * 32 with fingerprints; or frame(n)) has to be released before the
+    machine can be closed.
 
     Settings, states, parts of a machine, and numbers with the name of a kernel file are attributes. A count, or anything that does work, is
     a method. The same holds for processes and the other objects of a machine.
@@ -557,8 +558,8 @@ cdef class Machine:
             raise oserror(EINVAL, f"frame {pfn}")
 
     def frame(self, pfn):
-        """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped.
-        Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
+        """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped. A frame of a machine
+        of fingerprints has 32. Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
 
         The view shows the frame as it is, also while a process writes to it. It holds the page as a driver does. As long as the view
         exists, the page stays in its frame: KSM does not merge it into another page, it is not migrated, and its frame is not taken
