@@ -104,7 +104,8 @@ cdef int hugepage_mode(mode) except -1:
 
 
 cdef class Machine:
-    """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None)
+    """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None,
+            pages="bytes")
 --
 
     A machine: physical memory in NUMA nodes, processes, a clock, and KSM.

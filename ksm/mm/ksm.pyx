@@ -880,11 +880,10 @@ cdef u32 calc_checksum(ksm_globals *g, struct_page *page) noexcept nogil:
     cdef u32 checksum
     cdef void *addr = page_address(g.m, page)
     # OURS: the frame or the look ahead may have the checksum
-    if known_checksum(g, page, &checksum):
-        return checksum
-    if era_2011(g):
-        return jhash2(<const u32 *>addr, PAGE_SIZE // 4, 17)
-    checksum = <u32>xxhash(addr, PAGE_SIZE, 0)
+    if not known_checksum(g, page, &checksum):
+        if era_2011(g):
+            return jhash2(<const u32 *>addr, PAGE_SIZE // 4, 17)
+        checksum = <u32>xxhash(addr, PAGE_SIZE, 0)
     return checksum
 
 

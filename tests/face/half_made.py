@@ -25,7 +25,7 @@ MACHINE = {
     "lru_add_drain_all": lambda m: m.lru_add_drain_all(), "memory_failure": lambda m: m.memory_failure(1),
     "memory": lambda m: m.memory, "nodes": lambda m: m.nodes, "migrate": lambda m: m.migrate(1),
     "offline": lambda m: m.offline(512, 512), "online": lambda m: m.online(512, 512),
-    "plain": lambda m: m.plain, "record": lambda m: m.record(), "slabinfo": lambda m: m.slabinfo(), "spawn": lambda m: m.spawn(),
+    "pages": lambda m: m.pages, "plain": lambda m: m.plain, "record": lambda m: m.record(), "slabinfo": lambda m: m.slabinfo(), "spawn": lambda m: m.spawn(),
     "swap_pages": lambda m: m.swap_pages(), "swapoff": lambda m: m.swapoff(), "swapon": lambda m: m.swapon("64K"),
     "time": lambda m: m.time(), "total_pages": lambda m: m.total_pages(), "transparent_hugepage": lambda m: m.transparent_hugepage,
     "vmstat": lambda m: m.vmstat(), "lost_pages": lambda m: m.lost_pages(),
@@ -64,7 +64,7 @@ PROCESS = {
     "munmap": lambda p: p.munmap(4096, 4096), "node": lambda p: p.node, "page_table": lambda p: p.page_table(4096, 4096),
     "prctl": lambda p: p.prctl(68), "present": lambda p: p.present(4096, 4096), "read": lambda p: p.read(4096, 1),
     "rss": lambda p: p.rss(), "smaps": lambda p: p.smaps(), "swap_entries": lambda p: p.swap_entries(),
-    "swap_out": lambda p: p.swap_out(4096, 4096), "touch": lambda p: p.touch(4096), "update": lambda p: p.update(4096, bytes(4096)),
+    "swap_out": lambda p: p.swap_out(4096, 4096), "touch": lambda p: p.touch(4096), "load": lambda p: p.load(4096, bytes(32)), "update": lambda p: p.update(4096, bytes(4096)),
     "write": lambda p: p.write(4096, b"x"), "mmap_image": lambda p: p.mmap_image(0, 0, 4096),
 }
 HARMLESS_PROCESS = {"alive": lambda p: p.alive, "exit": lambda p: p.exit(), "machine": lambda p: p.machine, "name": lambda p: p.name,

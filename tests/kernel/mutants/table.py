@@ -14,8 +14,8 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     # The trees are in the opposite order: only searches among stale and changed pages show it.
-    Mutant("memcmp-order", "return memcmp(page_address(m, page1), page_address(m, page2), PAGE_SIZE)",
-           "return memcmp(page_address(m, page2), page_address(m, page1), PAGE_SIZE)", file="mm/util.pxd",
+    Mutant("memcmp-order", "return memcmp(page_address(m, page1), page_address(m, page2), frame_size(m))",
+           "return memcmp(page_address(m, page2), page_address(m, page1), frame_size(m))", file="mm/util.pxd",
            modules=("mm/ksm.pyx", "fast/seams.pyx")),
     # A page that was compared keeps the reference: it does not merge any more.
     Mutant("missed-put", """\
