@@ -78,13 +78,14 @@ else:
 FLAGS += os.environ.get("KSM_CFLAGS", "").split()
 
 
+HEADERS = ["include", "ksm/fast", "ksm/fingerprint", "third_party/xxhash"]
 # Sources that others wrote
 X86 = platform.machine() in ("x86_64", "AMD64")
 LIBRARIES = {"ksm.fingerprint.frames": ["third_party/xxhash/xxh_x86dispatch.c"] if X86 else []}
 
 
 def extension(name: str, source: str) -> Extension:
-    return Extension(name, [source, *LIBRARIES.get(name, [])], include_dirs=["include", "ksm/fast", "ksm/fingerprint", "third_party/xxhash"], extra_compile_args=FLAGS, define_macros=MACROS,
+    return Extension(name, [source, *LIBRARIES.get(name, [])], include_dirs=HEADERS, extra_compile_args=FLAGS, define_macros=MACROS,
                      extra_link_args=[flag for flag in FLAGS if flag.startswith("-fsanitize=")])
 
 

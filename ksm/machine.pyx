@@ -104,8 +104,8 @@ cdef int hugepage_mode(mode) except -1:
 
 
 cdef class Machine:
-    """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None,
-            pages="bytes")
+    """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None, \
+pages="bytes")
 --
 
     A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
@@ -559,8 +559,8 @@ cdef class Machine:
             raise oserror(EINVAL, f"frame {pfn}")
 
     def frame(self, pfn):
-        """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped. A frame of a machine
-        of fingerprints has 32. Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
+        """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped. With fingerprints
+        it has 32 bytes. Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
 
         The view shows the frame as it is, also while a process writes to it. It holds the page as a driver does. As long as the view
         exists, the page stays in its frame: KSM does not merge it into another page, it is not migrated, and its frame is not taken

@@ -18,7 +18,7 @@ ROOMS = {
     # The substrate. mm/, fork and exec call each other as in the kernel. host is the computer below. fast and ksm.pyx call each other.
     # mm/ reports a step of a recording without knowing who listens.
     "ksm.mm": "mm", "ksm.kernel": "mm", "ksm.fs": "mm", "ksm.host": "mm", "ksm.fast": "mm", "ksm.step": "mm",
-    # Frames that hold fingerprints are the substrate's. Storing pages as frames is an access of a process, like ksm.cpu.
+    # What a page is, and what the CPU does with it in place of a store
     "ksm.fingerprint.store": "face", "ksm.fingerprint": "mm",
     # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",

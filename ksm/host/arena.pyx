@@ -280,7 +280,7 @@ cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
 
 
 cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, unsigned char *there) noexcept nogil:
-    """Which of these frames have memory: the lowest bit of one byte for each. False if the system does not tell, or not of single frames."""
+    """Which of these frames have memory: the lowest bit of one byte for each. False if the system tells of many at once."""
     return has_bytes(m) and c_mincore(m.arena + (pfn << PAGE_SHIFT), nr_pages << PAGE_SHIFT, there) == 0
 
 

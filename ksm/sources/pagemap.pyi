@@ -10,5 +10,11 @@ def own_runs(
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], int, int]: ...
 def same_memory(first: int, second: int) -> bool: ...
 def read_runs(
-    pid: int, mem: int, runs: list[tuple[int, int]], sink: Callable[[list[tuple[int, int]], memoryview], None], buf: Buffer, *, by_file: bool
+    pid: int,
+    mem: int,
+    runs: list[tuple[int, int]],
+    sink: Callable[[list[tuple[int, int]], memoryview], None],
+    buf: Buffer,
+    *,
+    by_file: bool,
 ) -> None: ...

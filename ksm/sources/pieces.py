@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Union
 
 from ksm.constants import PAGE_SIZE
 
 Run = tuple[int, int]  # (start, end) of neighbouring pages, in addresses of the source: virtual ones, or physical ones
-Bytes = Union[bytes, bytearray, memoryview]
 
 BUFFER = 256 << 10  # bytes that are read at once
 PIECE = 4 << 20  # bytes of a piece, at most: the work of one thread
@@ -40,7 +38,7 @@ class Piece(ABC):
 class Loaded(Piece):
     """Pages that were read or unpacked already. Nobody writes to `data` any more."""
 
-    def __init__(self, address: int, data: Bytes) -> None:
+    def __init__(self, address: int, data: bytes | bytearray | memoryview) -> None:
         self.data = memoryview(data).cast("B")
         self.runs = [(address, address + len(self.data))]
 

@@ -65,7 +65,7 @@ def usable_threads() -> int:
 
 
 def cgroup_processors() -> int:
-    """Whole processors of cpu.max of the cgroup (version 2) and of its ancestors, a part of one counts as one; many if there is no limit."""
+    """Processors that cpu.max of the cgroup (version 2) and of its ancestors leaves, rounded up; many if there is no limit."""
     processors = 1 << 16
     for folder in cgroup_folders():
         try:

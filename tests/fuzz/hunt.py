@@ -159,8 +159,8 @@ def look_into(pid: int, folder: Path) -> str:
         return ""
     with contextlib.suppress(subprocess.TimeoutExpired):
         env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        return subprocess.run(["gdb", "-p", str(pid), "-batch", "-nx", "-ex", "thread apply all bt full 14"], capture_output=True, text=True,
-                              timeout=60, check=False, env=env).stdout  # fmt: skip
+        command = ["gdb", "-p", str(pid), "-batch", "-nx", "-ex", "thread apply all bt full 14"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env).stdout
     return ""
 
 
