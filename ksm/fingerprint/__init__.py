@@ -3,3 +3,4 @@
 """Fingerprints of pages."""
 
 from ksm.fingerprint.frames import frames_of as frames_of
+from ksm.fingerprint.frames import key_name as key_name

@@ -37,12 +37,12 @@ class Life:
     """Processes with a mapping of PAGES pages each, on a machine with settings by the seed."""
 
     def __init__(self, pages: Literal["bytes", "fingerprints"], kind: Kind, seed: int, era: Literal["6.12", "2.6.38"], *,
-                 plain: bool | None = None) -> None:
+                 plain: bool | None = None, key: bytes | None = None) -> None:
         self.rng = rng = random.Random(seed)
         nodes = rng.choice([1, 1, 2])
         self.machine = ksm.Machine("16M", max_memory="16M", nodes=nodes, swap="4M" if kind == "busy" else None, clock="manual", era=era,
-                                   pages=pages, plain=plain)
-        self.kind = kind
+                                   pages=pages, plain=plain, key=key)
+        self.kind, self.key = kind, key
         self.nodes, self.era, self.jhash = nodes, era, era != "6.12"
         self.known: dict[ksm.Process, list[bytes]] = {}
         self.addr = 0x40000000
@@ -105,7 +105,7 @@ class Life:
             for i, word in enumerate(process.page_table(self.addr, PAGES * PAGE)):
                 if word & ksm.PAGE_PRESENT:
                     held = bytes(self.machine.frame(word >> ksm.PAGE_FLAGS_SHIFT))
-                    wanted = contents[i] if len(held) == PAGE else frames_of(contents[i], jhash=self.jhash)
+                    wanted = contents[i] if len(held) == PAGE else frames_of(contents[i], jhash=self.jhash, key=self.key)
                     if held != wanted:
                         yield process.pid, i
 
