@@ -69,12 +69,13 @@ PYTHON = {
 NEEDS = {"numpy.unique": "numpy", "dict of xxh3_128": "xxhash", "xxhash, mapped": "xxhash", "xxhash, read": "xxhash"}
 XXHSUM = "cat | xxhsum"
 SCAN = "ksm scan"
-WAYS = (SCAN, XXHSUM, *PYTHON)
+SCANS = {SCAN: [], f"{SCAN} --threads 1": ["--threads", "1"], f"{SCAN} --threads 2": ["--threads", "2"], f"{SCAN} --exact": ["--exact"]}
+WAYS = (*SCANS, XXHSUM, *PYTHON)
 
 
 def command(way: str, path: Path) -> list[str]:
-    if way == SCAN:
-        return [sys.executable, "-m", "ksm", "scan", str(path)]
+    if way in SCANS:
+        return [sys.executable, "-m", "ksm", "scan", *SCANS[way], str(path)]
     if way == XXHSUM:
         return ["sh", "-c", 'cat "$1" | xxhsum', "sh", str(path)]
     return [sys.executable, "-c", PYTHON[way], str(path)]

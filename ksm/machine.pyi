@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Literal, SupportsIndex, TypeAlias
 
-from typing_extensions import Self
+from typing_extensions import Buffer, Self
 
 from ksm.process import Process
 from ksm.record.recording import Recording
@@ -34,6 +34,7 @@ class Machine:
         era: Literal["6.12", "2.6.38"] = "6.12",
         plain: bool | None = None,
         pages: Literal["bytes", "fingerprints"] = "bytes",
+        key: Buffer | None = None,
     ) -> None: ...
     transparent_hugepage: Literal["never", "madvise", "always"]
     def _count_as_written(self) -> None: ...
@@ -49,6 +50,8 @@ class Machine:
     def plain(self) -> bool: ...
     @property
     def pages(self) -> Literal["bytes", "fingerprints"]: ...
+    @property
+    def key_name(self) -> str | None: ...
     @property
     def ksm(self) -> Ksm: ...
     @property

@@ -93,15 +93,16 @@ cdef inline bint unstable_tree_descend(ksm_globals *g, struct_page *page, rb_nod
 cdef inline bint known_checksum(ksm_globals *g, struct_page *page, u32 *checksum) noexcept nogil:
     """What calc_checksum() would say; false if that is not known. It is going to be the rmap_item's oldchecksum, too."""
     cdef fast_state *fast = fast_of(g)
-    if not has_bytes(g.m):
-        checksum[0] = frame_checksum(g.m, page)
-        return True
-    if fast == NULL:
+    if fast != NULL:
+        if page == fast.now.page and fast.now.key and page_linked(fast, page, fast.now.rmap_item):
+            checksum[0] = fast.now.checksum     # unwritten since the last pass: nothing is left to do
+            return True
+        if checksum_of(g, page, checksum):
+            return True
+    if has_bytes(g.m):
         return False
-    if page == fast.now.page and fast.now.key and page_linked(fast, page, fast.now.rmap_item):
-        checksum[0] = fast.now.checksum     # unwritten since the last pass: nothing is left to do
-        return True
-    return checksum_of(g, page, checksum)
+    checksum[0] = frame_checksum(g.m, page)
+    return True
 
 
 cdef inline bint passes_over(ksm_globals *g, ksm_stable_node *found, ksm_stable_node *dup) noexcept nogil:

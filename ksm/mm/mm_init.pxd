@@ -13,6 +13,7 @@ cdef struct machine_plan:
     int transparent_hugepage
     bint plain
     bint fingerprints           # in the frames, instead of bytes
+    const unsigned char *key    # of the fingerprints, 32 bytes; NULL: they have none
     bint manual_clock
 
 

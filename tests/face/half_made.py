@@ -25,7 +25,7 @@ MACHINE = {
     "lru_add_drain_all": lambda m: m.lru_add_drain_all(), "memory_failure": lambda m: m.memory_failure(1),
     "memory": lambda m: m.memory, "nodes": lambda m: m.nodes, "migrate": lambda m: m.migrate(1),
     "offline": lambda m: m.offline(512, 512), "online": lambda m: m.online(512, 512),
-    "pages": lambda m: m.pages, "plain": lambda m: m.plain, "record": lambda m: m.record(),
+    "pages": lambda m: m.pages, "key_name": lambda m: m.key_name, "plain": lambda m: m.plain, "record": lambda m: m.record(),
     "slabinfo": lambda m: m.slabinfo(), "spawn": lambda m: m.spawn(),
     "swap_pages": lambda m: m.swap_pages(), "swapoff": lambda m: m.swapoff(), "swapon": lambda m: m.swapon("64K"),
     "time": lambda m: m.time(), "total_pages": lambda m: m.total_pages(), "transparent_hugepage": lambda m: m.transparent_hugepage,
