@@ -10,7 +10,7 @@ import time
 
 import click
 
-from ksm.cli.scan import progress_bar
+from ksm.cli.scan import key_in, progress_bar
 from ksm.estimate.scan import Progress, size
 from ksm.host.text import printable
 from ksm.rows.format import RowsError, need_pyarrow
@@ -40,18 +40,26 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("-o", "output", required=True, metavar="FILE", help="The file that is written, or replaced when all went well.")
 @click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
+@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
 @click.option("--every", callback=seconds, metavar="TIME", help="Make a snapshot each time that so much time has passed: 30s, 10m, 2h, 1d.")
 @click.option("--count", type=click.IntRange(1, 100_000), metavar="N", help="Make N snapshots, with --every.")
 def fingerprint(
-    sources: tuple[str, ...], output: str, advised: bool, threads: int | None, every: float | None, count: int | None
+    sources: tuple[str, ...],
+    output: str,
+    advised: bool,
+    key_file: str | None,
+    threads: int | None,
+    every: float | None,
+    count: int | None,
 ) -> None:
     """Write fingerprints of pages into a file.
 
     A SOURCE is what ksm scan takes: pid:N for a running process, or a file of memory. Without any, all processes that you may read.
 
     The file has a row for each page, in Parquet: source, address, fingerprint (16 bytes), checksum and class. ksm scan takes it as a
-    source, beside processes and images. Bytes of pages are not in it, but who has a page can find out whether it was there.
+    source, beside processes and images. Bytes of pages are not in it. But who has a page can find out whether it was there,
+    unless the file was made with --key; the classes and addresses are there in any case.
 
     With --every and --count, %N in the name of the file is the number of the snapshot, from 0; a folder gets %N.parquet. For ksm scan
     --as-passes. Snapshots end early when all processes have exited.
@@ -68,6 +76,7 @@ def fingerprint(
     for text in sources:
         if not text.startswith("pid:") and os.path.exists(text) and os.path.exists(output) and os.path.samefile(text, output):
             raise click.UsageError(f"-o {output}: that is a source", context)
+    key = None if key_file is None else key_in(key_file)
     host = Host()
     opened: list[Source] = []
     try:
@@ -79,9 +88,9 @@ def fingerprint(
             source.threads = threads or usable_threads()
         with progress_bar() as progress:
             if every is None or count is None:
-                remarks += write(output, opened, progress)[1]
+                remarks += write(output, opened, key, progress)[1]
             else:
-                snapshots(output, opened, every, count, host, progress)
+                snapshots(output, opened, key, every, count, host, progress)
     except (SourceError, RowsError) as error:
         raise click.ClickException(str(error)) from None
     finally:
@@ -92,10 +101,10 @@ def fingerprint(
         click.echo(f"- {printable(remark)}")
 
 
-def write(path: str, sources: list[Source], progress: Progress) -> tuple[list[Source], list[str]]:
+def write(path: str, sources: list[Source], key: bytes | None, progress: Progress) -> tuple[list[Source], list[str]]:
     """Write a file, and say so: the sources that are in it, and remarks on the others."""
     try:
-        saved = save_file(path, sources, progress=progress)
+        saved = save_file(path, sources, key=key, progress=progress)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror or error}") from None
     several = f" of {len(saved.sources):,} sources" if len(saved.sources) > 1 else ""
@@ -103,7 +112,9 @@ def write(path: str, sources: list[Source], progress: Progress) -> tuple[list[So
     return saved.sources, [f"skipped {reason}" for reason in saved.left]
 
 
-def snapshots(output: str, sources: list[Source], every: float, count: int, host: Host, progress: Progress) -> None:
+def snapshots(
+    output: str, sources: list[Source], key: bytes | None, every: float, count: int, host: Host, progress: Progress
+) -> None:
     """Write `count` files, one each time that `every` seconds have passed, or until all processes have exited."""
     begun = time.monotonic()
     digits = len(str(count - 1))
@@ -116,7 +127,7 @@ def snapshots(output: str, sources: list[Source], every: float, count: int, host
         host.begin(number)
         path = os.path.join(folder, name.replace(NUMBER, f"{number:0{digits}}"))
         try:
-            sources, remarks = write(path, sources, progress)
+            sources, remarks = write(path, sources, key, progress)
         except SourceGone as error:
             if not number:
                 raise

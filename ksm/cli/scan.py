@@ -67,6 +67,17 @@ def progress_bar() -> Iterator[scanner.Progress]:
         yield show
 
 
+def key_in(path: str) -> bytes:
+    """The key in a file. ClickException."""
+    from ksm.fingerprint.key import read_key
+    from ksm.host.files import FileError
+
+    try:
+        return read_key(path)
+    except FileError as error:
+        raise click.ClickException(str(error)) from None
+
+
 @click.command(short_help="What would KSM save here?")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
@@ -80,6 +91,7 @@ def progress_bar() -> Iterator[scanner.Progress]:
 )
 @click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
 @click.option("--exact", is_flag=True, help="Keep the bytes of pages, and not their fingerprints: a machine as large as the memory.")
+@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
@@ -91,6 +103,7 @@ def scan(
     interval: float | None,
     as_passes: bool,
     exact: bool,
+    key_file: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -108,6 +121,9 @@ def scan(
         raise click.UsageError("--as-passes needs two snapshots at least", click.get_current_context())
     if as_passes and passes is not None and passes < len(sources):
         raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", click.get_current_context())
+    if exact and key_file is not None:
+        raise click.UsageError("--key is for fingerprints, and --exact makes none", click.get_current_context())
+    key = None if key_file is None else key_in(key_file)
     host = Host()
     opened: list[Source] = []
     remarks: list[str] = []
@@ -121,7 +137,7 @@ def scan(
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with progress_bar() as progress, scanner.Scan(
-            opened, settings=settings, era=era, exact=exact, threads=threads, progress=progress
+            opened, settings=settings, era=era, exact=exact, key=key, threads=threads, progress=progress
         ) as running:
             result = running.run(passes, interval)
     except SourceError as error:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.savings import Tally
+from ksm.fingerprint.frames import key_name
 from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
-from ksm.rows import PLAIN_HASH
+from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.work import usable_threads
 
@@ -97,8 +98,8 @@ def no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) -> Machine:
-    """A machine large enough for the sources: of bytes if `exact`, else of fingerprints. SourceError says why there is none."""
+def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False, key: bytes | None = None) -> Machine:
+    """A machine large enough for the sources: of bytes if `exact`, else of fingerprints, which may have a key. SourceError."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
     if exact:
@@ -120,23 +121,26 @@ def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) 
         memory += UNKNOWN
     memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
     try:
-        return Machine(memory, max_memory=memory + mapped, era=era, pages="bytes" if exact else "fingerprints")
+        return Machine(memory, max_memory=memory + mapped, era=era, pages="bytes" if exact else "fingerprints", key=key)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             raise
         raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
 
 
-def check_together(sources: list[Source], exact: bool) -> None:
+def check_together(sources: list[Source], exact: bool, key: bytes | None) -> None:
     """Whether one machine can have the pages of all sources. SourceError."""
     made = [source for source in sources if source.hash]
-    if made and exact:
+    if not made:
+        return
+    if exact:
         raise SourceError(f"{made[0].name}: there are no bytes of pages in it, and --exact needs them")
-    for source in sources if made else ():
-        if (source.hash or PLAIN_HASH) != made[0].hash:
-            raise SourceError(
-                f"{made[0].name} has fingerprints of {made[0].hash}, {source.name} of {source.hash or PLAIN_HASH}: these cannot be compared"
-            )
+    own = hashed(key_name(key) if key else "")
+    first = made[0]
+    others = [(source.name, source.hash or own) for source in sources] + ([("--key", own)] if key else [])
+    for name, hash in others:
+        if hash != first.hash:
+            raise SourceError(f"{first.name} has fingerprints of {first.hash}, {name} of {hash}: these cannot be compared")
 
 
 def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
@@ -189,6 +193,7 @@ class Scan:
         settings: Mapping[str, str] | None = None,
         era: Era = ERA,
         exact: bool = False,
+        key: bytes | None = None,
         threads: int | None = None,
         progress: Progress = no_progress,
     ) -> None:
@@ -197,11 +202,11 @@ class Scan:
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
-        check_together(sources, exact)
+        check_together(sources, exact, key)
         for source in sources:
             source.threads = threads or usable_threads()
-            source.same_checksums = era != ERA and any(each.hash for each in sources)
-        self.machine = make_machine(sources, era, exact=exact)
+            source.same_checksums = era != ERA and not key and any(each.hash for each in sources)
+        self.machine = make_machine(sources, era, exact=exact, key=key)
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:

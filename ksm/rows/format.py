@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.fingerprint.classes import CLASSES
 from ksm.host.json_file import parse_json
-from ksm.rows import KEYED_HASH, PLAIN_HASH
+from ksm.rows import KEYED_HASH, PLAIN_HASH, hashed
 
 if TYPE_CHECKING:
     import pyarrow
@@ -58,12 +58,8 @@ class Head(NamedTuple):
 
     @property
     def hashed(self) -> str:
-        """The hash and its key, as a message names them. Only fingerprints that were made alike can be compared."""
-        return hashed(self.hash, self.key)
-
-
-def hashed(hash: str, key: str) -> str:
-    return f"{hash} with key {key}" if key else hash
+        """How the fingerprints were made."""
+        return hashed(self.key)
 
 
 def need_pyarrow() -> None:

@@ -8,12 +8,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ksm
 from ksm.constants import PAGE_SIZE
 from ksm.fingerprint.classes import classes_of
-from ksm.fingerprint.frames import frames_of
+from ksm.fingerprint.frames import frames_of, key_name
 from ksm.fingerprint.rows import marked, unmarked
 from ksm.host.files import replacing
 from ksm.rows import KEYED_HASH, PLAIN_HASH
@@ -39,7 +39,7 @@ class Rows(NamedTuple):
     classes: bytes | bytearray
 
 
-def hashed(piece: Piece, buffer: memoryview, key: Any) -> Rows:
+def hashed(piece: Piece, buffer: memoryview, key: bytes | None) -> Rows:
     """The rows of a piece."""
     found: list[Run] = []
     frames: list[bytes] = []
@@ -50,14 +50,14 @@ def hashed(piece: Piece, buffer: memoryview, key: Any) -> Rows:
         # Each part is read twice, and stays in the processor's cache meanwhile.
         for at in range(0, len(view), BUFFER):
             part = view[at : at + BUFFER]
-            frames.append(frames_of(part, key=key) if key is not None else frames_of(part))
+            frames.append(frames_of(part, key=key))
             classes.append(classes_of(part))
 
     piece.read(buffer, sink)
     return Rows(found, b"".join(frames), b"".join(classes))
 
 
-def save(source: Source, writer: Writer, folder: str, *, key: Any = None, progress: Progress) -> None:
+def save(source: Source, writer: Writer, folder: str, *, key: bytes | None = None, progress: Progress) -> None:
     """Read a source, and write its rows. SourceError before anything of it was written, or else with the file being of no use."""
     total = source.copied + source.mapped
     done = 0
@@ -145,7 +145,7 @@ class Saved(NamedTuple):
     left: list[str]
 
 
-def save_file(path: str, sources: list[Source], *, key: Any = None, key_name: str = "", progress: Progress) -> Saved:
+def save_file(path: str, sources: list[Source], *, key: bytes | None = None, progress: Progress) -> Saved:
     """Write a fingerprint file, or leave what is there as it was. SourceError; RowsError without pyarrow; OSError of writing.
 
     Of several processes, those that exit meanwhile are left out.
@@ -154,7 +154,8 @@ def save_file(path: str, sources: list[Source], *, key: Any = None, key_name: st
         if source.hash:
             raise SourceError(f"{source.name}: {NO_BYTES}: it has their fingerprints already")
     time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    head = Head(os.uname().nodename, time, KEYED_HASH if key_name else PLAIN_HASH, key_name, ksm.__version__, [])
+    name = key_name(key) if key is not None else ""
+    head = Head(os.uname().nodename, time, KEYED_HASH if name else PLAIN_HASH, name, ksm.__version__, [])
     kept: list[Source] = []
     left: list[str] = []
     with replacing(path) as file:

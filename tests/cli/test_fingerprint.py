@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("pyarrow")
-from pyarrow import parquet  # noqa: E402
+from pyarrow import parquet
 
-import ksm  # noqa: E402
-from ksm.cli.group import main  # noqa: E402
+import ksm
+from ksm.cli.group import main
 
 PAGE = 4096
 HOME = Path(ksm.__file__).resolve().parents[1]
@@ -98,9 +98,9 @@ def test_a_file_is_replaced_whole(tmp_path, images):
     assert path.read_text() == "old"
     invoke("fingerprint", images[0], "-o", path)
     assert path.read_bytes()[:4] == b"PAR1"
-    assert refused("fingerprint", images[0], "-o", tmp_path / "no" / "f") == f"ksm: {tmp_path}/no/f cannot be written: No such file or directory"
-    assert refused("fingerprint", images[0], "-o", tmp_path) == f"ksm: {tmp_path} cannot be written: Is a directory"
-    assert refused("fingerprint", images[0], "-o", "/dev/null") == "ksm: /dev/null cannot be written: not a regular file"
+    wrong = {f"{tmp_path}/no/f": "No such file or directory", str(tmp_path): "Is a directory", "/dev/null": "not a regular file"}
+    for place, reason in wrong.items():
+        assert refused("fingerprint", images[0], "-o", place) == f"ksm: {place} cannot be written: {reason}"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["f", "first", "second"]
 
 
@@ -203,6 +203,27 @@ def test_a_scan_that_cannot_be(tmp_path, images):
     assert refused("scan", tmp_path / "cut") == f"ksm: {tmp_path}/cut: truncated: a Parquet file ends with its footer"
     with subprocess.Popen(["cat", tmp_path / "f"], stdout=subprocess.PIPE) as cat:
         assert "not a regular file" in refused("scan", f"/proc/self/fd/{cat.stdout.fileno()}")
+
+
+def test_keys(tmp_path, images):
+    (tmp_path / "key").write_text("0a" * 32)
+    (tmp_path / "other").write_bytes(bytes(32))
+    (tmp_path / "none").write_text("secret")
+    invoke("fingerprint", images[0], "-o", tmp_path / "f", "--key", tmp_path / "key")
+    head = json.loads(parquet.read_metadata(tmp_path / "f").metadata[b"ksm"])
+    assert head["hash"] == "BLAKE3-128"
+    assert re.fullmatch(r"[0-9a-f]{8}", head["key"])
+    report = json.loads(invoke("scan", "--json", "--key", tmp_path / "key", tmp_path / "f", images[1])[0])
+    assert report["savings"]["pages"] == 9
+    assert json.loads(invoke("scan", "--json", tmp_path / "f")[0])["savings"]["pages"] == 6
+    with_key = f"{tmp_path}/f: {images[0]} has fingerprints of BLAKE3-128 with key {head['key']}"
+    assert refused("scan", tmp_path / "f", images[1]) == f"ksm: {with_key}, {images[1]} of XXH3-128: these cannot be compared"
+    line = refused("scan", tmp_path / "f", "--key", tmp_path / "other")
+    assert re.fullmatch(rf"ksm: {re.escape(with_key)}, --key of BLAKE3-128 with key [0-9a-f]{{8}}: these cannot be compared", line)
+    for command in (("scan", images[0]), ("fingerprint", images[0], "-o", tmp_path / "g")):
+        assert refused(*command, "--key", tmp_path / "missing") == f"ksm: {tmp_path}/missing: No such file or directory"
+        assert "secret" not in refused(*command, "--key", tmp_path / "none")
+    assert "--exact makes none" in refused("scan", "--exact", "--key", tmp_path / "key", images[0], code=2)
 
 
 def test_without_pyarrow(tmp_path, images, monkeypatch):

@@ -8,12 +8,13 @@ import signal
 import pytest
 
 pytest.importorskip("pyarrow")
-from cores import READ, WRITE, write_core  # noqa: E402
-from given import PAGE, page, write_rows  # noqa: E402
+from cores import READ, WRITE, write_core
+from given import PAGE, page, write_rows
+from pyarrow import parquet
 
-from ksm.estimate import report, scan  # noqa: E402
-from ksm.sources import Host, SourceError, open_file, open_sources  # noqa: E402
-from ksm.sources.save import save_file  # noqa: E402
+from ksm.estimate import report, scan
+from ksm.sources import Host, SourceError, open_file, open_sources
+from ksm.sources.save import save_file
 
 
 def run(texts, *, passes=None, **options):
@@ -28,10 +29,10 @@ def run(texts, *, passes=None, **options):
         host.close()
 
 
-def fingerprint(path, texts):
+def fingerprint(path, texts, key=None):
     host = Host()
     sources, _ = open_sources([str(text) for text in texts], host)
-    save_file(str(path), sources, progress=lambda *step: None)
+    save_file(str(path), sources, key=key, progress=lambda *step: None)
     for source in sources:
         source.close()
     host.close()
@@ -132,6 +133,36 @@ def test_several_threads(tmp_path):
     source.close()
     host.close()
     assert found(run([one])) == found(run([tmp_path / "three"])) == found(run([image]))
+
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+
+
+@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+def test_keyed_fingerprints(tmp_path, era):
+    """Alone, beside memory and beside each other; and not beside what was made in another way."""
+    chance = random.Random(3)
+    images = [write_image(tmp_path / str(place), chance, 200) for place in range(2)]
+    expected = found(run(images, era=era))
+    one, two = (fingerprint(tmp_path / f"k{place}", [image], key=KEY) for place, image in enumerate(images))
+    assert found(run([one, two], era=era)) == expected
+    assert found(run([one, images[1]], era=era, key=KEY)) == expected
+    assert found(run(images, era=era, key=KEY)) == expected
+    plain, other = fingerprint(tmp_path / "p", images[:1]), fingerprint(tmp_path / "o", images[:1], key=OTHER)
+    for sources, key in (([one, plain], None), ([one, other], None), ([one, images[1]], None), ([one], OTHER), ([plain, images[1]], KEY)):
+        with pytest.raises(SourceError, match=r" has fingerprints of \S+( with key \w+)?, .* of .*: these cannot be compared$"):
+            run(sources, era=era, key=key)
+
+
+def test_fingerprints_with_a_key_are_others(tmp_path):
+    """And the checksum is another one, too: no column tells anything of a page to those who have not the key."""
+    image = write_image(tmp_path / "i", random.Random(1), 100)
+    tables = [parquet.read_table(fingerprint(tmp_path / str(place), [image], key=key)) for place, key in enumerate((None, KEY, OTHER))]
+    for name in ("fingerprint", "checksum"):
+        values = [{value for value in table[name].to_pylist() if value not in (0, bytes(16))} for table in tables]
+        assert all(values)
+        assert not (values[0] & values[1] | values[0] & values[2] | values[1] & values[2])
+    assert tables[0]["class"].equals(tables[1]["class"])
 
 
 def test_without_bytes(tmp_path):

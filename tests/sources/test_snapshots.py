@@ -7,15 +7,17 @@ import re
 import pytest
 
 pytest.importorskip("pyarrow")
-from cores import READ, WRITE, write_core  # noqa: E402
-from given import PAGE, page, write_rows  # noqa: E402
-from test_fingerprints import SETTINGS, found  # noqa: E402
+import itertools
 
-from ksm.constants import MADV_DONTNEED  # noqa: E402
-from ksm.estimate import report, scan  # noqa: E402
-from ksm.sources import Source, SourceError  # noqa: E402
-from ksm.sources.follow import bits  # noqa: E402
-from ksm.sources.snapshots import open_snapshots  # noqa: E402
+from cores import READ, WRITE, write_core
+from given import PAGE, page, write_rows
+from test_fingerprints import SETTINGS, found
+
+from ksm.constants import MADV_DONTNEED
+from ksm.estimate import report, scan
+from ksm.sources import Source, SourceError
+from ksm.sources.follow import bits
+from ksm.sources.snapshots import open_snapshots
 
 BASE = 1 << 21  # where the address 0 is in a process
 
@@ -189,7 +191,8 @@ def test_snapshots_that_do_not_go_together(tmp_path):
     write_rows(one, {"a": {0: 1}})
     write_rows(two, {"a": {0: 1}, "b": {0: 1}})
     assert over([image, one]).pages == 1
-    with pytest.raises(SourceError, match=f"^{re.escape(str(image))}: one source without a name of its own, and other snapshots have several$"):
+    reason = f"^{re.escape(str(image))}: one source without a name of its own, and other snapshots have several$"
+    with pytest.raises(SourceError, match=reason):
         over([image, two])
     with pytest.raises(SourceError, match=r"^pid:1: a process is no snapshot: ksm fingerprint --every makes some of it$"):
         open_snapshots([str(image), "pid:1"])
@@ -203,4 +206,4 @@ def test_bits():
     for word in [0, 1, 6, 0b1011001, (1 << 512) - 1, 1 << 511, *(random.Random(1).getrandbits(512) for _ in range(50))]:
         groups = list(bits(word))
         assert sum(((1 << count) - 1) << first for first, count in groups) == word
-        assert all(first + count < after for (first, count), (after, _) in zip(groups, groups[1:], strict=False))
+        assert all(first + count < after for (first, count), (after, _) in itertools.pairwise(groups))
