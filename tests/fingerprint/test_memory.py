@@ -12,7 +12,7 @@ import sys
 
 import ksm
 
-PAGE, FRAME, CHUNK = 4096, 32, 65536
+PAGE, FRAME, CHUNK = 4096, 32, 8192
 PAGES, duplicates = int(sys.argv[1]), sys.argv[2]
 
 
