@@ -86,6 +86,10 @@ class Source(ABC):
     @abstractmethod
     def pieces(self) -> Iterator[Piece]: ...
 
+    def error(self, error: OSError) -> SourceError:
+        """What an error of reading means for the user."""
+        return SourceError(f"{self.name}: {error.strerror or error}")
+
     def parts(self) -> list[Source]:
         """The sources that it stands for: a file may hold several."""
         return [self]

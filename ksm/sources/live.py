@@ -63,14 +63,24 @@ class Host:
             self.kpageflags = -1
 
 
+class Memory:
+    """/proc/PID/mem. It is open until the last piece is forgotten, which may be read after the process was looked through."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class InProcess(Piece):
     """Pages of a process. Those that it unmaps before they are read are left out."""
 
-    def __init__(self, runs: list[Run], pid: int, mem: int, by_file: bool) -> None:
+    def __init__(self, runs: list[Run], pid: int, mem: Memory, by_file: bool) -> None:
         self.runs, self.pid, self.mem, self.by_file = runs, pid, mem, by_file
 
     def read(self, buffer: memoryview, sink: Sink) -> None:
-        read_runs(self.pid, self.mem, self.runs, sink, buffer, by_file=self.by_file)
+        read_runs(self.pid, self.mem.fd, self.runs, sink, buffer, by_file=self.by_file)
 
 
 class KernelThread(SourceError):
@@ -178,21 +188,13 @@ class LiveSource(Source):
             piece.read(buffer, sink)
             return read
 
-        with self._memory() as mem:
-            parts = in_order(self._parts(alone, common, mem), work, self.threads)
-            self.runs = joined(sorted(run for part in parts for run in part))
+        parts = in_order(self._parts(alone, common), work, self.threads)
+        self.runs = joined(sorted(run for part in parts for run in part))
         # Pages that vanished between reading pagemap and reading them
         self._forget(without(runs, self.runs))
 
-    @contextmanager
-    def _memory(self) -> Iterator[int]:
-        mem = self._open("mem")
-        try:
-            yield mem
-        finally:
-            os.close(mem)
-
-    def _parts(self, alone: list[Run], common: list[Run], mem: int) -> Iterator[Piece]:
+    def _parts(self, alone: list[Run], common: list[Run]) -> Iterator[Piece]:
+        mem = Memory(self._open("mem"))
         for runs, by_file in ((alone, False), (common, True)):
             for part in parts_of(runs, PIECE):
                 yield InProcess(part, self.pid, mem, by_file)
@@ -201,8 +203,7 @@ class LiveSource(Source):
         self.host.begin(self.host.number)
         with self._inside():
             alone, common = self._present()
-            with self._memory() as mem:
-                yield from self._parts(alone, common, mem)
+            yield from self._parts(alone, common)
 
     def _present(self) -> tuple[list[Run], list[Run]]:
         """The pages that count for this process: those that it alone maps, and those that several processes may map."""

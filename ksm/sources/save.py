@@ -64,10 +64,13 @@ def save(source: Source, writer: Writer, folder: str, *, key: bytes | None = Non
 
     def rows() -> Iterator[Rows]:
         nonlocal done
-        for some in in_order(source.pieces(), lambda piece, buffer: hashed(piece, buffer, key), source.threads):
-            done += len(some.classes) * PAGE_SIZE
-            progress(f"reading {source.name}", min(done, total), total)
-            yield some
+        try:
+            for some in in_order(source.pieces(), lambda piece, buffer: hashed(piece, buffer, key), source.threads):
+                done += len(some.classes) * PAGE_SIZE
+                progress(f"reading {source.name}", min(done, total), total)
+                yield some
+        except OSError as error:
+            raise source.error(error) from None
 
     if source.ordered:
         writer.begin(source.name, source.kind)

@@ -90,7 +90,7 @@ def read_into(follower: Follower, source: Source) -> None:
         for _ in in_order(mapped(), lambda piece, buffer: piece.read(buffer, sink), source.threads):
             pass
     except OSError as error:
-        raise SourceError(f"{source.name}: {error.strerror or error}") from None
+        raise source.error(error) from None
     follower.end()
 
 

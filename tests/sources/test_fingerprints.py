@@ -4,6 +4,7 @@
 import os
 import random
 import signal
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ from pyarrow import parquet
 
 from ksm.estimate import report, scan
 from ksm.sources import Host, SourceError, open_file, open_sources
+from ksm.sources.live import InProcess
 from ksm.sources.save import save_file
 
 
@@ -29,9 +31,11 @@ def run(texts, *, passes=None, **options):
         host.close()
 
 
-def fingerprint(path, texts, key=None):
+def fingerprint(path, texts, key=None, threads=1):
     host = Host()
     sources, _ = open_sources([str(text) for text in texts], host)
+    for source in sources:
+        source.threads = threads
     save_file(str(path), sources, key=key, progress=lambda *step: None)
     for source in sources:
         source.close()
@@ -104,7 +108,7 @@ def test_processes_and_their_fingerprints(tmp_path, start, era):
             while open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "T":  # noqa: SIM115
                 pass
         texts = [f"pid:{pid}" for pid in pids]
-        file = fingerprint(tmp_path / "f", texts)
+        file = fingerprint(tmp_path / "f", texts, threads=3)
         of_processes, of_file = run(texts, era=era, passes=4), run([file], era=era, passes=4)
         assert found(of_file) == found(of_processes)
         assert of_file.savings.pages > 400
@@ -126,13 +130,51 @@ def test_several_threads(tmp_path):
     chance = random.Random(7)
     image = write_image(tmp_path / "i", chance, 5000)
     one = fingerprint(tmp_path / "one", [image])
+    three = fingerprint(tmp_path / "three", [image], threads=3)
+    assert one.read_bytes()[: -2000] == three.read_bytes()[: -2000]
+    assert found(run([one])) == found(run([three])) == found(run([image]))
+
+
+class Slow(InProcess):
+    """Pages that are read a while after their turn has come."""
+
+    def read(self, buffer, sink):
+        time.sleep(0.05)
+        super().read(buffer, sink)
+
+
+def test_pieces_of_a_process_are_read_after_the_last_one_was_given(target, monkeypatch, tmp_path):
+    monkeypatch.setattr("ksm.sources.live.InProcess", Slow)
+    monkeypatch.setattr("ksm.sources.live.PIECE", 1 << 20)
+    target.do("a = area(3000); fill(a, 0, [10**15 + i for i in range(3000)]); pid = os.fork(); pid or time.sleep(1000)")
+    [child] = target.ask("[pid]")
+    try:
+        file = fingerprint(tmp_path / "f", [f"pid:{target.pid}"], threads=4)
+        assert run([file]).pages >= 3000
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_process_that_exits_while_it_is_read(start, monkeypatch, tmp_path):
+    """It is left out of the file, and what was read of it does not stay."""
+    first, second = start(), start()
+    first.do("a = area(3000); fill(a, 0, [10**15 + i for i in range(3000)])")
+
+    class Last(InProcess):
+        def read(self, buffer, sink):
+            if self.pid == first.pid:
+                first.end()
+            super().read(buffer, sink)
+
+    monkeypatch.setattr("ksm.sources.live.InProcess", Last)
     host = Host()
-    [source], _ = open_sources([str(image)], host)
-    source.threads = 3
-    save_file(str(tmp_path / "three"), [source], progress=lambda *step: None)
-    source.close()
+    sources, _ = open_sources([f"pid:{first.pid}", f"pid:{second.pid}"], host)
+    saved = save_file(str(tmp_path / "f"), sources, progress=lambda *step: None)
+    assert [source.pid for source in saved.sources] == [second.pid]
+    assert len(saved.left) == 1
+    assert saved.left[0].startswith(f"pid {first.pid} (")
+    assert len(run([tmp_path / "f"]).sources) == 1
     host.close()
-    assert found(run([one])) == found(run([tmp_path / "three"])) == found(run([image]))
 
 
 KEY, OTHER = bytes(range(32)), bytes(32)
