@@ -78,10 +78,20 @@ else:
 FLAGS += os.environ.get("KSM_CFLAGS", "").split()
 
 
-HEADERS = ["include", "ksm/fast", "ksm/fingerprint", "third_party/xxhash"]
-# Sources that others wrote
-X86 = platform.machine() in ("x86_64", "AMD64")
-LIBRARIES = {"ksm.fingerprint.frames": ["third_party/xxhash/xxh_x86dispatch.c"] if X86 else []}
+HEADERS = ["include", "ksm/fast", "ksm/fingerprint", "third_party/xxhash", "third_party/blake3"]
+# Sources that others wrote, with the flags that some of them need. Which of them runs is decided when it runs.
+Flags = dict[str, list[str]]
+X86: Flags = {
+    "xxhash/xxh_x86dispatch.c": [],
+    "blake3/blake3_sse2.c": ["-msse2"],
+    "blake3/blake3_sse41.c": ["-msse4.1"],
+    "blake3/blake3_avx2.c": ["-mavx2"],
+    "blake3/blake3_avx512.c": ["-mavx512f", "-mavx512vl"],
+}
+ARM: Flags = {"blake3/blake3_neon.c": []}
+WIDE = {"x86_64": X86, "aarch64": ARM}.get(platform.machine(), Flags())
+PLAIN = ["blake3/blake3.c", "blake3/blake3_dispatch.c", "blake3/blake3_portable.c"]
+LIBRARIES = {"ksm.fingerprint.frames": [f"third_party/{file}" for file in (*PLAIN, *WIDE)]}
 
 
 def extension(name: str, source: str) -> Extension:
@@ -131,6 +141,17 @@ class BuildExt(build_ext):
             nthreads=JOBS,
         )
         super().finalize_options()
+
+    def build_extensions(self) -> None:
+        # setuptools has flags for a module, and these are for one file.
+        plain = self.compiler._compile
+
+        def compile_one(obj: str, src: str, ext: str, cc_args: list[str], extra_postargs: list[str], pp_opts: list[str]) -> None:
+            flags = WIDE.get(src.removeprefix("third_party/"), [])
+            plain(obj, src, ext, cc_args, [*extra_postargs, *flags], pp_opts)
+
+        self.compiler._compile = compile_one
+        super().build_extensions()
 
     def copy_extensions_to_source(self) -> None:
         # A module in the source tree may be newer, and yet of another mode.

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Literal, SupportsIndex, TypeAlias
 
-from typing_extensions import Self
+from typing_extensions import Buffer, Self
 
 from ksm.process import Process
 from ksm.record.recording import Recording
@@ -34,6 +34,7 @@ class Machine:
         era: Literal["6.12", "2.6.38"] = "6.12",
         plain: bool | None = None,
         pages: Literal["bytes", "fingerprints"] = "bytes",
+        key: Buffer | None = None,
         threads: SupportsIndex = 1,
     ) -> None: ...
     transparent_hugepage: Literal["never", "madvise", "always"]
@@ -52,6 +53,8 @@ class Machine:
     def threads(self) -> int: ...
     @property
     def pages(self) -> Literal["bytes", "fingerprints"]: ...
+    @property
+    def key_name(self) -> str | None: ...
     @property
     def ksm(self) -> Ksm: ...
     @property

@@ -9,12 +9,13 @@ import operator
 import os
 import re
 
+from ksm.fingerprint.frames import key_name
 from ksm.host import memory as host
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport EBUSY, EINTR, EINVAL, ENOMEM, EOPNOTSUPP
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, atomic_long_read, smp_load_acquire_ulong
 from linux.err cimport ERESTARTSYS
@@ -106,7 +107,7 @@ cdef int hugepage_mode(mode) except -1:
 
 cdef class Machine:
     """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None, \
-pages="bytes", threads=1)
+pages="bytes", key=None, threads=1)
 --
 
     A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
@@ -120,7 +121,8 @@ pages="bytes", threads=1)
                 "madvise", "always" or "never": where a first write gets a huge page, as in /sys/kernel/mm/transparent_hugepage/enabled
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
     pages       "bytes", or "fingerprints": a frame holds 32 bytes that stand for its page, in place of its 4096. KSM's counters are the
-                same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: ksm/fingerprint
+                same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: docs/fingerprints.md
+    key         32 bytes: fingerprints are keyed. Without the key, nobody can tell from them what pages hold. None: they have no key
     threads     how many threads compute the checksums of pages that were written to or are new, where a scan meets thousands of them; the
                 results are those of one thread. 1 to 256
     plain       scan without the speed layer, in the kernel's steps; the results are the same. Default: true if the environment variable
@@ -130,7 +132,8 @@ pages="bytes", threads=1)
     forked from that one, close() frees the copy, and every other call raises RuntimeError.
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
-    memory (memoryview(machine), read-only, frame n at n * 4096; or frame(n)) has to be released before the machine can be closed.
+    memory (memoryview(machine), read-only, frame n at n * 4096, or n * 32 with fingerprints; or frame(n)) has to be released before the
+    machine can be closed.
 
     Settings, states, parts of a machine, and numbers with the name of a kernel file are attributes. A count, or anything that does work, is
     a method. The same holds for processes and the other objects of a machine.
@@ -144,12 +147,13 @@ pages="bytes", threads=1)
         self.all_processes = {}
 
     def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
-                 era="6.12", plain=None, pages="bytes", threads=1):
+                 era="6.12", plain=None, pages="bytes", key=None, threads=1):
         cdef machine_plan plan
         cdef machine *m
         cdef unsigned long swap_pages
         cdef int err = 0
         cdef bint opened
+        cdef bytes secret
         if host.page_size() != PAGE_SIZE:
             raise oserror(EOPNOTSUPP, f"frames are pages of {PAGE_SIZE} bytes, and this system's have {host.page_size()}")
         memory = parse_size(memory)
@@ -177,6 +181,13 @@ pages="bytes", threads=1)
         if pages not in ("bytes", "fingerprints"):
             raise ValueError(f'pages are "bytes" or "fingerprints", not {pages!r}')
         plan.fingerprints = pages == "fingerprints"
+        plan.key = NULL
+        if key is not None:
+            if not plan.fingerprints:
+                raise ValueError("only fingerprints have a key")
+            secret = bytes(memoryview(key))
+            key_name(secret)        # ValueError for another length
+            plan.key = secret
         plan.ram_pages = memory >> PAGE_SHIFT
         plan.max_pages = max_memory >> PAGE_SHIFT
         plan.nr_nodes = nodes
@@ -348,6 +359,18 @@ pages="bytes", threads=1)
             of_bytes = has_bytes(self.m)
             self.leave()
         return "bytes" if of_bytes else "fingerprints"
+
+    @property
+    def key_name(self):
+        """The name of the key with which fingerprints are made: ksm.fingerprint.key_name(). None without a key."""
+        cdef unsigned char[32] key
+        cdef bint keyed
+        with nogil:
+            self.enter()
+            keyed = self.m.keyed
+            memcpy(key, self.m.fingerprint_key, sizeof(key))
+            self.leave()
+        return key_name(key[:32]) if keyed else None
 
     @property
     def ksm(self):
@@ -575,8 +598,8 @@ pages="bytes", threads=1)
             raise oserror(EINVAL, f"frame {pfn}")
 
     def frame(self, pfn):
-        """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped.
-        Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
+        """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped. With fingerprints
+        it has 32 bytes. Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
 
         The view shows the frame as it is, also while a process writes to it. It holds the page as a driver does. As long as the view
         exists, the page stays in its frame: KSM does not merge it into another page, it is not migrated, and its frame is not taken

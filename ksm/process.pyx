@@ -19,7 +19,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport E2BIG, EFAULT, EINVAL, EIO, ENOMEM, EOPNOTSUPP, ESRCH
 
 from linux.atomic cimport atomic_add_return, test_bit
-from linux.highmem cimport has_bytes, ksm_frame
+from linux.highmem cimport frame_damaged, has_bytes, ksm_frame
 from linux.ksm cimport ksm_add_vma, ksm_disable_merge_any, ksm_enable_merge_any
 from linux.mm cimport VM_DONTEXPAND, get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
@@ -330,7 +330,8 @@ cdef class Process:
 
     def write(self, addr, data, *, force=False):
         """Store bytes. Page faults make and copy pages as needed. `force` also writes where the process itself may not, like a debugger.
-        OSError EFAULT or ENOMEM; the bytes before the bad page are written. A view of the machine's memory is copied first.
+        OSError EFAULT or ENOMEM; the bytes before the bad page are written. EOPNOTSUPP in a machine of fingerprints, where update() stores
+        whole pages. A view of the machine's memory is copied first.
         """
         cdef const unsigned char[::1] view = bytes_of(self.machine, data)
         cdef unsigned long caddr = ulong("addr", addr), length = view.shape[0], done
@@ -351,10 +352,10 @@ cdef class Process:
                 done = cpu_access(mm, caddr, buf, length, True, &error)
             self.put_mm(mm)
         if done < length:
-            raise oserror(error, f"write of {length} bytes at {caddr:#x}, {done} done")
+            raise no_bytes(error, f"write of {length} bytes at {caddr:#x}, {done} done")
 
     def read(self, addr, length, *, force=False):
-        """Load bytes. OSError EFAULT or ENOMEM."""
+        """Load bytes. OSError EFAULT or ENOMEM; EOPNOTSUPP in a machine of fingerprints."""
         cdef unsigned long caddr = ulong("addr", addr), clength = ulong("length", length), done
         cdef bint forced = force
         cdef mm_struct *mm
@@ -376,7 +377,7 @@ cdef class Process:
                 done = cpu_access(mm, caddr, buf, clength, False, &error)
             self.put_mm(mm)
         if done < clength:
-            raise oserror(error, f"read of {clength} bytes at {caddr:#x}, {done} done")
+            raise no_bytes(error, f"read of {clength} bytes at {caddr:#x}, {done} done")
         return result
 
     def touch(self, addr, length=1, *, bint write=True):
@@ -397,8 +398,8 @@ cdef class Process:
             PyErr_CheckSignals()
 
     def update(self, addr, buffer):
-        """Make whole pages equal to the buffer, and write only to pages that differ or are not mapped. Returns their number. OSError
-        EFAULT, ENOMEM.
+        """Make whole pages equal to the buffer, and write only to pages that differ or are not mapped. Returns their number. A machine of
+        fingerprints stores those of the pages. OSError EFAULT, ENOMEM.
         """
         cdef const unsigned char[::1] view = bytes_of(self.machine, buffer)
         cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] >> PAGE_SHIFT
@@ -424,11 +425,14 @@ cdef class Process:
 
     def load(self, addr, frames):
         """update() with frames of a machine of fingerprints, 32 bytes for each page, in place of pages: how many differed. They come from
-        ksm.fingerprint.frames.frames_of(). OSError EFAULT, ENOMEM, EOPNOTSUPP in a machine of bytes."""
+        ksm.fingerprint.frames_of(), for the machine's era and with its key. OSError EFAULT, ENOMEM; EOPNOTSUPP in a machine of bytes.
+        ValueError for what stands for no page; nothing is stored then.
+        """
         cdef const unsigned char[::1] view = bytes_of(self.machine, frames)
         cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] // <Py_ssize_t>sizeof(ksm_frame)
         cdef mm_struct *mm
         cdef const char *buf
+        cdef unsigned long good = 0
         cdef long changed = 0
         cdef int error = 0
         if caddr & (PAGE_SIZE - 1) or view.shape[0] % <Py_ssize_t>sizeof(ksm_frame):
@@ -441,10 +445,17 @@ cdef class Process:
             if has_bytes(mm.machine):
                 error = -EOPNOTSUPP
             else:
-                changed = cpu_update(mm, caddr, buf, nr_pages, &error)
+                while good < nr_pages and not frame_damaged(<const ksm_frame *>buf + good):
+                    good += 1
+                if good == nr_pages:
+                    changed = cpu_update(mm, caddr, buf, nr_pages, &error)
             self.put_mm(mm)
+        if error == -EOPNOTSUPP:
+            raise oserror(error, f"load of {nr_pages} pages at {caddr:#x}: the machine's frames hold bytes")
         if error:
             raise oserror(error, f"load of {nr_pages} pages at {caddr:#x}")
+        if good < nr_pages:
+            raise ValueError(f"frame {good} of those to load stands for no page")
         return changed
 
     def mmap_image(self, image, offset=0, length=None, addr=0, *, node=0, bint still=False):
@@ -458,7 +469,8 @@ cdef class Process:
         be read become zeros, and lost_pages() of the machine counts them. With addr, the address is fixed, and must be free.
 
         OSError ENOMEM when max_memory is too small, or this computer's memory for a copy. EEXIST, EINVAL. EPERM for an address below 65536.
-        EIO for a file that is too short. Any other error of reading or mapping the file.
+        EIO for a file that is too short. EOPNOTSUPP in a machine of fingerprints: mmap() and update() take its pages there. Any other error
+        of reading or mapping the file.
         """
         cdef int fd = cint("image", image if isinstance(image, int) else image.fileno())
         cdef unsigned long coffset = ulong("offset", offset), caddr = ulong("addr", addr), clength
@@ -479,8 +491,11 @@ cdef class Process:
         with nogil:
             mm = self.get_mm()
             # The frames come first: hotplug waits for ksmd, which may wait for mmap_lock.
-            pfn = add_memory_file(self.machine.m, nid, fd if still else -1, coffset, clength >> PAGE_SHIFT)
+            if not check_bytes(mm, &err):
+                pfn = add_memory_file(self.machine.m, nid, fd if still else -1, coffset, clength >> PAGE_SHIFT)
             self.put_mm(mm)
+        if err:
+            raise no_bytes(err, f"mmap_image of {clength} bytes")
         err = <int>pfn if pfn < 0 else 0
         if not err:
             try:
@@ -695,6 +710,11 @@ cdef int check_bytes(mm_struct *mm, int *error) noexcept nogil:
     if not has_bytes(mm.machine):
         error[0] = -EOPNOTSUPP
     return error[0]
+
+
+cdef object no_bytes(long err, str what):
+    """The exception for a -errno, which may be that of check_bytes()."""
+    return oserror(err, f"{what}: the machine's frames hold fingerprints, not bytes" if err == -EOPNOTSUPP else what)
 
 
 cdef unsigned long remote(mm_struct *mm, unsigned long addr, char *buf, unsigned long length, bint write, int *error) noexcept nogil:

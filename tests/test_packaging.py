@@ -230,6 +230,8 @@ def test_wheel_from_sdist(tmp_path, monkeypatch):
         for path in [*tree.joinpath("ksm").rglob(f"*.{suffix}"), *tree.joinpath("include").rglob(f"*.{suffix}")]:
             assert (unpacked / path.relative_to(tree)).is_file(), path
 
+    assert [path for path in tree.joinpath("third_party").rglob("*.*") if not (unpacked / path.relative_to(tree)).is_file()] == []
+
     python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, unpacked, cwd=tmp_path, path="")
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -241,7 +243,8 @@ def test_wheel_from_sdist(tmp_path, monkeypatch):
     assert {f"{module}.pyx" for module in modules} | {"ksm/py.typed"} <= names
     assert not [name for name in names if "testing" in name]
     assert not [name for name in names if name.endswith(".c")]
-    assert [name for name in names if name.endswith("/LICENSE")]
+    for licence in ("LICENSE", "LICENSES/BSD-2-Clause.txt", "third_party/blake3/LICENSE", "third_party/xxhash/LICENSE"):
+        assert [name for name in names if name.endswith(f"/{licence}")], licence
 
     site = tmp_path / "site"
     python("-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel, cwd=tmp_path, path="")

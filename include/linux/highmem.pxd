@@ -59,3 +59,13 @@ cdef inline bint page_is_zero(machine *m, const struct_page *page) noexcept nogi
 cdef inline u32 frame_checksum(machine *m, const struct_page *page) noexcept nogil:
     """calc_checksum() of the page, in a machine of fingerprints."""
     return (<ksm_frame *>page_address(m, page)).checksum ^ m.zero_page_checksum
+
+
+cdef inline bint frame_damaged(const ksm_frame *frame) noexcept nogil:
+    """No page has this frame: its rest is not zeros, or it has the fingerprint of a page of zeros, and another checksum."""
+    cdef unsigned int i, rest = 0, fingerprint = 0
+    for i in range(sizeof(frame.rest)):
+        rest |= frame.rest[i]
+    for i in range(sizeof(frame.fingerprint)):
+        fingerprint |= frame.fingerprint[i]
+    return rest != 0 or not fingerprint and frame.checksum != 0

@@ -264,6 +264,8 @@ cdef struct machine:
     char *arena                 # frame pfn is at arena + (pfn << frame_shift)
     unsigned int frame_shift    # PAGE_SHIFT, or FRAME_SHIFT of include/linux/highmem.pxd
     unsigned int zero_page_checksum     # with frames of fingerprints: what calc_checksum() gives for a page of zeros
+    bint keyed                  # fingerprints are made with a key
+    unsigned char fingerprint_key[32]
     struct_page *mem_map
     unsigned long max_pfn       # number of frames in arena and mem_map
     unsigned long plugged_pfn   # end of the frames that are plugged in so far

@@ -5,3 +5,4 @@ from ksm.check.checker cimport checker
 
 
 cdef void check_zeros(checker *c) noexcept nogil
+cdef void check_fingerprints(checker *c) noexcept nogil

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: verifying the memory behind the frames.
-"""Checks that free frames have lost their old contents. See ksm/check/invariants.pyx."""
+"""Checks that free frames have lost their old contents, and that frames hold fingerprints where they should. See ksm/check/invariants.pyx.
+"""
 
 from libc.string cimport memcmp, memset
 
-from linux.highmem cimport frame_size
+from linux.highmem cimport frame_damaged, frame_size, has_bytes, ksm_frame
 from linux.mm_types cimport zone
 from linux.page_flags cimport PG_hwpoison, PG_offline
 
@@ -48,3 +49,17 @@ cdef void check_zeros(checker *c) noexcept nogil:
                 if there[pfn - first] & 1 and said_to_be_zeros(c, z, pfn) and (bytes[0] or memcmp(bytes, bytes + 1, frame_size(c.m) - 1)):
                     finding(&c.found, b"frame %lu: free, and not all zeros", pfn)
             first += nr
+
+
+cdef void check_fingerprints(checker *c) noexcept nogil:
+    """Check that each frame that was ever used holds what stands for a page."""
+    cdef unsigned long pfn
+    cdef zone *z
+    cdef int i
+    if has_bytes(c.m):
+        return
+    for i in range(c.m.nr_node_ids):
+        z = &c.m.zones[i]
+        for pfn in range(z.zone_start_pfn, z.fresh_pfn):
+            if frame_damaged(<ksm_frame *>(c.m.arena + (pfn << c.m.frame_shift))):
+                finding(&c.found, b"frame %lu: it holds what stands for no page", pfn)

@@ -38,7 +38,7 @@ from linux.mmap_lock cimport mmap_write_lock, mmap_write_unlock
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.check.check_fast cimport check_keys
-from ksm.check.check_host cimport check_zeros
+from ksm.check.check_host cimport check_fingerprints, check_zeros
 from ksm.check.check_ksm cimport check_counters, check_slots, check_stable_trees, check_unstable_trees
 from ksm.check.check_mm cimport check_anon_vmas, check_caches, check_files, check_frames, check_mms
 from ksm.check.check_swap cimport check_swap
@@ -103,6 +103,7 @@ cdef void run_checks(checker *c) noexcept nogil:
     check_anon_vmas(c)
     check_frames(c)
     check_zeros(c)
+    check_fingerprints(c)
     check_caches(c)
     if c.found.count == 0:
         check_keys(c)           # relies on the checks before it

@@ -205,6 +205,8 @@ def which_era(result: Result) -> list[str]:
 
 
 def how_it_ended(result: Result) -> str:
+    if result.snapshots:
+        return snapshots_seen(result)
     if result.settled:
         return f"{passes(result)}; the last one changed nothing"
     if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
@@ -212,7 +214,13 @@ def how_it_ended(result: Result) -> str:
     return f"{passes(result)}, as asked for; the last one still changed something"
 
 
+def snapshots_seen(result: Result) -> str:
+    more = f", and {result.passes - result.snapshots} more over the last one" if result.passes > result.snapshots else ""
+    seen = f"{result.snapshots} snapshots, a pass over each{more}"
+    return f"{seen}: what is merged was the same in two that follow each other, and has not changed since"
+
+
 def overstatement(result: Result) -> list[str]:
-    if all(source.kind == "process" for source in result.sources):
+    if not any(source.still for source in result.sources):
         return []
     return ["a still image overstates: pages that a running machine keeps writing to would not stay merged"]

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.savings import Tally
+from ksm.fingerprint.frames import key_name
 from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
+from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.work import usable_threads
 
@@ -58,6 +60,7 @@ class SourceResult(NamedTuple):
     kind: str
     pages: int
     ksm_stat: dict[str, int]
+    still: bool = True
 
 
 class Result(NamedTuple):
@@ -72,6 +75,7 @@ class Result(NamedTuple):
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
     live: bool
     notes: list[str]
+    snapshots: int = 0  # that the passes saw, one after the other
 
     @property
     def pages(self) -> int:
@@ -94,8 +98,10 @@ def no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False, threads: int = 1) -> Machine:
-    """A machine large enough for the sources: of bytes if `exact`, else of fingerprints. SourceError says why there is none."""
+def make_machine(
+    sources: list[Source], era: Era = ERA, *, exact: bool = False, key: bytes | None = None, threads: int = 1
+) -> Machine:
+    """A machine large enough for the sources: of bytes if `exact`, else of fingerprints, which may have a key. SourceError."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
     if exact:
@@ -118,7 +124,7 @@ def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False, 
     memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
     try:
         pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
-        return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, threads=threads)
+        return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             raise
@@ -132,6 +138,21 @@ def mapped_at_once(sources: list[Source]) -> bool:
     once, and later ones read few. A file that does not stay in memory would be read again, and from place to place.
     """
     return all(source.mapped and not source.copied for source in sources) and sum(source.mapped for source in sources) < available_memory()
+
+
+def check_together(sources: list[Source], exact: bool | None, key: bytes | None) -> None:
+    """Whether one machine can have the pages of all sources. SourceError."""
+    made = [source for source in sources if source.hash]
+    if not made:
+        return
+    if exact:
+        raise SourceError(f"{made[0].name}: there are no bytes of pages in it, and --exact needs them")
+    own = hashed(key_name(key) if key else "")
+    first = made[0]
+    others = [(source.name, source.hash or own) for source in sources] + ([("--key", own)] if key else [])
+    for name, hash in others:
+        if hash != first.hash:
+            raise SourceError(f"{first.name} has fingerprints of {first.hash}, {name} of {hash}: these cannot be compared")
 
 
 def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
@@ -184,6 +205,7 @@ class Scan:
         settings: Mapping[str, str] | None = None,
         era: Era = ERA,
         exact: bool | None = None,
+        key: bytes | None = None,
         threads: int | None = None,
         progress: Progress = no_progress,
     ) -> None:
@@ -192,10 +214,14 @@ class Scan:
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
+        check_together(sources, exact, key)
         threads = threads or usable_threads()
         for source in sources:
             source.threads = threads
-        self.machine = make_machine(sources, era, exact=mapped_at_once(sources) if exact is None else exact, threads=min(threads, 256))
+            source.same_checksums = era != ERA and not key and any(each.hash for each in sources)
+        if exact is None:
+            exact = mapped_at_once(sources) and key is None
+        self.machine = make_machine(sources, era, exact=exact, key=key, threads=min(threads, 256))
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:
@@ -285,7 +311,7 @@ class Scan:
             for addr, length in source.ranges():
                 for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
                     pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
-            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat()))
+            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat(), source.still and not source.live))
         own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
         return Result(
             era=self.era,
@@ -297,6 +323,7 @@ class Scan:
             skipped=self.skipped,
             live=self.live,
             notes=self.left_notes() + own_notes + self.common_notes(),
+            snapshots=max((source.snapshots for source in self.sources), default=0),
         )
 
     def left_notes(self) -> list[str]:

@@ -6,7 +6,7 @@ page that is still watched: such a page has the same bytes and the same place as
 """
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 
 from linux.atomic cimport READ_ONCE_int, atomic_read, smp_load_acquire_int
 from linux.highmem cimport frame_checksum, frame_size, has_bytes
@@ -168,6 +168,7 @@ cdef struct descent:
     scanned_page *seen
     unsigned long key
     int nid
+    bint again                  # an earlier page of this look ahead has the key
     rb_node *node
     rb_node *bound[2]           # the last node that is less, and the last one that is more
     pte_t *pte                  # when bytes have to be compared: the entry of the node's page, and its bytes
@@ -180,6 +181,19 @@ cdef inline void start(fast_state *fast, descent *d, scanned_page *seen) noexcep
     d.nid = 0 if fast.g.ksm_merge_across_nodes else page_to_nid(seen.page)
 
 
+cdef void find_pairs(descent *all, unsigned int nr) noexcept nogil:
+    """Find the pages whose key an earlier page of this look ahead has."""
+    cdef unsigned char[2 * LOOK_AHEAD] places       # 0, or 1 more than the last page with such a key
+    cdef unsigned int i, at
+    memset(places, 0, sizeof(places))
+    for i in range(nr):
+        at = <unsigned int>(all[i].key * 0x9E3779B97F4A7C15UL >> 57)
+        while places[at] and all[places[at] - 1].key != all[i].key:
+            at = (at + 1) & (2 * LOOK_AHEAD - 1)
+        all[i].again = places[at] != 0
+        places[at] = <unsigned char>(i + 1)
+
+
 cdef void warm_stable_tree(fast_state *fast, descent *all, unsigned int nr) noexcept nogil:
     """Go down a stable tree for all keys at once, one step each, and fetch each node before it is read."""
     cdef descent *active[LOOK_AHEAD]
@@ -189,8 +203,8 @@ cdef void warm_stable_tree(fast_state *fast, descent *all, unsigned int nr) noex
     for i in range(nr):
         d = &all[i]
         d.node = fast.g.root_stable_tree[d.nid].rb_node
-        # A page with an equal in the unstable tree will be merged and put into this tree.
-        if d.node != NULL and (not stable_trees_lack(fast, d.key) or d.seen.place == PLACE_EQUAL):
+        # A page with an equal in the unstable tree will be merged and put into this tree. So will one whose equal is about to get there.
+        if d.node != NULL and (not stable_trees_lack(fast, d.key) or d.seen.place == PLACE_EQUAL or d.again):
             active[alive] = d
             alive += 1
     while alive:
@@ -374,5 +388,6 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
             if atomic_read(&mm.mm_users) != 0:
                 find_places(fast, mm, down, nr_down)
             mmap_read_unlock(mm)
+        find_pairs(down, nr_down)
         warm_stable_tree(fast, down, nr_down)
     return True

@@ -42,13 +42,14 @@ cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsi
     cdef int i, some, nr
     cdef long changed = 0
     error[0] = 0
-    frame_maker_init(&maker, (<ksm_globals *>mm.machine.ksm).era == ERA_2_6_38)
+    frame_maker_init(&maker, (<ksm_globals *>mm.machine.ksm).era == ERA_2_6_38,
+                     mm.machine.fingerprint_key if mm.machine.keyed else NULL)
     while nr_pages and not error[0]:
         some = <int>min(nr_pages, <unsigned long>FRAMES_AT_ONCE)
         for i in range(some):
             frames[i] = &made[i]
             bytes[i] = pages + <size_t>i * PAGE_SIZE
-        make_fingerprints(bytes, frames, some)
+        make_fingerprints(&maker, bytes, frames, some)
         nr = 0
         mmap_read_lock(mm)
         for i in range(some):

@@ -276,7 +276,7 @@ cdef void arena_give_back_page(machine *m, unsigned long pfn) noexcept nogil:
 cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
     """Whether the frame can be read without waiting for a disk."""
     cdef unsigned char there = 0
-    return c_mincore(m.arena + (pfn << PAGE_SHIFT), 1, &there) == 0 and there & 1
+    return not has_bytes(m) or c_mincore(m.arena + (pfn << PAGE_SHIFT), 1, &there) == 0 and there & 1
 
 
 cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, unsigned char *there) noexcept nogil:

@@ -14,6 +14,7 @@ cdef struct machine_plan:
     bint plain
     unsigned int threads
     bint fingerprints           # in the frames, instead of bytes
+    const unsigned char *key    # of the fingerprints, 32 bytes; NULL: they have none
     bint manual_clock
 
 

@@ -4,6 +4,7 @@
 
 from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from linux.atomic cimport WRITE_ONCE_int
 from linux.highmem cimport FRAME_SHIFT
@@ -82,6 +83,9 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     if m == NULL:
         return NULL
     m.frame_shift = FRAME_SHIFT if plan.fingerprints else PAGE_SHIFT
+    if plan.key != NULL:
+        m.keyed = True
+        memcpy(m.fingerprint_key, plan.key, sizeof(m.fingerprint_key))
     m.manual_clock = plan.manual_clock
     m.nr_node_ids = plan.nr_nodes
     m.transparent_hugepage = plan.transparent_hugepage

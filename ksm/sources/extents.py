@@ -84,6 +84,7 @@ class FileSource(Source):
         self.mapped = sum(group[-1].end - group[0].offset + 2 * ALIGNED for group in self.groups)
         self.copied = sum(extent.length for extent in self.odd)
         self.needed = max((extent.end for extent in extents), default=0)  # bytes that the file has to have
+        self.ordered = all(before.address + before.length <= after.address for before, after in pairwise(extents))
         self._ranges: list[tuple[int, int]] = []
 
     def attach(self, machine: Machine) -> None:
@@ -114,7 +115,7 @@ class FileSource(Source):
         for extent in [extent for group in self.groups for extent in group] + self.odd:
             placed.append(extent._replace(address=addr))
             addr += extent.length
-        sink = bring(process)
+        sink = bring(process, same_checksums=self.same_checksums)
         for _ in in_order(self.pieces_of(placed), lambda piece, buffer: piece.read(buffer, sink), self.threads):
             pass
 

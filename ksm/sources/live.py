@@ -61,14 +61,24 @@ class Host:
             self.kpageflags = -1
 
 
+class Memory:
+    """/proc/PID/mem. It is open until the last piece is forgotten, which may be read after the process was looked through."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class InProcess(Piece):
     """Pages of a process. Those that it unmaps before they are read are left out."""
 
-    def __init__(self, runs: list[Run], pid: int, mem: int, by_file: bool) -> None:
+    def __init__(self, runs: list[Run], pid: int, mem: Memory, by_file: bool) -> None:
         self.runs, self.pid, self.mem, self.by_file = runs, pid, mem, by_file
 
     def read(self, buffer: memoryview, sink: Sink) -> None:
-        read_runs(self.pid, self.mem, self.runs, sink, buffer, by_file=self.by_file)
+        read_runs(self.pid, self.mem.fd, self.runs, sink, buffer, by_file=self.by_file)
 
 
 class KernelThread(SourceError):
@@ -166,7 +176,7 @@ class LiveSource(Source):
         runs = self._present()
         self._forget(without(self.runs, runs))
         self._map(blocks_of(runs))
-        store = bring(process)
+        store = bring(process, same_checksums=self.same_checksums)
 
         def work(piece: Piece, buffer: memoryview) -> list[Run]:
             read: list[Run] = []
@@ -178,24 +188,16 @@ class LiveSource(Source):
             piece.read(buffer, sink)
             return read
 
-        with self._memory() as mem:
-            parts = in_order(self._parts(runs, mem), work, self.threads)
-            self.runs = joined(sorted(run for part in parts for run in part))
+        parts = in_order(self._parts(runs), work, self.threads)
+        self.runs = joined(sorted(run for part in parts for run in part))
         # Pages that another process has brought, and those that vanished before they were read
         self._forget(without(runs, self.runs))
 
-    @contextmanager
-    def _memory(self) -> Iterator[int]:
-        mem = self._open("mem")
-        try:
-            yield mem
-        finally:
-            os.close(mem)
-
-    def _parts(self, runs: list[Run], mem: int) -> Iterator[Piece]:
+    def _parts(self, runs: list[Run]) -> Iterator[Piece]:
         """Pieces of the pages that count for this process. Threads read one stretch while the next one is asked for."""
         self.shared = self.hidden = 0
         merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
+        mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
         try:
             for stretch in parts_of(runs, STRETCH):
@@ -216,8 +218,8 @@ class LiveSource(Source):
 
     def pieces(self) -> Iterator[Piece]:
         self.host.begin(self.host.number)
-        with self._inside(), self._memory() as mem:
-            yield from self._parts(self._present(), mem)
+        with self._inside():
+            yield from self._parts(self._present())
 
     def _present(self) -> list[Run]:
         """The anonymous pages that may be there, those of other processes included.

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterator
 
 from ksm.constants import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from ksm.fingerprint.frames import frames_of
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, Source, SourceError
@@ -17,13 +18,17 @@ BLOCK = 2 << 20  # the machine's process maps a block while the source has a pag
 BASE = BLOCK  # where the address 0 of the source is in the process
 
 
-def bring(process: Process, base: int = 0) -> Sink:
-    """A sink that takes pages into the process, at the source's addresses plus `base`."""
+def bring(process: Process, base: int = 0, *, same_checksums: bool = False) -> Sink:
+    """A sink that takes pages into the process, at the source's addresses plus `base`. See Source.same_checksums."""
 
     def sink(runs: list[Run], view: memoryview) -> None:
         at = 0
         for start, end in runs:
-            process.update(base + start, view[at : at + end - start])
+            part = view[at : at + end - start]
+            if same_checksums:
+                process.load(base + start, frames_of(part))
+            else:
+                process.update(base + start, part)
             at += end - start
 
     return sink
@@ -35,7 +40,7 @@ class StreamSource(Source):
     def attach(self, machine: Machine) -> None:
         process = self.spawn(machine)
         self._blocks: set[int] = set()
-        sink = bring(process, BASE)
+        sink = bring(process, BASE, same_checksums=self.same_checksums)
         try:
             for piece in in_order(self._mapped(process), lambda piece, buffer: piece.read(buffer, sink), self.threads):
                 del piece

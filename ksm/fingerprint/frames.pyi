@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The types of frames.pyx.
+from typing_extensions import Buffer
+
+def frames_of(data: Buffer, *, jhash: bool = False, key: Buffer | None = None) -> bytes: ...
+def key_name(key: Buffer) -> str: ...

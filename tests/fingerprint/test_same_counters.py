@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine of fingerprints counts what a machine of bytes counts.
+
+Its trees have another order, which is that of fingerprints. KSM's results depend on the order of the trees in three ways, in the kernel as
+here, and only these may differ:
+
+- A search that goes through a chain puts the dup that it finds in front, also on its way to another page. Of two dups with as many sharers
+  the next page joins the first. So which dup a page joins may differ, and with it how savings are split within and across sources.
+- A stable node whose page is gone is dropped by a search that meets it. Else it stays until its rmap_items are visited. So the numbers of
+  chains, dups and stable nodes may differ in the meantime. In 2011 such a search found nothing: the page is merged one pass later.
+- While ksmd is in the middle of a pass, pages of the unstable trees may be written to. Which pages are not found then depends on the order.
+"""
+
+import pytest
+from lives import ERAS, Life
+
+SPLIT = {"savings", "sharing"}
+NODES = {"stable_node_chains", "stable_node_dups", "slabinfo"}
+PAGES = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
+
+
+def both(kind, seed, era, passes, **kwargs):
+    return [Life(pages, kind, seed, era, **kwargs).live(passes) for pages in ("bytes", "fingerprints")]
+
+
+def states(seen):
+    """What page table entries say of pages, without the frames."""
+    return [[flags for _, flags in words] for words in seen["sharing"]]
+
+
+def nodes_aside(seen):
+    return {name: number for name, number in seen["slabinfo"].items() if name != "ksm_stable_node"}
+
+
+def differing(one, other):
+    return {name for name in one if one[name] != other[name]}
+
+
+def finish(*lives):
+    for life in lives:
+        life.finish()
+
+
+def check_steady(seed, era, **kwargs):
+    one, other = both("steady", seed, era, 8, **kwargs)
+    chains = 0
+    for number, (a, b) in enumerate(zip(one.seen, other.seen, strict=True)):
+        chains += a.get("stable_node_chains", 0)
+        assert differing(a, b) <= (SPLIT if chains else set()), number
+        assert states(a) == states(b)
+        assert a["savings"][0] == b["savings"][0]
+        assert sum(a["savings"]) == sum(b["savings"])
+    finish(one, other)
+    return chains
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_every_counter_is_equal_while_no_stable_node_is_stale(era):
+    chains = [check_steady(seed, era) for seed in range(60)]
+    assert chains.count(0) == 60 if era != "6.12" else 10 < chains.count(0) < 50
+
+
+def test_a_plain_machine_of_fingerprints_counts_the_same():
+    for seed in range(10):
+        check_steady(seed, "6.12", plain=True)
+        fast, plain = (Life("fingerprints", "busy", seed, "6.12", plain=plain).live(8) for plain in (False, True))
+        for a, b in zip(fast.seen, plain.seen, strict=True):
+            assert differing(a, b) == set()
+        finish(fast, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("era", ERAS)
+def test_every_counter_is_equal_in_many_lives(era):
+    for seed in range(60, 400):
+        check_steady(seed, era)
+
+
+def check_loose(seed, era):
+    one, other = both("loose", seed, era, 8)
+    for a, b in zip(one.seen, other.seen, strict=True):
+        if era == "6.12":
+            assert differing(a, b) <= SPLIT | NODES
+            assert states(a) == states(b)
+            assert sum(a["savings"]) == sum(b["savings"])
+            assert nodes_aside(a) == nodes_aside(b)
+        assert sum(a[name] for name in PAGES) == sum(b[name] for name in PAGES)
+        assert (a["full_scans"], a["vmstat"]) == (b["full_scans"], b["vmstat"])
+    for life in (one, other):
+        life.scan(3)
+    assert differing(one.seen[-1], other.seen[-1]) <= (SPLIT | NODES if era == "6.12" else set())
+    finish(one, other)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_stale_stable_nodes_change_only_when_they_are_dropped(era):
+    for seed in range(40):
+        check_loose(seed, era)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("era", ERAS)
+def test_stale_stable_nodes_of_many_lives(era):
+    for seed in range(40, 300):
+        check_loose(seed, era)
+
+
+def check_busy(seed, era):
+    one, other = both("busy", seed, era, 8)
+    for life in (one, other):
+        if era == "6.12":
+            life.machine.ksm.smart_scan = 0
+        life.scan(3)
+        assert list(life.wrong_pages()) == []
+    a, b = one.seen[-1], other.seen[-1]
+    assert sum(a[name] for name in PAGES) == sum(b[name] for name in PAGES)
+    assert nodes_aside(a) == nodes_aside(b)
+    if era != "6.12" or a["max_page_sharing"] == 256:
+        # Now all pages with the same contents share one frame.
+        assert differing(a, b) <= NODES | {"vmstat", "pages_scanned", "pages_skipped"}
+    finish(one, other)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_swap_fork_migration_and_exit(era):
+    for seed in range(30):
+        check_busy(seed, era)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("era", ERAS)
+def test_swap_fork_migration_and_exit_in_many_lives(era):
+    for seed in range(30, 400):
+        check_busy(seed, era)
