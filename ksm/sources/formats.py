@@ -105,19 +105,19 @@ PACKINGS: tuple[Packing, ...] = (
     Packing("bzip2", (is_bzip2,), "ksm.sources.unpack:bzip2"),
     Packing("lz4", (is_lz4,), "ksm.sources.unpack:lz4"),
     Packing("lzma", (is_lzma,), "ksm.sources.unpack:lzma"),
+    Packing("makedumpfile's flattened form", ((0, b"makedumpfile\0"),), "ksm.sources.flat:rearranged"),
     Packing("snappy", ((0, b"\xff\x06\x00\x00sNaPpY"),), "ksm.sources.unpack:snappy"),
 )  # fmt: skip
 
 # The first one that fits reads the file. What none of them knows, and MAGIC does not either, is a raw image.
 READERS: tuple[Reader, ...] = (
     Reader("an ELF core", ((0, b"\x7fELF"),), "ksm.sources.core:open_core"),
+    Reader("a compressed crash dump", ((0, b"KDUMP   "),), "ksm.sources.kdump:open_kdump"),
 )  # fmt: skip
 
 # (offset, bytes there, what it is, what to do)
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"KDUMP   ", "a compressed crash dump", "make an ELF core of it with makedumpfile -E"),
-    (0, b"DISKDUMP", "a compressed crash dump", "make an ELF core of it with makedumpfile -E"),
-    (0, b"makedumpfile\0", "a crash dump in makedumpfile's flattened form", "put it together with makedumpfile -R"),
+    (0, b"DISKDUMP", "a crash dump of diskdump, the forerunner of kdump", ""),
     (0, b"PAGEDUMP", "a crash dump of Windows", ""),
     (0, b"PAGEDU64", "a crash dump of Windows", ""),
     (0, b"EMiL", "a LiME dump", "dump with format=raw"),
