@@ -146,8 +146,10 @@ class Bitmap:
 def chunks(input: Input, header: Header) -> Iterator[int]:
     """The bits of a bitmap, STEP bytes at a time, as numbers. What is behind the last page is left out."""
     wanted = -(-header.pages // 8)
+    zeros = bytes(STEP)
     for at in range(0, wanted, STEP):
-        chunk = int.from_bytes(input.read(min(STEP, wanted - at)), "little")
+        data = input.read(min(STEP, wanted - at))
+        chunk = 0 if data == zeros else int.from_bytes(data, "little")
         beyond = header.pages - at * 8
         yield chunk & (1 << beyond) - 1 if beyond < STEP * 8 else chunk
     input.skip(header.length - wanted)
