@@ -10,35 +10,42 @@ from collections.abc import Sequence
 
 from ksm.host.files import FileError, open_to_read
 from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
-from ksm.sources.formats import HEAD
+from ksm.sources.formats import reader_of
 from ksm.sources.image import open_image
+from ksm.sources.input import FileInput, Input
 from ksm.sources.live import Host, open_all, open_process
 
 __all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone", "open_file", "open_source", "open_sources"]
 
 
 def open_file(path: str) -> Source:
-    """Open a file as an ELF core or a raw image, by its content. SourceError says in one line why that fails."""
+    """Open a file of memory, by its content: formats.READERS says who reads it. SourceError says in one line why that fails."""
     try:
         fd = open_to_read(path)
     except FileError as error:
         raise SourceError(str(error)) from None
     try:
-        size = os.fstat(fd).st_size
-        if not size:
-            raise SourceError(f"{path}: empty")
-        head = os.pread(fd, HEAD, 0)
-        if head.startswith(b"\x7fELF"):
-            from ksm.sources.core import open_core  # an image does not need it
-
-            return open_core(path, fd, size)
-        return open_image(path, fd, size, head)
+        input = FileInput(path, fd, os.fstat(fd).st_size)
     except OSError as error:
         os.close(fd)
         raise SourceError(f"{path}: {error.strerror or error}") from None
+    try:
+        return open_input(input)
     except BaseException:
-        os.close(fd)
+        input.close()
         raise
+
+
+def open_input(input: Input) -> Source:
+    """The source that an input holds. It takes over the input, unless there is an error."""
+    try:
+        head = input.peek()
+        if not head:
+            raise SourceError(f"{input.name}: empty")
+        reader = reader_of(head)
+        return reader.open(input) if reader else open_image(input)
+    except OSError as error:
+        raise SourceError(f"{input.name}: {error.strerror or error}") from None
 
 
 def open_source(text: str, host: Host, *, advised: bool = False) -> Source:

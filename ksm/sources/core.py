@@ -22,8 +22,9 @@ from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.host.holes import data_extents
-from ksm.sources.base import SourceError
+from ksm.sources.base import Source, SourceError
 from ksm.sources.extents import Extent, FileSource, without_holes
+from ksm.sources.input import Input
 
 WHOLE_MACHINE = {b"QEMU", b"VMCOREINFO", b"VBCORE"}
 SHARED_MEMORY = ("/dev/zero (deleted)", "/SYSV", "/dev/shm/", "/memfd:", "/[aio]")
@@ -95,8 +96,13 @@ class Layout(NamedTuple):
         return struct.Struct(self.order + formats[self.bits])
 
 
-def open_core(name: str, fd: int, size: int) -> FileSource:
-    """The source of an ELF core. It takes over the descriptor."""
+def open_core(input: Input) -> Source:
+    """The source of an ELF core."""
+    name = input.name
+    file = input.plain()
+    if file is None:
+        raise SourceError(f"{name}: not a regular file")
+    fd, size = file
     core = read_core(name, fd, size)
     if not core.segments:
         raise SourceError(f"{name}: an ELF core without memory")

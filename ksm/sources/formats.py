@@ -1,9 +1,46 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files that are not raw memory, recognised by their first bytes: what each is, and what to do about it."""
+"""What a file is, by its first bytes: who reads it; or that it is not memory, and what to do about it."""
 
 from __future__ import annotations
 
-HEAD = 4096  # bytes of a file that what_is() wants to see
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ksm.sources.base import Source
+    from ksm.sources.input import Input
+
+HEAD = 4096  # bytes of a file that are looked at
+
+# How a format is recognised: bytes at an offset, or a function of the first HEAD bytes
+Mark = tuple[int, bytes] | Callable[[bytes], bool]
+
+
+class Reader(NamedTuple):
+    """A format that is read.
+
+    what    what a file of it is
+    marks   a file that has one of them is of this format
+    opens   "module:function". The function takes an Input at its first byte and gives a Source, which has taken over the input. If it
+            raises an error, the input stays the caller's. The module is imported when there is such a file.
+    """
+
+    what: str
+    marks: tuple[Mark, ...]
+    opens: str
+
+    def open(self, input: Input) -> Source:
+        from importlib import import_module
+
+        module, _, function = self.opens.partition(":")
+        source: Source = getattr(import_module(module), function)(input)
+        return source
+
+
+# The first one that fits reads the file. What none of them knows, and MAGIC does not either, is a raw image.
+READERS: tuple[Reader, ...] = (
+    Reader("an ELF core", ((0, b"\x7fELF"),), "ksm.sources.core:open_core"),
+)  # fmt: skip
 
 # (offset, bytes there, what it is, what to do)
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
@@ -50,3 +87,12 @@ def what_is(head: bytes) -> str | None:
         if head.startswith(magic, offset):
             return f"{what}: {remedy}" if remedy else what
     return None
+
+
+def has_mark(head: bytes, mark: Mark) -> bool:
+    return mark(head) if callable(mark) else head.startswith(mark[1], mark[0])
+
+
+def reader_of(head: bytes) -> Reader | None:
+    """Who reads a file that begins like this; None for a raw image, and for what is no memory."""
+    return next((reader for reader in READERS if any(has_mark(head, mark) for mark in reader.marks)), None)

@@ -8,9 +8,9 @@ import os
 from abc import ABC, abstractmethod
 
 from ksm.sources.base import SourceError
+from ksm.sources.formats import HEAD
 
 CHUNK = 1 << 20
-HEAD = 4096  # bytes that peek() gives at most
 
 
 class Input(ABC):
@@ -76,6 +76,10 @@ class Input(ABC):
         """The same bytes from the front once more, an input of its own; None where they come only once, as from a pipe."""
         return None
 
+    def plain(self) -> tuple[int, int] | None:
+        """Descriptor and size of the regular file whose bytes these are; None if they are unpacked, or come through a pipe."""
+        return None
+
     def close(self) -> None:
         return None
 
@@ -103,6 +107,9 @@ class FileInput(Input):
 
     def again(self) -> Input | None:
         return None if self.size is None else FileInput(self.name, os.dup(self.fd), self.size)
+
+    def plain(self) -> tuple[int, int] | None:
+        return None if self.size is None else (self.fd, self.size)
 
     def close(self) -> None:
         os.close(self.fd)
