@@ -63,8 +63,16 @@ def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> 
         return open_all(host, advised=advised)
     sources: list[Source] = []
     names: set[str] = set()
+    remarks: list[str] = []
     try:
         for text in texts:
+            if os.path.isdir(text):
+                from ksm.sources.dumps.criu import open_criu  # only a folder needs it
+
+                found, said = open_criu(text)
+                sources += found
+                remarks += said
+                continue
             sources.append(open_source(text, host, advised=advised))
             # The same image twice stands for two equal machines. The same process cannot be there twice.
             if sources[-1].live and sources[-1].name in names:
@@ -74,4 +82,4 @@ def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> 
         for source in sources:
             source.close()
         raise
-    return sources, []
+    return sources, remarks

@@ -15,7 +15,7 @@ from ksm.sources.pieces import Piece
 # The lowest and highest addresses that a source's memory may have in its process
 LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
 
-Kind = Literal["process", "image", "core"]
+Kind = Literal["process", "image", "core", "dump"]
 
 
 class SourceError(Exception):
@@ -40,7 +40,7 @@ class Source(ABC):
         close()             let go of files; the process, if the machine still exists, exits
 
     name            as the report shows it
-    kind            "process", "image" or "core"
+    kind            "process", "image", "core" or "dump"
     live            whether the memory may change between passes
     copied, mapped  bytes that the machine needs for the source: of its own memory, and of addresses for mapped files
     shared          pages that are not counted, because another source of the scan has the same frames

@@ -7,14 +7,14 @@ from ksm.constants import PAGE_SIZE
 from ksm.host.holes import data_extents
 from ksm.sources.base import Source, SourceError
 from ksm.sources.extents import Extent, FileSource, without_holes
-from ksm.sources.formats import what_is
+from ksm.sources.formats import what_is, what_is_named
 from ksm.sources.input import Input
 
 
 def open_image(input: Input) -> Source:
     """The source of a raw image. A hole of the file is an absent page, not a page of zeros."""
     name = input.name
-    if what := what_is(input.peek()):
+    if what := what_is(input.peek()) or what_is_named(name):
         raise SourceError(f"{name}: not a memory image, but {what}")
     file = input.plain()
     if file is None:

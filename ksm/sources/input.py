@@ -49,6 +49,11 @@ class Input(ABC):
         self.position += len(data)
         return data
 
+    def back(self, data: bytes) -> None:
+        """Give back the last bytes that were read: they come again."""
+        self._head = data + self._head
+        self.position -= len(data)
+
     def read(self, length: int) -> bytes:
         """`length` bytes. SourceError if there are fewer: callers look at lengths from a file before they trust them."""
         parts = []
