@@ -30,8 +30,9 @@ EOF, START, PART_, END, FULL, SUBSECTION, CONFIGURATION, COMMAND, FOOTER = 0, 1,
 # Flags of a page's address. COMPRESSED ended with QEMU 9.1.
 ZERO, MEM_SIZE, PAGE, EOS, CONTINUE, XBZRLE, HOOK, COMPRESSED, MULTIFD_FLUSH = 2, 4, 8, 16, 32, 64, 128, 256, 512
 REFUSED = {XBZRLE: "XBZRLE", HOOK: "RDMA", MULTIFD_FLUSH: "multifd"}
-# Commands. Those of postcopy say that pages come by another way; COLO never ends.
-POSTCOPY, COLO = range(3, 10), 10
+# Commands that say that pages come by another way, or without an end
+ADVISE = 3
+REFUSED_COMMANDS = {4: "postcopy", 5: "postcopy", 6: "postcopy", 7: "postcopy", 8: "postcopy", 10: "COLO"}
 PAGE_BITS = PAGE_SIZE.bit_length() - 1
 MOST_BLOCKS = 1 << 16
 MOST_TEXT = 1 << 12  # bytes of the machine's name
@@ -115,7 +116,7 @@ class QemuSource(DumpSource):
     def _read_head(self) -> Cursor:
         """All that comes before the list of RAM blocks."""
         self.blocks: dict[str, RamBlock] = {}
-        self._shared = 0  # pages of blocks that QEMU was told to leave out
+        self._block = RamBlock("", 0, 0)  # that of the last page
         self._capabilities: set[str] = set()
         cursor = Cursor(self.begin())
         if cursor.take(4) != MAGIC:
@@ -202,18 +203,19 @@ class QemuSource(DumpSource):
 
     def _read_command(self, cursor: Cursor) -> None:
         command, length = cursor.number(2), cursor.number(2)
-        if command in POSTCOPY:
-            raise self.refused("postcopy")
-        if command == COLO:
-            raise self.refused("COLO")
-        cursor.take(length)
+        if command in REFUSED_COMMANDS:
+            raise self.refused(REFUSED_COMMANDS[command])
+        data = cursor.take(length)
+        # Postcopy could come, but did not if all of the memory is here. With pages of several sizes, the list of blocks has more numbers.
+        if command == ADVISE and length and bytes(data[:8]) != WORD.pack(PAGE_SIZE):
+            raise self.refused("postcopy of huge pages")
 
     def _pages(self, cursor: Cursor) -> Iterator[Piece]:
         """What a section of "ram" has. Neighbouring pages become one piece."""
-        block: RamBlock | None = None
         parts: list[memoryview] = []  # pages that come next to one another, or
         zeros = False  # none of them: pages of zeros
-        start = end = base = length = 0
+        start = end = 0
+        base, length = self._block.base, self._block.length  # the last one of the section before
         unpack = WORD.unpack_from
         while True:
             if len(cursor.view) - cursor.at < 8:
@@ -227,6 +229,7 @@ class QemuSource(DumpSource):
                 block = self.blocks.get(cursor.text(cursor.number(1)))
                 if block is None:
                     raise self.damaged("a page of a RAM block that is not in the list")
+                self._block = block
                 base, length = block.base, block.length
             flags &= ~CONTINUE
             if flags in (PAGE, ZERO, COMPRESSED):
@@ -292,8 +295,7 @@ class QemuSource(DumpSource):
         if version != 1 or page_size != PAGE_SIZE:
             raise self.refused(f"mapped-ram of version {version:,} and pages of {page_size:,} bytes")
         if not bitmap_at and not pages_at:
-            self._shared += block.length // PAGE_SIZE
-            return
+            return  # shared memory that QEMU was told to leave out
         input = cursor.leave()
         # The offsets are those in the file, or in the stream, if that was put behind something else
         shift = input.position - bitmap_at
@@ -313,17 +315,21 @@ class QemuSource(DumpSource):
 
     def _take_notes(self, seen: Seen) -> None:
         """Say what each block has; the smaller ones together."""
-        counts = sorted(((seen.count((block.base, block.base + block.length)), block.name) for block in self.blocks.values()), reverse=True)
-        listed = [f"{name} {counted(count)}" for count, name in counts[:MOST_NAMED] if count]
-        if rest := counts[MOST_NAMED:]:
-            listed.append(f"{len(rest)} more {counted(sum(count for count, _ in rest))}")
-        self.notes = [f"RAM blocks of QEMU: {', '.join(listed)}"] if listed else []
-        present = sum(count for count, _ in counts)
+        counts = {block: seen.count((block.base, block.base + block.length)) for block in self.blocks.values()}
+        present = sum(counts.values())
         if not present:
-            raise SourceError(f"{self.name}: no memory in this stream of QEMU; with multifd, it came through other files")
-        self.holes = self._total // PAGE_SIZE - present - self._shared
-        if self._shared:
-            self.notes.append(f"left out {counted(self._shared)} of shared memory, which are not in the stream")
+            raise SourceError(f"{self.name}: no memory in this stream of QEMU; with multifd, it came through other connections")
+        listed = sorted(((count, block.name) for block, count in counts.items() if count), reverse=True)
+        texts = [f"{name} {counted(count)}" for count, name in listed[:MOST_NAMED]]
+        if rest := listed[MOST_NAMED:]:
+            texts.append(f"{len(rest)} more {counted(sum(count for count, _ in rest))}")
+        self.notes = [f"RAM blocks of QEMU: {', '.join(texts)}"]
+        absent = self._total // PAGE_SIZE - present
+        if "x-ignore-shared" in self._capabilities:
+            shared = sum(block.length // PAGE_SIZE for block, count in counts.items() if not count)
+            self.notes.append(f"left out {counted(shared)} of shared memory, which is not in the stream")
+            absent -= shared
+        self.holes = absent
 
 
 def gathered(start: int, end: int, parts: list[memoryview]) -> Iterator[Piece]:
