@@ -20,6 +20,7 @@ from ksm.sources import Host, Source, SourceError, open_sources
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
+    from ksm.sources.input import Holes
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -78,6 +79,9 @@ def progress_bar() -> Iterator[scanner.Progress]:
 @click.option(
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
+@click.option(
+    "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
+)
 @click.option("--exact", is_flag=True, help="Keep the bytes of pages, and not their fingerprints: a machine as large as the memory.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
@@ -88,15 +92,19 @@ def scan(
     settings: dict[str, str],
     passes: int | None,
     interval: float | None,
+    holes: Holes | None,
     exact: bool,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """What would KSM save here?
 
-    A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), or an ELF core (gcore, the
-    kernel's, QEMU's dump-guest-memory). Without any, all processes that you may read. As root, the scan also knows which pages processes
-    have in common since a fork.
+    A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), an ELF core (gcore, the
+    kernel's, QEMU's dump-guest-memory), or a compressed crash dump (makedumpfile, virsh dump). A file may be packed with gzip, zstd, xz,
+    bzip2, lz4, lzma or snappy; "-" is standard input. Without any, all processes that you may read. As root, the scan also knows which
+    pages processes have in common since a fork.
+
+    A hole of a file is memory that was never touched, or pages of zeros. A format says which, and --holes if you know better.
 
     Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
 
@@ -105,7 +113,7 @@ def scan(
     host = Host()
     opened: list[Source] = []
     try:
-        opened, remarks = open_sources(sources, host, advised=advised)
+        opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with progress_bar() as progress, scanner.Scan(

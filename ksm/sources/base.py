@@ -46,6 +46,7 @@ class Source(ABC):
     shared          pages that are not counted, because another source of the scan has the same frames
     hidden          pages that other processes map too; whether those processes are in the scan is not known
     holes           pages that the source does not have, although it could: holes of a file
+    zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
     threads         how many threads may read at the same time
     notes           lines for the report: what was left out, and why
     """
@@ -60,6 +61,7 @@ class Source(ABC):
         self.shared = 0
         self.hidden = 0
         self.holes = 0
+        self.zero_holes = 0
         self.threads = 1
         self.notes: list[str] = []
         self.process: Process | None = None

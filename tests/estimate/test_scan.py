@@ -36,7 +36,7 @@ def write_image(path, numbers):
 
 
 def run(paths, passes=None, **options):
-    sources = [open_file(path) for path in paths]
+    sources = [open_file(path, "absent") for path in paths]
     try:
         with scan.Scan(sources, **options) as running:
             return running.run(passes)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import ksm
 from ksm.sources import SourceError, open_file
 from ksm.sources import core as reader
+from ksm.sources.parts import FileParts
 
 MIB, GIB = 1 << 20, 1 << 30
 MEMORY = 3 * GIB  # the offset of the page that the cores of this file have
@@ -231,7 +232,7 @@ def test_the_same_as_pyelftools(tmp_path, segments, notes, files, bits, xnum):
     path = write_core(tmp_path / "core", memory, notes, bits=bits, xnum=xnum)
     owners, mapped = set(), []
     with path.open("rb") as file:
-        core = reader.read_core("core", file.fileno(), path.stat().st_size)
+        core = reader.read_core(FileParts("core", file.fileno(), path.stat().st_size))
         elf = ELFFile(file)
         for each in (each for one in elf.iter_segments("PT_NOTE") if one["p_filesz"] for each in one.iter_notes()):
             owners.add(each["n_name"])

@@ -33,7 +33,7 @@ class DumpSource(StreamSource):
         if self._used:
             again = self.inputs[0].again()
             if again is None:
-                raise SourceError(f"{self.name}: can be read only once")
+                raise SourceError(f"{self.name}: comes through a pipe, and can be read only once")
             self.inputs.append(again)
             again.skip(self._begin)
         self._used = True

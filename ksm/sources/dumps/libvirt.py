@@ -9,11 +9,35 @@ import struct
 from ksm.sources.base import Source, SourceError
 from ksm.sources.dumps.common import damaged
 from ksm.sources.dumps.qemu import open_qemu
+from ksm.sources.formats import packing_of
 from ksm.sources.input import Input
 
 HEADER = "16s19I"  # magic, version, length of the XML and what belongs to it, was_running, format, and what is not looked at
 MOST_XML = 64 << 20
-RAW, GZIP, BZIP2, XZ, LZOP, ZSTD, SPARSE = range(7)
+RAW, LZOP, SPARSE = 0, 4, 6
+PACKED = {1: "gzip", 2: "bzip2", 3: "xz", LZOP: "lzop", 5: "zstd"}
+
+
+class Rest(Input):
+    """The rest of an input, as an input of its own, which takes it over."""
+
+    def __init__(self, input: Input) -> None:
+        super().__init__(input.name, holes=input.holes)
+        self.input = input
+        self._begin = input.position
+
+    def _next(self, most: int) -> bytes:
+        return self.input.some(most)
+
+    def again(self) -> Input | None:
+        input = self.input.again()
+        if input is None:
+            return None
+        input.skip(self._begin)
+        return Rest(input)
+
+    def close(self) -> None:
+        self.input.close()
 
 
 def open_libvirt(input: Input) -> Source:
@@ -28,4 +52,11 @@ def open_libvirt(input: Input) -> Source:
     input.skip(length)
     if form in (RAW, SPARSE):
         return open_qemu(input)
-    raise SourceError(f"{input.name}: a saved guest of libvirt, packed in a way that is not read")
+    if form not in PACKED:
+        raise SourceError(f"{input.name}: a saved guest of libvirt, packed in a way that is not read")
+    packing = packing_of(input.peek())
+    if packing is None or packing.what != PACKED[form]:
+        if form == LZOP:
+            raise SourceError(f"{input.name}: a saved guest of libvirt, packed with lzop, which is not read: set save_image_format anew")
+        raise damaged(input.name, f"no {PACKED[form]} data behind the header of libvirt")
+    return open_qemu(packing.open(Rest(input)))

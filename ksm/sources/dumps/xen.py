@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.sources.base import Source, SourceError
-from ksm.sources.core import HEADER, SECTION, damaged, part, read_header, truncated
+from ksm.sources.core import HEADER, SECTION, damaged, read_header
 from ksm.sources.dumps.common import MOST
 from ksm.sources.input import Input
+from ksm.sources.parts import FileParts
 from ksm.sources.pieces import PIECE, InFile, Piece
 from ksm.sources.stream import StreamSource
 
@@ -36,9 +37,9 @@ class Section(NamedTuple):
 class XenSource(StreamSource):
     kind = "core"
 
-    def __init__(self, input: Input, fd: int, size: int, pages: Section, table: Section, entry: struct.Struct) -> None:
+    def __init__(self, input: Input, parts: FileParts, pages: Section, table: Section, entry: struct.Struct) -> None:
         super().__init__(input.name)
-        self.input, self.fd, self.size = input, fd, size
+        self.input, self._parts = input, parts
         self._pages, self._table, self._entry = pages, table, entry
         self.copied = pages.length
 
@@ -64,12 +65,12 @@ class XenSource(StreamSource):
     def _piece(self, first: int, start: int, end: int) -> Iterator[Piece]:
         if start < end:
             gone = SourceError(f"{self.name}: was truncated meanwhile")
-            yield InFile(start, end - start, self.fd, self._pages.offset + first * PAGE_SIZE, gone)
+            yield InFile(start, end - start, self._parts.fd, self._pages.offset + first * PAGE_SIZE, gone)
 
     def _numbers(self, count: int) -> Iterator[int]:
         size = self._entry.size
         for at in range(0, count, ENTRIES):
-            data = part(self.name, self.fd, self.size, self._table.offset + at * size, min(ENTRIES, count - at) * size)
+            data = self._parts.part(self._table.offset + at * size, min(ENTRIES, count - at) * size)
             for (number,) in self._entry.iter_unpack(data):
                 yield number
 
@@ -84,15 +85,15 @@ def open_xen(input: Input) -> Source:
     file = input.plain()
     if file is None:
         raise SourceError(f"{name}: a core of Xen, which can be read only as a file that is not packed")
-    fd, size = file
-    layout, _ = read_header(name, fd, size)
+    parts = FileParts(name, *file)
+    layout, _, _ = read_header(parts)
     header, section = layout.struct(HEADER), layout.struct(SECTION)
-    _, _, _, _, _, table, _, _, _, _, entry, number, names_at = header.unpack(part(name, fd, size, 0, header.size))
+    _, _, _, _, _, table, _, _, _, _, entry, number, names_at = header.unpack(parts.part(0, header.size))
     if entry != section.size or names_at >= number:
         raise damaged(name, f"{number:,} sections of {entry:,} bytes")
-    sections = list(section.iter_unpack(part(name, fd, size, table, number * section.size)))
+    sections = list(section.iter_unpack(parts.part(table, number * section.size)))
     names = sections[names_at]
-    text = part(name, fd, size, names[4], min(names[5], MOST_NAMES))
+    text = parts.part(names[4], min(names[5], MOST_NAMES))
     found = {text[each[0] : each[0] + LONGEST].partition(b"\0")[0]: Section(each[4], each[5]) for each in sections}
     pages = found.get(PAGES)
     if pages is None:
@@ -104,6 +105,5 @@ def open_xen(input: Input) -> Source:
     if numbers is None or pages.length % PAGE_SIZE or numbers.length < count * 8 * words:
         raise damaged(name, f"a core of Xen without the numbers of its {count:,} pages")
     for each in (pages, numbers):
-        if each.offset + each.length > size:
-            raise truncated(name, size, each.offset + each.length)
-    return XenSource(input, fd, size, pages, numbers, struct.Struct(layout.order + "Q" + "8x" * (words - 1)))
+        parts.whole(each.offset + each.length)
+    return XenSource(input, parts, pages, numbers, struct.Struct(layout.order + "Q" + "8x" * (words - 1)))
