@@ -121,7 +121,12 @@ PACKINGS: tuple[Packing, ...] = (
 
 # The first one that fits reads the file. What none of them knows, and MAGIC does not either, is a raw image.
 READERS: tuple[Reader, ...] = (
+    Reader("a core of Xen", (is_xen,), "ksm.sources.dumps.xen:open_xen"),
     Reader("an ELF core", ((0, b"\x7fELF"),), "ksm.sources.core:open_core"),
+    Reader("a migration stream of QEMU", ((0, b"QEVM"),), "ksm.sources.dumps.qemu:open_qemu"),
+    Reader("a saved guest of libvirt", ((0, b"LibvirtQemudSave"),), "ksm.sources.dumps.libvirt:open_libvirt"),
+    Reader("a dump of LiME or AVML", ((0, b"EMiL"), (0, b"AVML")), "ksm.sources.dumps.lime:open_lime"),
+    Reader("a crash dump of Windows", ((0, b"PAGEDU64"), (0, b"PAGEDUMP")), "ksm.sources.dumps.windows:open_windows"),
 )  # fmt: skip
 
 # (offset, bytes there, what it is, what to do)

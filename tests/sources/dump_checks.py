@@ -18,7 +18,7 @@ COUNTERS = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile",
 def scanned(*paths: Path, exact: bool = False, threads: int = 2, settings: Iterable[tuple[str, str]] = ()) -> tuple[object, ...]:
     """What a scan counts: pages, KSM's counters, the frames that would be free."""
     host = Host()
-    sources, _ = open_sources([str(path) for path in paths], host)
+    sources, _ = open_sources([str(path) for path in paths], host, holes="absent")
     try:
         with Scan(sources, exact=exact, threads=threads, settings=dict(settings)) as scan:
             result = scan.run()
