@@ -43,7 +43,8 @@ def test_both_in_one_file(tmp_path):
 def test_a_range_that_ends_within_a_page(tmp_path):
     """The memory below 640 KiB of most PCs ends so."""
     path = tmp_path / "dump"
-    path.write_bytes(lime_range(0x1000, one(1) + one(2) + b"x" * 0xC00) + lime_range(0x8100, b"y" * 0xF00 + one(3)) + lime_range(0xB010, b"z"))
+    ranges = [(0x1000, one(1) + one(2) + b"x" * 0xC00), (0x8100, b"y" * 0xF00 + one(3)), (0xB010, b"z")]
+    path.write_bytes(b"".join(lime_range(first, data) for first, data in ranges))
     source = open_file(str(path))
     assert contents(source) == {1: one(1), 2: one(2), 9: one(3)}
     assert source.notes == ["left out 3 pages that are there only in part, at the ends of ranges"]

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """QEMU's migration stream, as QEMU writes it and as the tests do, and libvirt's header before it."""
 
+import bz2
+import gzip
 import itertools
 import json
+import lzma
 import random
 import socket
 import struct
 import subprocess
+import sys
 import time
 import zlib
 
@@ -249,7 +253,30 @@ def test_libvirts_header(tmp_path, order, form):
     assert contents(open_file(str(path))) == {0: one(1)}
 
 
+def zstd(data):
+    library = pytest.importorskip("backports.zstd" if sys.version_info < (3, 14) else "compression.zstd", reason="there is no zstd here")
+    return library.compress(data)
+
+
+@pytest.mark.parametrize(("form", "pack"), [(1, gzip.compress), (2, bz2.compress), (3, lzma.compress), (5, zstd)],
+                         ids=["gzip", "bzip2", "xz", "zstd"])
+def test_guests_that_libvirt_has_packed(tmp_path, form, pack):
+    """save_image_format of qemu.conf"""
+    memory = some_memory(8, 400)
+    path = tmp_path / "saved"
+    path.write_bytes(libvirt(pack(qemu(memory)), form))
+    same_as_image(path, memory)
+    source = open_file(str(path))
+    assert contents(source) == contents(source) == memory
+    source.close()
+    path.write_bytes(libvirt(pack(qemu(memory))[:-100], form))
+    assert "truncated" in outcome(path)
+    path.write_bytes(libvirt(qemu(memory), form))
+    assert "data behind the header of libvirt" in outcome(path)
+
+
 @pytest.mark.parametrize(("data", "reason"), [
+    (libvirt(b"\x89LZO\0", 4), "a saved guest of libvirt, packed with lzop, which is not read: set save_image_format anew"),
     (libvirt(b"", 99), "a saved guest of libvirt, packed in a way that is not read"),
     (struct.pack("<16s19I", b"LibvirtQemudSave", 3, *[0] * 18), "a saved guest of libvirt, of a version that is not read"),
     (struct.pack("<16s19I", b"LibvirtQemudSave", 2, 1 << 31, *[0] * 17), "damaged: a guest's XML of 2,147,483,648 bytes"),

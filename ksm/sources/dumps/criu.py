@@ -87,7 +87,7 @@ class PageMap:
             if max(entry) > 5:
                 raise SourceError(f"{name}: pages that CRIU has stored in a newer way, which is not read")
             if start % PAGE_SIZE or pages > TOP // PAGE_SIZE or start + pages * PAGE_SIZE > TOP or start < (self.ends or (0,))[-1]:
-                raise damaged(name, f"{pages:,} pages at {start:#x}")
+                raise damaged(name, f"{counted(pages)} at {start:#x}")
             self.starts.append(start)
             self.ends.append(start + pages * PAGE_SIZE)
             if flags & PARENT:
@@ -104,7 +104,7 @@ class PageMap:
             parent = os.path.join(folder, "parent")
             if not os.path.isdir(parent):
                 raise SourceError(f"{name}: a part of a dump: the folder {parent} is missing, which has the other pages")
-            self.parent = PageMap(name, parent, pid, depth + 1)
+            self.parent = PageMap(name, os.path.realpath(parent), pid, depth + 1)
         if offset:
             try:
                 size = os.stat(self.path).st_size
@@ -252,6 +252,8 @@ def mergeable(name: str, path: str) -> Iterator[Run]:
         if number == VMAS and isinstance(value, bytes):
             vma = dict(fields(name, value))
             start, end, flags, status = (number_of(name, vma.get(field)) for field in (1, 2, 6, 7))
+            if start % PAGE_SIZE or end % PAGE_SIZE or not start <= end <= TOP:
+                raise damaged(name, f"a mapping from {start:#x} to {end:#x}")
             if status & (FILE_PRIVATE | ANON_PRIVATE) and not status & SPECIAL and not flags & MAP_HUGETLB:
                 found.append((start, end))
     done = 0

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.sources.base import SourceError
-from ksm.sources.dumps.common import MOST, Bitmap, DumpSource, check_left, stored
+from ksm.sources.dumps.common import MOST, Bitmap, DumpSource, check_left, counted, stored
 from ksm.sources.input import Input
 from ksm.sources.pieces import Piece
 
@@ -84,7 +84,7 @@ class WindowsSource(DumpSource):
             runs = self._table(input)
         for first, pages in runs:
             if not 0 < pages <= MOST // PAGE_SIZE or first > MOST // PAGE_SIZE - pages:
-                raise self.damaged(f"{pages:,} pages from page {first:#x} on")
+                raise self.damaged(f"{counted(pages)} from page {first:#x} on")
             yield from stored(input, first * PAGE_SIZE, pages * PAGE_SIZE)
 
     def _runs(self, header: bytes) -> Iterator[tuple[int, int]]:
@@ -112,7 +112,7 @@ class WindowsSource(DumpSource):
             self.notes = ["a dump of the kernel's memory, or of active memory, only"]
         bitmap = Bitmap(input, pages)
         if bitmap.count() != present:
-            raise self.damaged(f"a bitmap of {bitmap.count():,} pages, and not of {present:,}")
+            raise self.damaged(f"a bitmap of {counted(bitmap.count())}, and not of {present:,}")
         self._skip_to(input, first_page)
         check_left(input, present * PAGE_SIZE)
         return ((first, end - first) for there, first, end in bitmap.runs() if there)
@@ -131,7 +131,7 @@ class WindowsSource(DumpSource):
             if not first or not left:
                 break
             if pages > left:
-                raise self.damaged(f"runs of more than {total:,} pages")
+                raise self.damaged(f"runs of more than {counted(total)}")
             left -= pages
             yield first, pages
 
