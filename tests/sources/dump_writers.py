@@ -277,25 +277,33 @@ def criu_image(magic: int, *messages: bytes) -> bytes:
 ANON, FILE, SHARED, VDSO = 1 | 1 << 9, 1 | 1 << 6, 1 | 1 << 8, 1 | 1 << 3 | 1 << 9
 
 
-def criu_process(
-    folder: Path, pid: int, entries: list[tuple[int, int, bytes | None]], vmas: list[tuple[int, int, int]] | None = None, *,
-    old: bool = False, pages_id: int = 0
-) -> None:
-    """The images of a process. Entries are (address, pages, their bytes, or None if they are in the parent); vmas (start, end, status)."""
-    folder.mkdir(exist_ok=True)
-    pages_id = pages_id or pid
+Entries = list[tuple[int, int, bytes | None]]  # address, pages, their bytes, or None if they are in the parent
+
+
+def criu_images(pages_id: int, entries: Entries, vmas: list[tuple[int, int, int]], *, old: bool = False) -> tuple[bytes, bytes]:
+    """pagemap-N.img and mm-N.img of a process; vmas are (start, end, status)."""
     messages = [message((1, pages_id))]
     for address, pages, data in entries:
         if old:
             messages.append(message((1, address), (2, pages), *([(3, 1)] if data is None else [])))
         else:
             messages.append(message((1, address), (2, 0), (4, 1 if data is None else 4), (5, pages)))
-    (folder / f"pagemap-{pid}.img").write_bytes(criu_image(0x56084025, *messages))
+    fields = [(14, message((1, start), (2, end), (3, 0), (4, 0), (5, 3), (6, 0x22), (7, status), (8, (1 << 64) - 1)))
+              for start, end, status in vmas]
+    return criu_image(0x56084025, *messages), criu_image(0x57492820, message((1, 0x400000), *fields))
+
+
+def criu_process(
+    folder: Path, pid: int, entries: Entries, vmas: list[tuple[int, int, int]] | None = None, *, old: bool = False, pages_id: int = 0
+) -> None:
+    """All images of a process."""
+    folder.mkdir(exist_ok=True)
+    pages_id = pages_id or pid
+    pagemap, mappings = criu_images(pages_id, entries, vmas or [], old=old)
+    (folder / f"pagemap-{pid}.img").write_bytes(pagemap)
     (folder / f"pages-{pages_id}.img").write_bytes(b"".join(data for _, _, data in entries if data))
     if vmas is not None:
-        fields = [(14, message((1, start), (2, end), (3, 0), (4, 0), (5, 3), (6, 0x22), (7, status), (8, (1 << 64) - 1)))
-                  for start, end, status in vmas]
-        (folder / f"mm-{pid}.img").write_bytes(criu_image(0x57492820, message((1, 0x400000), *fields)))
+        (folder / f"mm-{pid}.img").write_bytes(mappings)
     (folder / "inventory.img").write_bytes(struct.pack("<I", 0x58313116) + struct.pack("<I", 2) + message((1, 2)))
 
 
