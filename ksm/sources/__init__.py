@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -65,10 +66,18 @@ def open_sources(
         return open_all(host, advised=advised)
     sources: list[Source] = []
     names: set[str] = set()
+    remarks: list[str] = []
     if list(texts).count("-") > 1:
         raise SourceError("-: standard input is given twice")
     try:
         for text in texts:
+            if os.path.isdir(text):
+                from ksm.sources.dumps.criu import open_criu  # only a folder needs it
+
+                found, said = open_criu(text)
+                sources += found
+                remarks += said
+                continue
             sources.append(open_source(text, host, advised=advised, holes=holes))
             # The same image twice stands for two equal machines. The same process cannot be there twice.
             if sources[-1].live and sources[-1].name in names:
@@ -78,4 +87,4 @@ def open_sources(
         for source in sources:
             source.close()
         raise
-    return sources, []
+    return sources, remarks

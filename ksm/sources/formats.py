@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from ksm.sources.base import Source
     from ksm.sources.input import Input
 
-HEAD = 4096  # bytes of a file that are looked at
-
-# How a format is recognised: bytes at an offset, or a function of the first HEAD bytes
+# How a format is recognised: bytes at an offset, or a function of the first bytes, of which there are input.HEAD
 Mark = tuple[int, bytes] | Callable[[bytes], bool]
 
 
@@ -98,6 +98,15 @@ def is_zstd(head: bytes) -> bool:
     return after_skippable(head).startswith(b"\x28\xb5\x2f\xfd") or (is_skippable(head) and not is_lz4(head))
 
 
+def is_xen(head: bytes) -> bool:
+    """Whether this begins an ELF core that has sections and no segments."""
+    if len(head) < 64 or not head.startswith(b"\x7fELF\2"):
+        return False
+    order: Literal["little", "big"] = "big" if head[5] == 2 else "little"
+    kind, segments, sections = (int.from_bytes(head[at : at + 2], order) for at in (16, 56, 60))
+    return kind == 4 and not segments and sections > 0
+
+
 PACKINGS: tuple[Packing, ...] = (
     Packing("gzip", (is_gzip,), "ksm.sources.unpack:gzip"),
     Packing("zstd", (is_zstd,), "ksm.sources.unpack:zstd"),
@@ -111,18 +120,39 @@ PACKINGS: tuple[Packing, ...] = (
 
 # The first one that fits reads the file. What none of them knows, and MAGIC does not either, is a raw image.
 READERS: tuple[Reader, ...] = (
+    Reader("a core of Xen", (is_xen,), "ksm.sources.dumps.xen:open_xen"),
     Reader("an ELF core", ((0, b"\x7fELF"),), "ksm.sources.core:open_core"),
     Reader("a compressed crash dump", ((0, b"KDUMP   "),), "ksm.sources.kdump:open_kdump"),
+    Reader("a migration stream of QEMU", ((0, b"QEVM"),), "ksm.sources.dumps.qemu:open_qemu"),
+    Reader("a saved guest of libvirt", ((0, b"LibvirtQemudSave"),), "ksm.sources.dumps.libvirt:open_libvirt"),
+    Reader("a dump of LiME or AVML", ((0, b"EMiL"), (0, b"AVML")), "ksm.sources.dumps.lime:open_lime"),
+    Reader("a crash dump of Windows", ((0, b"PAGEDU64"), (0, b"PAGEDUMP")), "ksm.sources.dumps.windows:open_windows"),
 )  # fmt: skip
 
 # (offset, bytes there, what it is, what to do)
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"DISKDUMP", "a crash dump of diskdump, the forerunner of kdump", ""),
-    (0, b"PAGEDUMP", "a crash dump of Windows", ""),
-    (0, b"PAGEDU64", "a crash dump of Windows", ""),
-    (0, b"EMiL", "a LiME dump", "dump with format=raw"),
-    (0, b"QEVM", "a migration stream of QEMU", "dump the memory with pmemsave or dump-guest-memory"),
-    (0, b"LibvirtQemudSave", "a saved guest of libvirt", "use virsh dump --memory-only"),
+    (0, b"MDMP\x93\xa7", "a minidump of Windows, which has only parts of a process", "write a full dump"),
+    (0, b"hibr", "a hibernation file of Windows", ""),
+    (0, b"HIBR", "a hibernation file of Windows", ""),
+    (0, b"wake", "a hibernation file of Windows that was resumed", ""),
+    (0, b"WAKE", "a hibernation file of Windows that was resumed", ""),
+    (0, b"RSTR", "a hibernation file of Windows that was resumed", ""),
+    (0, b"\x14\x20\x28\x01", "a saved state of Hyper-V (.vmrs, .vmcx)", ""),
+    (0, b"\x7fVirtualBox SavedState", "a saved state of VirtualBox (.sav)", "use VBoxManage debugvm NAME dumpvmcore"),
+    *((0, magic, "a state of VMware (.vmss, .vmsn)", "scan the .vmem beside it") for magic in (
+        b"\xd0\xbe\xd0\xbe", b"\xd1\xbe\xd1\xbe", b"\xd0\xbe\xd2\xbe", b"\xd2\xbe\xd2\xbe", b"\xd3\xbe\xd3\xbe",
+        b"\xd1\xba\xd1\xba", b"\xd2\xba\xd2\xba",
+    )),
+    *((0, magic, "a saved domain of Xen", "use xl dump-core") for magic in (
+        b"XenSavedDom", b"Xen saved domain", b"LinuxGuestRecord", b"QemuDeviceModelRecord",
+    )),
+    *((0, magic, "an image of CRIU", "name the folder that it is in") for magic in (
+        b"\x19\x43\x56\x54", b"\x40\x59\x10\x55", b"\x16\x31\x31\x58",
+    )),
+    (0, b"minidump FreeBSD", "a minidump of FreeBSD's kernel", ""),
+    (0, b"EVF\x09\x0d\x0a\xff\0", "an EnCase image", "make a raw image of it"),
+    (0, b"HPAK", "an archive of FastDump", ""),
     (0, b"LibvirtQemudPart", "an unfinished saved guest of libvirt", "use virsh dump --memory-only"),
     (0, b"QFI\xfb", "a qcow2 disk image", "qemu-img convert -O raw makes it raw, if it holds memory and not a disk"),
     (0, b"QED\0", "a QED disk image", ""),
@@ -145,6 +175,10 @@ MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"SQLite format 3\0", "an SQLite database", ""),
     (0, b"MZ", "a program for Windows or EFI", ""),
     (0, b"hsqs", "a squashfs file system", ""),
+    (0, b"XFSB", "an XFS file system", ""),
+    (0, b"LUKS\xba\xbe", "an encrypted disk", ""),
+    (4086, b"SWAPSPACE2", "a swap area", ""),
+    (4086, b"S1SUSPEND", "a swap area with a hibernated machine, whose pages are packed in a form of its own", ""),
     (512, b"EFI PART", "a disk with a GPT partition table", ""),
     (1080, b"\x53\xef", "an ext2, ext3 or ext4 file system", ""),
 )
@@ -155,6 +189,14 @@ def what_is(head: bytes) -> str | None:
     for offset, magic, what, remedy in MAGIC:
         if head.startswith(magic, offset):
             return f"{what}: {remedy}" if remedy else what
+    return None
+
+
+def what_is_named(path: str) -> str | None:
+    """What a file of this name is, and what to do about it, if its bytes do not tell; None if it may be memory."""
+    folder, name = os.path.split(path)
+    if re.fullmatch(r"pages-[0-9]+\.img", name) and any(each.startswith("pagemap-") for each in os.listdir(folder or ".")):
+        return "pages of CRIU without what says where they belong: name the folder that they are in"
     return None
 
 

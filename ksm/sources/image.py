@@ -9,7 +9,7 @@ from ksm.constants import PAGE_SIZE
 from ksm.host.holes import data_extents
 from ksm.sources.base import Source, SourceError
 from ksm.sources.extents import Extent, FileSource
-from ksm.sources.formats import what_is
+from ksm.sources.formats import what_is, what_is_named
 from ksm.sources.input import Input
 from ksm.sources.pieces import Loaded, Piece
 from ksm.sources.stream import InputSource
@@ -23,7 +23,7 @@ def open_image(input: Input) -> Source:
     A hole of the file is pages of zeros, as for everybody who reads it: a sparse copy is the same image.
     """
     name = input.name
-    if what := what_is(input.peek()):
+    if what := what_is(input.peek()) or what_is_named(name):
         raise SourceError(f"{name}: not a memory image, but {what}")
     file = input.plain()
     if file is None:

@@ -11,9 +11,9 @@ from typing import Literal
 
 from ksm.host.files import FileError, open_to_read
 from ksm.sources.base import SourceError
-from ksm.sources.formats import HEAD
 
 CHUNK = 1 << 20
+HEAD = 4096  # bytes that peek() gives if it is not told otherwise, by which files are told apart
 STANDARD_INPUT = "standard input"
 
 Holes = Literal["absent", "zeros"]

@@ -22,7 +22,6 @@ from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
 
-
 # A mapping in /proc/PID/smaps: start, end, permissions, anonymous kB, flags.
 MAPPING = re.compile(
     r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*?^Anonymous: +(\d+) kB$.*?^VmFlags:([^\n]*)$", re.MULTILINE | re.DOTALL

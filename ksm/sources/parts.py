@@ -8,8 +8,7 @@ import os
 from abc import ABC, abstractmethod
 
 from ksm.sources.base import SourceError
-from ksm.sources.formats import HEAD
-from ksm.sources.input import Input
+from ksm.sources.input import HEAD, Input
 
 MOST_TURNS = 16  # times that an input is read again from its front
 

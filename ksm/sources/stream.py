@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator
 
 from ksm.constants import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
@@ -13,8 +14,8 @@ from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, Kind, Source, SourceError
 from ksm.sources.input import Input
-from ksm.sources.pieces import Piece, Run, Sink
-from ksm.sources.work import in_order
+from ksm.sources.pieces import Piece, Run, Sink, Wait
+from ksm.sources.work import AHEAD, in_order
 
 BLOCK = 2 << 20  # the machine's process maps a block while the source has a page in it
 BASE = BLOCK  # where the address 0 of the source is in the process
@@ -64,8 +65,16 @@ class StreamSource(Source):
             yield piece
 
     def _mapped(self, process: Process) -> Iterator[Piece]:
-        """The pieces, each after its blocks were mapped."""
+        """The pieces, each after its blocks were mapped. One that has a page of another piece that may be in work still has to wait."""
+        recent: deque[Run] = deque(maxlen=(AHEAD + 1) * self.threads + 1)
         for piece in self.pieces():
+            for start, end in piece.runs:
+                if self.threads > 1 and any(start < last and first < end for first, last in recent):
+                    recent.clear()
+                    yield Wait()
+                    break
+            if piece.runs:
+                recent.append((min(piece.runs)[0], max(end for _, end in piece.runs)))
             for start, end in piece.runs:
                 if end > HIGHEST - BASE:
                     raise SourceError(f"{self.name}: damaged: a page at {end:#x}")

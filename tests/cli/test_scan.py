@@ -268,7 +268,7 @@ def test_wrong_usage(arguments, text):
 
 def test_bad_sources(tmp_path, images):
     assert refused(tmp_path / "missing") == f"ksm: {tmp_path}/missing: No such file or directory"
-    assert refused(images[0], tmp_path) == f"ksm: {tmp_path}: is a directory"
+    assert refused(images[0], tmp_path) == f"ksm: {tmp_path}: is a directory, and not one that CRIU has written"
     assert refused("pid:999999999") == "ksm: pid:999999999: no such process".replace("pid:", "pid ")
     (tmp_path / "bad\n\x1b[31mname").touch()
     assert refused(tmp_path / "bad\n\x1b[31mname") == f"ksm: {tmp_path}/bad ?[31mname: empty"
