@@ -280,7 +280,8 @@ def mapped_files(name: str, layout: Layout, data: bytes) -> Iterator[MappedFile]
     if len(names) < count:
         raise damaged(name, "a list of mapped files that is cut off")
     for (start, end, _), path in zip(three.iter_unpack(data[two.size : names_at]), names, strict=True):
-        yield MappedFile(start, end, path.decode(errors="replace"))
+        # Whole pages are a file's. The kernel writes no others.
+        yield MappedFile(start // PAGE_SIZE * PAGE_SIZE, -(-end // PAGE_SIZE) * PAGE_SIZE, path.decode(errors="replace"))
 
 
 def apart(files: list[MappedFile]) -> list[MappedFile]:

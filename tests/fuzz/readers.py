@@ -9,8 +9,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from ksm.sources import open_input
 from ksm.sources.base import Source, SourceError
 from ksm.sources.dumps.criu import open_criu
 from ksm.sources.dumps.libvirt import open_libvirt
@@ -20,6 +22,7 @@ from ksm.sources.dumps.windows import open_windows
 from ksm.sources.dumps.xen import open_xen
 from ksm.sources.input import FileInput, Input
 from ksm.sources.pieces import BUFFER, Run
+from ksm.sources.unpack import first_module
 
 MOST = 1 << 28  # bytes of pages that are read
 
@@ -96,6 +99,43 @@ def criu(data: bytes) -> None:
             assert "\n" not in str(error) and str(error).startswith(folder)
 
 
+def opened(data: bytes) -> None:
+    """All that opens a file: what it is, how it is packed, and its reader; through a pipe, and in a file."""
+    one_line(lambda: read_and_close(open_input(BytesInput(data))))
+    fd = os.memfd_create("input")
+    os.write(fd, data)
+    one_line(lambda: read_and_close(open_input(FileInput("input", fd, len(data)))))
+
+
+def read_and_close(source: Source) -> None:
+    try:
+        read_all(source)
+    finally:
+        source.close()
+
+
+def begins_with(magic: bytes) -> Callable[[bytes], None]:
+    """opened(), of files of one format: else most changes to a file make a raw image of it."""
+    return lambda data: opened(magic + data[len(magic) :])
+
+
+def packings() -> dict[str, bytes]:
+    """A small image in every form in which files are packed, as far as packages are there."""
+    import bz2
+    import lzma
+
+    image = bytes(4096) + b"a" * 4096 + bytes(range(256)) * 16
+    packed = {"gzip": gzip.compress(image), "bzip2": bz2.compress(image), "xz": lzma.compress(image)}
+    packed["lzma"] = lzma.compress(image, lzma.FORMAT_ALONE)
+    if zstd := first_module("compression.zstd", "backports.zstd"):
+        packed["zstd"] = zstd.compress(image)
+    if lz4 := first_module("lz4.frame"):
+        packed["lz4"] = lz4.compress(image)
+    if cramjam := first_module("cramjam"):
+        packed["snappy"] = bytes(cramjam.snappy.compress(image))
+    return packed
+
+
 READERS: dict[str, Callable[[bytes], None]] = {
     "qemu": reader(open_qemu),
     "libvirt": reader(open_libvirt),
@@ -103,24 +143,37 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "windows": reader(open_windows),
     "xen": reader(open_xen, files_only=True),
     "criu": criu,
+    "packed": opened,
+    **{name: begins_with(data[:4]) for name, data in packings().items()},
+    "core": begins_with(b"\x7fELF"),
+    "kdump": begins_with(b"KDUMP   "),
+    "flattened": begins_with(b"makedumpfile\0"),
 }
 
 
 def corpus(name: str) -> list[bytes]:
     """Where the fuzzing of a reader begins: whole files of a few pages."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "sources"))
+    import crash_dumps
     import dump_writers as write
+    from cores import auxv_note, core_bytes, files_note, note
 
     memory = {1: bytes(4096), 2: b"a" * 4096, 5: bytes(range(256)) * 16, 6: b"a" * 4096}
     place = [(0x10000, 2, bytes(2 * 4096)), (0x20000, 1, None)]
     pagemap, mappings = write.criu_images(1, place, [(0x10000, 0x12000, write.ANON), (0x20000, 0x30000, write.FILE)])
-    files = {
+    files: dict[str, Callable[[], list[bytes]]] = {
         "qemu": lambda: [write.qemu(memory), write.qemu(memory, compress=True), write.mapped_ram([("a", 8 * 4096, memory)])],
         "libvirt": lambda: [write.libvirt(write.qemu(memory)), write.libvirt(gzip.compress(write.qemu(memory)), 1)],
         "lime": lambda: [write.lime(memory), write.avml(memory)],
         "windows": lambda: [write.windows_complete(memory), write.windows_complete(memory, 32), write.windows_bitmap(memory),
                             write.windows_table(memory), write.windows_table(memory, 8)],
         "xen": lambda: [write.xen(memory), write.xen(memory, words=2, gone=1)],
+        "core": lambda: [core_bytes([(0x10000, memory[2] * 3, 6), (0x20000, memory[5], 4)], notes, odd=odd) for odd in (0, 8)
+                         for notes in (b"", note("QEMU", 0, b"abcd"), files_note((0x20000, 0x21000, "/a")) + auxv_note(0))],
+        "kdump": lambda: [crash_dumps.kdump(memory, how=how) for how in ("none", "zlib", *(["zstd"] if "zstd" in packings() else []))],
+        "flattened": lambda: [crash_dumps.flattened(crash_dumps.kdump(memory), twice=twice) for twice in (False, True)],
+        "packed": lambda: [*packings().values(), *(gzip.compress(data) for data in packings().values())],
+        **{form: partial(list, [data, data + data]) for form, data in packings().items()},
         "criu": lambda: [len(pagemap).to_bytes(2, "little") + pagemap + mappings],
     }  # fmt: skip
     return files[name]()
