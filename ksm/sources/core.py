@@ -101,28 +101,21 @@ class Layout(NamedTuple):
 
 def open_core(input: Input) -> Source:
     """The source of an ELF core: of the file itself, or of what comes unpacked or through a pipe, which is read from front to back."""
-    name = input.name
     file = input.plain()
     if file is not None:
-        core = read_core(FileParts(name, *file))
-    else:
-        parts = InputParts(input)
-        try:
-            core = read_core(parts)
-        except BaseException:
-            parts.input.close()
-            raise
-        input = parts.input
+        return source_of(read_core(FileParts(input.name, *file)), input, None)
+    parts = InputParts(input)
     try:
-        return source_of(core, input, file)
+        return source_of(read_core(parts), input, parts)
     except BaseException:
-        input.close()
+        parts.input.close()
         raise
 
 
-def source_of(core: Core, input: Input, file: tuple[int, int] | None) -> Source:
-    """The source of a core, whose memory follows in the input, or lies in the file of this descriptor and size."""
+def source_of(core: Core, input: Input, stream: InputParts | None) -> Source:
+    """The source of a core: of a file, or of what is read from front to back."""
     name = input.name
+    file = input.plain()
     if not core.segments:
         raise SourceError(f"{name}: an ELF core without memory")
     remarks: list[str] = []
@@ -145,13 +138,18 @@ def source_of(core: Core, input: Input, file: tuple[int, int] | None) -> Source:
         segments = kept
     extents = [Extent(segment.offset, segment.end - segment.start, segment.start) for segment in segments]
     source: Source
-    if file is None:
-        source = ExtentStream(input, "core", extents, core.needed)
-    else:
+    if file is not None:
         fd, size = file
         # The kernel leaves holes for what the process has never touched. Others only leave out zeros, as cp --sparse and unzstd do.
         by_format: Holes = "zeros" if core.notes.machine or core.notes.gdb else "absent"
         source = FileSource(name, "core", fd, extents, data_extents(fd, size), input.holes or by_format)
+    else:
+        assert stream is not None
+        if extents:
+            stream.go(min(extents).offset)  # gdb writes its notes last: then all of it is read again
+        source = ExtentStream(stream.input, "core", extents, core.needed)
+        if not core.notes.machine and not core.notes.gdb:
+            remarks.append("on its way, what was never touched has become zeros: there may be fewer zero pages in truth")
     source.notes += remarks
     return source
 

@@ -116,6 +116,7 @@ PACKINGS: tuple[Packing, ...] = (
     Packing("bzip2", (is_bzip2,), "ksm.sources.unpack:bzip2"),
     Packing("lz4", (is_lz4,), "ksm.sources.unpack:lz4"),
     Packing("lzma", (is_lzma,), "ksm.sources.unpack:lzma"),
+    Packing("makedumpfile's flattened form", ((0, b"makedumpfile\0"),), "ksm.sources.flat:rearranged"),
     Packing("snappy", ((0, b"\xff\x06\x00\x00sNaPpY"),), "ksm.sources.unpack:snappy"),
 )  # fmt: skip
 
@@ -127,13 +128,12 @@ READERS: tuple[Reader, ...] = (
     Reader("a saved guest of libvirt", ((0, b"LibvirtQemudSave"),), "ksm.sources.dumps.libvirt:open_libvirt"),
     Reader("a dump of LiME or AVML", ((0, b"EMiL"), (0, b"AVML")), "ksm.sources.dumps.lime:open_lime"),
     Reader("a crash dump of Windows", ((0, b"PAGEDU64"), (0, b"PAGEDUMP")), "ksm.sources.dumps.windows:open_windows"),
+    Reader("a compressed crash dump", ((0, b"KDUMP   "),), "ksm.sources.kdump:open_kdump"),
 )  # fmt: skip
 
 # (offset, bytes there, what it is, what to do)
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"KDUMP   ", "a compressed crash dump", "make an ELF core of it with makedumpfile -E"),
-    (0, b"DISKDUMP", "a compressed crash dump", "make an ELF core of it with makedumpfile -E"),
-    (0, b"makedumpfile\0", "a crash dump in makedumpfile's flattened form", "put it together with makedumpfile -R"),
+    (0, b"DISKDUMP", "a crash dump of diskdump, the forerunner of kdump", ""),
     (0, b"MDMP\x93\xa7", "a minidump of Windows, which has only parts of a process", "write a full dump"),
     (0, b"hibr", "a hibernation file of Windows", ""),
     (0, b"HIBR", "a hibernation file of Windows", ""),

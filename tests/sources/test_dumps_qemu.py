@@ -4,15 +4,12 @@
 import bz2
 import gzip
 import itertools
-import json
 import lzma
-import random
-import socket
 import struct
-import subprocess
 import sys
 import time
 import zlib
+from contextlib import ExitStack
 
 import pytest
 from dump_checks import contents, cut_off, flipped, outcome, same_as_image, scanned
@@ -24,7 +21,6 @@ from dump_writers import (
     ZEROS,
     Stream,
     footer,
-    have,
     libvirt,
     mapped_ram,
     qemu,
@@ -36,11 +32,12 @@ from dump_writers import (
     write_image,
 )
 from fuzz.readers import BytesInput
+from qemu_guest import Guest, there
 
 from ksm.sources import open_file
 from ksm.sources.dumps.qemu import open_qemu
 
-needs_qemu = pytest.mark.skipif(not have("qemu-system-x86_64"), reason="qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
+needs_qemu = pytest.mark.skipif(not there(), reason="qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
 MEMORY = 32 * MIB
 
 
@@ -50,45 +47,18 @@ def one(content):
 
 # Streams of QEMU itself
 
-class Guest:
-    """A machine of 32 MiB that does not run, with pages of zeros, of few contents and of a content of their own. Its memory is a file."""
+class Machine(Guest):
+    """A guest whose memory is a file, so that an image of its RAM is there: the one of pmemsave has the BIOS where that covers it."""
 
-    def __init__(self, folder, *options, run=False, machine="pc"):
-        draw = random.Random(9)
-        pages = [draw.choice((1, 2, 3, 1000 + number)).to_bytes(8, "little") * 512 for number in range(1500)]
-        (folder / "memory").write_bytes(b"".join(pages))
-        self.folder = folder
-        loader = f"loader,file={folder}/memory,addr=0x200000,force-raw=on"
-        self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-accel", "tcg", "-m", "32", "-nodefaults", "-display", "none", *([] if run else ["-S"]),
-             "-object", f"memory-backend-file,id=m,size=32M,mem-path={folder}/raw,share=on", "-machine", f"{machine},memory-backend=m",
-             "-qmp", f"unix:{folder}/qmp,server=on,wait=off", "-device", loader, *options],
-        )
-        self.socket = socket.socket(socket.AF_UNIX)
-        for _ in range(200):
-            try:
-                self.socket.connect(f"{folder}/qmp")
-                break
-            except OSError:
-                time.sleep(0.05)
-        self.file = self.socket.makefile("rw")
-        json.loads(self.file.readline())
-        self.do("qmp_capabilities")
+    def __init__(self, folder, *options, machine="pc"):
+        memory = f"memory-backend-file,id=m,size=32M,mem-path={folder}/ram,share=on"
+        super().__init__(folder, "-object", memory, "-machine", f"{machine},memory-backend=m", *options)
 
-    def do(self, command, **arguments):
-        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.file.flush()
-        while True:
-            answer = json.loads(self.file.readline())
-            if "event" not in answer:
-                assert "return" in answer, answer
-                return answer["return"]
-
-    def migrate(self, name, *capabilities, command="cat"):
+    def migrate(self, name, *capabilities):
         """Migrate to a file, with these capabilities."""
         self.do("migrate-set-capabilities", capabilities=[{"capability": each, "state": True} for each in capabilities])
         path = self.folder / name
-        self.do("migrate", uri=f"exec:{command} > {path}")
+        self.do("migrate", uri=f"exec:cat > {path}")
         for _ in range(400):
             if self.do("query-migrate")["status"] in ("completed", "failed"):
                 break
@@ -97,34 +67,18 @@ class Guest:
         return path
 
     def raw(self):
-        """An image of the RAM. The one of pmemsave has the BIOS instead, where that covers it."""
-        path = self.folder / "raw"
-        saved = self.folder / "saved-memory"
+        path = self.folder / "ram"
+        saved = self.folder / "physical"
         self.do("pmemsave", val=0, size=MEMORY, filename=str(saved))
         data, physical = path.read_bytes(), saved.read_bytes()
-        assert data[: 0xC0000] == physical[: 0xC0000] and data[MIB:] == physical[MIB:] and any(data[MIB:])
+        assert data[:0xC0000] == physical[:0xC0000] and data[MIB:] == physical[MIB:] and any(data[MIB:])
         return path
-
-    def end(self):
-        self.file.close()
-        self.socket.close()
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture
 def guest(tmp_path):
-    guests = []
-
-    def start(*options, **how):
-        guests.append(Guest(tmp_path, *options, **how))
-        return guests[-1]
-
-    yield start
-    for each in guests:
-        each.end()
-    if guests:
-        (tmp_path / "raw").unlink()
+    with ExitStack() as stack:
+        yield lambda *options, **how: stack.enter_context(Machine(tmp_path, *options, **how))
 
 
 def ram(source, block="m"):
@@ -182,7 +136,9 @@ def test_shared_memory_that_is_left_out(guest):
 @pytest.mark.parametrize("machine", ["pc", "q35", "microvm"])
 def test_a_guest_that_runs(guest, machine):
     """The firmware runs, so that pages come twice."""
-    path = guest(run=True, machine=machine).migrate("stream")
+    running = guest(machine=machine)
+    running.do("cont")
+    path = running.migrate("stream")
     assert outcome(path) == ""
 
 
