@@ -10,6 +10,7 @@ import sys
 import time
 import zlib
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from dump_checks import contents, cut_off, flipped, outcome, same_as_image, scanned
@@ -54,11 +55,14 @@ class Machine(Guest):
         memory = f"memory-backend-file,id=m,size=32M,mem-path={folder}/ram,share=on"
         super().__init__(folder, "-object", memory, "-machine", f"{machine},memory-backend=m", *options)
 
-    def migrate(self, name, *capabilities):
+    def migrate(self, name, *capabilities, to="exec:cat > {}"):
         """Migrate to a file, with these capabilities."""
+        known = {each["capability"] for each in self.do("query-migrate-capabilities")}
+        if not known.issuperset(capabilities):
+            pytest.skip(f"this QEMU does not know {', '.join(capabilities)}")
         self.do("migrate-set-capabilities", capabilities=[{"capability": each, "state": True} for each in capabilities])
         path = self.folder / name
-        self.do("migrate", uri=f"exec:cat > {path}")
+        self.do("migrate", uri=to.format(path))
         for _ in range(400):
             if self.do("query-migrate")["status"] in ("completed", "failed"):
                 break
@@ -111,6 +115,28 @@ def test_a_guest_of_qemu(guest, tmp_path, capabilities):
     both = tmp_path / "both"
     write_image(both, {**pages_of(raw), **others})
     assert scanned(path) == scanned(both) == scanned(path, exact=True)
+
+
+@needs_qemu
+@pytest.mark.parametrize("capabilities", [("mapped-ram",), ("mapped-ram", "multifd")], ids="-".join)
+def test_mapped_ram_of_qemu(guest, capabilities):
+    """QEMU has it since 9.0."""
+    machine = guest()
+    raw = machine.raw()
+    source = open_file(str(machine.migrate("stream", *capabilities, to="file:{}")))
+    assert ram(source) == pages_of(raw)
+    assert source.notes[0].startswith("RAM blocks of QEMU: m 8,192 pages, pc.bios 64 pages, ")
+    assert source.holes == 0
+
+
+def test_mapped_ram_of_qemu_10():
+    """A sample: microvm with 4 MiB, a BIOS of zeros, and 300 pages at 1 MiB; multifd. It is packed, too."""
+    source = open_file(str(Path(__file__).with_name("samples") / "qemu-10.0-mapped-ram.xz"))
+    expected = {number: ZEROS for number in range(1024)}
+    for number in range(300):
+        expected[256 + number] = b"%08d" % (number % 7 if number % 3 else number) * 512
+    assert ram(source, "pc.ram") == expected
+    assert source.notes == ["RAM blocks of QEMU: pc.ram 1,024 pages, pc.bios 16 pages"]
 
 
 @needs_qemu
@@ -199,6 +225,19 @@ def test_mapped_ram_in_a_file_of_libvirt(tmp_path, shift):
     path = tmp_path / "saved"
     path.write_bytes(mapped_ram([("pc.ram", 6 * PAGE, memory)], head, len(head) * shift))
     assert contents(open_file(str(path))) == {number: memory.get(number, ZEROS) for number in range(6)}
+
+
+def test_shared_memory_beside_mapped_ram(tmp_path):
+    """A block that is left out has neither a bitmap nor pages."""
+    head = bare(qemu_configuration(capabilities=("x-ignore-shared", "mapped-ram")), section(1, 2, "ram"), word(8 * PAGE | 4))
+    head += b"\1a" + word(4 * PAGE) + word(0) + struct.pack(">I3Q", 1, PAGE, 0, 0) + b"\1b" + word(4 * PAGE) + word(1 << 32)
+    head += struct.pack(">I3Q", 1, PAGE, len(head) + 28, MIB) + b"\x0a".ljust(8, b"\0")
+    path = tmp_path / "stream"
+    path.write_bytes(head.ljust(MIB, b"?") + b"".join(one(number) for number in range(4)) + END)
+    source = open_file(str(path))
+    assert ram(source, "b") == {0: ZEROS, 1: one(1), 2: ZEROS, 3: one(3)}
+    assert source.notes == ["RAM blocks of QEMU: b 4 pages", "left out 4 pages of shared memory, which is not in the stream"]
+    assert source.holes == 0
 
 
 @pytest.mark.parametrize("order", "<>")
