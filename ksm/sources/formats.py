@@ -122,11 +122,11 @@ PACKINGS: tuple[Packing, ...] = (
 READERS: tuple[Reader, ...] = (
     Reader("a core of Xen", (is_xen,), "ksm.sources.dumps.xen:open_xen"),
     Reader("an ELF core", ((0, b"\x7fELF"),), "ksm.sources.core:open_core"),
-    Reader("a compressed crash dump", ((0, b"KDUMP   "),), "ksm.sources.kdump:open_kdump"),
     Reader("a migration stream of QEMU", ((0, b"QEVM"),), "ksm.sources.dumps.qemu:open_qemu"),
     Reader("a saved guest of libvirt", ((0, b"LibvirtQemudSave"),), "ksm.sources.dumps.libvirt:open_libvirt"),
     Reader("a dump of LiME or AVML", ((0, b"EMiL"), (0, b"AVML")), "ksm.sources.dumps.lime:open_lime"),
     Reader("a crash dump of Windows", ((0, b"PAGEDU64"), (0, b"PAGEDUMP")), "ksm.sources.dumps.windows:open_windows"),
+    Reader("a compressed crash dump", ((0, b"KDUMP   "),), "ksm.sources.kdump:open_kdump"),
 )  # fmt: skip
 
 # (offset, bytes there, what it is, what to do)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Dumps that the tests write themselves, each from the description of its format. Memory is a dictionary: number of a page, its bytes."""
 
-import os
 import random
 import struct
 import zlib
@@ -305,7 +304,3 @@ def criu_process(
     if vmas is not None:
         (folder / f"mm-{pid}.img").write_bytes(mappings)
     (folder / "inventory.img").write_bytes(struct.pack("<I", 0x58313116) + struct.pack("<I", 2) + message((1, 2)))
-
-
-def have(program: str) -> bool:
-    return any(os.access(Path(folder, program), os.X_OK) for folder in os.get_exec_path())

@@ -4,15 +4,13 @@
 import bz2
 import gzip
 import itertools
-import json
 import lzma
-import random
-import socket
 import struct
-import subprocess
 import sys
 import time
 import zlib
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from dump_checks import contents, cut_off, flipped, outcome, same_as_image, scanned
@@ -24,7 +22,6 @@ from dump_writers import (
     ZEROS,
     Stream,
     footer,
-    have,
     libvirt,
     mapped_ram,
     qemu,
@@ -36,11 +33,12 @@ from dump_writers import (
     write_image,
 )
 from fuzz.readers import BytesInput
+from qemu_guest import Guest, there
 
 from ksm.sources import open_file
 from ksm.sources.dumps.qemu import open_qemu
 
-needs_qemu = pytest.mark.skipif(not have("qemu-system-x86_64"), reason="qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
+needs_qemu = pytest.mark.skipif(not there(), reason="qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
 MEMORY = 32 * MIB
 
 
@@ -50,45 +48,21 @@ def one(content):
 
 # Streams of QEMU itself
 
-class Guest:
-    """A machine of 32 MiB that does not run, with pages of zeros, of few contents and of a content of their own. Its memory is a file."""
+class Machine(Guest):
+    """A guest whose memory is a file, so that an image of its RAM is there: the one of pmemsave has the BIOS where that covers it."""
 
-    def __init__(self, folder, *options, run=False, machine="pc"):
-        draw = random.Random(9)
-        pages = [draw.choice((1, 2, 3, 1000 + number)).to_bytes(8, "little") * 512 for number in range(1500)]
-        (folder / "memory").write_bytes(b"".join(pages))
-        self.folder = folder
-        loader = f"loader,file={folder}/memory,addr=0x200000,force-raw=on"
-        self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-accel", "tcg", "-m", "32", "-nodefaults", "-display", "none", *([] if run else ["-S"]),
-             "-object", f"memory-backend-file,id=m,size=32M,mem-path={folder}/raw,share=on", "-machine", f"{machine},memory-backend=m",
-             "-qmp", f"unix:{folder}/qmp,server=on,wait=off", "-device", loader, *options],
-        )
-        self.socket = socket.socket(socket.AF_UNIX)
-        for _ in range(200):
-            try:
-                self.socket.connect(f"{folder}/qmp")
-                break
-            except OSError:
-                time.sleep(0.05)
-        self.file = self.socket.makefile("rw")
-        json.loads(self.file.readline())
-        self.do("qmp_capabilities")
+    def __init__(self, folder, *options, machine="pc"):
+        memory = f"memory-backend-file,id=m,size=32M,mem-path={folder}/ram,share=on"
+        super().__init__(folder, "-object", memory, "-machine", f"{machine},memory-backend=m", *options)
 
-    def do(self, command, **arguments):
-        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.file.flush()
-        while True:
-            answer = json.loads(self.file.readline())
-            if "event" not in answer:
-                assert "return" in answer, answer
-                return answer["return"]
-
-    def migrate(self, name, *capabilities, command="cat"):
+    def migrate(self, name, *capabilities, to="exec:cat > {}"):
         """Migrate to a file, with these capabilities."""
+        known = {each["capability"] for each in self.do("query-migrate-capabilities")}
+        if not known.issuperset(capabilities):
+            pytest.skip(f"this QEMU does not know {', '.join(capabilities)}")
         self.do("migrate-set-capabilities", capabilities=[{"capability": each, "state": True} for each in capabilities])
         path = self.folder / name
-        self.do("migrate", uri=f"exec:{command} > {path}")
+        self.do("migrate", uri=to.format(path))
         for _ in range(400):
             if self.do("query-migrate")["status"] in ("completed", "failed"):
                 break
@@ -97,34 +71,18 @@ class Guest:
         return path
 
     def raw(self):
-        """An image of the RAM. The one of pmemsave has the BIOS instead, where that covers it."""
-        path = self.folder / "raw"
-        saved = self.folder / "saved-memory"
+        path = self.folder / "ram"
+        saved = self.folder / "physical"
         self.do("pmemsave", val=0, size=MEMORY, filename=str(saved))
         data, physical = path.read_bytes(), saved.read_bytes()
-        assert data[: 0xC0000] == physical[: 0xC0000] and data[MIB:] == physical[MIB:] and any(data[MIB:])
+        assert data[:0xC0000] == physical[:0xC0000] and data[MIB:] == physical[MIB:] and any(data[MIB:])
         return path
-
-    def end(self):
-        self.file.close()
-        self.socket.close()
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture
 def guest(tmp_path):
-    guests = []
-
-    def start(*options, **how):
-        guests.append(Guest(tmp_path, *options, **how))
-        return guests[-1]
-
-    yield start
-    for each in guests:
-        each.end()
-    if guests:
-        (tmp_path / "raw").unlink()
+    with ExitStack() as stack:
+        yield lambda *options, **how: stack.enter_context(Machine(tmp_path, *options, **how))
 
 
 def ram(source, block="m"):
@@ -160,6 +118,28 @@ def test_a_guest_of_qemu(guest, tmp_path, capabilities):
 
 
 @needs_qemu
+@pytest.mark.parametrize("capabilities", [("mapped-ram",), ("mapped-ram", "multifd")], ids="-".join)
+def test_mapped_ram_of_qemu(guest, capabilities):
+    """QEMU has it since 9.0."""
+    machine = guest()
+    raw = machine.raw()
+    source = open_file(str(machine.migrate("stream", *capabilities, to="file:{}")))
+    assert ram(source) == pages_of(raw)
+    assert source.notes[0].startswith("RAM blocks of QEMU: m 8,192 pages, pc.bios 64 pages, ")
+    assert source.holes == 0
+
+
+def test_mapped_ram_of_qemu_10():
+    """A sample: microvm with 4 MiB, a BIOS of zeros, and 300 pages at 1 MiB; multifd. It is packed, too."""
+    source = open_file(str(Path(__file__).with_name("samples") / "qemu-10.0-mapped-ram.xz"))
+    expected = {number: ZEROS for number in range(1024)}
+    for number in range(300):
+        expected[256 + number] = b"%08d" % (number % 7 if number % 3 else number) * 512
+    assert ram(source, "pc.ram") == expected
+    assert source.notes == ["RAM blocks of QEMU: pc.ram 1,024 pages, pc.bios 16 pages"]
+
+
+@needs_qemu
 def test_a_guest_of_libvirt(guest):
     """virsh save writes its header, and has QEMU write the rest."""
     machine = guest()
@@ -182,7 +162,9 @@ def test_shared_memory_that_is_left_out(guest):
 @pytest.mark.parametrize("machine", ["pc", "q35", "microvm"])
 def test_a_guest_that_runs(guest, machine):
     """The firmware runs, so that pages come twice."""
-    path = guest(run=True, machine=machine).migrate("stream")
+    running = guest(machine=machine)
+    running.do("cont")
+    path = running.migrate("stream")
     assert outcome(path) == ""
 
 
@@ -243,6 +225,19 @@ def test_mapped_ram_in_a_file_of_libvirt(tmp_path, shift):
     path = tmp_path / "saved"
     path.write_bytes(mapped_ram([("pc.ram", 6 * PAGE, memory)], head, len(head) * shift))
     assert contents(open_file(str(path))) == {number: memory.get(number, ZEROS) for number in range(6)}
+
+
+def test_shared_memory_beside_mapped_ram(tmp_path):
+    """A block that is left out has neither a bitmap nor pages."""
+    head = bare(qemu_configuration(capabilities=("x-ignore-shared", "mapped-ram")), section(1, 2, "ram"), word(8 * PAGE | 4))
+    head += b"\1a" + word(4 * PAGE) + word(0) + struct.pack(">I3Q", 1, PAGE, 0, 0) + b"\1b" + word(4 * PAGE) + word(1 << 32)
+    head += struct.pack(">I3Q", 1, PAGE, len(head) + 28, MIB) + b"\x0a".ljust(8, b"\0")
+    path = tmp_path / "stream"
+    path.write_bytes(head.ljust(MIB, b"?") + b"".join(one(number) for number in range(4)) + END)
+    source = open_file(str(path))
+    assert ram(source, "b") == {0: ZEROS, 1: one(1), 2: ZEROS, 3: one(3)}
+    assert source.notes == ["RAM blocks of QEMU: b 4 pages", "left out 4 pages of shared memory, which is not in the stream"]
+    assert source.holes == 0
 
 
 @pytest.mark.parametrize("order", "<>")
