@@ -139,7 +139,7 @@ def scan(
         if as_passes:
             from ksm.sources.snapshots import open_snapshots
 
-            opened, passes = open_snapshots(sources), passes or len(sources)
+            opened, passes = open_snapshots(sources, holes), passes or len(sources)
         else:
             opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
         if not opened:

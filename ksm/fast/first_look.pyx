@@ -23,13 +23,36 @@ from linux.mm_types cimport mm_struct
 from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
 from linux.page_flags cimport page_address
 from linux.types cimport u32
-from linux.wait cimport pthread_create, pthread_join, pthread_t
+from linux.wait cimport pthread_join, pthread_t
 
 from ksm.fast.look_ahead cimport watch_pages
 from ksm.fast.page_keys cimport page_keys_in
 from ksm.fast.state cimport LOOK_AHEAD, fast_state, frame_words, scanned_page
 from ksm.fast.xxhash_many cimport xxh64_pages
 
+
+cdef extern from *:
+    """
+    #include <pthread.h>
+    #include <signal.h>
+
+    /* Make a thread that gets no signals but those that its own instructions cause: a read of a mapped image may fail. */
+    static int ksm_make_thread(pthread_t *thread, void *(*start)(void *), void *arg)
+    {
+        static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
+        sigset_t all, before;
+        int err;
+
+        sigfillset(&all);
+        for (unsigned int i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+            sigdelset(&all, own[i]);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        err = pthread_create(thread, NULL, start, arg);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return err;
+    }
+    """
+    int make_thread "ksm_make_thread"(pthread_t *thread, void *(*start)(void *) noexcept nogil, void *arg) nogil
 
 cdef enum:
     PART = 4096                 # pages of one thread
@@ -104,7 +127,7 @@ cdef void first_look(fast_state *fast, mm_struct *mm, unsigned long address, uns
         pages += readers[begun].nr
         left -= readers[begun].nr
         # ksmd itself reads the last part, and each that no thread can be had for.
-        if left == 0 or pthread_create(&readers[begun].thread, NULL, read_part, &readers[begun]):
+        if left == 0 or make_thread(&readers[begun].thread, read_part, &readers[begun]):
             read_part(&readers[begun])
         else:
             begun += 1

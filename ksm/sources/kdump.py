@@ -167,8 +167,8 @@ class Packed(Piece):
 
     def read(self, buffer: memoryview, sink: Sink) -> None:
         length = self.page
-        if length > len(buffer):
-            buffer = memoryview(bytearray(length))
+        if length * len(self.pages) > len(buffer):
+            buffer = memoryview(bytearray(length * len(self.pages)))
         at = filled = 0
         for page in self.pages:
             if isinstance(page, tuple):

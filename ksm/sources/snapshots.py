@@ -15,6 +15,7 @@ from ksm.sources import open_file
 from ksm.sources.base import Source, SourceError
 from ksm.sources.fingerprints import RowsSource
 from ksm.sources.follow import Follower
+from ksm.sources.input import Holes
 from ksm.sources.pieces import Piece, Run
 from ksm.sources.stream import bring
 from ksm.sources.work import in_order
@@ -102,17 +103,17 @@ def lowest_of(source: Source) -> int:
     return first.runs[0][0] if first else 0
 
 
-def open_snapshots(texts: Sequence[str]) -> list[Source]:
+def open_snapshots(texts: Sequence[str], holes: Holes | None = None) -> list[Source]:
     """The sources that are in these files, each of which is a snapshot. SourceError.
 
-    Files with one source each have that source. If one of them has several, they are told apart by name.
+    Files with one source each have that source. If one of them has several, they are told apart by name. `holes` is as for open_file().
     """
     opened: list[list[Source]] = []
     try:
         for text in texts:
             if text.startswith("pid:"):
                 raise SourceError(f"{text}: a process is no snapshot: ksm fingerprint --every makes some of it")
-            opened.append(open_file(text).parts())
+            opened.append(open_file(text, holes).parts())
         if all(len(sources) == 1 for sources in opened):
             return [SnapshotSource(opened[-1][0].name, [sources[0] for sources in opened])]
         return by_name(texts, opened)
