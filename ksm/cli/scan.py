@@ -90,7 +90,7 @@ def key_in(path: str) -> bytes:
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
 @click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
-@click.option("--exact", is_flag=True, help="Keep the bytes of pages, and not their fingerprints: a machine as large as the memory.")
+@click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
@@ -137,7 +137,7 @@ def scan(
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with progress_bar() as progress, scanner.Scan(
-            opened, settings=settings, era=era, exact=exact, key=key, threads=threads, progress=progress
+            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, progress=progress
         ) as running:
             result = running.run(passes, interval)
     except SourceError as error:

@@ -128,7 +128,7 @@ def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False, 
         raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
 
 
-def check_together(sources: list[Source], exact: bool, key: bytes | None) -> None:
+def check_together(sources: list[Source], exact: bool | None, key: bytes | None) -> None:
     """Whether one machine can have the pages of all sources. SourceError."""
     made = [source for source in sources if source.hash]
     if not made:
@@ -141,6 +141,15 @@ def check_together(sources: list[Source], exact: bool, key: bytes | None) -> Non
     for name, hash in others:
         if hash != first.hash:
             raise SourceError(f"{first.name} has fingerprints of {first.hash}, {name} of {hash}: these cannot be compared")
+
+
+def mapped_at_once(sources: list[Source]) -> bool:
+    """Whether all sources are files that are mapped, and fit into memory together.
+
+    KSM on the bytes of mapped files takes less time and memory than reading them for their fingerprints: the first pass reads each page
+    once, and later ones read few. A file that does not stay in memory would be read again, and from place to place.
+    """
+    return all(source.mapped and not source.copied for source in sources) and sum(source.mapped for source in sources) < available_memory()
 
 
 def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
@@ -192,7 +201,7 @@ class Scan:
         *,
         settings: Mapping[str, str] | None = None,
         era: Era = ERA,
-        exact: bool = False,
+        exact: bool | None = None,
         key: bytes | None = None,
         threads: int | None = None,
         progress: Progress = no_progress,
@@ -206,6 +215,8 @@ class Scan:
         for source in sources:
             source.threads = threads or usable_threads()
             source.same_checksums = era != ERA and not key and any(each.hash for each in sources)
+        if exact is None:
+            exact = key is None and mapped_at_once(sources)
         self.machine = make_machine(sources, era, exact=exact, key=key)
         try:
             apply_settings(self.machine, settings or {})

@@ -105,6 +105,8 @@ def named(name: str) -> Iterator[None]:
         yield
     except RowsError as error:
         raise SourceError(f"{name}: {error}") from None
+    except ValueError as error:  # of Process.load()
+        raise SourceError(f"{name}: damaged: {error}") from None
     except OSError as error:
         what = "more memory than this scan can take" if error.errno == errno.ENOMEM else error.strerror or str(error)
         raise SourceError(f"{name}: {what}") from None

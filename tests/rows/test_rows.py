@@ -172,14 +172,14 @@ def test_names_that_utf_8_cannot_have(tmp_path):
 
 # Files of others, and damaged ones
 
-def written(path, head, *, columns=None, source="a", addresses=(0, PAGE), groups=1, **options):
+def written(path, head, *, columns=None, source="a", addresses=(0, PAGE), checksum=0, groups=1, **options):
     """A file as anybody can write it."""
     count = len(addresses)
     columns = columns or {
         "source": pa.array([source] * count).dictionary_encode(),
         "address": pa.array(addresses, pa.uint64()),
         "fingerprint": pa.array([bytes(16)] * count, pa.binary(16)),
-        "checksum": pa.array([0] * count, pa.uint32()),
+        "checksum": pa.array([checksum] * count, pa.uint32()),
         "class": pa.array(["zero"] * count).dictionary_encode(),
     }
     fields = [pa.field(name, column.type, nullable=column.null_count > 0) for name, column in columns.items()]
@@ -266,6 +266,11 @@ def test_metadata_that_make_no_sense(tmp_path, head, reason):
 )
 def test_addresses_that_cannot_be(tmp_path, addresses):
     assert re.match("a: damaged: a page at 0x", read_all(written(tmp_path / "f", {**HEAD, "sources": [one()]}, addresses=addresses)))
+
+
+def test_a_frame_that_stands_for_no_page(tmp_path):
+    text = read_all(written(tmp_path / "f", {**HEAD, "sources": [one()]}, checksum=5))
+    assert text.startswith("a: damaged: ")
 
 
 def test_addresses_that_are_spread_too_wide(tmp_path, monkeypatch):
