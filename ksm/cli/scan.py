@@ -20,6 +20,7 @@ from ksm.sources import Host, Source, SourceError, open_sources
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
+    from ksm.sources.input import Holes
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -90,6 +91,9 @@ def key_in(path: str) -> bytes:
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
 @click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
+@click.option(
+    "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
+)
 @click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
@@ -102,6 +106,7 @@ def scan(
     passes: int | None,
     interval: float | None,
     as_passes: bool,
+    holes: Holes | None,
     exact: bool,
     key_file: str | None,
     threads: int | None,
@@ -109,9 +114,12 @@ def scan(
 ) -> None:
     """What would KSM save here?
 
-    A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), or an ELF core (gcore, the
-    kernel's, QEMU's dump-guest-memory). Without any, all processes that you may read. As root, the scan also knows which pages processes
-    have in common since a fork.
+    A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), an ELF core (gcore, the
+    kernel's, QEMU's dump-guest-memory), or a compressed crash dump (makedumpfile, virsh dump). A file may be packed with gzip, zstd, xz,
+    bzip2, lz4, lzma or snappy; "-" is standard input. Without any, all processes that you may read. As root, the scan also knows which
+    pages processes have in common since a fork.
+
+    A hole of a file is memory that was never touched, or pages of zeros. A format says which, and --holes if you know better.
 
     Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
 
@@ -131,9 +139,9 @@ def scan(
         if as_passes:
             from ksm.sources.snapshots import open_snapshots
 
-            opened, passes = open_snapshots(sources), passes or len(sources)
+            opened, passes = open_snapshots(sources, holes), passes or len(sources)
         else:
-            opened, remarks = open_sources(sources, host, advised=advised)
+            opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with progress_bar() as progress, scanner.Scan(

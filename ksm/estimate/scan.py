@@ -54,12 +54,18 @@ class Savings(NamedTuple):
 
 
 class SourceResult(NamedTuple):
-    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have."""
+    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
+
+    holes        pages that lie in holes of a file and are left out
+    zero_holes   pages that lie in holes of a file and count as pages of zeros
+    """
 
     name: str
     kind: str
     pages: int
     ksm_stat: dict[str, int]
+    holes: int = 0
+    zero_holes: int = 0
     still: bool = True
 
 
@@ -307,7 +313,9 @@ class Scan:
             for addr, length in source.ranges():
                 for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
                     pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
-            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat(), source.still and not source.live))
+            still = source.still and not source.live
+            stat = source.process.ksm_stat()
+            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
         own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
         return Result(
             era=self.era,

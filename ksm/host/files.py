@@ -27,7 +27,7 @@ def open_to_read(path: str, *, pipes: bool = False) -> int:
     A FIFO in a folder, a device and a socket are refused without being opened: opening could wait for ever, or have effects.
     """
     try:
-        check_kind(path, os.stat(path).st_mode, pipes)
+        check_kind(path, os.stat(path).st_mode, pipes and os.path.basename(os.path.realpath(path)).startswith("pipe:["))
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise FileError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

@@ -15,7 +15,7 @@ from ksm.sources.pieces import Piece
 # The lowest and highest addresses that a source's memory may have in its process
 LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
 
-Kind = Literal["process", "image", "core"]
+Kind = Literal["process", "image", "core", "dump"]
 
 
 class SourceError(Exception):
@@ -40,7 +40,7 @@ class Source(ABC):
         close()             let go of files; the process, if the machine still exists, exits
 
     name            as the report shows it
-    kind            "process", "image" or "core"
+    kind            "process", "image", "core" or "dump"
     live            whether the memory may change between passes
     still           whether it is memory of one moment
     snapshots       moments that it has, one for each pass; 0 if it is no snapshots
@@ -50,6 +50,7 @@ class Source(ABC):
     shared          pages that are not counted, because another source of the scan has the same frames
     hidden          pages that other processes map too; whether those processes are in the scan is not known
     holes           pages that the source does not have, although it could: holes of a file
+    zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
     same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time
     notes           lines for the report: what was left out, and why
@@ -58,10 +59,10 @@ class Source(ABC):
     kind: Kind
     live: ClassVar[bool] = False
     still: ClassVar[bool] = True
+    ordered: bool = False
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ordered = False
         self.hash = ""
         self.snapshots = 0
         self.copied = 0
@@ -69,6 +70,7 @@ class Source(ABC):
         self.shared = 0
         self.hidden = 0
         self.holes = 0
+        self.zero_holes = 0
         self.same_checksums = False
         self.threads = 1
         self.notes: list[str] = []

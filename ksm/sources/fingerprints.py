@@ -34,7 +34,7 @@ class RowsSource(Source):
         self.place = place
         self.hash = opened.file.head.hashed
         self.copied = head.pages * PAGE_SIZE
-        self.holes, self.shared, self.hidden = head.holes, head.shared, head.hidden
+        self.holes, self.zero_holes, self.shared, self.hidden = head.holes, head.zero_holes, head.shared, head.hidden
         self.notes += head.notes
         self.follower: Follower | None = None
 

@@ -58,6 +58,15 @@ class Zeros(Piece):
             sink([(address, address + len(view))], view)
 
 
+class Wait(Piece):
+    """No pages: all pieces before it are used before those behind it, which have some of the same pages."""
+
+    runs: list[Run] = []  # noqa: RUF012  (nobody adds to it)
+
+    def read(self, buffer: memoryview, sink: Sink) -> None:
+        return None
+
+
 class InFile(Piece):
     """Pages that lie in a file as they are."""
 

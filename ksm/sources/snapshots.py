@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from ksm.machine import Machine
 from ksm.sources import open_file
 from ksm.sources.base import Source, SourceError
+from ksm.sources.extents import ExtentStream, FileSource
 from ksm.sources.fingerprints import RowsSource
 from ksm.sources.follow import Follower
+from ksm.sources.input import Holes
 from ksm.sources.pieces import Piece, Run
 from ksm.sources.stream import bring
 from ksm.sources.work import in_order
@@ -60,7 +62,7 @@ class SnapshotSource(Source):
             moment.bring(self.follower)
         else:
             read_into(self.follower, moment)
-        self.holes, self.shared, self.hidden = moment.holes, moment.shared, moment.hidden
+        self.holes, self.zero_holes, self.shared, self.hidden = moment.holes, moment.zero_holes, moment.shared, moment.hidden
         self.notes = moment.notes
 
     def ranges(self) -> list[Run]:
@@ -98,11 +100,11 @@ def lowest_of(source: Source) -> int:
     """The lowest address of a source; 0 where it is not known before it was read."""
     if isinstance(source, RowsSource):
         return source.lowest()
-    first = next(source.pieces(), None) if source.ordered else None
-    return first.runs[0][0] if first else 0
+    extents = source.extents if isinstance(source, (FileSource, ExtentStream)) else []
+    return min((extent.address for extent in extents), default=0)
 
 
-def open_snapshots(texts: Sequence[str]) -> list[Source]:
+def open_snapshots(texts: Sequence[str], holes: Holes | None = None) -> list[Source]:
     """The sources that are in these files, each of which is a snapshot. SourceError.
 
     Files with one source each have that source. If one of them has several, they are told apart by name.
@@ -112,7 +114,7 @@ def open_snapshots(texts: Sequence[str]) -> list[Source]:
         for text in texts:
             if text.startswith("pid:"):
                 raise SourceError(f"{text}: a process is no snapshot: ksm fingerprint --every makes some of it")
-            opened.append(open_file(text).parts())
+            opened.append(open_file(text, holes).parts())
         if all(len(sources) == 1 for sources in opened):
             return [SnapshotSource(opened[-1][0].name, [sources[0] for sources in opened])]
         return by_name(texts, opened)

@@ -202,7 +202,7 @@ def test_a_scan_that_cannot_be(tmp_path, images):
     (tmp_path / "cut").write_bytes((tmp_path / "f").read_bytes()[:-20])
     assert refused("scan", tmp_path / "cut") == f"ksm: {tmp_path}/cut: truncated: a Parquet file ends with its footer"
     with subprocess.Popen(["cat", tmp_path / "f"], stdout=subprocess.PIPE) as cat:
-        assert "not a regular file" in refused("scan", f"/proc/self/fd/{cat.stdout.fileno()}")
+        assert "is read from its end: unpack it into a file first" in refused("scan", f"/proc/self/fd/{cat.stdout.fileno()}")
 
 
 def test_keys(tmp_path, images):

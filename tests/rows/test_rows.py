@@ -193,7 +193,7 @@ def written(path, head, *, columns=None, source="a", addresses=(0, PAGE), checks
 
 
 def one(name="a", pages=2, **others):
-    return {"name": name, "kind": "image", "pages": pages, "holes": 0, "shared": 0, "hidden": 0, "notes": [], **others}
+    return {"name": name, "kind": "image", "pages": pages, "holes": 0, "zero_holes": 0, "shared": 0, "hidden": 0, "notes": [], **others}
 
 
 def read_all(path):

@@ -31,8 +31,8 @@ def run(sources, passes, **options):
             source.close()
 
 
-def over(paths, more=0, **options):
-    return run(open_snapshots([str(path) for path in paths]), len(paths) + more, **options)
+def over(paths, more=0, holes=None, **options):
+    return run(open_snapshots([str(path) for path in paths], holes), len(paths) + more, **options)
 
 
 def write_image(path, numbers):
@@ -157,7 +157,9 @@ def test_images_have_the_addresses_of_their_file(tmp_path):
             file.truncate(1000 * PAGE)
     if paths[0].stat().st_blocks * 512 >= 1000 * PAGE:
         pytest.skip("a file system without holes")
-    assert found(over(paths)) == found(run([Written("a", moments, BASE)], 3, exact=True))
+    assert found(over(paths, holes="absent")) == found(run([Written("a", moments, BASE)], 3, exact=True))
+    whole = [{place * PAGE: pages.get(place * PAGE, 0) for place in range(1000)} for pages in moments]
+    assert found(over(paths)) == found(run([Written("a", whole, BASE)], 3, exact=True))
 
 
 def test_cores_of_a_process(tmp_path):
