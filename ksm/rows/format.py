@@ -23,8 +23,8 @@ COLUMNS = ("source", "address", "fingerprint", "checksum", "class")
 
 GROUP = 1 << 18  # rows of a row group: those of a GiB of memory
 MOST_GROUP = 1 << 20  # rows of one that is read
-MOST_FOOT = 32 << 20  # bytes of the footer
-MOST_HEAD = 8 << 20  # bytes of the head
+MOST_FOOT = 8 << 20  # bytes of the footer
+MOST_HEAD = 4 << 20  # bytes of the head
 MOST_PAGE = 64 << 20  # bytes of a page of Parquet; those that are written have a MiB
 MOST_NAME = 4096  # characters of a source's name, and of other texts
 MOST_KIND = 16

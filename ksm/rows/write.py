@@ -59,10 +59,11 @@ class Writer:
         if self.rows >= GROUP:
             self.flush()
 
-    def end(self, notes: Iterable[str], **counts: int) -> None:
+    def end(self, notes: Iterable[str], *, holes: int = 0, zero_holes: int = 0, shared: int = 0, hidden: int = 0) -> None:
         self.flush()
         said = tuple(printable(note[:MOST_NAME]) for note in notes)
-        self.head.sources.append(self.source._replace(notes=said)._replace(**counts))
+        source = self.source._replace(holes=holes, zero_holes=zero_holes, shared=shared, hidden=hidden, notes=said)
+        self.head.sources.append(source)
 
     def flush(self) -> None:
         """Write the rows that are there as a row group."""

@@ -17,7 +17,7 @@ from ksm.fingerprint.frames import frames_of, key_name
 from ksm.fingerprint.rows import marked, unmarked
 from ksm.host.files import replacing
 from ksm.rows import KEYED_HASH, PLAIN_HASH
-from ksm.rows.format import COUNTS, Head
+from ksm.rows.format import Head
 from ksm.rows.write import Writer
 from ksm.sources.base import Source, SourceError, SourceGone
 from ksm.sources.fingerprints import NO_BYTES
@@ -81,8 +81,7 @@ def save(source: Source, writer: Writer, folder: str, *, key: bytes | None = Non
                 spool.put(some)
             writer.begin(source.name, source.kind)
             put(spool.rows(), writer, source.name)
-    counts = {name: getattr(source, name) for name in COUNTS if name != "pages"}
-    writer.end(source.notes, **counts)
+    writer.end(source.notes, holes=source.holes, zero_holes=source.zero_holes, shared=source.shared, hidden=source.hidden)
 
 
 def put(rows: Iterator[Rows], writer: Writer, name: str) -> None:

@@ -255,7 +255,7 @@ def test_a_file_of_others(tmp_path):
     ({**HEAD, "sources": [one(kind="k" * 17)]}, "damaged: its metadata have no kind"),
     ({**HEAD, "sources": [one(name="n" * 5000)]}, "damaged: its metadata have no name"),
     ({**HEAD, "sources": [one(name="b")]}, "b: damaged: rows of 'a' among those of 'b'"),
-    (b" " * (9 << 20), "damaged: metadata of 9,437,184 bytes"),
+    (b" " * (5 << 20), "damaged: metadata of 5,242,880 bytes"),
 ], ids=lambda value: str(value)[:30])  # fmt: skip
 def test_metadata_that_make_no_sense(tmp_path, head, reason):
     assert reason in read_all(written(tmp_path / "f", head))
@@ -294,7 +294,7 @@ def test_columns_that_are_not_those_of_the_format(tmp_path):
     more = {**good, "more": good["address"]}
     assert read_all(written(tmp_path / "f", head, columns=more)).startswith("damaged: columns that the format has not")
     null = {**good, "address": pa.array([0, None], pa.uint64())}
-    assert read_all(written(tmp_path / "f", head, columns=null)).startswith("damaged: no column address of the type")
+    assert read_all(written(tmp_path / "f", head, columns=null)) == "damaged: its footer"
     mixed = {**good, "source": pa.array(["a", "b"]).dictionary_encode()}
     assert read_all(written(tmp_path / "f", head, columns=mixed)) == "a: damaged: rows of 'a, b' among those of 'a'"
 
