@@ -15,6 +15,7 @@ from ksm.estimate.scan import Progress, size
 from ksm.host.text import printable
 from ksm.rows.format import RowsError, need_pyarrow
 from ksm.sources import Host, Source, SourceError, SourceGone, open_sources
+from ksm.sources.input import Holes
 from ksm.sources.save import save_file
 from ksm.sources.work import usable_threads
 
@@ -40,6 +41,9 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("-o", "output", required=True, metavar="FILE", help="The file that is written, or replaced when all went well.")
 @click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
+@click.option(
+    "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
+)
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
 @click.option("--every", callback=seconds, metavar="TIME", help="Make a snapshot each time that so much time has passed: 30s, 10m, 2h, 1d.")
@@ -48,6 +52,7 @@ def fingerprint(
     sources: tuple[str, ...],
     output: str,
     advised: bool,
+    holes: Holes | None,
     key_file: str | None,
     threads: int | None,
     every: float | None,
@@ -81,7 +86,7 @@ def fingerprint(
     opened: list[Source] = []
     try:
         need_pyarrow()
-        opened, remarks = open_sources(sources, host, advised=advised)
+        opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         for source in opened:

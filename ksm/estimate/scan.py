@@ -64,9 +64,9 @@ class SourceResult(NamedTuple):
     kind: str
     pages: int
     ksm_stat: dict[str, int]
-    still: bool = True
     holes: int = 0
     zero_holes: int = 0
+    still: bool = True
 
 
 class Result(NamedTuple):
@@ -319,7 +319,7 @@ class Scan:
                     pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
             still = source.still and not source.live
             stat = source.process.ksm_stat()
-            results.append(SourceResult(source.name, source.kind, pages, stat, still, source.holes, source.zero_holes))
+            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
         own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
         return Result(
             era=self.era,

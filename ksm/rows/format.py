@@ -23,8 +23,8 @@ COLUMNS = ("source", "address", "fingerprint", "checksum", "class")
 
 GROUP = 1 << 18  # rows of a row group: those of a GiB of memory
 MOST_GROUP = 1 << 20  # rows of one that is read
-MOST_FOOT = 32 << 20  # bytes of the footer
-MOST_HEAD = 8 << 20  # bytes of the head
+MOST_FOOT = 8 << 20  # bytes of the footer
+MOST_HEAD = 4 << 20  # bytes of the head
 MOST_PAGE = 64 << 20  # bytes of a page of Parquet; those that are written have a MiB
 MOST_NAME = 4096  # characters of a source's name, and of other texts
 MOST_KIND = 16
@@ -41,9 +41,13 @@ class SourceHead(NamedTuple):
     kind: str
     pages: int = 0
     holes: int = 0
+    zero_holes: int = 0
     shared: int = 0
     hidden: int = 0
     notes: tuple[str, ...] = ()
+
+
+COUNTS = ("pages", "holes", "zero_holes", "shared", "hidden")
 
 
 class Head(NamedTuple):
@@ -130,8 +134,8 @@ def source_from(value: Any) -> SourceHead:
     kind = string(value, "kind")
     if len(kind) > MOST_KIND:
         raise damaged("kind")
-    pages, holes, shared, hidden = (number(value, name) for name in ("pages", "holes", "shared", "hidden"))
-    return SourceHead(string(value, "name"), kind, pages, holes, shared, hidden, tuple(note[:MOST_NAME] for note in notes))
+    pages, holes, zero_holes, shared, hidden = (number(value, name) for name in COUNTS)
+    return SourceHead(string(value, "name"), kind, pages, holes, zero_holes, shared, hidden, tuple(note[:MOST_NAME] for note in notes))
 
 
 def string(value: dict[str, Any], name: str) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ksm.fingerprint.rows import frames_from, runs_of
 from ksm.host.text import printable
-from ksm.rows.format import ENTRY, MAGIC, MOST_FOOT, MOST_GROUP, Head, RowsError, from_json, need_pyarrow, schema
-from ksm.rows.pages import check_pages
+from ksm.rows.foot import check_pages, read_foot
+from ksm.rows.format import COLUMNS, ENTRY, MOST_FOOT, Head, RowsError, from_json, need_pyarrow, schema
 
 if TYPE_CHECKING:
     import pyarrow
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 BATCH = 1 << 16  # rows that are read at once
 BUFFER = 256 << 10  # bytes of a column that are read at once
 HIGHEST = 1 << 63  # addresses of pages end below
-TAIL = 8  # bytes: the footer's length, and MAGIC once more
 
 Run = tuple[int, int]
 
@@ -41,8 +40,8 @@ class RowsFile:
         need_pyarrow()
         from pyarrow import parquet
 
-        check_foot(fd, size)
         self.fd = fd
+        self.found = read_foot(fd, size)
         file = os.fdopen(fd, "rb", buffering=0, closefd=False)
         with errors():
             self.file = parquet.ParquetFile(
@@ -69,21 +68,19 @@ class RowsFile:
 
     def share_out(self) -> list[range]:
         """The row groups of each source."""
-        metadata = self.file.metadata
+        if any(len(group.columns) != len(COLUMNS) for group in self.found) or self.file.metadata.num_row_groups != len(self.found):
+            raise RowsError("damaged: a row group without all columns")
         result = []
         group = 0
         for source in self.head.sources:
             first, rows = group, 0
-            while rows < source.pages and group < metadata.num_row_groups:
-                some = metadata.row_group(group).num_rows
-                if not 0 < some <= MOST_GROUP:
-                    raise RowsError(f"damaged: a row group of {some:,} rows")
-                rows += some
+            while rows < source.pages and group < len(self.found):
+                rows += self.found[group].rows
                 group += 1
             if rows != source.pages:
                 raise RowsError(f"damaged: {rows:,} rows of {source.name}, and there should be {source.pages:,}")
             result.append(range(first, group))
-        if group != metadata.num_row_groups:
+        if group != len(self.found):
             raise RowsError("damaged: rows of no source")
         return result
 
@@ -93,14 +90,14 @@ class RowsFile:
         columns = ["source", "address", "fingerprint", "checksum"]
         with errors():
             for group in self.groups[place]:
-                check_pages(self.fd, self.file.metadata.row_group(group))
+                check_pages(self.fd, self.found[group])
                 rows = 0
                 for part in self.file.iter_batches(BATCH, [group], columns=columns, use_threads=False):
                     rows += part.num_rows
                     batch = batch_of(part, name, least, most)
                     least = batch.runs[-1][1]
                     yield batch
-                if rows != self.file.metadata.row_group(group).num_rows:
+                if rows != self.found[group].rows:
                     raise RowsError(f"damaged: {rows:,} rows in a row group")
 
     def close(self) -> None:
@@ -125,16 +122,6 @@ def values(column: pyarrow.Array, width: int) -> memoryview:
     """The bytes of a column of fixed width."""
     data = memoryview(column.buffers()[1]).cast("B")
     return data[column.offset * width : (column.offset + len(column)) * width]
-
-
-def check_foot(fd: int, size: int) -> None:
-    """The end of the file, before pyarrow reads as much as it says."""
-    tail = os.pread(fd, TAIL, max(0, size - TAIL))
-    if size < len(MAGIC) + TAIL or not tail.endswith(MAGIC):
-        raise RowsError("truncated: a Parquet file ends with its footer")
-    foot = int.from_bytes(tail[:4], "little")
-    if foot > min(MOST_FOOT, size - TAIL - len(MAGIC)):
-        raise RowsError(f"damaged: a footer of {foot:,} bytes")
 
 
 @contextmanager

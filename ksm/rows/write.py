@@ -21,7 +21,7 @@ class Writer:
 
         begin(name, kind)                   the next source
         add(runs, frames, classes)          pages of it, by ascending address
-        end(holes, shared, hidden, notes)   of this source: its counts, and remarks on it
+        end(notes, holes=...)               of this source: remarks on it, and its counts
         finish()                            of the file: without it, nobody can read it
         drop()                              instead, after an error: nothing is written to the file any more
 
@@ -59,10 +59,11 @@ class Writer:
         if self.rows >= GROUP:
             self.flush()
 
-    def end(self, holes: int, shared: int, hidden: int, notes: Iterable[str]) -> None:
+    def end(self, notes: Iterable[str], *, holes: int = 0, zero_holes: int = 0, shared: int = 0, hidden: int = 0) -> None:
         self.flush()
         said = tuple(printable(note[:MOST_NAME]) for note in notes)
-        self.head.sources.append(self.source._replace(holes=holes, shared=shared, hidden=hidden, notes=said))
+        source = self.source._replace(holes=holes, zero_holes=zero_holes, shared=shared, hidden=hidden, notes=said)
+        self.head.sources.append(source)
 
     def flush(self) -> None:
         """Write the rows that are there as a row group."""

@@ -50,8 +50,8 @@ class Source(ABC):
     shared          pages that are not counted, because another source of the scan has the same frames
     hidden          pages that other processes map too; whether those processes are in the scan is not known
     holes           pages that the source does not have, although it could: holes of a file
-    same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
+    same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time
     notes           lines for the report: what was left out, and why
     """
@@ -59,10 +59,10 @@ class Source(ABC):
     kind: Kind
     live: ClassVar[bool] = False
     still: ClassVar[bool] = True
+    ordered: bool = False
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ordered = False
         self.hash = ""
         self.snapshots = 0
         self.copied = 0
@@ -70,8 +70,8 @@ class Source(ABC):
         self.shared = 0
         self.hidden = 0
         self.holes = 0
-        self.same_checksums = False
         self.zero_holes = 0
+        self.same_checksums = False
         self.threads = 1
         self.notes: list[str] = []
         self.process: Process | None = None

@@ -214,6 +214,7 @@ class ExtentStream(InputSource):
         self.copied = length_of(self.extents)
         if any(after.offset < before.end for before, after in pairwise(self.extents)):
             raise SourceError(f"{self.name}: its parts overlap, so that it cannot be read from front to back: unpack it to a file")
+        self.ordered = all(before.address + before.length <= after.address for before, after in pairwise(self.extents))
         self._ranges: list[tuple[int, int]] = []
         self._placed = self.extents
 

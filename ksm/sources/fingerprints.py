@@ -15,7 +15,7 @@ from ksm.rows.format import RowsError
 from ksm.rows.read import RowsFile
 from ksm.sources.base import Kind, Source, SourceError
 from ksm.sources.follow import Follower
-from ksm.sources.input import FileInput, Input
+from ksm.sources.input import Input
 from ksm.sources.pieces import Piece, Run
 
 FRAME = 32  # bytes
@@ -34,7 +34,7 @@ class RowsSource(Source):
         self.place = place
         self.hash = opened.file.head.hashed
         self.copied = head.pages * PAGE_SIZE
-        self.holes, self.shared, self.hidden = head.holes, head.shared, head.hidden
+        self.holes, self.zero_holes, self.shared, self.hidden = head.holes, head.zero_holes, head.shared, head.hidden
         self.notes += head.notes
         self.follower: Follower | None = None
 
@@ -105,6 +105,8 @@ def named(name: str) -> Iterator[None]:
         yield
     except RowsError as error:
         raise SourceError(f"{name}: {error}") from None
+    except ValueError as error:  # of Process.load()
+        raise SourceError(f"{name}: damaged: {error}") from None
     except OSError as error:
         what = "more memory than this scan can take" if error.errno == errno.ENOMEM else error.strerror or str(error)
         raise SourceError(f"{name}: {what}") from None
@@ -112,13 +114,14 @@ def named(name: str) -> Iterator[None]:
 
 def open_fingerprints(input: Input) -> Source:
     """The sources of a fingerprint file. It takes over the input, unless there is an error."""
-    if not isinstance(input, FileInput) or input.size is None:
+    file = input.plain()
+    if file is None:
         raise SourceError(f"{input.name}: a fingerprint file is read from its end: unpack it into a file first")
     try:
-        file = RowsFile(input.fd, input.size)
+        opened = RowsFile(*file)
     except RowsError as error:
         raise SourceError(f"{input.name}: {error}") from None
-    if not file.head.sources:
-        file.close()
+    if not opened.head.sources:
+        opened.close()
         raise SourceError(f"{input.name}: a fingerprint file without sources")
-    return Several(input.name, Opened(file, input), 0)
+    return Several(input.name, Opened(opened, input), 0)

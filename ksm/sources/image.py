@@ -41,6 +41,8 @@ def no_image(name: str, size: int) -> SourceError:
 class ImageStream(InputSource):
     """A raw image that is read once, from front to back. Holes are zeros there."""
 
+    ordered = True
+
     def read(self, input: Input) -> Iterator[Piece]:
         while data := input.block(STEP):
             if len(data) % PAGE_SIZE:

@@ -81,7 +81,7 @@ def save(source: Source, writer: Writer, folder: str, *, key: bytes | None = Non
                 spool.put(some)
             writer.begin(source.name, source.kind)
             put(spool.rows(), writer, source.name)
-    writer.end(source.holes, source.shared, source.hidden, source.notes)
+    writer.end(source.notes, holes=source.holes, zero_holes=source.zero_holes, shared=source.shared, hidden=source.hidden)
 
 
 def put(rows: Iterator[Rows], writer: Writer, name: str) -> None:

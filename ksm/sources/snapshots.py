@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from ksm.machine import Machine
 from ksm.sources import open_file
 from ksm.sources.base import Source, SourceError
+from ksm.sources.extents import ExtentStream, FileSource
 from ksm.sources.fingerprints import RowsSource
 from ksm.sources.follow import Follower
 from ksm.sources.input import Holes
@@ -61,7 +62,7 @@ class SnapshotSource(Source):
             moment.bring(self.follower)
         else:
             read_into(self.follower, moment)
-        self.holes, self.shared, self.hidden = moment.holes, moment.shared, moment.hidden
+        self.holes, self.zero_holes, self.shared, self.hidden = moment.holes, moment.zero_holes, moment.shared, moment.hidden
         self.notes = moment.notes
 
     def ranges(self) -> list[Run]:
@@ -99,8 +100,8 @@ def lowest_of(source: Source) -> int:
     """The lowest address of a source; 0 where it is not known before it was read."""
     if isinstance(source, RowsSource):
         return source.lowest()
-    first = next(source.pieces(), None) if source.ordered else None
-    return first.runs[0][0] if first else 0
+    extents = source.extents if isinstance(source, (FileSource, ExtentStream)) else []
+    return min((extent.address for extent in extents), default=0)
 
 
 def open_snapshots(texts: Sequence[str], holes: Holes | None = None) -> list[Source]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ksm.machine import Machine
 from ksm.sources import open_input
 from ksm.sources.base import Source, SourceError
 from ksm.sources.dumps.criu import open_criu
@@ -136,6 +137,54 @@ def packings() -> dict[str, bytes]:
     return packed
 
 
+def fingerprints(data: bytes) -> None:
+    """A fingerprint file, read into a machine."""
+    fd = os.memfd_create("input")
+    os.write(fd, b"PAR1" + data[4:])
+
+    def run() -> None:
+        sources = open_input(FileInput("input", fd, len(data))).parts()
+        with Machine("16M", max_memory="1G", pages="fingerprints") as machine:
+            try:
+                for source in sources:
+                    source.attach(machine)
+            finally:
+                for source in sources:
+                    source.close()
+
+    one_line(run)
+
+
+def fingerprint_files() -> list[bytes]:
+    """Small ones, if pyarrow is there."""
+    if not first_module("pyarrow.parquet"):
+        return []
+    from given import write_rows
+
+    several = {"a": {0: 0, 4096: 5, 1 << 40: 7}, "b": {}, "c": {4096 * place: place % 9 for place in range(600)}}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, str(place)) for place in range(3)]
+        write_rows(files[0], several)
+        write_rows(files[1], {"a": {0: 1}})
+        write_rows(files[2], several, key=bytes(32))
+        return [file.read_bytes() for file in files] + [unpacked(file) for file in files]
+
+
+def unpacked(path: Path) -> bytes:
+    """A fingerprint file without compression and checksums, so that what is changed comes as far as it can."""
+    from pyarrow import BufferOutputStream, parquet
+
+    file, output = parquet.ParquetFile(path), BufferOutputStream()
+    encodings = {"address": "DELTA_BINARY_PACKED", "fingerprint": "PLAIN", "checksum": "PLAIN"}
+    with parquet.ParquetWriter(
+        output, file.schema_arrow, compression="none", use_dictionary=["source", "class"], column_encoding=encodings
+    ) as writer:
+        for group in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(group))
+        writer.add_key_value_metadata({"ksm": file.metadata.metadata[b"ksm"]})
+    return bytes(output.getvalue())
+
+
 READERS: dict[str, Callable[[bytes], None]] = {
     "qemu": reader(open_qemu),
     "libvirt": reader(open_libvirt),
@@ -148,6 +197,7 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "core": begins_with(b"\x7fELF"),
     "kdump": begins_with(b"KDUMP   "),
     "flattened": begins_with(b"makedumpfile\0"),
+    "fingerprints": fingerprints,
 }
 
 
@@ -172,6 +222,7 @@ def corpus(name: str) -> list[bytes]:
                          for notes in (b"", note("QEMU", 0, b"abcd"), files_note((0x20000, 0x21000, "/a")) + auxv_note(0))],
         "kdump": lambda: [crash_dumps.kdump(memory, how=how) for how in ("none", "zlib", *(["zstd"] if "zstd" in packings() else []))],
         "flattened": lambda: [crash_dumps.flattened(crash_dumps.kdump(memory), twice=twice) for twice in (False, True)],
+        "fingerprints": fingerprint_files,
         "packed": lambda: [*packings().values(), *(gzip.compress(data) for data in packings().values())],
         **{form: partial(list, [data, data + data]) for form, data in packings().items()},
         "criu": lambda: [len(pagemap).to_bytes(2, "little") + pagemap + mappings],

@@ -172,14 +172,14 @@ def test_names_that_utf_8_cannot_have(tmp_path):
 
 # Files of others, and damaged ones
 
-def written(path, head, *, columns=None, source="a", addresses=(0, PAGE), groups=1, **options):
+def written(path, head, *, columns=None, source="a", addresses=(0, PAGE), checksum=0, groups=1, **options):
     """A file as anybody can write it."""
     count = len(addresses)
     columns = columns or {
         "source": pa.array([source] * count).dictionary_encode(),
         "address": pa.array(addresses, pa.uint64()),
         "fingerprint": pa.array([bytes(16)] * count, pa.binary(16)),
-        "checksum": pa.array([0] * count, pa.uint32()),
+        "checksum": pa.array([checksum] * count, pa.uint32()),
         "class": pa.array(["zero"] * count).dictionary_encode(),
     }
     fields = [pa.field(name, column.type, nullable=column.null_count > 0) for name, column in columns.items()]
@@ -193,7 +193,7 @@ def written(path, head, *, columns=None, source="a", addresses=(0, PAGE), groups
 
 
 def one(name="a", pages=2, **others):
-    return {"name": name, "kind": "image", "pages": pages, "holes": 0, "shared": 0, "hidden": 0, "notes": [], **others}
+    return {"name": name, "kind": "image", "pages": pages, "holes": 0, "zero_holes": 0, "shared": 0, "hidden": 0, "notes": [], **others}
 
 
 def read_all(path):
@@ -255,7 +255,7 @@ def test_a_file_of_others(tmp_path):
     ({**HEAD, "sources": [one(kind="k" * 17)]}, "damaged: its metadata have no kind"),
     ({**HEAD, "sources": [one(name="n" * 5000)]}, "damaged: its metadata have no name"),
     ({**HEAD, "sources": [one(name="b")]}, "b: damaged: rows of 'a' among those of 'b'"),
-    (b" " * (9 << 20), "damaged: metadata of 9,437,184 bytes"),
+    (b" " * (5 << 20), "damaged: metadata of 5,242,880 bytes"),
 ], ids=lambda value: str(value)[:30])  # fmt: skip
 def test_metadata_that_make_no_sense(tmp_path, head, reason):
     assert reason in read_all(written(tmp_path / "f", head))
@@ -266,6 +266,11 @@ def test_metadata_that_make_no_sense(tmp_path, head, reason):
 )
 def test_addresses_that_cannot_be(tmp_path, addresses):
     assert re.match("a: damaged: a page at 0x", read_all(written(tmp_path / "f", {**HEAD, "sources": [one()]}, addresses=addresses)))
+
+
+def test_a_frame_that_stands_for_no_page(tmp_path):
+    text = read_all(written(tmp_path / "f", {**HEAD, "sources": [one()]}, checksum=5))
+    assert text.startswith("a: damaged: ")
 
 
 def test_addresses_that_are_spread_too_wide(tmp_path, monkeypatch):
@@ -289,7 +294,7 @@ def test_columns_that_are_not_those_of_the_format(tmp_path):
     more = {**good, "more": good["address"]}
     assert read_all(written(tmp_path / "f", head, columns=more)).startswith("damaged: columns that the format has not")
     null = {**good, "address": pa.array([0, None], pa.uint64())}
-    assert read_all(written(tmp_path / "f", head, columns=null)).startswith("damaged: no column address of the type")
+    assert read_all(written(tmp_path / "f", head, columns=null)) == "damaged: its footer"
     mixed = {**good, "source": pa.array(["a", "b"]).dictionary_encode()}
     assert read_all(written(tmp_path / "f", head, columns=mixed)) == "a: damaged: rows of 'a, b' among those of 'a'"
 

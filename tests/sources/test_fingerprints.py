@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A scan of fingerprint files finds what a scan of the memory finds."""
 
+import gzip
 import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
@@ -124,6 +126,19 @@ def test_processes_and_their_fingerprints(tmp_path, start, era):
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
         os.kill(child, signal.SIGKILL)
+
+
+def test_an_image_that_is_packed(tmp_path):
+    """Also through a pipe: it is read once."""
+    image = write_image(tmp_path / "i", random.Random(5), 700)
+    (tmp_path / "i.gz").write_bytes(gzip.compress(image.read_bytes()))
+    packed = fingerprint(tmp_path / "packed", [tmp_path / "i.gz"])
+    with subprocess.Popen(["cat", tmp_path / "i.gz"], stdout=subprocess.PIPE) as cat:
+        piped = fingerprint(tmp_path / "piped", [f"/proc/self/fd/{cat.stdout.fileno()}"])
+    assert found(run([packed])) == found(run([piped])) == found(run([image]))
+    (tmp_path / "f.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    with pytest.raises(SourceError, match=r"f\.gz: a fingerprint file is read from its end: unpack it into a file first$"):
+        run([tmp_path / "f.gz"])
 
 
 def test_several_threads(tmp_path):

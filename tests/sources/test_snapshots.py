@@ -158,6 +158,8 @@ def test_images_have_the_addresses_of_their_file(tmp_path):
     if paths[0].stat().st_blocks * 512 >= 1000 * PAGE:
         pytest.skip("a file system without holes")
     assert found(over(paths, holes="absent")) == found(run([Written("a", moments, BASE)], 3, exact=True))
+    whole = [{place * PAGE: pages.get(place * PAGE, 0) for place in range(1000)} for pages in moments]
+    assert found(over(paths)) == found(run([Written("a", whole, BASE)], 3, exact=True))
 
 
 def test_cores_of_a_process(tmp_path):
