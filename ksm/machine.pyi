@@ -16,6 +16,7 @@ _Era: TypeAlias = Literal["6.12", "2.6.38"]
 VM_EVENTS: tuple[str, ...]
 HUGEPAGE_MODES: tuple[str, ...]
 ERAS: dict[_Era, int]
+MOST_THREADS: int
 CACHES: tuple[str, ...]
 UNITS: dict[str, int]
 
@@ -35,6 +36,7 @@ class Machine:
         plain: bool | None = None,
         pages: Literal["bytes", "fingerprints"] = "bytes",
         key: Buffer | None = None,
+        threads: SupportsIndex = 1,
     ) -> None: ...
     transparent_hugepage: Literal["never", "madvise", "always"]
     def _count_as_written(self) -> None: ...
@@ -50,6 +52,8 @@ class Machine:
     def plain(self) -> bool: ...
     @property
     def pages(self) -> Literal["bytes", "fingerprints"]: ...
+    @property
+    def threads(self) -> int: ...
     @property
     def key_name(self) -> str | None: ...
     @property

@@ -43,6 +43,7 @@ VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmig
              "thp_fault_fallback", "thp_split_page", "thp_split_page_failed", "thp_split_pmd")
 HUGEPAGE_MODES = ("never", "madvise", "always")
 ERAS = {"6.12": ERA_6_12, "2.6.38": ERA_2_6_38}
+MOST_THREADS = 64
 CACHES = ("mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "ksm_rmap_item", "ksm_stable_node", "ksm_mm_slot")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -106,7 +107,7 @@ cdef int hugepage_mode(mode) except -1:
 
 cdef class Machine:
     """Machine(memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise", era="6.12", plain=None, \
-pages="bytes", key=None)
+pages="bytes", key=None, threads=1)
 --
 
     A machine: physical memory in NUMA nodes, processes, a clock, and KSM.
@@ -122,6 +123,8 @@ pages="bytes", key=None)
     pages       "bytes", or "fingerprints": a frame holds 32 bytes that stand for its page, in place of its 4096. KSM's counters are the
                 same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: docs/fingerprints.md
     key         32 bytes: fingerprints are keyed. Without the key, nobody can tell from them what pages hold. None: they have no key
+    threads     that compute checksums where ksmd knows nothing of many pages, as in its first pass: 1 to 64. The results are those of one
+                thread. More have no effect on fingerprints, which have their checksums, nor without the speed layer
     plain       scan without the speed layer, in the kernel's steps; the results are the same. Default: true if the environment variable
                 KSM_PLAIN is set to anything but 0 or an empty string
 
@@ -144,7 +147,7 @@ pages="bytes", key=None)
         self.all_processes = {}
 
     def __init__(self, memory="1G", *, nodes=1, max_memory=None, swap=None, clock="real", transparent_hugepage="madvise",
-                 era="6.12", plain=None, pages="bytes", key=None):
+                 era="6.12", plain=None, pages="bytes", key=None, threads=1):
         cdef machine_plan plan
         cdef machine *m
         cdef unsigned long swap_pages
@@ -172,6 +175,9 @@ pages="bytes", key=None)
         plan.era = ERAS[era]
         plan.plain = bool(os.environ.get("KSM_PLAIN", "0") not in ("", "0") if plain is None else plain)
         plan.manual_clock = clock == "manual"
+        plan.threads = cint("threads", threads)
+        if not 1 <= plan.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be between 1 and {MOST_THREADS}, not {plan.threads}")
         if pages not in ("bytes", "fingerprints"):
             raise ValueError(f'pages are "bytes" or "fingerprints", not {pages!r}')
         plan.fingerprints = pages == "fingerprints"
@@ -342,6 +348,16 @@ pages="bytes", key=None)
             of_bytes = has_bytes(self.m)
             self.leave()
         return "bytes" if of_bytes else "fingerprints"
+
+    @property
+    def threads(self):
+        """The number of threads that compute checksums."""
+        cdef int threads
+        with nogil:
+            self.enter()
+            threads = self.m.threads
+            self.leave()
+        return threads
 
     @property
     def key_name(self):

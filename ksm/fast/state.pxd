@@ -33,6 +33,7 @@ cdef struct scanned_page:
     unsigned long key           # its key (stable_keys.pxd); 0: not known
     u32 checksum                # its checksum, if the key is known
     int place
+    bint fresh                  # this look has begun to watch the page: before, it may have been written to
     rb_node *less
     rb_node *more
 
@@ -60,6 +61,14 @@ cdef struct fast_state:
     unsigned int nr
     unsigned int next           # the first page that ksmd has not visited
     unsigned long nr_freed      # number of rmap_items freed before the look ahead
+
+    # Pages that several threads have read: read_ahead.pyx
+    scanned_page *ahead         # by address, of one address space; key 0: not read. NULL with one thread
+    scanned_page **to_read
+    unsigned int nr_ahead
+    unsigned int next_ahead
+    unsigned long ahead_mm      # mm.id
+    unsigned int ahead_wait     # looks ahead until it is tried again, after there were too few pages
 
     # The current search: seams.pyx
     unsigned long key           # the key of the page that is searched for

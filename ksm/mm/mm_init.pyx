@@ -86,6 +86,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     if plan.key != NULL:
         m.keyed = True
         memcpy(m.fingerprint_key, plan.key, sizeof(m.fingerprint_key))
+    m.threads = plan.threads
     m.manual_clock = plan.manual_clock
     m.nr_node_ids = plan.nr_nodes
     m.transparent_hugepage = plan.transparent_hugepage
