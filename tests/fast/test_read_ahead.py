@@ -112,38 +112,6 @@ def test_a_page_that_changes_back_is_read_again():
             assert machine.ksm.pages_volatile == 0
 
 
-def test_writers_beside_the_threads():
-    """Threads write while others read ahead. In the end every merge is right, and two quiet passes leave nothing volatile."""
-    with machine_of(3) as machine:
-        processes = [filled(machine, random.Random(seed)) for seed in range(2)]
-        wanted = {}
-        stop = threading.Event()
-
-        def write(process, addr, seed):
-            rng = random.Random(seed)
-            held = bytearray(process.read(addr, PAGES * PAGE))
-            while not stop.is_set():
-                at, data = rng.randrange(PAGES * PAGE - 8), rng.randbytes(8)
-                held[at:at + 8] = data
-                process.write(addr + at, data)
-            wanted[process] = bytes(held)
-
-        writers = [threading.Thread(target=write, args=(process, addr, seed)) for seed, (process, addr) in enumerate(processes)]
-        for writer in writers:
-            writer.start()
-        for _ in range(15):
-            machine.ksm.scan(1)
-        stop.set()
-        for writer in writers:
-            writer.join()
-        assert machine.check() == []
-        for process, addr in processes:
-            assert process.read(addr, PAGES * PAGE) == wanted[process]
-        machine.ksm.scan(3)
-        assert machine.ksm.pages_volatile == 0
-        assert machine.check() == []
-
-
 def test_a_machine_that_is_closed_while_threads_read():
     for _ in range(5):
         machine = machine_of(4)
