@@ -27,7 +27,6 @@ from linux.slab cimport fault_attr, kmem_cache
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.fast.seams cimport fast_distrust
-from ksm.fast.state cimport fast_of
 from ksm.gate cimport (gate_begin, gate_close, gate_enter, gate_export, gate_hold, gate_init, gate_is_foreign, gate_leave, gate_open,
                        gate_release, gate_unexport, gate_wait_for_calls)
 from ksm.kernel.fork cimport mmdrop
@@ -213,6 +212,7 @@ pages="bytes", key=None, threads=1)
             raise oserror(err, f"swapon of {swap_pages << PAGE_SHIFT} bytes" if opened else f"a machine of {max_memory} bytes")
         self.ram_pages = plan.ram_pages
         self.nr_nodes = plan.nr_nodes
+        self.nr_threads = plan.threads
         self.files = files
         if not gate_open(&self.gate, True):
             self.teardown()
@@ -341,12 +341,11 @@ pages="bytes", key=None, threads=1)
 
     @property
     def threads(self):
-        """How many threads compute checksums; 1 in a plain machine."""
-        cdef unsigned int threads = 1
+        """How many threads may compute checksums."""
+        cdef unsigned int threads
         with nogil:
             self.enter()
-            if self.g.fast != NULL:
-                threads = fast_of(self.g).threads
+            threads = self.nr_threads
             self.leave()
         return threads
 

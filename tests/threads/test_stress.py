@@ -14,7 +14,7 @@ def load(name):
     return module
 
 
-STRESS, SWAP, CHECK = load("stress"), load("stress_swap"), load("stress_check")
+STRESS, SWAP, CHECK, READ = load("stress"), load("stress_swap"), load("stress_check"), load("stress_read")
 
 
 def test_no_byte_is_lost():
@@ -32,6 +32,19 @@ def test_check_beside_everything():
     errors, checks = CHECK.stress(2)
     assert errors == []
     assert checks > 10
+
+
+def test_no_byte_is_lost_while_threads_read():
+    errors, steps, passes = READ.stress(2)
+    assert errors == []
+    assert steps > 100
+    assert passes > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_no_byte_is_lost_while_threads_read_for_long(seed):
+    assert READ.stress(15, seed)[0] == []
 
 
 @pytest.mark.slow
