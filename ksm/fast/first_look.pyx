@@ -9,8 +9,8 @@ What was computed for a page holds as long as the page is watched. looked_at() t
 A page that the look ahead has to watch anew was written to in between, and what was computed for it is dropped for good. So the results
 are those of one thread, whatever is written meanwhile.
 
-The threads are made for one first look and end with it: it takes some milliseconds, and making a thread some microseconds. A machine that is
-forked or closed has no threads to care for.
+The threads are made for one first look and end with it: it takes some milliseconds, and making a thread some microseconds. So a fork and a
+close() meet no thread of a pool.
 """
 
 from libc.errno cimport ENOMEM
@@ -18,7 +18,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
 from linux.atomic cimport atomic_read
-from linux.highmem cimport frame_checksum, has_bytes
+from linux.highmem cimport has_bytes
 from linux.mm_types cimport mm_struct
 from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
 from linux.page_flags cimport page_address

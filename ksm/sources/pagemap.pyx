@@ -180,10 +180,11 @@ cdef int walk_area(int fd, int kpageflags, uint64_t start, uint64_t end, list ru
 def own_runs(int pagemap, int kpageflags, list runs, set claimed):
     """The anonymous pages of the runs without those that another process has brought: (alone, common, shared, hidden).
 
-    Pages that are not there, of a file, or the zero page (if kpageflags can be read) are left out. `alone` has the pages that no other process maps. `common` has those that other processes map too, and that count for this one. Pages
-    that processes share since a fork are one frame already: the first process puts it into `claimed`; for the next ones the page is left
-    out, and counts as shared. A frame that the kernel's own KSM has merged does not count as shared: that it is one frame is what KSM
-    saves. Without CAP_SYS_ADMIN, pagemap shows no frames: such pages stay in, and count as hidden.
+    Pages that are not there, of a file, or the zero page (if kpageflags can be read) are left out. `alone` has the pages that no other
+    process maps. `common` has those that other processes map too, and that count for this one. Pages that processes share since a fork are
+    one frame already: the first process puts it into `claimed`; for the next ones the page is left out, and counts as shared. A frame that
+    the kernel's own KSM has merged does not count as shared: that it is one frame is what KSM saves. Without CAP_SYS_ADMIN, pagemap shows
+    no frames: such pages stay in, and count as hidden.
     """
     cdef uint64_t entries[NR_ENTRIES]
     cdef uint64_t entry, pfn, addr, end
