@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
 MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
 BATCH = 16384  # pages between two looks at the progress
-CHUNK = 1 << 18  # pages of a page table that are counted at once
+CHUNK = 1 << 15  # pages of a page table that are counted at once
 SLACK = 64 << 20
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
 PAGE_OF_FINGERPRINT = 152  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node

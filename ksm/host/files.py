@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from ksm.host.text import limit_said
@@ -90,7 +90,7 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     An existing file keeps its mode, and a new one is its owner's alone. What is there and is not a regular file is refused before anything
     is written.
     """
-    import tempfile  # `ksm scan` does not need it
+    import secrets  # `ksm scan` does not need it
 
     path = os.path.realpath(path)
     folder, name = os.path.split(path)
@@ -100,8 +100,10 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
         mode = 0
     if mode and not stat.S_ISREG(mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) if stat.S_ISDIR(mode) else OSError(errno.EINVAL, "not a regular file")
-    fd, new = tempfile.mkstemp(prefix=f".{name[:PREFIX]}.", dir=folder)
+    # The name is known before the file is there: Ctrl-C may come between any two steps.
+    new = os.path.join(folder, f".{name[:PREFIX]}.{secrets.token_hex(8)}")
     try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as file:
             if mode:
                 os.fchmod(fd, stat.S_IMODE(mode))
@@ -109,8 +111,11 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(fd)
         os.replace(new, path)
+    except FileExistsError:  # somebody else's, against all odds
+        raise
     except BaseException:
-        os.unlink(new)
+        with suppress(FileNotFoundError):
+            os.unlink(new)
         raise
     folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

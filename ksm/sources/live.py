@@ -195,7 +195,6 @@ class LiveSource(Source):
 
     def _parts(self, runs: list[Run]) -> Iterator[Piece]:
         """Pieces of the pages that count for this process. Threads read one stretch while the next one is asked for."""
-        mem = Memory(self._open("mem"))
         self.shared = self.hidden = 0
         merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
         mem = Memory(self._open("mem"))
