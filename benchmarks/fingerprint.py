@@ -46,12 +46,12 @@ def read_alone(text: str) -> None:
     host.close()
 
 
-def fingerprint(text: str, path: str, threads: int = 1) -> int:
+def fingerprint(text: str, path: str, threads: int = 1, key: bytes | None = None) -> int:
     """Write a fingerprint file: its bytes."""
     host = Host()
     source = open_source(text, host)
     source.threads = threads
-    size = save_file(path, [source], progress=lambda what, done, total: None).size
+    size = save_file(path, [source], key=key, progress=lambda what, done, total: None).size
     source.close()
     host.close()
     return size
@@ -68,6 +68,7 @@ def compare(name: str, text: str, path: str, rounds: int) -> None:
         "read": lambda: read_alone(text),
         "fingerprint": lambda: fingerprint(text, path),
         "two threads": lambda: fingerprint(text, path, 2),
+        "with a key": lambda: fingerprint(text, path, key=bytes(32)),
     }
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(rounds):

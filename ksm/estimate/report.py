@@ -40,6 +40,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "pages": result.pages,
         "passes": result.passes,
         "settled": result.settled,
+        **({"snapshots": result.snapshots} if result.snapshots else {}),
         "notes": all_notes(result),
     }
 

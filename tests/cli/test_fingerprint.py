@@ -148,7 +148,7 @@ def test_snapshots_of_files(tmp_path, images):
     assert [file.name for file in files] == ["0.parquet", "1.parquet", "2.parquet"]
     report = json.loads(invoke("scan", "--json", "--as-passes", *files)[0])
     assert [source["name"] for source in report["sources"]] == list(images)
-    assert (report["savings"]["pages"], report["passes"]) == (9, 3)
+    assert (report["savings"]["pages"], report["passes"], report["snapshots"]) == (9, 3, 3)
     out, _ = invoke("scan", "--as-passes", *files)
     assert "3 snapshots, a pass over each" in out
     assert "a still image overstates" not in out
