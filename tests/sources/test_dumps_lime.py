@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Dumps of LiME and AVML."""
 
+import ctypes
 import struct
 import sys
 
 import pytest
-from dump_checks import contents, cut_off, flipped, outcome, same_as_image
-from dump_writers import PAGE, ZEROS, avml, crc32c, lime, lime_range, some_memory
+from dump_checks import contents, cut_off, flipped, outcome, same_as_image, scanned
+from dump_writers import PAGE, ZEROS, avml, crc32c, lime, lime_range, mapped_ram, some_memory, windows_bitmap, windows_complete, xen
 
 from ksm.sources import open_file
 from ksm.sources.dumps.lime import MOST_TOGETHER, open_lime
 
 cramjam = pytest.importorskip("cramjam", reason="cramjam unpacks AVML's version 2")
 WRITERS = [lime, avml]
+
+
+def punch(file, offset, length):
+    """Make a hole; whether the file system did."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    KEEP_SIZE, PUNCH_HOLE = 1, 2
+    return libc.fallocate(file.fileno(), KEEP_SIZE | PUNCH_HOLE, ctypes.c_long(offset), ctypes.c_long(length)) == 0
 
 
 def one(content):
@@ -48,6 +56,34 @@ def test_a_range_that_ends_within_a_page(tmp_path):
     source = open_file(str(path))
     assert contents(source) == {1: one(1), 2: one(2), 9: one(3)}
     assert source.notes == ["left out 3 pages that are there only in part, at the ends of ranges"]
+
+
+def mapped(memory):
+    """Here, the bitmap says which pages are zeros, and QEMU leaves holes for them itself."""
+    return mapped_ram([("pc.ram", 60 * PAGE, memory)])
+
+
+@pytest.mark.parametrize("write", [lime, windows_complete, windows_bitmap, xen, mapped], ids=lambda write: write.__name__)
+def test_holes_are_pages_of_zeros(tmp_path, write):
+    """A sparse copy of a dump counts as the dump, and the report says how many pages lie in holes."""
+    memory = {number: ZEROS for number in range(1, 60)} | {number: one(number) for number in (1, 2, 30, 59)}
+    path = tmp_path / "dump"
+    path.write_bytes(write(memory))
+    dense = scanned(path)
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        for at in range(0, len(data), PAGE):
+            if not any(data[at : at + PAGE]) and not punch(file, at, PAGE):
+                pytest.skip("this file system makes no holes")
+    assert path.read_bytes() == data
+    assert scanned(path) == dense
+    source = open_file(str(path))
+    assert contents(source) == contents(source)
+    # LiME's pages lie 32 bytes behind those of the file: at both ends of each run of zeros, a page is only in part in a hole
+    zeros = sum(page == ZEROS for page in memory.values())
+    assert source.zero_holes == {mapped: 0, lime: zeros - 4}.get(write, zeros)
+    assert source.holes == 0
+    source.close()
 
 
 @pytest.mark.parametrize("write", WRITERS)

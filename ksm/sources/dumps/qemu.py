@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.sources.base import SourceError
-from ksm.sources.dumps.common import MOST, PART, Bitmap, DumpSource, Seen, check_left, counted, stored
+from ksm.sources.dumps.common import MOST, PART, Bitmap, DumpSource, Seen, check_left, counted
 from ksm.sources.input import Input
 from ksm.sources.pieces import Loaded, Piece, page_zeros
 from ksm.sources.stream import BLOCK
@@ -308,7 +308,7 @@ class QemuSource(DumpSource):
         for there, first, end in bitmap.runs():
             address, length = block.base + first * PAGE_SIZE, (end - first) * PAGE_SIZE
             if there:
-                yield from stored(input, address, length)
+                yield from self.stored(input, address, length)
             else:
                 input.skip(length)
                 yield from page_zeros(address, length)
