@@ -77,10 +77,10 @@ def test_json(images):
     assert report["era"] == "6.12"
     assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
     assert report["sources"] == [
-        {"name": images[0], "kind": "image", "pages": 12, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 12, "ksm_merging_pages": 11, "ksm_zero_pages": 0,
-         "ksm_process_profit": 11 * PAGE - 12 * 64},
-        {"name": images[1], "kind": "image", "pages": 4, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 4, "ksm_merging_pages": 3, "ksm_zero_pages": 0,
-         "ksm_process_profit": 3 * PAGE - 4 * 64},
+        {"name": images[0], "kind": "image", "pages": 12, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 12,
+         "ksm_merging_pages": 11, "ksm_zero_pages": 0, "ksm_process_profit": 11 * PAGE - 12 * 64},
+        {"name": images[1], "kind": "image", "pages": 4, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 4,
+         "ksm_merging_pages": 3, "ksm_zero_pages": 0, "ksm_process_profit": 3 * PAGE - 4 * 64},
     ]  # fmt: skip
     assert report["ksm"]["pages_shared"] == 5
     assert report["ksm"]["pages_unshared"] == 2

@@ -94,7 +94,7 @@ def test_members_follow_each_other(tmp_path, raw, what):
     assert counts(packed(tmp_path, *parts, padding)) == counts(raw)
 
 
-@pytest.mark.parametrize("what", {"zstd", "lz4"} & set(PACK))
+@pytest.mark.parametrize("what", [what for what in ("zstd", "lz4") if what in PACK])
 def test_skippable_frames(tmp_path, raw, what):
     half = len(MEMORY) // 2
     parts = [SKIPPABLE, PACK[what](MEMORY[:half]), SKIPPABLE, PACK[what](MEMORY[half:]), SKIPPABLE]
@@ -161,7 +161,7 @@ def test_large_windows(tmp_path):
     assert refusal(packed(tmp_path, data)) == "lzma needs more than 256 MiB to unpack this: xz -dc FILE | ksm scan -"
 
 
-@pytest.mark.parametrize("what", ["gzip", "xz", "bzip2", *({"zstd"} & set(PACK))])
+@pytest.mark.parametrize("what", ["gzip", "xz", "bzip2", *(["zstd"] if zstd else [])])
 def test_bombs_take_bounded_memory(tmp_path, what, monkeypatch):
     """What unpacks to very much is read in small parts. What ends it is the room that its pages take in the machine."""
     chunk = PACK[what](bytes(32 << 20))
