@@ -179,6 +179,7 @@ def of_descriptor(name: str, fd: int, holes: Holes | None) -> FileInput:
             # Standard input may be a file that somebody else has begun to read.
             return FileInput(name, fd, found.st_size if not os.lseek(fd, 0, os.SEEK_CUR) else None, holes)
         if stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode):
+            os.set_blocking(fd, True)  # who has made it may have wanted it otherwise
             return FileInput(name, fd, None, holes)
         raise SourceError(f"{name}: neither a file nor a pipe")
     except OSError as error:

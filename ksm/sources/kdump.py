@@ -276,8 +276,8 @@ class KdumpSource(InputSource):
 
     def say(self, bitmap: Bitmap) -> None:
         """Notes on what is not in the dump."""
-        missing = bitmap.machine - bitmap.dumped
-        if missing > 0 and not self.notes:
+        missing = self.holes = max(0, bitmap.machine - bitmap.dumped)
+        if missing and not self.notes:
             level = self.header.level
             zeros = ", pages of zeros among them" if level & 1 else ""
             self.notes.append(f"left out {missing:,} pages that are not in the dump (makedumpfile -d {level}){zeros}")
