@@ -178,9 +178,9 @@ def test_without_the_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cramjam", None)
     path = tmp_path / "dump"
     path.write_bytes(packed)
-    assert outcome(path) == "a dump of AVML that is packed with snappy: pip install ksm[formats]"
+    assert outcome(path) == "a dump of AVML, packed with snappy, which needs pip install ksm[formats]"
     path.write_bytes(lime({0: one(1)}) + packed)
-    assert outcome(path) == "a dump of AVML that is packed with snappy: pip install ksm[formats]"
+    assert outcome(path) == "a dump of AVML, packed with snappy, which needs pip install ksm[formats]"
 
 
 def test_through_a_pipe():

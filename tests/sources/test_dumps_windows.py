@@ -102,7 +102,7 @@ def table_of(mark=0x40, magic=b"RDMP", length=0x60, first_page=0x2080, total=1, 
 @pytest.mark.parametrize(("data", "reason"), [
     (b"PAGEDU64DUMP", "truncated: a crash dump of Windows has more than 12 bytes"),
     (runs_of(0), "damaged: 0 runs of memory"), (runs_of(0x45474150), "damaged: 1,162,297,680 runs of memory"),
-    (runs_of(43), "damaged: 43 runs of memory"), (runs_of(1, (1, 0)), "damaged: 0 pages from page 0x1 on"),
+    (runs_of(44), "damaged: 44 runs of memory"), (runs_of(1, (1, 0)), "damaged: 0 pages from page 0x1 on"),
     (runs_of(1, (1, (1 << 64) - 1)), "damaged: 18,446,744,073,709,551,615 pages from page 0x1 on"),
     (runs_of(1, ((1 << 64) - 1, 1)), "damaged: 1 page from page 0xffffffffffffffff on"),
     (runs_of(1, (0, 1 << 33)), "truncated after 8,192 bytes"),

@@ -146,7 +146,7 @@ def snappy(name: str) -> Unpack:
     try:
         import cramjam
     except ImportError:
-        raise SourceError(f"{name}: a dump of AVML that is packed with snappy: pip install ksm[formats]") from None
+        raise SourceError(f"{name}: a dump of AVML, packed with snappy, which needs pip install ksm[formats]") from None
     return cramjam.snappy.decompress, cramjam.DecompressionError
 
 

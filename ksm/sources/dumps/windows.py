@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 
 
 LAYOUT = {
-    MAGIC_64: Layout(0x2000, 0xF98, 0x88, 0x98, 0x88 + 700, struct.Struct("<2Q")),
+    MAGIC_64: Layout(0x2000, 0xF98, 0x88, 0x98, 0x88 + 704, struct.Struct("<2Q")),
     MAGIC_32: Layout(0x1000, 0xF88, 0x64, 0x6C, 0x64 + 700, struct.Struct("<2I")),
 }
 COMPLETE, TABLE_COMPLETE = 1, 10
