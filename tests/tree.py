@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Copy the source tree, without what was built in it, and build it there: python tests/tree.py FOLDER. The environment says how (setup.py)."""
+"""Copy the source tree without what was built in it, and build it there: python tests/tree.py FOLDER. setup.py says what is built how."""
 
 import os
 import shutil

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Readers of formats under atheris, which changes files so that new lines of a reader run: python -m fuzz.targets [--seconds N] [NAME]...
 
-Each reader gets N seconds in a process of its own, and begins with the files of readers.corpus(). An exception that is no SourceError of one
-line, more memory than MEMORY, and an input that takes longer than SLOWEST are findings. The input is kept in --findings:
+Each reader gets N seconds in a process of its own, and begins with the files of readers.corpus(). Findings are exceptions other than a
+SourceError of one line, more memory than MEMORY, and inputs that take longer than SLOWEST. The input is kept in --findings, and
 `python -m fuzz.targets --replay FILE NAME` runs it again.
 """
 
@@ -32,8 +32,9 @@ def hunt(name: str, seconds: int, findings: Path) -> bool:
             print(f"fuzz: {name}: left out, its packages are not installed", flush=True)
             return False
         findings.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "fuzz.targets", "--target", name, folder, f"-max_total_time={seconds}", f"-max_len={LARGEST}",
-                   f"-rss_limit_mb={MEMORY}", f"-timeout={SLOWEST}", f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1"]  # fmt: skip
+        limits = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", f"-rss_limit_mb={MEMORY}", f"-timeout={SLOWEST}"]
+        told = [f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1"]
+        command = [sys.executable, "-m", "fuzz.targets", "--target", name, folder, *limits, *told]
         run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     units = re.search(r"number_of_executed_units: (\d+)", run.stderr)
     covered = re.findall(r" cov: (\d+)", run.stderr)
@@ -54,7 +55,6 @@ def target(name: str, arguments: list[str]) -> None:
         import ksm.sources.flat
         import ksm.sources.kdump
         import ksm.sources.unpack  # noqa: F401 (what is imported here is watched)
-
         from fuzz.readers import READERS
     run = READERS[name]
     atheris.Setup([name, *arguments], lambda data: run(bytes(data)))

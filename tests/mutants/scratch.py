@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = (".*", "build", "dist", "__pycache__", "*.egg-info", "*.c", "*.so")
+LEFT_OUT = (".*", "build", "dist", "__pycache__", "*.egg-info", "*.so")
 
 
 def put(path: Path, old: str, new: str) -> None:
