@@ -14,6 +14,7 @@ cdef class Machine:
     cdef machine_gate gate
     cdef unsigned long ram_pages
     cdef int nr_nodes
+    cdef unsigned int nr_threads
     cdef int last_pid
     cdef dict all_processes
     cdef long nr_held           # frames that somebody looks at, each with a reference on its page

@@ -16,7 +16,6 @@ _Era: TypeAlias = Literal["6.12", "2.6.38"]
 VM_EVENTS: tuple[str, ...]
 HUGEPAGE_MODES: tuple[str, ...]
 ERAS: dict[_Era, int]
-MOST_THREADS: int
 CACHES: tuple[str, ...]
 UNITS: dict[str, int]
 
@@ -51,9 +50,9 @@ class Machine:
     @property
     def plain(self) -> bool: ...
     @property
-    def pages(self) -> Literal["bytes", "fingerprints"]: ...
-    @property
     def threads(self) -> int: ...
+    @property
+    def pages(self) -> Literal["bytes", "fingerprints"]: ...
     @property
     def key_name(self) -> str | None: ...
     @property

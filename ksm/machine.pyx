@@ -43,7 +43,6 @@ VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmig
              "thp_fault_fallback", "thp_split_page", "thp_split_page_failed", "thp_split_pmd")
 HUGEPAGE_MODES = ("never", "madvise", "always")
 ERAS = {"6.12": ERA_6_12, "2.6.38": ERA_2_6_38}
-MOST_THREADS = 64
 CACHES = ("mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "ksm_rmap_item", "ksm_stable_node", "ksm_mm_slot")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -123,8 +122,8 @@ pages="bytes", key=None, threads=1)
     pages       "bytes", or "fingerprints": a frame holds 32 bytes that stand for its page, in place of its 4096. KSM's counters are the
                 same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: docs/fingerprints.md
     key         32 bytes: fingerprints are keyed. Without the key, nobody can tell from them what pages hold. None: they have no key
-    threads     that compute checksums where ksmd knows nothing of many pages, as in its first pass: 1 to 64. The results are those of one
-                thread. More have no effect on fingerprints, which have their checksums, nor without the speed layer
+    threads     how many threads compute the checksums of pages that were written to or are new, where a scan meets thousands of them; the
+                results are those of one thread. 1 to 256
     plain       scan without the speed layer, in the kernel's steps; the results are the same. Default: true if the environment variable
                 KSM_PLAIN is set to anything but 0 or an empty string
 
@@ -174,10 +173,10 @@ pages="bytes", key=None, threads=1)
             raise ValueError(f"era is one of {', '.join(ERAS)}, not {era!r}")
         plan.era = ERAS[era]
         plan.plain = bool(os.environ.get("KSM_PLAIN", "0") not in ("", "0") if plain is None else plain)
+        if not 1 <= threads <= 256:
+            raise ValueError(f"threads must be between 1 and 256, not {threads}")
+        plan.threads = threads
         plan.manual_clock = clock == "manual"
-        plan.threads = cint("threads", threads)
-        if not 1 <= plan.threads <= MOST_THREADS:
-            raise ValueError(f"threads must be between 1 and {MOST_THREADS}, not {plan.threads}")
         if pages not in ("bytes", "fingerprints"):
             raise ValueError(f'pages are "bytes" or "fingerprints", not {pages!r}')
         plan.fingerprints = pages == "fingerprints"
@@ -213,6 +212,7 @@ pages="bytes", key=None, threads=1)
             raise oserror(err, f"swapon of {swap_pages << PAGE_SHIFT} bytes" if opened else f"a machine of {max_memory} bytes")
         self.ram_pages = plan.ram_pages
         self.nr_nodes = plan.nr_nodes
+        self.nr_threads = plan.threads
         self.files = files
         if not gate_open(&self.gate, True):
             self.teardown()
@@ -340,6 +340,16 @@ pages="bytes", key=None, threads=1)
         return plain
 
     @property
+    def threads(self):
+        """How many threads may compute checksums."""
+        cdef unsigned int threads
+        with nogil:
+            self.enter()
+            threads = self.nr_threads
+            self.leave()
+        return threads
+
+    @property
     def pages(self):
         """What frames hold: "bytes" or "fingerprints"."""
         cdef bint of_bytes
@@ -348,16 +358,6 @@ pages="bytes", key=None, threads=1)
             of_bytes = has_bytes(self.m)
             self.leave()
         return "bytes" if of_bytes else "fingerprints"
-
-    @property
-    def threads(self):
-        """The number of threads that compute checksums."""
-        cdef int threads
-        with nogil:
-            self.enter()
-            threads = self.m.threads
-            self.leave()
-        return threads
 
     @property
     def key_name(self):

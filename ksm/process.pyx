@@ -87,6 +87,12 @@ cdef class Process:
     def __reduce__(self):
         raise TypeError("a process cannot be copied or pickled: fork() makes another one")
 
+    cdef int check_alive(self) except -1:
+        """Before room is made for what is going to be read: a process that has exited is the error, and not the room."""
+        with nogil:
+            self.put_mm(self.get_mm())
+        return 0
+
     cdef mm_struct *get_mm(self) except NULL nogil:
         """The address space, kept until put_mm(); ProcessLookupError after exit, ValueError when the machine is closed."""
         cdef mm_struct *mm
@@ -358,6 +364,7 @@ cdef class Process:
         cdef int error = 0
         if clength > <unsigned long>1 << 46:
             raise oserror(-EFAULT, f"read of {clength} bytes at {caddr:#x}")
+        self.check_alive()
         result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>clength)
         buf = PyBytes_AS_STRING(result)
         with nogil:
@@ -545,6 +552,7 @@ cdef class Process:
         nr_pages = pages_in(end - caddr)
         if nr_pages > MOST_MOVED:
             raise oserror(-E2BIG, f"move_pages of {nr_pages} pages at {caddr:#x}")
+        self.check_alive()
         result = array("i", [nid]) * nr_pages
         status = result
         while True:
@@ -590,6 +598,7 @@ cdef class Process:
         cdef unsigned long[::1] words
         if nr_pages > MOST_TOLD:
             raise ValueError(f"length is {nr_pages} pages, and {<unsigned long>MOST_TOLD} are the most that a table is made of at once")
+        self.check_alive()
         result = array("L" if sizeof(unsigned long) == 8 else "Q", bytes(8)) * nr_pages
         if nr_pages == 0:
             return result

@@ -107,7 +107,8 @@ def test_everything_of_an_exited_process(machine):
              lambda: process.write(addr, b"x"), lambda: process.mmap(PAGE), lambda: process.munmap(addr, PAGE), lambda: process.touch(addr),
              lambda: process.madvise(addr, PAGE, 12), lambda: process.page_table(addr, PAGE), lambda: process.ksm_merging_pages,
              lambda: process.prctl(ksm.PR_GET_MEMORY_MERGE), lambda: process.update(addr, bytes(PAGE)),
-             lambda: process.mprotect(addr, 1, 1), lambda: process.mremap(addr, PAGE, PAGE)]
+             lambda: process.mprotect(addr, 1, 1), lambda: process.mremap(addr, PAGE, PAGE),
+             lambda: process.read(addr, 1 << 45)]  # no room is asked for that it will not need
     for call in calls:
         with pytest.raises(ProcessLookupError, match="late"):
             call()

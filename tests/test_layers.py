@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ["include", "lib", "mm", "face", "record", "check", "sources", "estimate", "study", "oracle", "bench", "cli"]
+ORDER = ["include", "lib", "mm", "face", "record", "check", "rows", "sources", "estimate", "study", "oracle", "bench", "cli"]
 
 # The layer of each room
 ROOMS = {
@@ -22,7 +22,7 @@ ROOMS = {
     "ksm.fingerprint.store": "face", "ksm.fingerprint": "mm",
     # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",
-    "ksm.record": "record", "ksm.check": "check", "ksm.sources": "sources", "ksm.estimate": "estimate",
+    "ksm.record": "record", "ksm.check": "check", "ksm.rows": "rows", "ksm.sources": "sources", "ksm.estimate": "estimate",
     "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip
 FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace", "ksm.views"}

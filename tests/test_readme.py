@@ -4,10 +4,14 @@
 import contextlib
 import doctest
 import io
+import random
 import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from ksm.cli.group import main
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -54,3 +58,54 @@ def test_picture_of_a_scan():
     for row in ("KSM would free", "zero pages", "duplicates within one source", "duplicates across sources", "unshared", "volatile",
                 "Metadata", "general_profit", "vm1.img", "overstates"):  # fmt: skip
         assert row in picture
+
+
+def made(seed):
+    """An image of 16 MiB: zeros, contents that are everywhere, and unique ones."""
+    chance = random.Random(seed)
+    kinds = (lambda: bytes(4096), lambda: b"%4096d" % chance.randrange(200), lambda: chance.randbytes(4096), lambda: chance.randbytes(4096))
+    return b"".join(chance.choice(kinds)() for _ in range(4096))
+
+
+def commands(page, name):
+    """The commands between two marks of a page, and what each prints: (words, lines)."""
+    text = page.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0]
+    found = []
+    for line in text.splitlines():
+        if line.startswith("    $ ksm "):
+            found.append((line.removeprefix("    $ ksm ").split(), []))
+        elif found:
+            found[-1][1].append(line.removeprefix("    "))
+    return found
+
+
+def check_commands(found):
+    """Each command prints the lines that are shown, and perhaps more. How well a file is compressed depends on the library."""
+    size = re.compile(r" in [\d.]+ [KM]iB$", re.MULTILINE)
+    for words, lines in found:
+        result = CliRunner().invoke(main, words, prog_name="ksm", catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        shown = "\n".join(lines).rstrip()
+        assert size.sub("", result.stdout).startswith(size.sub("", shown)), (words, result.stdout)
+        for real, told in zip(re.findall(r" in ([\d.]+) ([KM])iB$", result.stdout, re.MULTILINE), size.findall(shown), strict=False):
+            number, unit = re.match(r" in ([\d.]+) ([KM])iB", told).groups()
+            assert unit == real[1]
+            assert abs(float(number) - float(real[0])) <= 0.1 * float(number)
+    return len(found)
+
+
+def test_fingerprints(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        (tmp_path / f"vm{number}.img").write_bytes(made(number))
+    assert check_commands(commands(README.read_text(), "ksm fingerprint")) == 4
+
+
+def test_snapshots(tmp_path, monkeypatch):
+    """The worked example of docs/fingerprint-files.md."""
+    page = (README.parent / "docs" / "fingerprint-files.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "fingerprint-files.md", "exec"), {})
+    assert check_commands(commands(page, "as passes")) == 2

@@ -308,7 +308,6 @@ cdef struct machine:
     int transparent_hugepage    # 0 never, 1 where MADV_HUGEPAGE was given, 2 always
     bint map_unused_to_zeropage  # every split does so since 6.12
     bint ksm_pages_move         # not only for memory hotplug, which locks KSM out: since 3.9
-    int threads                 # that compute checksums when ksmd sees pages for the first time
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
     int sigpending              # value of signal_pending(current) outside ksmd: 1 when the machine is being closed

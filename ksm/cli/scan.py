@@ -20,6 +20,7 @@ from ksm.sources import Host, Source, SourceError, open_sources
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
+    from ksm.sources.input import Holes
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -67,6 +68,17 @@ def progress_bar() -> Iterator[scanner.Progress]:
         yield show
 
 
+def key_in(path: str) -> bytes:
+    """The key in a file. ClickException."""
+    from ksm.fingerprint.key import read_key
+    from ksm.host.files import FileError
+
+    try:
+        return read_key(path)
+    except FileError as error:
+        raise click.ClickException(str(error)) from None
+
+
 @click.command(short_help="What would KSM save here?")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
@@ -78,8 +90,13 @@ def progress_bar() -> Iterator[scanner.Progress]:
 @click.option(
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
-@click.option("--exact", is_flag=True, help="Keep the bytes of pages, and not their fingerprints: a machine as large as the memory.")
-@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
+@click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
+@click.option(
+    "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
+)
+@click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
+@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
+@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
     sources: tuple[str, ...],
@@ -88,28 +105,47 @@ def scan(
     settings: dict[str, str],
     passes: int | None,
     interval: float | None,
+    as_passes: bool,
+    holes: Holes | None,
     exact: bool,
+    key_file: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """What would KSM save here?
 
-    A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), or an ELF core (gcore, the
-    kernel's, QEMU's dump-guest-memory). Without any, all processes that you may read. As root, the scan also knows which pages processes
-    have in common since a fork.
+    A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), an ELF core (gcore, the
+    kernel's, QEMU's dump-guest-memory), a compressed crash dump (makedumpfile, virsh dump), or fingerprints (ksm fingerprint). A file may
+    be packed with gzip, zstd, xz, bzip2, lz4, lzma or snappy; "-" is standard input. Without any, all processes that you may read. As root,
+    the scan also knows which pages processes have in common since a fork.
+
+    A hole of a file is memory that was never touched, or pages of zeros. A format says which, and --holes if you know better.
 
     Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
 
     The report of --era 2.6.38, the KSM of 2011, has only what that KSM counted: neither metadata nor profit, and nothing for a process.
     """
+    if as_passes and len(sources) < 2:
+        raise click.UsageError("--as-passes needs two snapshots at least", click.get_current_context())
+    if as_passes and passes is not None and passes < len(sources):
+        raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", click.get_current_context())
+    if exact and key_file is not None:
+        raise click.UsageError("--key is for fingerprints, and --exact makes none", click.get_current_context())
+    key = None if key_file is None else key_in(key_file)
     host = Host()
     opened: list[Source] = []
+    remarks: list[str] = []
     try:
-        opened, remarks = open_sources(sources, host, advised=advised)
+        if as_passes:
+            from ksm.sources.snapshots import open_snapshots
+
+            opened, passes = open_snapshots(sources, holes), passes or len(sources)
+        else:
+            opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with progress_bar() as progress, scanner.Scan(
-            opened, settings=settings, era=era, exact=exact, threads=threads, progress=progress
+            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, progress=progress
         ) as running:
             result = running.run(passes, interval)
     except SourceError as error:

@@ -25,7 +25,17 @@ def as_json(result: Result) -> dict[str, Any]:
     return {
         "era": result.era,
         "ksm": result.ksm,
-        "sources": [{"name": source.name, "kind": source.kind, "pages": source.pages, **source.ksm_stat} for source in result.sources],
+        "sources": [
+            {
+                "name": source.name,
+                "kind": source.kind,
+                "pages": source.pages,
+                "holes": source.holes,
+                "zero_holes": source.zero_holes,
+                **source.ksm_stat,
+            }
+            for source in result.sources
+        ],
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
         "passes": result.passes,
@@ -49,6 +59,8 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
         yield from breakdown(result)
         yield "", False
         yield from sources_table(result, width)
+    elif absent := sum(source.holes for source in result.sources):
+        yield f"Holes of files, absent and not counted: {absent:,} pages.", False
     yield "", False
     for note in all_notes(result):
         for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
@@ -148,9 +160,20 @@ def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
     yield row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
     # After one pass there is no earlier checksum that a page could differ from.
     yield row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
+    yield from holes(result, row)
     if knows_profit(result):
         yield bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
         yield bytes_row("general_profit: freed less metadata", ksm["general_profit"], True)
+
+
+def holes(result: Result, row: Callable[[str, int], tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+    """How many pages lie in holes of files: those decide much, and whoever has copied a file may have made or filled them."""
+    zeros, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zero_holes", "holes"))
+    files = any(source.kind != "process" for source in result.sources)
+    if zeros or (files and not absent):
+        yield row("Holes of files: zero pages among the above", zeros)
+    if absent:
+        yield row("Holes of files: absent, not counted", absent)
 
 
 def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:
@@ -205,6 +228,8 @@ def which_era(result: Result) -> list[str]:
 
 
 def how_it_ended(result: Result) -> str:
+    if result.snapshots:
+        return snapshots_seen(result)
     if result.settled:
         return f"{passes(result)}; the last one changed nothing"
     if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
@@ -212,7 +237,13 @@ def how_it_ended(result: Result) -> str:
     return f"{passes(result)}, as asked for; the last one still changed something"
 
 
+def snapshots_seen(result: Result) -> str:
+    more = f", and {result.passes - result.snapshots} more over the last one" if result.passes > result.snapshots else ""
+    seen = f"{result.snapshots} snapshots, a pass over each{more}"
+    return f"{seen}: what is merged was the same in two that follow each other, and has not changed since"
+
+
 def overstatement(result: Result) -> list[str]:
-    if all(source.kind == "process" for source in result.sources):
+    if not any(source.still for source in result.sources):
         return []
     return ["a still image overstates: pages that a running machine keeps writing to would not stay merged"]

@@ -8,12 +8,14 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.savings import Tally
+from ksm.fingerprint.frames import key_name
 from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
+from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.work import usable_threads
 
@@ -52,12 +54,19 @@ class Savings(NamedTuple):
 
 
 class SourceResult(NamedTuple):
-    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have."""
+    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
+
+    holes        pages that lie in holes of a file and are left out
+    zero_holes   pages that lie in holes of a file and count as pages of zeros
+    """
 
     name: str
     kind: str
     pages: int
     ksm_stat: dict[str, int]
+    holes: int = 0
+    zero_holes: int = 0
+    still: bool = True
 
 
 class Result(NamedTuple):
@@ -72,6 +81,7 @@ class Result(NamedTuple):
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
     live: bool
     notes: list[str]
+    snapshots: int = 0  # that the passes saw, one after the other
 
     @property
     def pages(self) -> int:
@@ -94,8 +104,10 @@ def no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) -> Machine:
-    """A machine large enough for the sources: of bytes if `exact`, else of fingerprints. SourceError says why there is none."""
+def make_machine(
+    sources: list[Source], era: Era = ERA, *, exact: bool = False, key: bytes | None = None, threads: int = 1
+) -> Machine:
+    """A machine large enough for the sources: of bytes if `exact`, else of fingerprints, which may have a key. SourceError."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
     if exact:
@@ -117,11 +129,36 @@ def make_machine(sources: list[Source], era: Era = ERA, *, exact: bool = False) 
         memory += UNKNOWN
     memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
     try:
-        return Machine(memory, max_memory=memory + mapped, era=era, pages="bytes" if exact else "fingerprints")
+        pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
+        return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             raise
         raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
+
+
+def mapped_at_once(sources: list[Source]) -> bool:
+    """Whether all sources are files that are mapped, and fit into memory together.
+
+    KSM on the bytes of mapped files takes less time and memory than reading them for their fingerprints: the first pass reads each page
+    once, and later ones read few. A file that does not stay in memory would be read again, and from place to place.
+    """
+    return all(source.mapped and not source.copied for source in sources) and sum(source.mapped for source in sources) < available_memory()
+
+
+def check_together(sources: list[Source], exact: bool | None, key: bytes | None) -> None:
+    """Whether one machine can have the pages of all sources. SourceError."""
+    made = [source for source in sources if source.hash]
+    if not made:
+        return
+    if exact:
+        raise SourceError(f"{made[0].name}: there are no bytes of pages in it, and --exact needs them")
+    own = hashed(key_name(key) if key else "")
+    first = made[0]
+    others = [(source.name, source.hash or own) for source in sources] + ([("--key", own)] if key else [])
+    for name, hash in others:
+        if hash != first.hash:
+            raise SourceError(f"{first.name} has fingerprints of {first.hash}, {name} of {hash}: these cannot be compared")
 
 
 def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
@@ -173,7 +210,8 @@ class Scan:
         *,
         settings: Mapping[str, str] | None = None,
         era: Era = ERA,
-        exact: bool = False,
+        exact: bool | None = None,
+        key: bytes | None = None,
         threads: int | None = None,
         progress: Progress = no_progress,
     ) -> None:
@@ -182,9 +220,14 @@ class Scan:
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
+        check_together(sources, exact, key)
+        threads = threads or usable_threads()
         for source in sources:
-            source.threads = threads or usable_threads()
-        self.machine = make_machine(sources, era, exact=exact)
+            source.threads = threads
+            source.same_checksums = era != ERA and not key and any(each.hash for each in sources)
+        if exact is None:
+            exact = mapped_at_once(sources) and key is None
+        self.machine = make_machine(sources, era, exact=exact, key=key, threads=min(threads, 256))
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:
@@ -274,7 +317,9 @@ class Scan:
             for addr, length in source.ranges():
                 for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
                     pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
-            results.append(SourceResult(source.name, source.kind, pages, source.process.ksm_stat()))
+            still = source.still and not source.live
+            stat = source.process.ksm_stat()
+            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
         own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
         return Result(
             era=self.era,
@@ -286,6 +331,7 @@ class Scan:
             skipped=self.skipped,
             live=self.live,
             notes=self.left_notes() + own_notes + self.common_notes(),
+            snapshots=max((source.snapshots for source in self.sources), default=0),
         )
 
     def left_notes(self) -> list[str]:

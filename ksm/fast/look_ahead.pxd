@@ -3,11 +3,8 @@
 
 from linux.mm_types cimport mm_struct
 
-from ksm.fast.state cimport fast_state, scanned_page
-from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item
+from ksm.fast.state cimport fast_state
+from ksm.mm.ksm cimport ksm_rmap_item
 
-cdef bint will_skip(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil
-cdef unsigned int watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, scanned_page *pages, unsigned int want) noexcept nogil
-cdef void find_items(scanned_page *pages, unsigned int nr, ksm_rmap_item *rmap_item) noexcept nogil
-cdef void read_pages(fast_state *fast, scanned_page **unread, unsigned int nr) noexcept nogil
 cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rmap_item, unsigned int most) noexcept nogil
+cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsigned int want, bint first) noexcept nogil

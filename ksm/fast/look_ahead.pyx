@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memset
 from linux.atomic cimport READ_ONCE_int, atomic_read, smp_load_acquire_int
 from linux.highmem cimport frame_checksum, frame_size, has_bytes
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
-from linux.mm_types cimport PAGE_SIZE, PTRS_PER_PTE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
 from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, folio_raw_mapping, folio_test_anon,
                                folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
@@ -23,8 +23,8 @@ from linux.rmap cimport vma_has_anon_vma
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 from linux.types cimport u32
 
+from ksm.fast.first_look cimport first_look, looked_at
 from ksm.fast.page_keys cimport page_keys_in
-from ksm.fast.read_ahead cimport not_read_ahead
 from ksm.fast.stable_keys cimport compare_stable_key, filter_place, node_with_key, stable_trees_lack
 from ksm.fast.state cimport LOOK_AHEAD, PLACE_BETWEEN, PLACE_EQUAL, PLACE_UNKNOWN, fast_state, frame_words, ksm_prefetch, scanned_page
 from ksm.fast.watch cimport compare_key, item_key, item_key_known, link_item, page_linked
@@ -39,11 +39,13 @@ cdef bint will_skip(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
 
 # The pages, in the order in which the scan will come to them
 
-cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr, unsigned long end, scanned_page *pages, unsigned int *nr,
-                      unsigned int want) noexcept nogil:
+cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr, unsigned long end, unsigned int want,
+                      bint first) noexcept nogil:
     """Watch the pages that one table maps, until `want` pages are watched in all. False if that many are watched, or if the next page is
-    one that cannot be looked at ahead.
+    one that cannot be looked at ahead. A first look takes only pages that nobody watches.
     """
+    cdef scanned_page *pages = fast.first if first else fast.pages
+    cdef unsigned int nr = fast.nr_first if first else fast.nr
     cdef mm_struct *mm = vma.vm_mm
     cdef pmd_t *pmd = pmd_offset_mm(mm, addr)
     cdef spinlock_t *ptl = NULL
@@ -68,55 +70,58 @@ cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr,
             if page != NULL and (PageTransCompound(page) or folio_test_anon(page)):
                 # When the swap cache clears its flag, it has already cleared `private`.
                 flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
-                if nr[0] == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
+                if nr == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
                     more = False
                     break
-                seen = &pages[nr[0]]
-                seen.fresh = not test_page_flag(page, PG_ksm_watched)
-                if seen.fresh:
+                seen = &pages[nr]
+                seen.watched_before = test_page_flag(page, PG_ksm_watched)
+                if not seen.watched_before:
                     set_page_flag(page, PG_ksm_watched)
                 seen.page = page
                 seen.address = addr
                 seen.key = 0
                 seen.place = PLACE_UNKNOWN
-                nr[0] += 1
+                if not (first and seen.watched_before):
+                    nr += 1
         ptep += 1
         addr += PAGE_SIZE
+    if first:
+        fast.nr_first = nr
+    else:
+        fast.nr = nr
     spin_unlock(&fast.watch_lock)
     spin_unlock(ptl)
     return more
 
 
-cdef unsigned int watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, scanned_page *pages, unsigned int want) noexcept nogil:
-    """Watch the next pages that ksmd will come to: how many, `want` at most. mmap_lock is held."""
+cdef void watch_pages(fast_state *fast, mm_struct *mm, unsigned long addr, unsigned int want, bint first) noexcept nogil:
+    """Watch up to `want` pages of one mapping, from this address on. mmap_lock is held."""
     cdef vma_iterator vmi
     cdef vm_area_struct *vma
     cdef unsigned long until
-    cdef unsigned int nr = 0
-    cdef unsigned int tables = 4 + want // PTRS_PER_PTE     # no more, so that a sparse range does not take long
+    cdef unsigned int tables = 4 + want // 128      # not more, so that a sparse range does not take long
     vma_iter_init(&vmi, mm, addr)
     vma = vma_next(&vmi)
     while vma != NULL and not (vma.vm_flags & VM_MERGEABLE and vma_has_anon_vma(vma)):
         vma = vma_next(&vmi)
     if vma == NULL:
-        return 0
+        return
     if addr < vma.vm_start:
         addr = vma.vm_start
     while addr < vma.vm_end and tables:
         until = pmd_addr_end(addr, vma.vm_end)
-        if not watch_table(fast, vma, addr, until, pages, &nr, want):
+        if not watch_table(fast, vma, addr, until, want, first):
             break
         addr = until
         tables -= 1
-    return nr
 
 
-cdef void find_items(scanned_page *pages, unsigned int nr, ksm_rmap_item *rmap_item) noexcept nogil:
+cdef void find_items(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:
     """Find the items that the pages have already: rmap_item, or one after it in its list."""
     cdef scanned_page *seen
     cdef unsigned int i
-    for i in range(nr):
-        seen = &pages[i]
+    for i in range(fast.nr):
+        seen = &fast.pages[i]
         while rmap_item != NULL and rmap_item.address < seen.address:
             rmap_item = rmap_item.rmap_list
         seen.rmap_item = NULL
@@ -325,7 +330,7 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     cdef scanned_page *unkeyed[LOOK_AHEAD]
     cdef descent down[LOOK_AHEAD]
     cdef scanned_page *seen
-    cdef unsigned int i, nr_read, nr_unread = 0, nr_linked = 0, nr_unkeyed = 0, nr_down = 0
+    cdef unsigned int i, nr_unread = 0, nr_linked = 0, nr_looked_at = 0, nr_unkeyed = 0, nr_down = 0
     cdef const char *bytes
 
     fast.nr = 0
@@ -335,12 +340,12 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
     if not mmap_read_trylock(mm):
         return False
     if atomic_read(&mm.mm_users) != 0:
-        fast.nr = watch_pages(fast, mm, address, fast.pages, most if most < LOOK_AHEAD else LOOK_AHEAD)
+        watch_pages(fast, mm, address, most if most < LOOK_AHEAD else LOOK_AHEAD, False)
     mmap_read_unlock(mm)
     if fast.nr == 0:
         return False
 
-    find_items(fast.pages, fast.nr, rmap_item)
+    find_items(fast, rmap_item)
     for i in range(fast.nr):
         seen = &fast.pages[i]
         if folio_test_ksm(seen.page):
@@ -359,19 +364,20 @@ cdef bint look_ahead(fast_state *fast, unsigned long address, ksm_rmap_item *rma
                 ksm_prefetch(bytes + 64)
                 unkeyed[nr_unkeyed] = seen
                 nr_unkeyed += 1
+        elif looked_at(fast, seen):
+            nr_looked_at += 1
         else:
             unread[nr_unread] = seen
             nr_unread += 1
-    nr_read = nr_unread
+    if nr_unread == LOOK_AHEAD and fast.threads > 1:
+        first_look(fast, mm, seen.address + PAGE_SIZE, most - LOOK_AHEAD + fast.first_beyond)
     if nr_unkeyed:
         make_keys(fast, unkeyed, nr_unkeyed)
-    if nr_unread and fast.ahead != NULL:
-        nr_unread = not_read_ahead(fast, mm, rmap_item, unread, nr_unread, most)
     if nr_unread:
         read_pages(fast, unread, nr_unread)
 
     # Only a page that has not changed will be searched for.
-    for i in range(fast.nr if nr_read or nr_linked else 0):
+    for i in range(fast.nr if nr_unread or nr_linked or nr_looked_at else 0):
         seen = &fast.pages[i]
         if seen.key and seen.rmap_item != NULL and seen.rmap_item.oldchecksum == seen.checksum:
             start(fast, &down[nr_down], seen)

@@ -29,7 +29,7 @@ from ksm.mm.page_alloc cimport folio_put
 from ksm.step cimport STEP_NEXT, STEP_PASS_ENDS, ksm_step
 
 
-cdef int fast_init(ksm_globals *g) noexcept nogil
+cdef int fast_init(ksm_globals *g, unsigned int threads) noexcept nogil
 cdef void fast_exit(ksm_globals *g) noexcept nogil
 cdef void fast_distrust(ksm_globals *g) noexcept nogil
 cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned int scan_npages) noexcept nogil

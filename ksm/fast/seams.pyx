@@ -5,7 +5,6 @@ from libc.errno cimport ENOMEM
 from libc.stdlib cimport calloc, free
 
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, data_race_ptr, smp_mb
-from linux.highmem cimport has_bytes
 from linux.list cimport list_empty
 from linux.mm_types cimport PAGE_SIZE, ksm_fast_operations, machine, page_mask, struct_page
 from linux.page_flags cimport (PG_ksm_watched, PageTransCompound, folio_raw_mapping, folio_test_ksm, test_page_flag)
@@ -13,9 +12,9 @@ from linux.rbtree cimport rb_node, rb_parent
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 from linux.types cimport u32
 
+from ksm.fast.first_look cimport first_look_exit, first_look_init
 from ksm.fast.look_ahead cimport look_ahead
 from ksm.fast.page_keys cimport key_book, key_book_free
-from ksm.fast.read_ahead cimport read_ahead_exit, read_ahead_init
 from ksm.fast.samples cimport look_at_book
 from ksm.fast.stable_keys cimport (compare_stable_key, node_freed, node_inserted, page_freed, page_key, stable_key_is, stable_key_known,
                                    stable_keys_exit, stable_keys_init, stable_trees_lack, tidy_stable_keys)
@@ -38,17 +37,15 @@ fast_ops.memcmp_pages = memcmp_pages_by_keys
 fast_ops.pages_identical = pages_found_identical
 
 
-cdef int fast_init(ksm_globals *g) noexcept nogil:
-    """Start the speed layer, before the machine has a process: 0 or -ENOMEM."""
+cdef int fast_init(ksm_globals *g, unsigned int threads) noexcept nogil:
+    """Start the speed layer, before the machine has a process: 0 or -ENOMEM. `threads` threads compute checksums."""
     cdef fast_state *fast = <fast_state *>calloc(1, sizeof(fast_state))
-    if fast == NULL or stable_keys_init(fast):
+    if fast == NULL or first_look_init(fast, threads) or stable_keys_init(fast):
+        if fast != NULL:
+            first_look_exit(fast)
         free(fast)
         return -ENOMEM
     fast.g = g
-    if has_bytes(g.m) and read_ahead_init(fast):
-        stable_keys_exit(fast)
-        free(fast)
-        return -ENOMEM
     fast.now = &fast.alone
     spin_lock_init(&fast.watch_lock)
     # A thread that takes a key away may do so after the item or node was freed.
@@ -69,9 +66,9 @@ cdef void fast_exit(ksm_globals *g) noexcept nogil:
     g.m.fast_ops = NULL
     g.fast = NULL
     g.stable_node_cache.freed = NULL
+    first_look_exit(fast)
     stable_keys_exit(fast)
     key_book_free(fast.book)
-    read_ahead_exit(fast)
     free(fast)
 
 
@@ -87,6 +84,7 @@ cdef void fast_distrust(ksm_globals *g) noexcept nogil:
 cdef void begin_pass(fast_state *fast) noexcept nogil:
     """Begin a pass. The items that are left in the unstable trees no longer count."""
     cdef key_book *book
+    fast.nr_first = 0
     spin_lock(&fast.watch_lock)
     WRITE_ONCE_int(fast.rotten, fast.distrust)
     fast.distrust = False
@@ -99,7 +97,6 @@ cdef void begin_pass(fast_state *fast) noexcept nogil:
         fast.book = book
         forget_item_keys(fast)
     tidy_stable_keys(fast, book != NULL)
-    fast.nr_ahead = 0           # the keys may be those of an older book
 
 
 cdef inline void check_order(fast_state *fast, ksm_rmap_item *rmap_item) noexcept nogil:

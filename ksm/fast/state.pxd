@@ -5,7 +5,7 @@
 Only the scanning thread writes here, with ksm_thread_mutex held, except where a comment says otherwise.
 """
 
-from linux.mm_types cimport struct_page
+from linux.mm_types cimport mm_struct, struct_page
 from linux.rbtree cimport rb_node
 from linux.spinlock cimport spinlock_t
 from linux.types cimport u32
@@ -32,8 +32,8 @@ cdef struct scanned_page:
     ksm_rmap_item *rmap_item    # NULL if the page has none yet
     unsigned long key           # its key (stable_keys.pxd); 0: not known
     u32 checksum                # its checksum, if the key is known
+    bint watched_before         # it was watched already when the look ahead came to it
     int place
-    bint fresh                  # this look has begun to watch the page: before, it may have been written to
     rb_node *less
     rb_node *more
 
@@ -62,13 +62,17 @@ cdef struct fast_state:
     unsigned int next           # the first page that ksmd has not visited
     unsigned long nr_freed      # number of rmap_items freed before the look ahead
 
-    # Pages that several threads have read: read_ahead.pyx
-    scanned_page *ahead         # by address, of one address space; key 0: not read. NULL with one thread
-    scanned_page **to_read
-    unsigned int nr_ahead
-    unsigned int next_ahead
-    unsigned long ahead_mm      # mm.id
-    unsigned int ahead_wait     # looks ahead until it is tried again, after there were too few pages
+    # What several threads have read of the pages behind the look ahead: first_look.pyx
+    unsigned int threads
+    unsigned int first_least    # pages that are worth threads
+    unsigned int first_beyond   # for tests: pages behind the last one of this scan that are read, too
+    scanned_page *first         # address, page, checksum and key; page is NULL if they do not hold any more
+    void *readers
+    mm_struct *first_mm
+    unsigned int nr_first
+    unsigned int next_first     # the first one that the look ahead has not come to
+    unsigned long pages_read    # by threads, and how many of these the look ahead has taken
+    unsigned long pages_known
 
     # The current search: seams.pyx
     unsigned long key           # the key of the page that is searched for

@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 from ksm.host.text import limit_said
 
 CHUNK = 1 << 20
+PREFIX = 100  # characters of a file's name in that of a new one, which must not become too long
 
 
 class FileError(Exception):
@@ -22,7 +27,7 @@ def open_to_read(path: str, *, pipes: bool = False) -> int:
     A FIFO in a folder, a device and a socket are refused without being opened: opening could wait for ever, or have effects.
     """
     try:
-        check_kind(path, os.stat(path).st_mode, pipes)
+        check_kind(path, os.stat(path).st_mode, pipes and os.path.basename(os.path.realpath(path)).startswith("pipe:["))
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise FileError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
@@ -78,18 +83,29 @@ def open_to_write(path: str | os.PathLike[str]) -> int:
     return fd
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write the text to the file, or leave the file as it was and raise OSError. An existing file keeps its mode."""
+@contextmanager
+def replacing(path: str) -> Iterator[IO[bytes]]:
+    """A new file, which takes the place of `path` at the end, or is removed on any error and leaves `path` as it was. OSError.
+
+    An existing file keeps its mode, and a new one is its owner's alone. What is there and is not a regular file is refused before anything
+    is written.
+    """
     import tempfile  # `ksm scan` does not need it
 
     path = os.path.realpath(path)
     folder, name = os.path.split(path)
-    fd, new = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
     try:
-        with open(fd, "w", encoding="utf-8") as file:
-            if os.path.exists(path):
-                os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
-            file.write(text)
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = 0
+    if mode and not stat.S_ISREG(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) if stat.S_ISDIR(mode) else OSError(errno.EINVAL, "not a regular file")
+    fd, new = tempfile.mkstemp(prefix=f".{name[:PREFIX]}.", dir=folder)
+    try:
+        with open(fd, "wb") as file:
+            if mode:
+                os.fchmod(fd, stat.S_IMODE(mode))
+            yield file
             file.flush()
             os.fsync(fd)
         os.replace(new, path)
@@ -101,3 +117,9 @@ def write_whole(path: str, text: str) -> None:
         os.fsync(folder_fd)
     finally:
         os.close(folder_fd)
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write the text to the file, or leave the file as it was and raise OSError. An existing file keeps its mode."""
+    with replacing(path) as file:
+        file.write(text.encode())

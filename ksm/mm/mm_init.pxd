@@ -12,7 +12,7 @@ cdef struct machine_plan:
     int era                     # ERA_* of ksm/mm/ksm.pxd
     int transparent_hugepage
     bint plain
-    int threads
+    unsigned int threads
     bint fingerprints           # in the frames, instead of bytes
     const unsigned char *key    # of the fingerprints, 32 bytes; NULL: they have none
     bint manual_clock

@@ -86,7 +86,6 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     if plan.key != NULL:
         m.keyed = True
         memcpy(m.fingerprint_key, plan.key, sizeof(m.fingerprint_key))
-    m.threads = plan.threads
     m.manual_clock = plan.manual_clock
     m.nr_node_ids = plan.nr_nodes
     m.transparent_hugepage = plan.transparent_hugepage
@@ -107,7 +106,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     if not err:
         err = ksm_init(m, plan.era)
     if not err and not plan.plain and plan.era == ERA_6_12:
-        err = fast_init(<ksm_globals *>m.ksm)
+        err = fast_init(<ksm_globals *>m.ksm, plan.threads)
     if err:
         machine_exit(m)
         m = NULL

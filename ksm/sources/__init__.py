@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: where memory to be scanned comes from.
-"""Sources of memory: running processes, raw images, ELF cores. open_sources() tells them apart."""
+"""Sources of memory: running processes, and files in many forms. open_sources() tells them apart."""
 
 from __future__ import annotations
 
@@ -8,57 +8,77 @@ import os
 import re
 from collections.abc import Sequence
 
-from ksm.host.files import FileError, open_to_read
 from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
-from ksm.sources.formats import HEAD
+from ksm.sources.formats import packing_of, reader_of
 from ksm.sources.image import open_image
+from ksm.sources.input import Holes, Input, open_path
 from ksm.sources.live import Host, open_all, open_process
+
+LAYERS = 2  # of what is packed: a compressed file that somebody has compressed again
 
 __all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone", "open_file", "open_source", "open_sources"]
 
 
-def open_file(path: str) -> Source:
-    """Open a file as an ELF core or a raw image, by its content. SourceError says in one line why that fails."""
-    try:
-        fd = open_to_read(path)
-    except FileError as error:
-        raise SourceError(str(error)) from None
-    try:
-        size = os.fstat(fd).st_size
-        if not size:
-            raise SourceError(f"{path}: empty")
-        head = os.pread(fd, HEAD, 0)
-        if head.startswith(b"\x7fELF"):
-            from ksm.sources.core import open_core  # an image does not need it
+def open_file(path: str, holes: Holes | None = None) -> Source:
+    """Open a file of memory, <(command), or "-" for standard input. Its content says what it is: see formats.py.
 
-            return open_core(path, fd, size)
-        return open_image(path, fd, size, head)
+    `holes` says what the holes of files are; by default the format says so. SourceError says in one line why that fails.
+    """
+    return open_input(open_path(path, holes))
+
+
+def open_input(input: Input) -> Source:
+    """The source that an input holds. It takes over the input."""
+    try:
+        for layer in range(LAYERS + 1):
+            if input.size == 0 or not input.peek():  # a file of /proc has no size, and bytes that are no memory
+                raise SourceError(f"{input.name}: empty")
+            packing = packing_of(input.peek())
+            if packing is None:
+                break
+            if layer == LAYERS:
+                raise SourceError(f"{input.name}: packed more than {LAYERS} times")
+            input = packing.open(input)
+        reader = reader_of(input.peek())
+        return reader.open(input) if reader else open_image(input)
     except OSError as error:
-        os.close(fd)
-        raise SourceError(f"{path}: {error.strerror or error}") from None
+        input.close()
+        raise SourceError(f"{input.name}: {error.strerror or error}") from None
     except BaseException:
-        os.close(fd)
+        input.close()
         raise
 
 
-def open_source(text: str, host: Host, *, advised: bool = False) -> Source:
-    """A source by what the user wrote: pid:N, or a file's name."""
+def open_source(text: str, host: Host, *, advised: bool = False, holes: Holes | None = None) -> Source:
+    """A source by what the user wrote: pid:N, a file's name, or "-"."""
     if text.startswith("pid:"):
         if not re.fullmatch(r"pid:[0-9]{1,9}", text):
             raise SourceError(f"{text}: a process is written as pid:N; a file of this name as ./{text}")
         return open_process(int(text[4:]), host, advised=advised)
-    return open_file(text)
+    return open_file(text, holes)
 
 
-def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> tuple[list[Source], list[str]]:
+def open_sources(
+    texts: Sequence[str], host: Host, *, advised: bool = False, holes: Holes | None = None
+) -> tuple[list[Source], list[str]]:
     """The sources that the user named, or all processes if none is named; and remarks on what is left out."""
     if not texts:
         return open_all(host, advised=advised)
     sources: list[Source] = []
     names: set[str] = set()
+    remarks: list[str] = []
+    if list(texts).count("-") > 1:
+        raise SourceError("-: standard input is given twice")
     try:
         for text in texts:
-            sources.append(open_source(text, host, advised=advised))
+            if os.path.isdir(text):
+                from ksm.sources.dumps.criu import open_criu  # only a folder needs it
+
+                found, said = open_criu(text)
+                sources += found
+                remarks += said
+                continue
+            sources += open_source(text, host, advised=advised, holes=holes).parts()
             # The same image twice stands for two equal machines. The same process cannot be there twice.
             if sources[-1].live and sources[-1].name in names:
                 raise SourceError(f"{text}: given twice")
@@ -67,4 +87,4 @@ def open_sources(texts: Sequence[str], host: Host, *, advised: bool = False) -> 
         for source in sources:
             source.close()
         raise
-    return sources, []
+    return sources, remarks

@@ -15,7 +15,7 @@ from ksm.sources.pieces import Piece
 # The lowest and highest addresses that a source's memory may have in its process
 LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
 
-Kind = Literal["process", "image", "core"]
+Kind = Literal["process", "image", "core", "dump"]
 
 
 class SourceError(Exception):
@@ -40,26 +40,38 @@ class Source(ABC):
         close()             let go of files; the process, if the machine still exists, exits
 
     name            as the report shows it
-    kind            "process", "image" or "core"
+    kind            "process", "image", "core" or "dump"
     live            whether the memory may change between passes
+    still           whether it is memory of one moment
+    snapshots       moments that it has, one for each pass; 0 if it is no snapshots
+    ordered         whether pieces() has each page once, by ascending address
+    hash            how its fingerprints were made, if they were made before: bytes are not there any more
     copied, mapped  bytes that the machine needs for the source: of its own memory, and of addresses for mapped files
     shared          pages that are not counted, because another source of the scan has the same frames
     hidden          pages that other processes map too; whether those processes are in the scan is not known
     holes           pages that the source does not have, although it could: holes of a file
+    zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
+    same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time
     notes           lines for the report: what was left out, and why
     """
 
     kind: Kind
     live: ClassVar[bool] = False
+    still: ClassVar[bool] = True
+    ordered: bool = False
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.hash = ""
+        self.snapshots = 0
         self.copied = 0
         self.mapped = 0
         self.shared = 0
         self.hidden = 0
         self.holes = 0
+        self.zero_holes = 0
+        self.same_checksums = False
         self.threads = 1
         self.notes: list[str] = []
         self.process: Process | None = None
@@ -75,6 +87,14 @@ class Source(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[Piece]: ...
+
+    def error(self, error: OSError) -> SourceError:
+        """What an error of reading means for the user."""
+        return SourceError(f"{self.name}: {error.strerror or error}")
+
+    def parts(self) -> list[Source]:
+        """The sources that it stands for: a file may hold several."""
+        return [self]
 
     def close(self) -> None:
         if self.process is not None:

@@ -9,21 +9,23 @@ Which pages of a core KSM would look at:
   read-only mapping of a file are page cache, which KSM leaves alone (except a few that were patched when the program was loaded).
   Shared memory is listed as a file with one of a few names. All other pages count, those of .data and .bss included.
 
-Memory without bytes in the file (p_filesz below p_memsz), and holes of the file, are absent pages. gcore writes pages that the process
-has never touched as zeros: a core does not tell them from real pages of zeros.
+Memory without bytes in the file (p_filesz below p_memsz) is absent. A hole of the file is absent where the kernel has written a process's
+core: it leaves one for pages that the process has never touched. In other cores a hole stands for pages of zeros. gcore, and the kernel
+through a pipe, write pages that were never touched as zeros: such a core does not tell them from real pages of zeros.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.host.holes import data_extents
-from ksm.sources.base import SourceError
-from ksm.sources.extents import Extent, FileSource, without_holes
+from ksm.sources.base import Source, SourceError
+from ksm.sources.extents import Extent, ExtentStream, FileSource
+from ksm.sources.input import Holes, Input
+from ksm.sources.parts import FileParts, InputParts, Parts
 
 WHOLE_MACHINE = {b"QEMU", b"VMCOREINFO", b"VBCORE"}
 SHARED_MEMORY = ("/dev/zero (deleted)", "/SYSV", "/dev/shm/", "/memfd:", "/[aio]")
@@ -83,6 +85,8 @@ class Notes(NamedTuple):
 class Core(NamedTuple):
     segments: list[Segment]
     notes: Notes
+    absent: int  # pages of memory that have no bytes in the file
+    needed: int  # bytes that the file has to have
 
 
 class Layout(NamedTuple):
@@ -95,20 +99,35 @@ class Layout(NamedTuple):
         return struct.Struct(self.order + formats[self.bits])
 
 
-def open_core(name: str, fd: int, size: int) -> FileSource:
-    """The source of an ELF core. It takes over the descriptor."""
-    core = read_core(name, fd, size)
+def open_core(input: Input) -> Source:
+    """The source of an ELF core: of the file itself, or of what comes unpacked or through a pipe, which is read from front to back."""
+    file = input.plain()
+    if file is not None:
+        return source_of(read_core(FileParts(input.name, *file)), input, None)
+    parts = InputParts(input)
+    try:
+        return source_of(read_core(parts), input, parts)
+    except BaseException:
+        parts.input.close()
+        raise
+
+
+def source_of(core: Core, input: Input, stream: InputParts | None) -> Source:
+    """The source of a core: of a file, or of what is read from front to back."""
+    name = input.name
+    file = input.plain()
     if not core.segments:
         raise SourceError(f"{name}: an ELF core without memory")
-
     remarks: list[str] = []
     segments = flatten(core.segments)
-    if pages(segments) * PAGE_SIZE > size:
-        raise damaged(name, f"{pages(segments):,} pages of memory in a file of {size:,} bytes")
+    if file is not None and pages(segments) * PAGE_SIZE > file[1]:
+        raise damaged(name, f"{pages(segments):,} pages of memory in a file of {file[1]:,} bytes")
     if core.notes.machine:
         twice = pages(core.segments) - pages(segments)
         if twice:
             remarks.append(f"pages that the core holds twice and that count once: {twice:,}")
+        if core.absent:
+            remarks.append(f"left out {core.absent:,} pages that are not in the dump")
     else:
         kept = list(process_memory(segments, core.notes))
         files = pages(segments) - pages(kept)
@@ -118,7 +137,19 @@ def open_core(name: str, fd: int, size: int) -> FileSource:
             remarks.append("gdb writes pages that were never touched as zeros: there may be fewer zero pages in truth")
         segments = kept
     extents = [Extent(segment.offset, segment.end - segment.start, segment.start) for segment in segments]
-    source = FileSource(name, "core", fd, without_holes(extents, data_extents(fd, size)))
+    source: Source
+    if file is not None:
+        fd, size = file
+        # The kernel leaves holes for what the process has never touched. Others only leave out zeros, as cp --sparse and unzstd do.
+        by_format: Holes = "zeros" if core.notes.machine or core.notes.gdb else "absent"
+        source = FileSource(name, "core", fd, extents, data_extents(fd, size), input.holes or by_format)
+    else:
+        assert stream is not None
+        if extents:
+            stream.go(min(extents).offset)  # gdb writes its notes last: then all of it is read again
+        source = ExtentStream(stream.input, "core", extents, core.needed)
+        if not core.notes.machine and not core.notes.gdb:
+            remarks.append("on its way, what was never touched has become zeros: there may be fewer zero pages in truth")
     source.notes += remarks
     return source
 
@@ -127,117 +158,112 @@ def pages(segments: list[Segment]) -> int:
     return sum(segment.end - segment.start for segment in segments) // PAGE_SIZE
 
 
-def truncated(name: str, size: int, wanted: int) -> SourceError:
-    return SourceError(f"{name}: truncated: the file has {size:,} bytes, and should have {wanted:,} at least")
-
-
 def damaged(name: str, what: str = "") -> SourceError:
     return SourceError(f"{name}: damaged ELF core" + (f": {what}" if what else ""))
 
 
-def part(name: str, fd: int, size: int, offset: int, length: int) -> bytes:
-    """`length` bytes of the file, or SourceError."""
-    if offset + length > size:
-        raise truncated(name, size, offset + length)
-    data = bytearray()
-    while len(data) < length:
-        more = os.pread(fd, length - len(data), offset + len(data))
-        if not more:
-            raise SourceError(f"{name}: was truncated meanwhile")
-        data += more
-    return bytes(data)
-
-
-def read_core(name: str, fd: int, size: int) -> Core:
+def read_core(parts: Parts) -> Core:
     """The segments, cut to whole pages, and the notes. A machine's segments have physical addresses, a process's virtual ones."""
-    layout, table = read_header(name, fd, size)
+    layout, table, needed = read_header(parts)
     headers = []
     for header in layout.struct(SEGMENT).iter_unpack(table):
         if layout.bits == 64:
-            kind, flags, offset, virtual, physical, length, _, _ = header
+            kind, flags, offset, virtual, physical, length, memory, _ = header
         else:
-            kind, offset, virtual, physical, length, _, flags, _ = header
-        if kind in (PT_LOAD, PT_NOTE) and length:
-            if offset + length > size:
-                raise truncated(name, size, offset + length)
-            headers.append((kind, flags, offset, virtual, physical, length))
-    notes = read_notes(name, fd, size, layout, [(offset, length) for kind, _, offset, _, _, length in headers if kind == PT_NOTE])
+            kind, offset, virtual, physical, length, memory, flags, _ = header
+        if kind in (PT_LOAD, PT_NOTE) and (length or memory):
+            parts.whole(offset + length)
+            needed = max(needed, offset + length)
+            headers.append((kind, flags, offset, virtual, physical, length, memory))
+    places = [(offset, length) for kind, _, offset, _, _, length, _ in headers if kind == PT_NOTE and length]
+    notes = read_notes(parts, layout, sorted(places))
     segments = []
-    for kind, flags, offset, virtual, physical, length in headers:
+    absent = 0
+    for kind, flags, offset, virtual, physical, length, memory in headers:
+        if kind != PT_LOAD:
+            continue
         addr = physical if notes.machine else virtual
         start = -(-addr // PAGE_SIZE) * PAGE_SIZE
         end = (addr + length) // PAGE_SIZE * PAGE_SIZE
-        if kind == PT_LOAD and start < end:
+        absent += max(0, (addr + memory) // PAGE_SIZE * PAGE_SIZE - max(start, end)) // PAGE_SIZE
+        if start < end:
             segments.append(Segment(start, end, offset + start - addr, bool(flags & PF_W)))
-    return Core(segments, notes)
+    return Core(segments, notes, absent, needed)
 
 
-def read_header(name: str, fd: int, size: int) -> tuple[Layout, bytes]:
-    """How the file is written, and its table of segments. The table of sections, which gdb writes last, must be whole too."""
-    head = os.pread(fd, 64, 0)
+def read_header(parts: Parts) -> tuple[Layout, bytes, int]:
+    """How the file is written, its table of segments, and how long the file has to be for its tables.
+
+    The table of sections, which gdb writes last, must be whole too.
+    """
+    name = parts.name
+    head = parts.part(0, 64, fewer=True)
     if len(head) < 6:
-        raise truncated(name, size, struct.calcsize("<" + HEADER[32]))
+        raise truncated(parts, len(head), struct.calcsize("<" + HEADER[32]))
     if head[4] not in (1, 2) or head[5] not in (1, 2):
         raise damaged(name)
     layout = Layout("<>"[head[5] - 1], 32 * head[4])
     header, segment, section = (layout.struct(each) for each in (HEADER, SEGMENT, SECTION))
     if len(head) < header.size:
-        raise truncated(name, size, header.size)
+        raise truncated(parts, len(head), header.size)
     kind, _, _, _, segments, sections, _, _, segment_size, number, section_size, section_number, _ = header.unpack_from(head)
     if kind != ET_CORE:
         raise SourceError(f"{name}: not memory, but {OTHERS.get(kind, 'another kind')} in ELF format")
     if number == PN_XNUM:
         if not sections:
             raise damaged(name)
-        number = section.unpack(part(name, fd, size, sections, section.size))[7]
+        number = section.unpack(parts.part(sections, section.size))[7]
         section_number = max(section_number, 1)
-    wanted = max(segments + number * segment_size, sections + section_number * section_size if section_number else 0)
-    if wanted > size:
-        raise truncated(name, size, wanted)
+    needed = max(segments + number * segment_size, sections + section_number * section_size if section_number else 0)
+    parts.whole(needed)
     if number and segment_size != segment.size:
         raise damaged(name)
     if number > MOST_SEGMENTS:
         raise damaged(name, f"{number:,} segments, and {MOST_SEGMENTS:,} are the most that are read")
-    return layout, part(name, fd, size, segments, number * segment.size)
+    return layout, parts.part(segments, number * segment.size), needed
 
 
-def walk_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple[int, int]]) -> Iterator[tuple[bytes, int, int, int]]:
+def truncated(parts: Parts, length: int, wanted: int) -> SourceError:
+    return SourceError(f"{parts.name}: truncated: the file has {length:,} bytes, and should have {wanted:,} at least")
+
+
+def walk_notes(parts: Parts, layout: Layout, places: list[tuple[int, int]]) -> Iterator[tuple[bytes, int, int, int]]:
     """Of each note: owner, type, offset and length of its data. Zeros end a segment of notes, as they do for the kernel."""
     header = struct.Struct(layout.order + NOTE)
     count = 0
     for start, length in places:
         at, end = start, start + length
         while at + header.size <= end:
-            head = part(name, fd, size, at, min(header.size + OWNER, end - at))
+            head = parts.part(at, min(header.size + OWNER, end - at))
             owner_length, data_length, kind = header.unpack_from(head)
             if not (owner_length or data_length or kind):
                 break
             data = at + header.size + -(-owner_length // 4) * 4
             if data + data_length > end:
-                raise damaged(name, "a note is longer than its segment")
+                raise damaged(parts.name, "a note is longer than its segment")
             count += 1
             if count > MOST_NOTES:
-                raise damaged(name, f"more than {MOST_NOTES:,} notes")
+                raise damaged(parts.name, f"more than {MOST_NOTES:,} notes")
             yield head[header.size : header.size + owner_length].partition(b"\0")[0], kind, data, data_length
             at = data + -(-data_length // 4) * 4
 
 
-def read_notes(name: str, fd: int, size: int, layout: Layout, places: list[tuple[int, int]]) -> Notes:
+def read_notes(parts: Parts, layout: Layout, places: list[tuple[int, int]]) -> Notes:
     """What the notes say. The files are sorted by address and do not overlap."""
     machine = gdb = False
     vdso = 0
     files: list[MappedFile] = []
     room = MOST_READ
-    for owner, kind, offset, length in walk_notes(name, fd, size, layout, places):
+    for owner, kind, offset, length in walk_notes(parts, layout, places):
         machine = machine or owner in WHOLE_MACHINE
         gdb = gdb or owner == b"GDB"
         if owner == b"CORE" and kind in (NT_FILE, NT_AUXV):
             room -= length
             if room < 0:
-                raise damaged(name, f"lists of mapped files of more than {MOST_READ >> 20} MiB")
-            data = part(name, fd, size, offset, length)
+                raise damaged(parts.name, f"lists of mapped files of more than {MOST_READ >> 20} MiB")
+            data = parts.part(offset, length)
             if kind == NT_FILE:
-                files += mapped_files(name, layout, data)
+                files += mapped_files(parts.name, layout, data)
             else:
                 vdso = vdso_address(layout, data)
     return Notes(machine, gdb, apart(files), vdso)
@@ -254,7 +280,8 @@ def mapped_files(name: str, layout: Layout, data: bytes) -> Iterator[MappedFile]
     if len(names) < count:
         raise damaged(name, "a list of mapped files that is cut off")
     for (start, end, _), path in zip(three.iter_unpack(data[two.size : names_at]), names, strict=True):
-        yield MappedFile(start, end, path.decode(errors="replace"))
+        # Whole pages are a file's. The kernel writes no others.
+        yield MappedFile(start // PAGE_SIZE * PAGE_SIZE, -(-end // PAGE_SIZE) * PAGE_SIZE, path.decode(errors="replace"))
 
 
 def apart(files: list[MappedFile]) -> list[MappedFile]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from heapq import merge
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,13 +14,15 @@ from ksm.constants import MADV_DONTNEED, PAGE_SIZE
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import Kind, Source, SourceError
-from ksm.sources.pieces import Piece, in_file
-from ksm.sources.stream import bring
+from ksm.sources.input import Holes, Input
+from ksm.sources.pieces import Loaded, Piece, in_file, page_zeros
+from ksm.sources.stream import InputSource, bring
 from ksm.sources.work import in_order
 
 WIDE_HOLE = 16 << 20  # holes from this size on split a mapping; smaller ones are mapped and thrown away
 ALIGNED = 2 << 20  # a mapping's frames begin at a multiple of this
 CHUNK = 4 << 20  # bytes copied at once
+STEP = 1 << 20  # bytes of a piece of a stream
 
 
 class Extent(NamedTuple):
@@ -36,24 +39,40 @@ class Extent(NamedTuple):
     def end(self) -> int:
         return self.offset + self.length
 
+    def part(self, start: int, end: int) -> Extent:
+        """From one byte of the extent to another."""
+        return Extent(self.offset + start, end - start, self.address + start)
 
-def without_holes(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) -> list[Extent]:
-    """The pages of the extents that have any data, in the order of the extents. A page that is data only in part is data."""
+
+def split(extents: Iterable[Extent], data: Iterable[tuple[int, int]]) -> tuple[list[Extent], list[Extent]]:
+    """The pages of the extents that have any data, and those that lie in holes, in the order of the extents.
+
+    `data` has the parts (start, end) of the file that are not holes. A page that is data only in part is data.
+    """
     parts = sorted(data)
     ends = [end for _, end in parts]
-    result: list[Extent] = []
+    full: list[Extent] = []
+    hollow: list[Extent] = []
     for extent in extents:
-        done = 0  # pages of this extent that were looked at
+        done = 0  # bytes of this extent that were looked at
         for place in range(bisect_right(ends, extent.offset), len(parts)):
             start, end = parts[place]
             if start >= extent.end:
                 break
-            first = max(done, (start - extent.offset) // PAGE_SIZE)
-            done = min(extent.length, end - extent.offset + PAGE_SIZE - 1) // PAGE_SIZE
-            if first < done:
-                skipped = first * PAGE_SIZE
-                result.append(Extent(extent.offset + skipped, (done - first) * PAGE_SIZE, extent.address + skipped))
-    return result
+            first = max(done, (start - extent.offset) // PAGE_SIZE * PAGE_SIZE)
+            last = min(extent.length, (end - extent.offset + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE)
+            if first < last:
+                if done < first:
+                    hollow.append(extent.part(done, first))
+                full.append(extent.part(first, last))
+                done = last
+        if done < extent.length:
+            hollow.append(extent.part(done, extent.length))
+    return full, hollow
+
+
+def length_of(extents: Iterable[Extent]) -> int:
+    return sum(extent.length for extent in extents)
 
 
 def groups(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
@@ -69,21 +88,30 @@ def groups(extents: Iterable[Extent]) -> Iterator[list[Extent]]:
 
 
 class FileSource(Source):
-    """A file with memory in it.
+    """A file with memory in it: extents, of which `data` has the parts (start, end) of the file that are not holes.
 
-    A machine of fingerprints reads it. In a machine of bytes, extents that are aligned to pages are mapped, and the others are copied.
+    A machine of fingerprints reads it. In a machine of bytes, extents that are aligned to pages are mapped, and the others are copied, as
+    holes are that stand for zeros: a file system may give a hole memory when it is looked at through a mapping.
     """
 
-    def __init__(self, name: str, kind: Kind, fd: int, extents: list[Extent]) -> None:
+    def __init__(self, name: str, kind: Kind, fd: int, extents: list[Extent], data: Iterable[tuple[int, int]], holes: Holes) -> None:
         super().__init__(name)
         self.kind = kind
         self.fd = fd
-        self.extents = extents
-        self.groups = list(groups(extent for extent in extents if not extent.offset % PAGE_SIZE))
-        self.odd = [extent for extent in extents if extent.offset % PAGE_SIZE]
+        self.extents, self.hollow = split(extents, data)
+        pages = length_of(self.hollow) // PAGE_SIZE
+        if holes == "zeros":
+            self.zero_holes = pages
+        else:
+            self.holes = pages
+            self.hollow = []
+        self.groups = list(groups(extent for extent in self.extents if not extent.offset % PAGE_SIZE))
+        self.odd = [extent for extent in self.extents if extent.offset % PAGE_SIZE]
         self.mapped = sum(group[-1].end - group[0].offset + 2 * ALIGNED for group in self.groups)
-        self.copied = sum(extent.length for extent in self.odd)
-        self.needed = max((extent.end for extent in extents), default=0)  # bytes that the file has to have
+        self.copied = length_of(self.odd) + length_of(self.hollow)
+        self.needed = max((extent.end for extent in self.extents + self.hollow), default=0)  # bytes that the file has to have
+        in_order = all(before.address + before.length <= after.address for before, after in pairwise(self.extents))
+        self.ordered = in_order and not self.hollow
         self._ranges: list[tuple[int, int]] = []
 
     def attach(self, machine: Machine) -> None:
@@ -96,7 +124,7 @@ class FileSource(Source):
             else:
                 for group in self.groups:
                     self._map(process, group)
-                if self.odd:
+                if self.copied:
                     self._copy(process)
         except ValueError:  # mmap_image() has seen that the file ends before its memory
             raise SourceError(f"{self.name}: was truncated meanwhile") from None
@@ -104,27 +132,28 @@ class FileSource(Source):
             raise SourceError(f"{self.name}: {error.strerror or error}") from None
 
     def _read(self, process: Process) -> None:
-        total = sum(extent.length for extent in self.extents)
+        # One page after the other, in the order in which _map() and _copy() have them
+        full = [extent for group in self.groups for extent in group] + self.odd
+        total = length_of(full) + length_of(self.hollow)
         if not total:
             return
-        # One page after the other, in the order in which _map() and _copy() have them
         addr = process.mmap(total)
         self._ranges.append((addr, total))
-        placed = []
-        for extent in [extent for group in self.groups for extent in group] + self.odd:
-            placed.append(extent._replace(address=addr))
-            addr += extent.length
-        sink = bring(process)
-        for _ in in_order(self.pieces_of(placed), lambda piece, buffer: piece.read(buffer, sink), self.threads):
+        pieces = self.pieces_of(*(list(placed(extents, at)) for extents, at in ((full, addr), (self.hollow, addr + length_of(full)))))
+        sink = bring(process, same_checksums=self.same_checksums)
+        for _ in in_order(pieces, lambda piece, buffer: piece.read(buffer, sink), self.threads):
             pass
 
     def pieces(self) -> Iterator[Piece]:
-        return self.pieces_of(self.extents)
+        return self.pieces_of(self.extents, self.hollow)
 
-    def pieces_of(self, extents: list[Extent]) -> Iterator[Piece]:
+    def pieces_of(self, full: list[Extent], hollow: list[Extent]) -> Iterator[Piece]:
         truncated = SourceError(f"{self.name}: was truncated meanwhile")
-        for extent in extents:
-            yield from in_file(extent.address, extent.length, self.fd, extent.offset, truncated)
+        for extent, zeros in merge(((each, False) for each in full), ((each, True) for each in hollow), key=lambda one: one[0].address):
+            if zeros:
+                yield from page_zeros(extent.address, extent.length)
+            else:
+                yield from in_file(extent.address, extent.length, self.fd, extent.offset, truncated)
 
     def _map(self, process: Process, group: list[Extent]) -> None:
         first, length = group[0].offset, group[-1].end - group[0].offset
@@ -150,6 +179,12 @@ class FileSource(Source):
                         raise SourceError(f"{self.name}: was truncated meanwhile")
                     process.write(addr, part)
                     addr += len(part)
+        zeros = bytes(CHUNK)
+        for extent in self.hollow:
+            for at in range(0, extent.length, CHUNK):
+                length = min(CHUNK, extent.length - at)
+                process.write(addr, zeros[:length])
+                addr += length
 
     def ranges(self) -> list[tuple[int, int]]:
         return self._ranges
@@ -157,3 +192,49 @@ class FileSource(Source):
     def close(self) -> None:
         super().close()
         os.close(self.fd)
+
+
+def placed(extents: Iterable[Extent], addr: int) -> Iterator[Extent]:
+    """The extents, one after the other in memory from this address on."""
+    for extent in extents:
+        yield extent._replace(address=addr)
+        addr += extent.length
+
+
+class ExtentStream(InputSource):
+    """Extents of an input that is read from front to back, for which there have to be `needed` bytes in it.
+
+    The input may stand behind its first byte already, but not behind the first extent.
+    """
+
+    def __init__(self, input: Input, kind: Kind, extents: list[Extent], needed: int) -> None:
+        super().__init__(input, kind)
+        self.extents = sorted(extents)
+        self.needed = needed
+        self.copied = length_of(self.extents)
+        if any(after.offset < before.end for before, after in pairwise(self.extents)):
+            raise SourceError(f"{self.name}: its parts overlap, so that it cannot be read from front to back: unpack it to a file")
+        self.ordered = all(before.address + before.length <= after.address for before, after in pairwise(self.extents))
+        self._ranges: list[tuple[int, int]] = []
+        self._placed = self.extents
+
+    def attach(self, machine: Machine) -> None:
+        process = self.spawn(machine)
+        try:
+            if self.copied:
+                addr = process.mmap(self.copied)
+                self._ranges.append((addr, self.copied))
+                self._placed = list(placed(self.extents, addr))
+            self.take(process, self.pieces())
+        finally:
+            self._placed = self.extents
+
+    def read(self, input: Input) -> Iterator[Piece]:
+        for extent in self._placed:
+            input.skip(extent.offset - input.position)
+            for at in range(0, extent.length, STEP):
+                yield Loaded(extent.address + at, input.read(min(STEP, extent.length - at)))
+        input.skip(max(0, self.needed - input.position))
+
+    def ranges(self) -> list[tuple[int, int]]:
+        return self._ranges

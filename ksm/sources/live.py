@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from ksm.host.memory import read_text
 from ksm.machine import Machine
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.pagemap import anonymous_runs, own_runs, read_runs, same_memory
@@ -22,15 +22,13 @@ from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
 
-# A mapping in /proc/PID/smaps: start, end, permissions, anonymous kB, flags.
-MAPPING = re.compile(
-    r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*?^Anonymous: +(\d+) kB$.*?^VmFlags:([^\n]*)$", re.MULTILINE | re.DOTALL
-)
 # What vma_ksm_compatible() of mm/ksm.c refuses: shared, may be shared, IO, PFN map, do not expand, mixed map, hugetlb, droppable
 REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 MERGEABLE = "mg"
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
+
+STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
 
 class Mapping(NamedTuple):
     """A mapping of the process: its addresses, bytes of anonymous memory, and whether KSM may have merged some of that."""
@@ -63,14 +61,24 @@ class Host:
             self.kpageflags = -1
 
 
+class Memory:
+    """/proc/PID/mem. It is open until the last piece is forgotten, which may be read after the process was looked through."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class InProcess(Piece):
     """Pages of a process. Those that it unmaps before they are read are left out."""
 
-    def __init__(self, runs: list[Run], pid: int, mem: int, by_file: bool) -> None:
+    def __init__(self, runs: list[Run], pid: int, mem: Memory, by_file: bool) -> None:
         self.runs, self.pid, self.mem, self.by_file = runs, pid, mem, by_file
 
     def read(self, buffer: memoryview, sink: Sink) -> None:
-        read_runs(self.pid, self.mem, self.runs, sink, buffer, by_file=self.by_file)
+        read_runs(self.pid, self.mem.fd, self.runs, sink, buffer, by_file=self.by_file)
 
 
 class KernelThread(SourceError):
@@ -92,6 +100,8 @@ class LiveSource(Source):
         self.folder = -1
         self.runs: list[Run] = []
         self.blocks: list[Run] = []
+        self.mappings: list[Mapping] = []
+        self.maps = ""  # /proc/PID/maps, from which self.mappings are
         with self._inside():
             self.name = f"pid {pid} ({self._text('comm').rstrip()})"
             self.copied = sum(mapping.anonymous for mapping in self._mappings())
@@ -135,19 +145,20 @@ class LiveSource(Source):
         with os.fdopen(self._open(file), errors="replace") as stream:
             return stream.read()
 
-    def _mappings(self) -> Iterator[Mapping]:
-        """The mappings that KSM may look at."""
-        text = self._text("smaps")
-        if not text:
+    def _mappings(self) -> list[Mapping]:
+        """The mappings that KSM may look at.
+
+        For smaps the kernel looks at each page, for maps it does not. So smaps is read when maps has changed, or where the flag "mg" may
+        have changed and matters.
+        """
+        maps = self._text("maps")
+        if not maps:
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
-        for start, end, permissions, anonymous, flags in MAPPING.findall(text):
-            names = set(flags.split())
-            if anonymous == "0" or permissions[3] != "p" or names & REFUSED or (self.advised and MERGEABLE not in names):
-                continue
-            first, last = max(int(start, 16), LOWEST), min(int(end, 16), HIGHEST)
-            if first < last:
-                yield Mapping(first, last, int(anonymous) << 10, MERGEABLE in names)
+        if maps != self.maps or self.advised or ksmd_runs():
+            self.mappings = [mapping for mapping in mappings_of(self._text("smaps")) if mapping.mergeable or not self.advised]
+            self.maps = maps
+        return self.mappings
 
     def attach(self, machine: Machine) -> None:
         self.spawn(machine)
@@ -162,11 +173,10 @@ class LiveSource(Source):
         """Make the machine's process equal to the real one."""
         process = self.process
         assert process is not None
-        alone, common = self._present()
-        runs = sorted(alone + common)
+        runs = self._present()
         self._forget(without(self.runs, runs))
         self._map(blocks_of(runs))
-        store = bring(process)
+        store = bring(process, same_checksums=self.same_checksums)
 
         def work(piece: Piece, buffer: memoryview) -> list[Run]:
             read: list[Run] = []
@@ -178,50 +188,55 @@ class LiveSource(Source):
             piece.read(buffer, sink)
             return read
 
-        with self._memory() as mem:
-            parts = in_order(self._parts(alone, common, mem), work, self.threads)
-            self.runs = joined(sorted(run for part in parts for run in part))
-        # Pages that vanished between reading pagemap and reading them
+        parts = in_order(self._parts(runs), work, self.threads)
+        self.runs = joined(sorted(run for part in parts for run in part))
+        # Pages that another process has brought, and those that vanished before they were read
         self._forget(without(runs, self.runs))
 
-    @contextmanager
-    def _memory(self) -> Iterator[int]:
-        mem = self._open("mem")
+    def _parts(self, runs: list[Run]) -> Iterator[Piece]:
+        """Pieces of the pages that count for this process. Threads read one stretch while the next one is asked for."""
+        mem = Memory(self._open("mem"))
+        self.shared = self.hidden = 0
+        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
+        mem = Memory(self._open("mem"))
+        pagemap = self._open("pagemap")
         try:
-            yield mem
+            for stretch in parts_of(runs, STRETCH):
+                alone, common, shared, hidden = own_runs(pagemap, self.host.kpageflags, stretch, self.host.claimed)
+                self.shared += shared
+                self.hidden += hidden
+                if merged:
+                    # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
+                    unmerged = without(alone, merged)
+                    common = sorted(common + without(alone, unmerged))
+                    alone = unmerged
+                for part in parts_of(alone, PIECE):
+                    yield InProcess(part, self.pid, mem, by_file=False)
+                for part in parts_of(common, PIECE):
+                    yield InProcess(part, self.pid, mem, by_file=True)
         finally:
-            os.close(mem)
-
-    def _parts(self, alone: list[Run], common: list[Run], mem: int) -> Iterator[Piece]:
-        for runs, by_file in ((alone, False), (common, True)):
-            for part in parts_of(runs, PIECE):
-                yield InProcess(part, self.pid, mem, by_file)
+            os.close(pagemap)
 
     def pieces(self) -> Iterator[Piece]:
         self.host.begin(self.host.number)
         with self._inside():
-            alone, common = self._present()
-            with self._memory() as mem:
-                yield from self._parts(alone, common, mem)
+            yield from self._parts(self._present())
 
-    def _present(self) -> tuple[list[Run], list[Run]]:
-        """The pages that count for this process: those that it alone maps, and those that several processes may map."""
-        mappings = list(self._mappings())
+    def _present(self) -> list[Run]:
+        """The anonymous pages that may be there, those of other processes included.
+
+        A mapping that is half full is taken whole: own_runs() looks at each page anyway, and to ask twice would take as long as hashing.
+        """
+        full: list[Run] = []
+        others: list[Run] = []
+        for mapping in self._mappings():
+            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
+            (full if whole else others).append((mapping.start, mapping.end))
         pagemap = self._open("pagemap")
         try:
-            found = [
-                own_runs(pagemap, self.host.kpageflags, anonymous_runs(pagemap, self.host.kpageflags, areas), self.host.claimed)
-                for areas in (
-                    [(mapping.start, mapping.end) for mapping in mappings if not mapping.mergeable],
-                    [(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable],
-                )
-            ]
+            return joined(sorted(full + anonymous_runs(pagemap, self.host.kpageflags, others)))
         finally:
             os.close(pagemap)
-        (alone, common, shared, hidden), (merged_alone, merged_common, *others) = found
-        self.shared, self.hidden = shared + others[0], hidden + others[1]
-        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
-        return alone, common + merged_alone + merged_common
 
     def _forget(self, runs: list[Run]) -> None:
         assert self.process is not None
@@ -241,6 +256,31 @@ class LiveSource(Source):
 
     def ranges(self) -> list[Run]:
         return [(start, end - start) for start, end in self.blocks]
+
+
+def mappings_of(smaps: str) -> Iterator[Mapping]:
+    """The mappings of /proc/PID/smaps that KSM may look at."""
+    first, *others = smaps.split("\nVmFlags:")
+    for other in others:
+        # What comes before the flags belongs to them, what comes after their line to the next mapping.
+        mapping, (flags, _, first) = first, other.partition("\n")
+        names = set(flags.split())
+        addresses, permissions = mapping.split(None, 2)[:2]
+        if permissions[3] != "p" or names & REFUSED:
+            continue
+        start, _, end = addresses.partition("-")
+        begin, last = max(int(start, 16), LOWEST), min(int(end, 16), HIGHEST)
+        if begin < last:
+            anonymous = mapping[mapping.index("\nAnonymous:") :].split(None, 2)[1]
+            yield Mapping(begin, last, int(anonymous) << 10, MERGEABLE in names)
+
+
+def ksmd_runs() -> bool:
+    """Whether the running kernel's KSM may merge pages now."""
+    try:
+        return read_text("/sys/kernel/mm/ksm/run").strip() == "1"
+    except OSError:
+        return False
 
 
 def blocks_of(runs: list[Run]) -> list[Run]:

@@ -81,6 +81,7 @@ cdef uint64_t PAGEMAP_SCAN = (<uint64_t>3 << 30) | (<uint64_t>sizeof(pm_scan_arg
 cdef uint64_t PM_PRESENT = <uint64_t>1 << 63
 cdef uint64_t PM_FILE = <uint64_t>1 << 61
 cdef uint64_t PM_MMAP_EXCLUSIVE = <uint64_t>1 << 56
+cdef uint64_t PM_ALONE = PM_PRESENT | PM_FILE | PM_MMAP_EXCLUSIVE
 cdef uint64_t PM_PFRAME = (<uint64_t>1 << 55) - 1
 
 
@@ -177,12 +178,13 @@ cdef int walk_area(int fd, int kpageflags, uint64_t start, uint64_t end, list ru
 
 
 def own_runs(int pagemap, int kpageflags, list runs, set claimed):
-    """The runs without the pages that another process has brought: (alone, common, shared, hidden).
+    """The anonymous pages of the runs without those that another process has brought: (alone, common, shared, hidden).
 
-    `alone` has the pages that no other process maps. `common` has those that other processes map too, and that count for this one. Pages
-    that processes share since a fork are one frame already: the first process puts it into `claimed`; for the next ones the page is left
-    out, and counts as shared. A frame that the kernel's own KSM has merged does not count as shared: that it is one frame is what KSM
-    saves. Without CAP_SYS_ADMIN, pagemap shows no frames: such pages stay in, and count as hidden.
+    Pages that are not there, of a file, or the zero page (if kpageflags can be read) are left out. `alone` has the pages that no other
+    process maps. `common` has those that other processes map too, and that count for this one. Pages that processes share since a fork are
+    one frame already: the first process puts it into `claimed`; for the next ones the page is left out, and counts as shared. A frame that
+    the kernel's own KSM has merged does not count as shared: that it is one frame is what KSM saves. Without CAP_SYS_ADMIN, pagemap shows
+    no frames: such pages stay in, and count as hidden.
     """
     cdef uint64_t entries[NR_ENTRIES]
     cdef uint64_t entry, pfn, addr, end
@@ -199,14 +201,14 @@ def own_runs(int pagemap, int kpageflags, list runs, set claimed):
             i = 0
             while i < n:
                 entry = entries[i]
-                if entry & PM_PRESENT and entry & PM_MMAP_EXCLUSIVE:
+                if entry & PM_ALONE == PM_PRESENT | PM_MMAP_EXCLUSIVE:
                     first = addr
-                    while i < n and entries[i] & PM_PRESENT and entries[i] & PM_MMAP_EXCLUSIVE:
+                    while i < n and entries[i] & PM_ALONE == PM_PRESENT | PM_MMAP_EXCLUSIVE:
                         i += 1
                         addr += PAGE_SIZE
                     append(alone, first, addr)
                     continue
-                if entry & PM_PRESENT:
+                if entry & PM_PRESENT and not entry & PM_FILE and not page_flags(kpageflags, entry & PM_PFRAME) >> KPF_ZERO_PAGE & 1:
                     pfn = entry & PM_PFRAME
                     if pfn == 0:
                         hidden += 1

@@ -15,7 +15,7 @@ from ksm.constants import PAGE_SIZE
 
 Run = tuple[int, int]  # (start, end) of neighbouring pages, in addresses of the source: virtual ones, or physical ones
 
-BUFFER = 256 << 10  # bytes that are read at once
+BUFFER = 512 << 10  # bytes that are read at once: half of a second-level cache of today
 PIECE = 4 << 20  # bytes of a piece, at most: the work of one thread
 
 # Takes pages: the runs where they lie, and their bytes, one run after the other. The bytes are the sink's only during the call.
@@ -56,6 +56,15 @@ class Zeros(Piece):
         buffer[:] = bytes(len(buffer))
         for address, view in chunks(self.runs[0], buffer):
             sink([(address, address + len(view))], view)
+
+
+class Wait(Piece):
+    """No pages: all pieces before it are used before those behind it, which have some of the same pages."""
+
+    runs: list[Run] = []  # noqa: RUF012  (nobody adds to it)
+
+    def read(self, buffer: memoryview, sink: Sink) -> None:
+        return None
 
 
 class InFile(Piece):

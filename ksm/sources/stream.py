@@ -4,26 +4,38 @@
 from __future__ import annotations
 
 import errno
+from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator
 
-from ksm.constants import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from ksm.constants import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
+from ksm.fingerprint.frames import frames_of
+from ksm.host.memory import available_memory
 from ksm.machine import Machine
 from ksm.process import Process
-from ksm.sources.base import HIGHEST, Source, SourceError
-from ksm.sources.pieces import Piece, Run, Sink
-from ksm.sources.work import in_order
+from ksm.sources.base import HIGHEST, Kind, Source, SourceError
+from ksm.sources.input import Input
+from ksm.sources.pieces import Piece, Run, Sink, Wait
+from ksm.sources.work import AHEAD, in_order
 
 BLOCK = 2 << 20  # the machine's process maps a block while the source has a page in it
 BASE = BLOCK  # where the address 0 of the source is in the process
+WATCH = 64 << 20  # bytes of memory between two looks at what this computer has left
+LEAST = 64 << 20  # bytes that are left to others
+LATER = 96  # bytes that a page takes after it was read, in the first passes: an rmap_item, and a part of a stable node
 
 
-def bring(process: Process, base: int = 0) -> Sink:
-    """A sink that takes pages into the process, at the source's addresses plus `base`."""
+def bring(process: Process, base: int = 0, *, same_checksums: bool = False) -> Sink:
+    """A sink that takes pages into the process, at the source's addresses plus `base`. See Source.same_checksums."""
 
     def sink(runs: list[Run], view: memoryview) -> None:
         at = 0
         for start, end in runs:
-            process.update(base + start, view[at : at + end - start])
+            part = view[at : at + end - start]
+            if same_checksums:
+                process.load(base + start, frames_of(part))
+            else:
+                process.update(base + start, part)
             at += end - start
 
     return sink
@@ -35,17 +47,39 @@ class StreamSource(Source):
     def attach(self, machine: Machine) -> None:
         process = self.spawn(machine)
         self._blocks: set[int] = set()
-        sink = bring(process, BASE)
+        self.take(process, self._mapped(process), BASE)
+
+    def take(self, process: Process, pieces: Iterator[Piece], base: int = 0) -> None:
+        """Read pieces into mapped memory of the process. SourceError, also where memory runs out: a stream may not say how long it is."""
+        sink = bring(process, base, same_checksums=self.same_checksums)
         try:
-            for piece in in_order(self._mapped(process), lambda piece, buffer: piece.read(buffer, sink), self.threads):
+            for piece in in_order(self._watched(pieces), lambda piece, buffer: piece.read(buffer, sink), self.threads):
                 del piece
         except OSError as error:
             what = "more memory than this scan can take" if error.errno == errno.ENOMEM else error.strerror or str(error)
             raise SourceError(f"{self.name}: {what}") from None
 
+    def _watched(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        read = looked = 0
+        for piece in pieces:
+            read += piece.length
+            if read - looked >= WATCH:
+                looked = read
+                if available_memory() < LEAST + read // PAGE_SIZE * LATER:
+                    raise SourceError(f"{self.name}: not enough memory: it runs out after {read >> 20:,} MiB of the source")
+            yield piece
+
     def _mapped(self, process: Process) -> Iterator[Piece]:
-        """The pieces, each after its blocks were mapped."""
+        """The pieces, each after its blocks were mapped. One that has a page of another piece that may be in work still has to wait."""
+        recent: deque[Run] = deque(maxlen=(AHEAD + 1) * self.threads + 1)
         for piece in self.pieces():
+            for start, end in piece.runs:
+                if self.threads > 1 and any(start < last and first < end for first, last in recent):
+                    recent.clear()
+                    yield Wait()
+                    break
+            if piece.runs:
+                recent.append((min(piece.runs)[0], max(end for _, end in piece.runs)))
             for start, end in piece.runs:
                 if end > HIGHEST - BASE:
                     raise SourceError(f"{self.name}: damaged: a page at {end:#x}")
@@ -59,3 +93,34 @@ class StreamSource(Source):
 
     def ranges(self) -> list[Run]:
         return [(BASE + block * BLOCK, BLOCK) for block in sorted(self._blocks)]
+
+
+class InputSource(StreamSource):
+    """Pages from an Input, which it takes over. Subclasses have read()."""
+
+    def __init__(self, input: Input, kind: Kind) -> None:
+        super().__init__(input.name)
+        self.kind = kind
+        self.input = input
+        self._begun = False
+
+    @abstractmethod
+    def read(self, input: Input) -> Iterator[Piece]:
+        """The pieces that the input holds, from its first byte on."""
+
+    def pieces(self) -> Iterator[Piece]:
+        if not self._begun:
+            self._begun = True
+            yield from self.read(self.input)
+            return
+        input = self.input.again()
+        if input is None:
+            raise SourceError(f"{self.name}: comes through a pipe, and can be read only once")
+        try:
+            yield from self.read(input)
+        finally:
+            input.close()
+
+    def close(self) -> None:
+        super().close()
+        self.input.close()

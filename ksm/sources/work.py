@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from ksm.host.memory import cgroup_folders, read_text
-from ksm.sources.pieces import BUFFER, Piece
+from ksm.sources.pieces import BUFFER, Piece, Wait
 
 T = TypeVar("T")
 AHEAD = 4  # pieces in work, for each thread: a reader that is faster waits
@@ -47,6 +47,10 @@ def in_order(pieces: Iterable[Piece], work: Callable[[Piece, memoryview], T], th
     with ThreadPoolExecutor(threads, "ksm-read") as pool:
         try:
             for piece in pieces:
+                if isinstance(piece, Wait):
+                    while waiting:
+                        yield waiting.popleft().result()
+                    continue
                 waiting.append(pool.submit(task, piece))
                 if len(waiting) > AHEAD * threads:
                     yield waiting.popleft().result()

@@ -13,7 +13,7 @@ from pathlib import Path
 from ksm.host.command import CommandError, output_of
 from ksm.host.files import FileError, open_to_read, read_file
 from ksm.host.text import limit_said, printable
-from ksm.sources.formats import what_is
+from ksm.sources.formats import packing_of, what_is
 from ksm.study.archive import ArchiveError, files_in, is_archive
 from ksm.study.functions import Source, bare, c_source
 
@@ -106,7 +106,9 @@ def decoded(data: bytes, where: str) -> str:
     if len(data) > LARGEST:
         raise StudyError(f"{where}: larger than {limit_said(LARGEST)}")
     if b"\0" in data:
-        raise StudyError(f"{where} is not text" + (f", but {what}" if (what := what_is(data[:HEAD])) else ""))
+        packing = packing_of(data[:HEAD])
+        what = f"compressed with {packing.what}: unpack it" if packing else what_is(data[:HEAD])
+        raise StudyError(f"{where} is not text" + (f", but {what}" if what else ""))
     return data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 

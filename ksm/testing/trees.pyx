@@ -112,3 +112,16 @@ def chains_known(Machine machine not None):
     found = (fast_of(machine.g).nr_chains, machine.g.ksm_stable_node_chains)
     machine.leave()
     return found
+
+
+def look_from(Machine machine not None, unsigned int pages, unsigned int beyond):
+    """Let a first look by several threads begin with this many pages, and not with thousands, and go beyond the pages of its scan."""
+    if machine.g.fast != NULL:
+        fast_of(machine.g).first_least = pages
+        fast_of(machine.g).first_beyond = beyond
+
+
+def first_looks(Machine machine not None):
+    """How many pages threads have looked at, and for how many of them that was of use."""
+    cdef fast_state *fast = fast_of(machine.g)
+    return fast.pages_read, fast.pages_known

@@ -129,12 +129,20 @@ NO_CORES = {
     "the same bytes": sparse(core(1000, *[(1, 0, 8 * MIB)] * 1000), 8 * MIB), "head": "\x7fELF", "zeros": b"\x7fELF" + bytes(4092),
 }
 
-FILES = {"{any}": NO_FILES, "{json}": NO_JSON, "{workload}": NO_WORKLOADS, "{outcome}": NO_OUTCOMES, "{recording}": NO_RECORDINGS,
+NO_ROWS = {
+    "magic": "PAR1" * 3, "nothing": "PAR1", "length": b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1", "zeros": b"PAR1" + bytes(5000) + b"PAR1",
+    "a foot of zeros": b"PAR1" + bytes(5000) + b"\0\x10\0\0PAR1", "a deep foot": b"PAR1" + b"\x1c" * 5000 + b"\0\x10\0\0PAR1",
+    "a long foot": later(lambda: b"PAR1" + b"\x15\x02" * (4 << 20) + b"\0" + (8 * MIB).to_bytes(4, "little") + b"PAR1"),
+    "many groups": later(lambda: b"PAR1" + b"\x49\xfc\xff\xff\x1f" + b"\0" * (4 << 20) + (4 * MIB).to_bytes(4, "little") + b"PAR1"),
+}
+
+FILES = {"{rows}": NO_ROWS, "{any}": NO_FILES, "{json}": NO_JSON, "{workload}": NO_WORKLOADS, "{outcome}": NO_OUTCOMES, "{recording}": NO_RECORDINGS,
          "{kernel}": NO_KERNELS, "{core}": NO_CORES}
 
 # The commands, and where the file stands in them. No command runs on this computer's kernel.
 COMMANDS = [
-    ("scan", "{any}"), ("scan", "{core}"), ("replay", "{any}"), ("replay", "{json}"), ("replay", "{workload}"),
+    ("scan", "{any}"), ("scan", "{core}"), ("scan", "{rows}"), ("scan", "--as-passes", "good.img", "{rows}"),
+    ("fingerprint", "-o", "out.parquet", "{core}"), ("replay", "{any}"), ("replay", "{json}"), ("replay", "{workload}"),
     ("replay", "--record", "out.json", "{workload}"), ("verify", "--recorded", "{any}"),
     ("verify", "--recorded", "{json}"), ("verify", "--recorded", "{workload}"), ("verify", "--against", "cat", "{workload}"),
     ("verify", "--shrink", "--against", "cat {outcome}", "good.json"), ("study", "-o", "out", "--recording", "{any}"),
@@ -152,6 +160,14 @@ OPTIONS = {
     "scan good.img --era {}": ["", LONG, WRONG],
     "scan good.img --set {}": ["", "=", "run", "run=x", f"run={LONG}", f"{LONG}=1", f"{WRONG}=1", f"run={WRONG}", "pages_shared=1",
                                "sleep_millisecs=-1"],
+    "scan good.img --key {}": ["", "/", "fifo", "missing", "good.json", "/dev/zero", WRONG],
+    "scan --as-passes good.img {}": ["", "missing", "pid:1", "good.json", "fifo", "with-fifo", WRONG, "--passes=1 good.img"],
+    "fingerprint good.img -o {}": ["", "-", "/", "nothing/x", "fifo", "/dev/full", "with-fifo", "good.img", "x" * 5000, f"{WRONG}/x"],
+    "fingerprint good.img -o f%N --count 2 --every {}": ["", "x", "-1", LONG, "1e9", "nan", "1w", WRONG],
+    "fingerprint good.img -o f%N --every 0s --count {}": ["", "x", "-1", "0", LONG],
+    "fingerprint good.img -o f --key {}": ["", "/", "fifo", "missing", "good.json", "/dev/zero", WRONG],
+    "fingerprint good.img -o f --threads {}": ["", "x", "0", LONG],
+    "fingerprint -o f {}": ["missing", "pid:", "pid:999999999", "good.json", "fifo", WRONG],
     "scan {}": ["", "pid:", "pid:x", "pid:-1", "pid:0", f"pid:{LONG}", "pid:999999999", "pid:\u0661", "pid:1 2", WRONG, "x" * 5000,
                 f"--{LONG}", f"-{WRONG}"],
     "replay --seed {}": ["", "x", "..", "1..", "5..3", "-3", "-3..-1", "1..x", LONG, f"0..{LONG}", "1..2..3", WRONG],

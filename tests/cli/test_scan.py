@@ -77,10 +77,10 @@ def test_json(images):
     assert report["era"] == "6.12"
     assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
     assert report["sources"] == [
-        {"name": images[0], "kind": "image", "pages": 12, "ksm_rmap_items": 12, "ksm_merging_pages": 11, "ksm_zero_pages": 0,
-         "ksm_process_profit": 11 * PAGE - 12 * 64},
-        {"name": images[1], "kind": "image", "pages": 4, "ksm_rmap_items": 4, "ksm_merging_pages": 3, "ksm_zero_pages": 0,
-         "ksm_process_profit": 3 * PAGE - 4 * 64},
+        {"name": images[0], "kind": "image", "pages": 12, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 12,
+         "ksm_merging_pages": 11, "ksm_zero_pages": 0, "ksm_process_profit": 11 * PAGE - 12 * 64},
+        {"name": images[1], "kind": "image", "pages": 4, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 4,
+         "ksm_merging_pages": 3, "ksm_zero_pages": 0, "ksm_process_profit": 3 * PAGE - 4 * 64},
     ]  # fmt: skip
     assert report["ksm"]["pages_shared"] == 5
     assert report["ksm"]["pages_unshared"] == 2
@@ -168,7 +168,9 @@ def test_nothing_is_imported_that_an_image_does_not_need(images):
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert not {"rich", "pygments", "jinja2", "pathlib", "json"} & set(result.stdout.splitlines()[-1].split())
+    imported = set(result.stdout.splitlines()[-1].split())
+    assert not {"rich", "pygments", "jinja2", "pathlib", "json", "bz2", "lzma", "importlib.metadata"} & imported
+    assert not {name for name in imported if name.startswith(("ksm.sources.unpack", "ksm.sources.core", "ksm.sources.kdump"))}
 
 
 def test_the_era_of_2011(images):
@@ -179,7 +181,9 @@ def test_the_era_of_2011(images):
     assert (report["era"], report["pages"], report["passes"], report["settled"]) == ("2.6.38", 16, 3, True)
     assert [report["ksm"][name] for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")] == [5, 9, 2, 0]
     assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
-    assert report["sources"] == [{"name": name, "kind": "image", "pages": pages} for name, pages in zip(images, (12, 4), strict=True)]
+    assert report["sources"] == [
+        {"name": name, "kind": "image", "pages": pages, "holes": 0, "zero_holes": 0} for name, pages in zip(images, (12, 4), strict=True)
+    ]
 
     out, _ = invoke("--era", "2.6.38", *images)
     lines = out.splitlines()
@@ -189,7 +193,7 @@ def test_the_era_of_2011(images):
         "Freed": "9", "zero pages": "3", "duplicates within one source": "4", "duplicates across sources": "2", "Kept": "7",
         "merged: the one copy": "5", "unshared: no page is equal": "2", "volatile: changed between passes": "0",
     }  # fmt: skip
-    assert lines[12].split() == ["Source", "Kind", "MiB"]
+    assert lines[13].split() == ["Source", "Kind", "MiB"]
     assert not re.search("metadata|general_profit|rmap_item", out, re.IGNORECASE)
     assert sum("the KSM of Linux 2.6.38" in line for line in lines) == 1
 
@@ -197,7 +201,7 @@ def test_the_era_of_2011(images):
 def test_the_era_of_2011_looks_into_a_process(target):
     report = json.loads(invoke("--json", "--era", "2.6.38", "--interval", "0", f"pid:{target.pid}")[0])
     [source] = report["sources"]
-    assert set(source) == {"name", "kind", "pages"}
+    assert set(source) == {"name", "kind", "pages", "holes", "zero_holes"}
     assert report["savings"]["within"] >= 297
     assert report["savings"]["zero"] >= 49
     assert invoke("--era", "2.6.38", "--interval", "0", f"pid:{target.pid}")[0].startswith("KSM would free ")
@@ -212,7 +216,9 @@ def test_nothing_to_gain(tmp_path):
     with path.open("wb") as file:
         file.truncate(1 << 20)
     if path.stat().st_blocks == 0:
-        assert invoke(path)[0].startswith("There are no pages that KSM could merge.\n\n- ")
+        assert invoke(path)[0].startswith("KSM would free 1,020.0 KiB of 1.0 MiB (99.6 %)")
+        out, _ = invoke(path, "--holes", "absent")
+        assert out.startswith("There are no pages that KSM could merge.\nHoles of files, absent and not counted: 256 pages.\n\n- ")
 
 
 def test_nothing_found_is_not_nothing_there(tmp_path):
@@ -264,7 +270,7 @@ def test_wrong_usage(arguments, text):
 
 def test_bad_sources(tmp_path, images):
     assert refused(tmp_path / "missing") == f"ksm: {tmp_path}/missing: No such file or directory"
-    assert refused(images[0], tmp_path) == f"ksm: {tmp_path}: is a directory"
+    assert refused(images[0], tmp_path) == f"ksm: {tmp_path}: is a directory, and not one that CRIU has written"
     assert refused("pid:999999999") == "ksm: pid:999999999: no such process".replace("pid:", "pid ")
     (tmp_path / "bad\n\x1b[31mname").touch()
     assert refused(tmp_path / "bad\n\x1b[31mname") == f"ksm: {tmp_path}/bad ?[31mname: empty"

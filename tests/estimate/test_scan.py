@@ -39,7 +39,7 @@ def run(paths, passes=None, **options):
     """What a scan finds: the same in a machine of fingerprints, with one thread and with three, as in one of bytes."""
     results = []
     for how in ({"threads": 1}, {"threads": 3}, {"exact": True}):
-        sources = [open_file(path) for path in paths]
+        sources = [open_file(path, "absent") for path in paths]
         try:
             with scan.Scan(sources, **how, **options) as running:
                 results.append(running.run(passes))

@@ -9,7 +9,7 @@ from linux.types cimport u32
 from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item, scan_get_next_rmap_item
 
 
-cdef int fast_init(ksm_globals *g) noexcept nogil:
+cdef int fast_init(ksm_globals *g, unsigned int threads) noexcept nogil:
     return 0
 
 

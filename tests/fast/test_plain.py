@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 import ksm
-from ksm.testing.trees import state
+from ksm.testing.trees import first_looks, look_from, state
 
 from ..test_stateful import FAST, LONG, World
 
@@ -60,7 +60,9 @@ PROBE = ksm.Machine(memory="1M", max_memory="1M")
 
 
 def pair(**kwargs):
-    machines = Both(*(ksm.Machine(clock="manual", plain=plain, **kwargs) for plain in (True, False)))
+    """A plain machine, and a fast one that lets three threads compute checksums wherever it can."""
+    machines = Both(*(ksm.Machine(clock="manual", plain=plain, threads=3, **kwargs) for plain in (True, False)))
+    look_from(machines.fast, 8, 100)
     for machine in (machines.plain, machines.fast):
         machine.ksm.trace.start(1 << 16)
     return machines
@@ -171,7 +173,7 @@ class Life:
         first = self.random.randrange(self.pages)
         addr, length = (1 << 30) + first * PAGE, min(self.random.randint(1, 40), self.pages - first) * PAGE
         if chance < 0.35:
-            self.machines.ksm.scan(pages=self.random.choice([1, 3, 17, 64, 65, 200]))
+            self.machines.ksm.scan(pages=self.random.choice([1, 3, 17, 64, 65, 200, 600]))
         elif chance < 0.75:
             for _ in range(self.random.randint(1, 30)):
                 where = (1 << 30) + self.random.randrange(self.pages) * PAGE
@@ -223,6 +225,29 @@ def live(seed, steps, nodes):
         compare(life.machines)
         life.tables()
     life.close()
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_page_that_was_looked_at_and_is_written_to(written):
+    """Threads have read a hundred pages more than are scanned. When one is scanned, only what it holds then counts."""
+    machines = pair(memory="4M", max_memory="4M")
+    process = machines.spawn()
+    addr = process.mmap(600 * PAGE)
+    for i in range(600):
+        process.write(addr + i * PAGE, i.to_bytes(8, "little") * 512)
+    process.madvise(addr, 600 * PAGE, ksm.MADV_MERGEABLE)
+    machines.ksm.scan(pages=200)
+    assert first_looks(machines.fast) == (300 - 64, 200 - 64)
+    if written:
+        process.write(addr + 200 * PAGE, b"new!")
+    for _ in range(4):
+        machines.ksm.scan(pages=200)
+        compare(machines)
+    read, known = first_looks(machines.fast)
+    assert (read, known) == (352, 352 - written)
+    for machine in (machines.plain, machines.fast):
+        assert machine.check() == []
+        machine.close()
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -31,9 +31,9 @@ def auxv_note(vdso: int) -> bytes:
     return note("CORE", NT_AUXV, struct.pack("<4Q", AT_SYSINFO_EHDR, vdso, 0, 0))
 
 
-def write_core(
-    path: Path, segments: Iterable[Any], notes: bytes = b"", *, odd: int = 0, kind: int = 4, bits: int = 64, xnum: bool = False
-) -> Path:
+def core_bytes(
+    segments: Iterable[Any], notes: bytes = b"", *, odd: int = 0, kind: int = 4, bits: int = 64, xnum: bool = False
+) -> bytes:
     """A core of segments (address, data, flags[, memsz]); the data begin `odd` bytes behind a multiple of a page."""
     entry, header, section = (56, 64, 64) if bits == 64 else (32, 52, 40)
     segments = list(segments)
@@ -56,5 +56,10 @@ def write_core(
         elf += b"".join(struct.pack("<8I", t, o, a, a, size, mem, f, PAGE) for t, o, a, size, mem, f in headers)
     if xnum:
         elf += struct.pack("<2I4Q2I2Q", 0, 0, 0, 0, 0, 0, 0, number, 0, 0)
-    path.write_bytes(elf + body)
+    return elf + bytes(body)
+
+
+def write_core(path: Path, segments: Iterable[Any], notes: bytes = b"", **options: Any) -> Path:
+    """A file with core_bytes()."""
+    path.write_bytes(core_bytes(segments, notes, **options))
     return path

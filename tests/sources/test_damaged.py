@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import ksm
 from ksm.sources import SourceError, open_file
 from ksm.sources import core as reader
+from ksm.sources.parts import FileParts
 
 MIB, GIB = 1 << 20, 1 << 30
 MEMORY = 3 * GIB  # the offset of the page that the cores of this file have
@@ -158,6 +159,19 @@ def test_mapped_files_that_are_cut_off(tmp_path, data):
     assert outcome(with_notes(tmp_path / "core", len(notes), (PAGE, notes))) == "damaged ELF core: a list of mapped files that is cut off"
 
 
+@pytest.mark.parametrize("bounds", [(0x10001, 0x11000), (0x10000, 0x10001), (0x10FFF, 0x11001)])
+def test_mapped_files_within_pages(tmp_path, bounds):
+    """A page that a file has a part of is the file's."""
+    path = write_core(tmp_path / "core", [(0x10000, page(1) * 3, READ)], files_note((*bounds, "/bin/a")))
+    whole = 1 if bounds[1] > 0x11000 else 2
+    assert outcome(path) == whole * PAGE
+    source = open_file(str(path))
+    with ksm.Machine("1M", max_memory="64M") as machine:
+        source.attach(machine)
+        assert source.process.rss() == whole
+        source.close()
+
+
 def test_names_that_are_not_text(tmp_path):
     notes = note("CORE", NT_FILE, struct.pack("<8Q", 2, PAGE, 0, PAGE, 0, 16 * PAGE, 17 * PAGE, 0) + b"\xff\xfe\n\0\0")
     assert outcome(with_notes(tmp_path / "core", len(notes), (PAGE, notes))) == PAGE
@@ -231,7 +245,7 @@ def test_the_same_as_pyelftools(tmp_path, segments, notes, files, bits, xnum):
     path = write_core(tmp_path / "core", memory, notes, bits=bits, xnum=xnum)
     owners, mapped = set(), []
     with path.open("rb") as file:
-        core = reader.read_core("core", file.fileno(), path.stat().st_size)
+        core = reader.read_core(FileParts("core", file.fileno(), path.stat().st_size))
         elf = ELFFile(file)
         for each in (each for one in elf.iter_segments("PT_NOTE") if one["p_filesz"] for each in one.iter_notes()):
             owners.add(each["n_name"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm.host.holes import data_extents
-from ksm.sources.extents import WIDE_HOLE, Extent, groups, without_holes
+from ksm.sources.extents import WIDE_HOLE, Extent, groups, split
 
 PAGE = 4096
 
@@ -56,7 +56,7 @@ def test_data_extents_where_nobody_knows_of_holes():
     st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60)), max_size=8),
     st.integers(0, 9),
 )
-def test_without_holes_keeps_the_pages_that_have_data(wanted, data, odd):
+def test_the_pages_that_have_data_and_the_holes(wanted, data, odd):
     # In units of a tenth of a page
     unit = 512
     extents = [Extent((odd + 8 * start) * unit, pages * PAGE, start * PAGE) for start, pages in wanted]
@@ -65,15 +65,13 @@ def test_without_holes_keeps_the_pages_that_have_data(wanted, data, odd):
         if start > last:
             parts.append((start * unit, (start + length) * unit))
             last = start + length
-    expected = [
-        offset
-        for extent in extents
-        for offset in range(extent.offset, extent.end, PAGE)
-        if any(start < offset + PAGE and end > offset for start, end in parts)
-    ]
-    found = without_holes(extents, reversed(parts))
-    assert [offset for extent in found for offset in range(extent.offset, extent.end, PAGE)] == expected
-    assert all(extent.length > 0 and extent.length % PAGE == 0 for extent in found)
+    pages = [(extent.address + offset - extent.offset, offset) for extent in extents for offset in range(extent.offset, extent.end, PAGE)]
+    has_data = [any(start < offset + PAGE and end > offset for start, end in parts) for _, offset in pages]
+    for found, wanted in zip(split(extents, reversed(parts)), (True, False), strict=True):
+        assert [
+            (extent.address + at, extent.offset + at) for extent in found for at in range(0, extent.length, PAGE)
+        ] == [page for page, there in zip(pages, has_data, strict=True) if there == wanted]
+        assert all(extent.length > 0 and extent.length % PAGE == 0 for extent in found)
 
 
 def test_wide_holes_split_mappings():

@@ -10,6 +10,7 @@ import threading
 import time
 
 import ksm
+from ksm.testing.trees import look_from  # type: ignore[import-not-found]  # only tests use it: it has no stub
 
 PAGES = 64
 LENGTH = PAGES * ksm.PAGE_SIZE
@@ -72,7 +73,8 @@ class Application(threading.Thread):
 
 def stress(seconds: float, seed: int = 0) -> tuple[list[str], int, int]:
     """What went wrong, how many steps the threads made, and how many passes ksmd made."""
-    with ksm.Machine(memory="64M", max_memory="64M") as machine:
+    with ksm.Machine(memory="64M", max_memory="64M", threads=2) as machine:
+        look_from(machine, 8, 50)  # ksmd itself looks at 100 pages at once
         parent = machine.spawn()
         addr = parent.mmap(600 * ksm.PAGE_SIZE)
         parent.write(addr, b"\x22" * 600 * ksm.PAGE_SIZE)

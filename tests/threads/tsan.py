@@ -18,7 +18,7 @@ def races(program: str) -> bool:
     run = subprocess.run(
         ["setarch", "-R", sys.executable, HERE / program, *sys.argv[1:]],
         env={**os.environ, "LD_PRELOAD": runtime, "PYTHONPATH": str(HERE.parents[1]),
-             "TSAN_OPTIONS": f"exitcode=66 suppressions={HERE / 'tsan.supp'}"},
+             "TSAN_OPTIONS": f"history_size=7 exitcode=66 suppressions={HERE / 'tsan.supp'}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     print(run.stdout + run.stderr)

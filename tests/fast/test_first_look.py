@@ -7,6 +7,7 @@ import threading
 import pytest
 
 import ksm
+from ksm.testing.trees import first_looks, look_from
 
 PAGE = ksm.PAGE_SIZE
 PAGES = 3000
@@ -15,6 +16,7 @@ PAGES = 3000
 def machine_of(threads, **kwargs):
     machine = ksm.Machine("40M", max_memory="40M", swap="4M", clock="manual", threads=threads, **kwargs)
     machine.ksm.smart_scan = 0
+    look_from(machine, 256, 300)
     return machine
 
 
@@ -69,6 +71,8 @@ def life(threads, seed):
             machine.ksm.scan(pages=rng.choice([64, 513, 3000]))
             seen.append(counted(machine, processes))
             assert machine.check() == []
+        _, known = first_looks(machine)
+        assert (known > 0) == (threads > 1)
     return seen
 
 
@@ -143,9 +147,9 @@ def test_machines_that_read_with_one_thread(kwargs):
         assert machine.ksm.pages_sharing > 500
 
 
-@pytest.mark.parametrize("threads", [0, -1, 65, 1 << 40])
+@pytest.mark.parametrize("threads", [0, -1, 257, 1 << 40])
 def test_numbers_of_threads_that_cannot_be(threads):
-    with pytest.raises(ValueError, match=r"threads must be between (1 and 64|-2)"):
+    with pytest.raises(ValueError, match="threads must be between 1 and 256"):
         ksm.Machine("4M", threads=threads)
     with pytest.raises(TypeError):
         ksm.Machine("4M", threads="2")

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the command line.
+"""ksm fingerprint: what stands for the pages of memory, in a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+import click
+
+from ksm.cli.scan import key_in, progress_bar
+from ksm.estimate.scan import Progress, size
+from ksm.host.text import printable
+from ksm.rows.format import RowsError, need_pyarrow
+from ksm.sources import Host, Source, SourceError, SourceGone, open_sources
+from ksm.sources.input import Holes
+from ksm.sources.save import save_file
+from ksm.sources.work import usable_threads
+
+NUMBER = "%N"  # in a file's name: which snapshot it is
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = 31 * 86400  # seconds between two snapshots
+
+
+def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A time as 90, 90s, 10m, 2h or 1d, in seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)", value)
+    if not found:
+        raise click.BadParameter(f"{value}: it is written as 30s, 10m, 2h or 1d", ctx, param)
+    result = float(found[1]) * UNITS[found[2]]
+    if result > LONGEST:
+        raise click.BadParameter(f"{value}: at most {LONGEST // 86400}d", ctx, param)
+    return result
+
+
+@click.command(short_help="Write fingerprints of pages into a file.")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option("-o", "output", required=True, metavar="FILE", help="The file that is written, or replaced when all went well.")
+@click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
+@click.option(
+    "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
+)
+@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
+@click.option("--every", callback=seconds, metavar="TIME", help="Make a snapshot each time that so much time has passed: 30s, 10m, 2h, 1d.")
+@click.option("--count", type=click.IntRange(1, 100_000), metavar="N", help="Make N snapshots, with --every.")
+def fingerprint(
+    sources: tuple[str, ...],
+    output: str,
+    advised: bool,
+    holes: Holes | None,
+    key_file: str | None,
+    threads: int | None,
+    every: float | None,
+    count: int | None,
+) -> None:
+    """Write fingerprints of pages into a file.
+
+    A SOURCE is what ksm scan takes: pid:N for a running process, or a file of memory. Without any, all processes that you may read.
+
+    The file has a row for each page, in Parquet: source, address, fingerprint (16 bytes), checksum and class. ksm scan takes it as a
+    source, beside processes and images. Bytes of pages are not in it. But who has a page can find out whether it was there,
+    unless the file was made with --key; the classes and addresses are there in any case.
+
+    With --every and --count, %N in the name of the file is the number of the snapshot, from 0; a folder gets %N.parquet. For ksm scan
+    --as-passes. Snapshots end early when all processes have exited.
+    """
+    context = click.get_current_context()
+    if (every is None) != (count is None):
+        raise click.UsageError("--every and --count go together", context)
+    if output == "-":
+        raise click.UsageError("-o -: a fingerprint file is written whole or not at all, and so not to standard output", context)
+    if every is not None and os.path.isdir(output):
+        output = os.path.join(output, f"{NUMBER}.parquet")
+    if every is not None and NUMBER not in os.path.basename(output):
+        raise click.UsageError(f"-o {output}: with --every, its name needs {NUMBER}, for the number of the snapshot", context)
+    for text in sources:
+        if not text.startswith("pid:") and os.path.exists(text) and os.path.exists(output) and os.path.samefile(text, output):
+            raise click.UsageError(f"-o {output}: that is a source", context)
+    key = None if key_file is None else key_in(key_file)
+    host = Host()
+    opened: list[Source] = []
+    try:
+        need_pyarrow()
+        opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
+        if not opened:
+            raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
+        for source in opened:
+            source.threads = threads or usable_threads()
+        with progress_bar() as progress:
+            if every is None or count is None:
+                remarks += write(output, opened, key, progress)[1]
+            else:
+                snapshots(output, opened, key, every, count, host, progress)
+    except (SourceError, RowsError) as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        for source in opened:
+            source.close()
+        host.close()
+    for remark in remarks:
+        click.echo(f"- {printable(remark)}")
+
+
+def write(path: str, sources: list[Source], key: bytes | None, progress: Progress) -> tuple[list[Source], list[str]]:
+    """Write a file, and say so: the sources that are in it, and remarks on the others."""
+    try:
+        saved = save_file(path, sources, key=key, progress=progress)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror or error}") from None
+    several = f" of {len(saved.sources):,} sources" if len(saved.sources) > 1 else ""
+    click.echo(f"{printable(path)}: {saved.pages:,} pages{several} in {size(saved.size)}")
+    return saved.sources, [f"skipped {reason}" for reason in saved.left]
+
+
+def snapshots(
+    output: str, sources: list[Source], key: bytes | None, every: float, count: int, host: Host, progress: Progress
+) -> None:
+    """Write `count` files, one each time that `every` seconds have passed, or until all processes have exited."""
+    begun = time.monotonic()
+    digits = len(str(count - 1))
+    folder, name = os.path.split(output)
+    for number in range(count):
+        left = begun + number * every - time.monotonic()
+        if left > 0:
+            progress(f"waiting for snapshot {number}", 0, 0)
+            time.sleep(left)
+        host.begin(number)
+        path = os.path.join(folder, name.replace(NUMBER, f"{number:0{digits}}"))
+        try:
+            sources, remarks = write(path, sources, key, progress)
+        except SourceGone as error:
+            if not number:
+                raise
+            click.echo(f"- {printable(str(error))}: {number} of {count} snapshots were made")
+            return
+        for remark in remarks:
+            click.echo(f"- {printable(remark)}")
