@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the memory that stands in for physical memory.
-"""The memory of a machine: one range of addresses, with a page frame every 4096 bytes. Frames of fingerprints have 20 bytes. Beside them there
-are no images, so all of their range is memory from the start.
+"""The memory of a machine: one range of addresses, with a page frame every 4096 bytes. Frames of fingerprints have 20 bytes. A machine of
+them has no images, so all of its range is memory from the start.
 
 The range is reserved once, without access, for as many frames as the machine may ever have. RAM that is plugged in is anonymous memory in
 its part of the range, and an image may be read into it. An image that nobody writes to can be mapped there instead, privately: the system
