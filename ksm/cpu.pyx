@@ -11,7 +11,7 @@ from libc.errno cimport EFAULT, ENOMEM
 from libc.string cimport memcmp, memcpy
 
 from linux.atomic cimport atomic_fetch_or
-from linux.highmem cimport frame_size
+from linux.highmem cimport frame_size, has_bytes, ksm_frame
 from linux.ksm cimport ksm_page_changed
 from linux.mm cimport FAULT_FLAG_USER, FAULT_FLAG_WRITE, VM_FAULT_ERROR, VM_FAULT_OOM, VM_WRITE, vma_is_accessible, vma_lookup
 from linux.mm_types cimport PAGE_SIZE, mm_struct, pte_t, vm_area_struct, vm_fault_t
@@ -42,7 +42,7 @@ cdef char *translate(vm_area_struct *vma, unsigned long addr, bint write, spinlo
                     set_pte_at(mm, addr, pte, entry | noted)
                 if write:
                     ksm_page_changed(mm.machine, pfn_to_page(mm.machine, pfn))
-                return mm.machine.arena + (pfn << mm.machine.frame_shift) + (addr & (frame_size(mm.machine) - 1))
+                return mm.machine.arena + (pfn * mm.machine.frame_size) + (addr & (PAGE_SIZE - 1) if has_bytes(mm.machine) else 0)
             pte_unmap_unlock(pte, ptl[0])
         ret = handle_mm_fault(vma, addr, FAULT_FLAG_USER | (FAULT_FLAG_WRITE if write else 0))
         if ret & VM_FAULT_ERROR:
@@ -143,7 +143,7 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
         if pte != NULL:
             entry = ptep_get(pte)
             if entry & _PAGE_PRESENT:
-                same = memcmp(mm.machine.arena + (pfn << mm.machine.frame_shift), buf, size) == 0
+                same = memcmp(mm.machine.arena + (pfn * mm.machine.frame_size), buf, size) == 0
             pte_unmap_unlock(pte, ptl)
             if is_swap_pte(entry):
                 # Read the page back before it is compared.
@@ -160,7 +160,7 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
             pte_unmap_unlock(NULL, ptl)
             changed += 1
         addr += PAGE_SIZE
-        buf += size
+        buf += PAGE_SIZE if has_bytes(mm.machine) else sizeof(ksm_frame)
         nr_pages -= 1
     mmap_read_unlock(mm)
     return changed

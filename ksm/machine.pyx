@@ -119,7 +119,7 @@ pages="bytes", key=None, threads=1)
     transparent_hugepage
                 "madvise", "always" or "never": where a first write gets a huge page, as in /sys/kernel/mm/transparent_hugepage/enabled
     era         "6.12", or "2.6.38": the KSM of 2011, with its eight sysfs files
-    pages       "bytes", or "fingerprints": a frame holds 32 bytes that stand for its page, in place of its 4096. KSM's counters are the
+    pages       "bytes", or "fingerprints": a frame holds 20 bytes that stand for its page, in place of its 4096. KSM's counters are the
                 same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: docs/fingerprints.md
     key         32 bytes: fingerprints are keyed. Without the key, nobody can tell from them what pages hold. None: they have no key
     threads     how many threads compute the checksums of pages that were written to or are new, where a scan meets thousands of them; the
@@ -131,7 +131,7 @@ pages="bytes", key=None, threads=1)
     forked from that one, close() frees the copy, and every other call raises RuntimeError.
 
     A machine is a context manager; leaving it closes it. Memory that no process uses is given back to the operating system. A view of the
-    memory (memoryview(machine), read-only, frame n at n * 4096, or n * 32 with fingerprints; or frame(n)) has to be released before the
+    memory (memoryview(machine), read-only, frame n at n * 4096, or n * 20 with fingerprints; or frame(n)) has to be released before the
     machine can be closed.
 
     Settings, states, parts of a machine, and numbers with the name of a kernel file are attributes. A count, or anything that does work, is
@@ -425,7 +425,7 @@ pages="bytes", key=None, threads=1)
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         gate_export(&self.gate)
         try:
-            PyBuffer_FillInfo(buffer, self, self.m.arena, self.ram_pages << self.m.frame_shift, 1, flags)
+            PyBuffer_FillInfo(buffer, self, self.m.arena, self.ram_pages * self.m.frame_size, 1, flags)
         except BaseException:
             gate_unexport(&self.gate)
             raise
@@ -454,7 +454,7 @@ pages="bytes", key=None, threads=1)
         cdef bint inside
         with nogil:
             self.enter()
-            inside = <const void *>self.m.arena <= data < <const void *>(self.m.arena + (self.m.max_pfn << self.m.frame_shift))
+            inside = <const void *>self.m.arena <= data < <const void *>(self.m.arena + (self.m.max_pfn * self.m.frame_size))
             self.leave()
         return inside
 
@@ -598,7 +598,7 @@ pages="bytes", key=None, threads=1)
 
     def frame(self, pfn):
         """A read-only memoryview of the 4096 bytes of a frame: of the memory, or of an image that a process has mapped. With fingerprints
-        it has 32 bytes. Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
+        it has 20 bytes. Process.page_table() has the frames of a process. For Cython it is a `const unsigned char[::1]`.
 
         The view shows the frame as it is, also while a process writes to it. It holds the page as a driver does. As long as the view
         exists, the page stays in its frame: KSM does not merge it into another page, it is not migrated, and its frame is not taken

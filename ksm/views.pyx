@@ -102,7 +102,7 @@ cdef class Frame:
         cdef int err = 0
         gate_export(&self.machine.gate)
         try:
-            PyBuffer_FillInfo(buffer, self, self.machine.m.arena + (self.pfn << self.machine.m.frame_shift),
+            PyBuffer_FillInfo(buffer, self, self.machine.m.arena + (self.pfn * self.machine.m.frame_size),
                               <Py_ssize_t>frame_size(self.machine.m), 1, flags)
             with nogil:
                 self.machine.enter()

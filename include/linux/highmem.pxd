@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Follows include/linux/highmem.h of Linux 6.12: a page's contents, copied and cleared.
-"""What a frame holds. In a machine of bytes it is the 4096 bytes of its page; in one of fingerprints, a record of 32 bytes.
+"""What a frame holds. In a machine of bytes it is the 4096 bytes of its page; in one of fingerprints, 20 bytes that stand for them.
 
 Everything that copies, clears or compares pages comes here or to memcmp_pages(), so that nothing else knows how large a frame is.
 """
 
 from libc.string cimport memcmp, memcpy, memset
 
-from linux.mm_types cimport PAGE_SHIFT, machine, struct_page
+from linux.mm_types cimport PAGE_SIZE, machine, struct_page
 from linux.page_flags cimport page_address
 from linux.types cimport u32
 
@@ -15,12 +15,12 @@ from linux.types cimport u32
 cdef extern from *:
     """
     #include <stdint.h>
-    /* What a frame of a machine of fingerprints holds. Each field is stored XOR that of a page of zeros, so that memory of zeros is the
-       page of zeros, as in a machine of bytes. */
+    /* What stands for a page. A frame of a machine of fingerprints holds the first FRAME_SIZE bytes of it. Each field is stored XOR that of
+       a page of zeros, so that memory of zeros is the page of zeros, as in a machine of bytes. */
     struct ksm_frame {
         unsigned char fingerprint[16];
         uint32_t checksum;              /* what calc_checksum() gives for the page */
-        unsigned char rest[12];         /* zeros */
+        unsigned char rest[12];         /* zeros, and not kept */
     };
     """
     struct ksm_frame:
@@ -30,16 +30,16 @@ cdef extern from *:
 
 
 cdef enum:
-    FRAME_SHIFT = 5             # of fingerprints
+    FRAME_SIZE = 20             # of fingerprints
 
 
 cdef inline bint has_bytes(const machine *m) noexcept nogil:
     """Does a frame hold its page's bytes?"""
-    return m.frame_shift == PAGE_SHIFT
+    return m.frame_size == PAGE_SIZE
 
 
 cdef inline size_t frame_size(const machine *m) noexcept nogil:
-    return <size_t>1 << m.frame_shift
+    return m.frame_size
 
 
 cdef inline void copy_highpage(machine *m, struct_page *to, struct_page *from_) noexcept nogil:
@@ -61,11 +61,17 @@ cdef inline u32 frame_checksum(machine *m, const struct_page *page) noexcept nog
     return (<ksm_frame *>page_address(m, page)).checksum ^ m.zero_page_checksum
 
 
-cdef inline bint frame_damaged(const ksm_frame *frame) noexcept nogil:
-    """No page has this frame: its rest is not zeros, or it has the fingerprint of a page of zeros, and another checksum."""
-    cdef unsigned int i, rest = 0, fingerprint = 0
-    for i in range(sizeof(frame.rest)):
-        rest |= frame.rest[i]
+cdef inline bint stands_for_none(const ksm_frame *frame) noexcept nogil:
+    """No page has this in its frame: the fingerprint of a page of zeros, and another checksum."""
+    cdef unsigned int i, fingerprint = 0
     for i in range(sizeof(frame.fingerprint)):
         fingerprint |= frame.fingerprint[i]
-    return rest != 0 or not fingerprint and frame.checksum != 0
+    return not fingerprint and frame.checksum != 0
+
+
+cdef inline bint frame_damaged(const ksm_frame *frame) noexcept nogil:
+    """The same, of what is to be stored: its rest has to be zeros."""
+    cdef unsigned int i, rest = 0
+    for i in range(sizeof(frame.rest)):
+        rest |= frame.rest[i]
+    return rest != 0 or stands_for_none(frame)

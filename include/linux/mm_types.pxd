@@ -261,8 +261,8 @@ cdef enum:
 
 
 cdef struct machine:
-    char *arena                 # frame pfn is at arena + (pfn << frame_shift)
-    unsigned int frame_shift    # PAGE_SHIFT, or FRAME_SHIFT of include/linux/highmem.pxd
+    char *arena                 # frame pfn is at arena + pfn * frame_size
+    unsigned int frame_size     # PAGE_SIZE, or FRAME_SIZE of include/linux/highmem.pxd
     unsigned int zero_page_checksum     # with frames of fingerprints: what calc_checksum() gives for a page of zeros
     bint keyed                  # fingerprints are made with a key
     unsigned char fingerprint_key[32]

@@ -84,7 +84,7 @@ cdef inline int page_to_nid(const struct_page *page) noexcept nogil:
 
 
 cdef inline void *page_address(machine *m, const struct_page *page) noexcept nogil:
-    return m.arena + (page_to_pfn(m, page) << m.frame_shift)
+    return m.arena + (page_to_pfn(m, page) * m.frame_size)
 
 
 # Flags

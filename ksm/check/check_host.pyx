@@ -5,7 +5,7 @@
 
 from libc.string cimport memcmp, memset
 
-from linux.highmem cimport frame_damaged, frame_size, has_bytes, ksm_frame
+from linux.highmem cimport frame_size, has_bytes, ksm_frame, stands_for_none
 from linux.mm_types cimport zone
 from linux.page_flags cimport PG_hwpoison, PG_offline
 
@@ -45,7 +45,7 @@ cdef void check_zeros(checker *c) noexcept nogil:
                 if first < z.fresh_pfn:
                     memset(there, 1, min(nr, z.fresh_pfn - first))
             for pfn in range(first, first + nr):
-                bytes = c.m.arena + (pfn << c.m.frame_shift)
+                bytes = c.m.arena + (pfn * c.m.frame_size)
                 if there[pfn - first] & 1 and said_to_be_zeros(c, z, pfn) and (bytes[0] or memcmp(bytes, bytes + 1, frame_size(c.m) - 1)):
                     finding(&c.found, b"frame %lu: free, and not all zeros", pfn)
             first += nr
@@ -61,5 +61,5 @@ cdef void check_fingerprints(checker *c) noexcept nogil:
     for i in range(c.m.nr_node_ids):
         z = &c.m.zones[i]
         for pfn in range(z.zone_start_pfn, z.fresh_pfn):
-            if frame_damaged(<ksm_frame *>(c.m.arena + (pfn << c.m.frame_shift))):
+            if stands_for_none(<ksm_frame *>(c.m.arena + (pfn * c.m.frame_size))):
                 finding(&c.found, b"frame %lu: it holds what stands for no page", pfn)

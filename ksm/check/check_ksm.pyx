@@ -175,7 +175,7 @@ cdef struct_page *check_chain(checker *c, ksm_stable_node *chain, int nid, unsig
 
 
 cdef inline const char *bytes_of(machine *m, struct_page *page) noexcept nogil:
-    return m.arena + (<unsigned long>(page - m.mem_map) << m.frame_shift)
+    return m.arena + (<unsigned long>(page - m.mem_map) * m.frame_size)
 
 
 cdef void check_stable_trees(checker *c) noexcept nogil:

@@ -487,7 +487,7 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
 
 cdef void check_zero_page(checker *c) noexcept nogil:
     cdef struct_page *page = c.m.mem_map + c.m.zero_pfn
-    cdef const char *start = c.m.arena + (c.m.zero_pfn << c.m.frame_shift)
+    cdef const char *start = c.m.arena + (c.m.zero_pfn * c.m.frame_size)
     if page._refcount != 1 or page._mapcount != -1 or page.mapping != NULL:
         finding(&c.found, b"the zero page: refcount %d, mapcount %d, mapping %p", page._refcount, page._mapcount + 1, page.mapping)
     if start[0] or memcmp(start, start + 1, frame_size(c.m) - 1):

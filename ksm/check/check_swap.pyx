@@ -30,11 +30,11 @@ cdef void check_clean(checker *c, unsigned long slot, unsigned long pfn) noexcep
     """Check the slot of a page that is not marked dirty: it must hold the same bytes, because such a page is dropped without being written.
     """
     cdef swap_info_struct *si = c.m.swap_info
-    cdef const char *bytes = c.m.arena + (pfn << c.m.frame_shift)
+    cdef const char *bytes = c.m.arena + (pfn * c.m.frame_size)
     if si.zeromap[slot]:
         if bytes[0] or memcmp(bytes, bytes + 1, frame_size(c.m) - 1):
             finding(&c.found, b"swap cache: slot %lu is marked as zeros, and its clean frame %lu is not", slot, pfn)
-    elif memcmp(bytes, si.data + (slot << c.m.frame_shift), frame_size(c.m)):
+    elif memcmp(bytes, si.data + (slot * c.m.frame_size), frame_size(c.m)):
         finding(&c.found, b"swap cache: slot %lu holds other bytes than its frame %lu, which is clean", slot, pfn)
 
 

@@ -297,7 +297,7 @@ cdef void find_places(fast_state *fast, mm_struct *mm, descent *all, unsigned in
             d.bytes = NULL
             pte = ptep_get(d.pte)       # read once: the table is not locked, and the entry may change
             if pte_present(pte):
-                d.bytes = fast.g.m.arena + (pte_pfn(pte) << fast.g.m.frame_shift)
+                d.bytes = fast.g.m.arena + (pte_pfn(pte) * fast.g.m.frame_size)
                 ksm_prefetch(d.bytes)
                 ksm_prefetch(page_address(fast.g.m, d.seen.page))
                 ksm_prefetch(fast.g.m.mem_map + pte_pfn(pte))

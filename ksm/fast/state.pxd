@@ -109,8 +109,8 @@ cdef extern from *:
 
 
 cdef inline int frame_words(fast_state *fast) noexcept nogil:
-    """Words of 8 bytes in a frame."""
-    return 1 << (fast.g.m.frame_shift - 3)
+    """Words of 8 bytes in a frame, from which its key is made."""
+    return <int>(fast.g.m.frame_size // 8)
 
 
 cdef inline fast_state *fast_of(ksm_globals *g) noexcept nogil:

@@ -26,7 +26,7 @@ cdef bint has_fingerprint(mm_struct *mm, unsigned long addr, const ksm_frame *fr
     cdef bint same = False
     if pte != NULL:
         if pte_present(ptep_get(pte)):
-            same = memcmp(mm.machine.arena + (pfn << mm.machine.frame_shift), frame.fingerprint, sizeof(frame.fingerprint)) == 0
+            same = memcmp(mm.machine.arena + (pfn * mm.machine.frame_size), frame.fingerprint, sizeof(frame.fingerprint)) == 0
         pte_unmap_unlock(pte, ptl)
     return same
 

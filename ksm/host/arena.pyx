@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: the memory that stands in for physical memory.
-"""The memory of a machine: one range of addresses, with a page frame every 4096 bytes.
+"""The memory of a machine: one range of addresses, with a page frame every 4096 bytes. Frames of fingerprints have 20 bytes. A machine of
+them has no images, so all of its range is memory from the start.
 
 The range is reserved once, without access, for as many frames as the machine may ever have. RAM that is plugged in is anonymous memory in
 its part of the range, and an image may be read into it. An image that nobody writes to can be mapped there instead, privately: the system
@@ -75,18 +76,25 @@ cdef void *reserve(size_t length, size_t align, int prot) noexcept nogil:
     return start + head
 
 
+cdef size_t arena_length(machine *m) noexcept nogil:
+    """Whole pages of the system."""
+    return (m.max_pfn * m.frame_size + PAGE_SIZE - 1) & ~<size_t>(PAGE_SIZE - 1)
+
+
 cdef int arena_create(machine *m, unsigned long max_pfn) noexcept nogil:
     """Reserve the frames [0, max_pfn) and their struct pages, which read as zeros until somebody uses them."""
     m.max_pfn = max_pfn
-    m.arena = <char *>reserve(max_pfn << m.frame_shift, PMD_SIZE, PROT_NONE)
+    m.arena = <char *>reserve(arena_length(m), PMD_SIZE, PROT_NONE if has_bytes(m) else PROT_READ | PROT_WRITE)
     if m.arena == NULL:
         return -ENOMEM
     m.mem_map = <struct_page *>reserve(max_pfn * sizeof(struct_page), PMD_SIZE, PROT_READ | PROT_WRITE)
     if m.mem_map == NULL:
-        c_munmap(m.arena, max_pfn << m.frame_shift)
+        c_munmap(m.arena, arena_length(m))
         m.arena = NULL
         return -ENOMEM
     # madvise() may fail, here and below: that costs only time and space.
+    if not has_bytes(m):
+        c_madvise(m.arena, arena_length(m), MADV_NOHUGEPAGE)
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_DONTDUMP)
     # Every step of KSM looks at a struct page, often one far from the last: huge pages save misses of the TLB.
     c_madvise(m.mem_map, max_pfn * sizeof(struct_page), MADV_HUGEPAGE)
@@ -99,14 +107,14 @@ cdef void arena_destroy(machine *m) noexcept nogil:
         m.mem_map = NULL
     if m.arena != NULL:
         unwatch_arena(m)
-        c_munmap(m.arena, m.max_pfn << m.frame_shift)
+        c_munmap(m.arena, arena_length(m))
         m.arena = NULL
 
 
 cdef int arena_map(machine *m, unsigned long pfn, unsigned long nr_pages, int prot, int flags, int fd,
                    unsigned long offset) noexcept nogil:
-    cdef void *start = m.arena + (pfn << m.frame_shift)
-    if c_mmap(start, nr_pages << m.frame_shift, prot, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, <long>offset) == MAP_FAILED:
+    cdef void *start = m.arena + (pfn * m.frame_size)
+    if c_mmap(start, nr_pages * m.frame_size, prot, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, <long>offset) == MAP_FAILED:
         return -errno
     return 0
 
@@ -116,9 +124,12 @@ cdef int arena_add_ram(machine *m, unsigned long pfn, unsigned long nr_pages) no
 
     A part of a huge page that is given back is not free before the rest is, and the system may fill it again.
     """
-    cdef int err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
+    cdef int err
+    if not has_bytes(m):
+        return 0                # it is there
+    err = arena_map(m, pfn, nr_pages, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0)
     if err == 0:
-        c_madvise(m.arena + (pfn << m.frame_shift), nr_pages << m.frame_shift, MADV_NOHUGEPAGE)
+        c_madvise(m.arena + (pfn * m.frame_size), nr_pages * m.frame_size, MADV_NOHUGEPAGE)
     return err
 
 
@@ -252,7 +263,7 @@ cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) no
     cdef unsigned int i = 0, first, nr = 0
     if not has_bytes(m):
         for i in range(count):
-            memset(m.arena + (<unsigned long>pfns[i] << m.frame_shift), 0, frame_size(m))
+            memset(m.arena + (<unsigned long>pfns[i] * m.frame_size), 0, frame_size(m))
         return
     sort_pfns(pfns, count)
     while i < count:
@@ -268,9 +279,9 @@ cdef void arena_give_back(machine *m, unsigned int *pfns, unsigned int count) no
             nr = 0
 
 
-cdef void arena_give_back_page(machine *m, unsigned long pfn) noexcept nogil:
-    """Of a machine of fingerprints: the FRAMES_PER_PAGE frames from this one on read as zeros, and nobody uses them."""
-    c_madvise(m.arena + (pfn << m.frame_shift), PAGE_SIZE, MADV_DONTNEED)
+cdef void arena_give_back_page(machine *m, unsigned long number) noexcept nogil:
+    """Of a machine of fingerprints: the frames that lie in this page of the arena read as zeros, and nobody uses them."""
+    c_madvise(m.arena + number * PAGE_SIZE, PAGE_SIZE, MADV_DONTNEED)
 
 
 cdef bint arena_resident(machine *m, unsigned long pfn) noexcept nogil:
@@ -286,4 +297,5 @@ cdef bint arena_present(machine *m, unsigned long pfn, unsigned long nr_pages, u
 
 cdef void arena_populate(machine *m, unsigned long pfn, unsigned long nr_pages) noexcept nogil:
     """Give memory to free frames that will be written to soon: one call instead of a fault for each. Failure does no harm."""
-    c_madvise(m.arena + (pfn << m.frame_shift), nr_pages << m.frame_shift, MADV_POPULATE_WRITE)
+    cdef unsigned long start = pfn * m.frame_size & ~<unsigned long>(PAGE_SIZE - 1), end = (pfn + nr_pages) * m.frame_size
+    c_madvise(m.arena + start, end - start, MADV_POPULATE_WRITE)

@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 from linux.atomic cimport READ_ONCE_ptr, atomic_add_return, smp_load_acquire_ulong, smp_store_release_ulong
 from linux.bug cimport BUG_ON, VM_BUG_ON
 from linux.err cimport IS_ERR
-from linux.highmem cimport copy_highpage, frame_size
+from linux.highmem cimport copy_highpage
 from linux.ksm cimport ksm_might_need_to_copy, ksm_might_unmap_zero_page, ksm_page_changed
 from linux.mm cimport (FAULT_FLAG_ORIG_PTE_VALID, FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_ERROR,
                        VM_FAULT_FALLBACK, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_LOCKED, VM_MAYREAD, VM_MAYSHARE, VM_READ,
@@ -868,7 +868,7 @@ cdef unsigned long access_remote_vm(mm_struct *mm, unsigned long addr, char *buf
             chunk = length - done
         if not is_zero_pfn(m, pfn):
             mark_page_accessed(m, pfn_to_page(m, pfn))      # FOLL_TOUCH
-        maddr = m.arena + (pfn << m.frame_shift) + (addr & (frame_size(m) - 1))
+        maddr = m.arena + (pfn * m.frame_size) + (addr & (PAGE_SIZE - 1))
         if write:
             ksm_page_changed(m, pfn_to_page(m, pfn))
             memcpy(maddr, buf + done, chunk)

@@ -7,10 +7,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from linux.atomic cimport WRITE_ONCE_int
-from linux.highmem cimport FRAME_SHIFT
+from linux.highmem cimport FRAME_SIZE
 from linux.jhash cimport jhash2
 from linux.list cimport INIT_LIST_HEAD, list_head
-from linux.mm_types cimport (HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE, anon_vma_chain, machine, mm_of_mmlist, mm_struct, struct_anon_vma,
+from linux.mm_types cimport (HPAGE_PMD_NR, PAGE_SIZE, anon_vma_chain, machine, mm_of_mmlist, mm_struct, struct_anon_vma,
                              vm_area_struct)
 from linux.page_flags cimport PG_reserved, PG_uptodate
 from linux.pgtable cimport pte_table
@@ -82,7 +82,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     error[0] = -ENOMEM
     if m == NULL:
         return NULL
-    m.frame_shift = FRAME_SHIFT if plan.fingerprints else PAGE_SHIFT
+    m.frame_size = FRAME_SIZE if plan.fingerprints else PAGE_SIZE
     if plan.key != NULL:
         m.keyed = True
         memcpy(m.fingerprint_key, plan.key, sizeof(m.fingerprint_key))

@@ -16,14 +16,14 @@ from libc.errno cimport ENOMEM
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
-from ksm.host.arena cimport FRAMES_PER_PAGE, arena_give_back, arena_give_back_page, arena_populate
+from ksm.host.arena cimport arena_give_back, arena_give_back_page, arena_populate
 from ksm.mm.vmscan cimport try_to_free_pages
 from linux.atomic cimport (READ_ONCE_uint, READ_ONCE_ulong, WRITE_ONCE_uint, atomic_long_inc, atomic_set, atomic_try_cmpxchg,
                            smp_store_release_int)
 from linux.bug cimport VM_BUG_ON
 from linux.highmem cimport clear_highpage, has_bytes
 from linux.ksm cimport ksm_page_freed
-from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, machine, struct_folio, struct_page, zone
+from linux.mm_types cimport HPAGE_PMD_NR, NR_PAGE_ORDERS, PAGE_SIZE, machine, struct_folio, struct_page, zone
 from linux.page_flags cimport (PG_buddy, PG_file, PG_head, PG_hwpoison, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PG_tail,
                                PageHWPoison, clear_page_flag, folio_set_mapping_word, folio_test_large, page_to_nid,
                                page_to_pfn, set_page_flag, test_page_flag)
@@ -37,7 +37,6 @@ cdef enum:
     POPULATE_FRAMES = 64        # memory is requested for so many frames at once
     POPULATE_AFTER = 64         # after so many neighbouring frames were taken one after the other
     CLAIM_AFTER = 64            # so many frames leave the buddy lists before claim_frames() is tried
-    FRAMES_ORDER = 7            # log2 of FRAMES_PER_PAGE
     CLAIM_FRAMES = 26           # so many of 64 neighbours must be free for claim_frames(); else it is tried after CLAIM_AFTER more
 
 
@@ -159,20 +158,33 @@ cdef unsigned long take_fresh(machine *m, zone *z, unsigned int order) noexcept 
     return pfn
 
 
-cdef void give_back_blocks(machine *m, zone *z, const unsigned int *pfns, unsigned int count) noexcept nogil:
-    """OURS: where many frames share a page of the system, give back each page in which these were the last in use. The zone is locked."""
-    cdef unsigned long start, head, last = ~<unsigned long>0
-    cdef unsigned int i, order
-    for i in range(count):
-        start = pfns[i] & ~<unsigned long>(FRAMES_PER_PAGE - 1)
-        if start == last:
-            continue
-        last = start
-        for order in range(FRAMES_ORDER, NR_PAGE_ORDERS):
-            head = start & ~((<unsigned long>1 << order) - 1)
+cdef bint all_free(machine *m, zone *z, unsigned long pfn, unsigned long last) noexcept nogil:
+    """OURS: whether these frames are all on the buddy lists, or were never used. The zone is locked."""
+    cdef unsigned long head
+    cdef unsigned int order
+    cdef bint free = z.zone_start_pfn <= pfn and last < z.zone_end_pfn
+    while free and pfn <= last and pfn < z.fresh_pfn:
+        free = False
+        for order in range(NR_PAGE_ORDERS):
+            head = pfn & ~((<unsigned long>1 << order) - 1)
             if test_page_flag(m.mem_map + head, PG_buddy) and buddy_order(m.mem_map + head) == order:
-                arena_give_back_page(m, start)
+                free = True
+                pfn = head + (<unsigned long>1 << order)
                 break
+    return free
+
+
+cdef void give_back_shared(machine *m, zone *z, const unsigned int *pfns, unsigned int count) noexcept nogil:
+    """OURS: where many frames share a page of the system, give back each page in which these were the last in use. The zone is locked."""
+    cdef unsigned long start, number, end, done = ~<unsigned long>0
+    cdef unsigned int i
+    for i in range(count):
+        start = <unsigned long>pfns[i] * m.frame_size
+        end = (start + m.frame_size - 1) // PAGE_SIZE
+        for number in range(start // PAGE_SIZE, end + 1):
+            if number != done and all_free(m, z, number * PAGE_SIZE // m.frame_size, ((number + 1) * PAGE_SIZE - 1) // m.frame_size):
+                arena_give_back_page(m, number)
+            done = number
 
 
 cdef void release(machine *m, zone *z, unsigned int *pfns, unsigned int count) noexcept nogil:
@@ -183,7 +195,7 @@ cdef void release(machine *m, zone *z, unsigned int *pfns, unsigned int count) n
     for i in range(count):
         put_free_page(m, z, pfns[i])
     if not has_bytes(m):
-        give_back_blocks(m, z, pfns, count)
+        give_back_shared(m, z, pfns, count)
     z.from_lists = 0
     z.claim_after = CLAIM_AFTER
     spin_unlock(&z.lock)

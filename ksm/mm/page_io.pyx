@@ -30,7 +30,7 @@ cdef void swap_writepage(machine *m, struct_folio *folio) noexcept nogil:
         entry = folio_swap(folio)
         si.zeromap[entry] = is_folio_zero_filled(m, folio)
         if not si.zeromap[entry]:
-            memcpy(si.data + (entry << m.frame_shift), page_address(m, folio), frame_size(m))
+            memcpy(si.data + (entry * m.frame_size), page_address(m, folio), frame_size(m))
             count_vm_event(m, PSWPOUT)
     folio_unlock(folio)
 
@@ -44,7 +44,7 @@ cdef void swap_read_folio(machine *m, struct_folio *folio) noexcept nogil:
     if si.zeromap[entry]:
         clear_highpage(m, folio)
     else:
-        memcpy(page_address(m, folio), si.data + (entry << m.frame_shift), frame_size(m))
+        memcpy(page_address(m, folio), si.data + (entry * m.frame_size), frame_size(m))
         count_vm_event(m, PSWPIN)
     __folio_mark_uptodate(folio)
     folio_unlock(folio)

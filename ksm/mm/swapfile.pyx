@@ -399,7 +399,7 @@ cdef int swapoff(machine *m) noexcept nogil:
 cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
     """swapon(2): make an area of nr_pages pages. 0, -EBUSY if there is an area already, -EINVAL, -ENOMEM."""
     cdef swap_info_struct *si
-    cdef unsigned long maxpages = nr_pages + 1
+    cdef unsigned long maxpages = nr_pages + 1, length
     cdef char *start
     cdef int err = 0
     if nr_pages == 0 or maxpages > 0xffffffffUL:
@@ -417,13 +417,14 @@ cdef int swapon(machine *m, unsigned long nr_pages) noexcept nogil:
     elif si.flags & SWP_USED:
         err = -EBUSY
     if not err:
-        si.data_length = maxpages * (frame_size(m) + sizeof(struct_folio *) + sizeof(unsigned int) + 1)
+        length = (maxpages * frame_size(m) + sizeof(struct_folio *) - 1) & ~(sizeof(struct_folio *) - 1)
+        si.data_length = length + maxpages * (sizeof(struct_folio *) + sizeof(unsigned int) + 1)
         start = <char *>c_mmap(NULL, si.data_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if start == <char *>MAP_FAILED:
             err = -ENOMEM
     if not err:
         si.data = start
-        si.i_pages = <struct_folio **>(start + (maxpages << m.frame_shift))
+        si.i_pages = <struct_folio **>(start + length)
         si.swap_map = <unsigned int *>(si.i_pages + maxpages)
         si.zeromap = <unsigned char *>(si.swap_map + maxpages)
         si.max = maxpages

@@ -180,7 +180,8 @@ cdef long contents_of(recorder *r, machine *m, long pfn) noexcept nogil:
                 return -1
             r.labels = labels
             r.labels_room = r.labels_room * 2 + 64
-        memcpy(r.labels[r.nr_labels].bytes, bytes, LABEL)
+        memset(r.labels[r.nr_labels].bytes, 0, LABEL)
+        memcpy(r.labels[r.nr_labels].bytes, bytes, min(<size_t>LABEL, frame_size(m)))
         e.live = True
         e.v[0] = <long>r.nr_labels
         r.nr_labels += 1

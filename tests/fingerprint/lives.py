@@ -105,7 +105,7 @@ class Life:
             for i, word in enumerate(process.page_table(self.addr, PAGES * PAGE)):
                 if word & ksm.PAGE_PRESENT:
                     held = bytes(self.machine.frame(word >> ksm.PAGE_FLAGS_SHIFT))
-                    wanted = contents[i] if len(held) == PAGE else frames_of(contents[i], jhash=self.jhash, key=self.key)
+                    wanted = contents[i] if len(held) == PAGE else frames_of(contents[i], jhash=self.jhash, key=self.key)[:len(held)]
                     if held != wanted:
                         yield process.pid, i
 
