@@ -506,7 +506,7 @@ DRAWN = (
         for start, end in runs:
 """),
     Mutant("live:_follow", "ksm/sources/live.py", "The memory that is to be read is not opened",
-           'mem = self._open("mem")',
+           'mem = Memory(self._open("mem"))',
            "pass"),
     Mutant("core:read_notes-2", "ksm/sources/core.py", "All cores but gdb's count as gdb's",
            'gdb = gdb or owner == b"GDB"',

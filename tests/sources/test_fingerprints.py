@@ -110,12 +110,16 @@ def test_processes_and_their_fingerprints(tmp_path, start, era):
             while open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "T":  # noqa: SIM115
                 pass
         texts = [f"pid:{pid}" for pid in pids]
-        file = fingerprint(tmp_path / "f", texts, threads=3)
-        of_processes, of_file = run(texts, era=era, passes=4), run([file], era=era, passes=4)
+        # Again if not equal: a page that the kernel is just moving to another frame (compaction) is in no page table for a moment.
+        for _ in range(3):
+            file = fingerprint(tmp_path / "f", texts, threads=3)
+            of_processes, of_file = run(texts, era=era, passes=4), run([file], era=era, passes=4)
+            if found(of_file) == found(of_processes):
+                break
         assert found(of_file) == found(of_processes)
         assert of_file.savings.pages > 400
         two = fingerprint(tmp_path / "two", texts[:2])
-        assert found(run([two, texts[2]], era=era, passes=4)) == found(of_processes)
+        assert any(found(run([two, texts[2]], era=era, passes=4)) == found(of_processes) for _ in range(3))
         common = [note for note in of_processes.notes if "since a fork" in note or "in other processes" in note]
         assert common
         assert set(common) <= set(of_file.notes)
