@@ -115,9 +115,10 @@ def scan(
     """What would KSM save here?
 
     A SOURCE is pid:N for a running process, or a file: a raw memory image (QEMU's pmemsave, Firecracker), an ELF core (gcore, the
-    kernel's, QEMU's dump-guest-memory), a compressed crash dump (makedumpfile, virsh dump), or fingerprints (ksm fingerprint). A file may
-    be packed with gzip, zstd, xz, bzip2, lz4, lzma or snappy; "-" is standard input. Without any, all processes that you may read. As root,
-    the scan also knows which pages processes have in common since a fork.
+    kernel's, QEMU's dump-guest-memory), a compressed crash dump (makedumpfile, virsh dump), a saved guest (virsh save, QEMU's migrate), a
+    dump of LiME, AVML, Windows or Xen, fingerprints (ksm fingerprint); or a folder of CRIU. A file may be packed with gzip, zstd, xz,
+    bzip2, lz4, lzma or snappy; "-" is standard input. Without any, all processes that you may read. As root, the scan also knows which
+    pages processes have in common since a fork.
 
     A hole of a file is memory that was never touched, or pages of zeros. A format says which, and --holes if you know better.
 

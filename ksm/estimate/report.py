@@ -61,7 +61,7 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
         yield "", False
         yield from sources_table(result, width)
     elif absent := sum(source.holes for source in result.sources):
-        yield f"Holes of files, absent and not counted: {absent:,} pages.", False
+        yield f"Holes, and left out of dumps: {absent:,} pages, which are not counted.", False
     yield "", False
     for note in all_notes(result):
         for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
@@ -174,7 +174,7 @@ def holes(result: Result, row: Callable[[str, int], tuple[str, bool]]) -> Iterat
     if zeros or (files and not absent):
         yield row("Holes of files: zero pages among the above", zeros)
     if absent:
-        yield row("Holes of files: absent, not counted", absent)
+        yield row("Holes, and left out of dumps: not counted", absent)
 
 
 def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:

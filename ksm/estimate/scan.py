@@ -56,7 +56,7 @@ class Savings(NamedTuple):
 class SourceResult(NamedTuple):
     """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
 
-    holes        pages that lie in holes of a file and are left out
+    holes        pages that lie in holes of a file, or that a dump has left out: they are not counted
     zero_holes   pages that lie in holes of a file and count as pages of zeros
     """
 

@@ -31,7 +31,7 @@ def open_input(input: Input) -> Source:
     """The source that an input holds. It takes over the input."""
     try:
         for layer in range(LAYERS + 1):
-            if not input.peek():
+            if input.size == 0 or not input.peek():  # a file of /proc has no size, and bytes that are no memory
                 raise SourceError(f"{input.name}: empty")
             packing = packing_of(input.peek())
             if packing is None:

@@ -49,7 +49,7 @@ class Source(ABC):
     copied, mapped  bytes that the machine needs for the source: of its own memory, and of addresses for mapped files
     shared          pages that are not counted, because another source of the scan has the same frames
     hidden          pages that other processes map too; whether those processes are in the scan is not known
-    holes           pages that the source does not have, although it could: holes of a file
+    holes           pages that the source does not have, although it could: holes of a file, and what a dump leaves out
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
     same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time

@@ -150,6 +150,8 @@ def source_of(core: Core, input: Input, stream: InputParts | None) -> Source:
         source = ExtentStream(stream.input, "core", extents, core.needed)
         if not core.notes.machine and not core.notes.gdb:
             remarks.append("on its way, what was never touched has become zeros: there may be fewer zero pages in truth")
+    if core.notes.machine:
+        source.holes += core.absent
     source.notes += remarks
     return source
 

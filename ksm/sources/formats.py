@@ -190,7 +190,8 @@ def what_is(head: bytes) -> str | None:
     for offset, magic, what, remedy in MAGIC:
         if head.startswith(magic, offset):
             return f"{what}: {remedy}" if remedy else what
-    return None
+    packing = packing_of(head)
+    return f"packed with {packing.what}: unpack it" if packing else None
 
 
 def what_is_named(path: str) -> str | None:

@@ -14,6 +14,7 @@ from ksm.sources.base import SourceError
 
 CHUNK = 1 << 20
 HEAD = 4096  # bytes that peek() gives if it is not told otherwise, by which files are told apart
+AHEAD = 64 << 10  # bytes that are read at once, at least, where all have to be read
 STANDARD_INPUT = "standard input"
 
 Holes = Literal["absent", "zeros"]
@@ -26,14 +27,18 @@ class Input(ABC):
     position    how many bytes were read or passed over
     size        of all bytes, if it is known
     holes       what the user says that holes of files are; None: what the format says
+
+    Subclasses have _next(), which is asked for `ahead` bytes at least where that is cheaper than to be asked often.
     """
+
+    ahead = 0
 
     def __init__(self, name: str, size: int | None = None, holes: Holes | None = None) -> None:
         self.name = name
         self.size = size
         self.holes = holes
         self.position = 0
-        self._head = b""  # read ahead by peek(), or put back
+        self._head: bytes | memoryview = b""  # read ahead, or put back
 
     @abstractmethod
     def _next(self, most: int) -> bytes:
@@ -45,13 +50,16 @@ class Input(ABC):
             more = self._next(length - len(self._head))
             if not more:
                 break
-            self._head += more
-        return self._head[:length]
+            self._head = b"".join((self._head, more))
+        return bytes(self._head[:length])
 
     def some(self, most: int = CHUNK) -> bytes:
         """Up to `most` bytes, at least one; b"" at the end. SourceError."""
+        if not self._head and most < self.ahead:
+            self._head = memoryview(self._next(self.ahead))
         if self._head:
-            data, self._head = self._head[:most], self._head[most:]
+            data = bytes(self._head[:most])
+            self._head = self._head[len(data) :]
         else:
             data = self._next(most)
         self.position += len(data)
@@ -83,7 +91,7 @@ class Input(ABC):
 
     def back(self, data: bytes) -> None:
         """Put back the last bytes that were read."""
-        self._head = data + self._head
+        self._head = b"".join((data, self._head))
         self.position -= len(data)
 
     def skip(self, length: int) -> None:
@@ -116,6 +124,7 @@ class FileInput(Input):
     def __init__(self, name: str, fd: int, size: int | None, holes: Holes | None = None) -> None:
         super().__init__(name, size, holes)
         self.fd = fd
+        self.ahead = 0 if size is not None else AHEAD  # of a file, what is passed over need not be read
 
     def _next(self, most: int) -> bytes:
         try:
@@ -170,6 +179,7 @@ def of_descriptor(name: str, fd: int, holes: Holes | None) -> FileInput:
             # Standard input may be a file that somebody else has begun to read.
             return FileInput(name, fd, found.st_size if not os.lseek(fd, 0, os.SEEK_CUR) else None, holes)
         if stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode):
+            os.set_blocking(fd, True)  # who has made it may have wanted it otherwise
             return FileInput(name, fd, None, holes)
         raise SourceError(f"{name}: neither a file nor a pipe")
     except OSError as error:

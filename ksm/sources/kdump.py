@@ -276,9 +276,11 @@ class KdumpSource(InputSource):
 
     def say(self, bitmap: Bitmap) -> None:
         """Notes on what is not in the dump."""
-        missing = bitmap.machine - bitmap.dumped
-        if missing > 0 and not self.notes:
-            self.notes.append(f"left out {missing:,} pages that are not in the dump (makedumpfile -d {self.header.level})")
+        missing = self.holes = max(0, bitmap.machine - bitmap.dumped)
+        if missing and not self.notes:
+            level = self.header.level
+            zeros = ", pages of zeros among them" if level & 1 else ""
+            self.notes.append(f"left out {missing:,} pages that are not in the dump (makedumpfile -d {level}){zeros}")
         if self.header.incomplete and len(self.notes) < 2:
             self.notes.append("the dump is incomplete: there was no room for its last pages")
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ksm.sources.base import SourceError
 from ksm.sources.formats import is_skippable, packing_of
-from ksm.sources.input import Input
+from ksm.sources.input import AHEAD, Input
 
 STEP = 64 << 10  # packed bytes that a decompressor gets at once
 MOST_ZSTD = 27  # the largest window, as a power of 2: 128 MiB, which is the limit of the zstd command too
@@ -44,6 +44,8 @@ class Unpacked(Input):
     failed   exceptions that say that the data are damaged
     advice   what to do if a decompressor would need more memory than it may have
     """
+
+    ahead = AHEAD
 
     def __init__(
         self, packed: Input, what: str, make: Callable[[], Decompressor], failed: tuple[type[Exception], ...], advice: str = ""
@@ -135,6 +137,8 @@ class Deflate:
 
 class FramedSnappy(Input):
     """What framed snappy unpacks to: chunks of a type, a length of 3 bytes, a checksum, and 64 KiB of data at most."""
+
+    ahead = AHEAD
 
     def __init__(self, packed: Input, decompress: Callable[[bytes], Any], failed: type[Exception]) -> None:
         super().__init__(packed.name, holes=packed.holes)

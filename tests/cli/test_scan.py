@@ -218,7 +218,7 @@ def test_nothing_to_gain(tmp_path):
     if path.stat().st_blocks == 0:
         assert invoke(path)[0].startswith("KSM would free 1,020.0 KiB of 1.0 MiB (99.6 %)")
         out, _ = invoke(path, "--holes", "absent")
-        assert out.startswith("There are no pages that KSM could merge.\nHoles of files, absent and not counted: 256 pages.\n\n- ")
+        assert out.startswith("There are no pages that KSM could merge.\nHoles, and left out of dumps: 256 pages, which are not counted.\n")
 
 
 def test_nothing_found_is_not_nothing_there(tmp_path):

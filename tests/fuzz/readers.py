@@ -214,7 +214,7 @@ def corpus(name: str) -> list[bytes]:
     files: dict[str, Callable[[], list[bytes]]] = {
         "qemu": lambda: [write.qemu(memory), write.qemu(memory, compress=True), write.mapped_ram([("a", 8 * 4096, memory)])],
         "libvirt": lambda: [write.libvirt(write.qemu(memory)), write.libvirt(gzip.compress(write.qemu(memory)), 1)],
-        "lime": lambda: [write.lime(memory), write.avml(memory)],
+        "lime": lambda: [write.lime(memory), *([write.avml(memory)] if "snappy" in packings() else [])],
         "windows": lambda: [write.windows_complete(memory), write.windows_complete(memory, 32), write.windows_bitmap(memory),
                             write.windows_table(memory), write.windows_table(memory, 8)],
         "xen": lambda: [write.xen(memory), write.xen(memory, words=2, gone=1)],

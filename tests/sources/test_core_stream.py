@@ -2,11 +2,15 @@
 """ELF cores that are read from front to back: compressed ones, and those that come through a pipe."""
 
 import gzip
+import os
 import random
+import resource
 import shutil
 import struct
 import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from cores import PAGE, PT_LOAD, PT_NOTE, READ, WRITE, auxv_note, files_note, note, page, write_core
@@ -203,3 +207,30 @@ def test_gcore_through_zstd(tmp_path, target):
     assert counts(sparse) == expected
     with piped(path) as stream:
         assert refusal(stream) == AGAIN  # gdb writes the notes last
+
+
+@pytest.mark.skipif(Path("/proc/sys/kernel/core_pattern").read_text().strip() != "core", reason="cores go elsewhere")
+def test_a_core_of_the_kernel(tmp_path):
+    """The kernel leaves holes for what was never touched. Whoever compresses the core makes zeros of them, and a note says so."""
+    script = Path(__file__).with_name("target.py")
+
+    def prepare():
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.chdir(tmp_path)
+
+    lines = "a = area(400); fill(a, 0, [7] * 100 + [0] * 50 + list(range(1000, 1100)))\nos.abort()\n"
+    try:
+        subprocess.run([sys.executable, script], input=lines, text=True, stdout=subprocess.DEVNULL, preexec_fn=prepare)
+    except subprocess.SubprocessError:
+        pytest.skip("no cores allowed")
+    [path] = tmp_path.glob("core*")
+    source = open_file(str(path))
+    holes = source.holes
+    source.close()
+    packed = compressed(path)
+    assert counts(packed) == counts(path, holes="zeros")
+    assert counts(packed)["pages"] == counts(path)["pages"] + holes
+    if path.stat().st_blocks * 512 < path.stat().st_size:
+        assert holes >= 150
+    with piped(packed) as stream:
+        assert counts(stream) == counts(packed)

@@ -94,6 +94,7 @@ def test_a_tree_that_criu_has_dumped(tmp_path):
         archive.extractall(tmp_path, filter="data")
     sources, _ = open_criu(str(tmp_path / "1"))
     assert [source.name for source in sources] == [f"{tmp_path}/1:97", f"{tmp_path}/1:99"]
+    assert [source.name for source in open_criu(f"{tmp_path}/1/")[0]] == [source.name for source in sources]
     written = [{3: 203, 4: 204}, {3: 103, 4: 104, **{number: 150 + number for number in range(10, 15)}}]
     for source, changes in zip(sources, written, strict=True):
         memory = contents(source)

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Dumps of LiME and AVML."""
 
+import ctypes
 import struct
 import sys
 
 import pytest
-from dump_checks import contents, cut_off, flipped, outcome, same_as_image
-from dump_writers import PAGE, ZEROS, avml, crc32c, lime, lime_range, some_memory
+from dump_checks import contents, cut_off, flipped, outcome, same_as_image, scanned
+from dump_writers import PAGE, ZEROS, avml, crc32c, lime, lime_range, mapped_ram, some_memory, windows_bitmap, windows_complete, xen
 
 from ksm.sources import open_file
 from ksm.sources.dumps.lime import MOST_TOGETHER, open_lime
+from ksm.sources.unpack import first_module
 
-cramjam = pytest.importorskip("cramjam", reason="cramjam unpacks AVML's version 2")
-WRITERS = [lime, avml]
+cramjam = first_module("cramjam")
+WRITERS = [lime, *([avml] if cramjam else [])]
+needs_cramjam = pytest.mark.skipif(not cramjam, reason="cramjam unpacks AVML's version 2")
+
+
+def punch(file, offset, length):
+    """Make a hole; whether the file system did."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    KEEP_SIZE, PUNCH_HOLE = 1, 2
+    return libc.fallocate(file.fileno(), KEEP_SIZE | PUNCH_HOLE, ctypes.c_long(offset), ctypes.c_long(length)) == 0
 
 
 def one(content):
@@ -33,6 +43,7 @@ def test_counts_of_a_raw_image(tmp_path, write, seed):
     source.close()
 
 
+@needs_cramjam
 def test_both_in_one_file(tmp_path):
     """avml-convert may have put together what it likes."""
     path = tmp_path / "dump"
@@ -50,6 +61,34 @@ def test_a_range_that_ends_within_a_page(tmp_path):
     assert source.notes == ["left out 3 pages that are there only in part, at the ends of ranges"]
 
 
+def mapped(memory):
+    """Here, the bitmap says which pages are zeros, and QEMU leaves holes for them itself."""
+    return mapped_ram([("pc.ram", 60 * PAGE, memory)])
+
+
+@pytest.mark.parametrize("write", [lime, windows_complete, windows_bitmap, xen, mapped], ids=lambda write: write.__name__)
+def test_holes_are_pages_of_zeros(tmp_path, write):
+    """A sparse copy of a dump counts as the dump, and the report says how many pages lie in holes."""
+    memory = {number: ZEROS for number in range(1, 60)} | {number: one(number) for number in (1, 2, 30, 59)}
+    path = tmp_path / "dump"
+    path.write_bytes(write(memory))
+    dense = scanned(path)
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        for at in range(0, len(data), PAGE):
+            if not any(data[at : at + PAGE]) and not punch(file, at, PAGE):
+                pytest.skip("this file system makes no holes")
+    assert path.read_bytes() == data
+    assert scanned(path) == dense
+    source = open_file(str(path))
+    assert contents(source) == contents(source)
+    # LiME's pages lie 32 bytes behind those of the file: at both ends of each run of zeros, a page is only in part in a hole
+    zeros = sum(page == ZEROS for page in memory.values())
+    assert source.zero_holes == {mapped: 0, lime: zeros - 4}.get(write, zeros)
+    assert source.holes == 0
+    source.close()
+
+
 @pytest.mark.parametrize("write", WRITERS)
 def test_cut_off(tmp_path, write):
     data = write(some_memory(4, 300))
@@ -61,6 +100,7 @@ def test_changed(tmp_path, write):
     flipped(tmp_path / "dump", write(some_memory(5, 200)), 5, within=1 << 18)
 
 
+@needs_cramjam
 @pytest.mark.parametrize(("data", "reason"), [
     (struct.pack("<4sI2Q8x", b"EMiL", 1, 0, (1 << 64) - 1), "damaged: a range from 0x0 to 0xffffffffffffffff"),
     (struct.pack("<4sI2Q8x", b"EMiL", 1, 0x2000, 0x1FFE), "damaged: a range from 0x2000 to 0x1ffe"),
@@ -94,6 +134,7 @@ def plain(data):
 NAME = chunk(0xFF, b"sNaPpY")
 
 
+@needs_cramjam
 def test_chunks_of_all_kinds(tmp_path):
     """Chunks that are not packed, that end within a page, and that are to be skipped."""
     path = tmp_path / "dump"
@@ -103,6 +144,7 @@ def test_chunks_of_all_kinds(tmp_path):
     assert contents(open_file(str(path))) == {0: one(1), 1: one(2), 2: one(3)}
 
 
+@needs_cramjam
 @pytest.mark.parametrize(("chunks", "said", "reason"), [
     (NAME + plain(one(1)), 7, "damaged: a range of 4,114 packed bytes, and not of 7"),
     (plain(one(1))[:-1] + b"x", None, "damaged: pages from 0x0 on cannot be unpacked"),
@@ -120,6 +162,7 @@ def test_chunks_that_are_wrong(tmp_path, chunks, said, reason):
     assert outcome(path).startswith(reason)
 
 
+@needs_cramjam
 def test_chunks_that_never_end_with_a_page(tmp_path):
     """What is kept until a page ends has a limit."""
     path = tmp_path / "dump"
@@ -129,6 +172,7 @@ def test_chunks_that_never_end_with_a_page(tmp_path):
     assert MOST_TOGETHER < 300 * 65536
 
 
+@needs_cramjam
 def test_without_the_library(tmp_path, monkeypatch):
     packed = avml({1: one(1)})
     monkeypatch.setitem(sys.modules, "cramjam", None)

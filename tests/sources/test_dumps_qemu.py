@@ -129,6 +129,18 @@ def test_mapped_ram_of_qemu(guest, capabilities):
     assert source.holes == 0
 
 
+@needs_qemu
+@pytest.mark.parametrize("begin", [200, 4096, 1 << 20])
+def test_mapped_ram_of_qemu_behind_a_header(guest, begin):
+    """Offsets are those in the file. libvirt's "sparse" writes its header before such a stream."""
+    machine = guest()
+    raw = machine.raw()
+    path = machine.migrate("saved", "mapped-ram", to=f"file:{{}},offset={begin}")
+    with path.open("r+b") as file:
+        file.write(libvirt(b"", 6))
+    assert ram(open_file(str(path))) == pages_of(raw)
+
+
 def test_mapped_ram_of_qemu_10():
     """A sample: microvm with 4 MiB, a BIOS of zeros, and 300 pages at 1 MiB; multifd. It is packed, too."""
     source = open_file(str(Path(__file__).with_name("samples") / "qemu-10.0-mapped-ram.xz"))
@@ -218,10 +230,11 @@ def test_counts_of_mapped_ram(tmp_path, seed):
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_mapped_ram_in_a_file_of_libvirt(tmp_path, shift):
+@pytest.mark.parametrize("gap", [0, 4000])
+def test_mapped_ram_in_a_file_of_libvirt(tmp_path, shift, gap):
     """Offsets count from the beginning of the file, or from that of the stream."""
     memory = {0: one(1), 3: one(2), 5: one(1)}
-    head = libvirt(b"", 6)
+    head = libvirt(bytes(gap), 6)
     path = tmp_path / "saved"
     path.write_bytes(mapped_ram([("pc.ram", 6 * PAGE, memory)], head, len(head) * shift))
     assert contents(open_file(str(path))) == {number: memory.get(number, ZEROS) for number in range(6)}

@@ -82,9 +82,9 @@ def test_the_report_counts_holes(tmp_path, target):
     def lines(*arguments):
         run = CliRunner().invoke(main, ["scan", *map(str, arguments)])
         assert run.exit_code == 0, run.output
-        return [line.rsplit(maxsplit=2)[0] for line in run.output.splitlines() if line.startswith("Holes of files")]
+        return [line.rsplit(maxsplit=2)[0] for line in run.output.splitlines() if line.startswith("Holes")]
 
-    zeros, absent = "Holes of files: zero pages among the above", "Holes of files: absent, not counted"
+    zeros, absent = "Holes of files: zero pages among the above", "Holes, and left out of dumps: not counted"
     assert [(line.startswith(zeros), line.split()[-1]) for line in lines(image)] == [(True, "0")]
     assert [(line.startswith(zeros), line.split()[-1]) for line in lines(copy)] == [(True, "200")]
     assert [(line.startswith(absent), line.split()[-1]) for line in lines("--holes", "absent", copy)] == [(True, "200")]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Compressed crash dumps: of QEMU, of makedumpfile, and such as the tests write."""
 
+import gzip
 import os
 import random
 import resource
@@ -10,7 +11,7 @@ import subprocess
 
 import pytest
 import qemu_guest
-from cores import page
+from cores import note, page, write_core
 from crash_dumps import FLAGS, INCOMPLETE, PAGE, flattened, kdump, packer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from outcomes import counts, line_of, refusal
 
 from ksm.sources import flat, open_file
 from ksm.sources import kdump as reader
+from ksm.sources.formats import packing_of
 from ksm.sources.input import FileInput, open_path
 
 FIGURES = ("pages", "zero", "within", "pages_shared", "pages_sharing", "pages_unshared")
@@ -95,10 +97,10 @@ def test_pages_that_are_left_out_are_absent(tmp_path):
     path = written(tmp_path, kdump(PAGES, there=range(6000, 6100), level=31))
     there, notes = places(path)
     assert there == set(PAGES)
-    assert notes == ["left out 100 pages that are not in the dump (makedumpfile -d 31)"]
+    assert notes == ["left out 100 pages that are not in the dump (makedumpfile -d 31), pages of zeros among them"]
     source = open_file(str(path))
     assert [len([*source.pieces()]) for _ in range(2)] == [13, 13]
-    assert len(source.notes) == 1
+    assert (len(source.notes), source.holes) == (1, 100)
     source.close()
 
 
@@ -136,7 +138,7 @@ def test_flattened(tmp_path, image, seed, how):
     assert figures(path) == figures(image)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.binary(min_size=1, max_size=60)), max_size=30), st.integers(1, 90))
 def test_blocks_are_put_in_order(blocks, step):
     """Against an array into which the blocks are written one after the other."""
@@ -157,12 +159,53 @@ def test_blocks_are_put_in_order(blocks, step):
     assert found == expected
 
 
-def test_many_blocks_of_one_size_are_one_row():
-    blocks = flat.Blocks()
-    for number in range(1000):
-        assert blocks.add(number * 64, 64, 4096 + number * 80 + 16)
-    assert (len(blocks.place), blocks.end(0)) == (1, 64_000)
-    assert blocks.find(0, 64 * 7 + 5) == (4096 + 7 * 80 + 16 + 5, 59)
+def test_blocks_that_follow_each_other_are_a_lane():
+    """Two lanes that alternate in the file, as descriptions and pages do. Few of their blocks are remembered."""
+    lanes = flat.Lanes()
+    position = 4096
+    for number in range(10_000):
+        for place, size in ((24 * number, 24), ((1 << 30) + 4000 * number, 4000)):
+            assert lanes.add(place, size, position)
+            position += 16 + size
+    assert [(lane.start, lane.end) for lane in lanes.lanes] == [(0, 240_000), (1 << 30, (1 << 30) + 40_000_000)]
+    assert [len(lane.places) for lane in lanes.lanes] == [10, 10]
+    assert [(start, end) for start, end, _ in lanes.in_order()] == [(lane.start, lane.end) for lane in lanes.lanes]
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip"])
+def test_lanes_are_found_again(tmp_path, monkeypatch, how):
+    """With few blocks remembered, the others are found from there, also when it is read backwards."""
+    monkeypatch.setattr(flat, "APART", 500)
+    rng = random.Random(2)
+    lanes = [(0, 7), (5000, 30), (100_000, 400)]
+    expected = bytearray(300_000)
+    file = bytearray(struct.pack(">16s2q", b"makedumpfile", 1, 1).ljust(PAGE, b"\0"))
+    for _ in range(400):
+        for number, (place, size) in enumerate(lanes):
+            data = rng.randbytes(rng.randrange(1, size))
+            file += struct.pack(">2q", place, len(data)) + data
+            expected[place : place + len(data)] = data
+            lanes[number] = place + len(data), size
+    file += struct.pack(">2q", -1, -1)
+    path = written(tmp_path, file if how == "plain" else gzip.compress(file))
+    found = open_path(str(path))
+    input = flat.rearranged(found if how == "plain" else packing_of(found.peek()).open(found))
+    assert input.size == lanes[2][0]
+    for place in sorted((rng.randrange(input.size) for _ in range(40)), reverse=True):
+        again = input.again()
+        again.skip(place)
+        assert again.block(700) == expected[place : min(place + 700, input.size)]
+        again.close()
+    assert input.read(input.size) == expected[: input.size]
+    input.close()
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip"])
+def test_a_flattened_core(tmp_path, how):
+    """makedumpfile -E -F writes one: it is read from front to back."""
+    core = write_core(tmp_path / "core", [(0x10000, page(1) * 50 + bytes(PAGE) * 20 + page(2), 6)], note("QEMU", 0, b"abcd"))
+    data = flattened(core.read_bytes(), size=9000)
+    assert figures(written(tmp_path, data if how == "plain" else gzip.compress(data))) == figures(core)
 
 
 def test_too_many_blocks(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from cores import PAGE, READ, WRITE, page, write_core
@@ -262,6 +263,21 @@ def test_standard_input(raw, tmp_path):
     ):
         run = subprocess.run([*command[:-1], *arguments], stdin=stdin, capture_output=True, text=True, env=environment)
         assert (run.returncode, run.stdout, run.stderr) == (1, "", f"ksm: {text}\n")
+
+
+def test_a_pipe_that_does_not_wait():
+    """Whoever has made the pipe may have told it not to wait for its writer."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = "import sys; from ksm.sources import open_file; print('begin', flush=True); open_file('-').close(); print('end')"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=read, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        os.close(read)
+        assert process.stdout.readline() == "begin\n"
+        time.sleep(0.2)
+        with open(write, "wb") as file:
+            file.write(PACK["gzip"](MEMORY[: 4 * PAGE]))
+        assert process.stdout.read() == "end\n"
 
 
 def test_a_source_is_read_again_where_it_can_be(tmp_path, piped):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ksm.constants import PAGE_SIZE
+from ksm.host.holes import data_extents
 from ksm.sources.base import SourceError
 from ksm.sources.input import Input
 from ksm.sources.pieces import Loaded, Piece, Run, in_file
@@ -37,7 +38,24 @@ class DumpSource(StreamSource):
             self.inputs.append(again)
             again.skip(self._begin)
         self._used = True
+        self.zero_holes = 0
         return self.inputs[-1]
+
+    def stored(self, input: Input, address: int, length: int) -> Iterator[Piece]:
+        """The next `length` bytes of the input, which are whole pages: where they lie in a file, or read from a pipe."""
+        check_left(input, length)
+        file = input.plain()
+        if file is not None:
+            fd, offset = file[0], input.position
+            self.zero_holes += hole_pages(fd, offset, length)
+            input.skip(length)
+            yield from in_file(address, length, fd, offset, SourceError(f"{self.name}: was truncated meanwhile"))
+            return
+        while length:
+            part = min(length, PART)
+            yield Loaded(address, input.read(part))
+            address += part
+            length -= part
 
     def damaged(self, what: str) -> SourceError:
         return damaged(self.name, what)
@@ -58,20 +76,16 @@ def check_left(input: Input, length: int) -> None:
         raise input.truncated()
 
 
-def stored(input: Input, address: int, length: int) -> Iterator[Piece]:
-    """The next `length` bytes of the input, which are whole pages: where they lie in a file, or read from a pipe."""
-    check_left(input, length)
-    file = input.plain()
-    if file is not None:
-        offset = input.position
-        input.skip(length)
-        yield from in_file(address, length, file[0], offset, SourceError(f"{input.name}: was truncated meanwhile"))
-        return
-    while length:
-        part = min(length, PART)
-        yield Loaded(address, input.read(part))
-        address += part
-        length -= part
+def hole_pages(fd: int, offset: int, length: int) -> int:
+    """How many of these pages of a file lie in its holes. They are pages of zeros: in a dump, a hole has no other meaning."""
+    pages = length // PAGE_SIZE
+    done = 0  # pages that were looked at
+    for start, end in data_extents(fd, offset + length, offset):
+        first = max(done, (start - offset) // PAGE_SIZE)
+        last = -(-(end - offset) // PAGE_SIZE)
+        pages -= max(0, last - first)
+        done = max(done, last)
+    return pages
 
 
 class Bitmap:

@@ -265,6 +265,7 @@ def mergeable(name: str, path: str) -> Iterator[Run]:
 
 def open_criu(folder: str) -> tuple[list[CriuSource], list[str]]:
     """A source for each process of the folder, and remarks on all of them. SourceError."""
+    folder = folder.rstrip("/") or "/"
     try:
         names = os.listdir(folder)
     except OSError as error:

@@ -10,10 +10,11 @@ from ksm.sources.base import Source, SourceError
 from ksm.sources.dumps.common import damaged
 from ksm.sources.dumps.qemu import open_qemu
 from ksm.sources.formats import packing_of
-from ksm.sources.input import Input
+from ksm.sources.input import CHUNK, Input
 
 HEADER = "16s19I"  # magic, version, length of the XML and what belongs to it, was_running, format, and what is not looked at
 MOST_XML = 64 << 20
+MOST_ZEROS = 16 << 20
 RAW, LZOP, SPARSE = 0, 4, 6
 PACKED = {1: "gzip", 2: "bzip2", 3: "xz", LZOP: "lzop", 5: "zstd"}
 
@@ -40,6 +41,15 @@ class Rest(Input):
         self.input.close()
 
 
+def skip_zeros(input: Input) -> None:
+    """Pass over zeros up to a stream that begins at a multiple of something: it may be written around the page cache."""
+    for _ in range(MOST_ZEROS // CHUNK):
+        data = input.some(CHUNK)
+        if rest := data.lstrip(b"\0"):
+            input.back(rest)
+            return
+
+
 def open_libvirt(input: Input) -> Source:
     """The source of a saved guest. It takes over the input, unless there is an error."""
     data = input.read(struct.calcsize("<" + HEADER))
@@ -51,6 +61,8 @@ def open_libvirt(input: Input) -> Source:
         raise damaged(input.name, f"a guest's XML of {length:,} bytes")
     input.skip(length)
     if form in (RAW, SPARSE):
+        if form == SPARSE:
+            skip_zeros(input)
         return open_qemu(input)
     if form not in PACKED:
         raise SourceError(f"{input.name}: a saved guest of libvirt, packed in a way that is not read")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.sources.base import SourceError
-from ksm.sources.dumps.common import MOST, PART, DumpSource, check_left, damaged, stored
+from ksm.sources.dumps.common import MOST, PART, DumpSource, check_left, damaged
 from ksm.sources.input import Input
 from ksm.sources.pieces import Piece, Sink
 
@@ -67,7 +67,7 @@ class LimeSource(DumpSource):
             head = min(-first % PAGE_SIZE, end - first)
             tail = (end - first - head) % PAGE_SIZE
             input.skip(head)
-            yield from stored(input, first + head, end - first - head - tail)
+            yield from self.stored(input, first + head, end - first - head - tail)
             input.skip(tail)
             cut += (head > 0) + (tail > 0)
         if cut:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.sources.base import SourceError
-from ksm.sources.dumps.common import MOST, PART, Bitmap, DumpSource, Seen, check_left, counted, stored
+from ksm.sources.dumps.common import MOST, PART, Bitmap, DumpSource, Seen, check_left, counted
 from ksm.sources.input import Input
 from ksm.sources.pieces import Loaded, Piece, page_zeros
 from ksm.sources.stream import BLOCK
@@ -34,12 +34,13 @@ REFUSED = {XBZRLE: "XBZRLE", HOOK: "RDMA", MULTIFD_FLUSH: "multifd"}
 ADVISE = 3
 REFUSED_COMMANDS = {4: "postcopy", 5: "postcopy", 6: "postcopy", 7: "postcopy", 8: "postcopy", 10: "COLO"}
 PAGE_BITS = PAGE_SIZE.bit_length() - 1
-MOST_BLOCKS = 1 << 16
+MOST_BLOCKS = 1 << 12
 MOST_TEXT = 1 << 12  # bytes of the machine's name
 MOST_NAMED = 4  # RAM blocks in a note
 MOST_COMPRESSED = 2 * PAGE_SIZE
 
-WORD = struct.Struct(">Q")
+NEXT_PAGE = struct.Struct(f">Q{PAGE_SIZE}x")
+NEXT_ZEROS = struct.Struct(">QB")
 MAPPED = struct.Struct(">I3Q")  # version, page size, where the bitmap is, where the pages are
 PAGES_ALIGNED = 1 << 20
 
@@ -90,6 +91,45 @@ class Cursor:
 
     def text(self, length: int) -> str:
         return bytes(self.take(length)).decode(errors="backslashreplace")
+
+
+class PageRun:
+    """Neighbouring pages, from start to end: these parts, or zeros."""
+
+    def __init__(self, start: int, zeros: bool) -> None:
+        self.start = self.end = start
+        self.zeros = zeros
+        self.parts: list[memoryview] = []
+
+    def follow(self, cursor: Cursor, block: RamBlock) -> None:
+        """Add the pages that are next in the stream and in the block, and of the same kind, as most are. Each step here counts."""
+        each = NEXT_ZEROS if self.zeros else NEXT_PAGE
+        room = min(len(cursor.view) - cursor.at, (self.start + PART - self.end) // PAGE_SIZE * each.size)
+        room = min(room, (block.base + block.length - self.end) // PAGE_SIZE * each.size) // each.size * each.size
+        begin = cursor.at
+        at = begin
+        expected = self.end - block.base | CONTINUE | (ZERO if self.zeros else PAGE)
+        if self.zeros:
+            for word, byte in each.iter_unpack(cursor.view[begin : begin + room]):
+                if word != expected or byte:
+                    break
+                at += each.size
+                expected += PAGE_SIZE
+        else:
+            for (word,) in each.iter_unpack(cursor.view[begin : begin + room]):
+                if word != expected:
+                    break
+                at += each.size
+                expected += PAGE_SIZE
+            self.parts += [cursor.view[place + 8 : place + each.size] for place in range(begin, at, each.size)]
+        cursor.at = at
+        self.end += (at - begin) // each.size * PAGE_SIZE
+
+    def pieces(self) -> Iterator[Piece]:
+        if self.zeros:
+            yield from page_zeros(self.start, self.end - self.start)
+        elif self.parts:
+            yield Loaded(self.start, b"".join(self.parts))
 
 
 class QemuSource(DumpSource):
@@ -207,58 +247,45 @@ class QemuSource(DumpSource):
             raise self.refused(REFUSED_COMMANDS[command])
         data = cursor.take(length)
         # Postcopy could come, but did not if all of the memory is here. With pages of several sizes, the list of blocks has more numbers.
-        if command == ADVISE and length and bytes(data[:8]) != WORD.pack(PAGE_SIZE):
+        if command == ADVISE and length and int.from_bytes(data[:8], "big") != PAGE_SIZE:
             raise self.refused("postcopy of huge pages")
 
     def _pages(self, cursor: Cursor) -> Iterator[Piece]:
         """What a section of "ram" has. Neighbouring pages become one piece."""
-        parts: list[memoryview] = []  # pages that come next to one another, or
-        zeros = False  # none of them: pages of zeros
-        start = end = 0
-        base, length = self._block.base, self._block.length  # the last one of the section before
-        unpack = WORD.unpack_from
+        run = PageRun(0, False)
         while True:
-            if len(cursor.view) - cursor.at < 8:
-                cursor.need(8)
-            (word,) = unpack(cursor.view, cursor.at)
-            cursor.at += 8
+            word = cursor.number(8)
             flags = word & (PAGE_SIZE - 1)
             address = word - flags
             if flags in (PAGE, ZERO, COMPRESSED):
-                # A block is named where it is another one than that of the page before
+                # A block is named where it is another one than that of the page before, in this section or in the one before
                 block = self.blocks.get(cursor.text(cursor.number(1)))
                 if block is None:
                     raise self.damaged("a page of a RAM block that is not in the list")
                 self._block = block
-                base, length = block.base, block.length
             flags &= ~CONTINUE
-            if flags in (PAGE, ZERO, COMPRESSED):
-                if address >= length:
-                    raise self.damaged(f"a page at {address:#x} of a RAM block of {length:#x} bytes")
-                address += base
-                page = None
-                if flags == PAGE:
-                    page = cursor.take(PAGE_SIZE)
-                elif flags == COMPRESSED:
-                    page = self._unpacked(cursor)
-                elif byte := cursor.number(1):
-                    page = memoryview(bytes([byte]) * PAGE_SIZE)
-                if address != end or zeros != (page is None) or end - start >= PART:
-                    yield from gathered(start, end, parts)
-                    start, zeros, parts = address, page is None, []
-                if page is not None:
-                    parts.append(page)
-                end = address + PAGE_SIZE
-                continue
-            yield from gathered(start, end, parts)
-            start = end = 0
-            parts = []
-            if flags == EOS:
-                return
-            elif flags in REFUSED:
-                raise self.refused(REFUSED[flags])
-            else:
-                raise self.damaged(f"a page with flags {flags:#x}")
+            if flags not in (PAGE, ZERO, COMPRESSED):
+                yield from run.pieces()
+                if flags == EOS:
+                    return
+                raise self.refused(REFUSED[flags]) if flags in REFUSED else self.damaged(f"a page with flags {flags:#x}")
+            if address >= self._block.length:
+                raise self.damaged(f"a page at {address:#x} of a RAM block of {self._block.length:#x} bytes")
+            page = None
+            if flags == PAGE:
+                page = cursor.take(PAGE_SIZE)
+            elif flags == COMPRESSED:
+                page = self._unpacked(cursor)
+            elif byte := cursor.number(1):
+                page = memoryview(bytes([byte]) * PAGE_SIZE)
+            address += self._block.base
+            if address != run.end or run.zeros != (page is None) or run.end - run.start >= PART:
+                yield from run.pieces()
+                run = PageRun(address, page is None)
+            if page is not None:
+                run.parts.append(page)
+            run.end += PAGE_SIZE
+            run.follow(cursor, self._block)
 
     def _unpacked(self, cursor: Cursor) -> memoryview:
         """A page that the capability "compress" packed, with zlib."""
@@ -308,7 +335,7 @@ class QemuSource(DumpSource):
         for there, first, end in bitmap.runs():
             address, length = block.base + first * PAGE_SIZE, (end - first) * PAGE_SIZE
             if there:
-                yield from stored(input, address, length)
+                yield from self.stored(input, address, length)
             else:
                 input.skip(length)
                 yield from page_zeros(address, length)
@@ -330,14 +357,6 @@ class QemuSource(DumpSource):
             self.notes.append(f"left out {counted(shared)} of shared memory, which is not in the stream")
             absent -= shared
         self.holes = absent
-
-
-def gathered(start: int, end: int, parts: list[memoryview]) -> Iterator[Piece]:
-    """The pages from start to end: these, or zeros if there are none."""
-    if parts:
-        yield Loaded(start, b"".join(parts))
-    elif start < end:
-        yield from page_zeros(start, end - start)
 
 
 def open_qemu(input: Input) -> QemuSource:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.sources.base import SourceError
-from ksm.sources.dumps.common import MOST, Bitmap, DumpSource, check_left, counted, stored
+from ksm.sources.dumps.common import MOST, Bitmap, DumpSource, check_left, counted
 from ksm.sources.input import Input
 from ksm.sources.pieces import Piece
 
@@ -85,7 +85,7 @@ class WindowsSource(DumpSource):
         for first, pages in runs:
             if not 0 < pages <= MOST // PAGE_SIZE or first > MOST // PAGE_SIZE - pages:
                 raise self.damaged(f"{counted(pages)} from page {first:#x} on")
-            yield from stored(input, first * PAGE_SIZE, pages * PAGE_SIZE)
+            yield from self.stored(input, first * PAGE_SIZE, pages * PAGE_SIZE)
 
     def _runs(self, header: bytes) -> Iterator[tuple[int, int]]:
         layout = self._layout

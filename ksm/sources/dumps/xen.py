@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.sources.base import Source, SourceError
 from ksm.sources.core import HEADER, SECTION, damaged, read_header
-from ksm.sources.dumps.common import MOST
+from ksm.sources.dumps.common import MOST, hole_pages
 from ksm.sources.input import Input
 from ksm.sources.parts import FileParts
 from ksm.sources.pieces import PIECE, InFile, Piece
@@ -42,6 +42,7 @@ class XenSource(StreamSource):
         self.input, self._parts = input, parts
         self._pages, self._table, self._entry = pages, table, entry
         self.copied = pages.length
+        self.zero_holes = hole_pages(parts.fd, *pages)
 
     def pieces(self) -> Iterator[Piece]:
         count = self._pages.length // PAGE_SIZE
