@@ -130,14 +130,15 @@ NO_CORES = {
 }
 
 NO_ROWS = {
-    "magic": "PAR1" * 3, "nothing": "PAR1", "length": b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1", "zeros": b"PAR1" + bytes(5000) + b"PAR1",
+    "magic": "PAR1" * 3, "nothing": "PAR1", "length": b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1",
+    "zeros": b"PAR1" + bytes(5000) + b"PAR1",
     "a foot of zeros": b"PAR1" + bytes(5000) + b"\0\x10\0\0PAR1", "a deep foot": b"PAR1" + b"\x1c" * 5000 + b"\0\x10\0\0PAR1",
     "a long foot": later(lambda: b"PAR1" + b"\x15\x02" * (4 << 20) + b"\0" + (8 * MIB).to_bytes(4, "little") + b"PAR1"),
     "many groups": later(lambda: b"PAR1" + b"\x49\xfc\xff\xff\x1f" + b"\0" * (4 << 20) + (4 * MIB).to_bytes(4, "little") + b"PAR1"),
 }
 
-FILES = {"{rows}": NO_ROWS, "{any}": NO_FILES, "{json}": NO_JSON, "{workload}": NO_WORKLOADS, "{outcome}": NO_OUTCOMES, "{recording}": NO_RECORDINGS,
-         "{kernel}": NO_KERNELS, "{core}": NO_CORES}
+FILES = {"{rows}": NO_ROWS, "{any}": NO_FILES, "{json}": NO_JSON, "{workload}": NO_WORKLOADS, "{outcome}": NO_OUTCOMES,
+         "{recording}": NO_RECORDINGS, "{kernel}": NO_KERNELS, "{core}": NO_CORES}
 
 # The commands, and where the file stands in them. No command runs on this computer's kernel.
 COMMANDS = [

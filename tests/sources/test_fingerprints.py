@@ -21,9 +21,9 @@ from ksm.sources.live import InProcess
 from ksm.sources.save import save_file
 
 
-def run(texts, *, passes=None, **options):
+def run(texts, *, passes=None, holes=None, **options):
     host = Host()
-    sources, _ = open_sources([str(text) for text in texts], host)
+    sources, _ = open_sources([str(text) for text in texts], host, holes=holes)
     try:
         with scan.Scan(sources, **options) as running:
             return running.run(passes, 0)
@@ -33,9 +33,9 @@ def run(texts, *, passes=None, **options):
         host.close()
 
 
-def fingerprint(path, texts, key=None, threads=1):
+def fingerprint(path, texts, key=None, threads=1, holes=None):
     host = Host()
-    sources, _ = open_sources([str(text) for text in texts], host)
+    sources, _ = open_sources([str(text) for text in texts], host, holes=holes)
     for source in sources:
         source.threads = threads
     save_file(str(path), sources, key=key, progress=lambda *step: None)
@@ -84,6 +84,18 @@ def test_images_and_their_fingerprints(tmp_path, seed):
     # One of them as a file, beside the others
     some = fingerprint(tmp_path / "some", images[:1])
     assert found(run([some, *images[1:]], passes=passes, **options)) == found(of_images)
+
+
+@pytest.mark.parametrize("holes", [None, "absent", "zeros"])
+def test_holes_are_what_they_were_when_the_file_was_written(tmp_path, holes):
+    image = write_image(tmp_path / "i", random.Random(9), 300)
+    of_image, of_file = run([image], holes=holes), run([fingerprint(tmp_path / "f", [image], holes=holes)])
+    assert found(of_file) == found(of_image)
+    counts = [(source.pages, source.holes, source.zero_holes) for source in of_image.sources]
+    assert [(source.pages, source.holes, source.zero_holes) for source in of_file.sources] == counts
+    assert counts[0][0] + counts[0][1] == 300
+    if image.stat().st_blocks * 512 < 290 * PAGE:
+        assert counts[0][1 if holes == "absent" else 2] > 20
 
 
 def test_a_core_and_its_fingerprints(tmp_path):
