@@ -14,7 +14,7 @@ from typing import IO
 from ksm.host.text import limit_said
 
 CHUNK = 1 << 20
-PREFIX = 100  # characters of a file's name in that of a new one, which must not become too long
+PREFIX = 100  # bytes of a file's name in that of a new one, which must not become too long
 
 
 class FileError(Exception):
@@ -90,8 +90,6 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     An existing file keeps its mode, and a new one is its owner's alone. What is there and is not a regular file is refused before anything
     is written.
     """
-    import secrets  # `ksm scan` does not need it
-
     path = os.path.realpath(path)
     folder, name = os.path.split(path)
     try:
@@ -100,16 +98,15 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
         mode = 0
     if mode and not stat.S_ISREG(mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) if stat.S_ISDIR(mode) else OSError(errno.EINVAL, "not a regular file")
-    # The name is known before the file is there: Ctrl-C may come between any two steps.
-    new = os.path.join(folder, f".{name[:PREFIX]}.{secrets.token_hex(8)}")
+    # The name is known before there is a file, so that Ctrl-C at any moment leaves nothing.
+    new = os.path.join(folder, f".{os.fsdecode(os.fsencode(name)[:PREFIX])}.{os.urandom(8).hex()}")
     try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             if mode:
-                os.fchmod(fd, stat.S_IMODE(mode))
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
             yield file
             file.flush()
-            os.fsync(fd)
+            os.fsync(file.fileno())
         os.replace(new, path)
     except FileExistsError:  # somebody else's, against all odds
         raise

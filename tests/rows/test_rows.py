@@ -157,6 +157,7 @@ def test_modes_and_places_of_files(tmp_path):
     write_rows(tmp_path / "link", {"a": {0: 1, PAGE: 2}})
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o644
     assert len(rows(tmp_path / "new")) == 2
+    write_rows(tmp_path / ("é" * 120), {"a": {0: 1}})  # 240 bytes of 255
     os.mkfifo(tmp_path / "fifo")
     for name, reason in (("fifo", "not a regular file"), (".", "Is a directory"), ("missing/f", "No such file or directory")):
         with pytest.raises(OSError, match=reason):

@@ -21,9 +21,9 @@ from ksm.sources.live import InProcess
 from ksm.sources.save import save_file
 
 
-def run(texts, *, passes=None, **options):
+def run(texts, *, passes=None, holes=None, **options):
     host = Host()
-    sources, _ = open_sources([str(text) for text in texts], host)
+    sources, _ = open_sources([str(text) for text in texts], host, holes=holes)
     try:
         with scan.Scan(sources, **options) as running:
             return running.run(passes, 0)
@@ -33,9 +33,9 @@ def run(texts, *, passes=None, **options):
         host.close()
 
 
-def fingerprint(path, texts, key=None, threads=1):
+def fingerprint(path, texts, key=None, threads=1, holes=None):
     host = Host()
-    sources, _ = open_sources([str(text) for text in texts], host)
+    sources, _ = open_sources([str(text) for text in texts], host, holes=holes)
     for source in sources:
         source.threads = threads
     save_file(str(path), sources, key=key, progress=lambda *step: None)
@@ -86,6 +86,18 @@ def test_images_and_their_fingerprints(tmp_path, seed):
     assert found(run([some, *images[1:]], passes=passes, **options)) == found(of_images)
 
 
+@pytest.mark.parametrize("holes", [None, "absent", "zeros"])
+def test_holes_are_what_they_were_when_the_file_was_written(tmp_path, holes):
+    image = write_image(tmp_path / "i", random.Random(9), 300)
+    of_image, of_file = run([image], holes=holes), run([fingerprint(tmp_path / "f", [image], holes=holes)])
+    assert found(of_file) == found(of_image)
+    counts = [(source.pages, source.holes, source.zero_holes) for source in of_image.sources]
+    assert [(source.pages, source.holes, source.zero_holes) for source in of_file.sources] == counts
+    assert counts[0][0] + counts[0][1] == 300
+    if image.stat().st_blocks * 512 < 290 * PAGE:
+        assert counts[0][1 if holes == "absent" else 2] > 20
+
+
 def test_a_core_and_its_fingerprints(tmp_path):
     """Segments at any offset, and at the top of what a process may have."""
     places = {0x400000: [1, 2, 2, 0], 0x7F0000001000: [3, 3, 0, 9], (1 << 47) - 8 * PAGE: [1, 1]}
@@ -110,12 +122,16 @@ def test_processes_and_their_fingerprints(tmp_path, start, era):
             while open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "T":  # noqa: SIM115
                 pass
         texts = [f"pid:{pid}" for pid in pids]
-        file = fingerprint(tmp_path / "f", texts, threads=3)
-        of_processes, of_file = run(texts, era=era, passes=4), run([file], era=era, passes=4)
+        # Again if not equal: a page that the kernel is just moving to another frame (compaction) is in no page table for a moment.
+        for _ in range(3):
+            file = fingerprint(tmp_path / "f", texts, threads=3)
+            of_processes, of_file = run(texts, era=era, passes=4), run([file], era=era, passes=4)
+            if found(of_file) == found(of_processes):
+                break
         assert found(of_file) == found(of_processes)
         assert of_file.savings.pages > 400
         two = fingerprint(tmp_path / "two", texts[:2])
-        assert found(run([two, texts[2]], era=era, passes=4)) == found(of_processes)
+        assert any(found(run([two, texts[2]], era=era, passes=4)) == found(of_processes) for _ in range(3))
         common = [note for note in of_processes.notes if "since a fork" in note or "in other processes" in note]
         assert common
         assert set(common) <= set(of_file.notes)
