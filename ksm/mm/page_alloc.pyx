@@ -162,16 +162,16 @@ cdef bint all_free(machine *m, zone *z, unsigned long pfn, unsigned long last) n
     """OURS: whether these frames are all on the buddy lists, or were never used. The zone is locked."""
     cdef unsigned long head
     cdef unsigned int order
-    cdef bint free = z.zone_start_pfn <= pfn and last < z.zone_end_pfn
-    while free and pfn <= last and pfn < z.fresh_pfn:
-        free = False
+    cdef bint unused = z.zone_start_pfn <= pfn and last < z.zone_end_pfn
+    while unused and pfn <= last and pfn < z.fresh_pfn:
+        unused = False
         for order in range(NR_PAGE_ORDERS):
             head = pfn & ~((<unsigned long>1 << order) - 1)
             if test_page_flag(m.mem_map + head, PG_buddy) and buddy_order(m.mem_map + head) == order:
-                free = True
+                unused = True
                 pfn = head + (<unsigned long>1 << order)
                 break
-    return free
+    return unused
 
 
 cdef void give_back_shared(machine *m, zone *z, const unsigned int *pfns, unsigned int count) noexcept nogil:
