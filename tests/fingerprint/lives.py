@@ -15,8 +15,6 @@ from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import frames_of
 
 PAGE = ksm.PAGE_SIZE
-HUGE = 512 * PAGE
-PAGES = 60
 ERAS: tuple[Literal["6.12", "2.6.38"], ...] = ("6.12", "2.6.38")
 Observation = dict[str, Any]
 
@@ -26,23 +24,26 @@ COMMON = [bytes(PAGE), b"\1" * PAGE, b"\xff" * PAGE, b"\1" + bytes(PAGE - 1), by
 
 # STEADY: memory changes between passes, and each merged page keeps a process that has it. LOOSE: all of a page's processes may write to it.
 # Then its stable node is stale. A search that meets a stale node drops it, and which nodes it meets depends on the shape of the trees.
+# HUGE: as STEADY, with huge pages, which are split where a part of them is merged.
 # BUSY: whatever makes stale nodes, and ksmd also stops within a pass, so that pages of the unstable trees change.
-Kind = Literal["steady", "loose", "busy"]
+Kind = Literal["steady", "huge", "loose", "busy"]
 WRITES = ("update", "update", "update", "rewrite", "rewrite", "touch", "spawn")
 BUSY = ("exit", "exec", "swap_out", "migrate", "move_pages", "unmerge", "merge", "discard", "munmap", "some_pages")
-ACTIONS: dict[Kind, tuple[str, ...]] = {"steady": (*WRITES, "fork"), "loose": WRITES, "busy": (*WRITES, *WRITES, "fork", *BUSY)}
+ACTIONS: dict[Kind, tuple[str, ...]] = {"steady": (*WRITES, "fork"), "huge": (*WRITES, "fork"), "loose": WRITES,
+                                        "busy": (*WRITES, *WRITES, "fork", *BUSY)}
 
 
 class Life:
-    """Processes with a mapping of PAGES pages each, on a machine with settings by the seed."""
+    """Processes with a mapping of as many pages each, on a machine with settings by the seed."""
 
     def __init__(self, pages: Literal["bytes", "fingerprints"], kind: Kind, seed: int, era: Literal["6.12", "2.6.38"], *,
                  plain: bool | None = None, key: bytes | None = None) -> None:
         self.rng = rng = random.Random(seed)
         nodes = rng.choice([1, 1, 2])
-        self.machine = ksm.Machine("16M", max_memory="16M", nodes=nodes, swap="4M" if kind == "busy" else None, clock="manual", era=era,
-                                   pages=pages, plain=plain, key=key)
+        self.machine = ksm.Machine("32M", max_memory="32M", nodes=nodes, swap="4M" if kind == "busy" else None, clock="manual", era=era,
+                                   pages=pages, plain=plain, key=key, transparent_hugepage="always" if kind == "huge" else "never")
         self.kind, self.key = kind, key
+        self.pages = 1100 if kind == "huge" else 60
         self.nodes, self.era, self.jhash = nodes, era, era != "6.12"
         self.known: dict[ksm.Process, list[bytes]] = {}
         self.addr = 0x40000000
@@ -66,8 +67,8 @@ class Life:
 
     def place(self) -> tuple[int, int]:
         """The number of a page, and of pages from there on."""
-        first = self.rng.randrange(PAGES)
-        return first, self.rng.randrange(1, min(20, PAGES - first) + 1)
+        first = self.rng.randrange(self.pages)
+        return first, self.rng.randrange(1, min(20, self.pages - first) + 1)
 
     def live(self, passes: int) -> "Life":
         for _ in range(passes):
@@ -90,7 +91,7 @@ class Life:
         stats = []
         for process in self.known:
             tally.next_source()
-            words = process.page_table(self.addr, PAGES * PAGE)
+            words = process.page_table(self.addr, self.pages * PAGE)
             tally.add(words)
             # A frame and a place in the swap area may have the same number.
             sharing.append([(names.setdefault((word >> ksm.PAGE_FLAGS_SHIFT, bool(word & ksm.PAGE_SWAPPED)), len(names)),
@@ -102,7 +103,7 @@ class Life:
     def wrong_pages(self) -> Iterator[tuple[int, int]]:
         """Pages in memory that do not hold what was last stored: (pid, number)."""
         for process, contents in self.known.items():
-            for i, word in enumerate(process.page_table(self.addr, PAGES * PAGE)):
+            for i, word in enumerate(process.page_table(self.addr, self.pages * PAGE)):
                 if word & ksm.PAGE_PRESENT:
                     held = bytes(self.machine.frame(word >> ksm.PAGE_FLAGS_SHIFT))
                     wanted = contents[i] if len(held) == PAGE else frames_of(contents[i], jhash=self.jhash, key=self.key)[:len(held)]
@@ -113,8 +114,8 @@ class Life:
         """Let all exit, after which nothing may be left."""
         assert list(self.wrong_pages()) == []
         for process in self.known:
-            process.madvise(self.addr, PAGES * PAGE, ksm.MADV_UNMERGEABLE)
-            process.touch(self.addr, PAGES * PAGE, write=False)
+            process.madvise(self.addr, self.pages * PAGE, ksm.MADV_UNMERGEABLE)
+            process.touch(self.addr, self.pages * PAGE, write=False)
         assert list(self.wrong_pages()) == []
         for process in self.known:
             process.exit()
@@ -126,21 +127,21 @@ class Life:
     # The actions
 
     def spawn(self) -> None:
-        if len(self.known) < 5:
+        if len(self.known) < (3 if self.kind == "huge" else 5):
             process = self.machine.spawn(node=self.rng.randrange(self.nodes))
-            process.mmap(PAGES * PAGE, addr=self.addr, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED)
-            process.madvise(self.addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
-            self.known[process] = [bytes(PAGE)] * PAGES
-            filled = self.rng.randrange(PAGES)
+            process.mmap(self.pages * PAGE, addr=self.addr, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED)
+            process.madvise(self.addr, self.pages * PAGE, ksm.MADV_MERGEABLE)
+            self.known[process] = [bytes(PAGE)] * self.pages
+            filled = self.rng.randrange(60)
             self.known[process][:filled] = [self.content() for _ in range(filled)]
             process.update(self.addr, b"".join(self.known[process][:filled]))
 
     def may_write(self, process: ksm.Process, page: int) -> bool:
         """In a steady life, the last process that has a merged page does not write to it."""
         word = process.page_table(self.addr + page * PAGE, PAGE)[0]
-        if self.kind != "steady" or not word & ksm.PAGE_KSM:
+        if self.kind not in ("steady", "huge") or not word & ksm.PAGE_KSM:
             return True
-        frames = [each >> ksm.PAGE_FLAGS_SHIFT for other in self.known for each in other.page_table(self.addr, PAGES * PAGE)]
+        frames = [each >> ksm.PAGE_FLAGS_SHIFT for other in self.known for each in other.page_table(self.addr, self.pages * PAGE)]
         return frames.count(word >> ksm.PAGE_FLAGS_SHIFT) > 1
 
     def store(self, process: ksm.Process, page: int, content: bytes) -> None:
@@ -165,7 +166,7 @@ class Life:
                 process.touch(self.addr + page * PAGE, write=write)
 
     def fork(self) -> None:
-        if len(self.known) < 5:
+        if len(self.known) < (3 if self.kind == "huge" else 5):
             process = self.process()
             self.known[process.fork()] = list(self.known[process])
 
@@ -203,7 +204,7 @@ class Life:
         process.madvise(self.addr + first * PAGE, nr * PAGE, ksm.MADV_UNMERGEABLE)
 
     def merge(self) -> None:
-        self.process().madvise(self.addr, PAGES * PAGE, ksm.MADV_MERGEABLE)
+        self.process().madvise(self.addr, self.pages * PAGE, ksm.MADV_MERGEABLE)
 
     def discard(self) -> None:
         process, (first, nr) = self.process(), self.place()

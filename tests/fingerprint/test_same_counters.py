@@ -8,7 +8,8 @@ here, and only these may differ:
   the next page joins the first. So which dup a page joins may differ, and with it how savings are split within and across sources.
 - A stable node whose page is gone is dropped by a search that meets it. Else it stays until its rmap_items are visited. So the numbers of
   chains, dups and stable nodes may differ in the meantime. In 2011 such a search found nothing: the page is merged one pass later.
-- While ksmd is in the middle of a pass, pages of the unstable trees may be written to. Which pages are not found then depends on the order.
+- While ksmd is in the middle of a pass, pages of the unstable trees may be written to, or go. Which pages are not found then depends on the
+  order. Where one content has more pages than max_page_sharing, they may then be split into other groups, for good.
 """
 
 import pytest
@@ -41,8 +42,8 @@ def finish(*lives):
         life.finish()
 
 
-def check_steady(seed, era, **kwargs):
-    one, other = both("steady", seed, era, 8, **kwargs)
+def check_steady(seed, era, kind="steady", passes=8, **kwargs):
+    one, other = both(kind, seed, era, passes, **kwargs)
     chains = 0
     for number, (a, b) in enumerate(zip(one.seen, other.seen, strict=True)):
         chains += a.get("stable_node_chains", 0)
@@ -105,8 +106,8 @@ def test_stale_stable_nodes_of_many_lives(era):
         check_loose(seed, era)
 
 
-def check_busy(seed, era):
-    one, other = both("busy", seed, era, 8)
+def check_busy(seed, era, kind="busy", passes=8):
+    one, other = both(kind, seed, era, passes)
     for life in (one, other):
         if era == "6.12":
             life.machine.ksm.smart_scan = 0
@@ -116,7 +117,7 @@ def check_busy(seed, era):
     assert sum(a[name] for name in PAGES) == sum(b[name] for name in PAGES)
     assert nodes_aside(a) == nodes_aside(b)
     if era != "6.12" or a["max_page_sharing"] == 256:
-        # Now all pages with the same contents share one frame.
+        # By now all pages with the same contents share one frame.
         assert differing(a, b) <= NODES | {"vmstat", "pages_scanned", "pages_skipped"}
     finish(one, other)
 
@@ -125,6 +126,17 @@ def check_busy(seed, era):
 def test_swap_fork_migration_and_exit(era):
     for seed in range(30):
         check_busy(seed, era)
+
+
+def test_huge_pages_of_2011():
+    for seed in range(6):
+        check_steady(seed, "2.6.38", "huge", 4)
+
+
+def test_huge_pages():
+    """A split takes parts of zeros out of the unstable trees, in the middle of a pass."""
+    for seed in range(12):
+        check_busy(seed, "6.12", "huge", 4)
 
 
 @pytest.mark.slow
