@@ -33,8 +33,12 @@ def sanitized() -> bool:
 
 
 def environment() -> dict[str, str]:
-    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    return {"LD_PRELOAD": runtime, "PYTHONMALLOC": "malloc", **OPTIONS}
+    # The library of C++, too: without it, an exception that pyarrow throws and catches is a report.
+    runtimes = [
+        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")
+    ]
+    return {"LD_PRELOAD": ":".join(runtimes), "PYTHONMALLOC": "malloc", **OPTIONS}
 
 
 def look_for_leaks() -> bool:
