@@ -28,7 +28,7 @@ def races(program: str) -> bool:
 
 
 def main() -> int:
-    return int(any([races(program) for program in ("stress.py", "stress_swap.py", "stress_check.py", "stress_read.py")]))
+    return int(any([races(program) for program in ("stress.py", "stress_swap.py", "stress_check.py", "stress_read.py", "stress_fingerprints.py")]))
 
 
 if __name__ == "__main__":
