@@ -123,7 +123,7 @@ def make_machine(
         )
     memory = copied + SLACK
     # Processes grow, and a stream does not say how long it is. Memory that nobody uses costs nothing.
-    if any(source.live for source in sources):
+    if any(source.live or not source.mapped for source in sources):
         memory += max(copied, total_memory())
     if not exact:
         memory += UNKNOWN

@@ -102,6 +102,7 @@ class InputSource(StreamSource):
         super().__init__(input.name)
         self.kind = kind
         self.input = input
+        self._again: list[Input] = []  # open until the end, because pieces may be read later
         self._begun = False
 
     @abstractmethod
@@ -116,11 +117,10 @@ class InputSource(StreamSource):
         input = self.input.again()
         if input is None:
             raise SourceError(f"{self.name}: comes through a pipe, and can be read only once")
-        try:
-            yield from self.read(input)
-        finally:
-            input.close()
+        self._again.append(input)
+        yield from self.read(input)
 
     def close(self) -> None:
         super().close()
-        self.input.close()
+        for input in (self.input, *self._again):
+            input.close()

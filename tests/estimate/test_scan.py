@@ -2,6 +2,7 @@
 """What a scan finds in images, compared with a count that knows nothing of KSM."""
 
 import errno
+import gzip
 import os
 import random
 import re
@@ -386,3 +387,13 @@ def test_tally_of_frames_that_are_not_there(tmp_path):
                 machine.memory_failure(frame)
             assert caught.value.errno == errno.ENXIO
         assert machine.check() == []
+
+
+def test_a_packed_image_with_its_bytes(folder):
+    """Nobody knows before how large it is."""
+    pages = (100 << 20) // PAGE
+    path = folder / "packed.gz"
+    with gzip.open(path, "wb", 1) as file:
+        for number in range(pages):
+            file.write(page(number % (pages // 2)))
+    assert run([str(path)], passes=2).savings == (1, pages // 2 - 1, 0)
