@@ -148,14 +148,15 @@ def mapped_at_once(sources: list[Source]) -> bool:
 
 def check_together(sources: list[Source], exact: bool | None, key: bytes | None) -> None:
     """Whether one machine can have the pages of all sources. SourceError."""
-    made = [source for source in sources if source.hash]
+    read = [moment for source in sources for moment in source.moments_of()]
+    made = [source for source in read if source.hash]
     if not made:
         return
     if exact:
         raise SourceError(f"{made[0].name}: there are no bytes of pages in it, and --exact needs them")
     own = hashed(key_name(key) if key else "")
     first = made[0]
-    others = [(source.name, source.hash or own) for source in sources] + ([("--key", own)] if key else [])
+    others = [(source.name, source.hash or own) for source in read] + ([("--key", own)] if key else [])
     for name, hash in others:
         if hash != first.hash:
             raise SourceError(f"{first.name} has fingerprints of {first.hash}, {name} of {hash}: these cannot be compared")
