@@ -28,7 +28,7 @@ BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 15  # pages of a page table that are counted at once
 SLACK = 64 << 20
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
-PAGE_OF_FINGERPRINT = 152  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
+PAGE_OF_FINGERPRINT = 140  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
 MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
@@ -121,20 +121,22 @@ def make_machine(
         raise SourceError(
             f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available; {fewer}"
         )
-    memory = copied + SLACK
     # Processes grow, and a stream does not say how long it is. Memory that nobody uses costs nothing.
-    if any(source.live for source in sources):
-        memory += max(copied, total_memory())
-    if not exact:
-        memory += UNKNOWN
-    memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
-    try:
-        pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
-        return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-            raise
-        raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
+    room = UNKNOWN if not exact else 0
+    if any(source.live or not (source.copied or source.mapped) for each in sources for source in each.moments_of()):
+        room += max(copied, total_memory())
+    pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
+    while True:
+        memory = -(-(copied + SLACK + room) // PAGE_SIZE) * PAGE_SIZE
+        try:
+            return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                raise
+        # Addresses may be limited, as by ulimit -v: then less room is better than none.
+        if room <= SLACK:
+            raise SourceError(f"{size(copied + mapped + room)} of memory in {len(sources)} sources are too much for one scan")
+        room //= 4
 
 
 def mapped_at_once(sources: list[Source]) -> bool:

@@ -219,7 +219,8 @@ def test_snapshots_of_different_keys(tmp_path):
     ):  # fmt: skip
         with pytest.raises(SourceError, match=r"^.* has fingerprints of .*, .* of .*: these cannot be compared$"):
             over(paths, key=given)
-    for paths, given in (([keyed, image], key), ([image, keyed], key), ([plain, image], None), ([keyed, keyed], None), ([image, image], key)):
+    alike = (([keyed, image], key), ([image, keyed], key), ([plain, image], None), ([keyed, keyed], None), ([image, image], key))
+    for paths, given in alike:
         assert figures(over(paths, key=given)) == [0, 0, 2, 0]
 
 
