@@ -110,10 +110,12 @@ def fingerprint(
 
 
 def same_file(source: str, path: str) -> bool:
-    """Whether a source as the user wrote it is this file, by whatever name; standard input, too."""
+    """Whether a source as the user wrote it is this file, by whatever name, or a folder in which it lies; standard input, too."""
     if source.startswith("pid:"):
         return False
     try:
+        if os.path.isdir(source):
+            return os.path.samefile(source, os.path.dirname(path) or ".")
         return os.path.samefile(0 if source == "-" else source, path)
     except OSError:
         return False

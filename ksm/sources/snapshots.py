@@ -9,6 +9,7 @@ was written to since is one no more. After the last pass, what is merged has las
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 
 from ksm.machine import Machine
@@ -120,6 +121,8 @@ def open_snapshots(texts: Sequence[str], holes: Holes | None = None) -> list[Sou
         for text in texts:
             if text.startswith("pid:"):
                 raise SourceError(f"{text}: a process is no snapshot: ksm fingerprint --every makes some of it")
+            if os.path.isdir(text):
+                raise SourceError(f"{text}: a folder is no snapshot: ksm fingerprint makes one of it")
             opened.append(open_file(text, holes).parts())
         if all(len(sources) == 1 for sources in opened):
             return [SnapshotSource(opened[-1][0].name, [sources[0] for sources in opened])]

@@ -117,6 +117,7 @@ def test_a_file_is_replaced_whole(tmp_path, images):
     (["-o", "first", "first"], "-o first: that is a source"),
     (["-o", "vm-%N", "--every", "1s", "--count", "11", "vm-07"], "-o vm-07: that is a source"),
     (["-o", "folder", "--every", "1s", "--count", "2", "folder/1.parquet"], "-o folder/1.parquet: that is a source"),
+    (["-o", "folder/1.parquet", "folder"], "-o folder/1.parquet: that is a source"),
     (["-o", "", "first"], "-o: the name of a file is needed"),
     (["-o", "f", "--threads", "257"], "257 is not in the range"),
     (["-o", "f", "--threads", "0"], "0 is not in the range"),

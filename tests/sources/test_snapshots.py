@@ -201,6 +201,8 @@ def test_snapshots_that_do_not_go_together(tmp_path):
         over([image, two])
     with pytest.raises(SourceError, match=r"^pid:1: a process is no snapshot: ksm fingerprint --every makes some of it$"):
         open_snapshots([str(image), "pid:1"])
+    with pytest.raises(SourceError, match=r": a folder is no snapshot: ksm fingerprint makes one of it$"):
+        open_snapshots([str(image), str(tmp_path)])
     with pytest.raises(SourceError, match=r"^.*missing: No such file or directory$"):
         over([image, tmp_path / "missing"])
     with pytest.raises(SourceError, match=r"one: a: there are no bytes of pages in it, and --exact needs them$"):
