@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
@@ -27,6 +29,7 @@ MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
 BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 15  # pages of a page table that are counted at once
 SLACK = 64 << 20
+OTHERS = 256 << 20  # bytes of addresses that a machine leaves to the rest of the program, if they are limited
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
 PAGE_OF_FINGERPRINT = 140  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
 MOST_LINES = 5  # of the report, on processes that were left out
@@ -126,18 +129,22 @@ def make_machine(
     if any(source.live or not (source.copied or source.mapped) for each in sources for source in each.moments_of()):
         room += max(copied, total_memory())
     pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
+    others: Any = nullcontext()
     while True:
         memory = -(-(copied + SLACK + room) // PAGE_SIZE) * PAGE_SIZE
         try:
-            return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
+            with others:
+                return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise
-        # Addresses may be limited, as by ulimit -v: then less room is better than none.
+        # Addresses may be limited, as by ulimit -v: then less room is better than none, and the interpreter and threads need some.
         if room <= SLACK:
             raise SourceError(f"{size(copied + mapped + room)} of memory in {len(sources)} sources are too much for one scan")
         room //= 4
-
+        others = nullcontext()
+        with suppress(OSError):
+            others = mmap.mmap(-1, OTHERS, prot=0)
 
 def mapped_at_once(sources: list[Source]) -> bool:
     """Whether all sources are files that are mapped, and fit into memory together.
