@@ -66,7 +66,6 @@ def open_sources(
         return open_all(host, advised=advised)
     sources: list[Source] = []
     names: set[str] = set()
-    remarks: list[str] = []
     if list(texts).count("-") > 1:
         raise SourceError("-: standard input is given twice")
     try:
@@ -74,9 +73,7 @@ def open_sources(
             if os.path.isdir(text):
                 from ksm.sources.dumps.criu import open_criu  # only a folder needs it
 
-                found, said = open_criu(text)
-                sources += found
-                remarks += said
+                sources += open_criu(text)
                 continue
             sources += open_source(text, host, advised=advised, holes=holes).parts()
             # The same image twice stands for two equal machines. The same process cannot be there twice.
@@ -87,4 +84,4 @@ def open_sources(
         for source in sources:
             source.close()
         raise
-    return sources, remarks
+    return sources, []

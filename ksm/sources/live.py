@@ -26,9 +26,8 @@ from ksm.sources.work import in_order
 REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 MERGEABLE = "mg"
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
-
-
 STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
+
 
 class Mapping(NamedTuple):
     """A mapping of the process: its addresses, bytes of anonymous memory, and whether KSM may have merged some of that."""

@@ -2,6 +2,7 @@
 """The command `ksm scan`, as a user calls it."""
 
 import errno
+import gzip
 import json
 import os
 import pty
@@ -21,6 +22,7 @@ from ksm.cli.group import main
 from ksm.estimate.report import terminal_width
 
 PAGE = 4096
+HOME = Path(ksm.__file__).resolve().parents[1]
 TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
 
 
@@ -435,3 +437,25 @@ def test_without_a_command_the_help_is_shown():
 def test_without_a_standard_output(images):
     result = command(*images, prefix=["sh", "-c", 'exec "$0" "$@" >&-'], stderr=subprocess.PIPE)
     assert (result.returncode, result.stderr) == (1, "ksm: standard output is closed\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--exact"], ["--as-passes", "--exact"]])
+def test_a_stream_that_does_not_say_how_long_it_is(tmp_path, options):
+    """Longer than the slack of a machine."""
+    path = tmp_path / "image.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(80):
+            file.write(bytes(1 << 20))
+    sources = [str(path)] * (2 if "--as-passes" in options else 1)
+    run = CliRunner().invoke(main, ["scan", "--json", *options, *sources])
+    assert run.exit_code == 0, run.output
+    assert json.loads(run.stdout)["pages"] == 80 * 256
+
+
+@pytest.mark.parametrize(("limit", "options"), [(900000, ""), (1000000, ""), (1000000, "--exact")])
+def test_a_stream_where_addresses_are_limited(limit, options):
+    """As ulimit -v does: the machine takes what room there is, and leaves some to the rest of the program."""
+    command = f"ulimit -v {limit}; head -c 16M /dev/zero | {sys.executable} -m ksm scan --json --threads 2 {options} -"
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(HOME)}, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout)["pages"] == 4096
