@@ -150,7 +150,6 @@ def make_machine(
             others = mmap.mmap(-1, OTHERS, prot=0)
 
 
-
 def mapped_at_once(sources: list[Source]) -> bool:
     """Whether all sources are files that are mapped, and fit into memory together.
 
