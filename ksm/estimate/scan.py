@@ -117,10 +117,13 @@ def make_machine(
         copied, mapped = copied + mapped, 0
         needed = copied // PAGE_SIZE * PAGE_OF_FINGERPRINT
     if needed > available_memory():
-        fewer = "name some processes (pid:N)" if any(source.live for source in sources) else "scan fewer at once"
-        raise SourceError(
-            f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available; {fewer}"
-        )
+        hashed_need = (copied + mapped) // PAGE_SIZE * PAGE_OF_FINGERPRINT
+        fewer = ""
+        if exact and hashed_need <= available_memory():
+            fewer = f"; without --exact, it needs {size(hashed_need)}"
+        elif len(sources) > 1:
+            fewer = "; scan fewer at once" + (" (pid:N for a process)" if any(source.live for source in sources) else "")
+        raise SourceError(f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available{fewer}")
     memory = copied + SLACK
     # Processes grow, and a stream does not say how long it is. Memory that nobody uses costs nothing.
     if any(source.live for source in sources):

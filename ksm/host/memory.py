@@ -71,7 +71,7 @@ def cgroup_mount(controller: str) -> tuple[str, str]:
             mount, _, kind = line.partition(" - ")
             root, place = mount.split()[3:5]
             name, _, options = kind.split()
-            if name == "cgroup" and controller and controller in options.split(",") or name == "cgroup2" and not controller:
+            if (name == "cgroup" and controller and controller in options.split(",")) or (name == "cgroup2" and not controller):
                 return root, place
     except (OSError, ValueError):
         pass

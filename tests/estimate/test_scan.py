@@ -323,6 +323,18 @@ def test_memory_that_is_not_there(monkeypatch, folder):
         scan.make_machine([large], exact=True)
     with pytest.raises(SourceError, match=re.escape("not enough memory: the scan needs 14.5 MiB, and 400.0 KiB are available")):
         scan.make_machine([large])
+    with pytest.raises(SourceError, match="400.0 KiB are available$"):
+        scan.make_machine([large])
+    with pytest.raises(SourceError, match=re.escape("are available; scan fewer at once (pid:N for a process)")):
+        scan.make_machine([large, large])
+    image = open_file(write_image(folder / "one", [1]))
+    image.copied, large.copied = 90_000 * PAGE, 0
+    with pytest.raises(SourceError, match="are available$"):
+        scan.make_machine([image])
+    image.copied = 1000 * PAGE
+    with pytest.raises(SourceError, match=re.escape("available; without --exact, it needs 300.6 KiB")):
+        scan.make_machine([image], exact=True)
+    image.close()
     # An image is mapped; only its metadata takes memory.
     run([write_image(folder / "small", [1] * 1000)])
     monkeypatch.undo()
