@@ -21,6 +21,7 @@ cdef enum:
     ZERO = 0
     WITHIN
     ACROSS
+    MERGED
 
 # A bit beside the source's number in Tally.last: the frame holds nothing but zeros.
 cdef uint32_t ZEROS = <uint32_t>1 << 31
@@ -35,7 +36,7 @@ cdef class Tally:
 
     A merged page with n mappings saves n - 1 frames. For a page of zeros all of them count as `zero`, and so does every page that became
     the kernel's zero page. For any other page, `within` counts the frames that a separate merge inside each source would have saved.
-    `across` counts the rest: one less than there are sources with the page.
+    `across` counts the rest: one less than there are sources with the page. `merged` counts the frames that are kept, one for n mappings.
     """
 
     cdef Machine machine
@@ -44,6 +45,7 @@ cdef class Tally:
     cdef readonly unsigned long zero
     cdef readonly unsigned long within
     cdef readonly unsigned long across
+    cdef readonly unsigned long merged
 
     def __cinit__(self, Machine machine not None):
         with nogil:
@@ -66,7 +68,7 @@ cdef class Tally:
 
     def add(self, const unsigned long[::1] words):
         """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there."""
-        cdef unsigned long counts[3]
+        cdef unsigned long counts[4]
         cdef unsigned long present = 0, word
         cdef Py_ssize_t i
         cdef bint beyond = False
@@ -110,6 +112,7 @@ cdef int add_counts(Tally tally, const unsigned long *counts) except -1:
     tally.zero += counts[ZERO]
     tally.within += counts[WITHIN]
     tally.across += counts[ACROSS]
+    tally.merged += counts[MERGED]
     return 0
 
 
@@ -128,6 +131,7 @@ cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *las
     if last[frame] == 0:
         # The first mapping saves nothing.
         last[frame] = ZEROS if page_is_zero(m, m.mem_map + frame) else 0
+        counts[MERGED] += 1
     elif last[frame] & ZEROS:
         counts[ZERO] += 1
     elif last[frame] == source:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.ledger import Ledger, make_ledger
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
 from ksm.host.memory import available_memory, total_memory
@@ -76,11 +77,13 @@ class Result(NamedTuple):
     ksm: dict[str, Any]  # every sysfs file after the last pass
     sources: list[SourceResult]
     savings: Savings
+    ledger: Ledger
     passes: int
     settled: bool  # the last pass changed nothing
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
     live: bool
     notes: list[str]
+    source_notes: list[tuple[str, str]]  # (name of a source, note)
     snapshots: int = 0  # that the passes saw, one after the other
 
     @property
@@ -323,17 +326,23 @@ class Scan:
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
-        own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
+        counters = self.machine.ksm.attributes()
+        ledger = make_ledger(
+            self.era, pages=sum(source.pages for source in results), zero=tally.zero, within=tally.within, across=tally.across,
+            merged=tally.merged, skipped=self.skipped, ksm=counters, slabs=self.machine.slabinfo(),
+        )  # fmt: skip
         return Result(
             era=self.era,
-            ksm=self.machine.ksm.attributes(),
+            ksm=counters,
             sources=results,
             savings=Savings(tally.zero, tally.within, tally.across),
+            ledger=ledger,
             passes=passes,
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + own_notes + self.common_notes(),
+            notes=self.left_notes() + self.common_notes(),
+            source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
         )
 

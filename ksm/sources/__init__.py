@@ -95,11 +95,10 @@ def open_sources(
     if not all(texts):
         raise SourceError("'': a source is pid:N, a file, or -")
     if not texts:
-        every, remarks = open_all(host, advised=advised)
-        return every, [*remarks, *of_advice(every, advised)]
-    sources: list[Source] = []
+        sources, remarks = open_all(host, advised=advised)
+        return sources, [*remarks, *of_advice(sources, advised)]
+    sources, remarks = [], []
     names: set[str] = set()
-    remarks: list[str] = []
     if list(texts).count("-") > 1:
         raise SourceError("-: standard input is given twice")
     allow_files(len(texts))

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: KSM has counters of rmap_items, and none of what they add up to.
+"""Where the pages of a scan went: each page is in one line of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ksm.constants import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
+
+
+class Sizes(NamedTuple):
+    """Bytes of KSM's structures on a 64-bit kernel: struct ksm_rmap_item, ksm_stable_node and ksm_mm_slot, as 6.12 names them."""
+
+    rmap_item: int
+    stable_node: int
+    mm_slot: int
+
+
+SIZES: dict[Era, Sizes] = {"6.12": Sizes(64, 64, 48), "2.6.38": Sizes(64, 40, 48)}
+
+
+class Ledger(NamedTuple):
+    """Pages by what became of them. `pages` is the sum of freed and kept; freed and kept are the sums of the lines below them.
+
+    zero          freed: pages of zeros, all but one, or all where use_zero_pages gives them the kernel's zero page
+    within        freed: duplicates in one source
+    across        freed: duplicates of pages in another source
+    merged        kept: the one copy of pages that are merged
+    unshared      kept: pages that were compared, and have no equal
+    skipped       kept: pages that smart_scan passed over in the last pass, because earlier ones found no equal
+    volatile      kept: pages that changed between passes, or were not seen often enough to tell
+    rmap_items    structures that KSM has, as all that follow; one for each page of each process
+    stable_nodes  one for each merged page, and one more for each chain
+    mm_slots      one for each process
+    metadata      bytes of these structures
+    """
+
+    pages: int
+    zero: int
+    within: int
+    across: int
+    merged: int
+    unshared: int
+    skipped: int
+    volatile: int
+    rmap_items: int
+    stable_nodes: int
+    mm_slots: int
+    metadata: int
+
+    @property
+    def freed(self) -> int:
+        return self.zero + self.within + self.across
+
+    @property
+    def kept(self) -> int:
+        return self.merged + self.unshared + self.skipped + self.volatile
+
+    @property
+    def profit(self) -> int:
+        """Bytes that are freed, less those of KSM's structures. The kernel's general_profit takes off only the rmap_items."""
+        return self.freed * PAGE_SIZE - self.metadata
+
+    def as_json(self) -> dict[str, int]:
+        return {"pages": self.pages, "freed": self.freed, "kept": self.kept, **self._asdict(), "profit": self.profit}
+
+
+def make_ledger(
+    era: Era,
+    *,
+    pages: int,
+    zero: int,
+    within: int,
+    across: int,
+    merged: int,
+    skipped: int,
+    ksm: Mapping[str, Any],
+    slabs: Mapping[str, int],
+) -> Ledger:
+    """The ledger after a pass: from the page tables (pages, zero, within, across, merged), KSM's counters, and its slabs.
+
+    KSM counts rmap_items, and the ledger pages. The item of a page that has gone, or has become the kernel's zero page, is there until KSM
+    comes by again: pages_volatile has it, and the ledger has not.
+    """
+    unshared: int = ksm["pages_unshared"]
+    volatile = pages - zero - within - across - merged - unshared - skipped
+    rmap_items, stable_nodes, mm_slots = (slabs[f"ksm_{name}"] for name in Sizes._fields)
+    metadata = sum(count * size for count, size in zip((rmap_items, stable_nodes, mm_slots), SIZES[era], strict=True))
+    ledger = Ledger(pages, zero, within, across, merged, unshared, skipped, volatile, rmap_items, stable_nodes, mm_slots, metadata)
+    assert min(ledger) >= 0, f"more pages than there are: {ledger}"
+    assert ledger.freed + ledger.kept == pages, f"pages are missing: {ledger}"
+    return ledger
+
+
+def differences(ledger: Ledger, ksm: Mapping[str, Any]) -> list[str]:
+    """A line for each of the kernel's counters that is not what the ledger has, and why."""
+    lines = []
+    sharing = ksm["pages_sharing"] + ksm.get("ksm_zero_pages", 0)
+    if sharing != ledger.freed:
+        lines.append(f"pages_sharing and ksm_zero_pages are {sharing:,}, and not the {ledger.freed:,} freed: KSM counts mappings")
+    if ksm["pages_shared"] != ledger.merged:
+        lines.append(f"pages_shared is {ksm['pages_shared']:,}, and not the {ledger.merged:,} merged: KSM still counts pages that went")
+    changed = ksm["pages_volatile"]
+    if changed != ledger.volatile:
+        others = [f"the {ledger.skipped:,} skipped"] if ledger.skipped else []
+        if changed > ledger.volatile + ledger.skipped:
+            others.append(f"{changed - ledger.volatile - ledger.skipped:,} that have become zero pages or went, and are not forgotten yet")
+        lines.append(f"pages_volatile also counts {' and '.join(others)}" if others else f"pages_volatile is {changed:,}")
+    return lines
