@@ -18,6 +18,7 @@ from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
+from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 15  # pages of a page table that are counted at once
 SLACK = 64 << 20
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
-PAGE_OF_FINGERPRINT = 152  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
+PAGE_OF_FINGERPRINT = 160  # bytes: a frame, a struct page, an rmap_item, a page table entry, and half a stable node, if all are pairs
+WORKING = 8 << 20  # bytes that a scan takes besides, and a buffer for each thread
 MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
@@ -113,17 +115,18 @@ def make_machine(
     """A machine large enough for the sources: of bytes if `exact`, else of fingerprints, which may have a key. SourceError."""
     copied = sum(source.copied for source in sources)
     mapped = sum(source.mapped for source in sources)
+    working = WORKING + threads * BUFFER
+    as_fingerprints = (copied + mapped) // PAGE_SIZE * PAGE_OF_FINGERPRINT + working
     if exact:
         # Besides the copies, 128 bytes for every page: a struct page, an rmap_item, and what else belongs to it
-        needed = copied + (copied + mapped) // 32
+        needed = copied + (copied + mapped) // 32 + working
     else:
         copied, mapped = copied + mapped, 0
-        needed = copied // PAGE_SIZE * PAGE_OF_FINGERPRINT
+        needed = as_fingerprints
     if needed > available_memory():
-        hashed_need = (copied + mapped) // PAGE_SIZE * PAGE_OF_FINGERPRINT
         fewer = ""
-        if exact and hashed_need <= available_memory():
-            fewer = f"; without --exact, it needs {size(hashed_need)}"
+        if exact and as_fingerprints <= available_memory():
+            fewer = f"; without --exact, it needs {size(as_fingerprints)}"
         elif len(sources) > 1:
             fewer = "; scan fewer at once" + (" (pid:N for a process)" if any(source.live for source in sources) else "")
         raise SourceError(f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available{fewer}")
