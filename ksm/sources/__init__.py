@@ -84,8 +84,11 @@ def of_advice(sources: Sequence[Source], advised: bool) -> list[str]:
     partly = [source for source in asked if not all(mapping.mergeable for mapping in source.mappings)]
     if advised or not partly:
         return []
-    who = f"{partly[0].name} has" if len(partly) == 1 else f"{len(partly):,} of the processes have"
-    return [f"{who} asked for KSM itself, for a part of the memory, as QEMU does for its guest: --advised scans only this"]
+    if len(partly) == 1:
+        return [f"{partly[0].name} has asked for KSM, for a part of its memory, as QEMU does for its guest: --advised scans only that"]
+    return [
+        f"{len(partly):,} of the processes have asked for KSM, for parts of their memory, as QEMU does for its guest: --advised scans only those"
+    ]
 
 
 def open_sources(

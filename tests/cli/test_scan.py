@@ -422,7 +422,7 @@ def test_who_has_asked_for_ksm(target):
     if target.stdout.readline() != "done\n":
         pytest.skip("this kernel has no KSM")
     report = json.loads(invoke("--json", "--interval", "0", f"pid:{target.pid}")[0])
-    assert any(note.startswith(f"{name} has asked for KSM itself, for a part of") for note in report["notes"])
+    assert any(note.startswith(f"{name} has asked for KSM, for a part of its memory") for note in report["notes"])
     report = json.loads(invoke("--json", "--advised", "--interval", "0", f"pid:{target.pid}")[0])
     assert report["pages"] == 370
     assert not any("asked" in note for note in report["notes"])
