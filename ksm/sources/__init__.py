@@ -86,9 +86,8 @@ def of_advice(sources: Sequence[Source], advised: bool) -> list[str]:
         return []
     if len(partly) == 1:
         return [f"{partly[0].name} has asked for KSM, for a part of its memory, as QEMU does for its guest: --advised scans only that"]
-    return [
-        f"{len(partly):,} of the processes have asked for KSM, for parts of their memory, as QEMU does for its guest: --advised scans only those"
-    ]
+    who = f"{len(partly):,} of the processes have"
+    return [f"{who} asked for KSM, for parts of their memory, as QEMU does for its guest: --advised scans only those"]
 
 
 def open_sources(
