@@ -9,6 +9,7 @@ in common has exited, or is not in the scan, another process stands in for it, a
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 from ksm.constants import PAGE_SIZE
@@ -45,7 +46,14 @@ class Family:
         return [member for member in self.members if member is not None]
 
     def build(self, machine: Machine) -> None:
-        """Make the machine's processes. Their own pages have yet to be read. OSError."""
+        """Make the machine's processes. Their own pages have yet to be read. SourceError."""
+        try:
+            self._build(machine)
+        except OSError as error:
+            what = "more memory than this scan can take" if error.errno == errno.ENOMEM else error.strerror or str(error)
+            raise SourceError(f"{self.present()[0].name} and the processes that share pages with it: {what}") from None
+
+    def _build(self, machine: Machine) -> None:
         made: list[Made] = []
         for place, member in enumerate(self.members):
             name = "stands in for a parent" if member is None else member.name
