@@ -328,14 +328,12 @@ class Scan:
         for source in self.sources:
             assert source.process is not None
             tally.next_source()
-            pages = again = 0
+            pages = 0
             for addr, length in source.ranges():
                 for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
                     words = source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start))
-                    again += source.hide(start, words)
+                    shared += source.repeat(start, words)
                     pages += tally.add(words)
-            pages += again
-            shared += again
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))

@@ -85,8 +85,8 @@ class Source(ABC):
     def refresh(self, number: int) -> None:
         return None  # nothing changes in a file
 
-    def hide(self, start: int, words: array[int]) -> int:
-        """Take from a page table, from the address `start` on, the pages whose frames count for another source: how many."""
+    def repeat(self, start: int, words: array[int]) -> int:
+        """Mark in a page table, from the address `start` on, the pages whose frames count for another source: how many. See Tally."""
         return 0
 
     @abstractmethod

@@ -134,19 +134,20 @@ cdef class Frames:
                 self.t.states[i] |= MERGED
             i += 1
 
-    def hide(self, start, unsigned long[::1] words):
-        """Take from a page table the shared pages whose frame counts for another process: how many."""
+    def repeat(self, start, unsigned long[::1] words):
+        """Mark in a page table the shared pages whose frame counts for another process (PAGE_REPEATED): how many."""
         cdef uint64_t addr = start
         cdef uint64_t end = addr + (<uint64_t>words.shape[0] << PAGE_SHIFT)
         cdef size_t i = place_from(&self.t, addr)
-        cdef Py_ssize_t hidden = 0, at
+        cdef Py_ssize_t repeated = 0, at
         while i < self.t.nr and self.t.addrs[i] < end:
             if self.t.states[i] & (HELD | FIRST) == HELD:
                 at = <Py_ssize_t>((self.t.addrs[i] - addr) >> PAGE_SHIFT)
-                hidden += words[at] != 0
-                words[at] = 0
+                if words[at]:
+                    words[at] |= PAGE_REPEATED
+                    repeated += 1
             i += 1
-        return hidden
+        return repeated
 
 
 cdef int add(frame_table *t, uint64_t addr, uint64_t pfn, int state) except -1 nogil:

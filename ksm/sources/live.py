@@ -281,8 +281,8 @@ class LiveSource(Source):
                 os.close(pagemap)
         return changed + without(runs, joined(sorted(read)))
 
-    def hide(self, start: int, words: array[int]) -> int:
-        return self.frames.hide(start, words)
+    def repeat(self, start: int, words: array[int]) -> int:
+        return self.frames.repeat(start, words)
 
     def _present(self) -> list[Run]:
         """The anonymous pages that may be there, those of other processes included.

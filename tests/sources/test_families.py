@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import ksm
 from ksm.estimate.scan import Scan
 from ksm.sources import Host, open_source
 
@@ -246,19 +247,25 @@ def test_counters_are_those_of_mappings_and_frames_count_once(family, exact):
     assert result.ksm["general_profit"] == result.ksm["pages_sharing"] * PAGE - 64 * pages
 
 
-def test_a_frame_that_is_not_merged_for_all_is_not_freed(family):
+@pytest.mark.parametrize("most", [2, 3, 7, 256])
+@pytest.mark.parametrize("passes", [2, 4])
+@pytest.mark.parametrize("zero_pages", [0, 1])
+def test_savings_are_frames_before_less_frames_after(family, most, passes, zero_pages):
+    """Also where a page is merged for some of the processes that share it, or into different ones, which max_page_sharing demands."""
     target, _ = family
-    target.do("fill(a, 0, [2000, 2000])")
-    child = fork(target)
-    tell(target, child, "fill(a, 2, [7000] * 298)")
-    with scan_of(target.pid, child) as scan:
+    target.do("fill(a, 0, [2000] * 40 + [0] * 40)")
+    children = [fork(target) for _ in range(5)]
+    tell(target, children[0], "fill(a, 80, [7000] * 100 + [2000] * 20 + [0] * 20)")
+    with scan_of(target.pid, *children) as scan:
         _, before = check_sharing(scan)
-    with scan_of(target.pid, child, read=False) as scan:
-        result = scan.run(4, 0)
+    options = {"max_page_sharing": str(most), "use_zero_pages": str(zero_pages)}
+    with scan_of(target.pid, *children, read=False, settings=options) as scan:
+        result = scan.run(passes, 0)
         after = set()
         for source in scan.sources:
             for start, length in source.ranges():
-                after |= {word >> 8 for word in source.process.page_table(start, length) if word}
+                # The kernel's zero page is no frame of theirs.
+                after |= {word >> 8 for word in source.process.page_table(start, length) if word and not word & ksm.PAGE_KSM_ZERO}
     assert result.savings.pages == before - len(after)
 
 
