@@ -40,8 +40,8 @@ cdef class Tally:
     the kernel's zero page. For any other page, `within` counts the frames that a separate merge inside each source would have saved.
     `across` counts the rest: one less than there are sources with the page.
 
-    Pages that share a frame since a fork were one frame before. One of them stands for it, the others are marked PAGE_REPEATED. Where KSM has
-    merged them into different pages, because of max_page_sharing, a page that has no other mappings has cost a frame.
+    Pages that share a frame since a fork were one frame before. One of them stands for it, the others are marked PAGE_REPEATED. Where KSM
+    has merged them into different pages, because of max_page_sharing, a page that has no other mappings has cost a frame.
     """
 
     cdef Machine machine

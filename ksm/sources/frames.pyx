@@ -175,6 +175,23 @@ cdef int add(frame_table *t, uint64_t addr, uint64_t pfn, int state) except -1 n
     return 0
 
 
+cdef void shrink(frame_table *t) noexcept nogil:
+    """Give back the room that a table does not need any more."""
+    cdef size_t room = t.nr if t.nr else 1
+    cdef void *less
+    if room < t.room:
+        less = realloc(t.addrs, room * sizeof(uint64_t))
+        if less != NULL:
+            t.addrs = <uint64_t *>less
+        less = realloc(t.pfns, room * sizeof(uint64_t))
+        if less != NULL:
+            t.pfns = <uint64_t *>less
+        less = realloc(t.states, room)
+        if less != NULL:
+            t.states = <unsigned char *>less
+        t.room = room
+
+
 cdef size_t place_from(frame_table *t, uint64_t addr) noexcept nogil:
     """The index of the first page at addr or behind it."""
     cdef size_t low = 0, high = t.nr, mid
@@ -214,6 +231,7 @@ def read_frames(int pagemap, list runs, Frames old=None):
                         add(&frames.t, addr, entry & PM_PFRAME, 0)
                 addr += PAGE_SIZE
         PyErr_CheckSignals()
+    shrink(&frames.t)
     return frames
 
 
@@ -407,6 +425,8 @@ def plan(list tables not None, list parents not None):
         with nogil:
             while walk.step():
                 lost += plan_page(walk, parent, &orders, result)
+            for i in range(result.nr):
+                shrink(result.t[i])
         forks = [{} for _ in tables]
         for k in range(orders.nr):
             last = &orders.orders[k]
@@ -516,6 +536,7 @@ def follow(list before not None, list now not None):
     cdef Walk result = Walk([Frames() for _ in before])
     cdef Walk new = Walk(now)
     cdef bint more
+    cdef int i
     if old.nr != new.nr:
         raise ValueError("a table for each process, twice")
     with nogil:
@@ -524,6 +545,8 @@ def follow(list before not None, list now not None):
             while more and new.addr < old.addr:
                 more = new.step()
             follow_page(old, new, more and new.addr == old.addr, result)
+        for i in range(result.nr):
+            shrink(result.t[i])
     return result.tables
 
 
