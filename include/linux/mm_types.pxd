@@ -276,6 +276,7 @@ cdef struct machine:
     int nr_blocks
     int blocks_capacity
     mutex hotplug_lock
+    mutex store_lock            # OURS: held while pages are filled with fingerprints. Nothing is held when it is taken
     unsigned long nr_offline    # frames of the memory that are offline
     mutex mf_mutex              # one memory_failure() at a time
     unsigned long mf_round      # number of calls so far

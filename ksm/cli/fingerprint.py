@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
 
 import click
 
@@ -45,7 +46,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
 )
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
-@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Read with N threads.  [default: one for each processor]")
+@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]")
 @click.option("--every", callback=seconds, metavar="TIME", help="Make a snapshot each time that so much time has passed: 30s, 10m, 2h, 1d.")
 @click.option("--count", type=click.IntRange(1, 100_000), metavar="N", help="Make N snapshots, with --every.")
 def fingerprint(
@@ -72,15 +73,17 @@ def fingerprint(
     context = click.get_current_context()
     if (every is None) != (count is None):
         raise click.UsageError("--every and --count go together", context)
+    if not output:
+        raise click.UsageError("-o: the name of a file is needed", context)
     if output == "-":
         raise click.UsageError("-o -: a fingerprint file is written whole or not at all, and so not to standard output", context)
     if every is not None and os.path.isdir(output):
         output = os.path.join(output, f"{NUMBER}.parquet")
     if every is not None and NUMBER not in os.path.basename(output):
         raise click.UsageError(f"-o {output}: with --every, its name needs {NUMBER}, for the number of the snapshot", context)
-    for text in sources:
-        if not text.startswith("pid:") and os.path.exists(text) and os.path.exists(output) and os.path.samefile(text, output):
-            raise click.UsageError(f"-o {output}: that is a source", context)
+    for path in [output] if count is None else names_of(output, count):
+        if os.path.exists(path) and any(same_file(text, path) for text in sources):
+            raise click.UsageError(f"-o {path}: that is a source", context)
     key = None if key_file is None else key_in(key_file)
     host = Host()
     opened: list[Source] = []
@@ -106,6 +109,26 @@ def fingerprint(
         click.echo(f"- {printable(remark)}")
 
 
+def same_file(source: str, path: str) -> bool:
+    """Whether a source as the user wrote it is this file, by whatever name, or a folder in which it lies; standard input, too."""
+    if source.startswith("pid:"):
+        return False
+    try:
+        if os.path.isdir(source):
+            return os.path.samefile(source, os.path.dirname(path) or ".")
+        return os.path.samefile(0 if source == "-" else source, path)
+    except OSError:
+        return False
+
+
+def names_of(output: str, count: int) -> Iterator[str]:
+    """The files of snapshots."""
+    folder, name = os.path.split(output)
+    digits = len(str(count - 1))
+    for number in range(count):
+        yield os.path.join(folder, name.replace(NUMBER, f"{number:0{digits}}"))
+
+
 def write(path: str, sources: list[Source], key: bytes | None, progress: Progress) -> tuple[list[Source], list[str]]:
     """Write a file, and say so: the sources that are in it, and remarks on the others."""
     try:
@@ -122,15 +145,12 @@ def snapshots(
 ) -> None:
     """Write `count` files, one each time that `every` seconds have passed, or until all processes have exited."""
     begun = time.monotonic()
-    digits = len(str(count - 1))
-    folder, name = os.path.split(output)
-    for number in range(count):
+    for number, path in enumerate(names_of(output, count)):
         left = begun + number * every - time.monotonic()
         if left > 0:
             progress(f"waiting for snapshot {number}", 0, 0)
             time.sleep(left)
         host.begin(number)
-        path = os.path.join(folder, name.replace(NUMBER, f"{number:0{digits}}"))
         try:
             sources, remarks = write(path, sources, key, progress)
         except SourceGone as error:

@@ -146,7 +146,7 @@ def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
     ksm, savings, total = result.ksm, result.savings, result.pages
 
     def line(text: str, pages: str, size: str, share: str, bold: bool = False) -> tuple[str, bool]:
-        return f"{text:<42}  {pages:>11}  {size:>10}  {share:>5}", bold
+        return f"{text:<42}  {pages:>11}  {size:>10}  {share:>5}".rstrip(), bold
 
     def row(text: str, pages: int, bold: bool = False) -> tuple[str, bool]:
         return line(text, f"{pages:,}", mib(pages * PAGE_SIZE), f"{100 * pages / total:.1f}", bold)
@@ -164,20 +164,23 @@ def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
     yield row("  unshared: no page is equal", ksm["pages_unshared"] + max(0, result.skipped - result.again))
     # After one pass there is no earlier checksum that a page could differ from.
     yield row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
-    yield from holes(result, row)
+    yield from holes(result, row, line)
     if knows_profit(result):
         yield bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
         yield bytes_row("general_profit: freed less metadata", ksm["general_profit"], True)
 
 
-def holes(result: Result, row: Callable[[str, int], tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+def holes(
+    result: Result, row: Callable[[str, int], tuple[str, bool]], line: Callable[[str, str, str, str], tuple[str, bool]]
+) -> Iterator[tuple[str, bool]]:
     """How many pages lie in holes of files: those decide much, and whoever has copied a file may have made or filled them."""
     zeros, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zero_holes", "holes"))
     files = any(source.kind != "process" for source in result.sources)
     if zeros or (files and not absent):
         yield row("Holes of files: zero pages among the above", zeros)
     if absent:
-        yield row("Holes, and left out of dumps: not counted", absent)
+        # They are no part of the pages above, and so have no share of them.
+        yield line("Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "")
 
 
 def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
@@ -28,8 +30,9 @@ MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
 BATCH = 16384  # pages between two looks at the progress
 CHUNK = 1 << 15  # pages of a page table that are counted at once
 SLACK = 64 << 20
+OTHERS = 256 << 20  # bytes of addresses that a machine leaves to the rest of the program, if they are limited
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
-PAGE_OF_FINGERPRINT = 152  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
+PAGE_OF_FINGERPRINT = 140  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
 PAGE_OF_FORK = 144  # bytes of a page whose frame another process has: an rmap_item, a page table entry, and the tables of families.py
 MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
@@ -123,24 +126,35 @@ def make_machine(
         copied, mapped = copied + mapped, 0
         needed = copied // PAGE_SIZE * PAGE_OF_FINGERPRINT + forked // PAGE_SIZE * PAGE_OF_FORK
     if needed > available_memory():
-        fewer = "name some processes (pid:N)" if any(source.live for source in sources) else "scan fewer at once"
-        raise SourceError(
-            f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available; {fewer}"
-        )
-    memory = copied + SLACK
+        hashed_need = (copied + mapped) // PAGE_SIZE * PAGE_OF_FINGERPRINT + forked // PAGE_SIZE * PAGE_OF_FORK
+        fewer = ""
+        if exact and hashed_need <= available_memory():
+            fewer = f"; without --exact, it needs {size(hashed_need)}"
+        elif len(sources) > 1:
+            fewer = "; scan fewer at once" + (" (pid:N for a process)" if any(source.live for source in sources) else "")
+        raise SourceError(f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available{fewer}")
     # Processes grow, and a stream does not say how long it is. Memory that nobody uses costs nothing.
-    if any(source.live for source in sources):
-        memory += max(copied, total_memory())
-    if not exact:
-        memory += UNKNOWN
-    memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
-    try:
-        pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
-        return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-            raise
-        raise SourceError(f"{size(copied + mapped)} of memory in {len(sources)} sources are too much for one scan") from None
+    room = UNKNOWN if not exact else 0
+    if any(source.live or not (source.copied or source.mapped) for each in sources for source in each.moments_of()):
+        room += max(copied, total_memory())
+    pages: Literal["bytes", "fingerprints"] = "bytes" if exact else "fingerprints"
+    others: Any = nullcontext()
+    while True:
+        memory = -(-(copied + SLACK + room) // PAGE_SIZE) * PAGE_SIZE
+        try:
+            with others:
+                return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                raise
+        # Addresses may be limited, as by ulimit -v: then less room is better than none, and the interpreter and threads need some.
+        if room <= SLACK:
+            raise SourceError(f"{size(copied + mapped + room)} of memory in {len(sources)} sources are too much for one scan")
+        room //= 4
+        others = nullcontext()
+        with suppress(OSError):
+            others = mmap.mmap(-1, OTHERS, prot=0)
+
 
 
 def mapped_at_once(sources: list[Source]) -> bool:
@@ -154,14 +168,15 @@ def mapped_at_once(sources: list[Source]) -> bool:
 
 def check_together(sources: list[Source], exact: bool | None, key: bytes | None) -> None:
     """Whether one machine can have the pages of all sources. SourceError."""
-    made = [source for source in sources if source.hash]
+    read = [moment for source in sources for moment in source.moments_of()]
+    made = [source for source in read if source.hash]
     if not made:
         return
     if exact:
         raise SourceError(f"{made[0].name}: there are no bytes of pages in it, and --exact needs them")
     own = hashed(key_name(key) if key else "")
     first = made[0]
-    others = [(source.name, source.hash or own) for source in sources] + ([("--key", own)] if key else [])
+    others = [(source.name, source.hash or own) for source in read] + ([("--key", own)] if key else [])
     for name, hash in others:
         if hash != first.hash:
             raise SourceError(f"{first.name} has fingerprints of {first.hash}, {name} of {hash}: these cannot be compared")

@@ -11,7 +11,7 @@ from linux.highmem cimport ksm_frame
 from linux.mm_types cimport PAGE_SIZE, mm_struct, pte_t
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
-from linux.spinlock cimport spinlock_t
+from linux.spinlock cimport mutex_lock, mutex_unlock, spinlock_t
 
 from ksm.cpu cimport cpu_update
 from ksm.fingerprint.frames cimport FRAMES_AT_ONCE, frame_maker, frame_maker_init, make_checksums, make_fingerprints
@@ -60,10 +60,14 @@ cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsi
                 nr += 1
         mmap_read_unlock(mm)
         make_checksums(&maker, other_bytes, other, nr)
-        i = 0
-        while i < nr and not error[0]:
-            changed += cpu_update(mm, addr + <unsigned long>(other_bytes[i] - pages), <const char *>other[i], 1, always, error)
-            i += 1
+        if nr:
+            # One thread at a time: faults of several in one process wait for each other, and take twice as long.
+            mutex_lock(&mm.machine.store_lock)
+            i = 0
+            while i < nr and not error[0]:
+                changed += cpu_update(mm, addr + <unsigned long>(other_bytes[i] - pages), <const char *>other[i], 1, always, error)
+                i += 1
+            mutex_unlock(&mm.machine.store_lock)
         addr += <unsigned long>some * PAGE_SIZE
         pages += <size_t>some * PAGE_SIZE
         nr_pages -= some

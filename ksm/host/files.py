@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,10 @@ from ksm.host.text import limit_said
 
 CHUNK = 1 << 20
 PREFIX = 100  # bytes of a file's name in that of a new one, which must not become too long
+
+
+FILES = 4  # that a source may have open at the same time: a reader that goes back has its file twice
+OTHERS = 64  # that are open besides
 
 
 class FileError(Exception):
@@ -30,7 +35,7 @@ def open_to_read(path: str, *, pipes: bool = False) -> int:
         check_kind(path, os.stat(path).st_mode, pipes and os.path.basename(os.path.realpath(path)).startswith("pipe:["))
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
-        raise FileError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        raise FileError(f"{path}: {why(error)}") from None
     try:
         mode = os.fstat(fd).st_mode  # the path may lead to another file by now
         check_kind(path, mode, pipes)
@@ -43,6 +48,23 @@ def open_to_read(path: str, *, pipes: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def allow_files(sources: int) -> None:
+    """Let this process open files for so many sources: raise its soft limit of open files, up to the hard one at most."""
+    wanted = sources * FILES + OTHERS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def why(error: OSError | ValueError) -> str:
+    """What an error of opening a file means for the user."""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return f"too many open files: at most {resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,} are allowed (ulimit -Hn)"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def check_kind(path: str, mode: int, pipes: bool) -> None:

@@ -92,6 +92,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     m.map_unused_to_zeropage = plan.era != ERA_2_6_38
     m.ksm_pages_move = plan.era != ERA_2_6_38
     mutex_init(&m.hotplug_lock)
+    mutex_init(&m.store_lock)
     mutex_init(&m.mf_mutex)
     mutex_init(&m.swapon_mutex)
     spin_lock_init(&m.lru_lock)
@@ -144,6 +145,7 @@ cdef void machine_exit(machine *m) noexcept nogil:
     mutex_destroy(&m.swapon_mutex)
     mutex_destroy(&m.mf_mutex)
     mutex_destroy(&m.hotplug_lock)
+    mutex_destroy(&m.store_lock)
     free(m.blocks)
     free(m)
 

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Sequence
 
+from ksm.host.files import allow_files
 from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.formats import packing_of, reader_of
 from ksm.sources.image import open_image
 from ksm.sources.input import Holes, Input, open_path
-from ksm.sources.live import Host, open_all, open_process
+from ksm.sources.live import Host, LiveSource, open_all, open_process
 
 LAYERS = 2  # of what is packed: a compressed file that somebody has compressed again
 
@@ -55,28 +56,58 @@ def open_source(text: str, host: Host, *, advised: bool = False, holes: Holes | 
         if not re.fullmatch(r"pid:[0-9]{1,9}", text):
             raise SourceError(f"{text}: a process is written as pid:N; a file of this name as ./{text}")
         return open_process(int(text[4:]), host, advised=advised)
-    return open_file(text, holes)
+    try:
+        return open_file(text, holes)
+    except SourceError as error:
+        if meant := process_meant(text):
+            number = "N" if meant == os.getpid() else str(meant)
+            raise SourceError(f"{error}; the memory of a process is written as pid:{number}") from None
+        raise
+
+
+def process_meant(text: str) -> int:
+    """The process whose memory the user may have meant by a file's name that is none, or that is its /proc/PID/mem; 0 for none."""
+    number = re.fullmatch(r"[1-9][0-9]{0,8}", text)
+    if number and not os.path.lexists(text):
+        return int(text) if os.path.isdir(f"/proc/{text}") else 0
+    inside = re.fullmatch(r"/proc/([0-9]{1,9})(?:/task/[0-9]{1,9})?/mem", os.path.realpath(text))
+    return int(inside[1]) if inside else 0
+
+
+def of_advice(sources: Sequence[Source], advised: bool) -> list[str]:
+    """What the user should know of processes that have asked for KSM themselves, and of those that have not."""
+    live = [source for source in sources if isinstance(source, LiveSource)]
+    asked = [source for source in live if any(mapping.mergeable for mapping in source.mappings)]
+    if advised and live and not asked:
+        who = f"{live[0].name} has not" if len(live) == 1 else f"none of the {len(live):,} processes has"
+        return [f"{who} asked for KSM (MADV_MERGEABLE), and --advised scans nothing else"]
+    partly = [source for source in asked if not all(mapping.mergeable for mapping in source.mappings)]
+    if advised or not partly:
+        return []
+    who = f"{partly[0].name} has" if len(partly) == 1 else f"{len(partly):,} of the processes have"
+    return [f"{who} asked for KSM itself, for a part of the memory, as QEMU does for its guest: --advised scans only this"]
 
 
 def open_sources(
     texts: Sequence[str], host: Host, *, advised: bool = False, holes: Holes | None = None
 ) -> tuple[list[Source], list[str]]:
     """The sources that the user named, or all processes if none is named; and remarks on what is left out."""
+    if not all(texts):
+        raise SourceError("'': a source is pid:N, a file, or -")
     if not texts:
-        return open_all(host, advised=advised)
+        every, remarks = open_all(host, advised=advised)
+        return every, [*remarks, *of_advice(every, advised)]
     sources: list[Source] = []
     names: set[str] = set()
-    remarks: list[str] = []
     if list(texts).count("-") > 1:
         raise SourceError("-: standard input is given twice")
+    allow_files(len(texts))
     try:
         for text in texts:
             if os.path.isdir(text):
                 from ksm.sources.dumps.criu import open_criu  # only a folder needs it
 
-                found, said = open_criu(text)
-                sources += found
-                remarks += said
+                sources += open_criu(text)
                 continue
             sources += open_source(text, host, advised=advised, holes=holes).parts()
             # The same image twice stands for two equal machines. The same process cannot be there twice.
@@ -87,4 +118,4 @@ def open_sources(
         for source in sources:
             source.close()
         raise
-    return sources, remarks
+    return sources, of_advice(sources, advised)

@@ -103,6 +103,10 @@ class Source(ABC):
         """The sources that it stands for: a file may hold several."""
         return [self]
 
+    def moments_of(self) -> list[Source]:
+        """The sources that its passes read: itself, or snapshots."""
+        return [self]
+
     def close(self) -> None:
         if self.process is not None:
             self.process.exit()

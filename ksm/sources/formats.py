@@ -127,7 +127,6 @@ READERS: tuple[Reader, ...] = (
     Reader("a saved guest of libvirt", ((0, b"LibvirtQemudSave"),), "ksm.sources.dumps.libvirt:open_libvirt"),
     Reader("a dump of LiME or AVML", ((0, b"EMiL"), (0, b"AVML")), "ksm.sources.dumps.lime:open_lime"),
     Reader("a crash dump of Windows", ((0, b"PAGEDU64"), (0, b"PAGEDUMP")), "ksm.sources.dumps.windows:open_windows"),
-    Reader("a fingerprint file", ((0, b"PAR1"),), "ksm.sources.fingerprints:open_fingerprints"),
     Reader("a compressed crash dump", ((0, b"KDUMP   "),), "ksm.sources.kdump:open_kdump"),
 )  # fmt: skip
 

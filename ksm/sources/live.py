@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
@@ -30,9 +32,8 @@ from ksm.sources.work import in_order
 REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 MERGEABLE = "mg"
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
-
-
 STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
+
 
 class Mapping(NamedTuple):
     """A mapping of the process: its addresses, bytes of anonymous memory, and whether KSM may have merged some of that."""
@@ -108,7 +109,8 @@ class LiveSource(Source):
         self.frames = Frames()  # that it shares
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
         with self._inside():
-            self.name = f"pid {pid} ({self._text('comm').rstrip()})"
+            guest = guest_name(self._text("cmdline"))
+            self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
             self.copied = sum(mapping.anonymous for mapping in self._mappings())
 
     @contextmanager
@@ -313,6 +315,22 @@ class LiveSource(Source):
 
     def ranges(self) -> list[Run]:
         return [(start, end - start) for start, end in self.blocks]
+
+
+def guest_name(cmdline: str) -> str:
+    """The name of QEMU's guest, from its /proc/PID/cmdline (-name NAME, -name guest=NAME,...); "" if it is no QEMU, or has none."""
+    program, *arguments = cmdline.split("\0")
+    if not re.search("qemu|kvm", os.path.basename(program)):
+        return ""
+    name = ""
+    for option, value in pairwise(arguments):
+        if option in ("-name", "--name"):
+            # A comma that belongs to a value is written twice.
+            for number, part in enumerate(re.split("(?<!,),(?!,)", value)):
+                key, equals, text = part.partition("=")
+                if key == "guest" or (number == 0 and not equals):
+                    name = (text if equals else key).replace(",,", ",")
+    return name
 
 
 def mappings_of(smaps: str) -> Iterator[Mapping]:

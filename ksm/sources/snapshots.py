@@ -8,6 +8,8 @@ was written to since is one no more. After the last pass, what is merged has las
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 
 from ksm.machine import Machine
@@ -18,7 +20,7 @@ from ksm.sources.fingerprints import RowsSource
 from ksm.sources.follow import Follower
 from ksm.sources.input import Holes
 from ksm.sources.pieces import Piece, Run
-from ksm.sources.stream import bring
+from ksm.sources.stream import apart, bring, watched
 from ksm.sources.work import in_order
 
 
@@ -65,6 +67,9 @@ class SnapshotSource(Source):
         self.holes, self.zero_holes, self.shared, self.hidden = moment.holes, moment.zero_holes, moment.shared, moment.hidden
         self.notes = moment.notes
 
+    def moments_of(self) -> list[Source]:
+        return [moment for moment in self.moments if moment is not None]
+
     def ranges(self) -> list[Run]:
         return self.follower.ranges() if self.follower else []
 
@@ -83,7 +88,7 @@ def read_into(follower: Follower, source: Source) -> None:
     sink = bring(follower.process, follower.base, same_checksums=source.same_checksums)
 
     def mapped() -> Iterator[Piece]:
-        for piece in source.pieces():
+        for piece in watched(source.name, apart(source.pieces(), source.threads)):
             follower.take(piece.runs)
             yield piece
 
@@ -92,6 +97,8 @@ def read_into(follower: Follower, source: Source) -> None:
         for _ in in_order(mapped(), lambda piece, buffer: piece.read(buffer, sink), source.threads):
             pass
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise SourceError(f"{source.name}: more memory than this scan can take") from None
         raise source.error(error) from None
     follower.end()
 
@@ -114,6 +121,8 @@ def open_snapshots(texts: Sequence[str], holes: Holes | None = None) -> list[Sou
         for text in texts:
             if text.startswith("pid:"):
                 raise SourceError(f"{text}: a process is no snapshot: ksm fingerprint --every makes some of it")
+            if os.path.isdir(text):
+                raise SourceError(f"{text}: a folder is no snapshot: ksm fingerprint makes one of it")
             opened.append(open_file(text, holes).parts())
         if all(len(sources) == 1 for sources in opened):
             return [SnapshotSource(opened[-1][0].name, [sources[0] for sources in opened])]

@@ -41,6 +41,30 @@ def bring(process: Process, base: int = 0, *, same_checksums: bool = False, alwa
     return sink
 
 
+def watched(name: str, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The pieces, while there is memory for them: a stream may not say how long it is. SourceError."""
+    read = looked = 0
+    for piece in pieces:
+        read += piece.length
+        if read - looked >= WATCH:
+            looked = read
+            if available_memory() < LEAST + read // PAGE_SIZE * LATER:
+                raise SourceError(f"{name}: not enough memory: it runs out after {read >> 20:,} MiB of the source")
+        yield piece
+
+
+def apart(pieces: Iterator[Piece], threads: int) -> Iterator[Piece]:
+    """The pieces, with a Wait before each that has pages of another one that may be in work still."""
+    recent: deque[Run] = deque(maxlen=(AHEAD + 1) * threads + 1)
+    for piece in pieces:
+        if threads > 1 and any(start < last and first < end for start, end in piece.runs for first, last in recent):
+            recent.clear()
+            yield Wait()
+        if piece.runs:
+            recent.append((min(piece.runs)[0], max(end for _, end in piece.runs)))
+        yield piece
+
+
 class StreamSource(Source):
     """Pages at addresses of their own, in any order; where a page comes twice, the later one counts. Subclasses have pieces()."""
 
@@ -53,33 +77,15 @@ class StreamSource(Source):
         """Read pieces into mapped memory of the process. SourceError, also where memory runs out: a stream may not say how long it is."""
         sink = bring(process, base, same_checksums=self.same_checksums)
         try:
-            for piece in in_order(self._watched(pieces), lambda piece, buffer: piece.read(buffer, sink), self.threads):
-                del piece
+            for _ in in_order(watched(self.name, pieces), lambda piece, buffer: piece.read(buffer, sink), self.threads):
+                pass
         except OSError as error:
             what = "more memory than this scan can take" if error.errno == errno.ENOMEM else error.strerror or str(error)
             raise SourceError(f"{self.name}: {what}") from None
 
-    def _watched(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        read = looked = 0
-        for piece in pieces:
-            read += piece.length
-            if read - looked >= WATCH:
-                looked = read
-                if available_memory() < LEAST + read // PAGE_SIZE * LATER:
-                    raise SourceError(f"{self.name}: not enough memory: it runs out after {read >> 20:,} MiB of the source")
-            yield piece
-
     def _mapped(self, process: Process) -> Iterator[Piece]:
-        """The pieces, each after its blocks were mapped. One that has a page of another piece that may be in work still has to wait."""
-        recent: deque[Run] = deque(maxlen=(AHEAD + 1) * self.threads + 1)
-        for piece in self.pieces():
-            for start, end in piece.runs:
-                if self.threads > 1 and any(start < last and first < end for first, last in recent):
-                    recent.clear()
-                    yield Wait()
-                    break
-            if piece.runs:
-                recent.append((min(piece.runs)[0], max(end for _, end in piece.runs)))
+        """The pieces, each after its blocks were mapped."""
+        for piece in apart(self.pieces(), self.threads):
             for start, end in piece.runs:
                 if end > HIGHEST - BASE:
                     raise SourceError(f"{self.name}: damaged: a page at {end:#x}")
@@ -102,6 +108,7 @@ class InputSource(StreamSource):
         super().__init__(input.name)
         self.kind = kind
         self.input = input
+        self._again: list[Input] = []  # open until the end, because pieces may be read later
         self._begun = False
 
     @abstractmethod
@@ -116,11 +123,10 @@ class InputSource(StreamSource):
         input = self.input.again()
         if input is None:
             raise SourceError(f"{self.name}: comes through a pipe, and can be read only once")
-        try:
-            yield from self.read(input)
-        finally:
-            input.close()
+        self._again.append(input)
+        yield from self.read(input)
 
     def close(self) -> None:
         super().close()
-        self.input.close()
+        for input in (self.input, *self._again):
+            input.close()

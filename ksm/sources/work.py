@@ -64,19 +64,26 @@ def in_order(pieces: Iterable[P], work: Callable[[P, memoryview], T], threads: i
 
 
 def usable_threads() -> int:
-    """Processors that this process may use: its affinity mask, or what cpu.max of its cgroup leaves if that is less."""
+    """Processors that this process may use: its affinity mask, or what the quotas of its cgroups leave if that is less."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, cgroup_processors()))
 
 
 def cgroup_processors() -> int:
-    """Processors that cpu.max of the cgroup (version 2) and of its ancestors leaves, rounded up; many if there is no limit."""
+    """Processors that the cgroup and its ancestors leave, rounded up; many if there is no limit.
+
+    The limit is cpu.max in version 2, and cpu.cfs_quota_us in version 1, where -1 is none.
+    """
     processors = 1 << 16
-    for folder in cgroup_folders():
-        try:
-            quota, period = read_text(folder, "cpu.max").split()
-            if quota != "max":
-                processors = min(processors, -(-int(quota) // int(period)))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
+    for controller in ("", "cpu"):
+        for folder in cgroup_folders(controller):
+            try:
+                if controller:
+                    quota, period = (read_text(folder, f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+                else:
+                    quota, period = read_text(folder, "cpu.max").split()
+                if quota not in ("max", "-1"):
+                    processors = min(processors, -(-int(quota) // int(period)))
+            except (OSError, ValueError, ZeroDivisionError):
+                continue
     return processors

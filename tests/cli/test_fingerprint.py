@@ -115,13 +115,22 @@ def test_a_file_is_replaced_whole(tmp_path, images):
     (["-o", "f%N", "--every", "999d", "--count", "3"], "999d: at most 31d"),
     (["-o", "f%N", "--every", "1s", "--count", "0"], "0 is not in the range"),
     (["-o", "first", "first"], "-o first: that is a source"),
+    (["-o", "vm-%N", "--every", "1s", "--count", "11", "vm-07"], "-o vm-07: that is a source"),
+    (["-o", "folder", "--every", "1s", "--count", "2", "folder/1.parquet"], "-o folder/1.parquet: that is a source"),
+    (["-o", "folder/1.parquet", "folder"], "-o folder/1.parquet: that is a source"),
+    (["-o", "", "first"], "-o: the name of a file is needed"),
+    (["-o", "f", "--threads", "257"], "257 is not in the range"),
     (["-o", "f", "--threads", "0"], "0 is not in the range"),
 ])  # fmt: skip
 def test_wrong_usage(images, tmp_path, monkeypatch, arguments, text):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for other in ("vm-07", "folder/1.parquet"):
+        os.link("first", other)
     line = refused("fingerprint", *arguments, code=2)
     assert line.startswith("ksm fingerprint: ")
     assert text in line
+    assert all((tmp_path / name).read_bytes() == Path(images[0]).read_bytes() for name in ("first", "vm-07", "folder/1.parquet"))
 
 
 @pytest.mark.parametrize(("arguments", "text"), [

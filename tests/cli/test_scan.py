@@ -2,6 +2,7 @@
 """The command `ksm scan`, as a user calls it."""
 
 import errno
+import gzip
 import json
 import os
 import pty
@@ -21,6 +22,7 @@ from ksm.cli.group import main
 from ksm.estimate.report import terminal_width
 
 PAGE = 4096
+HOME = Path(ksm.__file__).resolve().parents[1]
 TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
 
 
@@ -276,6 +278,33 @@ def test_bad_sources(tmp_path, images):
     assert refused(tmp_path / "bad\n\x1b[31mname") == f"ksm: {tmp_path}/bad ?[31mname: empty"
 
 
+def test_a_process_without_its_pid(images, tmp_path, monkeypatch):
+    """A number that is no file's name, or the file of a process's memory: the error says how a process is written."""
+    monkeypatch.chdir(tmp_path)
+    other = os.getppid()
+    meant = f"; the memory of a process is written as pid:{other}"
+    assert refused(other) == f"ksm: {other}: No such file or directory{meant}"
+    assert refused(f"/proc/{other}/mem") == f"ksm: /proc/{other}/mem: empty{meant}"
+    assert refused("/proc/self/mem") == "ksm: /proc/self/mem: empty; the memory of a process is written as pid:N"
+    assert refused("999999999") == "ksm: 999999999: No such file or directory"
+    assert refused("") == refused(images[0], "") == "ksm: '': a source is pid:N, a file, or -"
+    shutil.copy(images[0], str(other))
+    assert invoke(other)[0].startswith("KSM would free 24.0 KiB")
+
+
+@pytest.mark.parametrize("how", [[], ["--exact"]])
+def test_many_files_and_few_descriptors(tmp_path, how):
+    """The soft limit of open files is raised as far as the hard one allows. Where that is not enough, the error says what is missing."""
+    write_image(tmp_path / "image", [1, 2])
+    limited = ["sh", "-c", 'ulimit -Sn 64 && ulimit -Hn "$0" && exec "$@"']
+    many = command("--json", *how, *["image"] * 100, prefix=[*limited, "1024"], cwd=tmp_path, capture_output=True)
+    assert many.stderr == ""
+    assert json.loads(many.stdout)["savings"]["pages"] == 198
+    few = command(*how, *["image"] * 100, prefix=[*limited, "64"], cwd=tmp_path, capture_output=True)
+    assert (few.returncode, few.stdout) == (1, "")
+    assert few.stderr == "ksm: image: too many open files: at most 64 are allowed (ulimit -Hn)\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, and setpriv")
 def test_no_permission(tmp_path, images):
     os.chmod(images[0], 0)
@@ -381,7 +410,24 @@ def test_a_live_process(target):
     assert source["ksm_merging_pages"] >= 350
     assert source["pages"] >= 370
     assert not any("a still image" in note for note in report["notes"])
-    assert "There are no pages" in invoke("--advised", "--interval", "0", f"pid:{target.pid}")[0]
+    assert not any("MADV_MERGEABLE" in note for note in report["notes"])
+
+
+def test_who_has_asked_for_ksm(target):
+    """With --advised, and nobody who has asked, the report says so. To one that has asked for a part, as QEMU does, --advised is shown."""
+    report = json.loads(invoke("--json", "--advised", "--interval", "0", f"pid:{target.pid}")[0])
+    name = report["sources"][0]["name"]
+    assert report["pages"] == 0
+    assert f"{name} has not asked for KSM (MADV_MERGEABLE), and --advised scans nothing else" in report["notes"]
+    target.stdin.write("a.madvise(mmap.MADV_MERGEABLE)\n")
+    target.stdin.flush()
+    if target.stdout.readline() != "done\n":
+        pytest.skip("this kernel has no KSM")
+    report = json.loads(invoke("--json", "--interval", "0", f"pid:{target.pid}")[0])
+    assert any(note.startswith(f"{name} has asked for KSM itself, for a part of") for note in report["notes"])
+    report = json.loads(invoke("--json", "--advised", "--interval", "0", f"pid:{target.pid}")[0])
+    assert report["pages"] == 370
+    assert not any("asked" in note for note in report["notes"])
 
 
 def test_a_process_beside_images(target, tmp_path):
@@ -435,3 +481,25 @@ def test_without_a_command_the_help_is_shown():
 def test_without_a_standard_output(images):
     result = command(*images, prefix=["sh", "-c", 'exec "$0" "$@" >&-'], stderr=subprocess.PIPE)
     assert (result.returncode, result.stderr) == (1, "ksm: standard output is closed\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--exact"], ["--as-passes", "--exact"]])
+def test_a_stream_that_does_not_say_how_long_it_is(tmp_path, options):
+    """Longer than the slack of a machine."""
+    path = tmp_path / "image.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(80):
+            file.write(bytes(1 << 20))
+    sources = [str(path)] * (2 if "--as-passes" in options else 1)
+    run = CliRunner().invoke(main, ["scan", "--json", *options, *sources])
+    assert run.exit_code == 0, run.output
+    assert json.loads(run.stdout)["pages"] == 80 * 256
+
+
+@pytest.mark.parametrize(("limit", "options"), [(900000, ""), (1000000, ""), (1000000, "--exact")])
+def test_a_stream_where_addresses_are_limited(limit, options):
+    """As ulimit -v does: the machine takes what room there is, and leaves some to the rest of the program."""
+    command = f"ulimit -v {limit}; head -c 16M /dev/zero | {sys.executable} -m ksm scan --json --threads 2 {options} -"
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(HOME)}, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout)["pages"] == 4096

@@ -94,7 +94,7 @@ def criu(data: bytes) -> None:
             Path(folder, name).write_bytes(part)
         Path(folder, "parent").symlink_to(".")
         try:
-            for source in open_criu(folder)[0]:
+            for source in open_criu(folder):
                 read_all(source)
         except SourceError as error:
             assert "\n" not in str(error) and str(error).startswith(folder)

@@ -46,7 +46,7 @@ def whole(memory, address=HEAP):
 
 
 def only(folder):
-    (source,), _ = open_criu(str(folder))
+    (source,) = open_criu(str(folder))
     return source
 
 
@@ -60,7 +60,7 @@ def test_counts_of_raw_images(tmp_path, old, seed):
         memory = some_memory(seed + pid, 300)
         criu_process(folder, pid, entries(memory), whole(memory), old=old)
         images.append(write_image(tmp_path / f"image{pid}", memory))
-        sources, _ = open_criu(str(folder))
+        sources = open_criu(str(folder))
         assert contents(sources[-1]) == {number + HEAP // PAGE: page for number, page in memory.items()}
     counts = scanned(*images)
     assert counts[0] == 3 * 300 + sum(path.stat().st_size // PAGE - 300 for path in images) - sum(
@@ -74,13 +74,19 @@ def test_counts_of_raw_images(tmp_path, old, seed):
 def test_what_the_report_says(tmp_path):
     folder = tmp_path / "dump"
     criu_process(folder, 7, [(HEAP, 2, one(1) + one(2))], [(HEAP, HEAP + 2 * PAGE, ANON)])
-    assert open_criu(str(folder))[1] == [f"{folder}: CRIU stores no pages of zeros that were only read"]
+    assert open_criu(str(folder))[0].notes[:1] == ["CRIU stores no pages of zeros that were only read"]
     criu_process(folder, 8, [(HEAP, 2, one(1) + one(3))], [(HEAP, HEAP + 2 * PAGE, ANON)])
     run = CliRunner().invoke(main, ["scan", str(folder)], env={"COLUMNS": "300"})
     assert run.exit_code == 0
     assert f"{folder}:7" in run.output and f"{folder}:8" in run.output
     text = run.output.replace("\n  ", " ")
-    assert "and a page that processes share since a fork once for each of them: these count as duplicates here" in text
+    common = "and a page that processes share since a fork once for each of them: these count as duplicates here"
+    assert common in text
+    # A scan of their fingerprints counts them in the same way, and says so as well.
+    pytest.importorskip("pyarrow")
+    assert CliRunner().invoke(main, ["fingerprint", str(folder), "-o", str(tmp_path / "rows")]).exit_code == 0
+    run = CliRunner().invoke(main, ["scan", str(tmp_path / "rows")], env={"COLUMNS": "300"})
+    assert common in run.output.replace("\n  ", " ")
 
 
 def test_a_tree_that_criu_has_dumped(tmp_path):
@@ -92,9 +98,9 @@ def test_a_tree_that_criu_has_dumped(tmp_path):
     """
     with tarfile.open(Path(__file__).with_name("samples") / "criu-3.17.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
-    sources, _ = open_criu(str(tmp_path / "1"))
+    sources = open_criu(str(tmp_path / "1"))
     assert [source.name for source in sources] == [f"{tmp_path}/1:97", f"{tmp_path}/1:99"]
-    assert [source.name for source in open_criu(f"{tmp_path}/1/")[0]] == [source.name for source in sources]
+    assert [source.name for source in open_criu(f"{tmp_path}/1/")] == [source.name for source in sources]
     written = [{3: 203, 4: 204}, {3: 103, 4: 104, **{number: 150 + number for number in range(10, 15)}}]
     for source, changes in zip(sources, written, strict=True):
         memory = contents(source)
@@ -103,12 +109,12 @@ def test_a_tree_that_criu_has_dumped(tmp_path):
             number: one(content) for number, content in expected.items()
         }
         assert {number: page for number, page in memory.items() if 0x20000 <= number < 0x30010} == {0x30002: one(90)}
-        assert source.notes == ["left out 2 pages of mappings that KSM does not look at"]  # the vdso
+        assert source.notes[:1] == ["left out 2 pages of mappings that KSM does not look at"]  # the vdso
         assert (len(memory), source.copied, source.holes) == (65, 65 * PAGE, 0)
     assert scanned(tmp_path / "1")[0] == 130
-    before, _ = open_criu(str(tmp_path / "0"))
+    before = open_criu(str(tmp_path / "0"))
     assert len(contents(before[0])) == 67  # with those of the vdso: a pre-dump does not say what is mapped where
-    assert before[0].notes == ["mm-97.img is missing: pages that KSM would not merge may be among these"]
+    assert before[0].notes[:1] == ["mm-97.img is missing: pages that KSM would not merge may be among these"]
 
 
 def test_only_private_mappings_count(tmp_path):
@@ -118,7 +124,7 @@ def test_only_private_mappings_count(tmp_path):
     criu_process(tmp_path, 5, pages, vmas)
     source = only(tmp_path)
     assert {page[0] for page in contents(source).values()} == {1, 2, 8}
-    assert source.notes == ["left out 10 pages of mappings that KSM does not look at"]
+    assert source.notes[:1] == ["left out 10 pages of mappings that KSM does not look at"]
     assert source.copied == 6 * PAGE
 
 
@@ -142,7 +148,7 @@ def test_without_the_list_of_mappings(tmp_path):
     criu_process(tmp_path, 5, [(HEAP, 1, one(1))])
     source = only(tmp_path)
     assert contents(source) == {HEAP // PAGE: one(1)}
-    assert source.notes == ["mm-5.img is missing: pages that KSM would not merge may be among these"]
+    assert source.notes[:1] == ["mm-5.img is missing: pages that KSM would not merge may be among these"]
 
 
 def test_pages_in_the_folder_before(tmp_path):

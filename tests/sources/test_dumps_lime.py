@@ -190,3 +190,20 @@ def test_through_a_pipe():
     for write in WRITERS:
         for at_once in (1 << 20, 7777):
             assert contents(open_lime(BytesInput(write(memory), at_once))) == memory
+
+
+def test_pieces_are_read_after_the_last_one_was_given(tmp_path):
+    """Threads may do so, in each turn."""
+    path = tmp_path / "dump"
+    path.write_bytes(mapped_ram([("pc.ram", PAGE << 14, some_memory(4, 60, gaps=False))]))
+    source = open_file(str(path))
+    turns = [in_turn(source) for _ in range(3)]
+    assert turns[0] == turns[1] == turns[2] != []
+    source.close()
+
+
+def in_turn(source):
+    seen = []
+    for piece in list(source.pieces()):
+        piece.read(memoryview(bytearray(1 << 20)), lambda runs, view: seen.append((list(runs), bytes(view))))
+    return seen

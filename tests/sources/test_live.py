@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
@@ -15,7 +17,7 @@ import ksm
 from ksm.estimate.scan import Scan
 from ksm.sources import Host, SourceDenied, SourceError, SourceGone, open_source, open_sources
 from ksm.sources.base import HIGHEST, LOWEST
-from ksm.sources.live import BLOCK, LiveSource, blocks_of, without
+from ksm.sources.live import BLOCK, LiveSource, blocks_of, guest_name, without
 from ksm.sources.pagemap import anonymous_runs, own_runs, same_memory
 
 PAGE = 4096
@@ -85,6 +87,40 @@ def test_pages_come_and_change_and_go(target, attach):
     target.do("a.close(); b = area(10); fill(b, 0, [4000])")
     source.refresh(3)
     assert numbers(source) == [4000]
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        (["/usr/bin/qemu-system-x86_64", "-m", "1G", "-name", "guest=vm1,debug-threads=on", "-S"], "vm1"),
+        (["qemu-system-x86_64", "-name", "vm2,process=other"], "vm2"),
+        (["/usr/libexec/qemu-kvm", "-name", "debug-threads=on,guest=a,,b", "-S"], "a,b"),
+        (["kvm", "--name", "vm=3"], ""),
+        (["qemu-system-arm", "-m", "1G"], ""),
+        (["qemu-system-arm", "-name"], ""),
+        (["find", "/", "-name", "guest=vm1"], ""),
+        ([], ""),
+    ],
+)
+def test_names_of_guests(arguments, name):
+    assert guest_name("".join(f"{argument}\0" for argument in arguments)) == name
+
+
+def test_a_guest_has_its_name_beside_the_program(host):
+    """The target is not QEMU, but says so: exec gives it these arguments."""
+    code = "import time; print(1, flush=True); time.sleep(60)"
+    guest = subprocess.Popen(
+        ["qemu-system-x86_64", "-c", code, "-name", "guest=web-7"], executable=sys.executable, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONHOME": sys.base_prefix},
+    )  # fmt: skip
+    try:
+        guest.stdout.readline()
+        source = open_source(f"pid:{guest.pid}", host)
+        assert re.fullmatch(rf"pid {guest.pid} \(.+, web-7\)", source.name)
+        source.close()
+    finally:
+        guest.kill()
+        guest.communicate()
 
 
 def test_only_private_anonymous_memory_that_is_there(target, attach, tmp_path):

@@ -3,6 +3,7 @@
 
 import random
 import re
+import time
 
 import pytest
 
@@ -17,7 +18,9 @@ from ksm.constants import MADV_DONTNEED
 from ksm.estimate import report, scan
 from ksm.sources import Source, SourceError
 from ksm.sources.follow import bits
-from ksm.sources.snapshots import open_snapshots
+from ksm.sources.pieces import Loaded
+from ksm.sources.snapshots import SnapshotSource, open_snapshots
+from ksm.sources.stream import StreamSource
 
 BASE = 1 << 21  # where the address 0 is in a process
 
@@ -198,10 +201,65 @@ def test_snapshots_that_do_not_go_together(tmp_path):
         over([image, two])
     with pytest.raises(SourceError, match=r"^pid:1: a process is no snapshot: ksm fingerprint --every makes some of it$"):
         open_snapshots([str(image), "pid:1"])
+    with pytest.raises(SourceError, match=r": a folder is no snapshot: ksm fingerprint makes one of it$"):
+        open_snapshots([str(image), str(tmp_path)])
     with pytest.raises(SourceError, match=r"^.*missing: No such file or directory$"):
         over([image, tmp_path / "missing"])
     with pytest.raises(SourceError, match=r"one: a: there are no bytes of pages in it, and --exact needs them$"):
         over([image, one], exact=True)
+
+
+def test_snapshots_of_different_keys(tmp_path):
+    """In whichever place they are: such fingerprints differ where pages are equal, and all memory would seem to change."""
+    image, key, other = write_image(tmp_path / "image", [1, 2]), bytes(range(32)), bytes(32)
+    for name, options in {"plain": {}, "keyed": {"key": key}, "other": {"key": other}}.items():
+        write_rows(tmp_path / name, {"a": {0: 1, PAGE: 2}}, **options)
+    plain, keyed, others = (tmp_path / name for name in ("plain", "keyed", "other"))
+    for paths, given in (
+        ([keyed, others], None), ([image, keyed, others], key), ([plain, keyed], None), ([keyed, image], None), ([image, keyed], None),
+        ([plain, image], key), ([keyed, image], other), ([keyed, keyed, plain], key),
+    ):  # fmt: skip
+        with pytest.raises(SourceError, match=r"^.* has fingerprints of .*, .* of .*: these cannot be compared$"):
+            over(paths, key=given)
+    alike = (([keyed, image], key), ([image, keyed], key), ([plain, image], None), ([keyed, keyed], None), ([image, image], key))
+    for paths, given in alike:
+        assert figures(over(paths, key=given)) == [0, 0, 2, 0]
+
+
+class Slow(Loaded):
+    """A piece that a thread takes long to read."""
+
+    def read(self, buffer, sink):
+        time.sleep(0.2)
+        super().read(buffer, sink)
+
+
+class Again(StreamSource):
+    kind = "dump"
+
+    def pieces(self):
+        yield Slow(0, page(1) * 3)
+        yield Loaded(PAGE, page(2))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_page_that_comes_again_in_a_snapshot_counts(threads):
+    """However long the one before takes."""
+    result = run([SnapshotSource("a", [Again("a"), Again("a"), Again("a")])], 3, threads=threads)
+    assert figures(result) == [1, 1, 1, 0]
+
+
+def test_a_snapshot_without_an_end_stops_before_memory_does(monkeypatch):
+    class Endless(StreamSource):
+        kind = "dump"
+
+        def pieces(self):
+            for address in range(0, 1 << 30, 1 << 20):
+                yield Loaded(address, bytes(1 << 20))
+
+    monkeypatch.setattr("ksm.sources.stream.available_memory", lambda: 1 << 20)
+    with pytest.raises(SourceError, match=r"^t1: not enough memory: it runs out after 64 MiB of the source$"):
+        run([SnapshotSource("a", [Again("t0"), Endless("t1")])], 2)
 
 
 def test_bits():

@@ -218,7 +218,7 @@ def test_versions(tiny, makefile, version):
 
 
 @pytest.mark.parametrize(("head", "what"), [(b"PK\x03\x04", "a zip archive: unpack it"),
-                                            (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it")])
+                                            (b"\x28\xb5\x2f\xfd", "packed with zstd: unpack it")])
 def test_archives_of_other_kinds(tmp_path, head, what):
     (tmp_path / "file").write_bytes(head + bytes(100))
     assert refusal(tmp_path / "file") == f"{tmp_path}/file is not text, but {what}"

@@ -15,6 +15,7 @@ def load(name):
 
 
 STRESS, SWAP, CHECK, READ = load("stress"), load("stress_swap"), load("stress_check"), load("stress_read")
+FINGERPRINTS = load("stress_fingerprints")
 
 
 def test_no_byte_is_lost():
@@ -39,6 +40,19 @@ def test_no_byte_is_lost_while_threads_read():
     assert errors == []
     assert steps > 100
     assert passes > 1
+
+
+def test_no_fingerprint_is_lost():
+    errors, steps, passes = FINGERPRINTS.stress(2)
+    assert errors == []
+    assert steps > 100
+    assert passes > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_no_fingerprint_is_lost_for_long(seed):
+    assert FINGERPRINTS.stress(15, seed)[0] == []
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ def races(program: str) -> bool:
 
 
 def main() -> int:
-    return int(any([races(program) for program in ("stress.py", "stress_swap.py", "stress_check.py", "stress_read.py")]))
+    programs = ("stress.py", "stress_swap.py", "stress_check.py", "stress_read.py", "stress_fingerprints.py")
+    return int(any([races(program) for program in programs]))
 
 
 if __name__ == "__main__":

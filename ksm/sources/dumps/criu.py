@@ -263,8 +263,8 @@ def mergeable(name: str, path: str) -> Iterator[Run]:
             done = end
 
 
-def open_criu(folder: str) -> tuple[list[CriuSource], list[str]]:
-    """A source for each process of the folder, and remarks on all of them. SourceError."""
+def open_criu(folder: str) -> list[CriuSource]:
+    """A source for each process of the folder. The first one has a note on all of them. SourceError."""
     folder = folder.rstrip("/") or "/"
     try:
         names = os.listdir(folder)
@@ -274,7 +274,8 @@ def open_criu(folder: str) -> tuple[list[CriuSource], list[str]]:
     if not pids:
         raise SourceError(f"{folder}: is a directory, and not one that CRIU has written")
     sources = [CriuSource(folder, pid) for pid in pids]
-    remarks = [f"{folder}: CRIU stores no pages of zeros that were only read"]
+    note = "CRIU stores no pages of zeros that were only read"
     if len(sources) > 1:
-        remarks[0] += ", and a page that processes share since a fork once for each of them: these count as duplicates here"
-    return sources, remarks
+        note += ", and a page that processes share since a fork once for each of them: these count as duplicates here"
+    sources[0].notes.append(note)
+    return sources
