@@ -366,7 +366,7 @@ pages="bytes", key=None, threads=1)
         cdef bint keyed
         with nogil:
             self.enter()
-            keyed = self.m.keyed
+            keyed = self.m.maker.keyed
             memcpy(key, self.m.fingerprint_key, sizeof(key))
             self.leave()
         return key_name(key[:32]) if keyed else None

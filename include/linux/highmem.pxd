@@ -58,7 +58,7 @@ cdef inline bint page_is_zero(machine *m, const struct_page *page) noexcept nogi
 
 cdef inline u32 frame_checksum(machine *m, const struct_page *page) noexcept nogil:
     """calc_checksum() of the page, in a machine of fingerprints."""
-    return (<ksm_frame *>page_address(m, page)).checksum ^ m.zero_page_checksum
+    return (<ksm_frame *>page_address(m, page)).checksum ^ m.maker.zero_checksum
 
 
 cdef inline bint stands_for_none(const ksm_frame *frame) noexcept nogil:

@@ -260,11 +260,19 @@ cdef enum:
     FOLIO_BATCH_SIZE = 31       # PAGEVEC_SIZE
 
 
+# How frames of fingerprints are made: with which key, or with the checksum of which era. And what a page of zeros would have in its frame.
+cdef struct frame_maker:
+    bint keyed                  # BLAKE3 with `key`, in place of XXH3 and of a checksum
+    unsigned int key[8]
+    bint jhash                  # jhash2() of 2011, in place of xxhash()
+    unsigned char zeros[16]
+    unsigned int zero_checksum
+
+
 cdef struct machine:
     char *arena                 # frame pfn is at arena + pfn * frame_size
     unsigned int frame_size     # PAGE_SIZE, or FRAME_SIZE of include/linux/highmem.pxd
-    unsigned int zero_page_checksum     # with frames of fingerprints: what calc_checksum() gives for a page of zeros
-    bint keyed                  # fingerprints are made with a key
+    frame_maker maker           # of frames of fingerprints
     unsigned char fingerprint_key[32]
     struct_page *mem_map
     unsigned long max_pfn       # number of frames in arena and mem_map

@@ -8,14 +8,13 @@ Most pages of a second pass have not changed. So the fingerprint comes first, an
 from libc.string cimport memcmp
 
 from linux.highmem cimport ksm_frame
-from linux.mm_types cimport PAGE_SIZE, mm_struct, pte_t
+from linux.mm_types cimport PAGE_SIZE, frame_maker, mm_struct, pte_t
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport mutex_lock, mutex_unlock, spinlock_t
 
 from ksm.cpu cimport cpu_update
-from ksm.fingerprint.frames cimport FRAMES_AT_ONCE, frame_maker, frame_maker_init, make_checksums, make_fingerprints
-from ksm.mm.ksm cimport ERA_2_6_38, ksm_globals
+from ksm.fingerprint.frames cimport FRAMES_AT_ONCE, make_checksums, make_fingerprints
 
 
 cdef bint has_fingerprint(mm_struct *mm, unsigned long addr, const ksm_frame *frame) noexcept nogil:
@@ -33,7 +32,7 @@ cdef bint has_fingerprint(mm_struct *mm, unsigned long addr, const ksm_frame *fr
 
 cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsigned long nr_pages, int *error) noexcept nogil:
     """Make whole pages those of `pages`, writing only to those that differ or are not there: how many; 0 or -errno in *error."""
-    cdef frame_maker maker
+    cdef const frame_maker *maker = &mm.machine.maker
     cdef ksm_frame made[FRAMES_AT_ONCE]
     cdef ksm_frame *frames[FRAMES_AT_ONCE]
     cdef ksm_frame *other[FRAMES_AT_ONCE]
@@ -42,14 +41,12 @@ cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsi
     cdef int i, some, nr
     cdef long changed = 0
     error[0] = 0
-    frame_maker_init(&maker, (<ksm_globals *>mm.machine.ksm).era == ERA_2_6_38,
-                     mm.machine.fingerprint_key if mm.machine.keyed else NULL)
     while nr_pages and not error[0]:
         some = <int>min(nr_pages, <unsigned long>FRAMES_AT_ONCE)
         for i in range(some):
             frames[i] = &made[i]
             bytes[i] = pages + <size_t>i * PAGE_SIZE
-        make_fingerprints(&maker, bytes, frames, some)
+        make_fingerprints(maker, bytes, frames, some)
         nr = 0
         mmap_read_lock(mm)
         for i in range(some):
@@ -58,7 +55,7 @@ cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsi
                 other_bytes[nr] = bytes[i]
                 nr += 1
         mmap_read_unlock(mm)
-        make_checksums(&maker, other_bytes, other, nr)
+        make_checksums(maker, other_bytes, other, nr)
         if nr:
             # One thread at a time: faults of several in one process wait for each other, and take twice as long.
             mutex_lock(&mm.machine.store_lock)

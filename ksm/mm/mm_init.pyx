@@ -8,19 +8,17 @@ from libc.string cimport memcpy
 
 from linux.atomic cimport WRITE_ONCE_int
 from linux.highmem cimport FRAME_SIZE
-from linux.jhash cimport jhash2
 from linux.list cimport INIT_LIST_HEAD, list_head
 from linux.mm_types cimport (HPAGE_PMD_NR, PAGE_SIZE, anon_vma_chain, machine, mm_of_mmlist, mm_struct, struct_anon_vma,
                              vm_area_struct)
 from linux.page_flags cimport PG_reserved, PG_uptodate
 from linux.pgtable cimport pte_table
 from linux.spinlock cimport mutex_destroy, mutex_init, spin_lock_init
-from linux.types cimport u32
 
 from ksm.fast.seams cimport fast_exit, fast_init
+from ksm.fingerprint.frames cimport frame_maker_init
 from ksm.host.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard
-from ksm.lib.xxhash cimport xxhash
 from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.page_alloc cimport zone_destroy, zone_init
 from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy
@@ -65,16 +63,6 @@ cdef int init_caches(machine *m) noexcept nogil:
     return 0
 
 
-cdef int init_frames(machine *m, int era) noexcept nogil:
-    """What a frame of zeros stands for."""
-    cdef void *zeros = calloc(1, PAGE_SIZE)
-    if zeros == NULL:
-        return -ENOMEM
-    m.zero_page_checksum = jhash2(<const u32 *>zeros, PAGE_SIZE // 4, 17) if era == ERA_2_6_38 else <u32>xxhash(zeros, PAGE_SIZE, 0)
-    free(zeros)
-    return 0
-
-
 cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     """A machine without processes; NULL with -errno in *error."""
     cdef machine *m = <machine *>calloc(1, sizeof(machine))
@@ -83,8 +71,9 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     if m == NULL:
         return NULL
     m.frame_size = FRAME_SIZE if plan.fingerprints else PAGE_SIZE
+    if plan.fingerprints:
+        frame_maker_init(&m.maker, plan.era == ERA_2_6_38, plan.key)
     if plan.key != NULL:
-        m.keyed = True
         memcpy(m.fingerprint_key, plan.key, sizeof(m.fingerprint_key))
     m.manual_clock = plan.manual_clock
     m.nr_node_ids = plan.nr_nodes
@@ -102,8 +91,6 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     err = init_memory(m, plan)
     if not err:
         err = init_caches(m)
-    if not err and plan.fingerprints:
-        err = init_frames(m, plan.era)
     if not err:
         err = ksm_init(m, plan.era)
     if not err and not plan.plain and plan.era == ERA_6_12:
