@@ -3,11 +3,11 @@
 """Checks that free frames have lost their old contents, and that frames hold fingerprints where they should. See ksm/check/invariants.pyx.
 """
 
-from libc.string cimport memcmp, memset
+from libc.string cimport memset
 
-from linux.highmem cimport frame_size, has_bytes, ksm_frame, stands_for_none
+from linux.highmem cimport has_bytes, ksm_frame, page_is_zero, stands_for_none
 from linux.mm_types cimport zone
-from linux.page_flags cimport PG_hwpoison, PG_offline
+from linux.page_flags cimport PG_hwpoison, PG_offline, page_address
 
 from ksm.check.checker cimport checker, finding
 from ksm.host.arena cimport arena_present
@@ -32,7 +32,6 @@ cdef void check_zeros(checker *c) noexcept nogil:
     """
     cdef unsigned char there[AT_ONCE]
     cdef unsigned long first, nr, pfn
-    cdef const char *bytes
     cdef zone *z
     cdef int i
     for i in range(c.m.nr_node_ids):
@@ -45,8 +44,7 @@ cdef void check_zeros(checker *c) noexcept nogil:
                 if first < z.fresh_pfn:
                     memset(there, 1, min(nr, z.fresh_pfn - first))
             for pfn in range(first, first + nr):
-                bytes = c.m.arena + (pfn * c.m.frame_size)
-                if there[pfn - first] & 1 and said_to_be_zeros(c, z, pfn) and (bytes[0] or memcmp(bytes, bytes + 1, frame_size(c.m) - 1)):
+                if there[pfn - first] & 1 and said_to_be_zeros(c, z, pfn) and not page_is_zero(c.m, c.m.mem_map + pfn):
                     finding(&c.found, b"frame %lu: free, and not all zeros", pfn)
             first += nr
 
@@ -61,5 +59,5 @@ cdef void check_fingerprints(checker *c) noexcept nogil:
     for i in range(c.m.nr_node_ids):
         z = &c.m.zones[i]
         for pfn in range(z.zone_start_pfn, z.fresh_pfn):
-            if stands_for_none(<ksm_frame *>(c.m.arena + (pfn * c.m.frame_size))):
+            if stands_for_none(<ksm_frame *>page_address(c.m, c.m.mem_map + pfn)):
                 finding(&c.found, b"frame %lu: it holds what stands for no page", pfn)

@@ -7,8 +7,8 @@ from libc.string cimport memcmp
 
 from linux.atomic cimport test_bit
 from linux.highmem cimport frame_size
-from linux.mm_types cimport (MMF_VM_MERGEABLE, PAGE_SHIFT, PGMIGRATE_SUCCESS, machine, mm_struct, page_mask, struct_page)
-from linux.page_flags cimport PAGE_MAPPING_KSM, page_to_nid
+from linux.mm_types cimport (MMF_VM_MERGEABLE, PAGE_SHIFT, PGMIGRATE_SUCCESS, mm_struct, page_mask, struct_page)
+from linux.page_flags cimport PAGE_MAPPING_KSM, page_address, page_to_nid
 from linux.rbtree cimport rb_node
 from linux.types cimport hlist_node, list_head
 
@@ -165,17 +165,13 @@ cdef struct_page *check_chain(checker *c, ksm_stable_node *chain, int nid, unsig
         check_node(c, dup, nid, shared, sharing)
         dups[0] += 1
         page = live_page(c, dup)
-        if page != NULL and first != NULL and memcmp(bytes_of(c.m, first), bytes_of(c.m, page), frame_size(c.m)) != 0:
+        if page != NULL and first != NULL and memcmp(page_address(c.m, first), page_address(c.m, page), frame_size(c.m)) != 0:
             finding(&c.found, b"chain %p: pages %lu and %lu differ", chain, <unsigned long>(first - c.m.mem_map), dup.kpfn)
         if first == NULL:
             first = page
         link = &pos.next
         pos = pos.next
     return first
-
-
-cdef inline const char *bytes_of(machine *m, struct_page *page) noexcept nogil:
-    return m.arena + (<unsigned long>(page - m.mem_map) * m.frame_size)
 
 
 cdef void check_stable_trees(checker *c) noexcept nogil:
@@ -214,7 +210,7 @@ cdef void check_stable_trees(checker *c) noexcept nogil:
             if page == NULL:
                 continue
             if previous != NULL:
-                order = memcmp(bytes_of(c.m, previous), bytes_of(c.m, page), frame_size(c.m))
+                order = memcmp(page_address(c.m, previous), page_address(c.m, page), frame_size(c.m))
                 if order >= 0:
                     finding(&c.found, b"stable tree %d: pages %lu and %lu are %s", nid, <unsigned long>(previous - c.m.mem_map),
                             <unsigned long>(page - c.m.mem_map), b"out of order" if order > 0 else b"equal")

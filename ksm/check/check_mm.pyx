@@ -2,10 +2,9 @@
 # No twin in the kernel: verifying address spaces and frames.
 """Checks vmas, page tables, anon_vmas, shared objects, frames, free lists and object caches. See ksm/check/invariants.pyx."""
 
-from libc.string cimport memcmp
 
 from linux.atomic cimport test_bit
-from linux.highmem cimport frame_size
+from linux.highmem cimport page_is_zero
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
 from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SIZE,
@@ -487,10 +486,9 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
 
 cdef void check_zero_page(checker *c) noexcept nogil:
     cdef struct_page *page = c.m.mem_map + c.m.zero_pfn
-    cdef const char *start = c.m.arena + (c.m.zero_pfn * c.m.frame_size)
     if page._refcount != 1 or page._mapcount != -1 or page.mapping != NULL:
         finding(&c.found, b"the zero page: refcount %d, mapcount %d, mapping %p", page._refcount, page._mapcount + 1, page.mapping)
-    if start[0] or memcmp(start, start + 1, frame_size(c.m) - 1):
+    if not page_is_zero(c.m, page):
         finding(&c.found, b"the zero page is not all zeros")
 
 

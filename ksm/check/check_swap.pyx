@@ -4,9 +4,9 @@
 
 from libc.string cimport memcmp
 
-from linux.highmem cimport frame_size
+from linux.highmem cimport frame_size, page_is_zero
 from linux.mm_types cimport mm_struct, pte_t, struct_page, swap_info_struct
-from linux.page_flags cimport PG_anon_exclusive, PG_dirty, PG_swapcache
+from linux.page_flags cimport PG_anon_exclusive, PG_dirty, PG_swapcache, page_address
 from linux.swap cimport SWAP_HAS_CACHE
 from linux.swapops cimport is_swap_pte, pte_swp_exclusive, swp_offset
 
@@ -30,11 +30,10 @@ cdef void check_clean(checker *c, unsigned long slot, unsigned long pfn) noexcep
     """Check the slot of a page that is not marked dirty: it must hold the same bytes, because such a page is dropped without being written.
     """
     cdef swap_info_struct *si = c.m.swap_info
-    cdef const char *bytes = c.m.arena + (pfn * c.m.frame_size)
     if si.zeromap[slot]:
-        if bytes[0] or memcmp(bytes, bytes + 1, frame_size(c.m) - 1):
+        if not page_is_zero(c.m, c.m.mem_map + pfn):
             finding(&c.found, b"swap cache: slot %lu is marked as zeros, and its clean frame %lu is not", slot, pfn)
-    elif memcmp(bytes, si.data + (slot * c.m.frame_size), frame_size(c.m)):
+    elif memcmp(page_address(c.m, c.m.mem_map + pfn), si.data + (slot * c.m.frame_size), frame_size(c.m)):
         finding(&c.found, b"swap cache: slot %lu holds other bytes than its frame %lu, which is clean", slot, pfn)
 
 
