@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import click
 
-from ksm.cli.scan import key_in, progress_bar
+from ksm.cli import options
 from ksm.estimate.scan import Progress, size
 from ksm.host.text import printable
 from ksm.rows.format import RowsError, need_pyarrow
@@ -39,14 +39,12 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 
 @click.command(short_help="Write fingerprints of pages into a file.")
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@options.sources
 @click.option("-o", "output", required=True, metavar="FILE", help="The file that is written, or replaced when all went well.")
-@click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
-@click.option(
-    "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
-)
+@options.advised
+@options.holes
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
-@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]")
+@options.threads
 @click.option("--every", callback=seconds, metavar="TIME", help="Make a snapshot each time that so much time has passed: 30s, 10m, 2h, 1d.")
 @click.option("--count", type=click.IntRange(1, 100_000), metavar="N", help="Make N snapshots, with --every.")
 def fingerprint(
@@ -84,7 +82,7 @@ def fingerprint(
     for path in [output] if count is None else names_of(output, count):
         if os.path.exists(path) and any(same_file(text, path) for text in sources):
             raise click.UsageError(f"-o {path}: that is a source", context)
-    key = None if key_file is None else key_in(key_file)
+    key = None if key_file is None else options.key_in(key_file)
     host = Host()
     opened: list[Source] = []
     try:
@@ -94,7 +92,7 @@ def fingerprint(
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         for source in opened:
             source.threads = threads or usable_threads()
-        with progress_bar() as progress:
+        with options.progress_bar() as progress:
             if every is None or count is None:
                 remarks += write(output, opened, key, progress)[1]
             else:

@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
-from ksm.host.text import printable
 from ksm.machine import ERAS
 from ksm.sources import Host, Source, SourceError, open_sources
 
@@ -49,39 +46,9 @@ class Seconds(click.FloatRange):
         return number
 
 
-@contextmanager
-def progress_bar() -> Iterator[scanner.Progress]:
-    """A progress bar on stderr; none if stderr is not a terminal."""
-    if not sys.stderr or not sys.stderr.isatty():
-        yield scanner.no_progress
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=report.shortened(printable(what), 40), completed=done, total=total or None)
-
-        yield show
-
-
-def key_in(path: str) -> bytes:
-    """The key in a file. ClickException."""
-    from ksm.fingerprint.key import read_key
-    from ksm.host.files import FileError
-
-    try:
-        return read_key(path)
-    except FileError as error:
-        raise click.ClickException(str(error)) from None
-
-
 @click.command(short_help="What would KSM save here?")
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-@click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
+@options.sources
+@options.advised
 @click.option(
     "--era", type=click.Choice([*ERAS]), default=scanner.ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
 )
@@ -91,12 +58,10 @@ def key_in(path: str) -> bytes:
     "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
 )
 @click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
-@click.option(
-    "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
-)
+@options.holes
 @click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
-@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]")
+@options.threads
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
     sources: tuple[str, ...],
@@ -132,7 +97,7 @@ def scan(
         raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", click.get_current_context())
     if exact and key_file is not None:
         raise click.UsageError("--key is for fingerprints, and --exact makes none", click.get_current_context())
-    key = None if key_file is None else key_in(key_file)
+    key = None if key_file is None else options.key_in(key_file)
     host = Host()
     opened: list[Source] = []
     remarks: list[str] = []
@@ -145,7 +110,7 @@ def scan(
             opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
-        with progress_bar() as progress, scanner.Scan(
+        with options.progress_bar() as progress, scanner.Scan(
             opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, progress=progress
         ) as running:
             result = running.run(passes, interval)
