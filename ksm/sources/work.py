@@ -8,11 +8,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ksm.host.memory import cgroup_folders, read_text
 from ksm.sources.pieces import BUFFER, Piece, Wait
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 AHEAD = 4  # pieces in work, for each thread: a reader that is faster waits
@@ -33,6 +35,8 @@ def in_order(pieces: Iterable[Piece], work: Callable[[Piece, memoryview], T], th
         for piece in pieces:
             yield work(piece, buffer)
         return
+    from concurrent.futures import ThreadPoolExecutor  # nothing else needs it
+
     own = threading.local()
     stopped = threading.Event()
 
