@@ -268,7 +268,7 @@ def read_notes(parts: Parts, layout: Layout, places: list[tuple[int, int]]) -> N
                 files += mapped_files(parts.name, layout, data)
             else:
                 vdso = vdso_address(layout, data)
-    return Notes(machine, gdb, apart(files), vdso)
+    return Notes(machine, gdb, without_overlaps(files), vdso)
 
 
 def mapped_files(name: str, layout: Layout, data: bytes) -> Iterator[MappedFile]:
@@ -286,7 +286,7 @@ def mapped_files(name: str, layout: Layout, data: bytes) -> Iterator[MappedFile]
         yield MappedFile(start // PAGE_SIZE * PAGE_SIZE, -(-end // PAGE_SIZE) * PAGE_SIZE, path.decode(errors="replace"))
 
 
-def apart(files: list[MappedFile]) -> list[MappedFile]:
+def without_overlaps(files: list[MappedFile]) -> list[MappedFile]:
     """The files, sorted by address. Where two overlap, which no kernel writes, the first one has the memory."""
     result: list[MappedFile] = []
     done = 0
