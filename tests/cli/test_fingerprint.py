@@ -11,39 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from commands import invoke, refused, write_image
 
 pytest.importorskip("pyarrow")
 from pyarrow import parquet
 
 import ksm
-from ksm.cli.group import main
 
-PAGE = 4096
 HOME = Path(ksm.__file__).resolve().parents[1]
-
-
-def page(number):
-    return number.to_bytes(8, "little") * (PAGE // 8)
-
-
-def write_image(path, numbers):
-    path.write_bytes(b"".join(map(page, numbers)))
-    return str(path)
-
-
-def invoke(*arguments, code=0):
-    """Run the command in this process: (stdout, stderr)."""
-    result = CliRunner().invoke(main, list(map(str, arguments)), prog_name="ksm", catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout, result.stderr
-
-
-def refused(*arguments, code=1):
-    out, err = invoke(*arguments, code=code)
-    assert out == ""
-    assert err.count("\n") == 1
-    return err[:-1]
 
 
 def begin(*arguments):

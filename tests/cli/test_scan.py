@@ -12,43 +12,23 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import commands
 import pytest
 from click.testing import CliRunner
+from commands import PAGE, write_image
 
 import ksm
 from ksm.cli.group import main
 from ksm.estimate.report import terminal_width
 
-PAGE = 4096
 HOME = Path(ksm.__file__).resolve().parents[1]
 TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
 
 
-def page(number):
-    return number.to_bytes(8, "little") * (PAGE // 8)
-
-
-def write_image(path, numbers):
-    path.write_bytes(b"".join(page(number) for number in numbers))
-    return str(path)
-
-
-def invoke(*arguments, code=0):
-    """Run the command in this process: (stdout, stderr)."""
-    result = CliRunner().invoke(main, ["scan", *map(str, arguments)], prog_name="ksm", catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout, result.stderr
-
-
-def refused(*arguments, code=1):
-    """The one line that says why the command refused."""
-    out, err = invoke(*arguments, code=code)
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.endswith("\n")
-    return err[:-1]
+invoke, refused = partial(commands.invoke, "scan"), partial(commands.refused, "scan")
 
 
 def command(*arguments, prefix=(), env=None, **options):

@@ -4,10 +4,10 @@
     python stress.py [SECONDS [SEED]]
 """
 
-import random
 import sys
-import threading
 import time
+
+from applications import Application, run
 
 import ksm
 from ksm.testing.trees import look_from  # type: ignore[import-not-found]  # only tests use it: it has no stub
@@ -16,28 +16,15 @@ PAGES = 64
 LENGTH = PAGES * ksm.PAGE_SIZE
 
 
-class Application(threading.Thread):
+class Forked(Application):
     """A thread with a process of its own, whose pages have one of four contents, zeros among them."""
 
     def __init__(self, parent: ksm.Process, seed: int, until: float) -> None:
-        super().__init__()
-        self.random, self.until = random.Random(seed), until
-        self.process = parent.fork()
+        super().__init__(parent.fork(), seed, until)
         self.places = [(seed + 1 << 36) + i * 2 * LENGTH for i in range(8)]
         self.base = self.process.mmap(LENGTH, flags=ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, addr=self.places[0])
         self.process.madvise(self.base, LENGTH, ksm.MADV_MERGEABLE)
         self.contents = [0] * PAGES
-        self.steps = 0
-        self.errors: list[str] = []
-
-    def run(self) -> None:
-        try:
-            while time.monotonic() < self.until:
-                self.step()
-                self.steps += 1
-        except Exception as error:  # the thread's starter reports it
-            self.errors.append(repr(error))
-        self.process.exit()
 
     def expect(self, process: ksm.Process, page: int) -> None:
         data = process.read(self.base + page * ksm.PAGE_SIZE, ksm.PAGE_SIZE)
@@ -82,18 +69,14 @@ def stress(seconds: float, seed: int = 0) -> tuple[list[str], int, int]:
         machine.ksm.sleep_millisecs = 0
         machine.ksm.use_zero_pages = 1
         machine.ksm.run = 1
-        threads = [Application(parent, 3 * seed + i, time.monotonic() + seconds) for i in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        errors, steps = run([Forked(parent, 3 * seed + i, time.monotonic() + seconds) for i in range(3)])
         passes = machine.ksm.full_scans
         machine.ksm.run = 0
-        errors = [error for thread in threads for error in thread.errors] + machine.check()
+        errors += machine.check()
         machine.ksm.run = 2
         if machine.ksm.pages_sharing or machine.ksm.pages_shared:
             errors.append("run=2 left merged pages")
-        return errors, sum(thread.steps for thread in threads), passes
+        return errors, steps, passes
 
 
 if __name__ == "__main__":

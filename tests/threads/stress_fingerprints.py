@@ -4,10 +4,10 @@
     python stress_fingerprints.py [SECONDS [SEED]]
 """
 
-import random
 import sys
-import threading
 import time
+
+from applications import Application, run
 
 import ksm
 from ksm.fingerprint import frames_of
@@ -17,31 +17,20 @@ LENGTH = PAGES * ksm.PAGE_SIZE
 CONTENTS = [frames_of(bytes([number]) * ksm.PAGE_SIZE) for number in range(20)]
 
 
-class Application(threading.Thread):
+class Storing(Application):
     """A thread with a process of its own, whose pages have one of a few contents, zeros among them."""
 
     def __init__(self, machine: ksm.Machine, seed: int, until: float) -> None:
-        super().__init__()
-        self.random, self.until = random.Random(seed), until
-        self.process = machine.spawn()
+        super().__init__(machine.spawn(), seed, until)
         self.base = self.process.mmap(LENGTH)
         self.process.madvise(self.base, LENGTH, ksm.MADV_MERGEABLE)
         self.contents = [0] * PAGES
-        self.steps = 0
-        self.errors: list[str] = []
 
-    def run(self) -> None:
-        try:
-            while time.monotonic() < self.until:
-                self.step()
-                self.steps += 1
-            self.process.madvise(self.base, LENGTH, ksm.MADV_UNMERGEABLE)
-            self.process.touch(self.base, LENGTH)       # load() counts pages that are not there, too
-            if differing := self.process.load(self.base, b"".join(CONTENTS[number] for number in self.contents)):
-                self.errors.append(f"{differing} pages are not what was stored last")
-        except Exception as error:  # the thread's starter reports it
-            self.errors.append(repr(error))
-        self.process.exit()
+    def check_all(self) -> None:
+        self.process.madvise(self.base, LENGTH, ksm.MADV_UNMERGEABLE)
+        self.process.touch(self.base, LENGTH)       # load() counts pages that are not there, too
+        if differing := self.process.load(self.base, b"".join(CONTENTS[number] for number in self.contents)):
+            self.errors.append(f"{differing} pages are not what was stored last")
 
     def step(self) -> None:
         first = self.random.randrange(PAGES)
@@ -68,14 +57,8 @@ def stress(seconds: float, seed: int = 1) -> tuple[list[str], int, int]:
         machine.ksm.smart_scan = 0
         machine.ksm.use_zero_pages = 1
         until = time.monotonic() + seconds
-        applications = [Application(machine, 100 * seed + i, until) for i in range(3)]
-        for application in applications:
-            application.start()
-        while time.monotonic() < until:
-            machine.ksm.scan(1)
-        for application in applications:
-            application.join()
-        errors = [error for application in applications for error in application.errors] + machine.check()
+        errors, steps = run([Storing(machine, 100 * seed + i, until) for i in range(3)], machine)
+        errors += machine.check()
         passes = machine.ksm.full_scans
         machine.ksm.scan(2)
         machine.swapoff()
@@ -83,7 +66,7 @@ def stress(seconds: float, seed: int = 1) -> tuple[list[str], int, int]:
         if machine.free_pages() != machine.total_pages() - 1:
             errors.append(f"{machine.total_pages() - 1 - machine.free_pages()} frames are left")
         errors += machine.check()
-        return errors, sum(application.steps for application in applications), passes
+        return errors, steps, passes
 
 
 if __name__ == "__main__":

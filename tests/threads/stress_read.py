@@ -4,10 +4,10 @@
     python stress_read.py [SECONDS [SEED]]
 """
 
-import random
 import sys
-import threading
 import time
+
+from applications import Application, run
 
 import ksm
 
@@ -15,18 +15,14 @@ PAGES = 2048
 LENGTH = PAGES * ksm.PAGE_SIZE
 
 
-class Application(threading.Thread):
+class Writing(Application):
     """A thread with a process of its own, which writes at random, and at times gets other memory."""
 
     def __init__(self, machine: ksm.Machine, seed: int, until: float) -> None:
-        super().__init__()
-        self.random, self.until = random.Random(seed), until
-        self.process = machine.spawn()
+        super().__init__(machine.spawn(), seed, until)
         self.base = self.process.mmap(LENGTH)
         self.process.madvise(self.base, LENGTH, ksm.MADV_MERGEABLE)
         self.held = bytearray(LENGTH)
-        self.steps = 0
-        self.errors: list[str] = []
         self.fill()
 
     def fill(self) -> None:
@@ -38,13 +34,8 @@ class Application(threading.Thread):
         self.held[at:at + len(data)] = data
         self.process.write(self.base + at, data)
 
-    def run(self) -> None:
-        try:
-            while time.monotonic() < self.until:
-                self.step()
-                self.steps += 1
-        except Exception as error:  # the thread's starter reports it
-            self.errors.append(repr(error))
+    def leave(self) -> None:
+        """The process stays, and is scanned on."""
         if self.process.read(self.base, LENGTH) != self.held:
             self.errors.append(f"{self.process.name}: not what was written last")
 
@@ -60,20 +51,13 @@ def stress(seconds: float, seed: int = 1) -> tuple[list[str], int, int]:
     until = time.monotonic() + seconds
     with ksm.Machine("64M", max_memory="64M", threads=3) as machine:
         machine.ksm.smart_scan = 0
-        applications = [Application(machine, 100 * seed + i, until) for i in range(2)]
-        for application in applications:
-            application.start()
-        while time.monotonic() < until:
-            machine.ksm.scan(1)
-        for application in applications:
-            application.join()
-        errors = [error for application in applications for error in application.errors]
+        errors, steps = run([Writing(machine, 100 * seed + i, until) for i in range(2)], machine)
         errors += machine.check()
         machine.ksm.scan(3)
         if machine.ksm.pages_volatile:
             errors.append(f"{machine.ksm.pages_volatile} pages are volatile, and nobody writes")
         errors += machine.check()
-        return errors, sum(application.steps for application in applications), machine.ksm.full_scans
+        return errors, steps, machine.ksm.full_scans
 
 
 def main() -> int:
