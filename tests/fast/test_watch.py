@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from waiting import until_it_waits
 
 import ksm
 from ksm.testing.corrupt import frame_fields, page_fields, store
@@ -44,9 +45,9 @@ def word(process, name):
 def becomes(word, value):
     """Wait until another thread has set the word to this value."""
     deadline = time.monotonic() + 30
-    while word.value != value and time.monotonic() < deadline:
+    while word.value != value:
+        assert time.monotonic() < deadline
         time.sleep(0.001)
-    assert word.value == value
 
 
 def test_a_page_is_written_to_while_it_is_merged(machine):
@@ -60,17 +61,20 @@ def test_a_page_is_written_to_while_it_is_merged(machine):
     in_first, in_second = word(first, "mm.mmap_lock"), word(second, "mm.mmap_lock")
     pfn = frame(first)
     scan = threading.Thread(target=machine.ksm.scan, kwargs={"pages": 1}, daemon=True)
-    of_first.value = 1
+    of_second.value = 1
     try:
         scan.start()
-        becomes(in_first, 1)        # the scan waits to look at the first process's page,
+        becomes(in_second, 1)       # the scan waits to look at the second process's page, done with the first process,
+        of_first.value, of_second.value = 1, 0
+        becomes(in_second, 0)
+        becomes(in_first, 1)        # to look at the first one's, which is in the tree,
         of_second.value, of_first.value = 1, 0
         becomes(in_first, 0)
         becomes(in_second, 1)       # to write-protect the second one's,
         of_first.value, of_second.value = 1, 0
         becomes(in_second, 0)
         becomes(in_first, 1)        # and to write-protect the first one's, which was found equal
-        time.sleep(0.1)
+        until_it_waits(scan)
         store(machine, pfn, b"x" * PAGE)
     finally:
         of_first.value = of_second.value = 0

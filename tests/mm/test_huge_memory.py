@@ -5,11 +5,11 @@ import ctypes
 import errno
 import gc
 import threading
-import time
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from waiting import until_it_waits
 
 import ksm
 from ksm.testing.corrupt import frame_fields, page_fields
@@ -314,7 +314,7 @@ def test_a_reference_that_comes_while_it_is_split(machine):
     lock.value = 1
     try:
         thread.start()
-        time.sleep(0.1)
+        until_it_waits(thread)
         assert thread.is_alive()
         machine._get_page(pfn)
     finally:

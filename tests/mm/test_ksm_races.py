@@ -3,10 +3,10 @@
 
 import ctypes
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
+from waiting import until_it_waits
 
 import ksm
 from ksm.testing.corrupt import machine_fields, page_fields
@@ -56,7 +56,7 @@ def waiting(lock, held, *calls):
     try:
         for thread in threads:
             thread.start()
-            time.sleep(0.1)
+            until_it_waits(thread)
         assert all(thread.is_alive() for thread in threads)
         yield
     finally:

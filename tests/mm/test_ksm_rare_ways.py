@@ -5,10 +5,10 @@ their equals, or are merged and have no stable node."""
 import ctypes
 import errno
 import threading
-import time
 
 import pytest
 from pages import looks_like_zeros
+from waiting import until_it_waits
 
 import ksm
 from ksm.testing.corrupt import frame_fields, machine_fields, page_fields
@@ -153,12 +153,14 @@ def test_a_count_that_is_frozen_for_a_moment(machine):
     count = word(machine, pfn, "page.refcount")
     frozen, count.value = count.value, 0
     thread = threading.Thread(target=machine.ksm.scan, kwargs={"pages": 1}, daemon=True)
-    thread.start()
-    time.sleep(0.1)
-    waiting = thread.is_alive()
-    count.value = frozen
-    thread.join(10)
-    assert waiting and not thread.is_alive()
+    try:
+        thread.start()
+        thread.join(0.1)                # it waits without sleeping, as the kernel does
+        assert thread.is_alive()
+    finally:
+        count.value = frozen
+        thread.join(10)
+    assert not thread.is_alive()
     assert state(machine) == (1, 2, 0, 0)
     assert letters(process, addr, 3) == "aaa"
 
@@ -169,7 +171,7 @@ def test_nobody_scans_while_frames_go_away(machine):
     run.value |= 4
     thread = threading.Thread(target=machine.ksm.scan, args=(2,), daemon=True)
     thread.start()
-    time.sleep(0.1)
+    until_it_waits(thread)
     assert thread.is_alive() and machine.ksm.pages_scanned == 0
     machine.offline(512, 512)
     thread.join(10)
