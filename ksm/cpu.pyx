@@ -117,10 +117,12 @@ cdef unsigned long cpu_touch(mm_struct *mm, unsigned long addr, unsigned long en
     return addr
 
 
-cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigned long nr_pages, int *error) noexcept nogil:
-    """Make whole pages equal to the frames in `buf`, and write only to those that differ. Returns their number, with 0 or -errno in *error.
+cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigned long nr_pages, bint always,
+                     int *error) noexcept nogil:
+    """Make whole pages equal to the frames in `buf`, and write only to those that differ, or `always`. Returns how many were written,
+    with 0 or -errno in *error.
 
-    A page that is not mapped yet is always written, so that it is mapped afterwards, even if it is zero.
+    A page that is not mapped yet is written, so that it is mapped afterwards, even if it is zero.
     """
     cdef vm_area_struct *vma
     cdef spinlock_t *ptl = NULL
@@ -139,7 +141,7 @@ cdef long cpu_update(mm_struct *mm, unsigned long addr, const char *buf, unsigne
             error[0] = -EFAULT
             break
         same = False
-        pte = entry_offset_map_lock(mm, addr, &ptl, &pfn)
+        pte = NULL if always else entry_offset_map_lock(mm, addr, &ptl, &pfn)
         if pte != NULL:
             entry = ptep_get(pte)
             if entry & _PAGE_PRESENT:

@@ -397,9 +397,10 @@ cdef class Process:
                 break
             PyErr_CheckSignals()
 
-    def update(self, addr, buffer):
-        """Make whole pages equal to the buffer, and write only to pages that differ or are not mapped. Returns their number. A machine of
-        fingerprints stores those of the pages. OSError EFAULT, ENOMEM.
+    def update(self, addr, buffer, *, bint always=False):
+        """Make whole pages equal to the buffer, and write only to pages that differ or are not mapped. Returns how many were written. With
+        always=True all are written: this gives the process a frame of its own for a page that it shared. A machine of fingerprints stores
+        those of the pages. OSError EFAULT, ENOMEM.
         """
         cdef const unsigned char[::1] view = bytes_of(self.machine, buffer)
         cdef unsigned long caddr = ulong("addr", addr), nr_pages = view.shape[0] >> PAGE_SHIFT
@@ -415,17 +416,17 @@ cdef class Process:
         with nogil:
             mm = self.get_mm()
             if has_bytes(mm.machine):
-                changed = cpu_update(mm, caddr, buf, nr_pages, &error)
+                changed = cpu_update(mm, caddr, buf, nr_pages, always, &error)
             else:
-                changed = store_pages(mm, caddr, buf, nr_pages, &error)
+                changed = store_pages(mm, caddr, buf, nr_pages, always, &error)
             self.put_mm(mm)
         if error:
             raise oserror(error, f"update of {nr_pages} pages at {caddr:#x}")
         return changed
 
-    def load(self, addr, frames):
-        """update() with frames of a machine of fingerprints, 32 bytes for each page, in place of pages: how many differed. They come from
-        ksm.fingerprint.frames_of(), for the machine's era and with its key. OSError EFAULT, ENOMEM; EOPNOTSUPP in a machine of bytes.
+    def load(self, addr, frames, *, bint always=False):
+        """update() with frames of a machine of fingerprints, 32 bytes for each page, in place of pages: how many were written. They come
+        from ksm.fingerprint.frames_of(), for the machine's era and with its key. OSError EFAULT, ENOMEM; EOPNOTSUPP in a machine of bytes.
         ValueError for what stands for no page; nothing is stored then.
         """
         cdef const unsigned char[::1] view = bytes_of(self.machine, frames)
@@ -448,7 +449,7 @@ cdef class Process:
                 while good < nr_pages and not frame_damaged(<const ksm_frame *>buf + good):
                     good += 1
                 if good == nr_pages:
-                    changed = cpu_update(mm, caddr, buf, nr_pages, &error)
+                    changed = cpu_update(mm, caddr, buf, nr_pages, always, &error)
             self.put_mm(mm)
         if error == -EOPNOTSUPP:
             raise oserror(error, f"load of {nr_pages} pages at {caddr:#x}: the machine's frames hold bytes")

@@ -38,6 +38,7 @@ def as_json(result: Result) -> dict[str, Any]:
         ],
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
+        "shared": result.shared,
         "passes": result.passes,
         "settled": result.settled,
         **({"snapshots": result.snapshots} if result.snapshots else {}),
@@ -124,8 +125,10 @@ def knows_profit(result: Result) -> bool:
 
 
 def volatile(result: Result) -> int:
-    """Pages that changed between two passes. KSM's pages_volatile also has those that smart_scan has passed over."""
-    changed: int = result.ksm["pages_volatile"] - result.skipped
+    """Pages that changed between two passes. KSM's pages_volatile also has those that smart_scan has passed over, and those whose frame is
+    in the unstable tree for another process.
+    """
+    changed: int = result.ksm["pages_volatile"] - max(result.skipped, result.again)
     return max(0, changed)
 
 
@@ -158,7 +161,7 @@ def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
     yield row("  duplicates across sources", savings.across)
     yield row("Kept", total - savings.pages, True)
     yield row("  merged: the one copy", ksm["pages_shared"])
-    yield row("  unshared: no page is equal", ksm["pages_unshared"] + result.skipped)
+    yield row("  unshared: no page is equal", ksm["pages_unshared"] + max(0, result.skipped - result.again))
     # After one pass there is no earlier checksum that a page could differ from.
     yield row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
     yield from holes(result, row, line)

@@ -15,15 +15,18 @@ from linux.spinlock cimport mutex_lock, mutex_unlock
 
 from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO
 from ksm.machine cimport Machine
+from ksm.sources.frames cimport PAGE_REPEATED
 
 
 cdef enum:
     ZERO = 0
     WITHIN
     ACROSS
+    COUNTS
 
-# A bit beside the source's number in Tally.last: the frame holds nothing but zeros.
+# Bits beside the source's number in Tally.last: the frame holds nothing but zeros; only repeated pages were seen to map it.
 cdef uint32_t ZEROS = <uint32_t>1 << 31
+cdef uint32_t OWED = <uint32_t>1 << 30
 
 
 @cython.no_gc_clear
@@ -36,14 +39,17 @@ cdef class Tally:
     A merged page with n mappings saves n - 1 frames. For a page of zeros all of them count as `zero`, and so does every page that became
     the kernel's zero page. For any other page, `within` counts the frames that a separate merge inside each source would have saved.
     `across` counts the rest: one less than there are sources with the page.
+
+    Pages that share a frame since a fork were one frame before. One of them stands for it, the others are marked PAGE_REPEATED. Where KSM
+    has merged them into different pages, because of max_page_sharing, a page that has no other mappings has cost a frame.
     """
 
     cdef Machine machine
     cdef uint32_t *last         # for each frame: the source that was last seen to map it, from 1
     cdef uint32_t source
-    cdef readonly unsigned long zero
-    cdef readonly unsigned long within
-    cdef readonly unsigned long across
+    cdef readonly long zero
+    cdef readonly long within
+    cdef readonly long across
 
     def __cinit__(self, Machine machine not None):
         with nogil:
@@ -66,7 +72,7 @@ cdef class Tally:
 
     def add(self, const unsigned long[::1] words):
         """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there."""
-        cdef unsigned long counts[3]
+        cdef long counts[COUNTS]
         cdef unsigned long present = 0, word
         cdef Py_ssize_t i
         cdef bint beyond = False
@@ -106,7 +112,7 @@ cdef int begin_source(Tally tally) except -1:
 
 
 @cython.critical_section
-cdef int add_counts(Tally tally, const unsigned long *counts) except -1:
+cdef int add_counts(Tally tally, const long *counts) except -1:
     tally.zero += counts[ZERO]
     tally.within += counts[WITHIN]
     tally.across += counts[ACROSS]
@@ -119,13 +125,22 @@ cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept n
 
 
 cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *last, uint32_t source,
-                            unsigned long *counts) noexcept nogil:
+                            long *counts) noexcept nogil:
     """Count a mapping of a merged page, or of KSM's zero page."""
     cdef unsigned long frame = word >> PAGE_FLAGS_SHIFT
     if word & PAGE_KSM_ZERO:
-        counts[ZERO] += 1
+        counts[ZERO] += not word & PAGE_REPEATED
         return
-    if last[frame] == 0:
+    if word & PAGE_REPEATED:
+        if last[frame] == 0:
+            last[frame] = OWED | (ZEROS if page_is_zero(m, m.mem_map + frame) else 0)
+            counts[ZERO if last[frame] & ZEROS else WITHIN] -= 1
+        return
+    if last[frame] & OWED:
+        # Another one has stood in for the first mapping.
+        counts[ZERO if last[frame] & ZEROS else WITHIN] += 1
+        last[frame] &= ZEROS
+    elif last[frame] == 0:
         # The first mapping saves nothing.
         last[frame] = ZEROS if page_is_zero(m, m.mem_map + frame) else 0
     elif last[frame] & ZEROS:

@@ -19,6 +19,7 @@ from ksm.host.memory import available_memory, total_memory
 from ksm.machine import ERAS, Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
+from ksm.sources.families import families_of
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ SLACK = 64 << 20
 OTHERS = 256 << 20  # bytes of addresses that a machine leaves to the rest of the program, if they are limited
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
 PAGE_OF_FINGERPRINT = 140  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
+PAGE_OF_FORK = 144  # bytes of a page whose frame another process has: an rmap_item, a page table entry, and the tables of families.py
 MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
@@ -85,10 +87,13 @@ class Result(NamedTuple):
     live: bool
     notes: list[str]
     snapshots: int = 0  # that the passes saw, one after the other
+    shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
+    again: int = 0  # those of them that KSM has not merged
 
     @property
     def pages(self) -> int:
-        return sum(source.pages for source in self.sources)
+        """Frames: what processes share since a fork counts once."""
+        return sum(source.pages for source in self.sources) - self.shared
 
 
 def size(count: int) -> str:
@@ -111,16 +116,17 @@ def make_machine(
     sources: list[Source], era: Era = ERA, *, exact: bool = False, key: bytes | None = None, threads: int = 1
 ) -> Machine:
     """A machine large enough for the sources: of bytes if `exact`, else of fingerprints, which may have a key. SourceError."""
-    copied = sum(source.copied for source in sources)
+    forked = sum(source.forked for source in sources)
+    copied = sum(source.copied for source in sources) - forked
     mapped = sum(source.mapped for source in sources)
     if exact:
         # Besides the copies, 128 bytes for every page: a struct page, an rmap_item, and what else belongs to it
-        needed = copied + (copied + mapped) // 32
+        needed = copied + (copied + forked + mapped) // 32
     else:
         copied, mapped = copied + mapped, 0
-        needed = copied // PAGE_SIZE * PAGE_OF_FINGERPRINT
+        needed = copied // PAGE_SIZE * PAGE_OF_FINGERPRINT + forked // PAGE_SIZE * PAGE_OF_FORK
     if needed > available_memory():
-        hashed_need = (copied + mapped) // PAGE_SIZE * PAGE_OF_FINGERPRINT
+        hashed_need = (copied + mapped) // PAGE_SIZE * PAGE_OF_FINGERPRINT + forked // PAGE_SIZE * PAGE_OF_FORK
         fewer = ""
         if exact and hashed_need <= available_memory():
             fewer = f"; without --exact, it needs {size(hashed_need)}"
@@ -241,6 +247,7 @@ class Scan:
             source.same_checksums = era != ERA and not key and any(each.hash for each in sources)
         if exact is None:
             exact = mapped_at_once(sources) and key is None
+        self.families = families_of(sources)
         self.machine = make_machine(sources, era, exact=exact, key=key, threads=min(threads, 256))
         try:
             apply_settings(self.machine, settings or {})
@@ -285,6 +292,12 @@ class Scan:
     def read(self, number: int) -> None:
         """Map the memory of all sources, or later read what has changed. A process that cannot be read is left out."""
         what = "reading" if number else "mapping"
+        for family in self.families:
+            self.progress("comparing the frames of processes", 0, 0)
+            if number:
+                family.look()
+            else:
+                family.build(self.machine)
         for place, source in enumerate(list(self.sources)):
             self.progress(f"{what} {source.name}", place, len(self.sources))
             try:
@@ -323,6 +336,8 @@ class Scan:
 
     def result(self, passes: int, settled: bool) -> Result:
         tally = Tally(self.machine)
+        unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
+        shared = 0
         results = []
         for source in self.sources:
             assert source.process is not None
@@ -330,7 +345,9 @@ class Scan:
             pages = 0
             for addr, length in source.ranges():
                 for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
-                    pages += tally.add(source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start)))
+                    words = source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start))
+                    shared += source.repeat(start, words)
+                    pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
@@ -344,8 +361,10 @@ class Scan:
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + own_notes + self.common_notes(),
+            notes=self.left_notes() + own_notes + self.common_notes(shared),
             snapshots=max((source.snapshots for source in self.sources), default=0),
+            shared=shared,
+            again=unmerged,
         )
 
     def left_notes(self) -> list[str]:
@@ -354,12 +373,20 @@ class Scan:
             return [f"skipped {len(self.left):,} processes that exited, grew too large or became unreadable during the scan"]
         return [f"skipped {reason}" for reason in self.left]
 
-    def common_notes(self) -> list[str]:
-        """Notes on all sources together."""
-        shared, hidden = (sum(getattr(source, name) for source in self.sources) for name in ("shared", "hidden"))
+    def common_notes(self, shared: int) -> list[str]:
+        """Notes on all sources together, of which processes share so many pages."""
+        left_out, hidden = (sum(getattr(source, name) for source in self.sources) for name in ("shared", "hidden"))
         notes = []
         if shared:
-            notes.append(f"{shared:,} pages that processes share since a fork are one copy already, and count once")
+            notes.append(
+                f"{shared:,} pages that processes share since a fork are one copy already, and count once; each source has them all"
+            )
+        if left_out:
+            notes.append(
+                f"{left_out:,} pages that processes share since a fork are in the fingerprints of one of them: KSM would count them all"
+            )
+        if lost := sum(family.lost for family in self.families):
+            notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
         if hidden:
             notes.append(
                 f"{hidden:,} pages are in other processes too, by fork or by KSM: only root can see which, and whether they are duplicates"

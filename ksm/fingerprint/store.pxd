@@ -3,4 +3,5 @@
 
 from linux.mm_types cimport mm_struct
 
-cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsigned long nr_pages, int *error) noexcept nogil
+cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsigned long nr_pages, bint always,
+                      int *error) noexcept nogil

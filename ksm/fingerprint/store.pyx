@@ -30,8 +30,9 @@ cdef bint has_fingerprint(mm_struct *mm, unsigned long addr, const ksm_frame *fr
     return same
 
 
-cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsigned long nr_pages, int *error) noexcept nogil:
-    """Make whole pages those of `pages`, writing only to those that differ or are not there: how many; 0 or -errno in *error."""
+cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsigned long nr_pages, bint always,
+                      int *error) noexcept nogil:
+    """Make whole pages those of `pages`, writing to those that differ or are not there, or `always`: how many; 0 or -errno in *error."""
     cdef const frame_maker *maker = &mm.machine.maker
     cdef ksm_frame made[FRAMES_AT_ONCE]
     cdef ksm_frame *frames[FRAMES_AT_ONCE]
@@ -50,7 +51,7 @@ cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsi
         nr = 0
         mmap_read_lock(mm)
         for i in range(some):
-            if not has_fingerprint(mm, addr + <unsigned long>i * PAGE_SIZE, frames[i]):
+            if always or not has_fingerprint(mm, addr + <unsigned long>i * PAGE_SIZE, frames[i]):
                 other[nr] = frames[i]
                 other_bytes[nr] = bytes[i]
                 nr += 1
@@ -61,7 +62,7 @@ cdef long store_pages(mm_struct *mm, unsigned long addr, const char *pages, unsi
             mutex_lock(&mm.machine.store_lock)
             i = 0
             while i < nr and not error[0]:
-                changed += cpu_update(mm, addr + <unsigned long>(other_bytes[i] - pages), <const char *>other[i], 1, error)
+                changed += cpu_update(mm, addr + <unsigned long>(other_bytes[i] - pages), <const char *>other[i], 1, always, error)
                 i += 1
             mutex_unlock(&mm.machine.store_lock)
         addr += <unsigned long>some * PAGE_SIZE

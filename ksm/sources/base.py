@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -47,7 +48,8 @@ class Source(ABC):
     ordered         whether pieces() has each page once, by ascending address
     hash            how its fingerprints were made, if they were made before: bytes are not there any more
     copied, mapped  bytes that the machine needs for the source: of its own memory, and of addresses for mapped files
-    shared          pages that are not counted, because another source of the scan has the same frames
+    shared          pages that pieces() has left out, because another source has given the same frames
+    forked          bytes of `copied` that those take which are shared, as far as that is known before the scan
     hidden          pages that other processes map too; whether those processes are in the scan is not known
     holes           pages that the source does not have, although it could: holes of a file, and what a dump leaves out
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
@@ -67,6 +69,7 @@ class Source(ABC):
         self.snapshots = 0
         self.copied = 0
         self.mapped = 0
+        self.forked = 0
         self.shared = 0
         self.hidden = 0
         self.holes = 0
@@ -81,6 +84,10 @@ class Source(ABC):
 
     def refresh(self, number: int) -> None:
         return None  # nothing changes in a file
+
+    def repeat(self, start: int, words: array[int]) -> int:
+        """Mark in a page table, from the address `start` on, the pages whose frames count for another source: how many. See Tally."""
+        return 0
 
     @abstractmethod
     def ranges(self) -> list[tuple[int, int]]: ...
@@ -109,7 +116,13 @@ class Source(ABC):
 
         The process has one mapping at HIGHEST, as a real one has its stack: KSM forgets a process without mappings.
         """
-        self.process = process = machine.spawn(self.name)
-        process.prctl(PR_SET_MEMORY_MERGE, 1)
-        process.mmap(PAGE_SIZE, addr=HIGHEST)
+        self.process = process = new_process(machine, self.name)
         return process
+
+
+def new_process(machine: Machine, name: str) -> Process:
+    """See Source.spawn()."""
+    process = machine.spawn(name)
+    process.prctl(PR_SET_MEMORY_MERGE, 1)
+    process.mmap(PAGE_SIZE, addr=HIGHEST)
+    return process

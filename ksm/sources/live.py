@@ -2,7 +2,8 @@
 """A running process: the pages of its private memory that are anonymous and present, read anew for every pass.
 
 The machine's process has the pages at the same addresses, in blocks of 2 MiB. A block is mapped while the real process has a page in it.
-(With mappings as large as the real ones, KSM would walk through all the addresses that Go, Java or a sanitizer reserve.)
+(With mappings as large as the real ones, KSM would walk through all the addresses that Go, Java or a sanitizer reserve.) Processes that
+share pages since a fork share them in the machine: see families.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,7 +20,9 @@ from typing import NamedTuple
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from ksm.host.memory import read_text
 from ksm.machine import Machine
+from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
+from ksm.sources.frames import Frames, read_frames, shared_runs
 from ksm.sources.pagemap import anonymous_runs, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.stream import BLOCK, bring
@@ -41,7 +45,7 @@ class Mapping(NamedTuple):
 
 
 class Host:
-    """What the processes of one scan have in common: the frames that were already seen in this pass."""
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass."""
 
     def __init__(self) -> None:
         self.claimed: set[int] = set()
@@ -73,10 +77,10 @@ class Memory:
 
 
 class InProcess(Piece):
-    """Pages of a process. Those that it unmaps before they are read are left out."""
+    """Pages of a process. Those that it unmaps before they are read are left out. See read_runs() and Process.update()."""
 
-    def __init__(self, runs: list[Run], pid: int, mem: Memory, by_file: bool) -> None:
-        self.runs, self.pid, self.mem, self.by_file = runs, pid, mem, by_file
+    def __init__(self, runs: list[Run], pid: int, mem: Memory, *, by_file: bool, always: bool = False) -> None:
+        self.runs, self.pid, self.mem, self.by_file, self.always = runs, pid, mem, by_file, always
 
     def read(self, buffer: memoryview, sink: Sink) -> None:
         read_runs(self.pid, self.mem.fd, self.runs, sink, buffer, by_file=self.by_file)
@@ -102,6 +106,7 @@ class LiveSource(Source):
         self.runs: list[Run] = []
         self.blocks: list[Run] = []
         self.mappings: list[Mapping] = []
+        self.frames = Frames()  # that it shares
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
         with self._inside():
             guest = guest_name(self._text("cmdline"))
@@ -163,7 +168,8 @@ class LiveSource(Source):
         return self.mappings
 
     def attach(self, machine: Machine) -> None:
-        self.spawn(machine)
+        if self.process is None:  # one of a family has it already
+            self.spawn(machine)
         self.refresh(0)
 
     def refresh(self, number: int) -> None:
@@ -178,50 +184,107 @@ class LiveSource(Source):
         runs = self._present()
         self._forget(without(self.runs, runs))
         self._map(blocks_of(runs))
-        store = bring(process, same_checksums=self.same_checksums)
+        held: list[Run] = []
+        read = self._take(process, self._parts(runs, held))
+        self.runs = joined(sorted(read + held))
+        # Pages that vanished before they were read, and what is not anonymous
+        self._forget(without(runs, self.runs))
 
-        def work(piece: Piece, buffer: memoryview) -> list[Run]:
+    def _take(self, process: Process, pieces: Iterator[InProcess], check: Callable[[list[Run]], None] | None = None) -> list[Run]:
+        """Read pieces into a process of the machine: what was there. `check` is told what was read, before anything can change."""
+        store = bring(process, same_checksums=self.same_checksums)
+        store_always = bring(process, same_checksums=self.same_checksums, always=True)
+
+        def work(piece: InProcess, buffer: memoryview) -> list[Run]:
             read: list[Run] = []
 
             def sink(some: list[Run], view: memoryview) -> None:
-                store(some, view)
+                if check is not None:
+                    check(some)
+                (store_always if piece.always else store)(some, view)
                 read.extend(some)
 
             piece.read(buffer, sink)
             return read
 
-        parts = in_order(self._parts(runs), work, self.threads)
-        self.runs = joined(sorted(run for part in parts for run in part))
-        # Pages that another process has brought, and those that vanished before they were read
-        self._forget(without(runs, self.runs))
+        return [run for part in in_order(pieces, work, self.threads) for run in part]
 
-    def _parts(self, runs: list[Run]) -> Iterator[Piece]:
-        """Pieces of the pages that count for this process. Threads read one stretch while the next one is asked for."""
+    def _parts(self, runs: list[Run], held: list[Run]) -> Iterator[InProcess]:
+        """Pieces of the pages that are to be read. Those that the process shares in the machine already are added to `held`.
+
+        Threads read one stretch while the next one is asked for.
+        """
         self.shared = self.hidden = 0
-        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
         try:
             for stretch in parts_of(runs, STRETCH):
-                alone, common, shared, hidden = own_runs(pagemap, self.host.kpageflags, stretch, self.host.claimed)
-                self.shared += shared
+                alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
+                held += shared
                 self.hidden += hidden
-                if merged:
-                    # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
-                    unmerged = without(alone, merged)
-                    common = sorted(common + without(alone, unmerged))
-                    alone = unmerged
-                for part in parts_of(alone, PIECE):
-                    yield InProcess(part, self.pid, mem, by_file=False)
-                for part in parts_of(common, PIECE):
-                    yield InProcess(part, self.pid, mem, by_file=True)
+                yield from self._stretch(mem, alone, common)
+                for part in parts_of(forced, PIECE):
+                    yield InProcess(part, self.pid, mem, by_file=True, always=True)
         finally:
             os.close(pagemap)
 
+    def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
+        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
+        if merged:
+            # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
+            unmerged = without(alone, merged)
+            common = sorted(common + without(alone, unmerged))
+            alone = unmerged
+        for part in parts_of(alone, PIECE):
+            yield InProcess(part, self.pid, mem, by_file=False)
+        for part in parts_of(common, PIECE):
+            yield InProcess(part, self.pid, mem, by_file=True)
+
     def pieces(self) -> Iterator[Piece]:
+        """The pages that no other process has given in this pass."""
         self.host.begin(self.host.number)
+        self.shared = self.hidden = 0
         with self._inside():
-            yield from self._parts(self._present())
+            mem = Memory(self._open("mem"))
+            pagemap = self._open("pagemap")
+            try:
+                for stretch in parts_of(self._present(), STRETCH):
+                    alone, common, shared, hidden = own_runs(pagemap, self.host.kpageflags, stretch, self.host.claimed)
+                    self.shared += shared
+                    self.hidden += hidden
+                    yield from self._stretch(mem, alone, common)
+            finally:
+                os.close(pagemap)
+
+    # What a family does with its members
+
+    def look(self, old: Frames | None = None) -> Frames:
+        """The frames that it has in common with others, and those of the pages that `old` has as shared. SourceError."""
+        with self._inside():
+            runs = self._present()
+            pagemap = self._open("pagemap")
+            try:
+                return read_frames(pagemap, runs, old)
+            finally:
+                os.close(pagemap)
+
+    def lend(self, process: Process, frames: Frames, runs: list[Run]) -> list[Run]:
+        """Write these pages into a process of the machine: the runs of those that had other frames than in the table when they were read,
+        or were gone. SourceError.
+        """
+        changed: list[Run] = []
+        with self._inside():
+            mem = Memory(self._open("mem"))
+            pagemap = self._open("pagemap")
+            try:
+                pieces = (InProcess(part, self.pid, mem, by_file=True, always=True) for part in parts_of(runs, PIECE))
+                read = self._take(process, pieces, lambda some: changed.extend(frames.changed(pagemap, some)))
+            finally:
+                os.close(pagemap)
+        return changed + without(runs, joined(sorted(read)))
+
+    def repeat(self, start: int, words: array[int]) -> int:
+        return self.frames.repeat(start, words)
 
     def _present(self) -> list[Run]:
         """The anonymous pages that may be there, those of other processes included.
@@ -247,12 +310,7 @@ class LiveSource(Source):
     def _map(self, blocks: list[Run]) -> None:
         """Map these blocks, and no others."""
         assert self.process is not None
-        for start, end in without(self.blocks, blocks):
-            self.process.munmap(start, end - start)
-        for start, end in without(blocks, self.blocks):
-            self.process.mmap(
-                end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start
-            )
+        map_blocks(self.process, self.blocks, blocks)
         self.blocks = blocks
 
     def ranges(self) -> list[Run]:
@@ -290,6 +348,14 @@ def mappings_of(smaps: str) -> Iterator[Mapping]:
         if begin < last:
             anonymous = mapping[mapping.index("\nAnonymous:") :].split(None, 2)[1]
             yield Mapping(begin, last, int(anonymous) << 10, MERGEABLE in names)
+
+
+def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
+    """Map the new blocks in place of the old ones. OSError."""
+    for start, end in without(old, new):
+        process.munmap(start, end - start)
+    for start, end in without(new, old):
+        process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
 
 
 def ksmd_runs() -> bool:

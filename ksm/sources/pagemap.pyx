@@ -69,10 +69,6 @@ cdef enum:
 
     KCMP_VM = 1
 
-    KPF_KSM = 21
-    KPF_ZERO_PAGE = 24
-
-    NR_ENTRIES = 512            # of pagemap in one read
     NR_IOVEC = 1024             # IOV_MAX
 
 cdef uint64_t PAGEMAP_SCAN = (<uint64_t>3 << 30) | (<uint64_t>sizeof(pm_scan_arg) << 16) | (<uint64_t>c'f' << 8) | 16

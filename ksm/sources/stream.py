@@ -25,17 +25,17 @@ LEAST = 64 << 20  # bytes that are left to others
 LATER = 96  # bytes that a page takes after it was read, in the first passes: an rmap_item, and a part of a stable node
 
 
-def bring(process: Process, base: int = 0, *, same_checksums: bool = False) -> Sink:
-    """A sink that takes pages into the process, at the source's addresses plus `base`. See Source.same_checksums."""
+def bring(process: Process, base: int = 0, *, same_checksums: bool = False, always: bool = False) -> Sink:
+    """A sink that takes pages into the process, at the source's addresses plus `base`. See Source.same_checksums and Process.update()."""
 
     def sink(runs: list[Run], view: memoryview) -> None:
         at = 0
         for start, end in runs:
             part = view[at : at + end - start]
             if same_checksums:
-                process.load(base + start, frames_of(part))
+                process.load(base + start, frames_of(part), always=always)
             else:
-                process.update(base + start, part)
+                process.update(base + start, part, always=always)
             at += end - start
 
     return sink

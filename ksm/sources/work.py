@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Piece)
 AHEAD = 4  # pieces in work, for each thread: a reader that is faster waits
 
 
@@ -24,7 +25,7 @@ class Cancelled(Exception):
     """Another piece has failed."""
 
 
-def in_order(pieces: Iterable[Piece], work: Callable[[Piece, memoryview], T], threads: int) -> Iterator[T]:
+def in_order(pieces: Iterable[P], work: Callable[[P, memoryview], T], threads: int) -> Iterator[T]:
     """What work(piece, buffer) gives for each piece, in the order of the pieces; `threads` of them are in work at the same time.
 
     The pieces are made in the thread of the caller, at most AHEAD for each thread in advance. The buffer is the thread's own. The first
@@ -40,7 +41,7 @@ def in_order(pieces: Iterable[Piece], work: Callable[[Piece, memoryview], T], th
     own = threading.local()
     stopped = threading.Event()
 
-    def task(piece: Piece) -> T:
+    def task(piece: P) -> T:
         if stopped.is_set():
             raise Cancelled
         if not hasattr(own, "buffer"):

@@ -76,6 +76,32 @@ def test_bytes_are_refused(machine, process, tmp_path):
         refused("load of 1 pages at 0x0: the machine's frames hold bytes", other.spawn().load, 0, bytes(FRAME))
 
 
+@pytest.mark.parametrize("pages", ["bytes", "fingerprints"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_update_of_every_page_breaks_what_is_shared(pages, merged):
+    """A write of the same bytes is a write: the page gets a frame of its own, where update() else writes nothing."""
+    with ksm.Machine("16M", pages=pages) as machine:
+        parent = machine.spawn()
+        addr = mergeable(parent, [A, A if merged else B, ZEROS])
+        child = parent.fork()
+        if merged:
+            machine.ksm.scan(passes=3)
+            assert frame(parent, addr) == frame(child, addr) == frame(parent, addr + PAGE)
+        before = [frame(parent, addr + i * PAGE) for i in range(3)]
+        assert child.update(addr, A) == 0
+        assert [frame(child, addr + i * PAGE) for i in range(3)] == before
+        assert child.update(addr, A, always=True) == 1
+        assert frame(child, addr) not in before
+        assert [frame(parent, addr + i * PAGE) for i in range(3)] == before
+        assert [frame(child, addr + i * PAGE) for i in (1, 2)] == before[1:]
+        assert child.update(addr, A) == 0
+        if pages == "fingerprints":
+            assert child.load(addr + 2 * PAGE, frames_of(ZEROS)) == 0
+            assert child.load(addr + 2 * PAGE, frames_of(ZEROS), always=True) == 1
+            assert frame(child, addr + 2 * PAGE) != before[2]
+        assert machine.check() == []
+
+
 def test_update_and_load_store_the_same(machine, process):
     contents = [A, ZEROS, B, bytes(range(256)) * 16]
     one, other = mergeable(process, contents), process.mmap(4 * PAGE)
