@@ -73,8 +73,8 @@ def doubts(bounds: Bounds, devices: Sequence[str]) -> list[str]:
     lines = []
     if bounds.hidden:
         lines.append(
-            f"{bounds.hidden:,} pages at most are one frame with others already, by a fork or by KSM: only root can see which; the lower figure "
-            "is without them"
+            f"{bounds.hidden:,} pages at most are one frame with others already, by a fork or by KSM: only root can see which; the lower "
+            "figure is without them"
         )
     if bounds.pinned:
         lines.append(f"{bounds.pinned:,} pages at most are pinned (VmPin), and would not merge: the lower figure is without them")
