@@ -65,19 +65,22 @@ def one_frame_at_most(standings: Sequence[Standing]) -> int:
     """
     hidden = [standing.hidden for standing in standings]
     merged = sum(standing.hidden if standing.merged is None else standing.merged for standing in standings)
-    return min(sum(standing.common for standing in standings), sum(hidden) - max(hidden, default=0) + merged)
+    return min(sum(standing.common for standing in standings) // PAGE_SIZE, sum(hidden) - max(hidden, default=0) + merged)
 
 
-def doubts(bounds: Bounds, devices: Sequence[str]) -> list[str]:
-    """Why the figures are a range. `devices` are names of processes that drive devices themselves."""
-    lines = []
+def doubts(bounds: Bounds, held: int, devices: Sequence[str]) -> list[str]:
+    """Why the figures are a range, and what is held. `devices` are names of processes that drive devices themselves."""
+    lines = [f"{held:,} pages are registered with io_uring, which holds them: they do not merge"] if held else []
     if bounds.hidden:
         lines.append(
             f"{bounds.hidden:,} pages at most are one frame with others already, by a fork or by KSM: only root can see which; the lower "
             "figure is without them"
         )
     if bounds.pinned:
-        lines.append(f"{bounds.pinned:,} pages at most are pinned (VmPin), and would not merge: the lower figure is without them")
+        lines.append(
+            f"{bounds.pinned:,} pages at most are pinned (VmPin), and would not merge: which, cannot be seen, and the lower figure "
+            "is without them. What is equal to one of them may not merge either"
+        )
     for name in devices:
         lines.append(f"{name} drives a device by VFIO, which pins its memory: what is locked counts as pinned")
     return lines

@@ -172,7 +172,7 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
         row("  zero pages", ledger.zero),
         row("  duplicates within one source", ledger.within),
         row("  duplicates across sources", ledger.across),
-        *already(result, row),
+        *on_top(result, row),
         row("Kept", ledger.kept, True),
         row("  merged: the one copy", ledger.merged),
         row("  unshared: no page is equal", ledger.unshared),
@@ -195,15 +195,18 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
     yield from laid_out(rows, width)
 
 
-def already(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
-    """Of what is freed, what the running kernel has freed already, and the rest; none where it has done nothing yet."""
+def on_top(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
+    """Of what is freed, what the running kernel has freed already, and the rest. None where all is yet to come, and certain."""
     bounds = result.bounds
-    if not bounds.already_upper:
-        return []
-    least = "" if bounds.already == bounds.already_upper else ", at least"
-    most = "" if bounds.exact else ", at most"
-    saved = result.ledger.freed - bounds.upper
-    return [row(f"  of these, saved already{least}", saved), row(f"  of these, on top{most}", bounds.upper)]
+    rows = []
+    if bounds.already_upper:
+        least = "" if bounds.already == bounds.already_upper else ", at least"
+        rows.append(row(f"Freed already{least}", result.ledger.freed - bounds.upper))
+    if not bounds.exact:
+        rows.append(row("Freed on top, at least", bounds.lower))
+    if rows:
+        rows.append(row("Freed on top" if bounds.exact else "Freed on top, at most", bounds.upper))
+    return rows
 
 
 def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:

@@ -385,7 +385,7 @@ class Scan:
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + self.common_notes(shared) + doubts(bounds, self.devices()),
+            notes=self.left_notes() + self.common_notes(shared) + self.doubts(bounds),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
             shared=shared,
@@ -414,6 +414,6 @@ class Scan:
             notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
         return notes
 
-    def devices(self) -> list[str]:
-        """Names of processes that pin memory for a device."""
-        return [source.name for source in self.sources if source.standing.device]
+    def doubts(self, bounds: Bounds) -> list[str]:
+        held = sum(source.standing.held for source in self.sources)
+        return doubts(bounds, held, [source.name for source in self.sources if source.standing.device])
