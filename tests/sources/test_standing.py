@@ -145,7 +145,7 @@ def test_registered_buffers_do_not_merge(target, host, exact):
         result = scan.run(3, 0)
         assert (source.standing.held, source.standing.pinned) == (50, 0)
         assert result.ledger.within == 50
-        assert result.bounds.exact
+        assert result.freed == (result.ledger.freed, result.ledger.freed)
         assert any(note.startswith("50 pages are registered with io_uring") for note in result.notes)
         # Pins end with the ring.
         target.do("os.close(ring)")
@@ -169,7 +169,7 @@ def test_a_ring_that_is_given_away(target, host, monkeypatch):
     with Scan([source]) as scan:
         result = scan.run(3, 0)
         assert (source.standing.held, source.standing.pinned) == (0, 50)
-        assert result.bounds.lower == max(0, result.bounds.upper - 50)
+        assert result.freed == (max(0, result.ledger.freed - 50), result.ledger.freed)
     source.close()
 
 
@@ -214,9 +214,8 @@ def test_what_is_merged_already_is_not_freed_again(family, host):
     host.merges = True
     result, families = scan_of([first, second], host)
     assert families  # other pages are shared since the fork
-    assert result.bounds.already == result.bounds.already_upper == 100
-    assert result.bounds.exact
-    assert result.bounds.upper == result.ledger.freed - 100
+    assert result.already == (100, 100)
+    assert result.freed == (result.ledger.freed - 100, result.ledger.freed - 100)
     assert result.ledger.across >= 100
 
 
@@ -239,7 +238,7 @@ def test_flags_that_say_that_each_page_is_merged(family, host):
         result, families = scan_of([first, second], host)
         assert families
         assert result.shared >= 100
-        assert result.bounds.already == 0
+        assert result.already == (0, 0)
     finally:
         os.close(everything)
         with open("/proc/kpageflags", "rb") as file:
@@ -259,12 +258,12 @@ def test_zero_pages_of_ksm_are_freed_already(target, host, monkeypatch):
     before, _ = scan_of([target.pid], host)
     zeros = 5000
     after, _ = scan_of([target.pid], host)
-    if after.bounds.already == 0:
+    if after.already.most == 0:
         pytest.skip("this kernel has no ksm_zero_pages")
-    assert after.bounds.already == after.bounds.already_upper == 5000
+    assert after.already == (5000, 5000)
     assert after.ledger.freed + after.ledger.kept == after.ledger.pages == after.pages >= 5100
     assert after.ledger.zero - before.ledger.zero >= 4900
-    assert after.bounds.upper == after.bounds.lower == after.ledger.freed - 5000
+    assert after.freed == (after.ledger.freed - 5000, after.ledger.freed - 5000)
     assert after.ksm["ksm_zero_pages"] == after.sources[0].ksm_stat["ksm_zero_pages"] == 5000
 
 
@@ -301,27 +300,27 @@ def test_a_range_where_frames_are_hidden(target, host):
     for number, pid in enumerate(pids[1:]):
         target.ask(f"[tell({pid}, 'ctypes.CDLL(None).prctl(4, 1); fill(a, {100 * number}, [9] * 50)')]")
     root, _ = scan_of(pids, host)
-    assert root.bounds.exact
+    assert root.freed.least == root.freed.most
 
     def scan():
         blind = Host()
         result, families = scan_of(pids, blind)
         assert not families
         blind.close()
-        return [*result.bounds, result.ledger.freed]
+        [hidden] = (doubt.fewer for doubt in result.doubts)
+        return [*result.freed, *result.already, hidden, result.ledger.freed]
 
     try:
-        lower, upper, already, already_upper, pinned, hidden, freed = as_nobody(scan)
+        least, most, already, already_most, hidden, copies = as_nobody(scan)
     finally:
         for pid in pids[1:]:
             os.kill(pid, 9)
-    assert lower <= root.bounds.upper <= upper
-    assert 0 < lower < upper == freed
-    assert hidden == upper - lower
-    assert (already, pinned) == (0, 0)
-    assert already_upper == 0 or ksm_is_used()
-    # Each page of the four but one is in doubt at most, and nearly all that are shared are known to be.
-    assert lower >= root.bounds.upper - 100
+    assert least <= root.freed.most <= most
+    assert 0 < least < most == copies
+    assert (hidden, already) == (most - least, 0)
+    assert already_most == 0 or ksm_is_used()
+    # All who share the pages are in the scan, but for the processes that started it: the lower figure is near the truth.
+    assert least >= root.freed.most - 100
 
 
 def ksm_is_used():

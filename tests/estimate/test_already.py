@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Between which figures the truth lies: of frames that are known here, and hidden from what is tested."""
+"""What is freed already, and how sure that is: of frames that are known here, and hidden from what is tested."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm.constants import PAGE_SIZE
-from ksm.estimate.bounds import Bounds, doubts, make_bounds
+from ksm.estimate.already import Already, already_freed, doubts_of
+from ksm.estimate.doubt import Doubt, Freed, freed_between
 from ksm.sources.standing import Standing
 
 PROCESSES = 4  # of which the last one is not in the scan
@@ -38,30 +39,38 @@ def test_the_truth_lies_between(frames, told):
         pages[content] += count
         kept[content] += 1
     saved = sum(count - 1 for _, is_merged, count in seen if is_merged)
-    copies = SimpleNamespace(freed=sum(count - 1 for count in pages.values()))
-    bounds = make_bounds(copies, standings, sum(is_merged and sum(maps) > 0 for _, is_merged, maps in frames))
-    assert bounds.lower <= sum(count - 1 for count in kept.values()) <= bounds.upper
-    assert bounds.already <= saved <= bounds.already_upper
-    assert bounds.exact == (bounds.hidden == 0 or bounds.upper == 0)
+    already = already_freed(standings, sum(is_merged and sum(maps) > 0 for _, is_merged, maps in frames))
+    assert already.least <= saved <= already.most
+    doubts = doubts_of(standings, already)
+    copies = ledger(freed=sum(count - 1 for count in pages.values()), pages=pages.total())
+    freed = freed_between(copies, doubts, already.least)
+    assert freed.least <= sum(count - 1 for count in kept.values()) <= freed.most
+    assert freed.most == copies.freed - already.least
+
+
+def ledger(freed, pages=1000):
+    return SimpleNamespace(freed=freed, pages=pages)
 
 
 def test_what_is_certain():
     """Zero pages of KSM, and merged pages that root has seen, are taken off. Nothing is in doubt."""
-    bounds = make_bounds(SimpleNamespace(freed=100), [Standing(zeros=10, repeated=20), Standing(zeros=1)], 999)
-    assert bounds == Bounds(lower=69, upper=69, already=31, already_upper=31, pinned=0, hidden=0)
-    assert doubts(bounds, 0, []) == []
+    standings = [Standing(zeros=10, repeated=20), Standing(zeros=1)]
+    already = already_freed(standings, 999)
+    assert already == Already(31, 31)
+    assert doubts_of(standings, already) == []
+    assert freed_between(ledger(100), [], already.least) == Freed(69, 69)
 
 
 def test_what_nobody_has_freed_yet():
-    """A scan of one pass merges nothing, and what KSM has merged is more than that."""
-    assert make_bounds(SimpleNamespace(freed=0), [Standing(repeated=20)], 5) == Bounds(0, 0, 20, 20, 0, 0)
+    """A scan of one pass merges nothing, and what KSM has merged is more than that. What takes more frames than before stays so."""
+    assert freed_between(ledger(0), [], 20) == Freed(0, 0)
+    assert freed_between(ledger(-3), [], 0) == Freed(-3, -3)
 
 
 def test_pins():
-    bounds = make_bounds(SimpleNamespace(freed=100), [Standing(pinned=30), Standing()], 0)
-    assert (bounds.lower, bounds.upper, bounds.pinned) == (70, 100, 30)
-    pinned, device = doubts(bounds, 0, ["pid 7 (qemu)"])
-    assert pinned.startswith("30 pages at most are pinned (VmPin)")
-    assert device.startswith("pid 7 (qemu) drives a device by VFIO")
-    [held] = doubts(bounds._replace(pinned=0), 50, [])
-    assert held == "50 pages are registered with io_uring, which holds them: they do not merge"
+    standings = [Standing(pinned=30), Standing()]
+    [doubt] = doubts_of(standings, Already())
+    assert doubt == Doubt(30, 0, doubt.why)
+    assert doubt.why.startswith("30 pages at most are pinned (VmPin)")
+    assert freed_between(ledger(100), [doubt]) == Freed(70, 100)
+    assert freed_between(ledger(20), [doubt]) == Freed(0, 20)
