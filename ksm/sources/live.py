@@ -163,31 +163,30 @@ class LiveSource(Source):
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
         if maps != self.maps or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+            self.standing.take_ksm_stat(self._ksm_stat())
             self._look_at_mappings()
             self.maps = maps
         return self.mappings
 
-    def _look_at_mappings(self) -> dict[str, int]:
-        """Read smaps, and what tells which of the mappings count: ksm_stat, which is there since Linux 6.1."""
+    def _ksm_stat(self) -> dict[str, int]:
+        """/proc/PID/ksm_stat, which is there since Linux 6.1."""
         try:
-            stat = ksm_stat_of(self._text("ksm_stat"))
+            return ksm_stat_of(self._text("ksm_stat"))
         except (FileNotFoundError, PermissionError):
-            stat = {}
-        self.standing.take_ksm_stat(stat)
+            return {}
+
+    def _look_at_mappings(self) -> None:
         self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
         self.standing.left = by_kind(left)
-        return stat
 
     def look_back(self) -> None:
-        """After the last pass: pins, what KSM has done already, and how many of the hidden pages may be one frame. See Standing."""
         super().look_back()
         with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
-            maps = self._text("maps")
-            if not maps:
-                return  # a zombie
-            self.standing.take_pins(self._text("status"), maps)
-            stat = self._look_at_mappings()
+            if stat := self._ksm_stat():
+                self.standing.take_ksm_stat(stat)
+            self.standing.take_pins(self._text("status"), self.maps)
             if self.hidden:
+                self._look_at_mappings()
                 merged = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
                 self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
 
