@@ -63,4 +63,7 @@ class Standing:
 def bytes_in(figures: str, name: str) -> int:
     """A line of smaps or status in kB, "\\nName:"; 0 if there is none."""
     place = figures.find(name)
-    return int(figures[place + len(name) : place + len(name) + 32].split(None, 1)[0]) << 10 if place >= 0 else 0
+    if place < 0:
+        return 0
+    place += len(name)
+    return int(figures[place : figures.index(" kB", place)]) << 10

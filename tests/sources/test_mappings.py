@@ -31,14 +31,14 @@ def test_what_a_mapping_is():
     heap, plain, file = mappings_of(
         smaps(
             (HEAP, "rd wr mr mw me ac mg", {"Rss": 100, "Pss": 100, "Anonymous": 100}),
-            (PLAIN, "rd wr mr mw me ac", {"Rss": 100, "Pss": 40, "Anonymous": 100, "KSM": 12}),
+            (PLAIN, "rd wr mr mw me ac mg", {"Rss": 100, "Pss": 40, "Anonymous": 100, "KSM": 12}),
             (FILE, "rd wr mr mw me ac", {"Rss": 100, "Pss": 70, "Anonymous": 60, "KSM": None}),
             (SHARED, "rd wr sh mr mw me ms", {"Rss": 100, "Anonymous": 0}),
         )
     )
     assert heap == Mapping(0x1000000, 0x1100000, 100 << 10, True, "[heap]", 0, 0)
-    assert plain == Mapping(0x7F0000000000, 0x7F0000100000, 100 << 10, False, "", 60 << 10, 12 << 10)
-    # 40 kB are the file's, and have a Pss of 40 kB at most. So 30 kB at least are that of the copies.
+    assert plain == Mapping(0x7F0000000000, 0x7F0000100000, 100 << 10, True, "", 60 << 10, 12 << 10)
+    # 40 kB are the file's, and have a Pss of 40 kB at most. So 30 kB at least are that of the copies, of 60 kB.
     assert file == Mapping(0x7F0000200000, 0x7F0000300000, 60 << 10, False, "/usr/lib/a name (with) spaces.so", 30 << 10, 0)
     assert [mapping.kind for mapping in (heap, plain, file)] == ["[heap]", "anonymous mappings", "copies of files"]
 
