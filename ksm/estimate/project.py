@@ -2,7 +2,7 @@
 # No twin in the kernel: it merges what is there.
 """What each further machine like these would add.
 
-Of each source, the scan knows which frames nobody else needs. If it were the last one to come, it would have added just these. The mean over
+Of each source, the scan knows which frames nobody else needs. If it were the last one to come, it would have added just these. The mean of
 all sources is what one more adds; the least and the most of them say how alike they are. The more machines there are, the more of a further
 one is there already, so this is rather too much than too little.
 """

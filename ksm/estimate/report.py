@@ -276,7 +276,8 @@ def all_notes(result: Result) -> list[str]:
 
 
 def notes_around(result: Result, on_sources: list[str]) -> list[str]:
-    around = [how_it_ended(result), *(doubt.why for doubt in result.doubts), *counters(result), *further(result), *which_era(result), *zeros_apart(result)]
+    doubts = [doubt.why for doubt in result.doubts]
+    around = [how_it_ended(result), *doubts, *counters(result), *further(result), *which_era(result), *zeros_apart(result)]
     around += overstatement(result)
     return [*around, *on_sources, *result.notes]
 

@@ -147,7 +147,6 @@ cdef class Tally:
         add_counts(self, counts)
         return present
 
-
     def own(self):
         """The frames that only one source maps: for each source, in their order, (frames, how many of them are merged)."""
         if self.owner == NULL:
