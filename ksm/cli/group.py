@@ -34,6 +34,15 @@ def drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def output_fails() -> bool:
+    """Whether it is standard output that cannot be written: what could not be is still to be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
 class OneLine(click.Group):
     """A group whose errors are one line on stderr: exit code 2 for wrong usage, that of TROUBLE or 1 for everything else."""
 
@@ -70,8 +79,9 @@ class OneLine(click.Group):
             drop_output()
             sys.exit(other)
         except OSError as error:
-            drop_output()  # it may be standard output that could not be written
-            fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), other)
+            where = error.filename or ("standard output" if output_fails() else "")
+            drop_output()
+            fail(f"ksm: {error.strerror or error}" + (f": {where}" if where else ""), other)
         except Exception:
             if other == OTHER:
                 raise
