@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ COMMANDS = {"bench": "bench", "fingerprint": "fingerprint", "replay": "workloads
 # The exit code of a command for errors other than wrong usage. For verify, as for diff and cmp, 1 means that there is a difference.
 OTHER = 1
 TROUBLE = {"verify": 2}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ReaderGone(Exception):
@@ -32,15 +34,6 @@ def drop_output() -> None:
     """Drop the rest of the output: Python must not try to flush it at its end."""
     with suppress(OSError):  # standard output may be an object that is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def output_fails() -> bool:
-    """Whether it is standard output that cannot be written: what could not be is still to be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
 
 
 class OneLine(click.Group):
@@ -79,8 +72,9 @@ class OneLine(click.Group):
             drop_output()
             sys.exit(other)
         except OSError as error:
-            where = error.filename or ("standard output" if output_fails() else "")
             drop_output()
+            # Whoever writes to a file names it.
+            where = error.filename or ("standard output" if error.errno in NO_ROOM else "")
             fail(f"ksm: {error.strerror or error}" + (f": {where}" if where else ""), other)
         except Exception:
             if other == OTHER:
