@@ -96,6 +96,7 @@ class KernelThread(SourceError):
 class LiveSource(Source):
     kind = "process"
     live = True
+    zeros_are_real = True
 
     def __init__(self, pid: int, host: Host, *, which: Which = "prctl") -> None:
         super().__init__(f"pid {pid}")
