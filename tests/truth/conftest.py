@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether the running kernel's KSM can be used, and what a machine lacks for a workload."""
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from running import Running
+
+from ksm.oracle.kernel import unavailable
+from ksm.oracle.workload import OracleError
+
+# In CI, only a kernel without KSM is an excuse.
+NEEDED = bool(os.environ.get("CI") or os.environ.get("KSM_LIVE")) and Path("/sys/kernel/mm/ksm").exists()
+
+
+def lacks(reason, *, needed=NEEDED):
+    (pytest.fail if needed else pytest.skip)(reason)
+
+
+@pytest.fixture
+def running():
+    """Take the kernel's KSM: with running(use_zero_pages=1) as kernel. Other programs may have mergeable processes, but not for long."""
+    if reason := unavailable():
+        lacks(reason)
+
+    def take(**settings):
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return Running(**settings)
+            except OracleError as error:
+                if not re.match("other processes|another program", str(error)) or time.monotonic() > deadline:
+                    lacks(str(error))
+            time.sleep(0.5)
+
+    return take
+
+
+@pytest.fixture
+def program():
+    """The path of a program, whose package is named: program("redis-server", "redis-server")."""
+
+    def find(name, package, *, needed=NEEDED):
+        path = shutil.which(name)
+        if path is None:
+            lacks(f"{name} is not installed (Debian: {package})", needed=needed)
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def compiler():
+    path = shutil.which("gcc")
+    if path is None:
+        lacks("gcc is not installed (Debian: gcc libc6-dev)")
+    return path
