@@ -17,15 +17,21 @@ from ksm.oracle.workload import OracleError
 NEEDED = bool(os.environ.get("CI") or os.environ.get("KSM_LIVE")) and Path("/sys/kernel/mm/ksm").exists()
 
 
-def lacks(reason, *, needed=NEEDED):
+def missing(reason, *, needed=NEEDED):
     (pytest.fail if needed else pytest.skip)(reason)
+
+
+@pytest.fixture
+def lacks():
+    """Called with what a machine lacks: the test skips, or fails in CI."""
+    return missing
 
 
 @pytest.fixture
 def running():
     """Take the kernel's KSM: with running(use_zero_pages=1) as kernel. Other programs may have mergeable processes, but not for long."""
     if reason := unavailable():
-        lacks(reason)
+        missing(reason)
 
     def take(**settings):
         deadline = time.monotonic() + 60
@@ -34,7 +40,7 @@ def running():
                 return Running(**settings)
             except OracleError as error:
                 if not re.match("other processes|another program", str(error)) or time.monotonic() > deadline:
-                    lacks(str(error))
+                    missing(str(error))
             time.sleep(0.5)
 
     return take
@@ -47,7 +53,7 @@ def program():
     def find(name, package, *, needed=NEEDED):
         path = shutil.which(name)
         if path is None:
-            lacks(f"{name} is not installed (Debian: {package})", needed=needed)
+            missing(f"{name} is not installed (Debian: {package})", needed=needed)
         return path
 
     return find
@@ -57,5 +63,5 @@ def program():
 def compiler():
     path = shutil.which("gcc")
     if path is None:
-        lacks("gcc is not installed (Debian: gcc libc6-dev)")
+        missing("gcc is not installed (Debian: gcc libc6-dev)")
     return path

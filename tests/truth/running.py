@@ -176,7 +176,7 @@ class Running:
         start = time.monotonic()
         self.ksmd.set("run", 1)
         if scans is None:
-            self.settle()
+            self.settle(pids)
         else:
             first = sysfs_read("full_scans")
             wait_until(lambda: sysfs_read("full_scans") - first >= scans, f"not {scans} full scans", SETTLED)
@@ -189,9 +189,19 @@ class Running:
         own = {pid: {**ksm_stat(pid), "freed": new.saved - old.saved} for pid, old, new in zip(pids, before[1:], after[1:], strict=bool(groups))}
         return Outcome(counters, after[0].saved - before[0].saved, own or {pid: ksm_stat(pid) for pid in pids}, seconds, before[0])
 
-    def settle(self) -> None:
-        """Wait until ALIKE full scans have changed nothing that counts."""
+    def settle(self, pids: list[int]) -> None:
+        """Wait until ALIKE full scans have changed nothing, in counters and in frames: parts of huge pages are freed without being counted."""
         deadline = time.monotonic() + SETTLED
+        saved = None
+        while True:
+            self.hold_still(deadline)
+            before, saved = saved, physical.memory_of(pids).saved
+            if before is not None and abs(saved - before) <= max(STILL * saved, FEW):
+                return
+            print(f"  after {self.counters()['full_scans']} scans: {saved:,} pages share a frame or need none")
+
+    def hold_still(self, deadline: float) -> None:
+        """Wait until ALIKE full scans have changed no counter."""
         base = self.counters()
         while True:
             time.sleep(0.02)
