@@ -89,7 +89,7 @@ def scan(
 
     Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
 
-    The report of --era 2.6.38, the KSM of 2011, has only what that KSM counted: neither metadata nor profit, and nothing for a process.
+    The report of --era 2.6.38, the KSM of 2011, has neither general_profit nor figures of each process: that KSM did not count them.
     """
     if as_passes and len(sources) < 2:
         raise click.UsageError("--as-passes needs two snapshots at least", click.get_current_context())

@@ -13,11 +13,15 @@ from typing import Any
 import click
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.ledger import differences
 from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
 from ksm.host.text import printable, size_said
 
-RMAP_ITEM = 64  # bytes, on a 64-bit kernel
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
+LEAST_NAME = 12  # of a source, where the terminal is narrow: rather fewer columns of the table than less
+FULL_WIDTH = 74  # of the table of pages
+SHOWN = 20  # sources
+SHOWN_NOTES = 8  # on sources
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -36,6 +40,7 @@ def as_json(result: Result) -> dict[str, Any]:
             }
             for source in result.sources
         ],
+        "ledger": result.ledger.as_json(),
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
         "shared": result.shared,
@@ -58,13 +63,13 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
     yield answer(result), True
     if result.pages:
         yield "", False
-        yield from breakdown(result)
+        yield from breakdown(result, width)
         yield "", False
         yield from sources_table(result, width)
     elif absent := sum(source.holes for source in result.sources):
         yield f"Holes, and left out of dumps: {absent:,} pages, which are not counted.", False
     yield "", False
-    for note in all_notes(result):
+    for note in shown_notes(result):
         for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
             yield line, False
 
@@ -100,23 +105,25 @@ def percent(pages: int, total: int) -> str:
 
 def answer(result: Result) -> str:
     """The first line of the report: what KSM would free, and whether it is worth it."""
-    total, saved = result.pages, result.savings.pages
-    cost = f", and need {size(metadata(result))} itself" if knows_profit(result) else ""
-    share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)})"
+    ledger = result.ledger
+    total, saved = ledger.pages, ledger.freed
+    share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)}), and need {size(ledger.metadata)} itself"
     if not total:
         return "There are no pages that KSM could merge."
     if not saved and all_compared(result):
         return f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
     if not saved:
         return f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
-    if knows_profit(result) and result.ksm["general_profit"] <= 0:
-        return f"Not worth it: KSM would free {share}{cost}."
-    return f"KSM would free {share}{cost}."
+    return f"{'Not worth it: ' if ledger.profit <= 0 else ''}KSM would free {share}."
 
 
 def all_compared(result: Result) -> bool:
-    """Whether KSM has looked for an equal of every page. It does so only for pages that hold still between two passes."""
-    return result.settled and result.passes >= LEAST_PASSES and not volatile(result)
+    """Whether KSM has looked for an equal of every page. It does so only for pages that hold still between two passes.
+
+    smart_scan skips what had no equal in earlier passes. In memory that changes, it may have one by now.
+    """
+    ledger = result.ledger
+    return result.settled and result.passes >= LEAST_PASSES and not ledger.volatile and not (result.live and ledger.skipped)
 
 
 def knows_profit(result: Result) -> bool:
@@ -124,92 +131,109 @@ def knows_profit(result: Result) -> bool:
     return "general_profit" in result.ksm
 
 
-def volatile(result: Result) -> int:
-    """Pages that changed between two passes. KSM's pages_volatile also has those that smart_scan has passed over, and those whose frame is
-    in the unstable tree for another process.
-    """
-    changed: int = result.ksm["pages_volatile"] - max(result.skipped, result.again)
-    return max(0, changed)
-
-
 def passes(result: Result) -> str:
     return f"{result.passes} {'pass' if result.passes == 1 else 'passes'}"
 
 
-def metadata(result: Result) -> int:
-    """Bytes of KSM's rmap_items."""
-    return RMAP_ITEM * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
+Row = tuple[str, str, str, str, bool]  # what it is, pages, MiB, percent, whether it is bold
 
 
-def breakdown(result: Result) -> Iterator[tuple[str, bool]]:
+def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
     """The table of where the pages went, and of what is left after KSM's own needs."""
-    ksm, savings, total = result.ksm, result.savings, result.pages
+    ledger = result.ledger
+    total = ledger.pages
 
-    def line(text: str, pages: str, size: str, share: str, bold: bool = False) -> tuple[str, bool]:
-        return f"{text:<42}  {pages:>11}  {size:>10}  {share:>5}".rstrip(), bold
+    def row(text: str, pages: int, bold: bool = False) -> Row:
+        return text, f"{pages:,}", mib(pages * PAGE_SIZE), f"{100 * pages / total:.1f}", bold
 
-    def row(text: str, pages: int, bold: bool = False) -> tuple[str, bool]:
-        return line(text, f"{pages:,}", mib(pages * PAGE_SIZE), f"{100 * pages / total:.1f}", bold)
+    def bytes_row(text: str, count: int, bold: bool = False) -> Row:
+        return text, "", mib(count), f"{100 * count / PAGE_SIZE / total:.1f}", bold
 
-    def bytes_row(text: str, count: int, bold: bool = False) -> tuple[str, bool]:
-        return line(text, "", mib(count), f"{100 * count / PAGE_SIZE / total:.1f}", bold)
-
-    yield line("", "Pages", "MiB", "%", True)
-    yield row("Freed", savings.pages, True)
-    yield row("  zero pages", savings.zero)
-    yield row("  duplicates within one source", savings.within)
-    yield row("  duplicates across sources", savings.across)
-    yield row("Kept", total - savings.pages, True)
-    yield row("  merged: the one copy", ksm["pages_shared"])
-    yield row("  unshared: no page is equal", ksm["pages_unshared"] + max(0, result.skipped - result.again))
+    rows: list[Row] = [
+        ("", "Pages", "MiB", "%", True),
+        row("Freed", ledger.freed, True),
+        row("  zero pages", ledger.zero),
+        row("  duplicates within one source", ledger.within),
+        row("  duplicates across sources", ledger.across),
+        row("Kept", ledger.kept, True),
+        row("  merged: the one copy", ledger.merged),
+        row("  unshared: no page is equal", ledger.unshared),
+    ]
+    if ledger.skipped:
+        rows.append(row("  skipped: had no equal in earlier passes", ledger.skipped))
     # After one pass there is no earlier checksum that a page could differ from.
-    yield row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", volatile(result))
-    yield from holes(result, row, line)
-    if knows_profit(result):
-        yield bytes_row(f"Metadata: {RMAP_ITEM} bytes for each rmap_item", metadata(result))
-        yield bytes_row("general_profit: freed less metadata", ksm["general_profit"], True)
-
-
-def holes(
-    result: Result, row: Callable[[str, int], tuple[str, bool]], line: Callable[[str, str, str, str], tuple[str, bool]]
-) -> Iterator[tuple[str, bool]]:
-    """How many pages lie in holes of files: those decide much, and whoever has copied a file may have made or filled them."""
+    rows.append(row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", ledger.volatile))
     zeros, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zero_holes", "holes"))
-    files = any(source.kind != "process" for source in result.sources)
-    if zeros or (files and not absent):
-        yield row("Holes of files: zero pages among the above", zeros)
+    # Holes of files decide much, and whoever has copied a file may have made or filled them.
+    if zeros or (any(source.kind != "process" for source in result.sources) and not absent):
+        rows.append(row("Holes of files: zero pages among the above", zeros))
     if absent:
         # They are no part of the pages above, and so have no share of them.
-        yield line("Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "")
+        rows.append(("Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False))
+    rows.append(bytes_row("Metadata: KSM's own structures", ledger.metadata))
+    rows.append(bytes_row("Profit: freed less metadata", ledger.profit, True))
+    if knows_profit(result):
+        rows.append(bytes_row("general_profit: freed less rmap_items", result.ksm["general_profit"]))
+    yield from laid_out(rows, width)
+
+
+def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:
+    """The rows in columns. Where the terminal is narrow, what a row is takes several lines."""
+    widths = [11, 10, 5]
+    room = 42
+    if width < FULL_WIDTH:
+        widths = [max(len(str(row[number])) for row in rows) for number in (1, 2, 3)]
+        room = max(LEAST_NAME, min(room, width - sum(widths) - 6))
+    for text, pages, count, share, bold in rows:
+        indent = " " * (len(text) - len(text.lstrip()))
+        *first, last = textwrap.wrap(text.strip(), room, initial_indent=indent, subsequent_indent=indent + "  ") or [""]
+        for part in first:
+            yield part, bold
+        yield f"{last:<{room}}  {pages:>{widths[0]}}  {count:>{widths[1]}}  {share:>{widths[2]}}".rstrip(), bold
 
 
 def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:
-    """A line for each source, with what /proc/PID/ksm_stat would say."""
+    """A line for each source, with what /proc/PID/ksm_stat would say; of very many, the first ones only."""
     figures: dict[str, Callable[[SourceResult], int]] = {"MiB": lambda source: source.pages * PAGE_SIZE}
     if knows_profit(result):
         figures["merged"] = lambda source: source.ksm_stat["ksm_merging_pages"] * PAGE_SIZE
         if any(source.ksm_stat["ksm_zero_pages"] for source in result.sources):  # only with use_zero_pages
             figures["zero"] = lambda source: source.ksm_stat["ksm_zero_pages"] * PAGE_SIZE
         figures["profit"] = lambda source: source.ksm_stat["ksm_process_profit"]
-    room = NAME_WIDTH + max(0, width - 80)
     utf = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    rows = [["Source", "Kind", *figures]]
-    for source in ordered(result):
-        name = shortened(printable(source.name), room)
-        rows.append([name, source.kind, *(mib(count(source)) for count in figures.values())])
-    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
-    widths[2:] = [max(8, each) for each in widths[2:]]
-    for number, row in enumerate(rows):
-        cells = [cell + " " * (most - columns(cell)) for cell, most in zip(row[:2], widths, strict=False)]
-        cells += [f"{cell:>{most}}" for cell, most in zip(row[2:], widths[2:], strict=True)]
-        yield "   ".join(cells), number == 0
+    every = ordered(result)
+    shown = every[:SHOWN]
+    gap = "   "
+    room = NAME_WIDTH + max(0, width - 80)
+    table = {"Kind": [source.kind for source in shown]}
+    table.update({name: [mib(count(source)) for source in shown] for name, count in figures.items()})
+    least = {name: max(map(columns, [name, *cells])) for name, cells in table.items()}
+    widths = {name: most if name == "Kind" else max(8, most) for name, most in least.items()}
+    named = min(room, max(columns(printable(source.name)) for source in shown))
+    if named + sum(widths.values()) + len(gap) * len(widths) > width:
+        widths, gap = least, " "
+        for name in ("Kind", "zero", "merged", "MiB"):
+            if name in widths and LEAST_NAME + sum(widths.values()) + len(widths) > width:
+                del widths[name]
+        room = max(LEAST_NAME, width - sum(widths.values()) - len(widths))
+    names = ["Source", *(shortened(printable(source.name), room) for source in shown)]
+    longest = max(map(columns, names))
+    for number, name in enumerate(names):
+        cells = [name + " " * (longest - columns(name))]
+        for column, most in widths.items():
+            cell = table[column][number - 1] if number else column
+            cells.append(cell + " " * (most - columns(cell)) if column == "Kind" else f"{cell:>{most}}")
+        yield gap.join(cells), number == 0
         if number == 0:
-            yield ("─" if utf else "-") * (sum(widths) + 3 * (len(widths) - 1)), False
+            yield ("─" if utf else "-") * (longest + sum(widths.values()) + len(gap) * len(widths)), False
+    if len(every) > SHOWN:
+        more = every[SHOWN:]
+        yield f"and {len(more):,} more, with {size(sum(source.pages for source in more) * PAGE_SIZE)}; --json lists all", False
 
 
 def ordered(result: Result) -> list[SourceResult]:
-    """Sources in the order in which they were named. If all are processes: by profit, or by size where the era has no profit."""
-    if all(source.kind == "process" for source in result.sources):
+    """Sources in the order in which they were named. Processes, and more sources than are shown: by profit; by size in an era without."""
+    if len(result.sources) > SHOWN or all(source.kind == "process" for source in result.sources):
         return sorted(result.sources, key=lambda source: -source.ksm_stat.get("ksm_process_profit", source.pages))
     return result.sources
 
@@ -225,13 +249,40 @@ def shortened(name: str, room: int) -> str:
 
 def all_notes(result: Result) -> list[str]:
     """The notes below the figures: what to know before believing them."""
-    return [how_it_ended(result), *which_era(result), *overstatement(result), *result.notes]
+    return notes_around(result, [f"{name}: {note}" for name, note in result.source_notes])
+
+
+def notes_around(result: Result, on_sources: list[str]) -> list[str]:
+    around = [how_it_ended(result), *counters(result), *which_era(result), *overstatement(result)]
+    return [*around, *on_sources, *result.notes]
+
+
+def shown_notes(result: Result) -> list[str]:
+    """All notes; where many are on sources, those that are the same in one line, and not all."""
+    if len(result.source_notes) <= SHOWN_NOTES:
+        return all_notes(result)
+    names: dict[str, list[str]] = {}
+    for name, note in result.source_notes:
+        names.setdefault(note, []).append(name)
+    lines = [f"{each[0] if len(each) == 1 else f'{len(each):,} sources'}: {note}" for note, each in names.items()]
+    if len(lines) > SHOWN_NOTES:
+        lines[SHOWN_NOTES:] = [f"{len(lines) - SHOWN_NOTES:,} more notes on sources; --json lists all"]
+    return notes_around(result, lines)
+
+
+def counters(result: Result) -> list[str]:
+    """What the kernel would show, and where that is not what the table has."""
+    if not result.pages:
+        return []
+    names = [name for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages") if name in result.ksm]
+    shown = ", ".join(f"{name}={result.ksm[name]:,}" for name in names)
+    return [f"the kernel would show {shown}", *differences(result.ledger, result.ksm, result.again)]
 
 
 def which_era(result: Result) -> list[str]:
     if result.era == ERA:
         return []
-    return [f"the KSM of Linux {result.era}, which did not count what it needs itself"]
+    return [f"the KSM of Linux {result.era}, which counted neither general_profit nor what it does for a process"]
 
 
 def how_it_ended(result: Result) -> str:

@@ -9,12 +9,14 @@ from libc.string cimport memset
 cimport cython
 
 from linux.highmem cimport page_is_zero
-from linux.mm_types cimport machine as struct_machine
+from linux.mm_types cimport list_head, machine as struct_machine, page_mask, pte_t
 from linux.page_flags cimport PG_reserved, test_page_flag
-from linux.spinlock cimport mutex_lock, mutex_unlock
+from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
+from linux.spinlock cimport mutex_lock, mutex_unlock, spinlock_t
 
-from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO
+from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO, PAGE_PRESENT
 from ksm.machine cimport Machine
+from ksm.mm.ksm cimport STABLE_FLAG, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item, mm_slot_of, skip_age
 from ksm.sources.frames cimport PAGE_REPEATED
 
 
@@ -22,11 +24,19 @@ cdef enum:
     ZERO = 0
     WITHIN
     ACROSS
+    MERGED
+    UNSHARED
+    SKIPPED
+    VOLATILE
     COUNTS
 
-# Bits beside the source's number in Tally.last: the frame holds nothing but zeros; only repeated pages were seen to map it.
+# Bits beside the source's number in Tally.last: the frame holds nothing but zeros; only repeated pages were seen to map it; it is in the
+# unstable tree; smart_scan has passed over it; it has been counted, and is not merged.
 cdef uint32_t ZEROS = <uint32_t>1 << 31
 cdef uint32_t OWED = <uint32_t>1 << 30
+cdef uint32_t IN_TREE = <uint32_t>1 << 29
+cdef uint32_t SKIPPED_FRAME = <uint32_t>1 << 28
+cdef uint32_t COUNTED = <uint32_t>1 << 27
 
 
 @cython.no_gc_clear
@@ -40,6 +50,10 @@ cdef class Tally:
     the kernel's zero page. For any other page, `within` counts the frames that a separate merge inside each source would have saved.
     `across` counts the rest: one less than there are sources with the page.
 
+    `merged` counts the frames that are kept, one for n mappings. Other frames are `unshared` if KSM has them in the unstable tree,
+    `skipped` if smart_scan passed over them in the last pass, or else `volatile`: they have changed, or were not seen often enough.
+    note_items() finds out which, and comes before add().
+
     Pages that share a frame since a fork were one frame before. One of them stands for it, the others are marked PAGE_REPEATED. Where KSM
     has merged them into different pages, because of max_page_sharing, a page that has no other mappings has cost a frame.
     """
@@ -50,6 +64,10 @@ cdef class Tally:
     cdef readonly long zero
     cdef readonly long within
     cdef readonly long across
+    cdef readonly long merged
+    cdef readonly long unshared
+    cdef readonly long skipped
+    cdef readonly long volatile
 
     def __cinit__(self, Machine machine not None):
         with nogil:
@@ -69,6 +87,19 @@ cdef class Tally:
     def next_source(self):
         """The page tables that are added from now on belong to the next source."""
         begin_source(self)
+
+    def note_items(self):
+        """Note which frames are in the unstable tree, and which smart_scan passed over in the last pass."""
+        cdef list_head *pos
+        cdef ksm_globals *g
+        self.machine.hold()
+        with nogil:
+            g = self.machine.g
+            pos = g.ksm_mm_head.slot.mm_node.next
+            while pos != &g.ksm_mm_head.slot.mm_node:
+                note_items_of(g, mm_slot_of(pos), self.last)
+                pos = pos.next
+            self.machine.release()
 
     def add(self, const unsigned long[::1] words):
         """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there."""
@@ -90,11 +121,14 @@ cdef class Tally:
             for i in range(words.shape[0]):
                 word = words[i]
                 present += word != 0
-                if word & (PAGE_KSM | PAGE_KSM_ZERO):
+                if word & (PAGE_PRESENT | PAGE_KSM | PAGE_KSM_ZERO):
                     beyond = not frame_is_there(m, word >> PAGE_FLAGS_SHIFT)
                     if beyond:
                         break
-                    count_word(m, word, last, source, counts)
+                    if word & (PAGE_KSM | PAGE_KSM_ZERO):
+                        count_word(m, word, last, source, counts)
+                    else:
+                        count_frame(word, last + (word >> PAGE_FLAGS_SHIFT), counts)
             mutex_unlock(&m.hotplug_lock)
             self.machine.leave()
         if beyond:
@@ -116,12 +150,53 @@ cdef int add_counts(Tally tally, const long *counts) except -1:
     tally.zero += counts[ZERO]
     tally.within += counts[WITHIN]
     tally.across += counts[ACROSS]
+    tally.merged += counts[MERGED]
+    tally.unshared += counts[UNSHARED]
+    tally.skipped += counts[SKIPPED]
+    tally.volatile += counts[VOLATILE]
     return 0
 
 
 cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:
     """Whether the frame can be read. Holes between images are reserved, and so are frames of a removed image, and the zero page."""
     return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
+
+
+cdef inline void count_frame(unsigned long word, uint32_t *last, long *counts) noexcept nogil:
+    """Count a frame that is not merged, once: processes may share it since a fork."""
+    if not last[0] & COUNTED:
+        counts[UNSHARED if last[0] & IN_TREE else SKIPPED if last[0] & SKIPPED_FRAME else VOLATILE] += 1
+        last[0] |= COUNTED
+        if word & PAGE_REPEATED:
+            # The page that stands for this frame has been merged, and has left it to the others.
+            counts[WITHIN] -= 1
+            last[0] |= OWED
+    elif last[0] & OWED and not word & PAGE_REPEATED:
+        counts[WITHIN] += 1
+        last[0] &= ~OWED
+
+
+cdef void note_items_of(ksm_globals *g, ksm_mm_slot *slot, uint32_t *last) noexcept nogil:
+    """Set the bits of the frames of which KSM has rmap_items in this process. Nobody else is in the machine."""
+    cdef ksm_rmap_item *item = slot.rmap_list
+    cdef spinlock_t *ptl = NULL
+    cdef unsigned long pfn = 0
+    cdef uint32_t bit
+    cdef pte_t *pte
+    while item != NULL:
+        bit = IN_TREE if item.address & UNSTABLE_FLAG else SKIPPED_FRAME if was_skipped(g, item) else 0
+        if bit and not item.address & STABLE_FLAG:
+            pte = entry_offset_map_lock(slot.slot.mm, item.address & page_mask(), &ptl, &pfn)
+            if pte != NULL:
+                if pte_present(ptep_get(pte)):
+                    last[pfn] |= bit
+                pte_unmap_unlock(pte, ptl)
+        item = item.rmap_list
+
+
+cdef inline bint was_skipped(ksm_globals *g, ksm_rmap_item *item) noexcept nogil:
+    """Whether should_skip_rmap_item() let the last visit pass over the item: it then has fewer visits left to skip than it was given."""
+    return g.ksm_smart_scan and item.age > 3 and item.remaining_skips < skip_age(item.age - 1)
 
 
 cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *last, uint32_t source,
@@ -135,6 +210,7 @@ cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *las
         if last[frame] == 0:
             last[frame] = OWED | (ZEROS if page_is_zero(m, m.mem_map + frame) else 0)
             counts[ZERO if last[frame] & ZEROS else WITHIN] -= 1
+            counts[MERGED] += 1
         return
     if last[frame] & OWED:
         # Another one has stood in for the first mapping.
@@ -143,6 +219,7 @@ cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *las
     elif last[frame] == 0:
         # The first mapping saves nothing.
         last[frame] = ZEROS if page_is_zero(m, m.mem_map + frame) else 0
+        counts[MERGED] += 1
     elif last[frame] & ZEROS:
         counts[ZERO] += 1
     elif last[frame] == source:

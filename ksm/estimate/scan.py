@@ -13,6 +13,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.ledger import Ledger, make_ledger
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
 from ksm.host.memory import available_memory, total_memory
@@ -20,6 +21,7 @@ from ksm.machine import ERAS, Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.families import families_of
+from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
@@ -32,8 +34,9 @@ CHUNK = 1 << 15  # pages of a page table that are counted at once
 SLACK = 64 << 20
 OTHERS = 256 << 20  # bytes of addresses that a machine leaves to the rest of the program, if they are limited
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
-PAGE_OF_FINGERPRINT = 140  # bytes: a frame, a struct page, an rmap_item, a page table entry, and a quarter of a stable node
+PAGE_OF_FINGERPRINT = 160  # bytes: a frame, a struct page, an rmap_item, a page table entry, and half a stable node, if all are pairs
 PAGE_OF_FORK = 144  # bytes of a page whose frame another process has: an rmap_item, a page table entry, and the tables of families.py
+WORKING = 8 << 20  # bytes that a scan takes besides, and a buffer for each thread
 MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
@@ -81,11 +84,13 @@ class Result(NamedTuple):
     ksm: dict[str, Any]  # every sysfs file after the last pass
     sources: list[SourceResult]
     savings: Savings
+    ledger: Ledger
     passes: int
     settled: bool  # the last pass changed nothing
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
     live: bool
     notes: list[str]
+    source_notes: list[tuple[str, str]]  # (name of a source, note)
     snapshots: int = 0  # that the passes saw, one after the other
     shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
     again: int = 0  # those of them that KSM has not merged
@@ -119,17 +124,18 @@ def make_machine(
     forked = sum(source.forked for source in sources)
     copied = sum(source.copied for source in sources) - forked
     mapped = sum(source.mapped for source in sources)
+    working = WORKING + threads * BUFFER
+    as_fingerprints = ((copied + mapped) * PAGE_OF_FINGERPRINT + forked * PAGE_OF_FORK) // PAGE_SIZE + working
     if exact:
         # Besides the copies, 128 bytes for every page: a struct page, an rmap_item, and what else belongs to it
-        needed = copied + (copied + forked + mapped) // 32
+        needed = copied + (copied + forked + mapped) // 32 + working
     else:
         copied, mapped = copied + mapped, 0
-        needed = copied // PAGE_SIZE * PAGE_OF_FINGERPRINT + forked // PAGE_SIZE * PAGE_OF_FORK
+        needed = as_fingerprints
     if needed > available_memory():
-        hashed_need = (copied + mapped) // PAGE_SIZE * PAGE_OF_FINGERPRINT + forked // PAGE_SIZE * PAGE_OF_FORK
         fewer = ""
-        if exact and hashed_need <= available_memory():
-            fewer = f"; without --exact, it needs {size(hashed_need)}"
+        if exact and as_fingerprints <= available_memory():
+            fewer = f"; without --exact, it needs {size(as_fingerprints)}"
         elif len(sources) > 1:
             fewer = "; scan fewer at once" + (" (pid:N for a process)" if any(source.live for source in sources) else "")
         raise SourceError(f"not enough memory: the scan needs {size(needed)}, and {size(available_memory())} are available{fewer}")
@@ -339,6 +345,7 @@ class Scan:
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
         results = []
+        tally.note_items()
         for source in self.sources:
             assert source.process is not None
             tally.next_source()
@@ -351,17 +358,20 @@ class Scan:
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
-        own_notes = [f"{source.name}: {note}" for source in self.sources for note in source.notes]
+        counters = self.machine.ksm.attributes()
+        ledger = make_ledger(self.era, pages=sum(source.pages for source in results) - shared, tally=tally, slabs=self.machine.slabinfo())
         return Result(
             era=self.era,
-            ksm=self.machine.ksm.attributes(),
+            ksm=counters,
             sources=results,
             savings=Savings(tally.zero, tally.within, tally.across),
+            ledger=ledger,
             passes=passes,
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + own_notes + self.common_notes(shared),
+            notes=self.left_notes() + self.common_notes(shared),
+            source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
             shared=shared,
             again=unmerged,

@@ -252,6 +252,7 @@ cdef bint ksm_test_exit(mm_struct *mm) noexcept nogil
 cdef bint is_stable_node_chain(ksm_stable_node *chain) noexcept nogil
 cdef bint is_stable_node_dup(ksm_globals *g, ksm_stable_node *dup) noexcept nogil
 cdef ksm_rmap_item *get_next_rmap_item(ksm_globals *g, ksm_mm_slot *mm_slot, ksm_rmap_item **rmap_list, unsigned long addr) noexcept nogil
+cdef unsigned int skip_age(rmap_age_t age) noexcept nogil
 cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil
 cdef ksm_rmap_item *scan_get_next_rmap_item(ksm_globals *g, struct_page **page) noexcept nogil
 cdef int ksm_memory_callback(ksm_globals *g, unsigned long action, void *arg) noexcept nogil

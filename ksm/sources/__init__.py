@@ -84,8 +84,10 @@ def of_advice(sources: Sequence[Source], advised: bool) -> list[str]:
     partly = [source for source in asked if not all(mapping.mergeable for mapping in source.mappings)]
     if advised or not partly:
         return []
-    who = f"{partly[0].name} has" if len(partly) == 1 else f"{len(partly):,} of the processes have"
-    return [f"{who} asked for KSM itself, for a part of the memory, as QEMU does for its guest: --advised scans only this"]
+    if len(partly) == 1:
+        return [f"{partly[0].name} has asked for KSM, for a part of its memory, as QEMU does for its guest: --advised scans only that"]
+    who = f"{len(partly):,} of the processes have"
+    return [f"{who} asked for KSM, for parts of their memory, as QEMU does for its guest: --advised scans only those"]
 
 
 def open_sources(
@@ -95,9 +97,9 @@ def open_sources(
     if not all(texts):
         raise SourceError("'': a source is pid:N, a file, or -")
     if not texts:
-        every, remarks = open_all(host, advised=advised)
-        return every, [*remarks, *of_advice(every, advised)]
-    sources: list[Source] = []
+        sources, remarks = open_all(host, advised=advised)
+        return sources, [*remarks, *of_advice(sources, advised)]
+    sources, remarks = [], []
     names: set[str] = set()
     if list(texts).count("-") > 1:
         raise SourceError("-: standard input is given twice")

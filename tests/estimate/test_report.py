@@ -12,11 +12,69 @@ def pages(result, name):
 
 
 def test_pages_that_smart_scan_passes_over_are_not_volatile(tmp_path):
-    """KSM counts skipped pages as volatile. But they were compared with all others, often, and no page is equal."""
+    """KSM counts skipped pages as volatile. But they were compared with all others, often: they have a line of their own."""
     result = run([write_image(tmp_path / "image", [1, 1, *range(2, 12)])], passes=8)
     assert (result.ksm["pages_volatile"], result.skipped) == (10, 10)
     assert (pages(result, "Freed"), pages(result, "Kept")) == (1, 11)
-    assert (pages(result, "merged"), pages(result, "unshared"), pages(result, "volatile")) == (1, 10, 0)
+    assert [pages(result, name) for name in ("merged", "unshared", "skipped", "volatile")] == [1, 0, 10, 0]
+
+
+def test_tables_in_narrow_terminals(tmp_path):
+    """Above 74 columns nothing changes. Below, what a row is takes several lines, and the table of sources has fewer columns."""
+    image = [0] * 3 + [1, 1, *range(2, 2002)]  # 2,000 have no equal
+    result = run([write_image(tmp_path / ("name" * 20), image)], settings={"use_zero_pages": "1"})
+    whole = [text for text, _ in report.breakdown(result, 74)]
+    assert whole == [text for text, _ in report.breakdown(result, 200)]
+    assert max(map(len, whole)) == 74
+    for width in range(40, 80):
+        lines = [text for text, _ in (*report.breakdown(result, width), *report.sources_table(result, width))]
+        assert max(map(len, lines)) <= width
+        assert sum("2,000" in line.split() for line in lines) == 1
+        assert "profit" in next(line for line in lines if line.startswith("Source")).split()
+    narrow = [text.split() for text, _ in report.sources_table(result, 40)]
+    assert narrow[0] == ["Source", "MiB", "merged", "zero", "profit"]
+    assert narrow[2] == ["…" + "name" * 4, "7.8", "0.0", "0.0", "-0.1"]
+    assert next(report.sources_table(result, 30))[0].split() == ["Source", "MiB", "merged", "profit"]
+    assert next(report.sources_table(result, 20))[0].split() == ["Source", "profit"]
+    lines = [text for text, _ in report.breakdown(result, 40)]
+    place = lines.index("  duplicates within")
+    assert lines[place + 1].split() == ["one", "source", "1", "0.0", "0.0"]
+
+
+def many(folder, count):
+    paths = [write_image(folder / f"image{number:04}", [1] * (2 + number % 7)) for number in range(count)]
+    return run(paths)
+
+
+def test_many_sources_are_a_page(tmp_path):
+    """The table shows those with the most profit, and says how many more there are. JSON has all, in the order of their names."""
+    result = many(tmp_path, 100)
+    lines = [text for text, _ in report.lines(result, 80)]
+    assert len(lines) < 60
+    assert sum("image0" in line for line in lines) == report.SHOWN
+    profits = [source.ksm_stat["ksm_process_profit"] for source in report.ordered(result)]
+    assert profits == sorted(profits, reverse=True)
+    assert sum(line.startswith("and 80 more, with ") and line.endswith(" MiB; --json lists all") for line in lines) == 1
+    names = [source["name"] for source in report.as_json(result)["sources"]]
+    assert names == sorted(names)
+    assert len(names) == 100
+    few = many(tmp_path, report.SHOWN)
+    assert not any("more" in text for text, _ in report.sources_table(few, 80))
+    assert [source.name for source in report.ordered(few)] == names[: report.SHOWN]
+
+
+def test_notes_on_many_sources_are_a_few_lines(tmp_path):
+    """Equal ones are one line, and of others there are a few. JSON has all."""
+    result = many(tmp_path, 3)
+    notes = [(f"source {number}", "not whole") for number in range(50)]
+    alike = result._replace(source_notes=notes)
+    assert "50 sources: not whole" in report.shown_notes(alike)
+    assert len(report.shown_notes(alike)) == len(report.shown_notes(result)) + 1
+    others = result._replace(source_notes=[(name, f"left out {name}") for name, _ in notes])
+    assert f"{50 - report.SHOWN_NOTES} more notes on sources; --json lists all" in report.shown_notes(others)
+    assert "source 0: left out source 0" in report.shown_notes(others)
+    assert sum("left out source" in note for note in report.as_json(others)["notes"]) == 50
+    assert report.shown_notes(result._replace(source_notes=notes[:2]))[-2:] == ["source 0: not whole", "source 1: not whole"]
 
 
 def test_pages_that_were_passed_over_are_no_reason_to_doubt(tmp_path):

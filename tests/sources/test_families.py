@@ -267,6 +267,22 @@ def test_savings_are_frames_before_less_frames_after(family, most, passes, zero_
                 # The kernel's zero page is no frame of theirs.
                 after |= {word >> 8 for word in source.process.page_table(start, length) if word and not word & ksm.PAGE_KSM_ZERO}
     assert result.savings.pages == before - len(after)
+    assert (result.ledger.pages, result.ledger.freed, result.ledger.kept) == (before, before - len(after), len(after))
+
+
+@pytest.mark.parametrize("passes", [2, 4, 5, 6, 7, 8, 12])
+def test_pages_that_are_shared_and_have_no_equal(family, passes):
+    """One of the processes has such a page in the unstable tree, or smart_scan skips it for all. It is not volatile for the others."""
+    target, _ = family
+    children = [fork(target) for _ in range(3)]
+    with scan_of(target.pid, *children) as scan:
+        pages, frames = check_sharing(scan)
+    with scan_of(target.pid, *children, read=False) as scan:
+        ledger = scan.run(passes, 0).ledger
+    assert ledger.kept == frames - ledger.freed
+    assert (ledger.volatile, ledger.rmap_items) == (0, pages)
+    assert ledger.unshared + ledger.skipped >= 300
+    assert bool(ledger.skipped) == (passes in (5, 7, 8, 12))         # see skip_age()
 
 
 def test_a_family_is_read_once(family):

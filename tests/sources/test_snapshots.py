@@ -187,7 +187,7 @@ def test_sources_that_come_and_go(tmp_path):
     result = over([tmp_path / f"t{place}" for place in range(3)])
     assert [(source.name, source.pages) for source in result.sources] == [("a", 2), ("b", 0), ("c", 1)]
     assert result.savings == (0, 1, 1)
-    assert result.notes == ["b: not in snapshot 3"]
+    assert result.source_notes == [("b", "not in snapshot 3")]
 
 
 def test_snapshots_that_do_not_go_together(tmp_path):

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The ledger: every page of a scan is in one line, in text as in JSON."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ksm.estimate import report
+from ksm.estimate.ledger import differences, make_ledger
+from ksm.estimate.scan import Scan
+
+from .test_report import pages
+from .test_scan import PAGE, Changing, page, run, saved, write_image
+
+NAMES = {
+    "Freed": "freed", "zero pages": "zero", "duplicates within": "within", "duplicates across": "across", "Kept": "kept",
+    "merged": "merged", "unshared": "unshared", "skipped": "skipped", "volatile": "volatile",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("images")
+
+
+numbers = st.lists(st.integers(0, 9), min_size=1, max_size=60)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(numbers, min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(["", "use_zero_pages", "2011"]))
+def test_every_page_is_in_one_line(folder, images, passes, variant):
+    """Text and JSON have the same, and it is what a count says that knows nothing of KSM."""
+    paths = [write_image(folder / f"image{place}", image) for place, image in enumerate(images)]
+    options = {"": {}, "use_zero_pages": {"settings": {"use_zero_pages": "1"}}, "2011": {"era": "2.6.38"}}[variant]
+    result = run(paths, passes=passes, **options)
+    ledger = report.as_json(result)["ledger"]
+    assert ledger["pages"] == ledger["freed"] + ledger["kept"] == sum(map(len, images))
+    assert ledger["freed"] == ledger["zero"] + ledger["within"] + ledger["across"] == result.savings.pages
+    assert ledger["kept"] == ledger["merged"] + ledger["unshared"] + ledger["skipped"] + ledger["volatile"]
+    for text, name in NAMES.items():
+        if name != "skipped" or ledger[name]:
+            assert pages(result, text) == ledger[name]
+    counts = Counter(number for image in images for number in image)
+    if passes == 1:
+        assert (ledger["freed"], ledger["volatile"]) == (0, ledger["pages"])
+    else:
+        unique = sum(count == 1 and not (variant == "use_zero_pages" and number == 0) for number, count in counts.items())
+        assert (ledger["unshared"] + ledger["skipped"], ledger["volatile"]) == (unique, 0)
+        assert ledger["freed"] == sum(map(saved, counts.values())) + (variant == "use_zero_pages" and counts[0] > 0)
+
+
+def test_pages_that_have_just_become_zero_pages(folder):
+    """KSM forgets their rmap_items when it comes by again, and counts them as volatile until then. They were freed."""
+    path = write_image(folder / "zeros", [0] * 100 + [1, 1, 2])
+    result = run([path], passes=2, settings={"use_zero_pages": "1"})
+    assert (result.ledger.zero, result.ledger.within, result.ledger.volatile) == (100, 1, 0)
+    assert (result.ksm["ksm_zero_pages"], result.ksm["pages_sharing"]) == (100, 1)
+    if result.ksm["pages_volatile"]:
+        assert any("that have become zero pages" in line for line in differences(result.ledger, result.ksm, 0))
+
+
+def test_where_the_kernel_shows_something_else(folder):
+    """pages_volatile has what smart_scan skipped; a line says so. Where nothing differs, there is no line."""
+    path = write_image(folder / "skipped", [1, 1, *range(2, 12)])
+    notes = report.all_notes(run([path], passes=8))
+    shown = "the kernel would show pages_shared=1, pages_sharing=1, pages_unshared=0, pages_volatile=10, ksm_zero_pages=0"
+    assert notes[1:3] == [shown, "pages_volatile also counts the 10 skipped"]
+    assert differences(run([path]).ledger, run([path]).ksm, 0) == []
+
+
+def test_what_changes_is_not_skipped_for_lack_of_an_equal(folder):
+    """smart_scan skips pages of live memory that change in every pass, too: the report does not say that all were compared."""
+
+    class Unique(Changing):
+        def refresh(self, number):
+            self.process.update(self.addr, b"".join(page(1000 * number + place) for place in range(1, 41)))
+
+    with Scan([Unique()]) as running:
+        result = running.run(passes=6, interval=0)
+    assert (result.ledger.freed, result.ledger.unshared, result.ledger.skipped + result.ledger.volatile) == (0, 0, 40)
+    assert report.answer(result).startswith("KSM found nothing to free in 6 passes")
+
+
+@pytest.mark.parametrize("era, stable_node", [("6.12", 64), ("2.6.38", 40)])
+def test_sizes_of_an_eras_structures(folder, era, stable_node):
+    path = write_image(folder / "sizes", [0, 0, 0, 1, 1, 2, 3])
+    ledger = run([path, path], era=era).ledger
+    assert (ledger.rmap_items, ledger.stable_nodes, ledger.mm_slots) == (14, 4, 2)
+    assert ledger.metadata == 14 * 64 + 4 * stable_node + 2 * 48
+    assert ledger.profit == 10 * PAGE - ledger.metadata
+
+
+def test_chains_have_a_stable_node_of_their_own(folder):
+    path = write_image(folder / "chain", [5] * 8)
+    result = run([path], settings={"max_page_sharing": "2"})
+    assert result.ledger.stable_nodes == result.ksm["stable_node_dups"] + result.ksm["stable_node_chains"] == 5
+
+
+def test_a_ledger_that_does_not_add_up_is_refused():
+    tally = SimpleNamespace(zero=0, within=1, across=0, merged=1, unshared=9, skipped=0, volatile=0)
+    slabs = {"ksm_rmap_item": 11, "ksm_stable_node": 1, "ksm_mm_slot": 1}
+    assert make_ledger("6.12", pages=11, tally=tally, slabs=slabs).kept == 10
+    with pytest.raises(AssertionError, match="pages are missing"):
+        make_ledger("6.12", pages=10, tally=tally, slabs=slabs)
