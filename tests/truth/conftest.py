@@ -4,6 +4,7 @@
 import os
 import re
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -60,8 +61,11 @@ def program():
 
 
 @pytest.fixture(scope="session")
-def compiler():
-    path = shutil.which("gcc")
-    if path is None:
+def memory(tmp_path_factory):
+    """The compiled memory.c"""
+    compiler = shutil.which("gcc")
+    if compiler is None:
         missing("gcc is not installed (Debian: gcc libc6-dev)")
+    path = tmp_path_factory.mktemp("memory") / "memory"
+    subprocess.run([compiler, "-O2", "-o", path, Path(__file__).with_name("memory.c")], check=True)
     return path

@@ -15,7 +15,7 @@ INFORMED = ("pages_unshared", "pages_volatile")  # printed only
 def rows_of(report: dict[str, Any], outcome: Outcome) -> list[tuple[str, int, int]]:
     """(name, predicted, happened)"""
     counted = {**outcome.counters, "frames freed": outcome.freed}
-    said = {**report["ksm"], "frames freed": report["savings"]["pages"]}
+    said = {**report["ksm"], "frames freed": report["ledger"]["freed"]}
     return [(name, said[name], counted[name]) for name in (*NAMES, *INFORMED)]
 
 
