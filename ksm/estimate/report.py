@@ -14,6 +14,7 @@ import click
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.ledger import differences
+from ksm.estimate.pace import spell
 from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
 from ksm.host.text import printable, size_said
 
@@ -44,8 +45,11 @@ def as_json(result: Result) -> dict[str, Any]:
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
         "shared": result.shared,
+        "freed": result.freed._asdict(),
+        "doubts": [doubt._asdict() for doubt in result.doubts],
         "passes": result.passes,
         "settled": result.settled,
+        "seconds": round(sum(result.seconds), 3),
         **({"snapshots": result.snapshots} if result.snapshots else {}),
         "notes": all_notes(result),
     }
@@ -105,16 +109,24 @@ def percent(pages: int, total: int) -> str:
 
 def answer(result: Result) -> str:
     """The first line of the report: what KSM would free, and whether it is worth it."""
-    ledger = result.ledger
-    total, saved = ledger.pages, ledger.freed
-    share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)}), and need {size(ledger.metadata)} itself"
-    if not total:
+    ledger, freed = result.ledger, result.freed
+    total = size(ledger.pages * PAGE_SIZE)
+    if not ledger.pages:
         return "There are no pages that KSM could merge."
-    if not saved and all_compared(result):
-        return f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
-    if not saved:
-        return f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
-    return f"{'Not worth it: ' if ledger.profit <= 0 else ''}KSM would free {share}."
+    if not freed.most and all_compared(result):
+        return f"KSM would free nothing: of {total}, no two pages are equal."
+    if not freed.most:
+        return f"KSM found nothing to free in {passes(result)} over {total}."
+    least, most = (size(pages * PAGE_SIZE) for pages in freed)
+    if freed.most - freed.least <= freed.most / 100:
+        said = f"{size(ledger.freed * PAGE_SIZE)} of {total} ({percent(ledger.freed, ledger.pages)})"
+    elif freed.least <= 0:
+        said = f"between nothing and {most} of {total} (0 to {percent(freed.most, ledger.pages)})"
+    else:
+        share = f"{100 * freed.least / ledger.pages:.1f} to {percent(freed.most, ledger.pages)}"
+        said = f"between {least} and {most} of {total} ({share})"
+    worth = freed.most * PAGE_SIZE > ledger.metadata
+    return f"{'' if worth else 'Not worth it: '}KSM would free {said}, and need {size(ledger.metadata)} itself."
 
 
 def all_compared(result: Result) -> bool:
@@ -253,7 +265,7 @@ def all_notes(result: Result) -> list[str]:
 
 
 def notes_around(result: Result, on_sources: list[str]) -> list[str]:
-    around = [how_it_ended(result), *counters(result), *which_era(result), *overstatement(result)]
+    around = [how_it_ended(result), *(doubt.why for doubt in result.doubts), *counters(result), *which_era(result), *overstatement(result)]
     return [*around, *on_sources, *result.notes]
 
 
@@ -289,10 +301,12 @@ def how_it_ended(result: Result) -> str:
     if result.snapshots:
         return snapshots_seen(result)
     if result.settled:
-        return f"{passes(result)}; the last one changed nothing"
+        took = f"ksmd would have settled after {spell(sum(result.seconds))} ({result.pace})"
+        return f"{passes(result)}; the last one changed nothing: {took}"
     if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
         return f"{passes(result)}, and still the last one changed something: this memory does not hold still"
-    return f"{passes(result)}, as asked for; the last one still changed something"
+    took = f"ksmd takes {spell(sum(result.seconds))} for {'it' if result.passes == 1 else 'them'} ({result.pace})"
+    return f"{passes(result)}; the last one still changed something: {took}"
 
 
 def snapshots_seen(result: Result) -> str:

@@ -13,7 +13,9 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.doubt import Doubt, Freed, freed_between
 from ksm.estimate.ledger import Ledger, make_ledger
+from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, pace_of, spell
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
 from ksm.host.memory import available_memory, total_memory
@@ -91,6 +93,9 @@ class Result(NamedTuple):
     live: bool
     notes: list[str]
     source_notes: list[tuple[str, str]]  # (name of a source, note)
+    doubts: list[Doubt]
+    pace: Pace
+    seconds: list[float]  # that ksmd takes for each pass, without the last one if that changed nothing
     snapshots: int = 0  # that the passes saw, one after the other
     shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
     again: int = 0  # those of them that KSM has not merged
@@ -99,6 +104,10 @@ class Result(NamedTuple):
     def pages(self) -> int:
         """Frames: what processes share since a fork counts once."""
         return sum(source.pages for source in self.sources) - self.shared
+
+    @property
+    def freed(self) -> Freed:
+        return freed_between(self.ledger, self.doubts)
 
 
 def size(count: int) -> str:
@@ -271,28 +280,55 @@ class Scan:
     def live(self) -> bool:
         return any(source.live for source in self.sources)
 
-    def run(self, passes: int | None = None, interval: float | None = None) -> Result:
-        """Make `passes` passes, or as many as it takes until nothing changes. Between them wait: by default 1 s if a source is live."""
-        if interval is None:
-            interval = 1.0 if self.live else 0.0
+    def run(self, passes: int | None = None, interval: float | None = None, budget: float = BUDGET) -> Result:
+        """Make `passes` passes, or as many as it takes until nothing changes. Each takes no time; files are scanned without waiting.
+
+        Live sources are read as often as ksmd would come round at the machine's knobs, if that takes no more than `budget` seconds, or else
+        more often; or every `interval` seconds.
+        """
+        if interval is None and not self.live:
+            interval = 0.0
         most = passes or (MOST_PASSES_LIVE if self.live else MOST_PASSES)
+        pace = pace_of(self.machine)
+        watch: Watch | None = None
+        seconds: list[float] = []  # that ksmd takes for each pass
         before = None
-        number = 0
+        number = merged = broken = 0
         settled = False
         while number < most and not (settled and passes is None and number >= LEAST_PASSES):
+            if watch is not None and number > len(watch.waits) and not watch.may_go_on():
+                break
             if number:
-                self.wait(interval, number)
+                self.wait(watch.next() if watch is not None else interval or 0.0, number)
+            merged, broken = self.merged(), self.broken()
+            if watch is not None:
+                watch.reads()
+            began = time.monotonic()
             self.read(number)
+            broken = self.broken() - broken
             number += 1
-            self.scan(number)
+            seconds.append(pace.seconds(self.scan(number)))
+            if watch is None and interval is None:
+                watch = Watch(seconds[0], budget, passes, LEAST_PASSES, began)
             state = [self.counter(name) for name in PASS_STATE]
             settled = state == before
             before = state
-        return self.result(number, settled)
+        result = self.result(number, settled, [*seconds[: -1 if settled else None]], pace)
+        if watch is not None and (doubt := doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)) is not None:
+            result.doubts.append(doubt)
+        return result
+
+    def merged(self) -> int:
+        """Pages that are merged, or have become the zero page."""
+        return sum(self.counter(name) for name in ("pages_shared", "pages_sharing", "ksm_zero_pages"))
+
+    def broken(self) -> int:
+        """How often a merged page has been written to."""
+        return self.machine.vmstat()["cow_ksm"] - self.counter("ksm_zero_pages")
 
     def wait(self, seconds: float, number: int) -> None:
         if seconds > 0:
-            self.progress(f"waiting {seconds:g} s after pass {number}", 0, 0)
+            self.progress(f"waiting {spell(seconds)} after pass {number}", 0, 0)
             time.sleep(seconds)
 
     def read(self, number: int) -> None:
@@ -321,8 +357,8 @@ class Scan:
                 if source.process is not None:
                     source.process.exit()
 
-    def scan(self, number: int) -> None:
-        """One pass of KSM over everything."""
+    def scan(self, number: int) -> int:
+        """One pass of KSM over everything: how many pages it looked at."""
         skipped = self.counter("pages_skipped")
         total = sum(source.process.rss() for source in self.sources if source.process is not None)
         scanned = 0
@@ -334,13 +370,14 @@ class Scan:
             self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
             if self.machine.lost_pages():
                 raise SourceError("a memory image cannot be read any more: it has been truncated, or its disk has failed")
+        return max(0, total - self.skipped)
 
     def counter(self, name: str) -> int:
         """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because what it counts does not happen there."""
         value: int = getattr(self.machine.ksm, name, 0)
         return value
 
-    def result(self, passes: int, settled: bool) -> Result:
+    def result(self, passes: int, settled: bool, seconds: list[float], pace: Pace) -> Result:
         tally = Tally(self.machine)
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
@@ -373,6 +410,9 @@ class Scan:
             notes=self.left_notes() + self.common_notes(shared),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
+            doubts=[],
+            pace=pace,
+            seconds=seconds,
             shared=shared,
             again=unmerged,
         )
