@@ -128,8 +128,8 @@ def at_rest(pids: Iterable[int]) -> None:
 
 
 def predicted(pids: Iterable[int], *options: str) -> dict[str, Any]:
-    """What `ksm scan --json` says, as a user runs it."""
-    command = [sys.executable, "-m", "ksm", "scan", "--json", *options, *(f"pid:{pid}" for pid in pids)]
+    """What `ksm scan --json` says, as a user runs it, for the running kernel's knobs."""
+    command = [sys.executable, "-m", "ksm", "scan", "--json", "--knobs", "running", *options, *(f"pid:{pid}" for pid in pids)]
     path = str(Path(ksm.__file__).resolve().parents[1])
     run = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
@@ -198,7 +198,6 @@ class Running:
             before, saved = saved, physical.memory_of(pids).saved
             if before is not None and abs(saved - before) <= max(STILL * saved, FEW):
                 return
-            print(f"  after {self.counters()['full_scans']} scans: {saved:,} pages share a frame or need none")
 
     def hold_still(self, deadline: float) -> None:
         """Wait until ALIKE full scans have changed no counter."""

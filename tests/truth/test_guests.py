@@ -17,7 +17,7 @@ def test_two_guests(how, use_zero_pages, running, program, lacks, tmp_path):
     image = guests.kernel()
     if image is None:
         lacks("there is no kernel for a guest: KSM_GUEST_KERNEL names one (Debian: linux-image-cloud-amd64, unpacked)")
-    options = ["--set", f"use_zero_pages={use_zero_pages}", *(["--advised"] if how == "advised" else [])]
+    options = ["--advised"] if how == "advised" else []
     with running(use_zero_pages=use_zero_pages) as kernel, Programs() as programs:
         pids = guests.two_guests(programs, qemu, busybox, image, tmp_path, prctl=how == "prctl", advised=how == "advised")
         report = predicted(pids, *options)

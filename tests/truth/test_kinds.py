@@ -54,7 +54,7 @@ def test_kinds_of_memory(kinds, use_zero_pages, running, memory):
         for process in programs.started:
             said(process)
         at_rest(processes)
-        report = predicted(processes, "--set", f"use_zero_pages={use_zero_pages}")
+        report = predicted(processes)
         outcome = kernel.merge(processes, each=True)
     failed = compare(f"{len(kinds)} kinds of memory, use_zero_pages={use_zero_pages}", report, outcome)
     print(f"  {'in each process':18} {'merging':>17} {'zero':>17} {'freed':>8}")
