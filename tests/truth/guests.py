@@ -33,10 +33,17 @@ def kernel() -> Path | None:
     return max(Path("/boot").glob("vmlinuz-*"), default=None)
 
 
+def static(program: str) -> bool:
+    """Whether it runs without libraries: Debian has a busybox of either kind."""
+    return b"/ld-linux" not in Path(program).read_bytes()
+
+
 def initrd(busybox: str) -> bytes:
     """An archive as the kernel unpacks it: cpio, "newc"."""
-    entries = [("bin", 0o40755, b""), ("dev", 0o40755, b""), ("init", 0o100755, INIT.encode()), ("bin/busybox", 0o100755, Path(busybox).read_bytes()),
-               ("TRAILER!!!", 0, b"")]  # fmt: skip
+    entries = [
+        ("bin", 0o40755, b""), ("bin/busybox", 0o100755, Path(busybox).read_bytes()),
+        ("init", 0o100755, INIT.encode()), ("TRAILER!!!", 0, b""),
+    ]  # fmt: skip
     archive = b""
     for number, (name, mode, data) in enumerate(entries, 1):
         fields = [number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
@@ -52,8 +59,8 @@ def two_guests(programs: Programs, path: str, busybox: str, image: Path, folder:
     for console in consoles:
         programs.start(
             path, "-accel", "tcg", "-machine", f"pc,mem-merge={'on' if advised else 'off'}", "-m", MIB, "-nodefaults", "-display", "none",
-            "-serial", f"file:{console}", "-kernel", image, "-initrd", folder / "initrd", "-append", "console=ttyS0 panic=-1 quiet", "-no-reboot",
-            mergeable=prctl, stdout=subprocess.DEVNULL,
+            "-no-reboot", "-serial", f"file:{console}", "-kernel", image, "-initrd", folder / "initrd",
+            "-append", "console=ttyS0 panic=-1 quiet", mergeable=prctl, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     deadline = time.monotonic() + STARTED
     while not all(console.exists() and READY in console.read_bytes() for console in consoles):

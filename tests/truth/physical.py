@@ -15,6 +15,7 @@ PRESENT, FILE_OR_SHARED, FRAME = 1 << 63, 1 << 61, (1 << 55) - 1  # of an entry 
 ANON, KSM, HUGE, ZERO_PAGE = 1 << 12, 1 << 21, 1 << 22, 1 << 24  # of an entry of /proc/kpageflags
 AT_ONCE = 1 << 16  # entries of pagemap
 WINDOW = 1 << 12  # entries of kpageflags
+MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)\n(?:\w.*\n)*?Rss: +(\d+) kB", re.MULTILINE)  # of smaps
 VAST = 1 << 30  # bytes: a mapping of which so much is only reserved
 
 
@@ -60,7 +61,7 @@ def memory_of(pids: Iterable[int]) -> Memory:
 def pagemap(pid: int) -> Iterator[array[int]]:
     """The entries of all mappings, in parts, without parts in which nothing is."""
     with open(f"/proc/{pid}/smaps") as text, open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
-        for start, end, name, size in re.findall(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)\n(?:\w.*\n)*?Rss: +(\d+) kB", text.read(), re.M):
+        for start, end, name, size in MAPPING.findall(text.read()):
             place, last = int(start, 16) // PAGE, int(end, 16) // PAGE
             if name == "[vsyscall]" or (size == "0" and last - place > VAST // PAGE):
                 continue

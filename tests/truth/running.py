@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import physical
 
@@ -137,11 +137,14 @@ def predicted(pids: Iterable[int], *options: str) -> dict[str, Any]:
     return report
 
 
-class Outcome:
-    """What the kernel did: its counters, frames freed, and both for each process."""
+class Outcome(NamedTuple):
+    """What the kernel did: its counters, frames freed, and for each process its ksm_stat, and frames freed in it if that was asked for."""
 
-    def __init__(self, counters: dict[str, int], freed: int, own: dict[int, dict[str, int]], seconds: float, memory: physical.Memory) -> None:
-        self.counters, self.freed, self.own, self.seconds, self.memory = counters, freed, own, seconds, memory
+    counters: dict[str, int]
+    freed: int
+    own: dict[int, dict[str, int]]
+    seconds: float
+    memory: physical.Memory  # before
 
 
 class Running:
@@ -169,34 +172,36 @@ class Running:
         return {name: sysfs_read(name) - self.base.get(name, 0) for name in COUNTERS}
 
     def merge(self, pids: Iterable[int], *, each: bool = False, scans: int | None = None) -> Outcome:
-        """Let ksmd run until the counters hold still, or for so many full scans, then stop it. `each`: count the frames of each process, too."""
+        """Let ksmd run until all holds still, or for so many full scans, then stop it. `each`: count the frames of each process, too."""
         pids = [*pids]
-        groups = [[pid] for pid in pids] if each else []
-        before = [physical.memory_of(group) for group in (pids, *groups)]
+        groups = [pids, *([pid] for pid in pids if each)]
+        before = [physical.memory_of(group) for group in groups]
         start = time.monotonic()
         self.ksmd.set("run", 1)
         if scans is None:
             self.settle(pids)
         else:
-            first = sysfs_read("full_scans")
-            wait_until(lambda: sysfs_read("full_scans") - first >= scans, f"not {scans} full scans", SETTLED)
+            last = sysfs_read("full_scans") + scans
+            wait_until(lambda: sysfs_read("full_scans") >= last, f"not {scans} full scans", SETTLED)
         self.ksmd.set("run", 0)
         self.ksmd.wait_asleep()
         seconds = time.monotonic() - start
         self.ksmd.check_undisturbed(frozenset(pids))
         counters = self.counters()
-        after = [physical.memory_of(group) for group in (pids, *groups)]
-        own = {pid: {**ksm_stat(pid), "freed": new.saved - old.saved} for pid, old, new in zip(pids, before[1:], after[1:], strict=bool(groups))}
-        return Outcome(counters, after[0].saved - before[0].saved, own or {pid: ksm_stat(pid) for pid in pids}, seconds, before[0])
+        freed = [physical.memory_of(group).saved - old.saved for group, old in zip(groups, before, strict=True)]
+        own = {pid: ksm_stat(pid) for pid in pids}
+        for pid, count in zip(pids, freed[1:], strict=False):
+            own[pid]["freed"] = count
+        return Outcome(counters, freed[0], own, seconds, before[0])
 
     def settle(self, pids: list[int]) -> None:
-        """Wait until ALIKE full scans have changed nothing, in counters and in frames: parts of huge pages are freed without being counted."""
+        """Wait until ALIKE full scans have changed neither counters nor frames: parts of huge pages are freed uncounted."""
         deadline = time.monotonic() + SETTLED
         saved = None
         while True:
             self.hold_still(deadline)
             before, saved = saved, physical.memory_of(pids).saved
-            if before is not None and abs(saved - before) <= max(STILL * saved, FEW):
+            if before is not None and not moved(before, saved):
                 return
 
     def hold_still(self, deadline: float) -> None:
@@ -205,11 +210,15 @@ class Running:
         while True:
             time.sleep(0.02)
             now = self.counters()
-            if any(abs(now[name] - base[name]) > max(STILL * base[name], FEW) for name in SETTLING):
+            if any(moved(base[name], now[name]) for name in SETTLING):
                 base = now
             elif now["full_scans"] - base["full_scans"] >= ALIKE:
                 return
             assert time.monotonic() < deadline, f"the kernel's KSM does not settle: {base}, then {now}"
+
+
+def moved(before: int, now: int) -> bool:
+    return abs(now - before) > max(STILL * now, FEW)
 
 
 def ksm_stat(pid: int) -> dict[str, int]:

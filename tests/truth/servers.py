@@ -25,7 +25,8 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
-# A server that has loaded its application, and forks workers, which serve: each writes to a part of what was loaded, and has memory of its own.
+# A server that has loaded its application, and forks workers, which serve: each writes to a part of what was loaded, and has memory of its
+# own.
 PRELOADED = """
 import mmap, os, random, sys, time
 mib, workers = map(int, sys.argv[1:])
@@ -51,6 +52,14 @@ for worker in range(workers):
     os.read(read, 1)
 print("ready", flush=True)
 sys.stdin.read()
+"""
+
+QUERIES = """
+set work_mem = '16MB';
+create temp table t as select i, md5(i::text) from generate_series(1, 20000) i;
+select count(*) from (select * from t order by 2) x;
+select count(*) from (select relname, attname from pg_class join pg_attribute on attrelid = pg_class.oid) x;
+select 'ready';
 """
 
 NODE = """
@@ -118,41 +127,32 @@ def preloaded(programs: Programs, mib: int, workers: int) -> list[int]:
     return pids
 
 
-def postgres(programs: Programs, folder: Path, binaries: Path, connections: int = 12) -> list[int]:
-    """A server with connections that have sorted and read the catalogue, and stay open."""
+def postgres(programs: Programs, clients: Programs, folder: Path, binaries: Path, connections: int = 12) -> list[int]:
+    """A server with connections that have sorted and read the catalogue, and stay open. The folder must be one that its user may enter."""
     user = None
     if os.geteuid() == 0:
         entry = pwd.getpwnam("postgres")
         user = (entry.pw_uid, entry.pw_gid)
-        folder.chmod(0o777)
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and parent != Path("/tmp") and str(parent).startswith("/tmp"):
-                parent.chmod(parent.stat().st_mode | 0o011)
+        os.chown(folder, *user)
     with Programs() as tools:
         data = folder / "data"
-        assert tools.start(binaries / "initdb", "-D", data, "-A", "trust", "--no-sync", mergeable=False, user=user, stdout=subprocess.DEVNULL,
-                           cwd=folder).wait() == 0
-        options = ("-k", folder, "-p", 7120, "-c", "listen_addresses=", "-c", "shared_buffers=64MB", "-c", "fsync=off", "-c", "autovacuum=off")
-        server = programs.start(binaries / "postgres", "-D", data, *options, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                cwd=folder)
+        quiet = {"user": user, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+        assert tools.start(binaries / "initdb", "-D", data, "-A", "trust", "--no-sync", mergeable=False, **quiet).wait() == 0
+        options = [f"--{name}" for name in ("listen_addresses=", "shared_buffers=64MB", "fsync=off", "autovacuum=off")]
+        programs.start(binaries / "postgres", "-D", data, "-k", folder, "-p", 7120, *options, **quiet)
         address = ("-h", folder, "-p", 7120)
-        wait_until(lambda: (folder / ".s.PGSQL.7120").exists(), "PostgreSQL does not start")
+        wait_until((folder / ".s.PGSQL.7120").exists, "PostgreSQL does not start")
         wait_until(lambda: tools.start(binaries / "pg_isready", *address, mergeable=False).wait() == 0, "PostgreSQL does not answer")
-        for _ in range(connections):
-            client = tools.start("psql", "-q", "-A", "-t", *address, "-U", "postgres", "postgres", mergeable=False)
-            assert client.stdin
-            client.stdin.write("set work_mem = '16MB'; create temp table t as select i, md5(i::text) from generate_series(1, 20000) i;"
-                               " select count(*) from (select * from t order by 2) x;"
-                               " select count(*) from (select relname, attname from pg_class join pg_attribute on attrelid = pg_class.oid) x;"
-                               " select 'ready';\n")  # fmt: skip
-            client.stdin.flush()
-            said(client)
-        pids = [pid for pid in programs.pids()]
-        assert len(pids) > connections
-        at_rest(pids)
-        programs.started.extend(tools.started)
-        tools.started.clear()
-    return [server.pid, *(pid for pid in pids if pid != server.pid)]
+    for _ in range(connections):
+        client = clients.start(binaries / "psql", "-q", "-A", "-t", *address, "-U", "postgres", "postgres", mergeable=False)
+        assert client.stdin
+        client.stdin.write(QUERIES)
+        client.stdin.flush()
+        said(client)
+    pids = programs.pids()
+    assert len(pids) > connections
+    at_rest(pids)
+    return pids
 
 
 def node(programs: Programs, path: str) -> list[int]:

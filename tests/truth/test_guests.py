@@ -14,6 +14,8 @@ pytestmark = pytest.mark.kernel
 def test_two_guests(how, use_zero_pages, running, program, lacks, tmp_path):
     qemu = program("qemu-system-x86_64", "qemu-system-x86 seabios")
     busybox = program("busybox", "busybox-static")
+    if not guests.static(busybox):
+        lacks("busybox needs libraries (Debian: busybox-static)")
     image = guests.kernel()
     if image is None:
         lacks("there is no kernel for a guest: KSM_GUEST_KERNEL names one (Debian: linux-image-cloud-amd64, unpacked)")

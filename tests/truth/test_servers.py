@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What ksm scan says of servers and other programs is what the running kernel then does. pytest -s prints both."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,12 @@ def test_a_preloaded_server_with_16_forked_workers(mib, running):
         check(f"a server with {mib} MiB and 16 forked workers", kernel, servers.preloaded(programs, mib, 16))
 
 
-def test_postgresql_with_connections(running, program, tmp_path):
+def test_postgresql_with_connections(running, program):
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     binaries = found[-1].parent if found else Path(program("postgres", "postgresql")).parent
-    with running() as kernel, Programs() as programs:
-        check("PostgreSQL, 12 connections", kernel, servers.postgres(programs, tmp_path, binaries))
+    # tmp_path is in a folder that is root's alone.
+    with running() as kernel, tempfile.TemporaryDirectory() as folder, Programs() as programs, Programs() as clients:
+        check("PostgreSQL, 12 connections", kernel, servers.postgres(programs, clients, Path(folder), binaries))
 
 
 def test_node_twice(running, program):
