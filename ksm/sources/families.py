@@ -75,11 +75,11 @@ class Family:
 
     def write(self, parent: Made, reader: int, runs: list[Run]) -> None:
         """Give the parent pages that one of the processes has now. Pages that change meanwhile are shared by nobody any more."""
-        parent.add(runs)
+        blocks = parent.add(runs)
         member = self.members[reader]
         assert member is not None
         try:
-            changed = member.lend(parent.process, self.tables[reader], runs)
+            changed = member.lend(parent.process, self.tables[reader], runs, blocks)
         except SourceError:
             changed = runs  # the process has exited
         for other in self.present() if changed else ():
@@ -115,12 +115,14 @@ class Made:
     def __init__(self, process: Process, runs: list[Run], blocks: list[Run]) -> None:
         self.process, self.runs, self.blocks = process, runs, blocks
 
-    def add(self, runs: list[Run]) -> None:
-        """Map what these pages need."""
+    def add(self, runs: list[Run]) -> list[Run]:
+        """Map the blocks that these pages need: those that were not mapped."""
         self.runs = joined(sorted(self.runs + without(runs, self.runs)))
         blocks = blocks_of(self.runs)
+        new = without(blocks, self.blocks)
         map_blocks(self.process, self.blocks, blocks)
         self.blocks = blocks
+        return new
 
 
 def families_of(sources: Iterable[Source]) -> list[Family]:

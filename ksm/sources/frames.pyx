@@ -14,7 +14,7 @@ cimport cython
 
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
 
-from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_KSM_ZERO
+from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_ZERO
 from ksm.sources.pagemap cimport (KPF_KSM, KPF_ZERO_PAGE, NR_ENTRIES, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, append, page_flags,
                                   read_entries)
 
@@ -24,7 +24,7 @@ cdef enum:
     HELD = 1                    # the machine's processes share it, as the real ones do
     FORCED = 2                  # the real process has a frame of its own, the machine's one has another's: it has to be written
     FIRST = 4                   # of the processes that hold the frame, the one for which it counts
-    MERGED = 8                  # KSM of the machine has merged the page of this process
+    MERGED = 8                  # the page of this process has been merged in the machine, or has become the zero page
 
 cdef uint64_t NOWHERE = ~<uint64_t>0
 
@@ -130,7 +130,7 @@ cdef class Frames:
             self.t.states[i] &= ~MERGED
             if word == 0:
                 self.t.states[i] = 0
-            elif word & (PAGE_KSM | PAGE_KSM_ZERO):
+            elif word & (PAGE_KSM | PAGE_ZERO):
                 self.t.states[i] |= MERGED
             i += 1
 

@@ -28,7 +28,6 @@ cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
 
 cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int fd, void *buf, size_t count, long offset)
     long syscall(long number, ...)
     int getpid()
 
@@ -97,14 +96,14 @@ def anonymous_runs(int pagemap, int kpageflags, list areas, *, bint ask_ioctl=Tr
     """
     cdef list runs = []
     for start, end in areas:
-        if not ask_ioctl or not scan_area(pagemap, start, end, runs):
+        if not ask_ioctl or not scan_area(pagemap, start, end, runs, 0):
             walk_area(pagemap, kpageflags, start, end, runs)
         PyErr_CheckSignals()
     return runs
 
 
-cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs) except -1:
-    """Add the area's runs, found by PAGEMAP_SCAN; False if the kernel does not have it."""
+cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs, uint64_t also) except -1:
+    """Add the area's runs, found by PAGEMAP_SCAN: pages that are also in these categories. False if the kernel does not have it."""
     cdef page_region regions[NR_REGIONS]
     cdef pm_scan_arg arg
     cdef int n, i
@@ -116,7 +115,7 @@ cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs) except -1:
         arg.vec = <uint64_t>&regions[0]
         arg.vec_len = NR_REGIONS
         arg.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO
-        arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO
+        arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO | also
         arg.return_mask = PAGE_IS_PRESENT
         with nogil:
             n = ioctl(fd, PAGEMAP_SCAN, &arg)
