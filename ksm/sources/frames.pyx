@@ -16,7 +16,7 @@ from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
 
 from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_ZERO
 from ksm.sources.pagemap cimport (KPF_KSM, KPF_ZERO_PAGE, NR_ENTRIES, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, append, page_flags,
-                                  read_entries)
+                                  read_counted, read_entries)
 
 
 cdef enum:
@@ -204,7 +204,7 @@ cdef size_t place_from(frame_table *t, uint64_t addr) noexcept nogil:
     return low
 
 
-def read_frames(int pagemap, list runs, Frames old=None):
+def read_frames(int pagemap, list runs, Frames old=None, *, int kpagecount=-1):
     """The anonymous pages of the runs that other processes map, too; of those that `old` has as shared, also the others. OSError."""
     cdef uint64_t entries[NR_ENTRIES]
     cdef uint64_t entry, addr, end
@@ -216,7 +216,7 @@ def read_frames(int pagemap, list runs, Frames old=None):
         addr = start
         place = place_from(&old.t, addr) if old is not None else 0
         while addr < end:
-            n = read_entries(pagemap, entries, addr, (end - addr) >> PAGE_SHIFT)
+            n = read_counted(pagemap, kpagecount, entries, addr, (end - addr) >> PAGE_SHIFT)
             if n == 0:
                 break
             for i in range(n):
@@ -235,7 +235,7 @@ def read_frames(int pagemap, list runs, Frames old=None):
     return frames
 
 
-def shared_runs(int pagemap, int kpageflags, list runs, Frames frames not None):
+def shared_runs(int pagemap, int kpageflags, list runs, Frames frames not None, *, int kpagecount=-1):
     """The pages of the runs: (alone, common, forced, held, hidden). OSError.
 
     What is not there, of a file, or the zero page is left out. `alone` and `common` are to be read, and the machine's process to be given
@@ -254,7 +254,7 @@ def shared_runs(int pagemap, int kpageflags, list runs, Frames frames not None):
         addr = start
         place = place_from(t, addr)
         while addr < end:
-            n = read_entries(pagemap, entries, addr, (end - addr) >> PAGE_SHIFT)
+            n = read_counted(pagemap, kpagecount, entries, addr, (end - addr) >> PAGE_SHIFT)
             if n == 0:
                 break
             for i in range(n):

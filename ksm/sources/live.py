@@ -39,13 +39,16 @@ STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
 
 
 class Mapping(NamedTuple):
-    """A mapping of the process: its addresses, bytes of anonymous memory, whether KSM may have merged some of that, and mlock()."""
+    """A mapping of the process: its addresses, bytes of anonymous memory, whether KSM may have merged some of that, whether it is locked,
+    and whether it has huge pages and pages that others map, too.
+    """
 
     start: int
     end: int
     anonymous: int
     mergeable: bool
     locked: bool
+    shared: bool
 
 
 class Host:
@@ -57,9 +60,10 @@ class Host:
         self.claimed: set[int] = set()
         self.number = 0
         self.mthp = has_mthp()
-        self.kpageflags = -1
+        self.kpageflags = self.kpagecount = -1
         if os.access("/proc/kpageflags", os.R_OK):
             self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+            self.kpagecount = os.open("/proc/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
 
     def begin(self, number: int) -> None:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
@@ -70,7 +74,8 @@ class Host:
     def close(self) -> None:
         if self.kpageflags >= 0:
             os.close(self.kpageflags)
-            self.kpageflags = -1
+            os.close(self.kpagecount)
+            self.kpageflags = self.kpagecount = -1
 
 
 class Memory:
@@ -229,7 +234,9 @@ class LiveSource(Source):
         pagemap = self._open("pagemap")
         try:
             for stretch in parts_of(runs, STRETCH):
-                alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
+                alone, common, forced, shared, hidden = shared_runs(
+                    pagemap, self.host.kpageflags, stretch, self.frames, kpagecount=self.host.kpagecount
+                )
                 held += shared
                 self.hidden += hidden
                 yield from self._stretch(mem, alone, common)
@@ -239,12 +246,14 @@ class LiveSource(Source):
             os.close(pagemap)
 
     def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
-        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
-        if merged:
-            # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
-            unmerged = without(alone, merged)
-            common = sorted(common + without(alone, unmerged))
-            alone = unmerged
+        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs(). So is a part of a huge page
+        # that others may map, where frames cannot be seen: see read_counted().
+        blind = self.host.kpagecount < 0
+        doubtful = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable or (blind and mapping.shared)])
+        if doubtful:
+            sure = without(alone, doubtful)
+            common = sorted(common + without(alone, sure))
+            alone = sure
         for part in parts_of(alone, PIECE):
             yield InProcess(part, self.pid, mem, by_file=False)
         for part in parts_of(common, PIECE):
@@ -259,7 +268,9 @@ class LiveSource(Source):
             pagemap = self._open("pagemap")
             try:
                 for stretch in parts_of(self._present(), STRETCH):
-                    alone, common, shared, hidden = own_runs(pagemap, self.host.kpageflags, stretch, self.host.claimed)
+                    alone, common, shared, hidden = own_runs(
+                        pagemap, self.host.kpageflags, stretch, self.host.claimed, kpagecount=self.host.kpagecount
+                    )
                     self.shared += shared
                     self.hidden += hidden
                     yield from self._stretch(mem, alone, common)
@@ -290,7 +301,7 @@ class LiveSource(Source):
             runs = self._present()
             pagemap = self._open("pagemap")
             try:
-                return read_frames(pagemap, runs, old)
+                return read_frames(pagemap, runs, old, kpagecount=self.host.kpagecount)
             finally:
                 os.close(pagemap)
 
@@ -373,8 +384,14 @@ def mappings_of(smaps: str) -> Iterator[Mapping]:
         start, _, end = addresses.partition("-")
         begin, last = max(int(start, 16), LOWEST), min(int(end, 16), HIGHEST)
         if begin < last:
-            anonymous = mapping[mapping.index("\nAnonymous:") :].split(None, 2)[1]
-            yield Mapping(begin, last, int(anonymous) << 10, MERGEABLE in names, LOCKED in names)
+            shared = bool(kib(mapping, "AnonHugePages") and kib(mapping, "Shared_Dirty") + kib(mapping, "Shared_Clean"))
+            yield Mapping(begin, last, kib(mapping, "Anonymous") << 10, MERGEABLE in names, LOCKED in names, shared)
+
+
+def kib(mapping: str, name: str) -> int:
+    """A figure of a mapping in smaps; 0 if the kernel does not have it."""
+    place = mapping.find(f"\n{name}:")
+    return int(mapping[place:].split(None, 2)[1]) if place >= 0 else 0
 
 
 def whole(blocks: list[Run]) -> list[Run]:

@@ -24,4 +24,5 @@ cdef uint64_t PM_PFRAME
 cdef void append(list runs, uint64_t start, uint64_t end)
 cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs, uint64_t also) except -1
 cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1
+cdef ssize_t read_counted(int fd, int kpagecount, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1
 cdef uint64_t page_flags(int kpageflags, uint64_t pfn) noexcept nogil

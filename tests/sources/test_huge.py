@@ -226,3 +226,40 @@ def test_the_kernels_huge_zero_page_is_no_memory(area):
     with scan_of(a.target.pid) as scan:
         blocks = [run for run in scan.sources[0].ranges() if run[0] <= start < run[0] + run[1]]
         assert not blocks or kinds(scan.sources[0], start, 512) == "-" * 512
+
+
+@needs_root
+def test_a_huge_page_whose_first_part_a_child_has_written(area):
+    """pagemap says of each part of a huge page what is true of the first one: that nobody else maps it."""
+    a = area(1)
+    a.fill(0, list(range(1000, 1512)))
+    child = fork(a.target)
+    tell(a.target, child, "fill(a, first, [5])")
+    with scan_of(a.target.pid, child) as scan:
+        check_sharing(scan)
+        scan.read(1)
+        check_sharing(scan)
+    assert anonymous_huge(a.target.pid, a.start) == HUGE
+    with scan_of(a.target.pid, child, read=False) as scan:
+        assert pages_of(scan.sources, a.start) == [512, 1]
+    assert anonymous_huge(a.target.pid, a.start) == HUGE
+
+
+def test_reading_splits_no_huge_page(area):
+    """process_vm_readv() would: each part that a child has, too, would be copied. Who sees no frames asks smaps."""
+    a = area(1)
+    a.fill(0, list(range(1000, 1512)))
+    child = fork(a.target)
+    tell(a.target, child, "fill(a, first, [5])")
+    with blind_scan_of(a.target.pid, child, exact=True) as scan:
+        assert content(scan.sources[0], a.start, 512) == list(range(1000, 1512))
+        scan.read(1)
+    assert anonymous_huge(a.target.pid, a.start) == HUGE
+
+
+def pages_of(sources, start):
+    """How many pages of a huge page at this address each source brings to a fingerprint file."""
+    return [
+        sum(max(0, min(end, start + HUGE) - max(first, start)) for piece in source.pieces() for first, end in piece.runs) // PAGE
+        for source in sources
+    ]
