@@ -305,13 +305,21 @@ class LiveSource(Source):
             finally:
                 os.close(pagemap)
 
-    def lend(self, process: Process, frames: Frames, runs: list[Run], blocks: list[Run]) -> list[Run]:
-        """Write these pages into a process of the machine, which has nothing yet in these blocks: the runs of those that had other frames
-        than in the table when they were read, or were gone. SourceError.
+    def lend_huge(self, process: Process, blocks: list[Run], runs: list[Run]) -> list[Run]:
+        """Fault the huge pages that it has into a process of the machine, which has nothing yet in these blocks: which they are. The parts
+        that are in no run are left out. SourceError.
+        """
+        with self._inside():
+            huge = self.huge(blocks)
+            fault_huge(process, huge, runs)
+        return huge
+
+    def lend(self, process: Process, frames: Frames, runs: list[Run]) -> list[Run]:
+        """Write these pages into a process of the machine: the runs of those that had other frames than in the table when they were read,
+        or were gone. SourceError.
         """
         changed: list[Run] = []
         with self._inside():
-            fault_huge(process, self.huge(blocks), runs)
             mem = Memory(self._open("mem"))
             pagemap = self._open("pagemap")
             try:
