@@ -48,7 +48,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Savings(NamedTuple):
-    """Frames that merging frees; see ksm.estimate.savings.Tally."""
+    """Frames that merging frees; see ksm.estimate.savings.Tally. `zero` has those of huge pages that are split, too."""
 
     zero: int
     within: int
@@ -401,7 +401,7 @@ class Scan:
             era=self.era,
             ksm=counters,
             sources=results,
-            savings=Savings(tally.zero, tally.within, tally.across),
+            savings=Savings(tally.zero + tally.split, tally.within, tally.across),
             ledger=ledger,
             passes=passes,
             settled=settled,
@@ -437,6 +437,11 @@ class Scan:
             )
         if lost := sum(family.lost for family in self.families):
             notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
+        if mthp := sum(source.mthp for source in self.sources):
+            notes.append(
+                f"{mthp:,} pages are in large folios of other sizes than 2 MiB, and count as small ones: when KSM splits these, parts of"
+                " zeros are freed that no counter shows"
+            )
         if hidden:
             notes.append(
                 f"{hidden:,} pages are in other processes too, by fork or by KSM: only root can see which, and whether they are duplicates"

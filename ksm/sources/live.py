@@ -13,7 +13,8 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import glob
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.frames import Frames, read_frames, shared_runs
+from ksm.sources.huge import huge_blocks
 from ksm.sources.pagemap import anonymous_runs, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.stream import BLOCK, bring
@@ -31,28 +33,37 @@ from ksm.sources.work import in_order
 # What vma_ksm_compatible() of mm/ksm.c refuses: shared, may be shared, IO, PFN map, do not expand, mixed map, hugetlb, droppable
 REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 MERGEABLE = "mg"
+LOCKED = "lo"
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
 
 
 class Mapping(NamedTuple):
-    """A mapping of the process: its addresses, bytes of anonymous memory, and whether KSM may have merged some of that."""
+    """A mapping of the process: its addresses, bytes of anonymous memory, whether KSM may have merged some of that, whether it is locked,
+    and whether it has huge pages and pages that others map, too.
+    """
 
     start: int
     end: int
     anonymous: int
     mergeable: bool
+    locked: bool
+    shared: bool
 
 
 class Host:
-    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass."""
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; whether any has large
+    folios of other sizes than 2 MiB.
+    """
 
     def __init__(self) -> None:
         self.claimed: set[int] = set()
         self.number = 0
-        self.kpageflags = -1
+        self.mthp = has_mthp()
+        self.kpageflags = self.kpagecount = -1
         if os.access("/proc/kpageflags", os.R_OK):
             self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+            self.kpagecount = os.open("/proc/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
 
     def begin(self, number: int) -> None:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
@@ -63,7 +74,8 @@ class Host:
     def close(self) -> None:
         if self.kpageflags >= 0:
             os.close(self.kpageflags)
-            self.kpageflags = -1
+            os.close(self.kpagecount)
+            self.kpageflags = self.kpagecount = -1
 
 
 class Memory:
@@ -183,7 +195,10 @@ class LiveSource(Source):
         assert process is not None
         runs = self._present()
         self._forget(without(self.runs, runs))
-        self._map(blocks_of(runs))
+        blocks = blocks_of(runs)
+        new = without(blocks, self.blocks)
+        self._map(blocks)
+        fault_huge(process, self.huge(new), runs)
         held: list[Run] = []
         read = self._take(process, self._parts(runs, held))
         self.runs = joined(sorted(read + held))
@@ -219,7 +234,9 @@ class LiveSource(Source):
         pagemap = self._open("pagemap")
         try:
             for stretch in parts_of(runs, STRETCH):
-                alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
+                alone, common, forced, shared, hidden = shared_runs(
+                    pagemap, self.host.kpageflags, stretch, self.frames, kpagecount=self.host.kpagecount
+                )
                 held += shared
                 self.hidden += hidden
                 yield from self._stretch(mem, alone, common)
@@ -229,12 +246,14 @@ class LiveSource(Source):
             os.close(pagemap)
 
     def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
-        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
-        if merged:
-            # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
-            unmerged = without(alone, merged)
-            common = sorted(common + without(alone, unmerged))
-            alone = unmerged
+        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs(). So is a part of a huge page
+        # that others may map, where frames cannot be seen: see read_counted().
+        blind = self.host.kpagecount < 0
+        doubtful = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable or (blind and mapping.shared)])
+        if doubtful:
+            sure = without(alone, doubtful)
+            common = sorted(common + without(alone, sure))
+            alone = sure
         for part in parts_of(alone, PIECE):
             yield InProcess(part, self.pid, mem, by_file=False)
         for part in parts_of(common, PIECE):
@@ -249,12 +268,30 @@ class LiveSource(Source):
             pagemap = self._open("pagemap")
             try:
                 for stretch in parts_of(self._present(), STRETCH):
-                    alone, common, shared, hidden = own_runs(pagemap, self.host.kpageflags, stretch, self.host.claimed)
+                    alone, common, shared, hidden = own_runs(
+                        pagemap, self.host.kpageflags, stretch, self.host.claimed, kpagecount=self.host.kpagecount
+                    )
                     self.shared += shared
                     self.hidden += hidden
                     yield from self._stretch(mem, alone, common)
             finally:
                 os.close(pagemap)
+
+    def huge(self, blocks: list[Run]) -> list[Run]:
+        """The blocks that have a huge page, or what is left of one. OSError.
+
+        Where memory is locked, a split leaves parts of zeros as they are: for KSM, the huge page is no more than its small ones.
+        """
+        if not blocks:
+            return []
+        locked = blocks_of([(mapping.start, mapping.end) for mapping in self.mappings if mapping.locked])
+        pagemap = self._open("pagemap")
+        try:
+            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(whole(blocks), locked), others=self.host.mthp)
+        finally:
+            os.close(pagemap)
+        self.mthp += others
+        return huge
 
     # What a family does with its members
 
@@ -264,9 +301,18 @@ class LiveSource(Source):
             runs = self._present()
             pagemap = self._open("pagemap")
             try:
-                return read_frames(pagemap, runs, old)
+                return read_frames(pagemap, runs, old, kpagecount=self.host.kpagecount)
             finally:
                 os.close(pagemap)
+
+    def lend_huge(self, process: Process, blocks: list[Run], runs: list[Run]) -> list[Run]:
+        """Fault the huge pages that it has into a process of the machine, which has nothing yet in these blocks: which they are. The parts
+        that are in no run are left out. SourceError.
+        """
+        with self._inside():
+            huge = self.huge(blocks)
+            fault_huge(process, huge, runs)
+        return huge
 
     def lend(self, process: Process, frames: Frames, runs: list[Run]) -> list[Run]:
         """Write these pages into a process of the machine: the runs of those that had other frames than in the table when they were read,
@@ -346,8 +392,38 @@ def mappings_of(smaps: str) -> Iterator[Mapping]:
         start, _, end = addresses.partition("-")
         begin, last = max(int(start, 16), LOWEST), min(int(end, 16), HIGHEST)
         if begin < last:
-            anonymous = mapping[mapping.index("\nAnonymous:") :].split(None, 2)[1]
-            yield Mapping(begin, last, int(anonymous) << 10, MERGEABLE in names)
+            shared = bool(kib(mapping, "AnonHugePages") and kib(mapping, "Shared_Dirty") + kib(mapping, "Shared_Clean"))
+            yield Mapping(begin, last, kib(mapping, "Anonymous") << 10, MERGEABLE in names, LOCKED in names, shared)
+
+
+def kib(mapping: str, name: str) -> int:
+    """A figure of a mapping in smaps; 0 if the kernel does not have it."""
+    place = mapping.find(f"\n{name}:")
+    return int(mapping[place:].split(None, 2)[1]) if place >= 0 else 0
+
+
+def whole(blocks: list[Run]) -> list[Run]:
+    """The blocks without those that LOWEST and HIGHEST cut off."""
+    inner = ((-(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK) for start, end in blocks)
+    return [(start, end) for start, end in inner if start < end]
+
+
+def fault_huge(process: Process, huge: list[Run], runs: list[Run]) -> None:
+    """Fault huge pages into these blocks, where the process has nothing yet, and unmap the parts that are in no run. OSError.
+
+    No other thread may use the machine meanwhile: its faults would get huge pages, too.
+    """
+    machine = process.machine
+    mode = machine.transparent_hugepage
+    try:
+        machine.transparent_hugepage = "always"
+        for start, end in huge:
+            for block in range(start, end, BLOCK):
+                process.touch(block)
+    finally:
+        machine.transparent_hugepage = mode
+    for start, end in without(huge, runs):
+        process.madvise(start, end - start, MADV_DONTNEED)
 
 
 def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
@@ -356,6 +432,15 @@ def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
         process.munmap(start, end - start)
     for start, end in without(new, old):
         process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
+
+
+def has_mthp() -> bool:
+    """Whether there are anonymous folios of other sizes than 2 MiB. Before 6.12, the kernel does not tell."""
+    for path in glob("/sys/kernel/mm/transparent_hugepage/hugepages-*kB/stats/nr_anon"):
+        with suppress(OSError, ValueError):
+            if "hugepages-2048kB" not in path and int(read_text(path)):
+                return True
+    return False
 
 
 def ksmd_runs() -> bool:
