@@ -78,6 +78,7 @@ class Seconds(click.FloatRange):
 @click.option("--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait so long between passes, whatever ksmd takes.")
 @click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
 @options.holes
+@options.zeros
 @click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
@@ -93,6 +94,7 @@ def scan(
     budget: float,
     as_passes: bool,
     holes: Holes | None,
+    zeros: scanner.Zeros,
     exact: bool,
     key_file: str | None,
     threads: int | None,
@@ -132,7 +134,8 @@ def scan(
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with options.progress_bar() as progress, scanner.Scan(
-            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, progress=progress
+            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, zeros=zeros,
+            progress=progress,
         ) as running:
             result = running.run(passes, interval, budget)
     except SourceError as error:

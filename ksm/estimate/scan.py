@@ -8,7 +8,7 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -43,6 +43,8 @@ MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
+Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
+
 # What is being done, and how far it is: (what, done, total)
 Progress = Callable[[str, int, int], None]
 
@@ -67,7 +69,8 @@ class SourceResult(NamedTuple):
     """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
 
     holes        pages that lie in holes of a file, or that a dump has left out: they are not counted
-    zero_holes   pages that lie in holes of a file and count as pages of zeros
+    zero_holes   pages that lie in holes of a file and are pages of zeros
+    zeros        pages of zeros that were set apart: the running machine may not have them. They are not counted either
     """
 
     name: str
@@ -77,6 +80,7 @@ class SourceResult(NamedTuple):
     holes: int = 0
     zero_holes: int = 0
     still: bool = True
+    zeros: int = 0
 
 
 class Result(NamedTuple):
@@ -248,9 +252,11 @@ class Scan:
         exact: bool | None = None,
         key: bytes | None = None,
         threads: int | None = None,
+        zeros: Zeros = "count",
         progress: Progress = no_progress,
     ) -> None:
         self.sources = list(sources)
+        self.zeros = zeros
         self.era = era
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
@@ -313,7 +319,7 @@ class Scan:
             state = [self.counter(name) for name in PASS_STATE]
             settled = state == before
             before = state
-        result = self.result(number, settled, [*seconds[: -1 if settled else None]], pace)
+        result = self.result(number, settled, seconds[: -1 if settled else None])
         if watch is not None and (doubt := doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)) is not None:
             result.doubts.append(doubt)
         return result
@@ -347,6 +353,8 @@ class Scan:
                     source.refresh(number)
                 else:
                     source.attach(self.machine)
+                if self.zeros == "apart" and not source.zeros_are_real and number < max(1, source.snapshots):
+                    source.set_zeros_apart(self.machine)
             except SourceError as error:
                 # One process among many must not end the whole scan, whether it has gone or grown too large. An error of a file ends it:
                 # the file will not get better, and the user should know first.
@@ -377,7 +385,7 @@ class Scan:
         value: int = getattr(self.machine.ksm, name, 0)
         return value
 
-    def result(self, passes: int, settled: bool, seconds: list[float], pace: Pace) -> Result:
+    def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
         tally = Tally(self.machine)
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
@@ -394,7 +402,7 @@ class Scan:
                     pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
-            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
+            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still, source.zeros))
         counters = self.machine.ksm.attributes()
         ledger = make_ledger(self.era, pages=sum(source.pages for source in results) - shared, tally=tally, slabs=self.machine.slabinfo())
         return Result(
@@ -411,8 +419,8 @@ class Scan:
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
             doubts=[],
-            pace=pace,
-            seconds=seconds,
+            pace=pace_of(self.machine),
+            seconds=[*seconds],
             shared=shared,
             again=unmerged,
         )
