@@ -10,6 +10,7 @@ import ksm
 from ksm.estimate.scan import Scan
 from ksm.sources import Host, open_source
 from ksm.sources.huge import huge_blocks
+from ksm.sources.live import LiveSource
 from tests.sources.test_families import check_sharing, fork, scan_of, tell
 
 PAGE = 4096
@@ -126,6 +127,35 @@ def test_zeros_of_a_huge_page_are_freed_when_it_is_split(area, exact):
     assert result.ledger.split == 1022
     assert result.savings.zero >= 1022
     assert result.ledger.freed == result.savings.pages
+
+
+@pytest.fixture
+def nothing_else(monkeypatch):
+    """Only huge pages count: elsewhere in a process there are small pages of zeros."""
+    mappings = LiveSource._mappings
+    monkeypatch.setattr(
+        LiveSource, "_mappings", lambda source: [each for each in mappings(source) if anonymous_huge(source.pid, each.start)]
+    )
+
+
+def test_all_huge_pages_of_zeros_are_split(area, nothing_else):
+    """The kernel splits one of them in a pass, as long as no small page of zeros is merged. A scan says how it ends."""
+    a = area(6)
+    with scan_of(a.target.pid, read=False) as scan:
+        result = scan.run(interval=0)
+        assert result.passes < 8
+        assert kinds(scan.sources[0], a.start, 3072) == "0" * 3072
+        assert len(scan.machine.processes) == 1
+        assert result.ledger.rmap_items == scan.sources[0].process.ksm_stat()["ksm_rmap_items"]
+    assert result.ledger.split == 3072
+    assert any("one of these huge" in note for note in result.notes)
+
+
+def test_a_pass_that_is_asked_for_splits_one_huge_page_of_zeros(area, nothing_else):
+    a = area(6)
+    with scan_of(a.target.pid, read=False) as scan:
+        scan.run(3, interval=0)
+        assert sorted(kinds(scan.sources[0], a.start, 3072)) == ["0"] * 1024 + ["h"] * 2048
 
 
 def test_with_use_zero_pages(area):
