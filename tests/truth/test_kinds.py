@@ -19,7 +19,6 @@ HUGE = ["huge", "huge-zeros", "huge-touched", "huge-locked-zeros", "zeros"]
 PAGES = 2048
 
 # Parts that ksm scan does not have yet
-HUGE_PAGES = pytest.mark.xfail(reason="huge pages are small ones in the machine of a scan", strict=True)
 UNMERGEABLE = pytest.mark.xfail(reason="MADV_UNMERGEABLE is not heeded", strict=True)
 PINNED = pytest.mark.xfail(reason="what is pinned counts as if it could be merged", strict=True)
 IN_PIPES = pytest.mark.xfail(reason="nothing in /proc tells which pages a pipe refers to", strict=True)
@@ -39,8 +38,8 @@ def hugetlb_pages(more):
 @pytest.mark.parametrize("kinds, use_zero_pages", [
     pytest.param(SMALL, 0, id="small pages"),
     pytest.param(SMALL, 1, id="small pages, zero page", marks=pytest.mark.slow),
-    pytest.param(HUGE, 0, id="huge pages", marks=HUGE_PAGES),
-    pytest.param(HUGE, 1, id="huge pages, zero page", marks=HUGE_PAGES),
+    pytest.param(HUGE, 0, id="huge pages"),
+    pytest.param(HUGE, 1, id="huge pages, zero page"),
     pytest.param(["unmergeable", "plain"], 0, id="unmergeable", marks=UNMERGEABLE),
     pytest.param(["pinned", "plain"], 0, id="pinned", marks=PINNED),
     pytest.param(["in-pipes", "plain"], 0, id="in pipes", marks=[IN_PIPES, pytest.mark.slow]),
