@@ -25,9 +25,10 @@ class Freed(NamedTuple):
     most: int
 
 
-def freed_between(ledger: Ledger, doubts: Iterable[Doubt]) -> Freed:
-    """The range of what would be freed. Doubts add up, since each may come true."""
+def freed_between(ledger: Ledger, doubts: Iterable[Doubt], already: int = 0) -> Freed:
+    """The range of what would be freed, without what is freed already. Doubts add up, since each may come true."""
     doubts = list(doubts)
-    least = ledger.freed - sum(doubt.fewer for doubt in doubts)
-    most = ledger.freed + sum(doubt.more for doubt in doubts)
-    return Freed(max(min(0, ledger.freed), least), min(max(ledger.pages, ledger.freed), most))
+    freed = ledger.freed - already if already < ledger.freed else min(0, ledger.freed)
+    least = freed - sum(doubt.fewer for doubt in doubts)
+    most = freed + sum(doubt.more for doubt in doubts)
+    return Freed(max(min(0, freed), least), min(max(ledger.pages - already, freed), most))

@@ -15,8 +15,8 @@ import click
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.ledger import differences
 from ksm.estimate.pace import spell
-from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
-from ksm.host.text import printable, size_said
+from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
+from ksm.host.text import printable, size, size_said
 
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
 LEAST_NAME = 12  # of a source, where the terminal is narrow: rather fewer columns of the table than less
@@ -47,6 +47,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "pages": result.pages,
         "shared": result.shared,
         "freed": result.freed._asdict(),
+        "already": result.already._asdict(),
         "doubts": [doubt._asdict() for doubt in result.doubts],
         "passes": result.passes,
         "settled": result.settled,
@@ -112,24 +113,36 @@ def percent(pages: int, total: int) -> str:
 
 def answer(result: Result) -> str:
     """The first line of the report: what KSM would free, and whether it is worth it."""
-    ledger, freed = result.ledger, result.freed
+    ledger, freed, already = result.ledger, result.freed, result.already
     total = size(ledger.pages * PAGE_SIZE)
     if not ledger.pages:
         return "There are no pages that KSM could merge."
-    if not freed.most and all_compared(result):
-        return f"KSM would free nothing: of {total}, no two pages are equal."
-    if not freed.most:
+    if not freed.most and not already.most:
+        if all_compared(result):
+            return f"KSM would free nothing: of {total}, no two pages are equal."
         return f"KSM found nothing to free in {passes(result)} over {total}."
+    if not freed.most:
+        return f"{saved_already(result)}KSM would free nothing more of {total}."
     least, most = (size(pages * PAGE_SIZE) for pages in freed)
     if freed.most - freed.least <= freed.most / 100:
-        said = f"{size(ledger.freed * PAGE_SIZE)} of {total} ({percent(ledger.freed, ledger.pages)})"
+        pages = ledger.freed - already.least
+        said = f"{size(pages * PAGE_SIZE)} of {total} ({percent(pages, ledger.pages)})"
     elif freed.least <= 0:
         said = f"between nothing and {most} of {total} (0 to {percent(freed.most, ledger.pages)})"
     else:
         share = f"{100 * freed.least / ledger.pages:.1f} to {percent(freed.most, ledger.pages)}"
         said = f"between {least} and {most} of {total} ({share})"
-    worth = freed.most * PAGE_SIZE > ledger.metadata
-    return f"{'' if worth else 'Not worth it: '}KSM would free {said}, and need {size(ledger.metadata)} itself."
+    worth = (freed.most + already.most) * PAGE_SIZE > ledger.metadata
+    said += " more" if already.most else ""
+    return f"{'' if worth else 'Not worth it: '}{saved_already(result)}KSM would free {said}, and need {size(ledger.metadata)} itself."
+
+
+def saved_already(result: Result) -> str:
+    """What KSM saves now, before the rest of the sentence."""
+    least, most = (size(pages * PAGE_SIZE) for pages in result.already)
+    if not result.already.most:
+        return ""
+    return f"{most if least == most else f'{least} to {most}'} are saved already; "
 
 
 def all_compared(result: Result) -> bool:
@@ -171,6 +184,7 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
         *([row("  zeros of huge pages that are split", ledger.split)] if ledger.split else []),
         row("  duplicates within one source", ledger.within),
         row("  duplicates across sources", ledger.across),
+        *on_top(result, row),
         row("Kept", ledger.kept, True),
         row("  merged: the one copy", ledger.merged),
         row("  unshared: no page is equal", ledger.unshared),
@@ -198,6 +212,21 @@ def outside(result: Result, row: Callable[[str, int], Row]) -> Iterator[Row]:
         yield row("Holes of files: zero pages among the above", in_holes)
     if absent:
         yield "Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False
+
+
+def on_top(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
+    """Of what is freed, what the running kernel has freed already, and the rest. None where all is yet to come, and certain."""
+    freed, already = result.freed, result.already
+    certain = freed.least == freed.most
+    rows = []
+    if already.most:
+        least = "" if already.least == already.most else ", at least"
+        rows.append(row(f"Freed already{least}", min(already.least, result.ledger.freed)))
+    if not certain:
+        rows.append(row("Freed on top, at least", freed.least))
+    if rows:
+        rows.append(row("Freed on top" if certain else "Freed on top, at most", freed.most))
+    return rows
 
 
 def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:

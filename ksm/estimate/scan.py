@@ -13,12 +13,15 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.already import Already, already_freed, doubts_of
 from ksm.estimate.doubt import Doubt, Freed, freed_between
 from ksm.estimate.ledger import Ledger, make_ledger
 from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, pace_of, spell
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
+from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
+from ksm.host.text import size
 from ksm.machine import ERAS, Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
@@ -94,6 +97,7 @@ class Result(NamedTuple):
     sources: list[SourceResult]
     savings: Savings
     ledger: Ledger
+    already: Already
     passes: int
     settled: bool  # the last pass changed nothing
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
@@ -114,15 +118,8 @@ class Result(NamedTuple):
 
     @property
     def freed(self) -> Freed:
-        return freed_between(self.ledger, self.doubts)
-
-
-def size(count: int) -> str:
-    """Bytes for a person."""
-    for shift, unit in ((30, "GiB"), (20, "MiB")):
-        if count >= 1 << shift:
-            return f"{count / (1 << shift):,.1f} {unit}"
-    return f"{count / 1024:,.1f} KiB"
+        """What would be freed on top of what is freed already."""
+        return freed_between(self.ledger, self.doubts, self.already.least)
 
 
 class SettingError(Exception):
@@ -241,6 +238,13 @@ def writable(machine: Machine) -> list[str]:
             pass
         names.append(name)
     return names
+
+
+def add_zeros(counters: dict[str, Any], profit: str, zeros: int) -> None:
+    """Count pages for which the running kernel's KSM has given its zero page, where the era counts such pages."""
+    if "ksm_zero_pages" in counters:
+        counters["ksm_zero_pages"] += zeros
+        counters[profit] += zeros * PAGE_SIZE
 
 
 class Scan:
@@ -422,23 +426,35 @@ class Scan:
                     pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
+            # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
+            source.look_back()
+            standing = source.standing
+            pages += standing.zeros
+            standing.pinned = min(standing.pinned, pages)
+            add_zeros(stat, "ksm_process_profit", standing.zeros)
             results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still, source.zeros))
         counters = self.machine.ksm.attributes()
-        ledger = make_ledger(self.era, pages=sum(source.pages for source in results) - shared, tally=tally, slabs=self.machine.slabinfo())
+        standings = [source.standing for source in self.sources]
+        zeros = sum(standing.zeros for standing in standings)
+        add_zeros(counters, "general_profit", zeros)
+        total = sum(source.pages for source in results) - shared
+        ledger = make_ledger(self.era, pages=total, zeros=zeros, tally=tally, slabs=self.machine.slabinfo())
+        already = already_freed(standings, merged_frames())
         return Result(
             era=self.era,
             ksm=counters,
             sources=results,
-            savings=Savings(tally.zero + tally.split, tally.within, tally.across),
+            savings=Savings(ledger.zero + ledger.split, ledger.within, ledger.across),
             ledger=ledger,
+            already=already,
             passes=passes,
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + self.common_notes(shared, ledger.split),
+            notes=self.left_notes() + self.common_notes(shared, ledger.split) + self.pin_notes(),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
-            doubts=[],
+            doubts=doubts_of(standings, already),
             pace=pace_of(self.machine),
             seconds=[*seconds],
             shared=shared,
@@ -453,7 +469,7 @@ class Scan:
 
     def common_notes(self, shared: int, split: int) -> list[str]:
         """Notes on all sources together: processes share so many pages, and so many zeros were given up when huge pages were split."""
-        left_out, hidden = (sum(getattr(source, name) for source in self.sources) for name in ("shared", "hidden"))
+        left_out = sum(source.shared for source in self.sources)
         notes = []
         if shared:
             notes.append(
@@ -475,8 +491,14 @@ class Scan:
                 f"{mthp:,} pages are in large folios of other sizes than 2 MiB, and count as small ones: when KSM splits these, parts of"
                 " zeros are freed that no counter shows"
             )
-        if hidden:
-            notes.append(
-                f"{hidden:,} pages are in other processes too, by fork or by KSM: only root can see which, and whether they are duplicates"
-            )
+        return notes
+
+    def pin_notes(self) -> list[str]:
+        """Notes on what is held, and on processes that pin memory without saying how much."""
+        notes = []
+        if held := sum(source.standing.held for source in self.sources):
+            notes.append(f"{held:,} pages are registered with io_uring, which holds them: they do not merge")
+        for source in self.sources:
+            if source.standing.device:
+                notes.append(f"{source.name} drives a device by VFIO, which pins its memory: what is locked counts as pinned")
         return notes

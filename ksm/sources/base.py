@@ -12,6 +12,7 @@ from ksm.constants import MADV_DONTNEED, PAGE_SIZE, PR_SET_MEMORY_MERGE
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.pieces import Piece
+from ksm.sources.standing import Standing
 from ksm.sources.zeros import zero_runs
 
 # The lowest and highest addresses that a source's memory may have in its process
@@ -61,6 +62,7 @@ class Source(ABC):
     zeros           pages of zeros that were set apart, because they are perhaps not real
     same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time
+    standing        what a process has of KSM, pins and shared frames already
     notes           lines for the report: what was left out, and why
     """
 
@@ -85,6 +87,7 @@ class Source(ABC):
         self.zeros = 0
         self.same_checksums = False
         self.threads = 1
+        self.standing = Standing()
         self.notes: list[str] = []
         self.process: Process | None = None
 
@@ -104,6 +107,12 @@ class Source(ABC):
                 for first, end in zero_runs(machine, start, words):
                     self.process.madvise(first, end - first, MADV_DONTNEED)
                     self.zeros += (end - first) // PAGE_SIZE
+
+    def look_back(self) -> None:
+        """Called after the last pass: bring `standing` up to date. Files of fingerprints know no more than how many pages were hidden."""
+        self.standing.hidden = self.hidden
+        self.standing.common = self.hidden * PAGE_SIZE
+        self.standing.merged = None
 
     def repeat(self, start: int, words: array[int]) -> int:
         """Mark in a page table, from the address `start` on, the pages whose frames count for another source: how many. See Tally."""

@@ -16,59 +16,52 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from glob import glob
 from itertools import pairwise
-from typing import NamedTuple
 
-from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
+from ksm.host.ksm import ksmd_runs, merged_frames
 from ksm.host.memory import read_text
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.frames import Frames, read_frames, shared_runs
 from ksm.sources.huge import huge_blocks
-from ksm.sources.pagemap import anonymous_runs, own_runs, read_runs, same_memory
+from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
+from ksm.sources.merged import MergedFrames
+from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
+from ksm.sources.pins import Held, registered_buffers
+from ksm.sources.standing import bytes_in
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
 
-# What vma_ksm_compatible() of mm/ksm.c refuses: shared, may be shared, IO, PFN map, do not expand, mixed map, hugetlb, droppable
-REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
-MERGEABLE = "mg"
-LOCKED = "lo"
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
 
 
-class Mapping(NamedTuple):
-    """A mapping of the process: its addresses, bytes of anonymous memory, whether KSM may have merged some of that, whether it is locked,
-    and whether it has huge pages and pages that others map, too.
-    """
-
-    start: int
-    end: int
-    anonymous: int
-    mergeable: bool
-    locked: bool
-    shared: bool
-
-
 class Host:
-    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; whether any has large
-    folios of other sizes than 2 MiB.
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; those that KSM has
+    merged; whether any has large folios of other sizes than 2 MiB.
     """
 
     def __init__(self) -> None:
-        self.claimed: set[int] = set()
+        self.claimed: set[object] = set()
+        self.merged = MergedFrames()
+        self.merges = merged_frames() > 0
+        self.ksm_flag = True  # whether kpageflags says which pages are KSM's
         self.number = 0
         self.mthp = has_mthp()
         self.kpageflags = self.kpagecount = -1
         if os.access("/proc/kpageflags", os.R_OK):
             self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
             self.kpagecount = os.open("/proc/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
+            self.ksm_flag = learn_ksm_flag(self.kpageflags)
 
     def begin(self, number: int) -> None:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
         if number != self.number:
             self.claimed.clear()
+            self.merged = MergedFrames()
+            self.merges = merged_frames() > 0
             self.number = number
 
     def close(self) -> None:
@@ -107,11 +100,11 @@ class LiveSource(Source):
     live = True
     zeros_are_real = True
 
-    def __init__(self, pid: int, host: Host, *, advised: bool = False) -> None:
+    def __init__(self, pid: int, host: Host, *, which: Which = "prctl") -> None:
         super().__init__(f"pid {pid}")
         self.pid = pid
         self.host = host
-        self.advised = advised
+        self.which = which
         self.parent = 0
         self.started = ""
         self.kernel_thread = False
@@ -120,6 +113,7 @@ class LiveSource(Source):
         self.blocks: list[Run] = []
         self.mappings: list[Mapping] = []
         self.frames = Frames()  # that it shares
+        self.held = Held()
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
         with self._inside():
             guest = guest_name(self._text("cmdline"))
@@ -175,10 +169,33 @@ class LiveSource(Source):
         if not maps:
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
-        if maps != self.maps or self.advised or ksmd_runs():
-            self.mappings = [mapping for mapping in mappings_of(self._text("smaps")) if mapping.mergeable or not self.advised]
+        if maps != self.maps or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+            self.standing.take_ksm_stat(self._ksm_stat())
+            self._look_at_mappings()
             self.maps = maps
         return self.mappings
+
+    def _ksm_stat(self) -> dict[str, int]:
+        """/proc/PID/ksm_stat, which is there since Linux 6.1."""
+        try:
+            return ksm_stat_of(self._text("ksm_stat"))
+        except (FileNotFoundError, PermissionError):
+            return {}
+
+    def _look_at_mappings(self) -> None:
+        self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        self.standing.left = by_kind(left)
+
+    def look_back(self) -> None:
+        super().look_back()
+        with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
+            if stat := self._ksm_stat():
+                self.standing.take_ksm_stat(stat)
+            self.standing.take_pins(self._text("status"), self.maps)
+            if self.hidden:
+                self._look_at_mappings()
+                merged = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
+                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
 
     def attach(self, machine: Machine) -> None:
         if self.process is None:  # one of a family has it already
@@ -205,6 +222,18 @@ class LiveSource(Source):
         self.runs = joined(sorted(read + held))
         # Pages that vanished before they were read, and what is not anonymous
         self._forget(without(runs, self.runs))
+        self._hold(process)
+
+    def _hold(self, process: Process) -> None:
+        """Hold in the machine what io_uring holds of the real process."""
+        pinned = bytes_in(self._text("status"), "\nVmPin:")
+        buffers = registered_buffers(self.folder) if pinned else []
+        if sum(end - start for start, end in buffers) > pinned:
+            buffers = []  # they are another process's, which has given away the ring
+        runs = without(self.runs, without(self.runs, buffers))
+        if runs or self.held.runs:
+            self.held.hold(process, runs)
+        self.standing.held = len(self.held.frames)
 
     def _take(self, process: Process, pieces: Iterator[InProcess], check: Callable[[list[Run]], None] | None = None) -> list[Run]:
         """Read pieces into a process of the machine: what was there. `check` is told what was read, before anything can change."""
@@ -230,7 +259,8 @@ class LiveSource(Source):
 
         Threads read one stretch while the next one is asked for.
         """
-        self.shared = self.hidden = 0
+        self.shared = self.hidden = self.standing.repeated = 0
+        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
         try:
@@ -240,6 +270,10 @@ class LiveSource(Source):
                 )
                 held += shared
                 self.hidden += hidden
+                if self.host.merges and merged:
+                    seen = sorted(common + forced)
+                    seen = seen if self.host.ksm_flag else without(seen, without(seen, merged))
+                    self.standing.repeated += self.host.merged.add(pagemap, self.host.kpageflags, seen)
                 yield from self._stretch(mem, alone, common)
                 for part in parts_of(forced, PIECE):
                     yield InProcess(part, self.pid, mem, by_file=True, always=True)
@@ -293,6 +327,11 @@ class LiveSource(Source):
             os.close(pagemap)
         self.mthp += others
         return huge
+
+    def close(self) -> None:
+        if self.process is not None and self.process.alive:
+            self.held.release(self.process)
+        super().close()
 
     # What a family does with its members
 
@@ -380,29 +419,6 @@ def guest_name(cmdline: str) -> str:
     return name
 
 
-def mappings_of(smaps: str) -> Iterator[Mapping]:
-    """The mappings of /proc/PID/smaps that KSM may look at."""
-    first, *others = smaps.split("\nVmFlags:")
-    for other in others:
-        # What comes before the flags belongs to them, what comes after their line to the next mapping.
-        mapping, (flags, _, first) = first, other.partition("\n")
-        names = set(flags.split())
-        addresses, permissions = mapping.split(None, 2)[:2]
-        if permissions[3] != "p" or names & REFUSED:
-            continue
-        start, _, end = addresses.partition("-")
-        begin, last = max(int(start, 16), LOWEST), min(int(end, 16), HIGHEST)
-        if begin < last:
-            shared = bool(kib(mapping, "AnonHugePages") and kib(mapping, "Shared_Dirty") + kib(mapping, "Shared_Clean"))
-            yield Mapping(begin, last, kib(mapping, "Anonymous") << 10, MERGEABLE in names, LOCKED in names, shared)
-
-
-def kib(mapping: str, name: str) -> int:
-    """A figure of a mapping in smaps; 0 if the kernel does not have it."""
-    place = mapping.find(f"\n{name}:")
-    return int(mapping[place:].split(None, 2)[1]) if place >= 0 else 0
-
-
 def whole(blocks: list[Run]) -> list[Run]:
     """The blocks without those that LOWEST and HIGHEST cut off."""
     inner = ((-(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK) for start, end in blocks)
@@ -442,14 +458,6 @@ def has_mthp() -> bool:
             if "hugepages-2048kB" not in path and int(read_text(path)):
                 return True
     return False
-
-
-def ksmd_runs() -> bool:
-    """Whether the running kernel's KSM may merge pages now."""
-    try:
-        return read_text("/sys/kernel/mm/ksm/run").strip() == "1"
-    except OSError:
-        return False
 
 
 def blocks_of(runs: list[Run]) -> list[Run]:
@@ -510,14 +518,14 @@ def without(runs: list[Run], others: list[Run]) -> list[Run]:
     return result
 
 
-def open_process(pid: int, host: Host, *, advised: bool = False) -> LiveSource:
+def open_process(pid: int, host: Host, *, which: Which = "prctl") -> LiveSource:
     """The source of one process. SourceError says why there is none."""
     if pid == os.getpid():
         raise SourceError(f"pid {pid}: that is this ksm")
-    return LiveSource(pid, host, advised=advised)
+    return LiveSource(pid, host, which=which)
 
 
-def open_all(host: Host, *, advised: bool = False) -> tuple[list[Source], list[str]]:
+def open_all(host: Host, *, which: Which = "prctl") -> tuple[list[Source], list[str]]:
     """All processes that may be read, except this one; and remarks on those that are left out."""
     sources: dict[int, LiveSource] = {}
     remarks: list[str] = []
@@ -526,7 +534,7 @@ def open_all(host: Host, *, advised: bool = False) -> tuple[list[Source], list[s
         if pid == os.getpid():
             continue
         try:
-            source = LiveSource(pid, host, advised=advised)
+            source = LiveSource(pid, host, which=which)
         except SourceDenied:
             denied += 1
         except (SourceGone, KernelThread):
