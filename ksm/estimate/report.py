@@ -49,6 +49,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "freed": result.freed._asdict(),
         "already": result.already._asdict(),
         "doubts": [doubt._asdict() for doubt in result.doubts],
+        **({"projection": result.projection.as_json()} if result.projection else {}),
         "passes": result.passes,
         "settled": result.settled,
         "seconds": round(sum(result.seconds), 3),
@@ -305,7 +306,8 @@ def all_notes(result: Result) -> list[str]:
 
 
 def notes_around(result: Result, on_sources: list[str]) -> list[str]:
-    around = [how_it_ended(result), *(doubt.why for doubt in result.doubts), *counters(result), *which_era(result), *zeros_apart(result)]
+    doubts = [doubt.why for doubt in result.doubts]
+    around = [how_it_ended(result), *doubts, *counters(result), *further(result), *which_era(result), *zeros_apart(result)]
     around += overstatement(result)
     return [*around, *on_sources, *result.notes]
 
@@ -354,6 +356,17 @@ def snapshots_seen(result: Result) -> str:
     more = f", and {result.passes - result.snapshots} more over the last one" if result.passes > result.snapshots else ""
     seen = f"{result.snapshots} snapshots, a pass over each{more}"
     return f"{seen}: what is merged was the same in two that follow each other, and has not changed since"
+
+
+def further(result: Result) -> list[str]:
+    """What further machines would add."""
+    if not result.projection:
+        return []
+    machines = result.projection.machines
+    pages, shared, own, least, most = (size(count * PAGE_SIZE) for count in result.projection[1:6])
+    need = size(machines * (result.projection.own * PAGE_SIZE + result.projection.metadata))
+    each = f"each further one like these has {pages}: {shared} shared, {own} its own ({least} to {most})"
+    return [f"{each}, and {size(result.projection.metadata)} of metadata; {machines:,} more need {need}"]
 
 
 def zeros_apart(result: Result) -> list[str]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.already import Already, already_freed, doubts_of
 from ksm.estimate.doubt import Doubt, Freed, freed_between
-from ksm.estimate.ledger import Ledger, make_ledger
+from ksm.estimate.ledger import SIZES, Ledger, make_ledger
 from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, pace_of, spell
+from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
@@ -105,6 +106,7 @@ class Result(NamedTuple):
     notes: list[str]
     source_notes: list[tuple[str, str]]  # (name of a source, note)
     doubts: list[Doubt]
+    projection: Projection | None
     pace: Pace
     seconds: list[float]  # that ksmd takes for each pass, without the last one if that changed nothing
     snapshots: int = 0  # that the passes saw, one after the other
@@ -260,10 +262,12 @@ class Scan:
         key: bytes | None = None,
         threads: int | None = None,
         zeros: Zeros = "count",
+        project: int = 0,
         progress: Progress = no_progress,
     ) -> None:
         self.sources = list(sources)
         self.zeros = zeros
+        self.project = project
         self.era = era
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
@@ -410,7 +414,7 @@ class Scan:
         return value
 
     def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
-        tally = Tally(self.machine)
+        tally = Tally(self.machine, owners=bool(self.project))
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
         results = []
@@ -455,11 +459,17 @@ class Scan:
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
             doubts=doubts_of(standings, already),
+            projection=self.projection(results, tally) if self.project else None,
             pace=pace_of(self.machine),
             seconds=[*seconds],
             shared=shared,
             again=unmerged,
         )
+
+    def projection(self, sources: list[SourceResult], tally: Tally) -> Projection | None:
+        """What further machines like these add; None where there is one source left, of which nothing can be said."""
+        shares = [Share(source.pages, *own) for source, own in zip(sources, tally.own(), strict=True)]
+        return project(shares, self.project, SIZES[self.era]) if len(shares) >= LEAST_SOURCES else None
 
     def left_notes(self) -> list[str]:
         """Notes on sources that were left out during the scan; of many sources, only their number."""

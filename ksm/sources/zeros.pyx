@@ -2,12 +2,12 @@
 # No twin in the kernel: whoever dumps memory writes zeros where there is none.
 """Pages of zeros in a file.
 
-QEMU's pmemsave, dump-guest-memory and gcore write zeros for memory that was never touched. In the running machine there is no page then, and
-nothing to merge. The file does not tell such zeros from those of real pages.
+QEMU's pmemsave, dump-guest-memory and gcore write zeros for memory that was never touched. In the running machine there is no page then,
+and nothing to merge. The file does not tell such zeros from those of real pages.
 """
 
 from linux.highmem cimport page_is_zero
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, machine as struct_machine
+from linux.mm_types cimport PAGE_SHIFT, machine as struct_machine
 from linux.page_flags cimport PG_reserved, test_page_flag
 from linux.spinlock cimport mutex_lock, mutex_unlock
 

@@ -47,7 +47,8 @@ def test_a_file_and_its_scan(tmp_path, images):
     out, err = invoke("fingerprint", *images, "-o", tmp_path / "f.parquet")
     assert err == ""
     assert re.fullmatch(rf"{tmp_path}/f\.parquet: 16 pages of 2 sources in \d+\.\d KiB\n", out)
-    from_images, from_file = (json.loads(invoke("scan", "--zeros", "count", "--json", *sources)[0]) for sources in (images, [tmp_path / "f.parquet"]))
+    both = (images, [tmp_path / "f.parquet"])
+    from_images, from_file = (json.loads(invoke("scan", "--zeros", "count", "--json", *sources)[0]) for sources in both)
     assert [source.pop("name") for source in from_file["sources"]] == [f"{tmp_path}/f.parquet: {image}" for image in images]
     for source in from_images["sources"]:
         del source["name"]

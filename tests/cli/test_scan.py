@@ -302,7 +302,7 @@ def test_as_installed(images, tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "ksm: missing: No such file or directory\n")
     with open("/dev/full", "w") as full:
         result = command(*images, stdout=full, stderr=subprocess.PIPE)
-    assert (result.returncode, result.stderr) == (1, "ksm: No space left on device\n")
+    assert (result.returncode, result.stderr) == (1, "ksm: No space left on device: standard output\n")
 
 
 def hear_ctrl_c():
