@@ -14,6 +14,7 @@ huge zero page: a read of untouched memory maps the small one. There is no khuge
 from libc.errno cimport EAGAIN, EBUSY, ENOMEM
 
 from linux.atomic cimport READ_ONCE_int, READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint
+from linux.ksm cimport ksm_page_changed
 from linux.mm cimport (FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_FAULT_OOM, VM_HUGEPAGE, VM_LOCKED, VM_NOHUGEPAGE,
                        VM_WRITE, add_mm_counter, count_vm_event, dec_mm_counter)
 from linux.mm_types cimport (HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, PAGE_SHIFT, PMD_SIZE, THP_FAULT_ALLOC, THP_FAULT_FALLBACK,
@@ -191,11 +192,14 @@ cdef bint zap_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long addr) noe
     cdef spinlock_t *ptl = pmd_lock(mm, pmdp)
     cdef pmd_t pmd = pmdp_get(pmdp)
     cdef struct_folio *folio
+    cdef int i
     if not pmd_leaf(pmd):
         spin_unlock(ptl)
         return False
     set_pmd_at(mm, addr, pmdp, 0)
     folio = page_folio(pfn_to_page(m, pmd_pfn(pmd)))
+    for i in range(HPAGE_PMD_NR):
+        ksm_page_changed(m, folio + i)              # OURS: as folio_remove_rmap_pte() does for a small page
     folio_entire_mapcount_add(folio, -1)
     add_mm_counter(mm, MM_ANONPAGES, -HPAGE_PMD_NR)
     pte_free(mm, pgtable_trans_huge_withdraw(mm))
