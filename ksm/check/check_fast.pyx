@@ -104,6 +104,6 @@ cdef void check_keys(checker *c) noexcept nogil:
     for pfn in range(1, c.m.plugged_pfn):
         page = pfn_to_page(c.m, pfn)
         folio = page_folio(page)
-        if test_page_flag(page, PG_ksm_watched) and (folio < page <= folio + 2 or test_page_flag(page, PG_swapcache)
-                                                     or not folio_mapped(folio) or not folio_test_anon(folio)):
+        if test_page_flag(page, PG_ksm_watched) and (test_page_flag(page, PG_swapcache) or not folio_mapped(folio)
+                                                     or not folio_test_anon(folio)):
             finding(&c.found, b"frame %lu is watched: flags 0x%x", pfn, page.flags)

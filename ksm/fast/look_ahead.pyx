@@ -13,7 +13,7 @@ from linux.highmem cimport frame_checksum, frame_size, has_bytes
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
 from linux.mm_types cimport PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
-from linux.page_flags cimport (PG_ksm_watched, PG_swapcache, PG_tail, folio_raw_mapping, folio_test_anon, folio_test_ksm, page_address,
+from linux.page_flags cimport (PG_ksm_watched, PG_swapcache, folio_raw_mapping, folio_test_anon, folio_test_ksm, page_address,
                                page_folio, page_to_nid, pfn_to_page, set_page_flag, test_page_flag)
 from linux.pgtable cimport (entry_offset_map_lock, pmd_addr_end, pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_pfn, pte_present,
                             ptep_get)
@@ -38,11 +38,6 @@ cdef bint will_skip(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
 
 
 # The pages, in the order in which the scan will come to them
-
-cdef inline bint keeps_counts(struct_page *tail) noexcept nogil:
-    """Whether `private` of this part has a count of the huge page, and no room for a link: see ksm/mm/huge_memory.pyx."""
-    return tail - page_folio(tail) <= 2
-
 
 cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr, unsigned long end, unsigned int want,
                       bint first) noexcept nogil:
@@ -76,8 +71,7 @@ cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr,
             if page != NULL and folio_test_anon(page_folio(page)):
                 # When the swap cache clears its flag, it has already cleared `private`.
                 flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
-                if (nr == want or flags & PG_swapcache or flags & PG_tail and keeps_counts(page)
-                        or page.private and not flags & PG_ksm_watched):
+                if nr == want or flags & PG_swapcache or page.private and not flags & PG_ksm_watched:
                     more = False
                     break
                 seen = &pages[nr]

@@ -6,7 +6,7 @@ KSM merges small pages only. A huge page becomes small pages in two steps. Split
 a table of 512 entries, and leaves the folio whole; it never fails. Splitting the folio (split_huge_page) makes 512 small pages of it. It is
 refused while anybody but the mappings and the caller has a reference.
 
-The counts of a huge folio are kept in the `private` field of its tail pages. The first tail counts all entries that map the folio or a part
+The counts of a huge folio are kept in the `index` field of its tail pages. The first tail counts all entries that map the folio or a part
 of it, the second counts the pmd entries. While a pmd entry maps the folio, the head's PG_anon_exclusive stands for all parts. There is no
 huge zero page: a read of untouched memory maps the small one. There is no khugepaged, which would put small pages together.
 """
