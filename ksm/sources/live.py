@@ -159,6 +159,11 @@ class LiveSource(Source):
         with os.fdopen(self._open(file), errors="replace") as stream:
             return stream.read()
 
+    @property
+    def kpagecount(self) -> int:
+        """/proc/kpagecount, if it is needed: counting takes longer than all else that is asked of a page."""
+        return self.host.kpagecount if any(mapping.shared for mapping in self.mappings) else -1
+
     def _mappings(self) -> list[Mapping]:
         """The mappings that KSM may look at.
 
@@ -266,7 +271,7 @@ class LiveSource(Source):
         try:
             for stretch in parts_of(runs, STRETCH):
                 alone, common, forced, shared, hidden = shared_runs(
-                    pagemap, self.host.kpageflags, stretch, self.frames, kpagecount=self.host.kpagecount
+                    pagemap, self.host.kpageflags, stretch, self.frames, kpagecount=self.kpagecount
                 )
                 held += shared
                 self.hidden += hidden
@@ -304,7 +309,7 @@ class LiveSource(Source):
             try:
                 for stretch in parts_of(self._present(), STRETCH):
                     alone, common, shared, hidden = own_runs(
-                        pagemap, self.host.kpageflags, stretch, self.host.claimed, kpagecount=self.host.kpagecount
+                        pagemap, self.host.kpageflags, stretch, self.host.claimed, kpagecount=self.kpagecount
                     )
                     self.shared += shared
                     self.hidden += hidden
@@ -341,7 +346,7 @@ class LiveSource(Source):
             runs = self._present()
             pagemap = self._open("pagemap")
             try:
-                return read_frames(pagemap, runs, old, kpagecount=self.host.kpagecount)
+                return read_frames(pagemap, runs, old, kpagecount=self.kpagecount)
             finally:
                 os.close(pagemap)
 
