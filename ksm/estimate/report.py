@@ -202,19 +202,6 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
     yield from laid_out(rows, width)
 
 
-def outside(result: Result, row: Callable[[str, int], Row]) -> Iterator[Row]:
-    """What is not counted, and so has no share of the pages; holes of files, which decide much: a copy may have made or filled them."""
-    apart, in_holes, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zeros", "zero_holes", "holes"))
-    if apart:
-        yield "Zeros, perhaps not there: not counted", f"{apart:,}", mib(apart * PAGE_SIZE), "", False
-        if in_holes:
-            yield "  of these in holes of files", f"{in_holes:,}", mib(in_holes * PAGE_SIZE), "", False
-    elif in_holes or (any(source.kind != "process" for source in result.sources) and not absent):
-        yield row("Holes of files: zero pages among the above", in_holes)
-    if absent:
-        yield "Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False
-
-
 def on_top(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
     """Of what is freed, what the running kernel has freed already, and the rest. None where all is yet to come, and certain."""
     freed, already = result.freed, result.already
@@ -228,6 +215,19 @@ def on_top(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
     if rows:
         rows.append(row("Freed on top" if certain else "Freed on top, at most", freed.most))
     return rows
+
+
+def outside(result: Result, row: Callable[[str, int], Row]) -> Iterator[Row]:
+    """What is not counted, and so has no share of the pages; holes of files, which decide much: a copy may have made or filled them."""
+    apart, in_holes, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zeros", "zero_holes", "holes"))
+    if apart:
+        yield "Zeros, perhaps not there: not counted", f"{apart:,}", mib(apart * PAGE_SIZE), "", False
+        if in_holes:
+            yield "  of these in holes of files", f"{in_holes:,}", mib(in_holes * PAGE_SIZE), "", False
+    elif in_holes or (any(source.kind != "process" for source in result.sources) and not absent):
+        yield row("Holes of files: zero pages among the above", in_holes)
+    if absent:
+        yield "Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False
 
 
 def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:

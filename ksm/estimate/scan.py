@@ -28,6 +28,7 @@ from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.base import new_process
 from ksm.sources.families import families_of
+from ksm.sources.live import LiveSource
 from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
@@ -458,7 +459,7 @@ class Scan:
             notes=self.left_notes() + self.common_notes(shared, ledger.split) + self.pin_notes(),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
-            doubts=doubts_of(standings, already),
+            doubts=doubts_of(standings, already, outside=sum(family.outside for family in self.families), whole=self.whole),
             projection=self.projection(results, tally) if self.project else None,
             pace=pace_of(self.machine),
             seconds=[*seconds],
@@ -502,6 +503,11 @@ class Scan:
                 " zeros are freed that no counter shows"
             )
         return notes
+
+    @property
+    def whole(self) -> bool:
+        """Whether all processes that the user may read are in the scan."""
+        return all(isinstance(source, LiveSource) and source.host.whole for source in self.sources)
 
     def pin_notes(self) -> list[str]:
         """Notes on what is held, and on processes that pin memory without saying how much."""

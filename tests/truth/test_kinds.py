@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from running import Programs, at_rest, predicted, said
-from table import compare
+from table import compare, wanting
 
 from ksm.oracle.zram import CONTROL, Swap
 
@@ -18,10 +18,8 @@ SMALL = ["plain", "zeros", "never-written", "private-file", "private-file-read",
 HUGE = ["huge", "huge-zeros", "huge-touched", "huge-locked-zeros", "zeros"]
 PAGES = 2048
 
-# Parts that ksm scan does not have yet
-UNMERGEABLE = pytest.mark.xfail(reason="MADV_UNMERGEABLE is not heeded", strict=True)
-PINNED = pytest.mark.xfail(reason="what is pinned counts as if it could be merged", strict=True)
-IN_PIPES = pytest.mark.xfail(reason="nothing in /proc tells which pages a pipe refers to", strict=True)
+# What ksm scan cannot see
+IN_PIPES = wanting("nothing in /proc tells which pages a pipe refers to")
 HUGETLB = Path("/proc/sys/vm/nr_hugepages")
 
 
@@ -40,8 +38,8 @@ def hugetlb_pages(more):
     pytest.param(SMALL, 1, id="small pages, zero page", marks=pytest.mark.slow),
     pytest.param(HUGE, 0, id="huge pages"),
     pytest.param(HUGE, 1, id="huge pages, zero page"),
-    pytest.param(["unmergeable", "plain"], 0, id="unmergeable", marks=UNMERGEABLE),
-    pytest.param(["pinned", "plain"], 0, id="pinned", marks=PINNED),
+    pytest.param(["unmergeable", "plain"], 0, id="unmergeable"),
+    pytest.param(["pinned", "plain"], 0, id="pinned"),
     pytest.param(["in-pipes", "plain"], 0, id="in pipes", marks=[IN_PIPES, pytest.mark.slow]),
 ])  # fmt: skip
 def test_kinds_of_memory(kinds, use_zero_pages, running, memory):
