@@ -26,6 +26,7 @@ from ksm.host.text import size
 from ksm.machine import ERAS, Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
+from ksm.sources.base import new_process
 from ksm.sources.families import families_of
 from ksm.sources.live import LiveSource
 from ksm.sources.pieces import BUFFER
@@ -33,7 +34,9 @@ from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
+    from ksm.process import Process
 
+ZEROS_NEEDED = 2  # passes: the second one merges them
 LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
 MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
 BATCH = 16384  # pages between two looks at the progress
@@ -55,7 +58,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Savings(NamedTuple):
-    """Frames that merging frees; see ksm.estimate.savings.Tally."""
+    """Frames that merging frees; see ksm.estimate.savings.Tally. `zero` has those of huge pages that are split, too."""
 
     zero: int
     within: int
@@ -307,6 +310,7 @@ class Scan:
         pace = pace_of(self.machine)
         watch: Watch | None = None
         seconds: list[float] = []  # that ksmd takes for each pass
+        zeros = self.spawn_zeros() if passes is None and self.live else None
         before = None
         number = merged = broken = 0
         settled = False
@@ -321,6 +325,9 @@ class Scan:
             began = time.monotonic()
             self.read(number)
             broken = self.broken() - broken
+            if zeros is not None and (number == ZEROS_NEEDED or not self.machine.vmstat()["thp_fault_alloc"]):
+                zeros.exit()
+                zeros = None
             number += 1
             seconds.append(pace.seconds(self.scan(number)))
             if watch is None and interval is None:
@@ -332,6 +339,19 @@ class Scan:
         if watch is not None and (doubt := doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)) is not None:
             result.doubts.append(doubt)
         return result
+
+    def spawn_zeros(self) -> Process | None:
+        """A process with two pages of zeros, which are merged before any others are.
+
+        The kernel splits one huge page of zeros in a pass, as long as no small page of zeros is merged: of the next one, a search meets the
+        item of a part of the first, which has no page any more, and gives up. A scan says how it ends. It has no time for so many passes.
+        """
+        if self.counter("use_zero_pages"):
+            return None
+        process = new_process(self.machine, "pages of zeros")
+        addr = process.mmap(2 * PAGE_SIZE)
+        process.update(addr, bytes(2 * PAGE_SIZE), always=True)
+        return process
 
     def merged(self) -> int:
         """Pages that are merged, or have become the zero page."""
@@ -429,14 +449,14 @@ class Scan:
             era=self.era,
             ksm=counters,
             sources=results,
-            savings=Savings(ledger.zero, ledger.within, ledger.across),
+            savings=Savings(ledger.zero + ledger.split, ledger.within, ledger.across),
             ledger=ledger,
             already=already,
             passes=passes,
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + self.common_notes(shared) + self.pin_notes(),
+            notes=self.left_notes() + self.common_notes(shared, ledger.split) + self.pin_notes(),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
             doubts=doubts_of(standings, already, outside=sum(family.outside for family in self.families), whole=self.whole),
@@ -458,8 +478,8 @@ class Scan:
             return [f"skipped {len(self.left):,} processes that exited, grew too large or became unreadable during the scan"]
         return [f"skipped {reason}" for reason in self.left]
 
-    def common_notes(self, shared: int) -> list[str]:
-        """Notes on all sources together, of which processes share so many pages."""
+    def common_notes(self, shared: int, split: int) -> list[str]:
+        """Notes on all sources together: processes share so many pages, and so many zeros were given up when huge pages were split."""
         left_out = sum(source.shared for source in self.sources)
         notes = []
         if shared:
@@ -472,6 +492,16 @@ class Scan:
             )
         if lost := sum(family.lost for family in self.families):
             notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
+        if split and self.live and not self.counter("use_zero_pages"):
+            notes.append(
+                f"{split:,} pages of zeros are parts of huge pages: until a small page of zeros is merged, ksmd splits one of these huge"
+                " pages in a pass, or in nine with smart_scan, and takes longer than is said here"
+            )
+        if mthp := sum(source.mthp for source in self.sources):
+            notes.append(
+                f"{mthp:,} pages are in large folios of other sizes than 2 MiB, and count as small ones: when KSM splits these, parts of"
+                " zeros are freed that no counter shows"
+            )
         return notes
 
     @property

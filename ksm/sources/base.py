@@ -55,6 +55,7 @@ class Source(ABC):
     shared          pages that pieces() has left out, because another source has given the same frames
     forked          bytes of `copied` that those take which are shared, as far as that is known before the scan
     hidden          pages that other processes map too; whether those processes are in the scan is not known
+    mthp            pages in large folios of other sizes than 2 MiB, as far as that can be seen
     holes           pages that the source does not have, although it could: holes of a file, and what a dump leaves out
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
     zeros_are_real  whether its pages of zeros are there in the running machine, or perhaps only what was written for memory without pages
@@ -80,6 +81,7 @@ class Source(ABC):
         self.forked = 0
         self.shared = 0
         self.hidden = 0
+        self.mthp = 0
         self.holes = 0
         self.zero_holes = 0
         self.zeros = 0

@@ -14,16 +14,19 @@ import re
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import glob
 from itertools import pairwise
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
 from ksm.fs.proc.task_mmu import PAGE_KSM, PAGE_KSM_ZERO
 from ksm.host.ksm import ksmd_runs
+from ksm.host.memory import read_text
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.frames import Frames, read_frames, shared_runs
 from ksm.sources.held import Held
+from ksm.sources.huge import huge_blocks
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
@@ -39,14 +42,15 @@ CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 
 class Host:
-    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass, and those that KSM has
-    merged.
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; those that KSM has
+    merged; whether any has large folios of other sizes than 2 MiB.
     """
 
     def __init__(self) -> None:
         self.claimed: set[object] = set()
         self.merged = MergedFrames()
         self.number = 0
+        self.mthp = has_mthp()
         self.whole = False  # whether the scan has all processes that the user may read
         self.kpageflags = self.kpagecount = -1
         if os.access("/proc/kpageflags", os.R_OK):
@@ -159,6 +163,11 @@ class LiveSource(Source):
         with os.fdopen(self._open(file), errors="replace") as stream:
             return stream.read()
 
+    @property
+    def kpagecount(self) -> int:
+        """/proc/kpagecount, if it is needed: counting takes longer than all else that is asked of a page."""
+        return self.host.kpagecount if any(mapping.shared for mapping in self.mappings) else -1
+
     def _mappings(self) -> list[Mapping]:
         """The mappings that KSM may look at.
 
@@ -214,7 +223,10 @@ class LiveSource(Source):
         assert process is not None
         runs = self._present()
         self._forget(without(self.runs, runs))
-        self._map(blocks_of(runs))
+        blocks = blocks_of(runs)
+        new = without(blocks, self.blocks)
+        self._map(blocks)
+        fault_huge(process, self.huge(new), runs)
         held: list[Run] = []
         read = self._take(process, self._parts(runs, held))
         self.runs = joined(sorted(read + held))
@@ -276,7 +288,9 @@ class LiveSource(Source):
         pagemap = self._open("pagemap")
         try:
             for stretch in parts_of(runs, STRETCH):
-                alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
+                alone, common, forced, shared, hidden = shared_runs(
+                    pagemap, self.host.kpageflags, stretch, self.frames, kpagecount=self.kpagecount
+                )
                 held += shared
                 self.hidden += hidden
                 repeated, others = self.host.merged.add(pagemap, self.host.kpageflags, sorted(common + forced))
@@ -289,12 +303,14 @@ class LiveSource(Source):
             os.close(pagemap)
 
     def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
-        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
-        if merged:
-            # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
-            unmerged = without(alone, merged)
-            common = sorted(common + without(alone, unmerged))
-            alone = unmerged
+        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs(). So is a part of a huge page
+        # that others may map, where frames cannot be seen: see read_counted().
+        blind = self.host.kpagecount < 0
+        doubtful = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable or (blind and mapping.shared)])
+        if doubtful:
+            sure = without(alone, doubtful)
+            common = sorted(common + without(alone, sure))
+            alone = sure
         for part in parts_of(alone, PIECE):
             yield InProcess(part, self.pid, mem, by_file=False)
         for part in parts_of(common, PIECE):
@@ -309,12 +325,30 @@ class LiveSource(Source):
             pagemap = self._open("pagemap")
             try:
                 for stretch in parts_of(self._present(), STRETCH):
-                    alone, common, shared, hidden = own_runs(pagemap, self.host.kpageflags, stretch, self.host.claimed)
+                    alone, common, shared, hidden = own_runs(
+                        pagemap, self.host.kpageflags, stretch, self.host.claimed, kpagecount=self.kpagecount
+                    )
                     self.shared += shared
                     self.hidden += hidden
                     yield from self._stretch(mem, alone, common)
             finally:
                 os.close(pagemap)
+
+    def huge(self, blocks: list[Run]) -> list[Run]:
+        """The blocks that have a huge page, or what is left of one. OSError.
+
+        Where memory is locked, a split leaves parts of zeros as they are: for KSM, the huge page is no more than its small ones.
+        """
+        if not blocks:
+            return []
+        locked = blocks_of([(mapping.start, mapping.end) for mapping in self.mappings if mapping.locked])
+        pagemap = self._open("pagemap")
+        try:
+            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(whole(blocks), locked), others=self.host.mthp)
+        finally:
+            os.close(pagemap)
+        self.mthp += others
+        return huge
 
     def close(self) -> None:
         if self.held is not None and self.process is not None and self.process.alive:
@@ -329,9 +363,18 @@ class LiveSource(Source):
             runs = self._present()
             pagemap = self._open("pagemap")
             try:
-                return read_frames(pagemap, runs, old)
+                return read_frames(pagemap, runs, old, kpagecount=self.kpagecount)
             finally:
                 os.close(pagemap)
+
+    def lend_huge(self, process: Process, blocks: list[Run], runs: list[Run]) -> list[Run]:
+        """Fault the huge pages that it has into a process of the machine, which has nothing yet in these blocks: which they are. The parts
+        that are in no run are left out. SourceError.
+        """
+        with self._inside():
+            huge = self.huge(blocks)
+            fault_huge(process, huge, runs)
+        return huge
 
     def lend(self, process: Process, frames: Frames, runs: list[Run]) -> list[Run]:
         """Write these pages into a process of the machine: the runs of those that had other frames than in the table when they were read,
@@ -398,12 +441,45 @@ def guest_name(cmdline: str) -> str:
     return name
 
 
+def whole(blocks: list[Run]) -> list[Run]:
+    """The blocks without those that LOWEST and HIGHEST cut off."""
+    inner = ((-(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK) for start, end in blocks)
+    return [(start, end) for start, end in inner if start < end]
+
+
+def fault_huge(process: Process, huge: list[Run], runs: list[Run]) -> None:
+    """Fault huge pages into these blocks, where the process has nothing yet, and unmap the parts that are in no run. OSError.
+
+    No other thread may use the machine meanwhile: its faults would get huge pages, too.
+    """
+    machine = process.machine
+    mode = machine.transparent_hugepage
+    try:
+        machine.transparent_hugepage = "always"
+        for start, end in huge:
+            for block in range(start, end, BLOCK):
+                process.touch(block)
+    finally:
+        machine.transparent_hugepage = mode
+    for start, end in without(huge, runs):
+        process.madvise(start, end - start, MADV_DONTNEED)
+
+
 def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
     """Map the new blocks in place of the old ones. OSError."""
     for start, end in without(old, new):
         process.munmap(start, end - start)
     for start, end in without(new, old):
         process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
+
+
+def has_mthp() -> bool:
+    """Whether there are anonymous folios of other sizes than 2 MiB. Before 6.12, the kernel does not tell."""
+    for path in glob("/sys/kernel/mm/transparent_hugepage/hugepages-*kB/stats/nr_anon"):
+        with suppress(OSError, ValueError):
+            if "hugepages-2048kB" not in path and int(read_text(path)):
+                return True
+    return False
 
 
 def blocks_of(runs: list[Run]) -> list[Run]:

@@ -38,7 +38,7 @@ def test_every_page_is_in_one_line(folder, images, passes, variant):
     result = run(paths, passes=passes, **options)
     ledger = report.as_json(result)["ledger"]
     assert ledger["pages"] == ledger["freed"] + ledger["kept"] == sum(map(len, images))
-    assert ledger["freed"] == ledger["zero"] + ledger["within"] + ledger["across"] == result.savings.pages
+    assert ledger["freed"] == ledger["zero"] + ledger["split"] + ledger["within"] + ledger["across"] == result.savings.pages
     assert ledger["kept"] == ledger["merged"] + ledger["unshared"] + ledger["skipped"] + ledger["volatile"]
     for text, name in NAMES.items():
         if name != "skipped" or ledger[name]:
@@ -100,7 +100,7 @@ def test_chains_have_a_stable_node_of_their_own(folder):
 
 
 def test_a_ledger_that_does_not_add_up_is_refused():
-    tally = SimpleNamespace(zero=0, within=1, across=0, merged=1, unshared=9, skipped=0, volatile=0)
+    tally = SimpleNamespace(zero=0, split=0, within=1, across=0, merged=1, unshared=9, skipped=0, volatile=0)
     slabs = {"ksm_rmap_item": 11, "ksm_stable_node": 1, "ksm_mm_slot": 1}
     assert make_ledger("6.12", pages=11, zeros=0, tally=tally, slabs=slabs).kept == 10
     with pytest.raises(AssertionError, match="pages are missing"):
