@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import click
 
 from ksm.cli import options
-from ksm.estimate.scan import Progress, size
-from ksm.host.text import printable
+from ksm.estimate.scan import Progress
+from ksm.host.text import printable, size
 from ksm.rows.format import RowsError, need_pyarrow
-from ksm.sources import Host, Source, SourceError, SourceGone, open_sources
+from ksm.sources import Host, Source, SourceError, SourceGone, Which, open_sources
 from ksm.sources.input import Holes
 from ksm.sources.save import save_file
 from ksm.sources.work import usable_threads
@@ -41,7 +41,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.command(short_help="Write fingerprints of pages into a file.")
 @options.sources
 @click.option("-o", "output", required=True, metavar="FILE", help="The file that is written, or replaced when all went well.")
-@options.advised
+@options.mappings
 @options.holes
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
 @options.threads
@@ -50,6 +50,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 def fingerprint(
     sources: tuple[str, ...],
     output: str,
+    which: Which | None,
     advised: bool,
     holes: Holes | None,
     key_file: str | None,
@@ -82,12 +83,13 @@ def fingerprint(
     for path in [output] if count is None else names_of(output, count):
         if os.path.exists(path) and any(same_file(text, path) for text in sources):
             raise click.UsageError(f"-o {path}: that is a source", context)
+    mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     host = Host()
     opened: list[Source] = []
     try:
         need_pyarrow()
-        opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
+        opened, remarks = open_sources(sources, host, which=mappings, holes=holes)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         for source in opened:

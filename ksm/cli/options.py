@@ -5,17 +5,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import click
 
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
 from ksm.host.text import printable
+from ksm.sources.mappings import EACH_WHICH, Which
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 sources = click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-advised = click.option("--advised", is_flag=True, help="Of processes, take only memory that is MADV_MERGEABLE already.")
+
+
+def mappings(command: Decorated) -> Decorated:
+    """The options on which mappings of processes count: the parameters `which` and `advised`. See which_of()."""
+    which = click.option(
+        "--as", "which", type=click.Choice(EACH_WHICH), metavar="|".join(EACH_WHICH),
+        help="Of processes, take what is mergeable after prctl(PR_SET_MEMORY_MERGE), called now; only what is mergeable already (advised); "
+        "or that, and name the rest (is).  [default: prctl]",
+    )  # fmt: skip
+    return which(click.option("--advised", is_flag=True, help="The same as --as advised.")(command))
+
+
+def which_of(which: Which | None, advised: bool) -> Which:
+    """What --as and --advised say together. UsageError."""
+    if advised and which not in (None, "advised"):
+        raise click.UsageError(f"--advised is --as advised, and --as {which} is something else", click.get_current_context())
+    return "advised" if advised else which or "prctl"
+
+
 holes = click.option(
     "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
 )

@@ -13,7 +13,8 @@ from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
 from ksm.machine import ERAS
-from ksm.sources import Host, Source, SourceError, open_sources
+from ksm.sources import Host, Source, SourceError, Which, open_sources
+from ksm.sources.advice import of_which
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -48,7 +49,7 @@ class Seconds(click.FloatRange):
 
 @click.command(short_help="What would KSM save here?")
 @options.sources
-@options.advised
+@options.mappings
 @click.option(
     "--era", type=click.Choice([*ERAS]), default=scanner.ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
 )
@@ -65,6 +66,7 @@ class Seconds(click.FloatRange):
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
     sources: tuple[str, ...],
+    which: Which | None,
     advised: bool,
     era: Era,
     settings: dict[str, str],
@@ -87,7 +89,9 @@ def scan(
 
     A hole of a file is memory that was never touched, or pages of zeros. A format says which, and --holes if you know better.
 
-    Every page counts as if the process had called prctl(PR_SET_MEMORY_MERGE). Nothing is changed in the processes and files.
+    Every page counts as if the process called prctl(PR_SET_MEMORY_MERGE) now, or as --as says. What KSM has merged already is told apart
+    from what it would free on top of that. Where something cannot be seen, as by others than root, the report says at least and at most
+    how much. Nothing is changed in the processes and files.
 
     The report of --era 2.6.38, the KSM of 2011, has neither general_profit nor figures of each process: that KSM did not count them.
     """
@@ -97,6 +101,7 @@ def scan(
         raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", click.get_current_context())
     if exact and key_file is not None:
         raise click.UsageError("--key is for fingerprints, and --exact makes none", click.get_current_context())
+    mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     host = Host()
     opened: list[Source] = []
@@ -107,7 +112,7 @@ def scan(
 
             opened, passes = open_snapshots(sources, holes), passes or len(sources)
         else:
-            opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
+            opened, remarks = open_sources(sources, host, which=mappings, holes=holes)
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with options.progress_bar() as progress, scanner.Scan(
@@ -120,6 +125,7 @@ def scan(
         for source in opened:
             source.close()
         host.close()
+    result.notes[:0] = of_which(opened, mappings)
     result.notes.extend(remarks)
     if as_json:
         import json

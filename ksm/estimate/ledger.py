@@ -71,16 +71,17 @@ class Ledger(NamedTuple):
         return {"pages": self.pages, "freed": self.freed, "kept": self.kept, **self._asdict(), "profit": self.profit}
 
 
-def make_ledger(era: Era, *, pages: int, tally: Tally, slabs: Mapping[str, int]) -> Ledger:
+def make_ledger(era: Era, *, pages: int, zeros: int, tally: Tally, slabs: Mapping[str, int]) -> Ledger:
     """The ledger after a pass: from the page tables and rmap_items, which the tally has counted, and from KSM's slabs.
 
     `pages` are the frames before: a frame that processes share since a fork is one page. A merge into several frames, because of
-    max_page_sharing, can take more than there were; then `zero` or `within` is below 0.
+    max_page_sharing, can take more than there were; then `zero` or `within` is below 0. `zeros` of them are the kernel's zero page since
+    before the scan, by the KSM of this computer.
     """
     rmap_items, stable_nodes, mm_slots = (slabs[f"ksm_{name}"] for name in Sizes._fields)
     metadata = sum(count * size for count, size in zip((rmap_items, stable_nodes, mm_slots), SIZES[era], strict=True))
     ledger = Ledger(
-        pages=pages, zero=tally.zero, within=tally.within, across=tally.across, merged=tally.merged, unshared=tally.unshared,
+        pages=pages, zero=tally.zero + zeros, within=tally.within, across=tally.across, merged=tally.merged, unshared=tally.unshared,
         skipped=tally.skipped, volatile=tally.volatile, rmap_items=rmap_items, stable_nodes=stable_nodes, mm_slots=mm_slots,
         metadata=metadata,
     )  # fmt: skip

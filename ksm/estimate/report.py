@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.bounds import Bounds
 from ksm.estimate.ledger import differences
-from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
-from ksm.host.text import printable, size_said
+from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
+from ksm.host.text import printable, size, size_said
 
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
 LEAST_NAME = 12  # of a source, where the terminal is narrow: rather fewer columns of the table than less
@@ -41,6 +42,7 @@ def as_json(result: Result) -> dict[str, Any]:
             for source in result.sources
         ],
         "ledger": result.ledger.as_json(),
+        "bounds": result.bounds.as_json(),
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
         "shared": result.shared,
@@ -105,16 +107,31 @@ def percent(pages: int, total: int) -> str:
 
 def answer(result: Result) -> str:
     """The first line of the report: what KSM would free, and whether it is worth it."""
-    ledger = result.ledger
-    total, saved = ledger.pages, ledger.freed
-    share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)}), and need {size(ledger.metadata)} itself"
-    if not total:
+    ledger, bounds = result.ledger, result.bounds
+    total = size(ledger.pages * PAGE_SIZE)
+    if not ledger.pages:
         return "There are no pages that KSM could merge."
-    if not saved and all_compared(result):
-        return f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
-    if not saved:
-        return f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
-    return f"{'Not worth it: ' if ledger.profit <= 0 else ''}KSM would free {share}."
+    if not ledger.freed and all_compared(result):
+        return f"KSM would free nothing: of {total}, no two pages are equal."
+    if not ledger.freed:
+        return f"KSM found nothing to free in {passes(result)} over {total}."
+    least, most = size(bounds.lower * PAGE_SIZE), size(bounds.upper * PAGE_SIZE)
+    if not bounds.upper:
+        return f"{saved_already(bounds)}KSM would free nothing more of {total}."
+    share = f"{most} of {total} ({percent(bounds.upper, ledger.pages)})"
+    if not bounds.exact:
+        share = f"between {least} and {most} of {total} ({100 * bounds.lower / ledger.pages:.1f} to {percent(bounds.upper, ledger.pages)})"
+    need = f"{share}{' more' if bounds.already_upper else ''}, and need {size(ledger.metadata)} itself."
+    return f"{'Not worth it: ' if ledger.profit <= 0 else ''}{saved_already(bounds)}KSM would free {need}"
+
+
+def saved_already(bounds: Bounds) -> str:
+    """What KSM saves now, before the rest of the sentence."""
+    if not bounds.already_upper:
+        return ""
+    if bounds.already == bounds.already_upper:
+        return f"{size(bounds.already * PAGE_SIZE)} are saved already; "
+    return f"{size(bounds.already * PAGE_SIZE)} to {size(bounds.already_upper * PAGE_SIZE)} are saved already; "
 
 
 def all_compared(result: Result) -> bool:
@@ -155,6 +172,7 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
         row("  zero pages", ledger.zero),
         row("  duplicates within one source", ledger.within),
         row("  duplicates across sources", ledger.across),
+        *already(result, row),
         row("Kept", ledger.kept, True),
         row("  merged: the one copy", ledger.merged),
         row("  unshared: no page is equal", ledger.unshared),
@@ -175,6 +193,17 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
     if knows_profit(result):
         rows.append(bytes_row("general_profit: freed less rmap_items", result.ksm["general_profit"]))
     yield from laid_out(rows, width)
+
+
+def already(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
+    """Of what is freed, what the running kernel has freed already, and the rest; none where it has done nothing yet."""
+    bounds = result.bounds
+    if not bounds.already_upper:
+        return []
+    least = "" if bounds.already == bounds.already_upper else ", at least"
+    most = "" if bounds.exact else ", at most"
+    saved = result.ledger.freed - bounds.upper
+    return [row(f"  of these, saved already{least}", saved), row(f"  of these, on top{most}", bounds.upper)]
 
 
 def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:

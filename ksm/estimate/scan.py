@@ -13,10 +13,13 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.bounds import Bounds, doubts, make_bounds
 from ksm.estimate.ledger import Ledger, make_ledger
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
+from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
+from ksm.host.text import size
 from ksm.machine import ERAS, Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
@@ -85,6 +88,7 @@ class Result(NamedTuple):
     sources: list[SourceResult]
     savings: Savings
     ledger: Ledger
+    bounds: Bounds
     passes: int
     settled: bool  # the last pass changed nothing
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
@@ -99,14 +103,6 @@ class Result(NamedTuple):
     def pages(self) -> int:
         """Frames: what processes share since a fork counts once."""
         return sum(source.pages for source in self.sources) - self.shared
-
-
-def size(count: int) -> str:
-    """Bytes for a person."""
-    for shift, unit in ((30, "GiB"), (20, "MiB")):
-        if count >= 1 << shift:
-            return f"{count / (1 << shift):,.1f} {unit}"
-    return f"{count / 1024:,.1f} KiB"
 
 
 class SettingError(Exception):
@@ -225,6 +221,13 @@ def writable(machine: Machine) -> list[str]:
             pass
         names.append(name)
     return names
+
+
+def add_zeros(counters: dict[str, Any], profit: str, zeros: int) -> None:
+    """Count pages for which the running kernel's KSM has given its zero page, where the era counts such pages."""
+    if "ksm_zero_pages" in counters:
+        counters["ksm_zero_pages"] += zeros
+        counters[profit] += zeros * PAGE_SIZE
 
 
 class Scan:
@@ -357,20 +360,32 @@ class Scan:
                     pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
+            # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
+            source.look_back()
+            standing = source.standing
+            pages += standing.zeros
+            standing.pinned = min(standing.pinned, pages)
+            add_zeros(stat, "ksm_process_profit", standing.zeros)
             results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
         counters = self.machine.ksm.attributes()
-        ledger = make_ledger(self.era, pages=sum(source.pages for source in results) - shared, tally=tally, slabs=self.machine.slabinfo())
+        standings = [source.standing for source in self.sources]
+        zeros = sum(standing.zeros for standing in standings)
+        add_zeros(counters, "general_profit", zeros)
+        total = sum(source.pages for source in results) - shared
+        ledger = make_ledger(self.era, pages=total, zeros=zeros, tally=tally, slabs=self.machine.slabinfo())
+        bounds = make_bounds(ledger, standings, merged_frames())
         return Result(
             era=self.era,
             ksm=counters,
             sources=results,
-            savings=Savings(tally.zero, tally.within, tally.across),
+            savings=Savings(ledger.zero, ledger.within, ledger.across),
             ledger=ledger,
+            bounds=bounds,
             passes=passes,
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + self.common_notes(shared),
+            notes=self.left_notes() + self.common_notes(shared) + doubts(bounds, self.devices()),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
             shared=shared,
@@ -385,7 +400,7 @@ class Scan:
 
     def common_notes(self, shared: int) -> list[str]:
         """Notes on all sources together, of which processes share so many pages."""
-        left_out, hidden = (sum(getattr(source, name) for source in self.sources) for name in ("shared", "hidden"))
+        left_out = sum(source.shared for source in self.sources)
         notes = []
         if shared:
             notes.append(
@@ -397,8 +412,8 @@ class Scan:
             )
         if lost := sum(family.lost for family in self.families):
             notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
-        if hidden:
-            notes.append(
-                f"{hidden:,} pages are in other processes too, by fork or by KSM: only root can see which, and whether they are duplicates"
-            )
         return notes
+
+    def devices(self) -> list[str]:
+        """Names of processes that pin memory for a device."""
+        return [source.name for source in self.sources if source.standing.device]

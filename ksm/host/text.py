@@ -18,3 +18,11 @@ def size_said(value: str) -> int:
 def limit_said(limit: int) -> str:
     """A limit in bytes, as a message names it."""
     return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+
+
+def size(count: int) -> str:
+    """Bytes for a person."""
+    for shift, unit in ((30, "GiB"), (20, "MiB")):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):,.1f} {unit}"
+    return f"{count / 1024:,.1f} KiB"

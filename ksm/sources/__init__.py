@@ -9,15 +9,17 @@ import re
 from collections.abc import Sequence
 
 from ksm.host.files import allow_files
+from ksm.sources.advice import of_advice
 from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.formats import packing_of, reader_of
 from ksm.sources.image import open_image
 from ksm.sources.input import Holes, Input, open_path
-from ksm.sources.live import Host, LiveSource, open_all, open_process
+from ksm.sources.live import Host, open_all, open_process
+from ksm.sources.mappings import Which
 
 LAYERS = 2  # of what is packed: a compressed file that somebody has compressed again
 
-__all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone", "open_file", "open_source", "open_sources"]
+__all__ = ["Host", "Kind", "Source", "SourceDenied", "SourceError", "SourceGone", "Which", "open_file", "open_source", "open_sources"]
 
 
 def open_file(path: str, holes: Holes | None = None) -> Source:
@@ -50,12 +52,12 @@ def open_input(input: Input) -> Source:
         raise
 
 
-def open_source(text: str, host: Host, *, advised: bool = False, holes: Holes | None = None) -> Source:
+def open_source(text: str, host: Host, *, which: Which = "prctl", holes: Holes | None = None) -> Source:
     """A source by what the user wrote: pid:N, a file's name, or "-"."""
     if text.startswith("pid:"):
         if not re.fullmatch(r"pid:[0-9]{1,9}", text):
             raise SourceError(f"{text}: a process is written as pid:N; a file of this name as ./{text}")
-        return open_process(int(text[4:]), host, advised=advised)
+        return open_process(int(text[4:]), host, which=which)
     try:
         return open_file(text, holes)
     except SourceError as error:
@@ -74,31 +76,15 @@ def process_meant(text: str) -> int:
     return int(inside[1]) if inside else 0
 
 
-def of_advice(sources: Sequence[Source], advised: bool) -> list[str]:
-    """What the user should know of processes that have asked for KSM themselves, and of those that have not."""
-    live = [source for source in sources if isinstance(source, LiveSource)]
-    asked = [source for source in live if any(mapping.mergeable for mapping in source.mappings)]
-    if advised and live and not asked:
-        who = f"{live[0].name} has not" if len(live) == 1 else f"none of the {len(live):,} processes has"
-        return [f"{who} asked for KSM (MADV_MERGEABLE), and --advised scans nothing else"]
-    partly = [source for source in asked if not all(mapping.mergeable for mapping in source.mappings)]
-    if advised or not partly:
-        return []
-    if len(partly) == 1:
-        return [f"{partly[0].name} has asked for KSM, for a part of its memory, as QEMU does for its guest: --advised scans only that"]
-    who = f"{len(partly):,} of the processes have"
-    return [f"{who} asked for KSM, for parts of their memory, as QEMU does for its guest: --advised scans only those"]
-
-
 def open_sources(
-    texts: Sequence[str], host: Host, *, advised: bool = False, holes: Holes | None = None
+    texts: Sequence[str], host: Host, *, which: Which = "prctl", holes: Holes | None = None
 ) -> tuple[list[Source], list[str]]:
     """The sources that the user named, or all processes if none is named; and remarks on what is left out."""
     if not all(texts):
         raise SourceError("'': a source is pid:N, a file, or -")
     if not texts:
-        sources, remarks = open_all(host, advised=advised)
-        return sources, [*remarks, *of_advice(sources, advised)]
+        sources, remarks = open_all(host, which=which)
+        return sources, [*remarks, *of_advice(sources, which)]
     sources, remarks = [], []
     names: set[str] = set()
     if list(texts).count("-") > 1:
@@ -111,7 +97,7 @@ def open_sources(
 
                 sources += open_criu(text)
                 continue
-            sources += open_source(text, host, advised=advised, holes=holes).parts()
+            sources += open_source(text, host, which=which, holes=holes).parts()
             # The same image twice stands for two equal machines. The same process cannot be there twice.
             if sources[-1].live and sources[-1].name in names:
                 raise SourceError(f"{text}: given twice")
@@ -120,4 +106,4 @@ def open_sources(
         for source in sources:
             source.close()
         raise
-    return sources, of_advice(sources, advised)
+    return sources, of_advice(sources, which)

@@ -12,6 +12,7 @@ from ksm.constants import PAGE_SIZE, PR_SET_MEMORY_MERGE
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.pieces import Piece
+from ksm.sources.standing import Standing
 
 # The lowest and highest addresses that a source's memory may have in its process
 LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
@@ -55,6 +56,7 @@ class Source(ABC):
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
     same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time
+    standing        what a process has of KSM, pins and shared frames already
     notes           lines for the report: what was left out, and why
     """
 
@@ -76,6 +78,7 @@ class Source(ABC):
         self.zero_holes = 0
         self.same_checksums = False
         self.threads = 1
+        self.standing = Standing()
         self.notes: list[str] = []
         self.process: Process | None = None
 
@@ -84,6 +87,11 @@ class Source(ABC):
 
     def refresh(self, number: int) -> None:
         return None  # nothing changes in a file
+
+    def look_back(self) -> None:
+        """Called after the last pass: bring `standing` up to date. Files of fingerprints know no more than how many pages were hidden."""
+        self.standing.hidden = self.standing.common = self.hidden
+        self.standing.merged = None
 
     def repeat(self, start: int, words: array[int]) -> int:
         """Mark in a page table, from the address `start` on, the pages whose frames count for another source: how many. See Tally."""

@@ -13,51 +13,48 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
-from typing import NamedTuple
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
-from ksm.host.memory import read_text
+from ksm.host.ksm import ksmd_runs, merged_frames
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.frames import Frames, read_frames, shared_runs
-from ksm.sources.pagemap import anonymous_runs, own_runs, read_runs, same_memory
+from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
+from ksm.sources.merged import MergedFrames
+from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
 
-# What vma_ksm_compatible() of mm/ksm.c refuses: shared, may be shared, IO, PFN map, do not expand, mixed map, hugetlb, droppable
-REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
-MERGEABLE = "mg"
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
 
 
-class Mapping(NamedTuple):
-    """A mapping of the process: its addresses, bytes of anonymous memory, and whether KSM may have merged some of that."""
-
-    start: int
-    end: int
-    anonymous: int
-    mergeable: bool
-
-
 class Host:
-    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass."""
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass, and those that KSM has
+    merged.
+    """
 
     def __init__(self) -> None:
-        self.claimed: set[int] = set()
+        self.claimed: set[object] = set()
+        self.merged = MergedFrames()
+        self.merges = merged_frames() > 0
+        self.ksm_flag = True  # whether kpageflags says which pages are KSM's
         self.number = 0
         self.kpageflags = -1
         if os.access("/proc/kpageflags", os.R_OK):
             self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+            self.ksm_flag = learn_ksm_flag(self.kpageflags)
 
     def begin(self, number: int) -> None:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
         if number != self.number:
             self.claimed.clear()
+            self.merged = MergedFrames()
+            self.merges = merged_frames() > 0
             self.number = number
 
     def close(self) -> None:
@@ -94,11 +91,11 @@ class LiveSource(Source):
     kind = "process"
     live = True
 
-    def __init__(self, pid: int, host: Host, *, advised: bool = False) -> None:
+    def __init__(self, pid: int, host: Host, *, which: Which = "prctl") -> None:
         super().__init__(f"pid {pid}")
         self.pid = pid
         self.host = host
-        self.advised = advised
+        self.which = which
         self.parent = 0
         self.started = ""
         self.kernel_thread = False
@@ -162,10 +159,31 @@ class LiveSource(Source):
         if not maps:
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
-        if maps != self.maps or self.advised or ksmd_runs():
-            self.mappings = [mapping for mapping in mappings_of(self._text("smaps")) if mapping.mergeable or not self.advised]
+        if maps != self.maps or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+            self._look_at_mappings()
             self.maps = maps
         return self.mappings
+
+    def _look_at_mappings(self) -> dict[str, int]:
+        """Read smaps, and what tells which of the mappings count: /proc/PID/ksm_stat, which is empty where the kernel has none."""
+        try:
+            stat = ksm_stat_of(self._text("ksm_stat"))
+        except (FileNotFoundError, PermissionError):
+            stat = {}
+        self.standing.take_ksm_stat(stat)
+        self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        self.standing.left = by_kind(left)
+        return stat
+
+    def look_back(self) -> None:
+        """After the last pass: pins, what KSM has done already, and how many of the hidden pages may be one frame. See Standing."""
+        super().look_back()
+        with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
+            maps = self._text("maps")
+            self.standing.take_pins(self._text("status"), maps)
+            stat = self._look_at_mappings()
+            if self.hidden:
+                self.standing.take_hidden(self.mappings, stat)
 
     def attach(self, machine: Machine) -> None:
         if self.process is None:  # one of a family has it already
@@ -214,14 +232,19 @@ class LiveSource(Source):
 
         Threads read one stretch while the next one is asked for.
         """
-        self.shared = self.hidden = 0
+        self.shared = self.hidden = self.standing.repeated = 0
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
+        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
         try:
             for stretch in parts_of(runs, STRETCH):
                 alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
                 held += shared
                 self.hidden += hidden
+                if self.host.merges and merged:
+                    seen = sorted(common + forced)
+                    seen = seen if self.host.ksm_flag else without(seen, without(seen, merged))
+                    self.standing.repeated += self.host.merged.add(pagemap, self.host.kpageflags, seen)
                 yield from self._stretch(mem, alone, common)
                 for part in parts_of(forced, PIECE):
                     yield InProcess(part, self.pid, mem, by_file=True, always=True)
@@ -333,37 +356,12 @@ def guest_name(cmdline: str) -> str:
     return name
 
 
-def mappings_of(smaps: str) -> Iterator[Mapping]:
-    """The mappings of /proc/PID/smaps that KSM may look at."""
-    first, *others = smaps.split("\nVmFlags:")
-    for other in others:
-        # What comes before the flags belongs to them, what comes after their line to the next mapping.
-        mapping, (flags, _, first) = first, other.partition("\n")
-        names = set(flags.split())
-        addresses, permissions = mapping.split(None, 2)[:2]
-        if permissions[3] != "p" or names & REFUSED:
-            continue
-        start, _, end = addresses.partition("-")
-        begin, last = max(int(start, 16), LOWEST), min(int(end, 16), HIGHEST)
-        if begin < last:
-            anonymous = mapping[mapping.index("\nAnonymous:") :].split(None, 2)[1]
-            yield Mapping(begin, last, int(anonymous) << 10, MERGEABLE in names)
-
-
 def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
     """Map the new blocks in place of the old ones. OSError."""
     for start, end in without(old, new):
         process.munmap(start, end - start)
     for start, end in without(new, old):
         process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
-
-
-def ksmd_runs() -> bool:
-    """Whether the running kernel's KSM may merge pages now."""
-    try:
-        return read_text("/sys/kernel/mm/ksm/run").strip() == "1"
-    except OSError:
-        return False
 
 
 def blocks_of(runs: list[Run]) -> list[Run]:
@@ -424,14 +422,14 @@ def without(runs: list[Run], others: list[Run]) -> list[Run]:
     return result
 
 
-def open_process(pid: int, host: Host, *, advised: bool = False) -> LiveSource:
+def open_process(pid: int, host: Host, *, which: Which = "prctl") -> LiveSource:
     """The source of one process. SourceError says why there is none."""
     if pid == os.getpid():
         raise SourceError(f"pid {pid}: that is this ksm")
-    return LiveSource(pid, host, advised=advised)
+    return LiveSource(pid, host, which=which)
 
 
-def open_all(host: Host, *, advised: bool = False) -> tuple[list[Source], list[str]]:
+def open_all(host: Host, *, which: Which = "prctl") -> tuple[list[Source], list[str]]:
     """All processes that may be read, except this one; and remarks on those that are left out."""
     sources: dict[int, LiveSource] = {}
     remarks: list[str] = []
@@ -440,7 +438,7 @@ def open_all(host: Host, *, advised: bool = False) -> tuple[list[Source], list[s
         if pid == os.getpid():
             continue
         try:
-            source = LiveSource(pid, host, advised=advised)
+            source = LiveSource(pid, host, which=which)
         except SourceDenied:
             denied += 1
         except (SourceGone, KernelThread):

@@ -17,6 +17,9 @@ cdef uint64_t PM_MMAP_EXCLUSIVE
 cdef uint64_t PM_ALONE
 cdef uint64_t PM_PFRAME
 
+# The flags of frames that mean something: see learn_ksm_flag()
+cdef uint64_t known_flags
+
 cdef void append(list runs, uint64_t start, uint64_t end)
 cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1
 cdef uint64_t page_flags(int kpageflags, uint64_t pfn) noexcept nogil

@@ -152,9 +152,9 @@ def test_many_short_runs(target, attach):
 
 def test_only_advised_memory(target, attach):
     target.do("a = area(20); fill(a, 0, [1001] * 20); b = area(20); fill(b, 0, [1002] * 20)")
-    assert content(attach(target, advised=True)) == []
+    assert content(attach(target, which="advised")) == []
     target.do(f"b.madvise({ksm.MADV_MERGEABLE})")
-    assert content(attach(target, advised=True)) == [page(1002)] * 20
+    assert content(attach(target, which="advised")) == [page(1002)] * 20
     assert sorted(set(numbers(attach(target)))) == [1001, 1002]
 
 
@@ -183,7 +183,7 @@ def test_flags_that_a_mapping_may_not_have(target, attach, monkeypatch, flag, lo
 
 
 def test_memory_that_comes_late(target, host):
-    source = open_source(f"pid:{target.pid}", host, advised=True)
+    source = open_source(f"pid:{target.pid}", host, which="advised")
     with Scan([source]) as scan:
         scan.read(0)
         scan.scan(1)
