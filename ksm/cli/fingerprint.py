@@ -16,6 +16,7 @@ from ksm.estimate.scan import Progress
 from ksm.host.text import printable, size
 from ksm.rows.format import RowsError, need_pyarrow
 from ksm.sources import Host, Source, SourceError, SourceGone, Which, open_sources
+from ksm.sources.advice import of_which
 from ksm.sources.input import Holes
 from ksm.sources.save import save_file
 from ksm.sources.work import usable_threads
@@ -105,6 +106,8 @@ def fingerprint(
         for source in opened:
             source.close()
         host.close()
+    if any(source.standing.left for source in opened):
+        remarks = [*of_which(opened, mappings), *remarks]
     for remark in remarks:
         click.echo(f"- {printable(remark)}")
 

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from ksm.constants import PAGE_SIZE
-from ksm.estimate.bounds import Bounds
 from ksm.estimate.ledger import differences
+from ksm.estimate.pace import spell
 from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
 from ksm.host.text import printable, size, size_said
 
@@ -42,12 +42,15 @@ def as_json(result: Result) -> dict[str, Any]:
             for source in result.sources
         ],
         "ledger": result.ledger.as_json(),
-        "bounds": result.bounds.as_json(),
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
         "shared": result.shared,
+        "freed": result.freed._asdict(),
+        "already": result.already._asdict(),
+        "doubts": [doubt._asdict() for doubt in result.doubts],
         "passes": result.passes,
         "settled": result.settled,
+        "seconds": round(sum(result.seconds), 3),
         **({"snapshots": result.snapshots} if result.snapshots else {}),
         "notes": all_notes(result),
     }
@@ -107,31 +110,36 @@ def percent(pages: int, total: int) -> str:
 
 def answer(result: Result) -> str:
     """The first line of the report: what KSM would free, and whether it is worth it."""
-    ledger, bounds = result.ledger, result.bounds
+    ledger, freed, already = result.ledger, result.freed, result.already
     total = size(ledger.pages * PAGE_SIZE)
     if not ledger.pages:
         return "There are no pages that KSM could merge."
-    if not ledger.freed and all_compared(result):
-        return f"KSM would free nothing: of {total}, no two pages are equal."
-    if not ledger.freed:
+    if not freed.most and not already.most:
+        if all_compared(result):
+            return f"KSM would free nothing: of {total}, no two pages are equal."
         return f"KSM found nothing to free in {passes(result)} over {total}."
-    least, most = size(bounds.lower * PAGE_SIZE), size(bounds.upper * PAGE_SIZE)
-    if not bounds.upper:
-        return f"{saved_already(bounds)}KSM would free nothing more of {total}."
-    share = f"{most} of {total} ({percent(bounds.upper, ledger.pages)})"
-    if not bounds.exact:
-        share = f"between {least} and {most} of {total} ({100 * bounds.lower / ledger.pages:.1f} to {percent(bounds.upper, ledger.pages)})"
-    need = f"{share}{' more' if bounds.already_upper else ''}, and need {size(ledger.metadata)} itself."
-    return f"{'Not worth it: ' if ledger.profit <= 0 else ''}{saved_already(bounds)}KSM would free {need}"
+    if not freed.most:
+        return f"{saved_already(result)}KSM would free nothing more of {total}."
+    least, most = (size(pages * PAGE_SIZE) for pages in freed)
+    if freed.most - freed.least <= freed.most / 100:
+        pages = ledger.freed - already.least
+        said = f"{size(pages * PAGE_SIZE)} of {total} ({percent(pages, ledger.pages)})"
+    elif freed.least <= 0:
+        said = f"between nothing and {most} of {total} (0 to {percent(freed.most, ledger.pages)})"
+    else:
+        share = f"{100 * freed.least / ledger.pages:.1f} to {percent(freed.most, ledger.pages)}"
+        said = f"between {least} and {most} of {total} ({share})"
+    worth = (freed.most + already.most) * PAGE_SIZE > ledger.metadata
+    said += " more" if already.most else ""
+    return f"{'' if worth else 'Not worth it: '}{saved_already(result)}KSM would free {said}, and need {size(ledger.metadata)} itself."
 
 
-def saved_already(bounds: Bounds) -> str:
+def saved_already(result: Result) -> str:
     """What KSM saves now, before the rest of the sentence."""
-    if not bounds.already_upper:
+    least, most = (size(pages * PAGE_SIZE) for pages in result.already)
+    if not result.already.most:
         return ""
-    if bounds.already == bounds.already_upper:
-        return f"{size(bounds.already * PAGE_SIZE)} are saved already; "
-    return f"{size(bounds.already * PAGE_SIZE)} to {size(bounds.already_upper * PAGE_SIZE)} are saved already; "
+    return f"{most if least == most else f'{least} to {most}'} are saved already; "
 
 
 def all_compared(result: Result) -> bool:
@@ -172,7 +180,7 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
         row("  zero pages", ledger.zero),
         row("  duplicates within one source", ledger.within),
         row("  duplicates across sources", ledger.across),
-        *already(result, row),
+        *on_top(result, row),
         row("Kept", ledger.kept, True),
         row("  merged: the one copy", ledger.merged),
         row("  unshared: no page is equal", ledger.unshared),
@@ -195,15 +203,19 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
     yield from laid_out(rows, width)
 
 
-def already(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
-    """Of what is freed, what the running kernel has freed already, and the rest; none where it has done nothing yet."""
-    bounds = result.bounds
-    if not bounds.already_upper:
-        return []
-    least = "" if bounds.already == bounds.already_upper else ", at least"
-    most = "" if bounds.exact else ", at most"
-    saved = result.ledger.freed - bounds.upper
-    return [row(f"  of these, saved already{least}", saved), row(f"  of these, on top{most}", bounds.upper)]
+def on_top(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
+    """Of what is freed, what the running kernel has freed already, and the rest. None where all is yet to come, and certain."""
+    freed, already = result.freed, result.already
+    certain = freed.least == freed.most
+    rows = []
+    if already.most:
+        least = "" if already.least == already.most else ", at least"
+        rows.append(row(f"Freed already{least}", min(already.least, result.ledger.freed)))
+    if not certain:
+        rows.append(row("Freed on top, at least", freed.least))
+    if rows:
+        rows.append(row("Freed on top" if certain else "Freed on top, at most", freed.most))
+    return rows
 
 
 def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:
@@ -282,7 +294,7 @@ def all_notes(result: Result) -> list[str]:
 
 
 def notes_around(result: Result, on_sources: list[str]) -> list[str]:
-    around = [how_it_ended(result), *counters(result), *which_era(result), *overstatement(result)]
+    around = [how_it_ended(result), *(doubt.why for doubt in result.doubts), *counters(result), *which_era(result), *overstatement(result)]
     return [*around, *on_sources, *result.notes]
 
 
@@ -318,10 +330,12 @@ def how_it_ended(result: Result) -> str:
     if result.snapshots:
         return snapshots_seen(result)
     if result.settled:
-        return f"{passes(result)}; the last one changed nothing"
+        took = f"ksmd would have settled after {spell(sum(result.seconds))} ({result.pace})"
+        return f"{passes(result)}; the last one changed nothing: {took}"
     if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
         return f"{passes(result)}, and still the last one changed something: this memory does not hold still"
-    return f"{passes(result)}, as asked for; the last one still changed something"
+    took = f"ksmd takes {spell(sum(result.seconds))} for {'it' if result.passes == 1 else 'them'} ({result.pace})"
+    return f"{passes(result)}; the last one still changed something: {took}"
 
 
 def snapshots_seen(result: Result) -> str:

@@ -8,13 +8,15 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
-from ksm.estimate.bounds import Bounds, doubts, make_bounds
+from ksm.estimate.already import Already, already_freed, doubts_of
+from ksm.estimate.doubt import Doubt, Freed, freed_between
 from ksm.estimate.ledger import Ledger, make_ledger
+from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, pace_of, spell
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
@@ -88,13 +90,16 @@ class Result(NamedTuple):
     sources: list[SourceResult]
     savings: Savings
     ledger: Ledger
-    bounds: Bounds
+    already: Already
     passes: int
     settled: bool  # the last pass changed nothing
     skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
     live: bool
     notes: list[str]
     source_notes: list[tuple[str, str]]  # (name of a source, note)
+    doubts: list[Doubt]
+    pace: Pace
+    seconds: list[float]  # that ksmd takes for each pass, without the last one if that changed nothing
     snapshots: int = 0  # that the passes saw, one after the other
     shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
     again: int = 0  # those of them that KSM has not merged
@@ -103,6 +108,11 @@ class Result(NamedTuple):
     def pages(self) -> int:
         """Frames: what processes share since a fork counts once."""
         return sum(source.pages for source in self.sources) - self.shared
+
+    @property
+    def freed(self) -> Freed:
+        """What would be freed on top of what is freed already."""
+        return freed_between(self.ledger, self.doubts, self.already.least)
 
 
 class SettingError(Exception):
@@ -274,28 +284,55 @@ class Scan:
     def live(self) -> bool:
         return any(source.live for source in self.sources)
 
-    def run(self, passes: int | None = None, interval: float | None = None) -> Result:
-        """Make `passes` passes, or as many as it takes until nothing changes. Between them wait: by default 1 s if a source is live."""
-        if interval is None:
-            interval = 1.0 if self.live else 0.0
+    def run(self, passes: int | None = None, interval: float | None = None, budget: float = BUDGET) -> Result:
+        """Make `passes` passes, or as many as it takes until nothing changes. Each takes no time; files are scanned without waiting.
+
+        Live sources are read as often as ksmd would come round at the machine's knobs, if that takes no more than `budget` seconds, or else
+        more often; or every `interval` seconds.
+        """
+        if interval is None and not self.live:
+            interval = 0.0
         most = passes or (MOST_PASSES_LIVE if self.live else MOST_PASSES)
+        pace = pace_of(self.machine)
+        watch: Watch | None = None
+        seconds: list[float] = []  # that ksmd takes for each pass
         before = None
-        number = 0
+        number = merged = broken = 0
         settled = False
         while number < most and not (settled and passes is None and number >= LEAST_PASSES):
+            if watch is not None and number > len(watch.waits) and not watch.may_go_on():
+                break
             if number:
-                self.wait(interval, number)
+                self.wait(watch.next() if watch is not None else interval or 0.0, number)
+            merged, broken = self.merged(), self.broken()
+            if watch is not None:
+                watch.reads()
+            began = time.monotonic()
             self.read(number)
+            broken = self.broken() - broken
             number += 1
-            self.scan(number)
+            seconds.append(pace.seconds(self.scan(number)))
+            if watch is None and interval is None:
+                watch = Watch(seconds[0], budget, passes, LEAST_PASSES, began)
             state = [self.counter(name) for name in PASS_STATE]
             settled = state == before
             before = state
-        return self.result(number, settled)
+        result = self.result(number, settled, seconds[: -1 if settled else None])
+        if watch is not None and (doubt := doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)) is not None:
+            result.doubts.append(doubt)
+        return result
+
+    def merged(self) -> int:
+        """Pages that are merged, or have become the zero page."""
+        return sum(self.counter(name) for name in ("pages_shared", "pages_sharing", "ksm_zero_pages"))
+
+    def broken(self) -> int:
+        """How often a merged page has been written to."""
+        return self.machine.vmstat()["cow_ksm"] - self.counter("ksm_zero_pages")
 
     def wait(self, seconds: float, number: int) -> None:
         if seconds > 0:
-            self.progress(f"waiting {seconds:g} s after pass {number}", 0, 0)
+            self.progress(f"waiting {spell(seconds)} after pass {number}", 0, 0)
             time.sleep(seconds)
 
     def read(self, number: int) -> None:
@@ -324,8 +361,8 @@ class Scan:
                 if source.process is not None:
                     source.process.exit()
 
-    def scan(self, number: int) -> None:
-        """One pass of KSM over everything."""
+    def scan(self, number: int) -> int:
+        """One pass of KSM over everything: how many pages it looked at."""
         skipped = self.counter("pages_skipped")
         total = sum(source.process.rss() for source in self.sources if source.process is not None)
         scanned = 0
@@ -337,13 +374,14 @@ class Scan:
             self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
             if self.machine.lost_pages():
                 raise SourceError("a memory image cannot be read any more: it has been truncated, or its disk has failed")
+        return max(0, total - self.skipped)
 
     def counter(self, name: str) -> int:
         """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because what it counts does not happen there."""
         value: int = getattr(self.machine.ksm, name, 0)
         return value
 
-    def result(self, passes: int, settled: bool) -> Result:
+    def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
         tally = Tally(self.machine)
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
@@ -373,21 +411,24 @@ class Scan:
         add_zeros(counters, "general_profit", zeros)
         total = sum(source.pages for source in results) - shared
         ledger = make_ledger(self.era, pages=total, zeros=zeros, tally=tally, slabs=self.machine.slabinfo())
-        bounds = make_bounds(ledger, standings, merged_frames())
+        already = already_freed(standings, merged_frames())
         return Result(
             era=self.era,
             ksm=counters,
             sources=results,
             savings=Savings(ledger.zero, ledger.within, ledger.across),
             ledger=ledger,
-            bounds=bounds,
+            already=already,
             passes=passes,
             settled=settled,
             skipped=self.skipped,
             live=self.live,
-            notes=self.left_notes() + self.common_notes(shared) + doubts(bounds, self.devices()),
+            notes=self.left_notes() + self.common_notes(shared) + self.pin_notes(),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
+            doubts=doubts_of(standings, already),
+            pace=pace_of(self.machine),
+            seconds=[*seconds],
             shared=shared,
             again=unmerged,
         )
@@ -414,6 +455,12 @@ class Scan:
             notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
         return notes
 
-    def devices(self) -> list[str]:
-        """Names of processes that pin memory for a device."""
-        return [source.name for source in self.sources if source.standing.device]
+    def pin_notes(self) -> list[str]:
+        """Notes on what is held, and on processes that pin memory without saying how much."""
+        notes = []
+        if held := sum(source.standing.held for source in self.sources):
+            notes.append(f"{held:,} pages are registered with io_uring, which holds them: they do not merge")
+        for source in self.sources:
+            if source.standing.device:
+                notes.append(f"{source.name} drives a device by VFIO, which pins its memory: what is locked counts as pinned")
+        return notes

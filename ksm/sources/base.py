@@ -90,7 +90,8 @@ class Source(ABC):
 
     def look_back(self) -> None:
         """Called after the last pass: bring `standing` up to date. Files of fingerprints know no more than how many pages were hidden."""
-        self.standing.hidden = self.standing.common = self.hidden
+        self.standing.hidden = self.hidden
+        self.standing.common = self.hidden * PAGE_SIZE
         self.standing.merged = None
 
     def repeat(self, start: int, words: array[int]) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 
-from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
 from ksm.host.ksm import ksmd_runs, merged_frames
 from ksm.machine import Machine
 from ksm.process import Process
@@ -26,6 +26,8 @@ from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_
 from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
+from ksm.sources.pins import Held, registered_buffers
+from ksm.sources.standing import bytes_in
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
 
@@ -104,6 +106,7 @@ class LiveSource(Source):
         self.blocks: list[Run] = []
         self.mappings: list[Mapping] = []
         self.frames = Frames()  # that it shares
+        self.held = Held()
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
         with self._inside():
             guest = guest_name(self._text("cmdline"))
@@ -160,30 +163,32 @@ class LiveSource(Source):
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
         if maps != self.maps or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+            self.standing.take_ksm_stat(self._ksm_stat())
             self._look_at_mappings()
             self.maps = maps
         return self.mappings
 
-    def _look_at_mappings(self) -> dict[str, int]:
-        """Read smaps, and what tells which of the mappings count: /proc/PID/ksm_stat, which is empty where the kernel has none."""
+    def _ksm_stat(self) -> dict[str, int]:
+        """/proc/PID/ksm_stat, which is there since Linux 6.1."""
         try:
-            stat = ksm_stat_of(self._text("ksm_stat"))
+            return ksm_stat_of(self._text("ksm_stat"))
         except (FileNotFoundError, PermissionError):
-            stat = {}
-        self.standing.take_ksm_stat(stat)
+            return {}
+
+    def _look_at_mappings(self) -> None:
         self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
         self.standing.left = by_kind(left)
-        return stat
 
     def look_back(self) -> None:
-        """After the last pass: pins, what KSM has done already, and how many of the hidden pages may be one frame. See Standing."""
         super().look_back()
         with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
-            maps = self._text("maps")
-            self.standing.take_pins(self._text("status"), maps)
-            stat = self._look_at_mappings()
+            if stat := self._ksm_stat():
+                self.standing.take_ksm_stat(stat)
+            self.standing.take_pins(self._text("status"), self.maps)
             if self.hidden:
-                self.standing.take_hidden(self.mappings, stat)
+                self._look_at_mappings()
+                merged = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
+                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
 
     def attach(self, machine: Machine) -> None:
         if self.process is None:  # one of a family has it already
@@ -207,6 +212,18 @@ class LiveSource(Source):
         self.runs = joined(sorted(read + held))
         # Pages that vanished before they were read, and what is not anonymous
         self._forget(without(runs, self.runs))
+        self._hold(process)
+
+    def _hold(self, process: Process) -> None:
+        """Hold in the machine what io_uring holds of the real process."""
+        pinned = bytes_in(self._text("status"), "\nVmPin:")
+        buffers = registered_buffers(self.folder) if pinned else []
+        if sum(end - start for start, end in buffers) > pinned:
+            buffers = []  # they are another process's, which has given away the ring
+        runs = without(self.runs, without(self.runs, buffers))
+        if runs or self.held.runs:
+            self.held.hold(process, runs)
+        self.standing.held = len(self.held.frames)
 
     def _take(self, process: Process, pieces: Iterator[InProcess], check: Callable[[list[Run]], None] | None = None) -> list[Run]:
         """Read pieces into a process of the machine: what was there. `check` is told what was read, before anything can change."""
@@ -233,9 +250,9 @@ class LiveSource(Source):
         Threads read one stretch while the next one is asked for.
         """
         self.shared = self.hidden = self.standing.repeated = 0
+        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
-        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
         try:
             for stretch in parts_of(runs, STRETCH):
                 alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
@@ -278,6 +295,11 @@ class LiveSource(Source):
                     yield from self._stretch(mem, alone, common)
             finally:
                 os.close(pagemap)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.alive:
+            self.held.release(self.process)
+        super().close()
 
     # What a family does with its members
 

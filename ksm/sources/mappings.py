@@ -66,10 +66,9 @@ def mappings_of(smaps: str) -> Iterator[Mapping]:
         if begin < last:
             common = merged = 0
             if anonymous := bytes_in(figures, "\nAnonymous:"):
-                # Pages of files are in Rss and Pss, too. Each of them has a Pss of its size at most.
-                of_files = bytes_in(figures, "\nRss:") - anonymous
-                common = anonymous - max(0, bytes_in(figures, "\nPss:") - of_files)
-                merged = bytes_in(figures, "\nKSM:")
+                # Pages of files are in Rss and Pss, too. If they have several mappings, this is more than the truth.
+                common = min(anonymous, bytes_in(figures, "\nRss:") - bytes_in(figures, "\nPss:"))
+                merged = bytes_in(figures, "\nKSM:") if MERGEABLE in names else 0
             yield Mapping(begin, last, anonymous, MERGEABLE in names, name[0] if name else "", common, merged)
 
 

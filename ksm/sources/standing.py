@@ -6,26 +6,23 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ksm.constants import PAGE_SIZE
-
-if TYPE_CHECKING:
-    from ksm.sources.mappings import Mapping
 
 VFIO = ("/dev/vfio/", "[vfio")  # in the name of what a process maps: a device that it drives itself
 
 
 @dataclass
 class Standing:
-    """What a process has, in pages.
+    """What a process has; in pages, where nothing else is said.
 
     zeros       pages for which KSM has given it the kernel's zero page: they are not among its pages any more
     repeated    pages that KSM has merged, and whose frame counts for another page of the scan; only root sees that
     hidden      pages that other processes map, too, by a fork or by KSM, and whose frame only root sees
     merged      of these, how many KSM has merged; None where that is not known
-    common      of these, how many are one frame with another page, at most
-    pinned      pages that a device or the kernel holds, at most: they are not merged
+    common      of these, how many bytes are in one frame with another page, at most: those of a page are shared out among its mappings
+    held        pages that the kernel holds for the process, known by their addresses: they are not merged
+    pinned      other pages that it holds, or a device does, at most: which, cannot be seen
     device      it drives a device itself (VFIO), which pins memory that `pinned` does not have
     merge_any   it has called prctl(PR_SET_MEMORY_MERGE); None where the kernel does not tell
     left        bytes of anonymous memory that do not count, because they are not mergeable: by what a report calls the mappings
@@ -36,6 +33,7 @@ class Standing:
     hidden: int = 0
     merged: int | None = 0
     common: int = 0
+    held: int = 0
     pinned: int = 0
     device: bool = False
     merge_any: bool | None = None
@@ -50,20 +48,22 @@ class Standing:
         """From /proc/PID/status and maps. io_uring, RDMA and iommufd count in VmPin, VFIO in VmLck, where mlock() counts, too."""
         self.device = any(name in maps for name in VFIO)
         pinned = bytes_in(status, "\nVmPin:") + (bytes_in(status, "\nVmLck:") if self.device else 0)
-        self.pinned = pinned // PAGE_SIZE
+        self.pinned = max(0, pinned // PAGE_SIZE - self.held)
 
-    def take_hidden(self, mappings: list[Mapping], stat: dict[str, int]) -> None:
-        """From smaps: of the hidden pages, how many may be one frame with others.
+    def take_hidden(self, common: int, merged: int | None) -> None:
+        """From smaps: of the hidden pages, how many may be one frame with others, and how many KSM has merged; in bytes.
 
         Pss counts a page as 1 / mappings of its frame. What it is short of the pages is what all mappings together save: no more than that
         can be saved between the processes of a scan.
         """
-        self.common = min(self.hidden, sum(mapping.common for mapping in mappings) // PAGE_SIZE)
-        merged = sum(mapping.merged for mapping in mappings) // PAGE_SIZE
-        self.merged = min(self.hidden, merged or stat.get("ksm_merging_pages", 0))
+        self.common = min(self.hidden * PAGE_SIZE, common)
+        self.merged = None if merged is None else min(self.hidden, merged // PAGE_SIZE)
 
 
 def bytes_in(figures: str, name: str) -> int:
     """A line of smaps or status in kB, "\\nName:"; 0 if there is none."""
     place = figures.find(name)
-    return int(figures[place + len(name) : place + len(name) + 32].split(None, 1)[0]) << 10 if place >= 0 else 0
+    if place < 0:
+        return 0
+    place += len(name)
+    return int(figures[place : figures.index(" kB", place)]) << 10

@@ -410,6 +410,28 @@ def test_who_has_asked_for_ksm(target):
     assert not any("asked" in note for note in report["notes"])
 
 
+def test_which_mappings_count(target):
+    """--as says it, and the report says what it means. What KSM does not look at is named by --as is."""
+    source = f"pid:{target.pid}"
+    default = json.loads(invoke("--json", "--interval", "0", source)[0])
+    assert "processes count as if they called prctl(PR_SET_MEMORY_MERGE) now (--as prctl)" in default["notes"]
+    target.stdin.write("a.madvise(mmap.MADV_MERGEABLE)\n")
+    target.stdin.flush()
+    if target.stdout.readline() != "done\n":
+        pytest.skip("this kernel has no KSM")
+    reports = {which: json.loads(invoke("--json", "--interval", "0", "--as", which, source)[0]) for which in ("prctl", "advised", "is")}
+    assert reports["prctl"]["pages"] >= default["pages"] - 20
+    assert reports["advised"]["pages"] == reports["is"]["pages"] == 370
+    assert "only memory that is mergeable already counts (--as advised)" in reports["advised"]["notes"]
+    [left] = (note for note in reports["is"]["notes"] if "--as is" in note)
+    assert left.startswith("only memory that is mergeable now counts (--as is): ")
+    assert "of [stack]" in left
+    assert left.endswith(" are left out, which KSM does not look at")
+    assert json.loads(invoke("--json", "--interval", "0", "--advised", "--as", "advised", source)[0])["pages"] == 370
+    assert "--as is is something else" in refused("--advised", "--as", "is", source, code=2)
+    assert "is not one of 'prctl', 'advised', 'is'" in refused("--as", "it", source, code=2)
+
+
 def test_a_process_beside_images(target, tmp_path):
     path = write_image(tmp_path / "image", [10**15, 10**15 + 1, 10**15 + 1, 99])
     report = json.loads(invoke("--json", "--interval", "0", path, f"pid:{target.pid}")[0])

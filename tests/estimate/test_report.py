@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The report of a scan, line by line."""
 
+import re
+
+import pytest
+
 from ksm.estimate import report
+from ksm.estimate.already import Already
+from ksm.estimate.doubt import Doubt
 
 from .test_scan import run, write_image
 
@@ -90,3 +96,44 @@ def test_names_are_shortened_where_they_must_be():
     assert report.shortened("名" * 14, 28) == "名" * 14
     assert report.shortened("n" + "名" * 14, 28) == "…" + "名" * 13
     assert report.shortened("", 28) == ""
+
+
+@pytest.mark.parametrize(
+    "already, fewer, line, rows",
+    [
+        (Already(0, 0), 0, "KSM would free 12.0 KiB of 40.0 KiB (30.0 %), and need", {}),
+        (
+            Already(0, 0), 2,
+            "KSM would free between 4.0 KiB and 12.0 KiB of 40.0 KiB (10.0 to 30.0 %), and need",
+            {"Freed on top, at least": 1, "Freed on top, at most": 3},
+        ),
+        (
+            Already(2, 2), 0,
+            "8.0 KiB are saved already; KSM would free 4.0 KiB of 40.0 KiB (10.0 %) more, and need",
+            {"Freed already": 2, "Freed on top": 1},
+        ),
+        (
+            Already(3, 3), 5,
+            "12.0 KiB are saved already; KSM would free nothing more of 40.0 KiB.",
+            {"Freed already": 3, "Freed on top": 0},
+        ),
+        (
+            Already(1, 2), 1,
+            "4.0 KiB to 8.0 KiB are saved already; KSM would free between 4.0 KiB and 8.0 KiB of 40.0 KiB (10.0 to 20.0 %) more, and need",
+            {"Freed already, at least": 1, "Freed on top, at least": 1, "Freed on top, at most": 2},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_saved_already_and_what_is_in_doubt(tmp_path, already, fewer, line, rows):
+    """What is freed already, and on top of that at most, are all that is freed. Text and JSON have the same."""
+    result = run([write_image(tmp_path / "image", [1] * 4 + [2, 3, 4, 5, 6, 7])])
+    assert (result.already, result.doubts, result.ledger.freed) == (Already(0, 0), [], 3)
+    result = result._replace(already=already, doubts=[Doubt(fewer, 0, "why")], ledger=result.ledger._replace(metadata=1024))
+    assert report.answer(result).startswith(line)
+    table = "\n".join(text for text, _ in report.breakdown(result))
+    shown = {name: int(count) for name, count in re.findall(r"^(Freed.*?)  +(\d+)  ", table, re.M)}
+    assert shown.pop("Freed") == 3
+    assert shown == rows
+    json = report.as_json(result)
+    assert json["already"] == already._asdict()
+    assert already.least + json["freed"]["most"] == json["ledger"]["freed"] == 3

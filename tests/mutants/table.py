@@ -46,7 +46,7 @@ KNOWN = (
     Mutant("core:SHARED_MEMORY", "ksm/sources/core.py", "SysV shared memory in a core counts as private",
            '"/SYSV", ',
            ""),
-    Mutant("live:REFUSED", "ksm/sources/live.py", "Droppable memory counts as mergeable",
+    Mutant("mappings:REFUSED", "ksm/sources/mappings.py", "Droppable memory counts as mergeable",
            '"ht", "dp"',
            '"ht"'),
     Mutant("extents:_copy", "ksm/sources/extents.py", "Parts of a core that could not be read count as zeros",

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what mm/gup.c has pinned, as far as fs/proc tells.
+"""Pages that somebody holds besides the process: write_protect_page() of mm/ksm.c refuses them, so they are not merged."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+
+from ksm.constants import PAGE_SIZE
+from ksm.fs.proc.task_mmu import PAGE_FLAGS_SHIFT
+from ksm.process import Process
+from ksm.sources.pieces import Run
+
+RING = "anon_inode:[io_uring]"
+BUFFER = re.compile(r" *\d+: 0x([0-9a-f]{1,16})/(\d{1,12})")
+
+
+def registered_buffers(folder: int) -> list[Run]:
+    """The pages that a process has registered with io_uring, from its folder in /proc; sorted, and without overlaps."""
+    found: set[Run] = set()
+    descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        for name in os.listdir(descriptors):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(name, dir_fd=descriptors) == RING:
+                    with open(os.open(f"fdinfo/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), errors="replace") as file:
+                        found.update(buffers_of(file.read()))
+    finally:
+        os.close(descriptors)
+    result: list[Run] = []
+    for start, end in sorted(found):
+        if result and start <= result[-1][1]:
+            start, end = result[-1][0], max(end, result.pop()[1])
+        result.append((start, end))
+    return result
+
+
+def buffers_of(fdinfo: str) -> list[Run]:
+    """The pages of the buffers in a ring's /proc/PID/fdinfo/FD."""
+    result: list[Run] = []
+    for line in fdinfo.partition("\nUserBufs:")[2].splitlines()[1:]:
+        buffer = BUFFER.fullmatch(line)
+        if buffer is None:
+            break
+        start, length = int(buffer[1], 16), int(buffer[2])
+        if length:
+            result.append((start // PAGE_SIZE * PAGE_SIZE, -(-(start + length) // PAGE_SIZE) * PAGE_SIZE))
+    return result
+
+
+class Held:
+    """The pages of a process of the machine that are held."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.frames: list[int] = []
+
+    def hold(self, process: Process, runs: list[Run]) -> None:
+        """Hold these pages, which are there, and no others. A pin that writes takes a page out of what shares it. OSError."""
+        old = set(self.runs)
+        self.release(process)
+        for start, end in runs:
+            if (start, end) not in old:
+                process.touch(start, end - start)
+            for word in process.page_table(start, end - start):
+                process.machine._get_page(word >> PAGE_FLAGS_SHIFT)
+                self.frames.append(word >> PAGE_FLAGS_SHIFT)
+        self.runs = runs
+
+    def release(self, process: Process) -> None:
+        for frame in self.frames:
+            process.machine._put_page(frame)
+        self.runs, self.frames = [], []

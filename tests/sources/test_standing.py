@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a process has already: mergeable mappings, pins, pages that KSM has merged, and frames that others have, too."""
+
+import os
+import sys
+import time
+import traceback
+
+import pytest
+
+import ksm
+from ksm.estimate.scan import Scan
+from ksm.sources import Host, SourceError, open_source
+from ksm.sources.live import LiveSource
+from ksm.sources.pagemap import learn_ksm_flag
+from ksm.sources.pins import buffers_of
+from ksm.sources.standing import Standing
+
+PAGE = 4096
+KPF_KSM = 1 << 21
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees frames")
+CALL = f"ctypes.CDLL(None).prctl({ksm.PR_SET_MEMORY_MERGE}, 1, 0, 0, 0)"
+EXEC = f"import ctypes, os, sys; sys.exit(77) if {CALL} else os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.fixture
+def host():
+    host = Host()
+    yield host
+    host.close()
+
+
+def starts(pid, host, which):
+    """Where the mappings of a process begin that count."""
+    source = open_source(f"pid:{pid}", host, which=which)
+    source.close()
+    return {mapping.start for mapping in source.mappings}, source.standing
+
+
+def call_prctl(target):
+    if target.ask(f"[{CALL}]") != [0]:
+        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE")
+
+
+# The rules of mm/ksm.c, on the running kernel. The processes live for less than a second, as others may measure KSM.
+
+
+def test_prctl_flags_what_was_foretold(target, host):
+    """Also the stack, and what MADV_UNMERGEABLE was for. A second call changes nothing."""
+    target.do(f"a = area(20); fill(a, 0, [7] * 20); b = area(20); a.madvise({ksm.MADV_UNMERGEABLE})")
+    foretold, _ = starts(target.pid, host, "prctl")
+    assert starts(target.pid, host, "is")[0] == set()
+    call_prctl(target)
+    after, standing = starts(target.pid, host, "is")
+    assert foretold <= after  # the call itself may map something
+    if standing.merge_any is None:
+        pytest.skip("before Linux 6.14, the kernel does not tell who has called prctl()")
+    assert standing.merge_any
+    assert "[stack]" not in standing.left
+    [addr] = target.ask("[address(a)]")
+    target.do(f"a.madvise({ksm.MADV_UNMERGEABLE})")
+    target.do(CALL)
+    for which in ("prctl", "advised", "is"):
+        now, standing = starts(target.pid, host, which)
+        assert addr not in now
+        assert standing.left["anonymous mappings"] == 20 * PAGE
+
+
+def test_exec_keeps_the_stack_out(start, host):
+    """The flag of the process is inherited, and flags each mapping that mmap() and brk() make. exec makes the stack in another way."""
+    try:
+        target = start(sys.executable, "-c", EXEC)
+    except ValueError:
+        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE")
+    target.do("a = area(20); fill(a, 0, [7] * 20)")
+    now, standing = starts(target.pid, host, "prctl")
+    if standing.merge_any is None:
+        pytest.skip("before Linux 6.14, the kernel does not tell who has called prctl()")
+    assert target.ask("[address(a)]")[0] in now
+    assert set(standing.left) == {"[stack]"}
+    # What the process has called is undone: then a call flags the stack, too.
+    target.do(CALL.replace(", 1,", ", 0,"))
+    assert starts(target.pid, host, "prctl")[1].left == {}
+    assert len(starts(target.pid, host, "prctl")[0]) > len(now)
+
+
+def test_a_kernel_that_does_not_tell(target, host, monkeypatch):
+    read = LiveSource._text
+
+    def text(source, file):
+        if file == "ksm_stat":
+            raise FileNotFoundError(2, "No such file or directory")
+        return read(source, file)
+
+    monkeypatch.setattr(LiveSource, "_text", text)
+    assert starts(target.pid, host, "prctl")[1].merge_any is None
+
+
+# Pins
+
+
+def test_vm_pin_is_in_doubt():
+    standing = Standing(held=3)
+    status = "Name:\tx\nVmLck:\t      40 kB\nVmPin:\t      20 kB\n"
+    standing.take_pins(status, "")
+    assert (standing.pinned, standing.device) == (2, False)
+    standing.take_pins(status, "7f00-8f00 rw-s 00000000 00:0f 1  anon_inode:[vfio-device]\n")
+    assert (standing.pinned, standing.device) == (12, True)
+    standing.take_pins("Name:\tx\n", "")
+    assert standing.pinned == 0
+
+
+RING = """\
+UserFiles:	1
+    0: 0x7000/4096
+UserBufs:	3
+    0: 0x7f1b8c8b6000/409600
+    1: 0x7f1b8c8b6010/16
+    2: 0x0/0
+PollList:
+    3: 0x9000/4096
+"""
+
+
+def test_buffers_of_a_ring():
+    assert buffers_of(RING) == [(0x7F1B8C8B6000, 0x7F1B8C91A000), (0x7F1B8C8B6000, 0x7F1B8C8B7000)]
+    assert buffers_of("SqMask:\t0x3\n") == []
+
+
+def register(target, memory, pages):
+    """Have io_uring pin the first pages of an area, or skip."""
+    target.do("libc = ctypes.CDLL(None); ring = libc.syscall(425, 4, ctypes.create_string_buffer(120))")
+    target.do(f"buffer = (ctypes.c_void_p * 2)(address({memory}), {pages} * PAGE)")
+    if target.ask("[0 if ring >= 0 and libc.syscall(427, ring, 0, ctypes.byref(buffer), 1) == 0 else 1]") != [0]:
+        pytest.skip("no io_uring here")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_registered_buffers_do_not_merge(target, host, exact):
+    """Of 100 pairs, half have a page that is registered: write_protect_page() counts one reference too many."""
+    target.do("a = area(200); fill(a, 0, [1000 + i % 100 for i in range(200)])")
+    register(target, "a", 50)
+    source = open_source(f"pid:{target.pid}", host)
+    with Scan([source], exact=exact) as scan:
+        result = scan.run(3, 0)
+        assert (source.standing.held, source.standing.pinned) == (50, 0)
+        assert result.ledger.within == 50
+        assert result.freed == (result.ledger.freed, result.ledger.freed)
+        assert any(note.startswith("50 pages are registered with io_uring") for note in result.notes)
+        # Pins end with the ring.
+        target.do("os.close(ring)")
+        deadline = time.monotonic() + 10
+        while target.ask("[int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmPin')]") != [0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for number in range(3, 6):
+            scan.read(number)
+            scan.scan(number + 1)
+        assert source.standing.held == 0
+    source.close()
+
+
+def test_a_ring_that_is_given_away(target, host, monkeypatch):
+    """VmPin counts for the process that has registered the buffers. Another one that has the ring has them nowhere."""
+    target.do("a = area(200); fill(a, 0, [1000 + i % 100 for i in range(200)])")
+    register(target, "a", 50)
+    monkeypatch.setattr("ksm.sources.live.registered_buffers", lambda _: [(0x10000, 0x10000 + 51 * PAGE)])
+    source = open_source(f"pid:{target.pid}", host)
+    with Scan([source]) as scan:
+        result = scan.run(3, 0)
+        assert (source.standing.held, source.standing.pinned) == (0, 50)
+        assert result.freed == (max(0, result.ledger.freed - 50), result.ledger.freed)
+    source.close()
+
+
+# What KSM has merged already. The kernel's own stays as it is: the flags of frames are made up.
+
+
+def frames(pid, addr, pages):
+    with open(f"/proc/{pid}/pagemap", "rb") as file:
+        file.seek(addr // PAGE * 8)
+        return [entry & (1 << 55) - 1 for entry in memoryview(file.read(8 * pages)).cast("Q")]
+
+
+@pytest.fixture
+def family(target, monkeypatch):
+    """A process whose child has 100 pages in common with it, of which the flags say that KSM has merged them: (pid, pid, flags)."""
+    target.do(f"a = area(100); fill(a, 0, list(range(1000, 1100))); a.madvise({ksm.MADV_MERGEABLE}); child = sleeper()")
+    child, addr = target.ask("child, address(a)")
+    flags = os.memfd_create("kpageflags")
+    for pfn in frames(target.pid, addr, 100):
+        os.pwrite(flags, KPF_KSM.to_bytes(8, "little"), pfn * 8)
+    monkeypatch.setattr("ksm.sources.live.merged_frames", lambda: 100)
+    yield target.pid, child, flags
+    os.close(flags)
+    os.kill(child, 9)
+
+
+def scan_of(pids, host, text=None):
+    sources = [open_source(f"pid:{pid}", host) for pid in pids]
+    try:
+        with Scan(sources) as scan:
+            return scan.run(3, 0), scan.families
+    finally:
+        for source in sources:
+            source.close()
+
+
+@needs_root
+def test_what_is_merged_already_is_not_freed_again(family, host):
+    first, second, flags = family
+    os.close(host.kpageflags)
+    host.kpageflags = os.dup(flags)
+    host.merges = True
+    result, families = scan_of([first, second], host)
+    assert families  # other pages are shared since the fork
+    assert result.already == (100, 100)
+    assert result.freed == (result.ledger.freed - 100, result.ledger.freed - 100)
+    assert result.ledger.across >= 100
+
+
+@needs_root
+def test_flags_that_say_that_each_page_is_merged(family, host):
+    """In 6.12, each anonymous page has KPF_KSM. Then frame numbers alone tell what is shared, and a fork is believed to have done it."""
+    first, second, _ = family
+    pages = os.sysconf("SC_PHYS_PAGES")
+    everything = os.memfd_create("kpageflags")
+    with open("/proc/zoneinfo") as file:
+        spans = [int(line.split()[-1]) for line in file if "start_pfn" in line]
+    assert spans
+    os.pwrite(everything, KPF_KSM.to_bytes(8, "little") * (max(spans) + pages), 0)
+    try:
+        os.close(host.kpageflags)
+        host.kpageflags = os.dup(everything)
+        host.ksm_flag = learn_ksm_flag(host.kpageflags)
+        assert not host.ksm_flag
+        host.merges = True
+        result, families = scan_of([first, second], host)
+        assert families
+        assert result.shared >= 100
+        assert result.already == (0, 0)
+    finally:
+        os.close(everything)
+        with open("/proc/kpageflags", "rb") as file:
+            learn_ksm_flag(file.fileno())
+
+
+def test_zero_pages_of_ksm_are_freed_already(target, host, monkeypatch):
+    """They are no pages of the process any more. Only a counter tells of them."""
+    target.do("a = area(100); fill(a, 0, [7] * 100)")
+    read = LiveSource._text
+    zeros = 0
+
+    def text(source, file):
+        return read(source, file).replace("ksm_zero_pages 0", f"ksm_zero_pages {zeros}") if file == "ksm_stat" else read(source, file)
+
+    monkeypatch.setattr(LiveSource, "_text", text)
+    before, _ = scan_of([target.pid], host)
+    zeros = 5000
+    after, _ = scan_of([target.pid], host)
+    if after.already.most == 0:
+        pytest.skip("this kernel has no ksm_zero_pages")
+    assert after.already == (5000, 5000)
+    assert after.ledger.freed + after.ledger.kept == after.ledger.pages == after.pages >= 5100
+    assert after.ledger.zero - before.ledger.zero >= 4900
+    assert after.freed == (after.ledger.freed - 5000, after.ledger.freed - 5000)
+    assert after.ksm["ksm_zero_pages"] == after.sources[0].ksm_stat["ksm_zero_pages"] == 5000
+
+
+# Without root
+
+
+def as_nobody(function):
+    """Run a function as nobody, in a child: what it returns, a list of numbers."""
+    down, up = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(down)
+            os.setresgid(65534, 65534, 65534)
+            os.setuid(65534)
+            os.write(up, " ".join(map(str, function())).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(up)
+    with os.fdopen(down) as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return [int(number) for number in text.split()]
+
+
+@needs_root
+def test_a_range_where_frames_are_hidden(target, host):
+    """Nobody sees less than root. What root finds lies between what nobody says."""
+    target.do("import signal; os.setresgid(65534, 65534, 65534); os.setuid(65534); ctypes.CDLL(None).prctl(4, 1)")  # PR_SET_DUMPABLE
+    target.do("a = area(400); fill(a, 0, list(range(1000, 1300)) + [7] * 100)")
+    pids = [target.pid, *(target.ask("[child()]")[0] for _ in range(3))]
+    for number, pid in enumerate(pids[1:]):
+        target.ask(f"[tell({pid}, 'ctypes.CDLL(None).prctl(4, 1); fill(a, {100 * number}, [9] * 50)')]")
+    root, _ = scan_of(pids, host)
+    assert root.freed.least == root.freed.most
+
+    def scan():
+        blind = Host()
+        result, families = scan_of(pids, blind)
+        assert not families
+        blind.close()
+        [hidden] = (doubt.fewer for doubt in result.doubts)
+        return [*result.freed, *result.already, hidden, result.ledger.freed]
+
+    try:
+        least, most, already, already_most, hidden, copies = as_nobody(scan)
+    finally:
+        for pid in pids[1:]:
+            os.kill(pid, 9)
+    assert least <= root.freed.most <= most
+    assert 0 < least < most == copies
+    assert (hidden, already) == (most - least, 0)
+    assert already_most == 0 or ksm_is_used()
+    # All who share the pages are in the scan, but for the processes that started it: the lower figure is near the truth.
+    assert least >= root.freed.most - 100
+
+
+def ksm_is_used():
+    with open("/sys/kernel/mm/ksm/pages_shared") as file:
+        return file.read() != "0\n"
+
+
+def test_one_that_exits_keeps_what_was_known(target, host):
+    source = open_source(f"pid:{target.pid}", host)
+    target.end()
+    source.hidden = 5
+    source.look_back()
+    assert (source.standing.hidden, source.standing.common, source.standing.merged) == (5, 5 * PAGE, None)
+    with pytest.raises(SourceError):
+        source.look()
