@@ -27,6 +27,7 @@ from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import Held, registered_buffers
+from ksm.sources.plain import plain_mappings
 from ksm.sources.standing import bytes_in
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
@@ -37,10 +38,11 @@ STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
 
 class Host:
     """What the processes of this computer have in common: the frames that pieces() has given already, in this pass, and those that KSM has
-    merged.
+    merged. `gentle`: hold nobody up, even where that hides who has asked for KSM.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, gentle: bool = False) -> None:
+        self.gentle = gentle
         self.claimed: set[object] = set()
         self.merged = MergedFrames()
         self.merges = merged_frames() > 0
@@ -108,6 +110,7 @@ class LiveSource(Source):
         self.frames = Frames()  # that it shares
         self.held = Held()
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
+        self.known: list[tuple[int, int, int]] | None = None  # what plain_mappings() has returned; None if smaps was read
         with self._inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
@@ -162,9 +165,11 @@ class LiveSource(Source):
         if not maps:
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
-        if maps != self.maps or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
-            self.standing.take_ksm_stat(self._ksm_stat())
-            self._look_at_mappings()
+        if maps != self.maps or self.known is not None or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+            stat = self._ksm_stat()
+            self.standing.take_ksm_stat(stat)
+            if not self._plain(maps, stat):
+                self._look_at_mappings()
             self.maps = maps
         return self.mappings
 
@@ -178,6 +183,25 @@ class LiveSource(Source):
     def _look_at_mappings(self) -> None:
         self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
         self.standing.left = by_kind(left)
+
+    def _plain(self, maps: str, stat: dict[str, int]) -> bool:
+        """Take the mappings from maps and pagemap: whether that was possible. It is for a process that has none with the flag "mg"."""
+        mergeable = stat.get("ksm_mergeable", 1)
+        if self.host.gentle and "ksm_mergeable" not in stat:  # before Linux 6.14
+            mergeable = stat.get("ksm_rmap_items", 1)
+        found = None
+        if not mergeable and self.which == "prctl" and self.host.kpageflags >= 0 and not bytes_in(self._text("status"), "\nVmLck:"):
+            pagemap = self._open("pagemap")
+            try:
+                found = plain_mappings(maps.encode(), pagemap, self.host.kpageflags, self.known or [])
+            finally:
+                os.close(pagemap)
+        self.known = found
+        if found is None:
+            return False
+        self.mappings = [Mapping(start, end, anonymous, False) for start, end, anonymous in found]
+        self.standing.left.clear()
+        return True
 
     def look_back(self) -> None:
         super().look_back()
