@@ -27,7 +27,7 @@ from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import Held, registered_buffers
-from ksm.sources.plain import plain_mappings
+from ksm.sources.plain import Plain
 from ksm.sources.standing import bytes_in
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
@@ -110,7 +110,10 @@ class LiveSource(Source):
         self.frames = Frames()  # that it shares
         self.held = Held()
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
-        self.known: list[tuple[int, int, int]] | None = None  # what plain_mappings() has returned; None if smaps was read
+        self.plain = Plain()
+        self.full: list[Run] = []  # mappings that are read whole, and the others: see _present()
+        self.others: list[Run] = []
+        self.mergeable: list[Run] = []  # mappings in which KSM may have merged pages
         with self._inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
@@ -165,7 +168,7 @@ class LiveSource(Source):
         if not maps:
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
-        if maps != self.maps or self.known is not None or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+        if maps != self.maps or self.plain.found is not None or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
             stat = self._ksm_stat()
             self.standing.take_ksm_stat(stat)
             if not self._plain(maps, stat):
@@ -181,27 +184,38 @@ class LiveSource(Source):
             return {}
 
     def _look_at_mappings(self) -> None:
-        self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        taken, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        self._take_mappings(taken)
         self.standing.left = by_kind(left)
+        self.plain.forget()
 
     def _plain(self, maps: str, stat: dict[str, int]) -> bool:
         """Take the mappings from maps and pagemap: whether that was possible. It is for a process that has none with the flag "mg"."""
         mergeable = stat.get("ksm_mergeable", 1)
         if self.host.gentle and "ksm_mergeable" not in stat:  # before Linux 6.14
             mergeable = stat.get("ksm_rmap_items", 1)
-        found = None
-        if not mergeable and self.which == "prctl" and self.host.kpageflags >= 0 and not bytes_in(self._text("status"), "\nVmLck:"):
-            pagemap = self._open("pagemap")
-            try:
-                found = plain_mappings(maps.encode(), pagemap, self.host.kpageflags, self.known or [])
-            finally:
-                os.close(pagemap)
-        self.known = found
+        if mergeable or self.which != "prctl" or self.host.kpageflags < 0 or bytes_in(self._text("status"), "\nVmLck:"):
+            return False
+        before = self.plain.found
+        pagemap = self._open("pagemap")
+        try:
+            found = self.plain.look(maps, pagemap, self.host.kpageflags)
+        finally:
+            os.close(pagemap)
         if found is None:
             return False
-        self.mappings = [Mapping(start, end, anonymous, False) for start, end, anonymous in found]
-        self.standing.left.clear()
+        if found is not before:
+            self._take_mappings([Mapping(start, end, anonymous, False) for start, end, anonymous in found])
+            self.standing.left.clear()
         return True
+
+    def _take_mappings(self, mappings: list[Mapping]) -> None:
+        self.mappings, self.full, self.others = mappings, [], []
+        for mapping in mappings:
+            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
+            (self.full if whole else self.others).append((mapping.start, mapping.end))
+        self.full = joined(self.full)
+        self.mergeable = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable])
 
     def look_back(self) -> None:
         super().look_back()
@@ -274,7 +288,7 @@ class LiveSource(Source):
         Threads read one stretch while the next one is asked for.
         """
         self.shared = self.hidden = self.standing.repeated = 0
-        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
+        merged = self.mergeable
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
         try:
@@ -293,10 +307,9 @@ class LiveSource(Source):
             os.close(pagemap)
 
     def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
-        merged = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable])
-        if merged:
+        if self.mergeable:
             # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
-            unmerged = without(alone, merged)
+            unmerged = without(alone, self.mergeable)
             common = sorted(common + without(alone, unmerged))
             alone = unmerged
         for part in parts_of(alone, PIECE):
@@ -360,14 +373,10 @@ class LiveSource(Source):
 
         A mapping that is half full is taken whole: own_runs() looks at each page anyway, and to ask twice would take as long as hashing.
         """
-        full: list[Run] = []
-        others: list[Run] = []
-        for mapping in self._mappings():
-            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
-            (full if whole else others).append((mapping.start, mapping.end))
+        self._mappings()
         pagemap = self._open("pagemap")
         try:
-            return joined(sorted(full + anonymous_runs(pagemap, self.host.kpageflags, others)))
+            return joined(sorted(self.full + anonymous_runs(pagemap, self.host.kpageflags, self.others)))
         finally:
             os.close(pagemap)
 

@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp
 
 from linux.mm_types cimport PAGE_SHIFT
 
-from ksm.sources.pagemap cimport PM_PFRAME, PM_PRESENT, page_flags, read_entries
+from ksm.sources.pagemap cimport PM_PFRAME, PM_PRESENT, append, page_flags, read_entries
 from ksm.sources.base import HIGHEST, LOWEST
 from ksm.sources.pagemap import anonymous_runs, has_scan
 
@@ -91,19 +91,39 @@ def private_areas(bytes maps not None):
     return areas
 
 
-def plain_mappings(bytes maps not None, int pagemap, int kpageflags, list known not None):
-    """The mappings that have anonymous pages, and that KSM may look at: (start, end, bytes of such pages); None if only smaps tells.
+class Plain:
+    """What look() has found of a process, until the next time: nothing is looked at twice that maps and pagemap show unchanged."""
 
-    `known` is what was returned before: mappings of the same addresses are not looked at again. OSError.
-    """
+    def __init__(self):
+        self.maps = ""
+        self.found = None       # what look() has returned
+        self.empty = []         # the mappings that are not among these
+
+    def forget(self):
+        """Somebody has looked at smaps. The next look() begins anew."""
+        self.__init__()
+
+    def look(self, maps, int pagemap, int kpageflags):
+        """The mappings that have anonymous pages, and that KSM may look at: (start, end, bytes of such pages); None if only smaps tells.
+
+        The same list as before, if they are the same. OSError.
+        """
+        if self.found is None or maps != self.maps or anonymous_runs(pagemap, kpageflags, self.empty):
+            self.found, self.empty = plain_mappings(maps.encode(), pagemap, kpageflags, self.found or [])
+            self.maps = maps
+        return self.found
+
+
+cdef tuple plain_mappings(bytes maps, int pagemap, int kpageflags, list known):
+    """See Plain. Mappings of the same addresses as known ones are not looked at again."""
     cdef uint64_t entries[FEW]
     cdef uint64_t start, end, first, anonymous, at = 0, upto = 0      # of the entries
     cdef Py_ssize_t place = 0, run = 0, nr_runs, nr_known = len(known)
     cdef int what
     areas = private_areas(maps)
     if areas is None or not has_scan(pagemap):
-        return None
-    cdef list result = [], unknown = [], asked = []
+        return None, []
+    cdef list result = [], unknown = [], asked = [], empty = []
     for area in areas:
         start, end = area
         while place < nr_known and (<tuple>known[place])[0] < start:
@@ -112,20 +132,16 @@ def plain_mappings(bytes maps not None, int pagemap, int kpageflags, list known 
             result.append(known[place])
             continue
         unknown.append(area)
-        if asked and (<tuple>asked[len(asked) - 1])[1] == start:
-            asked.append(((<tuple>asked.pop())[0], end))
-        else:
-            asked.append(area)
+        append(asked, start, end)
     cdef list runs = anonymous_runs(pagemap, kpageflags, asked)
     nr_runs = len(runs)
     for area in unknown:
         start, end = area
         while run < nr_runs and (<tuple>runs[run])[1] <= start:
             run += 1
-        if run == nr_runs:
-            break
-        first = max(<uint64_t>(<tuple>runs[run])[0], start)
+        first = max(<uint64_t>(<tuple>runs[run])[0], start) if run < nr_runs else end
         if first >= end:
+            append(empty, start, end)
             continue
         anonymous = 0
         place = run
@@ -137,11 +153,11 @@ def plain_mappings(bytes maps not None, int pagemap, int kpageflags, list known 
             upto = at + (<uint64_t>read_entries(pagemap, entries, at, FEW) << PAGE_SHIFT)
         what = taken(kpageflags, entries[(first - at) >> PAGE_SHIFT]) if first < upto else UNKNOWN
         if what == UNKNOWN:
-            return None
+            return None, []
         if what == TAKEN:
             result.append((start, end, anonymous))
     result.sort()
-    return result
+    return result, empty
 
 
 cdef int taken(int kpageflags, uint64_t entry) noexcept nogil:
