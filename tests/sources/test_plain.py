@@ -132,14 +132,14 @@ def test_hugetlb_is_left_out(target, looker):
 @pytest.mark.parametrize("flags", [MAP_DROPPABLE, mmap.MAP_PRIVATE | MAP_NORESERVE])
 def test_pages_that_may_be_dropped(target, looker, flags):
     """Those of MADV_FREE and of MAP_DROPPABLE look the same. KSM may not look at the latter: only smaps tells."""
-    target.do(LIBC + f"; p = libc.mmap(None, 16 * PAGE, 3, {flags | mmap.MAP_ANONYMOUS}, -1, 0)")
+    target.do(LIBC + f"; p = libc.mmap(None, 256 * PAGE, 3, {flags | mmap.MAP_ANONYMOUS}, -1, 0)")
     if target.ask("[p]")[0] == (1 << 64) - 1:
         pytest.skip("before Linux 6.11")
-    target.do("ctypes.memset(p, 1, 16 * PAGE)")
+    target.do("ctypes.memset(p, 1, 256 * PAGE)")  # MADV_FREE works in batches
     if flags != MAP_DROPPABLE:
         assert looker.look() == looker.smaps()
         looker.plain.forget()
-        target.do("libc.madvise(ctypes.c_void_p(p), 16 * PAGE, 8)")  # MADV_FREE
+        target.do("libc.madvise(ctypes.c_void_p(p), 256 * PAGE, 8)")  # MADV_FREE
     assert looker.look() is None
 
 
