@@ -28,6 +28,7 @@ from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_r
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import Held, registered_buffers
 from ksm.sources.plain import Plain
+from ksm.sources.room import Room
 from ksm.sources.standing import bytes_in
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
@@ -44,6 +45,7 @@ class Host:
     def __init__(self, *, gentle: bool = False) -> None:
         self.gentle = gentle
         self.claimed: set[object] = set()
+        self.room = Room()
         self.merged = MergedFrames()
         self.merges = merged_frames() > 0
         self.ksm_flag = True  # whether kpageflags says which pages are KSM's
@@ -57,6 +59,7 @@ class Host:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
         if number != self.number:
             self.claimed.clear()
+            self.room.begin()
             self.merged = MergedFrames()
             self.merges = merged_frames() > 0
             self.number = number
@@ -109,6 +112,8 @@ class LiveSource(Source):
         self.mappings: list[Mapping] = []
         self.frames = Frames()  # that it shares
         self.held = Held()
+        self.exact = False  # the machine keeps bytes
+        self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
         self.plain = Plain()
         self.full: list[Run] = []  # mappings that are read whole, and the others: see _present()
@@ -118,6 +123,7 @@ class LiveSource(Source):
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
             self.copied = sum(mapping.anonymous for mapping in self._mappings())
+            self.most = self.copied, self._resident()
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -229,6 +235,8 @@ class LiveSource(Source):
                 self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
 
     def attach(self, machine: Machine) -> None:
+        self.exact = machine.pages == "bytes"
+        self.host.room.new += self.copied
         if self.process is None:  # one of a family has it already
             self.spawn(machine)
         self.refresh(0)
@@ -243,6 +251,7 @@ class LiveSource(Source):
         process = self.process
         assert process is not None
         runs = self._present()
+        self._grow(runs)
         self._forget(without(self.runs, runs))
         self._map(blocks_of(runs))
         held: list[Run] = []
@@ -251,6 +260,19 @@ class LiveSource(Source):
         # Pages that vanished before they were read, and what is not anonymous
         self._forget(without(runs, self.runs))
         self._hold(process)
+
+    def _grow(self, runs: list[Run]) -> None:
+        """See that there is memory for what the process has now. Runs may have gaps, and RssAnon what does not count. SourceError."""
+        room = self.host.room
+        size = sum(end - start for start, end in runs), self._resident()
+        grown = min(now - most for now, most in zip(size, self.most, strict=True))
+        if grown > 0:
+            room.take(self.name, grown, exact=self.exact)
+            room.new += grown
+        self.most = max(size[0], self.most[0]), max(size[1], self.most[1])
+
+    def _resident(self) -> int:
+        return bytes_in(self._text("status"), "\nRssAnon:")
 
     def _hold(self, process: Process) -> None:
         """Hold in the machine what io_uring holds of the real process."""
