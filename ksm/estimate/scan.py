@@ -29,6 +29,7 @@ from ksm.sources import Source, SourceError
 from ksm.sources.base import new_process
 from ksm.sources.families import families_of
 from ksm.sources.live import LiveSource
+from ksm.sources.pace import pause
 from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
@@ -405,6 +406,7 @@ class Scan:
             scanned += BATCH
             self.skipped = self.counter("pages_skipped") - skipped
             self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
+            pause()
             if self.machine.lost_pages():
                 raise SourceError("a memory image cannot be read any more: it has been truncated, or its disk has failed")
         return max(0, total - self.skipped)

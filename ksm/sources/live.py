@@ -32,6 +32,8 @@ from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import registered_buffers
+from ksm.sources.plain import Plain
+from ksm.sources.room import Room
 from ksm.sources.standing import bytes_in
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
@@ -43,11 +45,13 @@ CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 class Host:
     """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; those that KSM has
-    merged; whether any has large folios of other sizes than 2 MiB.
+    merged; whether any has large folios of other sizes than 2 MiB. `gentle`: hold nobody up, even where that hides who has asked for KSM.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, gentle: bool = False) -> None:
+        self.gentle = gentle
         self.claimed: set[object] = set()
+        self.room = Room()
         self.merged = MergedFrames()
         self.number = 0
         self.mthp = has_mthp()
@@ -63,6 +67,7 @@ class Host:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
         if number != self.number:
             self.claimed.clear()
+            self.room.begin()
             self.merged = MergedFrames()
             self.number = number
 
@@ -118,11 +123,18 @@ class LiveSource(Source):
         self.held: Held | None = None  # of the machine, what is pinned of the process
         self.pinned: list[Run] = []
         self.elsewhere: list[Run] = []  # pages whose frames others have, too, and that are not shared in the machine
+        self.exact = False  # the machine keeps bytes
+        self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
+        self.plain = Plain()
+        self.full: list[Run] = []  # mappings that are read whole, and the others: see _present()
+        self.others: list[Run] = []
+        self.doubtful: list[Run] = []  # mappings whose pages are read from the file, even if they have one mapping
         with self._inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
             self.copied = sum(mapping.anonymous for mapping in self._mappings())
+            self.most = self.copied, self._resident()
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -178,9 +190,11 @@ class LiveSource(Source):
         if not maps:
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
-        if maps != self.maps or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
-            self.standing.take_ksm_stat(self._ksm_stat())
-            self._look_at_mappings()
+        if maps != self.maps or self.plain.found is not None or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+            stat = self._ksm_stat()
+            self.standing.take_ksm_stat(stat)
+            if not self._plain(maps, stat):
+                self._look_at_mappings()
             self.maps = maps
         return self.mappings
 
@@ -192,8 +206,44 @@ class LiveSource(Source):
             return {}
 
     def _look_at_mappings(self) -> None:
-        self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        taken, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        self._take_mappings(taken)
         self.standing.left = by_kind(left)
+        self.plain.forget()
+
+    def _plain(self, maps: str, stat: dict[str, int]) -> bool:
+        """Take the mappings from maps and pagemap: whether that was possible. It is for a process that has none with the flag "mg"."""
+        mergeable = stat.get("ksm_mergeable", 1)
+        if self.host.gentle and "ksm_mergeable" not in stat:  # before Linux 6.14
+            mergeable = stat.get("ksm_rmap_items", 1)
+        if mergeable or self.standing.merge_any or self.which != "prctl" or self.host.kpageflags < 0:
+            return False
+        if bytes_in(self._text("status"), "\nVmLck:"):
+            return False
+        before = self.plain.found
+        pagemap = self._open("pagemap")
+        try:
+            found = self.plain.look(maps, pagemap, self.host.kpageflags)
+        finally:
+            os.close(pagemap)
+        if found is None:
+            return False
+        if found is not before:
+            # Whether there are huge pages that others map, only smaps would tell.
+            self._take_mappings([Mapping(start, end, anonymous, False, shared=True) for start, end, anonymous in found])
+            self.standing.left.clear()
+        return True
+
+    def _take_mappings(self, mappings: list[Mapping]) -> None:
+        self.mappings, self.full, self.others = mappings, [], []
+        for mapping in mappings:
+            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
+            (self.full if whole else self.others).append((mapping.start, mapping.end))
+        self.full = joined(self.full)
+        # A page that KSM has merged may have one mapping left: see read_runs(). So may a part of a huge page that others map, where frames
+        # cannot be seen: see read_counted().
+        blind = self.host.kpagecount < 0
+        self.doubtful = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable or (blind and mapping.shared)])
 
     def look_back(self) -> None:
         super().look_back()
@@ -208,6 +258,8 @@ class LiveSource(Source):
                 self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
 
     def attach(self, machine: Machine) -> None:
+        self.exact = machine.pages == "bytes"
+        self.host.room.new += self.copied
         if self.process is None:  # one of a family has it already
             self.spawn(machine)
         self.refresh(0)
@@ -222,6 +274,7 @@ class LiveSource(Source):
         process = self.process
         assert process is not None
         runs = self._present()
+        self._grow(runs)
         self._forget(without(self.runs, runs))
         blocks = blocks_of(runs)
         new = without(blocks, self.blocks)
@@ -233,6 +286,19 @@ class LiveSource(Source):
         # Pages that vanished before they were read, and what is not anonymous
         self._forget(without(runs, self.runs))
         self._hold(process)
+
+    def _grow(self, runs: list[Run]) -> None:
+        """See that there is memory for what the process has now. Runs may have gaps, and RssAnon what does not count. SourceError."""
+        room = self.host.room
+        size = sum(end - start for start, end in runs), self._resident()
+        grown = min(now - most for now, most in zip(size, self.most, strict=True))
+        if grown > 0:
+            room.take(self.name, grown, exact=self.exact)
+            room.new += grown
+        self.most = max(size[0], self.most[0]), max(size[1], self.most[1])
+
+    def _resident(self) -> int:
+        return bytes_in(self._text("status"), "\nRssAnon:")
 
     def _hold(self, process: Process) -> None:
         """Hold in the machine what io_uring holds of the real process. A pin that writes takes a page out of what shares it."""
@@ -303,12 +369,8 @@ class LiveSource(Source):
             os.close(pagemap)
 
     def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
-        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs(). So is a part of a huge page
-        # that others may map, where frames cannot be seen: see read_counted().
-        blind = self.host.kpagecount < 0
-        doubtful = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable or (blind and mapping.shared)])
-        if doubtful:
-            sure = without(alone, doubtful)
+        if self.doubtful:
+            sure = without(alone, self.doubtful)
             common = sorted(common + without(alone, sure))
             alone = sure
         for part in parts_of(alone, PIECE):
@@ -399,14 +461,10 @@ class LiveSource(Source):
 
         A mapping that is half full is taken whole: own_runs() looks at each page anyway, and to ask twice would take as long as hashing.
         """
-        full: list[Run] = []
-        others: list[Run] = []
-        for mapping in self._mappings():
-            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
-            (full if whole else others).append((mapping.start, mapping.end))
+        self._mappings()
         pagemap = self._open("pagemap")
         try:
-            return joined(sorted(full + anonymous_runs(pagemap, self.host.kpageflags, others)))
+            return joined(sorted(self.full + anonymous_runs(pagemap, self.host.kpageflags, self.others)))
         finally:
             os.close(pagemap)
 

@@ -81,7 +81,9 @@ def test_exec_keeps_the_stack_out(start, host):
     # What the process has called is undone: then a call flags the stack, too.
     target.do(CALL.replace(", 1,", ", 0,"))
     assert starts(target.pid, host, "prctl")[1].left == {}
-    assert len(starts(target.pid, host, "prctl")[0]) > len(now)
+    with open(f"/proc/{target.pid}/maps") as maps:
+        stack = next(int(line.partition("-")[0], 16) for line in maps if "[stack]" in line)
+    assert stack in starts(target.pid, host, "prctl")[0] - now
 
 
 def test_advice_that_is_taken_back_during_a_scan(target, host):
@@ -99,6 +101,17 @@ def test_advice_that_is_taken_back_during_a_scan(target, host):
         source.refresh(1)
         assert not any(source.process.page_table(addr, 20 * PAGE))
     source.close()
+
+
+def test_nothing_is_left_that_is_mergeable(target, host, monkeypatch):
+    """A process may have called prctl(), and MADV_UNMERGEABLE for all of its memory."""
+    read = LiveSource._text
+
+    def text(source, file):
+        return "ksm_merge_any: yes\nksm_mergeable: no\n" if file == "ksm_stat" else read(source, file)
+
+    monkeypatch.setattr(LiveSource, "_text", text)
+    assert starts(target.pid, host, "prctl")[0] == set()
 
 
 def test_a_kernel_that_does_not_tell(target, host, monkeypatch):
