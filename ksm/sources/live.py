@@ -13,13 +13,12 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from glob import glob
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE
-from ksm.host.memory import read_text
+from ksm.host.memory import has_mthp, read_text
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
@@ -292,7 +291,7 @@ class LiveSource(Source):
         locked = blocks_of([(mapping.start, mapping.end) for mapping in self.mappings if mapping.locked])
         pagemap = self._open("pagemap")
         try:
-            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(whole(blocks), locked), others=self.host.mthp)
+            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(blocks, locked), others=self.host.mthp)
         finally:
             os.close(pagemap)
         self.mthp += others
@@ -407,12 +406,6 @@ def kib(mapping: str, name: str) -> int:
     return int(mapping[place:].split(None, 2)[1]) if place >= 0 else 0
 
 
-def whole(blocks: list[Run]) -> list[Run]:
-    """The blocks without those that LOWEST and HIGHEST cut off."""
-    inner = ((-(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK) for start, end in blocks)
-    return [(start, end) for start, end in inner if start < end]
-
-
 def fault_huge(process: Process, huge: list[Run], runs: list[Run]) -> None:
     """Fault huge pages into these blocks, where the process has nothing yet, and unmap the parts that are in no run. OSError.
 
@@ -437,15 +430,6 @@ def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
         process.munmap(start, end - start)
     for start, end in without(new, old):
         process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
-
-
-def has_mthp() -> bool:
-    """Whether there are anonymous folios of other sizes than 2 MiB. Before 6.12, the kernel does not tell."""
-    for path in glob("/sys/kernel/mm/transparent_hugepage/hugepages-*kB/stats/nr_anon"):
-        with suppress(OSError, ValueError):
-            if "hugepages-2048kB" not in path and int(read_text(path)):
-                return True
-    return False
 
 
 def ksmd_runs() -> bool:
