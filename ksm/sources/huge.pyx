@@ -24,6 +24,7 @@ cdef enum:
     STRIDE = 33                 # pages of a block of which one is asked
     SMALLEST = 4                # pages of the smallest large folio
 
+cdef uint64_t BLOCK_MASK = ~(<uint64_t>PMD_SIZE - 1)
 cdef uint64_t HEAD = <uint64_t>1 << KPF_ANON | <uint64_t>1 << KPF_COMPOUND_HEAD | <uint64_t>1 << KPF_THP
 cdef uint64_t TAIL = <uint64_t>1 << KPF_COMPOUND_TAIL
 cdef uint64_t PART = <uint64_t>1 << KPF_COMPOUND_HEAD | TAIL
@@ -32,8 +33,8 @@ cdef uint64_t PART = <uint64_t>1 << KPF_COMPOUND_HEAD | TAIL
 def huge_blocks(int pagemap, int kpageflags, list blocks, *, bint ask_ioctl=True, bint others=False):
     """Which of these blocks have a huge page, or what is left of one: (huge, pages).
 
-    `huge` and `blocks` are runs of addresses, multiples of 2 MiB. With `others`, `pages` counts pages in folios of other sizes, and parts of
-    huge pages that have moved to another place in a block, as far as frames can be seen. OSError.
+    Both are runs of addresses. A part of a block, at an end of `blocks`, has none. With `others`, `pages` counts pages in folios of other
+    sizes, and parts of huge pages that have moved to another place in a block, as far as frames can be seen. OSError.
     """
     cdef list mapped = [], huge = []
     cdef uint64_t start, end, first
@@ -43,7 +44,7 @@ def huge_blocks(int pagemap, int kpageflags, list blocks, *, bint ask_ioctl=True
         if ask_ioctl:
             # False for a kernel that does not have the ioctl
             ask_ioctl = scan_area(pagemap, start, end, mapped, PAGE_IS_HUGE)
-        for first in range(start, end, PMD_SIZE):
+        for first in range((start + PMD_SIZE - 1) & BLOCK_MASK, end & BLOCK_MASK, PMD_SIZE):
             while place < len(mapped) and (<tuple>mapped[place])[1] <= first:
                 place += 1
             if place < len(mapped) and (<tuple>mapped[place])[0] <= first:

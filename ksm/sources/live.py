@@ -14,13 +14,12 @@ import re
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from glob import glob
 from itertools import pairwise
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
 from ksm.fs.proc.task_mmu import PAGE_KSM, PAGE_KSM_ZERO
 from ksm.host.ksm import ksmd_runs
-from ksm.host.memory import read_text
+from ksm.host.memory import has_mthp
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
@@ -406,7 +405,7 @@ class LiveSource(Source):
         locked = blocks_of([(mapping.start, mapping.end) for mapping in self.mappings if mapping.locked])
         pagemap = self._open("pagemap")
         try:
-            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(whole(blocks), locked), others=self.host.mthp)
+            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(blocks, locked), others=self.host.mthp)
         finally:
             os.close(pagemap)
         self.mthp += others
@@ -499,12 +498,6 @@ def guest_name(cmdline: str) -> str:
     return name
 
 
-def whole(blocks: list[Run]) -> list[Run]:
-    """The blocks without those that LOWEST and HIGHEST cut off."""
-    inner = ((-(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK) for start, end in blocks)
-    return [(start, end) for start, end in inner if start < end]
-
-
 def fault_huge(process: Process, huge: list[Run], runs: list[Run]) -> None:
     """Fault huge pages into these blocks, where the process has nothing yet, and unmap the parts that are in no run. OSError.
 
@@ -531,13 +524,6 @@ def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
         process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
 
 
-def has_mthp() -> bool:
-    """Whether there are anonymous folios of other sizes than 2 MiB. Before 6.12, the kernel does not tell."""
-    for path in glob("/sys/kernel/mm/transparent_hugepage/hugepages-*kB/stats/nr_anon"):
-        with suppress(OSError, ValueError):
-            if "hugepages-2048kB" not in path and int(read_text(path)):
-                return True
-    return False
 
 
 def blocks_of(runs: list[Run]) -> list[Run]:

@@ -4,7 +4,7 @@
 import guests
 import pytest
 from running import Programs, predicted
-from table import compare
+from columns import compare
 
 pytestmark = pytest.mark.kernel
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from running import Programs, at_rest, predicted, said
-from table import compare, wanting
+from columns import compare, wanting
 
 from ksm.oracle.zram import CONTROL, Swap
 

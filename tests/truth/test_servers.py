@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import servers
 from running import Programs, predicted
-from table import compare
+from columns import compare
 
 pytestmark = pytest.mark.kernel
 

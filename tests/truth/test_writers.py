@@ -3,7 +3,7 @@
 
 import pytest
 from running import DEFAULT_PACE, Programs, predicted, said
-from table import compare, wanting
+from columns import compare, wanting
 
 pytestmark = pytest.mark.kernel
 
