@@ -80,6 +80,8 @@ class Seconds(click.FloatRange):
 @click.option("--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait so long between passes, whatever ksmd takes.")
 @click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
 @options.holes
+@options.zeros
+@click.option("--project", type=click.IntRange(1, 1_000_000), metavar="N", help="Say what N further machines like these would add.")
 @click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
@@ -97,6 +99,8 @@ def scan(
     budget: float,
     as_passes: bool,
     holes: Holes | None,
+    zeros: scanner.Zeros,
+    project: int | None,
     exact: bool,
     key_file: str | None,
     threads: int | None,
@@ -145,10 +149,13 @@ def scan(
             opened, passes = open_snapshots(sources, holes), passes or len(sources)
         else:
             opened, remarks = open_sources(sources, host, which=mappings, holes=holes)
+        if project and len(opened) == 1:
+            raise click.UsageError("--project needs two sources at least: of one, nothing can be said", click.get_current_context())
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with options.progress_bar() as progress, scanner.Scan(
-            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, progress=progress
+            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, zeros=zeros, project=project or 0,
+            progress=progress,
         ) as running:
             result = running.run(passes, interval, budget)
     except SourceError as error:

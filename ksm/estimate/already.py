@@ -30,16 +30,24 @@ def already_freed(standings: Sequence[Standing], most_shared: int) -> Already:
     return Already(seen + least, seen + most)
 
 
-def doubts_of(standings: Sequence[Standing], already: Already) -> list[Doubt]:
+def doubts_of(standings: Sequence[Standing], already: Already, *, outside: int = 0, whole: bool = False) -> list[Doubt]:
     """Pages that the ledger has as freed, and that a merge may not free.
 
-    The ledger counts hidden pages as if each had a frame of its own. A merge frees nothing where they are one, by a fork or by KSM.
+    The ledger counts hidden pages as if each had a frame of its own. A merge frees nothing where they are one, by a fork or by KSM, and
+    nothing where a process outside the scan keeps the frame. If k of its n mappings are in the scan, k pages are lost at most, which is no
+    more than twice k (1 - 1 / n); or k - 1, if the scan has all of them (`whole`). `outside` are frames that root sees to be kept.
     """
     doubts = []
     seen = sum(standing.zeros + standing.repeated for standing in standings)
-    if hidden := one_frame_at_most(standings) - (already.least - seen):
-        why = f"{hidden:,} pages at most are one frame with others already, by a fork or by KSM: only root can see which"
+    lost = one_frame_at_most(standings)
+    if not whole:
+        lost = min(sum(standing.hidden for standing in standings), 2 * sum(standing.common for standing in standings) // PAGE_SIZE)
+    if hidden := lost - (already.least - seen):
+        why = f"{hidden:,} pages at most share their frames already, by a fork or by KSM: only root can see which, and with whom"
         doubts.append(Doubt(hidden, 0, why))
+    if outside := outside + sum(standing.outside for standing in standings):
+        why = f"{outside:,} pages that would merge share their frames with processes outside the scan, which may keep them"
+        doubts.append(Doubt(outside, 0, why))
     if pinned := sum(standing.pinned for standing in standings):
         why = f"{pinned:,} pages at most are pinned (VmPin), and would not merge: which, cannot be seen, nor what they keep from merging"
         doubts.append(Doubt(pinned, 0, why))

@@ -37,6 +37,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 "pages": source.pages,
                 "holes": source.holes,
                 "zero_holes": source.zero_holes,
+                "zeros": source.zeros,
                 **source.ksm_stat,
             }
             for source in result.sources
@@ -48,6 +49,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "freed": result.freed._asdict(),
         "already": result.already._asdict(),
         "doubts": [doubt._asdict() for doubt in result.doubts],
+        **({"projection": result.projection.as_json()} if result.projection else {}),
         "passes": result.passes,
         "settled": result.settled,
         "seconds": round(sum(result.seconds), 3),
@@ -71,8 +73,10 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
         yield from breakdown(result, width)
         yield "", False
         yield from sources_table(result, width)
-    elif absent := sum(source.holes for source in result.sources):
-        yield f"Holes, and left out of dumps: {absent:,} pages, which are not counted.", False
+    else:
+        for text, pages, *_ in outside(result, lambda text, pages: (text, f"{pages:,}", "", "", False)):
+            if pages != "0":
+                yield f"{text.strip().partition(':')[0]}: {pages} pages, which are not counted.", False
     yield "", False
     for note in shown_notes(result):
         for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
@@ -189,13 +193,7 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
         rows.append(row("  skipped: had no equal in earlier passes", ledger.skipped))
     # After one pass there is no earlier checksum that a page could differ from.
     rows.append(row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", ledger.volatile))
-    zeros, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zero_holes", "holes"))
-    # Holes of files decide much, and whoever has copied a file may have made or filled them.
-    if zeros or (any(source.kind != "process" for source in result.sources) and not absent):
-        rows.append(row("Holes of files: zero pages among the above", zeros))
-    if absent:
-        # They are no part of the pages above, and so have no share of them.
-        rows.append(("Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False))
+    rows += outside(result, row)
     rows.append(bytes_row("Metadata: KSM's own structures", ledger.metadata))
     rows.append(bytes_row("Profit: freed less metadata", ledger.profit, True))
     if knows_profit(result):
@@ -216,6 +214,19 @@ def on_top(result: Result, row: Callable[[str, int], Row]) -> list[Row]:
     if rows:
         rows.append(row("Freed on top" if certain else "Freed on top, at most", freed.most))
     return rows
+
+
+def outside(result: Result, row: Callable[[str, int], Row]) -> Iterator[Row]:
+    """What is not counted, and so has no share of the pages; holes of files, which decide much: a copy may have made or filled them."""
+    apart, in_holes, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zeros", "zero_holes", "holes"))
+    if apart:
+        yield "Zeros, perhaps not there: not counted", f"{apart:,}", mib(apart * PAGE_SIZE), "", False
+        if in_holes:
+            yield "  of these in holes of files", f"{in_holes:,}", mib(in_holes * PAGE_SIZE), "", False
+    elif in_holes or (any(source.kind != "process" for source in result.sources) and not absent):
+        yield row("Holes of files: zero pages among the above", in_holes)
+    if absent:
+        yield "Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False
 
 
 def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:
@@ -294,7 +305,9 @@ def all_notes(result: Result) -> list[str]:
 
 
 def notes_around(result: Result, on_sources: list[str]) -> list[str]:
-    around = [how_it_ended(result), *(doubt.why for doubt in result.doubts), *counters(result), *which_era(result), *overstatement(result)]
+    doubts = [doubt.why for doubt in result.doubts]
+    around = [how_it_ended(result), *doubts, *counters(result), *further(result), *which_era(result), *zeros_apart(result)]
+    around += overstatement(result)
     return [*around, *on_sources, *result.notes]
 
 
@@ -342,6 +355,25 @@ def snapshots_seen(result: Result) -> str:
     more = f", and {result.passes - result.snapshots} more over the last one" if result.passes > result.snapshots else ""
     seen = f"{result.snapshots} snapshots, a pass over each{more}"
     return f"{seen}: what is merged was the same in two that follow each other, and has not changed since"
+
+
+def further(result: Result) -> list[str]:
+    """What further machines would add."""
+    if not result.projection:
+        return []
+    machines = result.projection.machines
+    pages, shared, own, least, most = (size(count * PAGE_SIZE) for count in result.projection[1:6])
+    need = size(machines * (result.projection.own * PAGE_SIZE + result.projection.metadata))
+    each = f"each further one like these has {pages}: {shared} shared, {own} its own ({least} to {most})"
+    return [f"{each}, and {size(result.projection.metadata)} of metadata; {machines:,} more need {need}"]
+
+
+def zeros_apart(result: Result) -> list[str]:
+    """What pages of zeros that may not be there would add."""
+    apart = sum(source.zeros for source in result.sources) * PAGE_SIZE
+    if not apart:
+        return []
+    return [f"{size(apart)} of zeros may not be there in the running machine: those that are would be freed, too (--zeros count)"]
 
 
 def overstatement(result: Result) -> list[str]:

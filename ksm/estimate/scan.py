@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.already import Already, already_freed, doubts_of
 from ksm.estimate.doubt import Doubt, Freed, freed_between
-from ksm.estimate.ledger import Ledger, make_ledger
+from ksm.estimate.ledger import SIZES, Ledger, make_ledger
 from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, pace_of, spell
+from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
@@ -26,6 +27,7 @@ from ksm.machine import ERAS, Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.families import families_of
+from ksm.sources.live import LiveSource
 from ksm.sources.pace import pause
 from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
@@ -46,6 +48,8 @@ WORKING = 8 << 20  # bytes that a scan takes besides, and a buffer for each thre
 MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
+
+Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
 
 # What is being done, and how far it is: (what, done, total)
 Progress = Callable[[str, int, int], None]
@@ -71,7 +75,8 @@ class SourceResult(NamedTuple):
     """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
 
     holes        pages that lie in holes of a file, or that a dump has left out: they are not counted
-    zero_holes   pages that lie in holes of a file and count as pages of zeros
+    zero_holes   pages that lie in holes of a file and are pages of zeros
+    zeros        pages of zeros that were set apart: the running machine may not have them. They are not counted either
     """
 
     name: str
@@ -81,6 +86,7 @@ class SourceResult(NamedTuple):
     holes: int = 0
     zero_holes: int = 0
     still: bool = True
+    zeros: int = 0
 
 
 class Result(NamedTuple):
@@ -99,6 +105,7 @@ class Result(NamedTuple):
     notes: list[str]
     source_notes: list[tuple[str, str]]  # (name of a source, note)
     doubts: list[Doubt]
+    projection: Projection | None
     pace: Pace
     seconds: list[float]  # that ksmd takes for each pass, without the last one if that changed nothing
     snapshots: int = 0  # that the passes saw, one after the other
@@ -253,9 +260,13 @@ class Scan:
         exact: bool | None = None,
         key: bytes | None = None,
         threads: int | None = None,
+        zeros: Zeros = "count",
+        project: int = 0,
         progress: Progress = no_progress,
     ) -> None:
         self.sources = list(sources)
+        self.zeros = zeros
+        self.project = project
         self.era = era
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
@@ -352,6 +363,8 @@ class Scan:
                     source.refresh(number)
                 else:
                     source.attach(self.machine)
+                if self.zeros == "apart" and not source.zeros_are_real and number < max(1, source.snapshots):
+                    source.set_zeros_apart(self.machine)
             except SourceError as error:
                 # One process among many must not end the whole scan, whether it has gone or grown too large. An error of a file ends it:
                 # the file will not get better, and the user should know first.
@@ -384,7 +397,7 @@ class Scan:
         return value
 
     def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
-        tally = Tally(self.machine)
+        tally = Tally(self.machine, owners=bool(self.project))
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
         results = []
@@ -406,7 +419,7 @@ class Scan:
             pages += standing.zeros
             standing.pinned = min(standing.pinned, pages)
             add_zeros(stat, "ksm_process_profit", standing.zeros)
-            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
+            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still, source.zeros))
         counters = self.machine.ksm.attributes()
         standings = [source.standing for source in self.sources]
         zeros = sum(standing.zeros for standing in standings)
@@ -428,12 +441,18 @@ class Scan:
             notes=self.left_notes() + self.common_notes(shared) + self.pin_notes(),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
-            doubts=doubts_of(standings, already),
+            doubts=doubts_of(standings, already, outside=sum(family.outside for family in self.families), whole=self.whole),
+            projection=self.projection(results, tally) if self.project else None,
             pace=pace_of(self.machine),
             seconds=[*seconds],
             shared=shared,
             again=unmerged,
         )
+
+    def projection(self, sources: list[SourceResult], tally: Tally) -> Projection | None:
+        """What further machines like these add; None where there is one source left, of which nothing can be said."""
+        shares = [Share(source.pages, *own) for source, own in zip(sources, tally.own(), strict=True)]
+        return project(shares, self.project, SIZES[self.era]) if len(shares) >= LEAST_SOURCES else None
 
     def left_notes(self) -> list[str]:
         """Notes on sources that were left out during the scan; of many sources, only their number."""
@@ -456,6 +475,11 @@ class Scan:
         if lost := sum(family.lost for family in self.families):
             notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
         return notes
+
+    @property
+    def whole(self) -> bool:
+        """Whether all processes that the user may read are in the scan."""
+        return all(isinstance(source, LiveSource) and source.host.whole for source in self.sources)
 
     def pin_notes(self) -> list[str]:
         """Notes on what is held, and on processes that pin memory without saying how much."""

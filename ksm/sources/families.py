@@ -25,7 +25,9 @@ FARTHEST = 64  # ancestors that are asked for their parents
 
 
 class Family:
-    """Processes that share pages. `lost` counts those that no order of forks and writes leads to: each process gets its own copy."""
+    """Processes that share pages. `lost` counts those that no order of forks and writes leads to: each process gets its own copy. `outside`
+    counts frames that KSM has merged for all of them, and that other processes have, too.
+    """
 
     def __init__(self, members: list[LiveSource], tables: dict[LiveSource, Frames]) -> None:
         parents = parents_of(members)
@@ -37,6 +39,7 @@ class Family:
         self.parents = [0 if member is None else places.get(parents[member], 0) for member in self.members]
         planned, self.forks, self.lost = plan(self.tables, self.parents)
         first_of_each(planned)
+        self.outside = 0
         for member, frames in zip(self.members, planned, strict=True):
             if member is not None:
                 member.frames = frames
@@ -106,7 +109,9 @@ class Family:
             for addr, length in member.ranges():
                 for start in range(addr, addr + length, chunk):
                     member.frames.mark(start, member.process.page_table(start, min(chunk, addr + length - start)))
-        return first_of_each([member.frames for member in self.present()])
+        members = self.present()
+        again, self.outside = first_of_each([member.frames for member in members], members[0].host.kpagecount)
+        return again
 
 
 class Made:

@@ -18,6 +18,9 @@ from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_KSM_ZERO
 from ksm.sources.pagemap cimport (KPF_KSM, KPF_ZERO_PAGE, NR_ENTRIES, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, append, page_flags,
                                   read_entries)
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *buf, size_t count, long offset)
+
 
 cdef enum:
     # What a process has to do with a page
@@ -591,15 +594,16 @@ cdef int follow_page(Walk old, Walk new, bint is_there, Walk result) except -1 n
     return 0
 
 
-def first_of_each(list tables not None):
+def first_of_each(list tables not None, int kpagecount=-1):
     """Choose for each shared frame the process for which it counts: one that KSM has not merged it for, if there is one; else the first.
 
-    Returns how many pages have a frame that counts for another process, and that KSM has not merged.
+    Returns how many pages have a frame that counts for another process, and that KSM has not merged; and how many frames it has merged for
+    all these processes, and others have, too. Only /proc/kpagecount tells of those.
     """
     cdef Walk walk = Walk(tables)
     cdef int i, j, a, b, first
-    cdef uint64_t pfn
-    cdef unsigned long again = 0
+    cdef uint64_t pfn, mappings, count
+    cdef unsigned long again = 0, outside = 0
     with nogil:
         while walk.step():
             for i in range(walk.nr_here):
@@ -612,11 +616,13 @@ def first_of_each(list tables not None):
                 if pfn == 0:
                     continue
                 first = -1
+                mappings = 0
                 for j in range(i, walk.nr_here):
                     b = walk.here[j]
                     if walk.own[b] != pfn:
                         continue
                     walk.own[b] = 0
+                    mappings += 1
                     if not walk.t[b].states[walk.at[b]] & MERGED:
                         if first < 0:
                             first = b
@@ -624,5 +630,8 @@ def first_of_each(list tables not None):
                             again += 1
                 if first < 0:
                     first = a
+                    count = 0
+                    if kpagecount >= 0 and pread(kpagecount, &count, sizeof(count), <long>pfn * 8) == sizeof(count):
+                        outside += count > mappings
                 walk.t[first].states[walk.at[first]] |= FIRST
-    return again
+    return again, outside

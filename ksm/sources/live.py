@@ -17,16 +17,18 @@ from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
-from ksm.host.ksm import ksmd_runs, merged_frames
+from ksm.fs.proc.task_mmu import PAGE_KSM, PAGE_KSM_ZERO
+from ksm.host.ksm import ksmd_runs
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.frames import Frames, read_frames, shared_runs
+from ksm.sources.held import Held
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
-from ksm.sources.pins import Held, registered_buffers
+from ksm.sources.pins import registered_buffers
 from ksm.sources.plain import Plain
 from ksm.sources.room import Room
 from ksm.sources.standing import bytes_in
@@ -35,6 +37,7 @@ from ksm.sources.work import in_order
 
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
+CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 
 class Host:
@@ -47,13 +50,14 @@ class Host:
         self.claimed: set[object] = set()
         self.room = Room()
         self.merged = MergedFrames()
-        self.merges = merged_frames() > 0
-        self.ksm_flag = True  # whether kpageflags says which pages are KSM's
         self.number = 0
-        self.kpageflags = -1
+        self.whole = False  # whether the scan has all processes that the user may read
+        self.kpageflags = self.kpagecount = -1
         if os.access("/proc/kpageflags", os.R_OK):
             self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
-            self.ksm_flag = learn_ksm_flag(self.kpageflags)
+            learn_ksm_flag(self.kpageflags)
+        if os.access("/proc/kpagecount", os.R_OK):
+            self.kpagecount = os.open("/proc/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
 
     def begin(self, number: int) -> None:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
@@ -61,13 +65,13 @@ class Host:
             self.claimed.clear()
             self.room.begin()
             self.merged = MergedFrames()
-            self.merges = merged_frames() > 0
             self.number = number
 
     def close(self) -> None:
-        if self.kpageflags >= 0:
-            os.close(self.kpageflags)
-            self.kpageflags = -1
+        for fd in (self.kpageflags, self.kpagecount):
+            if fd >= 0:
+                os.close(fd)
+        self.kpageflags = self.kpagecount = -1
 
 
 class Memory:
@@ -97,6 +101,7 @@ class KernelThread(SourceError):
 class LiveSource(Source):
     kind = "process"
     live = True
+    zeros_are_real = True
 
     def __init__(self, pid: int, host: Host, *, which: Which = "prctl") -> None:
         super().__init__(f"pid {pid}")
@@ -111,7 +116,9 @@ class LiveSource(Source):
         self.blocks: list[Run] = []
         self.mappings: list[Mapping] = []
         self.frames = Frames()  # that it shares
-        self.held = Held()
+        self.held: Held | None = None  # of the machine, what is pinned of the process
+        self.pinned: list[Run] = []
+        self.elsewhere: list[Run] = []  # pages whose frames others have, too, and that are not shared in the machine
         self.exact = False  # the machine keeps bytes
         self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
@@ -225,6 +232,7 @@ class LiveSource(Source):
 
     def look_back(self) -> None:
         super().look_back()
+        self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(self.elsewhere) for word in words)
         with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
             if stat := self._ksm_stat():
                 self.standing.take_ksm_stat(stat)
@@ -275,15 +283,28 @@ class LiveSource(Source):
         return bytes_in(self._text("status"), "\nRssAnon:")
 
     def _hold(self, process: Process) -> None:
-        """Hold in the machine what io_uring holds of the real process."""
+        """Hold in the machine what io_uring holds of the real process. A pin that writes takes a page out of what shares it."""
         pinned = bytes_in(self._text("status"), "\nVmPin:")
         buffers = registered_buffers(self.folder) if pinned else []
         if sum(end - start for start, end in buffers) > pinned:
             buffers = []  # they are another process's, which has given away the ring
         runs = without(self.runs, without(self.runs, buffers))
-        if runs or self.held.runs:
-            self.held.hold(process, runs)
-        self.standing.held = len(self.held.frames)
+        if self.held is None:
+            self.held = Held(process.machine)
+        self.held.release()
+        for start, end in without(runs, self.pinned):
+            process.touch(start, end - start)
+        for words in self._words(runs):
+            self.held.add(words)
+        self.pinned = runs
+        self.standing.held = len(self.held)
+
+    def _words(self, runs: list[Run]) -> Iterator[array[int]]:
+        """The machine's page tables of these pages."""
+        assert self.process is not None
+        for part in parts_of(runs, CHUNK):
+            for start, end in part:
+                yield self.process.page_table(start, end - start)
 
     def _take(self, process: Process, pieces: Iterator[InProcess], check: Callable[[list[Run]], None] | None = None) -> list[Run]:
         """Read pieces into a process of the machine: what was there. `check` is told what was read, before anything can change."""
@@ -310,7 +331,7 @@ class LiveSource(Source):
         Threads read one stretch while the next one is asked for.
         """
         self.shared = self.hidden = self.standing.repeated = 0
-        merged = self.mergeable
+        self.elsewhere = []
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
         try:
@@ -318,10 +339,9 @@ class LiveSource(Source):
                 alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
                 held += shared
                 self.hidden += hidden
-                if self.host.merges and merged:
-                    seen = sorted(common + forced)
-                    seen = seen if self.host.ksm_flag else without(seen, without(seen, merged))
-                    self.standing.repeated += self.host.merged.add(pagemap, self.host.kpageflags, seen)
+                repeated, others = self.host.merged.add(pagemap, self.host.kpageflags, sorted(common + forced))
+                self.standing.repeated += repeated
+                self.elsewhere += others
                 yield from self._stretch(mem, alone, common)
                 for part in parts_of(forced, PIECE):
                     yield InProcess(part, self.pid, mem, by_file=True, always=True)
@@ -356,8 +376,8 @@ class LiveSource(Source):
                 os.close(pagemap)
 
     def close(self) -> None:
-        if self.process is not None and self.process.alive:
-            self.held.release(self.process)
+        if self.held is not None and self.process is not None and self.process.alive:
+            self.held.release()
         super().close()
 
     # What a family does with its members
@@ -508,6 +528,7 @@ def open_process(pid: int, host: Host, *, which: Which = "prctl") -> LiveSource:
 
 def open_all(host: Host, *, which: Which = "prctl") -> tuple[list[Source], list[str]]:
     """All processes that may be read, except this one; and remarks on those that are left out."""
+    host.whole = True
     sources: dict[int, LiveSource] = {}
     remarks: list[str] = []
     denied = same = 0

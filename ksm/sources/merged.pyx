@@ -7,10 +7,10 @@ from libc.stdint cimport uint64_t
 
 cimport cython
 
-from linux.mm_types cimport PAGE_SHIFT
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
 
-from ksm.sources.pagemap cimport (KPF_KSM, NR_ENTRIES, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, known_flags,
-                                  page_flags, read_entries)
+from ksm.sources.pagemap cimport (KPF_KSM, NR_ENTRIES, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, append, known_flags, page_flags,
+                                  read_entries)
 
 
 cdef enum:
@@ -34,15 +34,18 @@ cdef class MergedFrames:
         raise TypeError("a set of frames cannot be copied or pickled")
 
     def add(self, int pagemap, int kpageflags, list runs):
-        """Add what KSM has merged of the pages in the runs: for how many their frame was there already. OSError.
+        """Add what KSM has merged of the pages in the runs: for how many their frame was there already, and the runs of pages that are not
+        KSM's, and have several mappings. OSError.
 
         Pages that are mapped once are passed over: their frame saves nothing. Where the flag of KSM's pages means nothing (see
-        learn_ksm_flag()), each frame that other pages have, too, counts as one.
+        learn_ksm_flag()), each frame that was there already counts as KSM's, and each other one as nobody's.
         """
         cdef uint64_t entries[NR_ENTRIES]
         cdef uint64_t entry, pfn, addr, end
         cdef ssize_t n, i
         cdef unsigned long repeated = 0
+        cdef bint told = known_flags >> KPF_KSM & 1
+        cdef list others = []
         for start, stop in runs:
             addr = start
             end = stop
@@ -53,11 +56,16 @@ cdef class MergedFrames:
                 for i in range(n):
                     entry = entries[i]
                     pfn = entry & PM_PFRAME
-                    if entry & PM_PRESENT and not entry & (PM_FILE | PM_MMAP_EXCLUSIVE) and pfn and is_ksm(kpageflags, pfn):
-                        repeated += self.is_there(pfn)
-                addr += <uint64_t>n << PAGE_SHIFT
+                    if entry & PM_PRESENT and not entry & (PM_FILE | PM_MMAP_EXCLUSIVE) and pfn:
+                        if told and not page_flags(kpageflags, pfn) >> KPF_KSM & 1:
+                            append(others, addr, addr + PAGE_SIZE)
+                        elif self.is_there(pfn):
+                            repeated += 1
+                        elif not told:
+                            append(others, addr, addr + PAGE_SIZE)
+                    addr += PAGE_SIZE
             PyErr_CheckSignals()
-        return repeated
+        return repeated, others
 
     cdef bint is_there(self, uint64_t pfn) except -1:
         """Whether the frame is there; it is there afterwards."""
@@ -72,7 +80,3 @@ cdef class MergedFrames:
         was_there = chunk[<Py_ssize_t>(place >> 3)] & bit != 0
         chunk[<Py_ssize_t>(place >> 3)] |= bit
         return was_there
-
-
-cdef bint is_ksm(int kpageflags, uint64_t pfn) noexcept nogil:
-    return not known_flags >> KPF_KSM & 1 or page_flags(kpageflags, pfn) >> KPF_KSM & 1

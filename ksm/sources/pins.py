@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: what mm/gup.c has pinned, as far as fs/proc tells.
-"""Pages that somebody holds besides the process: write_protect_page() of mm/ksm.c refuses them, so they are not merged."""
+"""Pages that somebody holds besides the process, as far as that is known: write_protect_page() of mm/ksm.c refuses them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import re
 from contextlib import suppress
 
 from ksm.constants import PAGE_SIZE
-from ksm.fs.proc.task_mmu import PAGE_FLAGS_SHIFT
-from ksm.process import Process
 from ksm.sources.pieces import Run
 
 RING = "anon_inode:[io_uring]"
@@ -23,7 +21,7 @@ def registered_buffers(folder: int) -> list[Run]:
     descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
         for name in os.listdir(descriptors):
-            with suppress(FileNotFoundError):  # closed meanwhile
+            with suppress(FileNotFoundError, PermissionError):  # closed meanwhile
                 if os.readlink(name, dir_fd=descriptors) == RING:
                     with open(os.open(f"fdinfo/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), errors="replace") as file:
                         found.update(buffers_of(file.read()))
@@ -48,28 +46,3 @@ def buffers_of(fdinfo: str) -> list[Run]:
         if length:
             result.append((start // PAGE_SIZE * PAGE_SIZE, -(-(start + length) // PAGE_SIZE) * PAGE_SIZE))
     return result
-
-
-class Held:
-    """The pages of a process of the machine that are held."""
-
-    def __init__(self) -> None:
-        self.runs: list[Run] = []
-        self.frames: list[int] = []
-
-    def hold(self, process: Process, runs: list[Run]) -> None:
-        """Hold these pages, which are there, and no others. A pin that writes takes a page out of what shares it. OSError."""
-        old = set(self.runs)
-        self.release(process)
-        for start, end in runs:
-            if (start, end) not in old:
-                process.touch(start, end - start)
-            for word in process.page_table(start, end - start):
-                process.machine._get_page(word >> PAGE_FLAGS_SHIFT)
-                self.frames.append(word >> PAGE_FLAGS_SHIFT)
-        self.runs = runs
-
-    def release(self, process: Process) -> None:
-        for frame in self.frames:
-            process.machine._put_page(frame)
-        self.runs, self.frames = [], []

@@ -21,6 +21,7 @@ class Standing:
     hidden      pages that other processes map, too, by a fork or by KSM, and whose frame only root sees
     merged      of these, how many KSM has merged; None where that is not known
     common      of these, how many bytes are in one frame with another page, at most: those of a page are shared out among its mappings
+    outside     pages that the machine has merged, and whose frame others have, too: perhaps processes that are not in the scan
     held        pages that the kernel holds for the process, known by their addresses: they are not merged
     pinned      other pages that it holds, or a device does, at most: which, cannot be seen
     device      it drives a device itself (VFIO), which pins memory that `pinned` does not have
@@ -33,6 +34,7 @@ class Standing:
     hidden: int = 0
     merged: int | None = 0
     common: int = 0
+    outside: int = 0
     held: int = 0
     pinned: int = 0
     device: bool = False
