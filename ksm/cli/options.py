@@ -49,9 +49,8 @@ threads = click.option(
     "--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]"
 )
 gentle = click.option(
-    "--gentle", is_flag=True,
-    help="Of processes, read less at once, and rest three quarters of the time, so that they hardly notice. Takes longer."
-)  # fmt: skip
+    "--gentle", is_flag=True, help="Of processes, read less at once, and rest three quarters of the time. Takes longer."
+)
 
 
 def threads_of(threads: int | None, gentle: bool) -> int | None:

@@ -121,6 +121,12 @@ def scan(
     from what it would free on top of that. Where something cannot be seen, as by others than root, the report says at least and at most
     how much. Nothing is changed in the processes and files.
 
+    A process goes on while it is read, and notices that. The kernel marks each page that is read as referenced: reclaim, idle page tracking
+    and DAMON take it for used. Who maps or unmaps memory in the process waits while the scan looks at its page tables: 0.1 ms, or longer
+    where other programs take the processor from the scan meanwhile. Where smaps has to be read (for --as advised and is, processes that
+    have asked for KSM, and others than root) it waits 10 ms and more for each GiB of a mapping. A scan takes all processors for a while;
+    --gentle takes a quarter of one.
+
     The report of --era 2.6.38, the KSM of 2011, has neither general_profit nor figures of each process: that KSM did not count them.
     """
     if as_passes and len(sources) < 2:

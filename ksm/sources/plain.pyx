@@ -13,7 +13,6 @@ from libc.string cimport memchr, memcmp
 from linux.mm_types cimport PAGE_SHIFT
 
 from ksm.sources.pagemap cimport PM_PFRAME, PM_PRESENT, append, page_flags, read_entries
-from ksm.sources.base import HIGHEST as _HIGHEST, LOWEST as _LOWEST
 from ksm.sources.pagemap import anonymous_runs, has_scan
 
 cdef enum:
@@ -55,11 +54,13 @@ def private_areas(bytes maps not None):
 
     Special mappings, as [vdso], have VM_DONTEXPAND. A device may map anything.
     """
+    from ksm.sources.base import HIGHEST, LOWEST
+
     cdef const char *text = maps
     cdef const char *end = text + len(maps)
     cdef const char *line_end
     cdef const char *name
-    cdef uint64_t first, last, lowest = _LOWEST, highest = _HIGHEST
+    cdef uint64_t first, last, lowest = LOWEST, highest = HIGHEST
     cdef int blanks
     cdef list areas = []
     while text < end:
@@ -91,18 +92,25 @@ def private_areas(bytes maps not None):
     return areas
 
 
-class Plain:
-    """What look() has found of a process, until the next time: nothing is looked at twice that maps and pagemap show unchanged."""
+cdef class Plain:
+    """Plain()
+--
 
-    maps = ""
-    found = None                # what look() has returned
-    empty = []                  # the mappings that are not among these
+    What look() has found of a process, until the next time: nothing is looked at twice that maps and pagemap show unchanged.
+    """
+
+    cdef str maps
+    cdef readonly list found    # what look() has returned
+    cdef list empty             # the mappings that are not among these
+
+    def __reduce__(self):
+        raise TypeError("what was found of a process cannot be copied or pickled")
 
     def forget(self):
         """Somebody has looked at smaps. The next look() begins anew."""
-        self.maps, self.found, self.empty = "", None, []
+        self.found = None
 
-    def look(self, maps, int pagemap, int kpageflags):
+    def look(self, str maps not None, int pagemap, int kpageflags):
         """The mappings that have anonymous pages, and that KSM may look at: (start, end, bytes of such pages); None if only smaps tells.
 
         The same list as before, if they are the same. OSError.

@@ -6,7 +6,9 @@ import os
 
 import pytest
 
+from ksm.estimate.scan import Scan
 from ksm.sources import Host
+from ksm.sources.live import LiveSource
 from ksm.sources.mappings import mappings_of
 from ksm.sources.plain import Plain, private_areas
 
@@ -150,3 +152,52 @@ def test_who_cannot_see_frames_has_smaps(target):
         assert looker.plain.look(looker.text("maps"), looker.pagemap, -1) is None
     finally:
         looker.close()
+
+
+@needs_root
+def test_a_scan_does_not_read_smaps(target, looker, monkeypatch):
+    """It would hold the mmap_lock for 10 ms and more for each GiB of a mapping."""
+    target.do("a = area(100); fill(a, 0, [1001] * 100)")
+    if "ksm_mergeable: no" not in " ".join(looker.text("ksm_stat").split()):
+        pytest.skip("before Linux 6.14, only smaps tells whether a process has asked for KSM")
+    read = LiveSource._text
+
+    def text(source, file):
+        assert not file.startswith("smaps")
+        return read(source, file)
+
+    monkeypatch.setattr(LiveSource, "_text", text)
+    source = LiveSource(target.pid, looker.host)
+    with Scan([source]) as scan:
+        result = scan.run(3, 0)
+    source.close()
+    assert result.sources[0].pages > 100
+
+
+@needs_root
+@pytest.mark.parametrize("line", ["a.madvise(12)", "libc.mlock(ctypes.c_void_p(address(a)), PAGE)"])
+def test_flags_that_only_smaps_shows(target, looker, line):
+    """VM_MERGEABLE and VM_LOCKED."""
+    target.do(LIBC + "; a = area(100); fill(a, 0, [1001] * 100)")
+    source = LiveSource(target.pid, looker.host)
+    plain = source.plain.found is not None
+    target.do(line)
+    again = LiveSource(target.pid, looker.host)
+    assert again.plain.found is None
+    assert sum(mapping.mergeable for mapping in again.mappings) == ("madvise" in line)
+    assert plain or "ksm_mergeable" not in looker.text("ksm_stat")
+    target.do("a.close()")
+
+
+@needs_root
+def test_a_gentle_scan_of_an_old_kernel(target, monkeypatch):
+    """Before Linux 6.14, ksm_stat does not tell whether a process has asked for KSM. A process without rmap_items has no merged pages."""
+    read = LiveSource._text
+    monkeypatch.setattr(
+        LiveSource, "_text",
+        lambda source, file: "ksm_rmap_items 0\nksm_zero_pages 0\n" if file == "ksm_stat" else read(source, file),
+    )  # fmt: skip
+    for gentle in (False, True):
+        host = Host(gentle=gentle)
+        assert (LiveSource(target.pid, host).plain.found is not None) == gentle
+        host.close()
