@@ -134,9 +134,12 @@ def test_zeros_of_a_huge_page_are_freed_when_it_is_split(area, exact):
 def nothing_else(monkeypatch):
     """Only huge pages count: elsewhere in a process there are small pages of zeros."""
     mappings = LiveSource._mappings
-    monkeypatch.setattr(
-        LiveSource, "_mappings", lambda source: [each for each in mappings(source) if anonymous_huge(source.pid, each.start)]
-    )
+
+    def of_huge_pages(source):
+        source._take_mappings([each for each in mappings(source) if anonymous_huge(source.pid, each.start)])
+        return source.mappings
+
+    monkeypatch.setattr(LiveSource, "_mappings", of_huge_pages)
 
 
 def test_all_huge_pages_of_zeros_are_split(area, nothing_else):

@@ -3,8 +3,8 @@
 
 import guests
 import pytest
-from running import Programs, predicted
 from columns import compare
+from running import Programs, predicted
 
 pytestmark = pytest.mark.kernel
 

@@ -5,8 +5,8 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from running import Programs, at_rest, predicted, said
 from columns import compare, wanting
+from running import Programs, at_rest, predicted, said
 
 from ksm.oracle.zram import CONTROL, Swap
 

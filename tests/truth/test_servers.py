@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import servers
-from running import Programs, predicted
 from columns import compare
+from running import Programs, predicted
 
 pytestmark = pytest.mark.kernel
 
