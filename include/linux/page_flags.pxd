@@ -242,9 +242,9 @@ cdef inline void folio_ref_unfreeze(struct_folio *folio, int count) noexcept nog
 
 
 cdef inline int folio_mapcount(const struct_folio *folio) noexcept nogil:
-    # For a huge page, `private` of its first tail counts the mappings of all parts, see ksm/mm/huge_memory.pyx.
+    # For a huge page, `index` of its first tail counts the mappings of all parts, see ksm/mm/huge_memory.pyx.
     if folio_test_large(folio):
-        return atomic_read(<int *>&(<struct_folio *>folio)[1].private)
+        return atomic_read(<int *>&(<struct_folio *>folio)[1].index)
     return atomic_read(<int *>&folio._mapcount) + 1
 
 

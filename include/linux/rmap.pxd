@@ -57,7 +57,7 @@ cdef inline bint folio_needs_cow_for_dma(vm_area_struct *vma, struct_folio *foli
 cdef inline void __folio_add_rmap(struct_folio *folio, struct_page *page) noexcept nogil:
     atomic_add_return(&page._mapcount, 1)
     if folio_test_large(folio):
-        atomic_add_return(<int *>&folio[1].private, 1)
+        atomic_add_return(<int *>&folio[1].index, 1)
 
 
 cdef inline int folio_try_dup_anon_rmap_pte(struct_folio *folio, struct_page *page, vm_area_struct *src_vma) noexcept nogil:
@@ -82,8 +82,8 @@ cdef inline int folio_try_dup_anon_rmap_pmd(struct_folio *folio, vm_area_struct 
 
 cdef inline void folio_entire_mapcount_add(struct_folio *folio, int nr) noexcept nogil:
     # OURS: count one more or one fewer pmd entry that maps this huge folio: see ksm/mm/huge_memory.pyx for the two counts.
-    atomic_add_return(<int *>&folio[1].private, nr)
-    atomic_add_return(<int *>&folio[2].private, nr)
+    atomic_add_return(<int *>&folio[1].index, nr)
+    atomic_add_return(<int *>&folio[2].index, nr)
 
 
 cdef inline int folio_try_share_anon_rmap_pte(struct_folio *folio, struct_page *page) noexcept nogil:

@@ -5,10 +5,10 @@
 from linux.atomic cimport atomic_long_read
 from linux.highmem cimport frame_checksum, has_bytes
 from linux.list cimport list_head
-from linux.mm_types cimport PAGE_SIZE, machine, pmd_t, pte_t, struct_page
-from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_watched, PG_swapcache, PageTransCompound, folio_mapped, folio_mapping_word,
-                               folio_test_anon, page_address, pfn_to_page, test_page_flag)
-from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, ptep_get
+from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, machine, pmd_t, pte_t, struct_folio, struct_page
+from linux.page_flags cimport (PAGE_MAPPING_KSM, PG_ksm_watched, PG_swapcache, folio_mapped, folio_mapping_word, folio_test_anon,
+                               page_address, page_folio, pfn_to_page, test_page_flag)
+from linux.pgtable cimport pmd_leaf, pmd_offset_mm, pmd_pfn, pmdp_get, pte_offset_map, pte_pfn, pte_present, ptep_get
 from linux.rbtree cimport rb_node
 from linux.types cimport u32
 
@@ -26,6 +26,8 @@ cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
     """The page that is mapped at the item's address."""
     cdef pmd_t *pmd = pmd_offset_mm(item.mm, item.address)
     cdef pte_t *pte = pte_offset_map(pmd, item.address) if pmd != NULL else NULL
+    if pmd != NULL and pmd_leaf(pmdp_get(pmd)):
+        return pfn_to_page(m, pmd_pfn(pmdp_get(pmd)) + ((item.address & (PMD_SIZE - 1)) >> PAGE_SHIFT))
     if pte == NULL or not pte_present(ptep_get(pte)):
         return NULL
     return pfn_to_page(m, pte_pfn(ptep_get(pte)))
@@ -66,6 +68,7 @@ cdef void check_keys(checker *c) noexcept nogil:
     cdef ksm_rmap_item *item
     cdef rb_node *node
     cdef struct_page *page
+    cdef struct_folio *folio
     cdef unsigned long pfn
     cdef long unkeyed = 0, counted
     cdef int nid
@@ -100,6 +103,7 @@ cdef void check_keys(checker *c) noexcept nogil:
         finding(&c.found, b"%ld stable nodes have no key, and %ld are counted", unkeyed, counted)
     for pfn in range(1, c.m.plugged_pfn):
         page = pfn_to_page(c.m, pfn)
-        if test_page_flag(page, PG_ksm_watched) and (PageTransCompound(page) or test_page_flag(page, PG_swapcache)
-                                                     or not folio_mapped(page) or not folio_test_anon(page)):
+        folio = page_folio(page)
+        if test_page_flag(page, PG_ksm_watched) and (test_page_flag(page, PG_swapcache) or not folio_mapped(folio)
+                                                     or not folio_test_anon(folio)):
             finding(&c.found, b"frame %lu is watched: flags 0x%x", pfn, page.flags)

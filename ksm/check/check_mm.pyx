@@ -466,9 +466,9 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
     if page._refcount != <long>(mapped + use.held) and not (c.pinned and page._refcount > <long>(mapped + use.held)):
         finding(&c.found, b"frame %lu: refcount %d, explained %u: %u mappings, %u other references", pfn, page._refcount,
                 mapped + use.held, mapped, use.held)
-    if page.flags & PG_head and (page[1].private != mapped or page[2].private != use.entire):
-        finding(&c.found, b"frame %lu: huge, mapped %u times and %u times as a whole, counted %u and %u", pfn, page[1].private,
-                page[2].private, mapped, use.entire)
+    if page.flags & PG_head and (page[1].index != mapped or page[2].index != use.entire):
+        finding(&c.found, b"frame %lu: huge, mapped %u times and %u times as a whole, counted %u and %u", pfn,
+                <unsigned int>page[1].index, <unsigned int>page[2].index, mapped, use.entire)
     if page.flags & (PG_locked | PG_buddy | PG_offline):
         finding(&c.found, b"frame %lu: in use, and locked, offline or in the buddy lists: flags %#x", pfn, page.flags)
     if ((page.flags & PG_swapcache) != 0) != use.cached:

@@ -29,6 +29,7 @@ class Ledger(NamedTuple):
     """Frames by what became of them. `pages` is the sum of freed and kept; freed and kept are the sums of the lines below them.
 
     zero          freed: pages of zeros, all but one, or all where use_zero_pages gives them the kernel's zero page
+    split         freed: parts of zeros of huge pages, which have the zero page since the huge page was split; KSM does not count them
     within        freed: duplicates in one source
     across        freed: duplicates of pages in another source
     merged        kept: the one copy of pages that are merged
@@ -43,6 +44,7 @@ class Ledger(NamedTuple):
 
     pages: int
     zero: int
+    split: int
     within: int
     across: int
     merged: int
@@ -56,7 +58,7 @@ class Ledger(NamedTuple):
 
     @property
     def freed(self) -> int:
-        return self.zero + self.within + self.across
+        return self.zero + self.split + self.within + self.across
 
     @property
     def kept(self) -> int:
@@ -81,9 +83,9 @@ def make_ledger(era: Era, *, pages: int, zeros: int, tally: Tally, slabs: Mappin
     rmap_items, stable_nodes, mm_slots = (slabs[f"ksm_{name}"] for name in Sizes._fields)
     metadata = sum(count * size for count, size in zip((rmap_items, stable_nodes, mm_slots), SIZES[era], strict=True))
     ledger = Ledger(
-        pages=pages, zero=tally.zero + zeros, within=tally.within, across=tally.across, merged=tally.merged, unshared=tally.unshared,
-        skipped=tally.skipped, volatile=tally.volatile, rmap_items=rmap_items, stable_nodes=stable_nodes, mm_slots=mm_slots,
-        metadata=metadata,
+        pages=pages, zero=tally.zero + zeros, split=tally.split, within=tally.within, across=tally.across, merged=tally.merged,
+        unshared=tally.unshared, skipped=tally.skipped, volatile=tally.volatile, rmap_items=rmap_items, stable_nodes=stable_nodes,
+        mm_slots=mm_slots, metadata=metadata,
     )  # fmt: skip
     assert ledger.freed + ledger.kept == pages, f"pages are missing: {ledger}"
     return ledger
@@ -97,7 +99,10 @@ def differences(ledger: Ledger, ksm: Mapping[str, Any], again: int) -> list[str]
     lines = []
     sharing = ksm["pages_sharing"] + ksm.get("ksm_zero_pages", 0)
     if sharing != ledger.freed:
-        lines.append(f"pages_sharing and ksm_zero_pages are {sharing:,}, and not the {ledger.freed:,} freed: KSM counts mappings")
+        why = [f"no counter has the {ledger.split:,} zeros of split huge pages"] if ledger.split else []
+        if sharing + ledger.split != ledger.freed:
+            why.append("KSM counts mappings")
+        lines.append(f"pages_sharing and ksm_zero_pages are {sharing:,}, and not the {ledger.freed:,} freed: {', and '.join(why)}")
     if ksm["pages_shared"] != ledger.merged:
         lines.append(f"pages_shared is {ksm['pages_shared']:,}, and not the {ledger.merged:,} merged: KSM still counts pages that went")
     if ksm["pages_unshared"] != ledger.unshared:

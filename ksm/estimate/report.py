@@ -182,6 +182,7 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
         ("", "Pages", "MiB", "%", True),
         row("Freed", ledger.freed, True),
         row("  zero pages", ledger.zero),
+        *([row("  zeros of huge pages that are split", ledger.split)] if ledger.split else []),
         row("  duplicates within one source", ledger.within),
         row("  duplicates across sources", ledger.across),
         *on_top(result, row),

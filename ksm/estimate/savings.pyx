@@ -14,7 +14,7 @@ from linux.page_flags cimport PG_reserved, test_page_flag
 from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport mutex_lock, mutex_unlock, spinlock_t
 
-from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO, PAGE_PRESENT
+from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO, PAGE_PRESENT, PAGE_ZERO
 from ksm.machine cimport Machine
 from ksm.mm.ksm cimport STABLE_FLAG, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item, mm_slot_of, skip_age
 from ksm.sources.frames cimport PAGE_REPEATED
@@ -22,6 +22,7 @@ from ksm.sources.frames cimport PAGE_REPEATED
 
 cdef enum:
     ZERO = 0
+    SPLIT
     WITHIN
     ACROSS
     MERGED
@@ -49,9 +50,10 @@ cdef class Tally:
 
     Counts frames saved, from the page tables of the sources, one source after the other.
 
-    A merged page with n mappings saves n - 1 frames. For a page of zeros all of them count as `zero`, and so does every page that became
-    the kernel's zero page. For any other page, `within` counts the frames that a separate merge inside each source would have saved.
-    `across` counts the rest: one less than there are sources with the page.
+    A merged page with n mappings saves n - 1 frames. For a page of zeros all of them count as `zero`, and so does every page that KSM made
+    the kernel's zero page. Those that the split of a huge page made the zero page count as `split`. For any other page, `within` counts the
+    frames that a separate merge inside each source would have saved. `across` counts the rest: one less than there are sources with the
+    page.
 
     `merged` counts the frames that are kept, one for n mappings. Other frames are `unshared` if KSM has them in the unstable tree,
     `skipped` if smart_scan passed over them in the last pass, or else `volatile`: they have changed, or were not seen often enough.
@@ -67,6 +69,7 @@ cdef class Tally:
     cdef long *owned            # for each source: such frames, and how many of them are merged
     cdef uint32_t source
     cdef readonly long zero
+    cdef readonly long split
     cdef readonly long within
     cdef readonly long across
     cdef readonly long merged
@@ -134,9 +137,9 @@ cdef class Tally:
                     beyond = not frame_is_there(m, word >> PAGE_FLAGS_SHIFT)
                     if beyond:
                         break
-                    if self.owner != NULL and not word & PAGE_KSM_ZERO:
+                    if self.owner != NULL and not word & PAGE_ZERO:
                         own_frame(self.owner + (word >> PAGE_FLAGS_SHIFT), source, (word & PAGE_KSM) != 0, self.owned)
-                    if word & (PAGE_KSM | PAGE_KSM_ZERO):
+                    if word & (PAGE_KSM | PAGE_ZERO):
                         count_word(m, word, last, source, counts)
                     else:
                         count_frame(word, last + (word >> PAGE_FLAGS_SHIFT), counts)
@@ -172,6 +175,7 @@ cdef int begin_source(Tally tally) except -1:
 @cython.critical_section
 cdef int add_counts(Tally tally, const long *counts) except -1:
     tally.zero += counts[ZERO]
+    tally.split += counts[SPLIT]
     tally.within += counts[WITHIN]
     tally.across += counts[ACROSS]
     tally.merged += counts[MERGED]
@@ -238,10 +242,10 @@ cdef inline bint was_skipped(ksm_globals *g, ksm_rmap_item *item) noexcept nogil
 
 cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *last, uint32_t source,
                             long *counts) noexcept nogil:
-    """Count a mapping of a merged page, or of KSM's zero page."""
+    """Count a mapping of a merged page, or of the zero page."""
     cdef unsigned long frame = word >> PAGE_FLAGS_SHIFT
-    if word & PAGE_KSM_ZERO:
-        counts[ZERO] += not word & PAGE_REPEATED
+    if word & PAGE_ZERO:
+        counts[ZERO if word & PAGE_KSM_ZERO else SPLIT] += not word & PAGE_REPEATED
         return
     if word & PAGE_REPEATED:
         if last[frame] == 0:

@@ -28,6 +28,7 @@ from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.families import families_of
 from ksm.sources.live import LiveSource
+from ksm.sources.merged import MergedFrames
 from ksm.sources.pace import pause
 from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
@@ -56,7 +57,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Savings(NamedTuple):
-    """Frames that merging frees; see ksm.estimate.savings.Tally."""
+    """Frames that merging frees; see ksm.estimate.savings.Tally. `zero` has those of huge pages that are split, too."""
 
     zero: int
     within: int
@@ -401,6 +402,7 @@ class Scan:
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
         results = []
+        merged = MergedFrames()
         tally.note_items()
         for source in self.sources:
             assert source.process is not None
@@ -414,7 +416,7 @@ class Scan:
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
-            source.look_back()
+            source.look_back(merged)
             standing = source.standing
             pages += standing.zeros
             standing.pinned = min(standing.pinned, pages)
@@ -431,7 +433,7 @@ class Scan:
             era=self.era,
             ksm=counters,
             sources=results,
-            savings=Savings(ledger.zero, ledger.within, ledger.across),
+            savings=Savings(ledger.zero + ledger.split, ledger.within, ledger.across),
             ledger=ledger,
             already=already,
             passes=passes,
@@ -474,6 +476,11 @@ class Scan:
             )
         if lost := sum(family.lost for family in self.families):
             notes.append(f"{lost:,} pages that processes share count as copies: no order of forks and writes leads to what they share")
+        if mthp := sum(source.mthp for source in self.sources):
+            notes.append(
+                f"{mthp:,} pages are in large folios of other sizes than 2 MiB, and count as small ones: when KSM splits these, parts of"
+                " zeros are freed that no counter shows"
+            )
         return notes
 
     @property

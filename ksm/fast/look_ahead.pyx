@@ -13,9 +13,9 @@ from linux.highmem cimport frame_checksum, frame_size, has_bytes
 from linux.mm cimport VM_MERGEABLE, vm_normal_page, vma_iter_init, vma_iterator, vma_next
 from linux.mm_types cimport PAGE_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
-from linux.page_flags cimport (PG_head, PG_ksm_watched, PG_swapcache, PG_tail, PageTransCompound, folio_raw_mapping, folio_test_anon,
-                               folio_test_ksm, page_address, page_to_nid, set_page_flag, test_page_flag)
-from linux.pgtable cimport (pmd_addr_end, pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_offset_map_lock, pte_pfn, pte_present,
+from linux.page_flags cimport (PG_ksm_watched, PG_swapcache, folio_raw_mapping, folio_test_anon, folio_test_ksm, page_address,
+                               page_folio, page_to_nid, pfn_to_page, set_page_flag, test_page_flag)
+from linux.pgtable cimport (entry_offset_map_lock, pmd_addr_end, pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_pfn, pte_present,
                             ptep_get)
 from linux.rbtree cimport rb_node, rb_parent
 from linux.rbtree_augmented cimport rb_is_red
@@ -51,26 +51,27 @@ cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr,
     cdef spinlock_t *ptl = NULL
     cdef struct_page *page
     cdef scanned_page *seen
+    cdef unsigned long pfn = 0
     cdef pte_t *ptep
     cdef pte_t pte
     cdef unsigned int flags
-    cdef bint more = True
+    cdef bint more = True, huge
     if pmd == NULL:
         return True
-    ptep = pte_offset_map_lock(mm, pmd, addr, &ptl)
+    ptep = entry_offset_map_lock(mm, addr, &ptl, &pfn)
     if ptep == NULL:
-        # The pmd entry is empty or maps a huge page. At a huge page the look ahead stops.
         return pmdp_get_lockless(pmd) == 0
+    huge = ptep == pmd
     spin_lock(&fast.watch_lock)
     while addr < end:
         pte = ptep_get(ptep)
-        if pte_present(pte):
-            page = vm_normal_page(vma, addr, pte)
-            # The look ahead takes no parts of huge pages. Only the first part of a huge page says whether it is anonymous.
-            if page != NULL and (PageTransCompound(page) or folio_test_anon(page)):
+        if huge or pte_present(pte):
+            page = pfn_to_page(fast.g.m, pfn) if huge else vm_normal_page(vma, addr, pte)
+            # Only the first part of a huge page says whether it is anonymous.
+            if page != NULL and folio_test_anon(page_folio(page)):
                 # When the swap cache clears its flag, it has already cleared `private`.
                 flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
-                if nr == want or flags & (PG_head | PG_tail | PG_swapcache) or page.private and not flags & PG_ksm_watched:
+                if nr == want or flags & PG_swapcache or page.private and not flags & PG_ksm_watched:
                     more = False
                     break
                 seen = &pages[nr]
@@ -83,7 +84,10 @@ cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr,
                 seen.place = PLACE_UNKNOWN
                 if not (first and seen.watched_before):
                     nr += 1
-        ptep += 1
+        if huge:
+            pfn += 1
+        else:
+            ptep += 1
         addr += PAGE_SIZE
     if first:
         fast.nr_first = nr

@@ -16,8 +16,8 @@ remembers nothing: tests/fast/seams_stub.pyx.
 
 from linux.atomic cimport atomic_read
 from linux.highmem cimport frame_checksum, has_bytes
-from linux.mm_types cimport PAGE_SIZE, page_mask, struct_page
-from linux.page_flags cimport PG_ksm_watched, folio_try_get, test_page_flag
+from linux.mm_types cimport PAGE_SIZE, page_mask, struct_folio, struct_page
+from linux.page_flags cimport PG_ksm_watched, folio_try_get, page_folio, test_page_flag
 from linux.rbtree cimport rb_node
 from linux.types cimport u32
 
@@ -40,11 +40,13 @@ cdef bint checksum_of(ksm_globals *g, struct_page *page, u32 *checksum) noexcept
 
 cdef inline bint watched_still(fast_state *fast, scanned_page *seen) noexcept nogil:
     """Take a reference on a page that was looked at ahead, if it is still watched. False if it is not, or if the process exits."""
-    if atomic_read(&fast.g.ksm_scan.mm_slot.slot.mm.mm_users) == 0 or not folio_try_get(seen.page):
+    # A part of a huge page that is still watched is still a part of it: a split unmaps it first.
+    cdef struct_folio *folio = page_folio(seen.page)
+    if atomic_read(&fast.g.ksm_scan.mm_slot.slot.mm.mm_users) == 0 or not folio_try_get(folio):
         return False
     if test_page_flag(seen.page, PG_ksm_watched):
         return True
-    folio_put(fast.g.m, seen.page)
+    folio_put(fast.g.m, folio)
     return False
 
 

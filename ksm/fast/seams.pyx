@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 from linux.atomic cimport READ_ONCE_int, WRITE_ONCE_int, data_race_ptr, smp_mb
 from linux.list cimport list_empty
 from linux.mm_types cimport PAGE_SIZE, ksm_fast_operations, machine, page_mask, struct_page
-from linux.page_flags cimport (PG_ksm_watched, PageTransCompound, folio_raw_mapping, folio_test_ksm, test_page_flag)
+from linux.page_flags cimport PG_ksm_watched, folio_raw_mapping, folio_test_ksm, page_folio, test_page_flag
 from linux.rbtree cimport rb_node, rb_parent
 from linux.spinlock cimport spin_lock, spin_lock_init, spin_unlock
 from linux.types cimport u32
@@ -139,7 +139,7 @@ cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned
         if rmap_item == NULL or (rmap_item.address & page_mask()) != seen.address:
             rmap_item = get_next_rmap_item(g, g.ksm_scan.mm_slot, g.ksm_scan.rmap_list, seen.address)
         if rmap_item == NULL:
-            folio_put(g.m, seen.page)
+            folio_put(g.m, page_folio(seen.page))
             fast.nr = 0
             fast.next = 0
             return NULL
@@ -151,7 +151,7 @@ cdef ksm_rmap_item *next_known_item(ksm_globals *g, struct_page **page, unsigned
             fast.now = seen
             page[0] = seen.page
             return rmap_item
-        folio_put(g.m, seen.page)
+        folio_put(g.m, page_folio(seen.page))
     return first_item(fast, page, scan_npages)
 
 
@@ -166,8 +166,7 @@ cdef ksm_rmap_item *first_item(fast_state *fast, struct_page **page, unsigned in
     rmap_item = scan_get_next_rmap_item(g, page)
     if rmap_item == NULL:
         return NULL
-    if (not PageTransCompound(page[0]) and look_ahead(fast, rmap_item.address & page_mask(), rmap_item, scan_npages + 1)
-            and fast.pages[0].page == page[0]):
+    if look_ahead(fast, rmap_item.address & page_mask(), rmap_item, scan_npages + 1) and fast.pages[0].page == page[0]:
         fast.now = &fast.pages[0]
         fast.now.rmap_item = rmap_item
         fast.next = 1

@@ -5,9 +5,9 @@ from linux.atomic cimport (READ_ONCE_uint, WRITE_ONCE_int, WRITE_ONCE_uint, data
                            smp_mb)
 from linux.list cimport list_head
 from linux.mm cimport vm_normal_page
-from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct
+from linux.mm_types cimport PAGE_SIZE, machine, mm_struct, page_mask, pte_t, struct_page, vm_area_struct
 from linux.page_flags cimport PG_ksm_watched, clear_page_flag, pfn_to_page, test_page_flag
-from linux.pgtable cimport pmd_addr_end, pmd_offset_mm, pte_offset_map_lock, pte_present, ptep_get
+from linux.pgtable cimport entry_offset_map_lock, pmd_addr_end, pmd_offset_mm, pte_present, ptep_get
 from linux.spinlock cimport spin_lock, spin_unlock, spinlock_t
 
 from ksm.fast.state cimport fast_of, fast_state, ksm_prefetch
@@ -48,22 +48,27 @@ cdef void range_changed(vm_area_struct *vma, unsigned long start, unsigned long 
     cdef mm_struct *mm = vma.vm_mm
     cdef fast_state *fast = fast_of(<ksm_globals *>mm.machine.ksm)
     cdef unsigned long addr = start & page_mask(), until
+    cdef unsigned long pfn = 0
     cdef spinlock_t *ptl = NULL
     cdef struct_page *page
-    cdef pmd_t *pmd
     cdef pte_t *pte
+    cdef bint huge
     while addr < end:
         until = pmd_addr_end(addr, end)
-        pmd = pmd_offset_mm(mm, addr)
-        pte = pte_offset_map_lock(mm, pmd, addr, &ptl) if pmd != NULL else NULL
+        pte = entry_offset_map_lock(mm, addr, &ptl, &pfn)
         if pte != NULL:
+            huge = pte == pmd_offset_mm(mm, addr)
             spin_lock(&fast.watch_lock)
             while addr < until:
-                if pte_present(ptep_get(pte)):
-                    page = vm_normal_page(vma, addr, ptep_get(pte))
-                    if page != NULL:
-                        unwatch(fast, page)
-                pte += 1
+                if huge:
+                    unwatch(fast, pfn_to_page(mm.machine, pfn))
+                    pfn += 1
+                else:
+                    if pte_present(ptep_get(pte)):
+                        page = vm_normal_page(vma, addr, ptep_get(pte))
+                        if page != NULL:
+                            unwatch(fast, page)
+                    pte += 1
                 addr += PAGE_SIZE
             spin_unlock(&fast.watch_lock)
             spin_unlock(ptl)

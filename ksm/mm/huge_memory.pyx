@@ -6,7 +6,7 @@ KSM merges small pages only. A huge page becomes small pages in two steps. Split
 a table of 512 entries, and leaves the folio whole; it never fails. Splitting the folio (split_huge_page) makes 512 small pages of it. It is
 refused while anybody but the mappings and the caller has a reference.
 
-The counts of a huge folio are kept in the `private` field of its tail pages. The first tail counts all entries that map the folio or a part
+The counts of a huge folio are kept in the `index` field of its tail pages. The first tail counts all entries that map the folio or a part
 of it, the second counts the pmd entries. While a pmd entry maps the folio, the head's PG_anon_exclusive stands for all parts. There is no
 huge zero page: a read of untouched memory maps the small one. There is no khugepaged, which would put small pages together.
 """
@@ -14,6 +14,7 @@ huge zero page: a read of untouched memory maps the small one. There is no khuge
 from libc.errno cimport EAGAIN, EBUSY, ENOMEM
 
 from linux.atomic cimport READ_ONCE_int, READ_ONCE_ulong, WRITE_ONCE_ptr, WRITE_ONCE_uint
+from linux.ksm cimport ksm_page_changed
 from linux.mm cimport (FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_FAULT_OOM, VM_HUGEPAGE, VM_LOCKED, VM_NOHUGEPAGE,
                        VM_WRITE, add_mm_counter, count_vm_event, dec_mm_counter)
 from linux.mm_types cimport (HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, PAGE_SHIFT, PMD_SIZE, THP_FAULT_ALLOC, THP_FAULT_FALLBACK,
@@ -191,11 +192,14 @@ cdef bint zap_huge_pmd(vm_area_struct *vma, pmd_t *pmdp, unsigned long addr) noe
     cdef spinlock_t *ptl = pmd_lock(mm, pmdp)
     cdef pmd_t pmd = pmdp_get(pmdp)
     cdef struct_folio *folio
+    cdef int i
     if not pmd_leaf(pmd):
         spin_unlock(ptl)
         return False
     set_pmd_at(mm, addr, pmdp, 0)
     folio = page_folio(pfn_to_page(m, pmd_pfn(pmd)))
+    for i in range(HPAGE_PMD_NR):
+        ksm_page_changed(m, folio + i)              # OURS: as folio_remove_rmap_pte() does for a small page
     folio_entire_mapcount_add(folio, -1)
     add_mm_counter(mm, MM_ANONPAGES, -HPAGE_PMD_NR)
     pte_free(mm, pgtable_trans_huge_withdraw(mm))

@@ -395,7 +395,7 @@ cdef void folio_remove_rmap_pte(struct_folio *folio, struct_page *page, vm_area_
     ksm_page_changed(vma.vm_mm.machine, page)       # OURS
     atomic_add_return(&page._mapcount, -1)
     if folio_test_large(folio):
-        atomic_add_return(<int *>&folio[1].private, -1)
+        atomic_add_return(<int *>&folio[1].index, -1)
 
 
 # Unmapping a page everywhere: for swap, and for a move to another frame

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from ksm.constants import MADV_DONTNEED, PAGE_SIZE, PR_SET_MEMORY_MERGE
 from ksm.machine import Machine
 from ksm.process import Process
+from ksm.sources.merged import MergedFrames
 from ksm.sources.pieces import Piece
 from ksm.sources.standing import Standing
 from ksm.sources.zeros import zero_runs
@@ -55,6 +56,7 @@ class Source(ABC):
     shared          pages that pieces() has left out, because another source has given the same frames
     forked          bytes of `copied` that those take which are shared, as far as that is known before the scan
     hidden          pages that other processes map too; whether those processes are in the scan is not known
+    mthp            pages in large folios of other sizes than 2 MiB, as far as that can be seen
     holes           pages that the source does not have, although it could: holes of a file, and what a dump leaves out
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
     zeros_are_real  whether its pages of zeros are there in the running machine, or perhaps only what was written for memory without pages
@@ -80,6 +82,7 @@ class Source(ABC):
         self.forked = 0
         self.shared = 0
         self.hidden = 0
+        self.mthp = 0
         self.holes = 0
         self.zero_holes = 0
         self.zeros = 0
@@ -106,8 +109,11 @@ class Source(ABC):
                     self.process.madvise(first, end - first, MADV_DONTNEED)
                     self.zeros += (end - first) // PAGE_SIZE
 
-    def look_back(self) -> None:
-        """Called after the last pass: bring `standing` up to date. Files of fingerprints know no more than how many pages were hidden."""
+    def look_back(self, merged: MergedFrames) -> None:
+        """Called after the last pass: bring `standing` up to date. `merged` has what KSM has merged in the sources before this one.
+
+        Files of fingerprints know no more than how many pages were hidden.
+        """
         self.standing.hidden = self.hidden
         self.standing.common = self.hidden * PAGE_SIZE
         self.standing.merged = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from contextlib import suppress
 
 from ksm.constants import PAGE_SIZE
 from ksm.host.memory import read_text
@@ -64,6 +65,7 @@ class Family:
                 made.append(Made(new_process(machine, name), [], []))
             else:
                 parent = made[self.parents[place]]
+                self.map(parent, self.forks[place])
                 for reader, runs in self.forks[place].items():
                     self.write(parent, reader, runs)
                 made.append(Made(parent.process.fork(name), parent.runs, parent.blocks))
@@ -76,9 +78,18 @@ class Family:
                 member.runs, member.blocks = new.runs, new.blocks
         self.tables, self.forks = [], []
 
+    def map(self, parent: Made, orders: dict[int, list[Run]]) -> None:
+        """Map what the parent is to be given, and fault its huge pages."""
+        runs = joined(sorted(run for some in orders.values() for run in some))
+        blocks = parent.add(runs)
+        for reader in orders if blocks else ():
+            member = self.members[reader]
+            assert member is not None
+            with suppress(SourceError):  # the process has exited: it will be said when it is read
+                blocks = without(blocks, member.lend_huge(parent.process, blocks, runs))
+
     def write(self, parent: Made, reader: int, runs: list[Run]) -> None:
         """Give the parent pages that one of the processes has now. Pages that change meanwhile are shared by nobody any more."""
-        parent.add(runs)
         member = self.members[reader]
         assert member is not None
         try:
@@ -120,12 +131,14 @@ class Made:
     def __init__(self, process: Process, runs: list[Run], blocks: list[Run]) -> None:
         self.process, self.runs, self.blocks = process, runs, blocks
 
-    def add(self, runs: list[Run]) -> None:
-        """Map what these pages need."""
+    def add(self, runs: list[Run]) -> list[Run]:
+        """Map the blocks that these pages need: those that were not mapped."""
         self.runs = joined(sorted(self.runs + without(runs, self.runs)))
         blocks = blocks_of(self.runs)
+        new = without(blocks, self.blocks)
         map_blocks(self.process, self.blocks, blocks)
         self.blocks = blocks
+        return new
 
 
 def families_of(sources: Iterable[Source]) -> list[Family]:

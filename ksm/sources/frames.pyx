@@ -12,11 +12,11 @@ from libc.stdlib cimport calloc, free, realloc
 
 cimport cython
 
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
+from linux.mm_types cimport HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
 
-from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_KSM_ZERO
+from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_ZERO
 from ksm.sources.pagemap cimport (KPF_KSM, KPF_ZERO_PAGE, NR_ENTRIES, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, append, page_flags,
-                                  read_entries)
+                                  read_counted, read_entries)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *buf, size_t count, long offset)
@@ -27,9 +27,10 @@ cdef enum:
     HELD = 1                    # the machine's processes share it, as the real ones do
     FORCED = 2                  # the real process has a frame of its own, the machine's one has another's: it has to be written
     FIRST = 4                   # of the processes that hold the frame, the one for which it counts
-    MERGED = 8                  # KSM of the machine has merged the page of this process
+    MERGED = 8                  # the page of this process has been merged in the machine, or has become the zero page
 
 cdef uint64_t NOWHERE = ~<uint64_t>0
+cdef uint64_t BLOCK_MASK = ~(<uint64_t>PMD_SIZE - 1)
 
 cdef struct frame_table:
     uint64_t *addrs             # ascending
@@ -133,7 +134,7 @@ cdef class Frames:
             self.t.states[i] &= ~MERGED
             if word == 0:
                 self.t.states[i] = 0
-            elif word & (PAGE_KSM | PAGE_KSM_ZERO):
+            elif word & (PAGE_KSM | PAGE_ZERO):
                 self.t.states[i] |= MERGED
             i += 1
 
@@ -207,7 +208,7 @@ cdef size_t place_from(frame_table *t, uint64_t addr) noexcept nogil:
     return low
 
 
-def read_frames(int pagemap, list runs, Frames old=None):
+def read_frames(int pagemap, list runs, Frames old=None, *, int kpagecount=-1):
     """The anonymous pages of the runs that other processes map, too; of those that `old` has as shared, also the others. OSError."""
     cdef uint64_t entries[NR_ENTRIES]
     cdef uint64_t entry, addr, end
@@ -219,7 +220,7 @@ def read_frames(int pagemap, list runs, Frames old=None):
         addr = start
         place = place_from(&old.t, addr) if old is not None else 0
         while addr < end:
-            n = read_entries(pagemap, entries, addr, (end - addr) >> PAGE_SHIFT)
+            n = read_counted(pagemap, kpagecount, entries, addr, (end - addr) >> PAGE_SHIFT)
             if n == 0:
                 break
             for i in range(n):
@@ -238,7 +239,7 @@ def read_frames(int pagemap, list runs, Frames old=None):
     return frames
 
 
-def shared_runs(int pagemap, int kpageflags, list runs, Frames frames not None):
+def shared_runs(int pagemap, int kpageflags, list runs, Frames frames not None, *, int kpagecount=-1):
     """The pages of the runs: (alone, common, forced, held, hidden). OSError.
 
     What is not there, of a file, or the zero page is left out. `alone` and `common` are to be read, and the machine's process to be given
@@ -257,7 +258,7 @@ def shared_runs(int pagemap, int kpageflags, list runs, Frames frames not None):
         addr = start
         place = place_from(t, addr)
         while addr < end:
-            n = read_entries(pagemap, entries, addr, (end - addr) >> PAGE_SHIFT)
+            n = read_counted(pagemap, kpagecount, entries, addr, (end - addr) >> PAGE_SHIFT)
             if n == 0:
                 break
             for i in range(n):
@@ -407,15 +408,20 @@ def plan(list tables not None, list parents not None):
     Table 0 is the first process, every other one the child of tables[parents[i]], forked in this order. orders[i] says what the parent has
     to write before it forks child i: {reader: runs}, what process `reader` has there now. In the new tables, pages are held or forced.
     `lost` counts pages that cannot be shared: no order of forks and writes leads to what is there.
+
+    A part of a huge page that some of the processes have left is written before the fork to which the huge page goes back, although that
+    child has another page in its place. Then it is a part in the machine, too. The tables have such parts: see read_counted().
     """
     cdef Walk walk = Walk(tables)
     cdef Walk result = Walk([Frames() for _ in tables])
+    cdef Frames homes = Frames()    # blocks, and in place of frames the first fork before which a page of the block is written
     cdef order_list orders
     cdef int *parent = <int *>calloc(walk.nr, sizeof(int))
     cdef order *last
     cdef int i
     cdef size_t k
     cdef unsigned long lost = 0
+    cdef bint left = False          # whether there may be such parts
     orders.orders = NULL
     orders.nr = orders.room = 0
     if parent == NULL:
@@ -427,7 +433,15 @@ def plan(list tables not None, list parents not None):
                 raise ValueError("a parent stands before its children")
         with nogil:
             while walk.step():
-                lost += plan_page(walk, parent, &orders, result)
+                lost += plan_page(walk, parent, &orders, result, NULL, &left)
+        if left and orders.nr:
+            walk, result = Walk(tables), Walk([Frames() for _ in tables])
+            find_homes(&orders, &homes.t)
+            lost = orders.nr = 0
+            with nogil:
+                while walk.step():
+                    lost += plan_page(walk, parent, &orders, result, &homes.t, &left)
+        with nogil:
             for i in range(result.nr):
                 shrink(result.t[i])
         forks = [{} for _ in tables]
@@ -440,9 +454,32 @@ def plan(list tables not None, list parents not None):
     return result.tables, forks, lost
 
 
-cdef unsigned long plan_page(Walk walk, const int *parent, order_list *orders, Walk result) except? 1 nogil:
+cdef inline bint is_part(uint64_t pfn, uint64_t addr) noexcept nogil:
+    """Whether the frame may be a part of a huge page: it then is at the place of its page in a block of 2 MiB."""
+    return (pfn ^ (addr >> PAGE_SHIFT)) & (HPAGE_PMD_NR - 1) == 0
+
+
+cdef int find_homes(const order_list *orders, frame_table *homes) except -1 nogil:
+    """A table of the blocks of 2 MiB in which these orders are, which ascend by their starts."""
+    cdef uint64_t block
+    cdef size_t i, place
+    for i in range(orders.nr):
+        block = orders.orders[i].start & BLOCK_MASK
+        while block < orders.orders[i].end:
+            place = place_from(homes, block)
+            if place == homes.nr:
+                add(homes, block, <uint64_t>orders.orders[i].fork, 0)
+            elif <uint64_t>orders.orders[i].fork < homes.pfns[place]:
+                homes.pfns[place] = <uint64_t>orders.orders[i].fork
+            block += PMD_SIZE
+    return 0
+
+
+cdef unsigned long plan_page(Walk walk, const int *parent, order_list *orders, Walk result, frame_table *homes,
+                             bint *left) except? 1 nogil:
     """Plan the page at one address: how many processes cannot share it, although the real ones do."""
     cdef int i, k, a, total, most = 0
+    cdef size_t home = 0
     cdef uint64_t pfn
     cdef unsigned long lost = 0
     for i in range(walk.nr):
@@ -463,6 +500,7 @@ cdef unsigned long plan_page(Walk walk, const int *parent, order_list *orders, W
         for i in range(a, walk.nr):
             if walk.own[i] == pfn:
                 walk.first[i] = a
+        left[0] = left[0] or (total < walk.nr and is_part(pfn, walk.addr))
         if total == 1:
             continue
         most = total
@@ -470,6 +508,16 @@ cdef unsigned long plan_page(Walk walk, const int *parent, order_list *orders, W
             if 0 < walk.count[i] < total and walk.need[i] == 0:
                 walk.need[i] = pfn
             walk.count[parent[i]] += walk.count[i]
+    if homes != NULL:
+        home = place_from(homes, walk.addr & BLOCK_MASK)
+        if home < homes.nr and homes.addrs[home] == walk.addr & BLOCK_MASK and walk.need[homes.pfns[home]] == 0:
+            for k in range(walk.nr_here):
+                a = walk.here[k]
+                pfn = walk.own[a]
+                if pfn and is_part(pfn, walk.addr):
+                    walk.need[homes.pfns[home]] = pfn
+                    most = max(most, 1)
+                    break
     if most == 0:
         return 0
     # count becomes: whether the frame whose first process this is has been written already

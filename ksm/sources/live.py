@@ -19,11 +19,13 @@ from itertools import pairwise
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
 from ksm.fs.proc.task_mmu import PAGE_KSM, PAGE_KSM_ZERO
 from ksm.host.ksm import ksmd_runs
+from ksm.host.memory import has_mthp
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.frames import Frames, read_frames, shared_runs
 from ksm.sources.held import Held
+from ksm.sources.huge import huge_blocks
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
@@ -41,16 +43,16 @@ CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 
 class Host:
-    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass, and those that KSM has
-    merged. `gentle`: hold nobody up, even where that hides who has asked for KSM.
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; whether any has large
+    folios of other sizes than 2 MiB. `gentle`: hold nobody up, even where that hides who has asked for KSM.
     """
 
     def __init__(self, *, gentle: bool = False) -> None:
         self.gentle = gentle
         self.claimed: set[object] = set()
         self.room = Room()
-        self.merged = MergedFrames()
         self.number = 0
+        self.mthp = has_mthp()
         self.whole = False  # whether the scan has all processes that the user may read
         self.kpageflags = self.kpagecount = -1
         if os.access("/proc/kpageflags", os.R_OK):
@@ -64,7 +66,6 @@ class Host:
         if number != self.number:
             self.claimed.clear()
             self.room.begin()
-            self.merged = MergedFrames()
             self.number = number
 
     def close(self) -> None:
@@ -118,7 +119,7 @@ class LiveSource(Source):
         self.frames = Frames()  # that it shares
         self.held: Held | None = None  # of the machine, what is pinned of the process
         self.pinned: list[Run] = []
-        self.elsewhere: list[Run] = []  # pages whose frames others have, too, and that are not shared in the machine
+        self.elsewhere: list[Run] = []  # pages whose frames others may have, too, and that are not shared in the machine
         self.exact = False  # the machine keeps bytes
         self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
@@ -126,6 +127,7 @@ class LiveSource(Source):
         self.full: list[Run] = []  # mappings that are read whole, and the others: see _present()
         self.others: list[Run] = []
         self.mergeable: list[Run] = []  # mappings in which KSM may have merged pages
+        self.shared_huge: list[Run] = []  # others that have huge pages, and pages that others map, too
         with self._inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
@@ -170,6 +172,11 @@ class LiveSource(Source):
     def _text(self, file: str) -> str:
         with os.fdopen(self._open(file), errors="replace") as stream:
             return stream.read()
+
+    @property
+    def kpagecount(self) -> int:
+        """/proc/kpagecount, if it is needed: counting takes longer than all else that is asked of a page. Only smaps tells who needs it."""
+        return self.host.kpagecount if self.plain.found is not None or any(mapping.shared for mapping in self.mappings) else -1
 
     def _mappings(self) -> list[Mapping]:
         """The mappings that KSM may look at.
@@ -231,18 +238,24 @@ class LiveSource(Source):
             (self.full if whole else self.others).append((mapping.start, mapping.end))
         self.full = joined(self.full)
         self.mergeable = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable])
+        self.shared_huge = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.shared and not mapping.mergeable])
 
-    def look_back(self) -> None:
-        super().look_back()
-        self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(self.elsewhere) for word in words)
+    def look_back(self, merged: MergedFrames) -> None:
+        super().look_back(merged)
         with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
             if stat := self._ksm_stat():
                 self.standing.take_ksm_stat(stat)
             self.standing.take_pins(self._text("status"), self.maps)
             if self.hidden:
                 self._look_at_mappings()
-                merged = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
-                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
+                by_ksm = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
+                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), by_ksm)
+            pagemap = self._open("pagemap")
+            try:
+                self.standing.repeated, others = merged.add(pagemap, self.host.kpageflags, self.elsewhere)
+            finally:
+                os.close(pagemap)
+            self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(others) for word in words)
 
     def attach(self, machine: Machine) -> None:
         self.exact = machine.pages == "bytes"
@@ -263,7 +276,10 @@ class LiveSource(Source):
         runs = self._present()
         self._grow(runs)
         self._forget(without(self.runs, runs))
-        self._map(blocks_of(runs))
+        blocks = blocks_of(runs)
+        new = without(blocks, self.blocks)
+        self._map(blocks)
+        fault_huge(process, self.huge(new), runs)
         held: list[Run] = []
         read = self._take(process, self._parts(runs, held))
         self.runs = joined(sorted(read + held))
@@ -332,18 +348,18 @@ class LiveSource(Source):
 
         Threads read one stretch while the next one is asked for.
         """
-        self.shared = self.hidden = self.standing.repeated = 0
+        self.shared = self.hidden = 0
         self.elsewhere = []
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
         try:
             for stretch in parts_of(runs, STRETCH):
-                alone, common, forced, shared, hidden = shared_runs(pagemap, self.host.kpageflags, stretch, self.frames)
+                alone, common, forced, shared, hidden = shared_runs(
+                    pagemap, self.host.kpageflags, stretch, self.frames, kpagecount=self.kpagecount
+                )
                 held += shared
                 self.hidden += hidden
-                repeated, others = self.host.merged.add(pagemap, self.host.kpageflags, sorted(common + forced))
-                self.standing.repeated += repeated
-                self.elsewhere += others
+                self.elsewhere += sorted(common + forced)
                 yield from self._stretch(mem, alone, common)
                 for part in parts_of(forced, PIECE):
                     yield InProcess(part, self.pid, mem, by_file=True, always=True)
@@ -351,11 +367,14 @@ class LiveSource(Source):
             os.close(pagemap)
 
     def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
-        if self.mergeable:
-            # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs().
-            unmerged = without(alone, self.mergeable)
-            common = sorted(common + without(alone, unmerged))
-            alone = unmerged
+        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs(). So is a part of a huge page
+        # that others may map, where frames cannot be seen: see read_counted().
+        blind = self.host.kpagecount < 0
+        doubtful = joined(sorted(self.mergeable + self.shared_huge)) if blind else self.mergeable
+        if doubtful:
+            sure = without(alone, doubtful)
+            common = sorted(common + without(alone, sure))
+            alone = sure
         for part in parts_of(alone, PIECE):
             yield InProcess(part, self.pid, mem, by_file=False)
         for part in parts_of(common, PIECE):
@@ -370,7 +389,9 @@ class LiveSource(Source):
             pagemap = self._open("pagemap")
             try:
                 for stretch in parts_of(self._present(), STRETCH):
-                    alone, common, shared, hidden = own_runs(pagemap, self.host.kpageflags, stretch, self.host.claimed)
+                    alone, common, shared, hidden = own_runs(
+                        pagemap, self.host.kpageflags, stretch, self.host.claimed, kpagecount=self.kpagecount
+                    )
                     self.shared += shared
                     self.hidden += hidden
                     yield from self._stretch(mem, alone, common)
@@ -382,6 +403,22 @@ class LiveSource(Source):
             self.held.release()
         super().close()
 
+    def huge(self, blocks: list[Run]) -> list[Run]:
+        """The blocks that have a huge page, or what is left of one. OSError.
+
+        Where memory is locked, a split leaves parts of zeros as they are: for KSM, the huge page is no more than its small ones.
+        """
+        if not blocks:
+            return []
+        locked = blocks_of([(mapping.start, mapping.end) for mapping in self.mappings if mapping.locked])
+        pagemap = self._open("pagemap")
+        try:
+            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(blocks, locked), others=self.host.mthp)
+        finally:
+            os.close(pagemap)
+        self.mthp += others
+        return huge
+
     # What a family does with its members
 
     def look(self, old: Frames | None = None) -> Frames:
@@ -390,9 +427,18 @@ class LiveSource(Source):
             runs = self._present()
             pagemap = self._open("pagemap")
             try:
-                return read_frames(pagemap, runs, old)
+                return read_frames(pagemap, runs, old, kpagecount=self.kpagecount)
             finally:
                 os.close(pagemap)
+
+    def lend_huge(self, process: Process, blocks: list[Run], runs: list[Run]) -> list[Run]:
+        """Fault the huge pages that it has into a process of the machine, which has nothing yet in these blocks: which they are. The parts
+        that are in no run are left out. SourceError.
+        """
+        with self._inside():
+            huge = self.huge(blocks)
+            fault_huge(process, huge, runs)
+        return huge
 
     def lend(self, process: Process, frames: Frames, runs: list[Run]) -> list[Run]:
         """Write these pages into a process of the machine: the runs of those that had other frames than in the table when they were read,
@@ -453,6 +499,24 @@ def guest_name(cmdline: str) -> str:
                 if key == "guest" or (number == 0 and not equals):
                     name = (text if equals else key).replace(",,", ",")
     return name
+
+
+def fault_huge(process: Process, huge: list[Run], runs: list[Run]) -> None:
+    """Fault huge pages into these blocks, where the process has nothing yet, and unmap the parts that are in no run. OSError.
+
+    No other thread may use the machine meanwhile: its faults would get huge pages, too.
+    """
+    machine = process.machine
+    mode = machine.transparent_hugepage
+    try:
+        machine.transparent_hugepage = "always"
+        for start, end in huge:
+            for block in range(start, end, BLOCK):
+                process.touch(block)
+    finally:
+        machine.transparent_hugepage = mode
+    for start, end in without(huge, runs):
+        process.madvise(start, end - start, MADV_DONTNEED)
 
 
 def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:

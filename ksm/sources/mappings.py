@@ -24,6 +24,7 @@ EACH_WHICH: tuple[Which, ...] = get_args(Which)
 # What vma_ksm_compatible() of mm/ksm.c refuses: shared, may be shared, IO, PFN map, do not expand, mixed map, hugetlb, droppable
 REFUSED = frozenset({"sh", "ms", "io", "pf", "de", "mm", "ht", "dp"})
 MERGEABLE = "mg"
+LOCKED = "lo"
 
 
 class Mapping(NamedTuple):
@@ -34,6 +35,8 @@ class Mapping(NamedTuple):
     anonymous   pages that are no file's
     common      of those, at most: what is left when each page counts as 1 / mappings of its frame
     merged      of those, what KSM has merged; 0 before Linux 6.8
+    locked      mlock(): a huge page that is split keeps its zeros
+    shared      it has huge pages, and pages that others map, too
     """
 
     start: int
@@ -43,6 +46,8 @@ class Mapping(NamedTuple):
     name: str = ""
     common: int = 0
     merged: int = 0
+    locked: bool = False
+    shared: bool = False
 
     @property
     def kind(self) -> str:
@@ -69,7 +74,10 @@ def mappings_of(smaps: str) -> Iterator[Mapping]:
                 # Pages of files are in Rss and Pss, too. If they have several mappings, this is more than the truth.
                 common = min(anonymous, bytes_in(figures, "\nRss:") - bytes_in(figures, "\nPss:"))
                 merged = bytes_in(figures, "\nKSM:") if MERGEABLE in names else 0
-            yield Mapping(begin, last, anonymous, MERGEABLE in names, name[0] if name else "", common, merged)
+            shared = bool(bytes_in(figures, "\nAnonHugePages:")) and (
+                bytes_in(figures, "\nShared_Clean:") + bytes_in(figures, "\nShared_Dirty:") > 0
+            )
+            yield Mapping(begin, last, anonymous, MERGEABLE in names, name[0] if name else "", common, merged, LOCKED in names, shared)
 
 
 def parted(mappings: Iterable[Mapping], which: Which, merge_any: bool) -> tuple[list[Mapping], list[Mapping]]:

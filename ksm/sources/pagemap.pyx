@@ -15,7 +15,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
+from linux.mm_types cimport HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE
 
 from ksm.sources.pace cimport look_ends, now, rest, step, turn
 
@@ -31,7 +31,6 @@ cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
 
 cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int fd, void *buf, size_t count, long offset)
     long syscall(long number, ...)
     int getpid()
 
@@ -73,6 +72,7 @@ cdef enum:
     # PAGEMAP_SCAN takes the mmap_lock until it has found so many pages, or has walked over so many bytes: 0.1 ms
     FOUND_AT_ONCE = 1024
     WALKED_AT_ONCE = 64 << 20
+    IN_HUGE = HPAGE_PMD_NR - 1  # the bits of a page's number that say where in a block of 2 MiB it is
 
     KCMP_VM = 1
 
@@ -106,7 +106,7 @@ def anonymous_runs(int pagemap, int kpageflags, list areas, *, bint ask_ioctl=Tr
     """
     cdef list runs = []
     for start, end in areas:
-        if not ask_ioctl or not scan_area(pagemap, start, end, runs):
+        if not ask_ioctl or not scan_area(pagemap, start, end, runs, 0):
             walk_area(pagemap, kpageflags, start, end, runs)
         PyErr_CheckSignals()
     return runs
@@ -114,11 +114,11 @@ def anonymous_runs(int pagemap, int kpageflags, list areas, *, bint ask_ioctl=Tr
 
 def has_scan(int pagemap):
     """Whether the kernel has the PAGEMAP_SCAN ioctl."""
-    return scan_area(pagemap, 0, PAGE_SIZE, [])
+    return scan_area(pagemap, 0, PAGE_SIZE, [], 0)
 
 
-cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs) except -1:
-    """Add the area's runs, found by PAGEMAP_SCAN; False if the kernel does not have it."""
+cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs, uint64_t also) except -1:
+    """Add the area's runs, found by PAGEMAP_SCAN: pages that are also in these categories. False if the kernel does not have it."""
     cdef page_region regions[NR_REGIONS]
     cdef pm_scan_arg arg
     cdef long long begun
@@ -132,7 +132,7 @@ cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs) except -1:
         arg.vec = <uint64_t>&regions[0]
         arg.vec_len = NR_REGIONS
         arg.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO
-        arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO
+        arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO | also
         arg.return_mask = PAGE_IS_PRESENT
         with nogil:
             begun = now()
@@ -169,6 +169,47 @@ cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_
     if n < 0:
         raise OSError(error, os.strerror(error))
     return n // <ssize_t>sizeof(uint64_t)
+
+
+cdef ssize_t read_counted(int fd, int kpagecount, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1:
+    """read_entries() as far as a block of 2 MiB goes, with PM_MMAP_EXCLUSIVE off in each part of a huge page of which any part is shared.
+
+    To read one such part with process_vm_readv() would split the mapping of the huge page, and copy the part. Where one entry maps the huge
+    page, Linux 6.18 says of each part what is true of the first. /proc/kpagecount, if it can be read, tells of all.
+    """
+    cdef uint64_t place = addr >> PAGE_SHIFT & IN_HUGE, base
+    cdef uint64_t counts[NR_ENTRIES]
+    cdef ssize_t n = read_entries(fd, entries, addr, min(nr_pages, HPAGE_PMD_NR - place)), i, k
+    if kpagecount < 0 or n <= 0:
+        return n
+    for i in range(n):
+        if not entries[i] & PM_MMAP_EXCLUSIVE and is_part(entries[i], place + <uint64_t>i):
+            keep_together(entries, n, place, base_of(entries[i], place + <uint64_t>i))
+            return n
+    base = base_of(entries[0], place)
+    if entries[0] & PM_MMAP_EXCLUSIVE and is_part(entries[0], place) and entries[n - 1] & PM_PFRAME == base + place + <uint64_t>n - 1:
+        if pread(kpagecount, counts, <size_t>n * 8, <long>(base + place) * 8) == n * 8:
+            for k in range(n):
+                if counts[k] > 1:
+                    keep_together(entries, n, place, base)
+                    break
+    return n
+
+
+cdef inline bint is_part(uint64_t entry, uint64_t place) noexcept nogil:
+    """Whether the frame may be a part of a huge page: it then is at the place of the page in a block of 2 MiB."""
+    return entry & PM_PRESENT and not entry & PM_FILE and entry & PM_PFRAME and (entry ^ place) & IN_HUGE == 0
+
+
+cdef inline uint64_t base_of(uint64_t entry, uint64_t place) noexcept nogil:
+    return (entry & PM_PFRAME) - place
+
+
+cdef void keep_together(uint64_t *entries, ssize_t n, uint64_t place, uint64_t base) noexcept nogil:
+    cdef ssize_t i
+    for i in range(n):
+        if is_part(entries[i], place + <uint64_t>i) and base_of(entries[i], place + <uint64_t>i) == base:
+            entries[i] &= ~PM_MMAP_EXCLUSIVE
 
 
 cdef uint64_t page_flags(int kpageflags, uint64_t pfn) noexcept nogil:
@@ -218,14 +259,14 @@ cdef int walk_area(int fd, int kpageflags, uint64_t start, uint64_t end, list ru
     return 0
 
 
-def own_runs(int pagemap, int kpageflags, list runs, set claimed):
+def own_runs(int pagemap, int kpageflags, list runs, set claimed, *, int kpagecount=-1):
     """The anonymous pages of the runs without those that another process has brought: (alone, common, shared, hidden).
 
     Pages that are not there, of a file, or the zero page (if kpageflags can be read) are left out. `alone` has the pages that no other
     process maps. `common` has those that other processes map too, and that count for this one. Pages that processes share since a fork are
     one frame already: the first process puts it into `claimed`; for the next ones the page is left out, and counts as shared. A frame that
     the kernel's own KSM has merged does not count as shared: that it is one frame is what KSM saves. Without CAP_SYS_ADMIN, pagemap shows
-    no frames: such pages stay in, and count as hidden.
+    no frames: such pages stay in, and count as hidden. kpagecount is /proc/kpagecount: see read_counted().
     """
     cdef uint64_t entries[NR_ENTRIES]
     cdef uint64_t entry, pfn, addr, end
@@ -236,7 +277,7 @@ def own_runs(int pagemap, int kpageflags, list runs, set claimed):
         addr = run_start
         end = run_end
         while addr < end:
-            n = read_entries(pagemap, entries, addr, (end - addr) >> PAGE_SHIFT)
+            n = read_counted(pagemap, kpagecount, entries, addr, (end - addr) >> PAGE_SHIFT)
             if n == 0:
                 break
             i = 0

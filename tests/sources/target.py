@@ -18,6 +18,20 @@ def address(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
+def huge_area(blocks: int) -> mmap.mmap:
+    """Private memory with as many huge pages of zeros as this computer gives; first_huge() is the number of their first page."""
+    memory = area((blocks + 1) * 512)
+    memory.madvise(14)  # MADV_HUGEPAGE
+    first = first_huge(memory)
+    for block in range(blocks):
+        memory[(first + block * 512) * PAGE] = 0
+    return memory
+
+
+def first_huge(memory: mmap.mmap) -> int:
+    return -address(memory) // PAGE % 512
+
+
 def fill(memory: mmap.mmap, first: int, contents: list[int]) -> None:
     """Pages from `first` on, each with a number of its own, or zeros. In pieces: elsewhere in this process there is no such page."""
     for place, number in enumerate(contents, first):

@@ -274,7 +274,7 @@ def test_pieces_have_pages_in_common_once(family, host):
 
 def test_who_cannot_see_frames_says_so(family, attach, monkeypatch):
     if os.geteuid() == 0:
-        monkeypatch.setattr("ksm.sources.live.shared_runs", lambda *_: ([], [], [], [], 200))
+        monkeypatch.setattr("ksm.sources.live.shared_runs", lambda *_, **__: ([], [], [], [], 200))
     assert attach(family[1]).hidden >= 200
 
 
