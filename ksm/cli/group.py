@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ COMMANDS = {"bench": "bench", "fingerprint": "fingerprint", "replay": "workloads
 # The exit code of a command for errors other than wrong usage. For verify, as for diff and cmp, 1 means that there is a difference.
 OTHER = 1
 TROUBLE = {"verify": 2}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ReaderGone(Exception):
@@ -70,8 +72,10 @@ class OneLine(click.Group):
             drop_output()
             sys.exit(other)
         except OSError as error:
-            drop_output()  # it may be standard output that could not be written
-            fail(f"ksm: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), other)
+            drop_output()
+            # Whoever writes to a file names it.
+            where = error.filename or ("standard output" if error.errno in NO_ROOM else "")
+            fail(f"ksm: {error.strerror or error}" + (f": {where}" if where else ""), other)
         except Exception:
             if other == OTHER:
                 raise

@@ -19,6 +19,10 @@ advised = click.option("--advised", is_flag=True, help="Of processes, take only 
 holes = click.option(
     "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
 )
+zeros = click.option(
+    "--zeros", type=click.Choice(["apart", "count"]), default="apart",
+    help="Count pages of zeros in dumps and images, or set them apart: many were never touched, and are not there.  [default: apart]",
+)
 threads = click.option(
     "--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]"
 )

@@ -12,7 +12,8 @@ import click
 from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
-from ksm.machine import ERAS
+from ksm.estimate.pace import BUDGET
+from ksm.machine import ERAS, Machine
 from ksm.sources import Host, Source, SourceError, open_sources
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """The --set options, tried before anything is read."""
-    result = {}
+    """What --knobs and --set say, tried before anything is read."""
+    result = running(ctx, param) if ctx.params["knobs"] == "running" else {}
     for value in values:
         name, equals, setting = value.partition("=")
         if not equals or not name:
@@ -34,6 +35,18 @@ def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     except scanner.SettingError as error:
         raise click.BadParameter(str(error), ctx, param) from None
     return result
+
+
+def running(ctx: click.Context, param: click.Parameter) -> dict[str, str]:
+    """The knobs of the running kernel that this era has, too."""
+    from ksm.host import knobs
+
+    with Machine(memory=1 << 16, max_memory=1 << 16, era=ctx.params["era"]) as machine:
+        names = scanner.writable(machine)
+    try:
+        return knobs.running_knobs([name for name in names if name != "run"], knobs.RUNNING)
+    except OSError as error:
+        raise click.ClickException(f"--knobs running: {error.filename}: {error.strerror}") from None
 
 
 class Seconds(click.FloatRange):
@@ -52,13 +65,21 @@ class Seconds(click.FloatRange):
 @click.option(
     "--era", type=click.Choice([*ERAS]), default=scanner.ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
 )
+@click.option(
+    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
+    help="Use the kernel's defaults, or what the running kernel has.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
 @click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
 @click.option(
-    "--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait between passes.  [default: 1 for processes, else 0]"
+    "--budget", type=Seconds(0, 30 * 86400), default=BUDGET, metavar="SECONDS",
+    help=f"Watch processes for as long as ksmd takes at these knobs, and so long at most.  [default: {BUDGET:g}]",
 )
+@click.option("--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait so long between passes, whatever ksmd takes.")
 @click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
 @options.holes
+@options.zeros
+@click.option("--project", type=click.IntRange(1, 1_000_000), metavar="N", help="Say what N further machines like these would add.")
 @click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
@@ -67,11 +88,15 @@ def scan(
     sources: tuple[str, ...],
     advised: bool,
     era: Era,
+    knobs: str,
     settings: dict[str, str],
     passes: int | None,
     interval: float | None,
+    budget: float,
     as_passes: bool,
     holes: Holes | None,
+    zeros: scanner.Zeros,
+    project: int | None,
     exact: bool,
     key_file: str | None,
     threads: int | None,
@@ -108,12 +133,15 @@ def scan(
             opened, passes = open_snapshots(sources, holes), passes or len(sources)
         else:
             opened, remarks = open_sources(sources, host, advised=advised, holes=holes)
+        if project and len(opened) == 1:
+            raise click.UsageError("--project needs two sources at least: of one, nothing can be said", click.get_current_context())
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with options.progress_bar() as progress, scanner.Scan(
-            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, progress=progress
+            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, zeros=zeros, project=project or 0,
+            progress=progress,
         ) as running:
-            result = running.run(passes, interval)
+            result = running.run(passes, interval, budget)
     except SourceError as error:
         raise click.ClickException(str(error)) from None
     finally:

@@ -14,6 +14,7 @@ import click
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.ledger import differences
+from ksm.estimate.pace import spell
 from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult, size
 from ksm.host.text import printable, size_said
 
@@ -36,6 +37,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 "pages": source.pages,
                 "holes": source.holes,
                 "zero_holes": source.zero_holes,
+                "zeros": source.zeros,
                 **source.ksm_stat,
             }
             for source in result.sources
@@ -44,8 +46,12 @@ def as_json(result: Result) -> dict[str, Any]:
         "savings": {**result.savings._asdict(), "pages": result.savings.pages, "bytes": result.savings.bytes},
         "pages": result.pages,
         "shared": result.shared,
+        "freed": result.freed._asdict(),
+        "doubts": [doubt._asdict() for doubt in result.doubts],
+        **({"projection": result.projection.as_json()} if result.projection else {}),
         "passes": result.passes,
         "settled": result.settled,
+        "seconds": round(sum(result.seconds), 3),
         **({"snapshots": result.snapshots} if result.snapshots else {}),
         "notes": all_notes(result),
     }
@@ -66,8 +72,10 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
         yield from breakdown(result, width)
         yield "", False
         yield from sources_table(result, width)
-    elif absent := sum(source.holes for source in result.sources):
-        yield f"Holes, and left out of dumps: {absent:,} pages, which are not counted.", False
+    else:
+        for text, pages, *_ in outside(result, lambda text, pages: (text, f"{pages:,}", "", "", False)):
+            if pages != "0":
+                yield f"{text.strip().partition(':')[0]}: {pages} pages, which are not counted.", False
     yield "", False
     for note in shown_notes(result):
         for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
@@ -105,16 +113,24 @@ def percent(pages: int, total: int) -> str:
 
 def answer(result: Result) -> str:
     """The first line of the report: what KSM would free, and whether it is worth it."""
-    ledger = result.ledger
-    total, saved = ledger.pages, ledger.freed
-    share = f"{size(saved * PAGE_SIZE)} of {size(total * PAGE_SIZE)} ({percent(saved, total)}), and need {size(ledger.metadata)} itself"
-    if not total:
+    ledger, freed = result.ledger, result.freed
+    total = size(ledger.pages * PAGE_SIZE)
+    if not ledger.pages:
         return "There are no pages that KSM could merge."
-    if not saved and all_compared(result):
-        return f"KSM would free nothing: of {size(total * PAGE_SIZE)}, no two pages are equal."
-    if not saved:
-        return f"KSM found nothing to free in {passes(result)} over {size(total * PAGE_SIZE)}."
-    return f"{'Not worth it: ' if ledger.profit <= 0 else ''}KSM would free {share}."
+    if not freed.most and all_compared(result):
+        return f"KSM would free nothing: of {total}, no two pages are equal."
+    if not freed.most:
+        return f"KSM found nothing to free in {passes(result)} over {total}."
+    least, most = (size(pages * PAGE_SIZE) for pages in freed)
+    if freed.most - freed.least <= freed.most / 100:
+        said = f"{size(ledger.freed * PAGE_SIZE)} of {total} ({percent(ledger.freed, ledger.pages)})"
+    elif freed.least <= 0:
+        said = f"between nothing and {most} of {total} (0 to {percent(freed.most, ledger.pages)})"
+    else:
+        share = f"{100 * freed.least / ledger.pages:.1f} to {percent(freed.most, ledger.pages)}"
+        said = f"between {least} and {most} of {total} ({share})"
+    worth = freed.most * PAGE_SIZE > ledger.metadata
+    return f"{'' if worth else 'Not worth it: '}KSM would free {said}, and need {size(ledger.metadata)} itself."
 
 
 def all_compared(result: Result) -> bool:
@@ -164,18 +180,25 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
         rows.append(row("  skipped: had no equal in earlier passes", ledger.skipped))
     # After one pass there is no earlier checksum that a page could differ from.
     rows.append(row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", ledger.volatile))
-    zeros, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zero_holes", "holes"))
-    # Holes of files decide much, and whoever has copied a file may have made or filled them.
-    if zeros or (any(source.kind != "process" for source in result.sources) and not absent):
-        rows.append(row("Holes of files: zero pages among the above", zeros))
-    if absent:
-        # They are no part of the pages above, and so have no share of them.
-        rows.append(("Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False))
+    rows += outside(result, row)
     rows.append(bytes_row("Metadata: KSM's own structures", ledger.metadata))
     rows.append(bytes_row("Profit: freed less metadata", ledger.profit, True))
     if knows_profit(result):
         rows.append(bytes_row("general_profit: freed less rmap_items", result.ksm["general_profit"]))
     yield from laid_out(rows, width)
+
+
+def outside(result: Result, row: Callable[[str, int], Row]) -> Iterator[Row]:
+    """What is not counted, and so has no share of the pages; holes of files, which decide much: a copy may have made or filled them."""
+    apart, in_holes, absent = (sum(getattr(source, name) for source in result.sources) for name in ("zeros", "zero_holes", "holes"))
+    if apart:
+        yield "Zeros, perhaps not there: not counted", f"{apart:,}", mib(apart * PAGE_SIZE), "", False
+        if in_holes:
+            yield "  of these in holes of files", f"{in_holes:,}", mib(in_holes * PAGE_SIZE), "", False
+    elif in_holes or (any(source.kind != "process" for source in result.sources) and not absent):
+        yield row("Holes of files: zero pages among the above", in_holes)
+    if absent:
+        yield "Holes, and left out of dumps: not counted", f"{absent:,}", mib(absent * PAGE_SIZE), "", False
 
 
 def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:
@@ -254,7 +277,9 @@ def all_notes(result: Result) -> list[str]:
 
 
 def notes_around(result: Result, on_sources: list[str]) -> list[str]:
-    around = [how_it_ended(result), *counters(result), *which_era(result), *overstatement(result)]
+    doubts = [doubt.why for doubt in result.doubts]
+    around = [how_it_ended(result), *doubts, *counters(result), *further(result), *which_era(result), *zeros_apart(result)]
+    around += overstatement(result)
     return [*around, *on_sources, *result.notes]
 
 
@@ -290,16 +315,37 @@ def how_it_ended(result: Result) -> str:
     if result.snapshots:
         return snapshots_seen(result)
     if result.settled:
-        return f"{passes(result)}; the last one changed nothing"
+        took = f"ksmd would have settled after {spell(sum(result.seconds))} ({result.pace})"
+        return f"{passes(result)}; the last one changed nothing: {took}"
     if result.passes == (MOST_PASSES_LIVE if result.live else MOST_PASSES):
         return f"{passes(result)}, and still the last one changed something: this memory does not hold still"
-    return f"{passes(result)}, as asked for; the last one still changed something"
+    took = f"ksmd takes {spell(sum(result.seconds))} for {'it' if result.passes == 1 else 'them'} ({result.pace})"
+    return f"{passes(result)}; the last one still changed something: {took}"
 
 
 def snapshots_seen(result: Result) -> str:
     more = f", and {result.passes - result.snapshots} more over the last one" if result.passes > result.snapshots else ""
     seen = f"{result.snapshots} snapshots, a pass over each{more}"
     return f"{seen}: what is merged was the same in two that follow each other, and has not changed since"
+
+
+def further(result: Result) -> list[str]:
+    """What further machines would add."""
+    if not result.projection:
+        return []
+    machines = result.projection.machines
+    pages, shared, own, least, most = (size(count * PAGE_SIZE) for count in result.projection[1:6])
+    need = size(machines * (result.projection.own * PAGE_SIZE + result.projection.metadata))
+    each = f"each further one like these has {pages}: {shared} shared, {own} its own ({least} to {most})"
+    return [f"{each}, and {size(result.projection.metadata)} of metadata; {machines:,} more need {need}"]
+
+
+def zeros_apart(result: Result) -> list[str]:
+    """What pages of zeros that may not be there would add."""
+    apart = sum(source.zeros for source in result.sources) * PAGE_SIZE
+    if not apart:
+        return []
+    return [f"{size(apart)} of zeros may not be there in the running machine: those that are would be freed, too (--zeros count)"]
 
 
 def overstatement(result: Result) -> list[str]:

@@ -3,7 +3,7 @@
 """What merging saves, split by where the equal pages are."""
 
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 cimport cython
@@ -39,10 +39,13 @@ cdef uint32_t IN_TREE = <uint32_t>1 << 29
 cdef uint32_t SKIPPED_FRAME = <uint32_t>1 << 28
 cdef uint32_t COUNTED = <uint32_t>1 << 27
 
+cdef uint32_t SEVERAL = <uint32_t>1 << 31      # sources map the frame
+cdef uint32_t MERGED_FRAME = <uint32_t>1 << 30
+
 
 @cython.no_gc_clear
 cdef class Tally:
-    """Tally(machine)
+    """Tally(machine, owners=False)
 --
 
     Counts frames saved, from the page tables of the sources, one source after the other.
@@ -62,6 +65,8 @@ cdef class Tally:
 
     cdef Machine machine
     cdef uint32_t *last         # for each frame: the source that was last seen to map it, from 1
+    cdef uint32_t *owner        # for each frame: the only source that maps it, or SEVERAL; NULL if nobody asks
+    cdef long *owned            # for each source: such frames, and how many of them are merged
     cdef uint32_t source
     cdef readonly long zero
     cdef readonly long split
@@ -72,17 +77,21 @@ cdef class Tally:
     cdef readonly long skipped
     cdef readonly long volatile
 
-    def __cinit__(self, Machine machine not None):
+    def __cinit__(self, Machine machine not None, bint owners=False):
         with nogil:
             machine.enter()
             self.last = <uint32_t *>calloc(machine.m.max_pfn, sizeof(uint32_t))
+            if owners:
+                self.owner = <uint32_t *>calloc(machine.m.max_pfn, sizeof(uint32_t))
             machine.leave()
-        if self.last == NULL:
+        if self.last == NULL or (owners and self.owner == NULL):
             raise MemoryError
         self.machine = machine
 
     def __dealloc__(self):
         free(self.last)
+        free(self.owner)
+        free(self.owned)
 
     def __reduce__(self):
         raise TypeError("a tally cannot be copied or pickled")
@@ -128,6 +137,8 @@ cdef class Tally:
                     beyond = not frame_is_there(m, word >> PAGE_FLAGS_SHIFT)
                     if beyond:
                         break
+                    if self.owner != NULL and not word & PAGE_ZERO:
+                        own_frame(self.owner + (word >> PAGE_FLAGS_SHIFT), source, (word & PAGE_KSM) != 0, self.owned)
                     if word & (PAGE_KSM | PAGE_ZERO):
                         count_word(m, word, last, source, counts)
                     else:
@@ -139,11 +150,24 @@ cdef class Tally:
         add_counts(self, counts)
         return present
 
+    def own(self):
+        """The frames that only one source maps: for each source, in their order, (frames, how many of them are merged)."""
+        if self.owner == NULL:
+            raise ValueError("this tally does not know whose frames they are")
+        return [(self.owned[2 * i], self.owned[2 * i + 1]) for i in range(1, self.source + 1)]
+
 
 # Without the GIL two threads could add at the same time, and one sum be lost.
 
 @cython.critical_section
 cdef int begin_source(Tally tally) except -1:
+    cdef long *owned
+    if tally.owner != NULL:
+        owned = <long *>realloc(tally.owned, 2 * (<size_t>tally.source + 2) * sizeof(long))
+        if owned == NULL:
+            raise MemoryError
+        memset(owned + 2 * (tally.source + 1), 0, 2 * sizeof(long))
+        tally.owned = owned
     tally.source += 1
     return 0
 
@@ -164,6 +188,19 @@ cdef int add_counts(Tally tally, const long *counts) except -1:
 cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:
     """Whether the frame can be read. Holes between images are reserved, and so are frames of a removed image, and the zero page."""
     return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
+
+
+cdef inline void own_frame(uint32_t *owner, uint32_t source, bint merged, long *owned) noexcept nogil:
+    """Note who maps a frame: it is its first source's own until another one comes."""
+    cdef uint32_t first = owner[0] & ~MERGED_FRAME
+    if owner[0] == 0:
+        owner[0] = source | (MERGED_FRAME if merged else 0)
+        owned[2 * source] += 1
+        owned[2 * source + 1] += merged
+    elif first != source and first != SEVERAL:
+        owned[2 * first] -= 1
+        owned[2 * first + 1] -= (owner[0] & MERGED_FRAME) != 0
+        owner[0] = SEVERAL
 
 
 cdef inline void count_frame(unsigned long word, uint32_t *last, long *counts) noexcept nogil:

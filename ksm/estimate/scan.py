@@ -8,12 +8,15 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ksm.constants import PAGE_SIZE
-from ksm.estimate.ledger import Ledger, make_ledger
+from ksm.estimate.doubt import Doubt, Freed, freed_between
+from ksm.estimate.ledger import SIZES, Ledger, make_ledger
+from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, pace_of, spell
+from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import key_name
 from ksm.host.memory import available_memory, total_memory
@@ -41,6 +44,8 @@ MOST_LINES = 5  # of the report, on processes that were left out
 ERA = next(iter(ERAS))  # the default of a machine
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
+Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
+
 # What is being done, and how far it is: (what, done, total)
 Progress = Callable[[str, int, int], None]
 
@@ -65,7 +70,8 @@ class SourceResult(NamedTuple):
     """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
 
     holes        pages that lie in holes of a file, or that a dump has left out: they are not counted
-    zero_holes   pages that lie in holes of a file and count as pages of zeros
+    zero_holes   pages that lie in holes of a file and are pages of zeros
+    zeros        pages of zeros that were set apart: the running machine may not have them. They are not counted either
     """
 
     name: str
@@ -75,6 +81,7 @@ class SourceResult(NamedTuple):
     holes: int = 0
     zero_holes: int = 0
     still: bool = True
+    zeros: int = 0
 
 
 class Result(NamedTuple):
@@ -91,6 +98,10 @@ class Result(NamedTuple):
     live: bool
     notes: list[str]
     source_notes: list[tuple[str, str]]  # (name of a source, note)
+    doubts: list[Doubt]
+    projection: Projection | None
+    pace: Pace
+    seconds: list[float]  # that ksmd takes for each pass, without the last one if that changed nothing
     snapshots: int = 0  # that the passes saw, one after the other
     shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
     again: int = 0  # those of them that KSM has not merged
@@ -99,6 +110,10 @@ class Result(NamedTuple):
     def pages(self) -> int:
         """Frames: what processes share since a fork counts once."""
         return sum(source.pages for source in self.sources) - self.shared
+
+    @property
+    def freed(self) -> Freed:
+        return freed_between(self.ledger, self.doubts)
 
 
 def size(count: int) -> str:
@@ -239,9 +254,13 @@ class Scan:
         exact: bool | None = None,
         key: bytes | None = None,
         threads: int | None = None,
+        zeros: Zeros = "count",
+        project: int = 0,
         progress: Progress = no_progress,
     ) -> None:
         self.sources = list(sources)
+        self.zeros = zeros
+        self.project = project
         self.era = era
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
@@ -271,28 +290,55 @@ class Scan:
     def live(self) -> bool:
         return any(source.live for source in self.sources)
 
-    def run(self, passes: int | None = None, interval: float | None = None) -> Result:
-        """Make `passes` passes, or as many as it takes until nothing changes. Between them wait: by default 1 s if a source is live."""
-        if interval is None:
-            interval = 1.0 if self.live else 0.0
+    def run(self, passes: int | None = None, interval: float | None = None, budget: float = BUDGET) -> Result:
+        """Make `passes` passes, or as many as it takes until nothing changes. Each takes no time; files are scanned without waiting.
+
+        Live sources are read as often as ksmd would come round at the machine's knobs, if that takes no more than `budget` seconds, or else
+        more often; or every `interval` seconds.
+        """
+        if interval is None and not self.live:
+            interval = 0.0
         most = passes or (MOST_PASSES_LIVE if self.live else MOST_PASSES)
+        pace = pace_of(self.machine)
+        watch: Watch | None = None
+        seconds: list[float] = []  # that ksmd takes for each pass
         before = None
-        number = 0
+        number = merged = broken = 0
         settled = False
         while number < most and not (settled and passes is None and number >= LEAST_PASSES):
+            if watch is not None and number > len(watch.waits) and not watch.may_go_on():
+                break
             if number:
-                self.wait(interval, number)
+                self.wait(watch.next() if watch is not None else interval or 0.0, number)
+            merged, broken = self.merged(), self.broken()
+            if watch is not None:
+                watch.reads()
+            began = time.monotonic()
             self.read(number)
+            broken = self.broken() - broken
             number += 1
-            self.scan(number)
+            seconds.append(pace.seconds(self.scan(number)))
+            if watch is None and interval is None:
+                watch = Watch(seconds[0], budget, passes, LEAST_PASSES, began)
             state = [self.counter(name) for name in PASS_STATE]
             settled = state == before
             before = state
-        return self.result(number, settled)
+        result = self.result(number, settled, seconds[: -1 if settled else None])
+        if watch is not None and (doubt := doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)) is not None:
+            result.doubts.append(doubt)
+        return result
+
+    def merged(self) -> int:
+        """Pages that are merged, or have become the zero page."""
+        return sum(self.counter(name) for name in ("pages_shared", "pages_sharing", "ksm_zero_pages"))
+
+    def broken(self) -> int:
+        """How often a merged page has been written to."""
+        return self.machine.vmstat()["cow_ksm"] - self.counter("ksm_zero_pages")
 
     def wait(self, seconds: float, number: int) -> None:
         if seconds > 0:
-            self.progress(f"waiting {seconds:g} s after pass {number}", 0, 0)
+            self.progress(f"waiting {spell(seconds)} after pass {number}", 0, 0)
             time.sleep(seconds)
 
     def read(self, number: int) -> None:
@@ -311,6 +357,8 @@ class Scan:
                     source.refresh(number)
                 else:
                     source.attach(self.machine)
+                if self.zeros == "apart" and not source.zeros_are_real and number < max(1, source.snapshots):
+                    source.set_zeros_apart(self.machine)
             except SourceError as error:
                 # One process among many must not end the whole scan, whether it has gone or grown too large. An error of a file ends it:
                 # the file will not get better, and the user should know first.
@@ -321,8 +369,8 @@ class Scan:
                 if source.process is not None:
                     source.process.exit()
 
-    def scan(self, number: int) -> None:
-        """One pass of KSM over everything."""
+    def scan(self, number: int) -> int:
+        """One pass of KSM over everything: how many pages it looked at."""
         skipped = self.counter("pages_skipped")
         total = sum(source.process.rss() for source in self.sources if source.process is not None)
         scanned = 0
@@ -334,14 +382,15 @@ class Scan:
             self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
             if self.machine.lost_pages():
                 raise SourceError("a memory image cannot be read any more: it has been truncated, or its disk has failed")
+        return max(0, total - self.skipped)
 
     def counter(self, name: str) -> int:
         """A file of /sys/kernel/mm/ksm; 0 where the era does not have it, because what it counts does not happen there."""
         value: int = getattr(self.machine.ksm, name, 0)
         return value
 
-    def result(self, passes: int, settled: bool) -> Result:
-        tally = Tally(self.machine)
+    def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
+        tally = Tally(self.machine, owners=bool(self.project))
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
         results = []
@@ -357,7 +406,7 @@ class Scan:
                     pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
-            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still))
+            results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still, source.zeros))
         counters = self.machine.ksm.attributes()
         ledger = make_ledger(self.era, pages=sum(source.pages for source in results) - shared, tally=tally, slabs=self.machine.slabinfo())
         return Result(
@@ -373,9 +422,18 @@ class Scan:
             notes=self.left_notes() + self.common_notes(shared),
             source_notes=[(source.name, note) for source in self.sources for note in source.notes],
             snapshots=max((source.snapshots for source in self.sources), default=0),
+            doubts=[],
+            projection=self.projection(results, tally) if self.project else None,
+            pace=pace_of(self.machine),
+            seconds=[*seconds],
             shared=shared,
             again=unmerged,
         )
+
+    def projection(self, sources: list[SourceResult], tally: Tally) -> Projection | None:
+        """What further machines like these add; None where there is one source left, of which nothing can be said."""
+        shares = [Share(source.pages, *own) for source, own in zip(sources, tally.own(), strict=True)]
+        return project(shares, self.project, SIZES[self.era]) if len(shares) >= LEAST_SOURCES else None
 
     def left_notes(self) -> list[str]:
         """Notes on sources that were left out during the scan; of many sources, only their number."""

@@ -8,13 +8,16 @@ from array import array
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from ksm.constants import PAGE_SIZE, PR_SET_MEMORY_MERGE
+from ksm.constants import MADV_DONTNEED, PAGE_SIZE, PR_SET_MEMORY_MERGE
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.pieces import Piece
+from ksm.sources.zeros import zero_runs
 
 # The lowest and highest addresses that a source's memory may have in its process
 LOWEST, HIGHEST = 65536, (1 << 47) - 2 * PAGE_SIZE
+
+CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 Kind = Literal["process", "image", "core", "dump"]
 
@@ -54,6 +57,8 @@ class Source(ABC):
     mthp            pages in large folios of other sizes than 2 MiB, as far as that can be seen
     holes           pages that the source does not have, although it could: holes of a file, and what a dump leaves out
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
+    zeros_are_real  whether its pages of zeros are there in the running machine, or perhaps only what was written for memory without pages
+    zeros           pages of zeros that were set apart, because they are perhaps not real
     same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time
     notes           lines for the report: what was left out, and why
@@ -61,6 +66,7 @@ class Source(ABC):
 
     kind: Kind
     live: ClassVar[bool] = False
+    zeros_are_real: bool = False
     still: ClassVar[bool] = True
     ordered: bool = False
 
@@ -76,6 +82,7 @@ class Source(ABC):
         self.mthp = 0
         self.holes = 0
         self.zero_holes = 0
+        self.zeros = 0
         self.same_checksums = False
         self.threads = 1
         self.notes: list[str] = []
@@ -86,6 +93,17 @@ class Source(ABC):
 
     def refresh(self, number: int) -> None:
         return None  # nothing changes in a file
+
+    def set_zeros_apart(self, machine: Machine) -> None:
+        """Take the pages of zeros away from the machine's process, and count them."""
+        assert self.process is not None
+        self.zeros = 0
+        for addr, length in self.ranges():
+            for start in range(addr, addr + length, CHUNK):
+                words = self.process.page_table(start, min(CHUNK, addr + length - start))
+                for first, end in zero_runs(machine, start, words):
+                    self.process.madvise(first, end - first, MADV_DONTNEED)
+                    self.zeros += (end - first) // PAGE_SIZE
 
     def repeat(self, start: int, words: array[int]) -> int:
         """Mark in a page table, from the address `start` on, the pages whose frames count for another source: how many. See Tally."""

@@ -134,7 +134,7 @@ def source_of(core: Core, input: Input, stream: InputParts | None) -> Source:
         if files:
             remarks.append(f"left out {files:,} pages of mapped files and shared memory, which KSM would not merge")
         if core.notes.gdb:
-            remarks.append("gdb writes pages that were never touched as zeros: there may be fewer zero pages in truth")
+            remarks.append("gdb writes pages that were never touched as zeros")
         segments = kept
     extents = [Extent(segment.offset, segment.end - segment.start, segment.start) for segment in segments]
     source: Source
@@ -143,13 +143,14 @@ def source_of(core: Core, input: Input, stream: InputParts | None) -> Source:
         # The kernel leaves holes for what the process has never touched. Others only leave out zeros, as cp --sparse and unzstd do.
         by_format: Holes = "zeros" if core.notes.machine or core.notes.gdb else "absent"
         source = FileSource(name, "core", fd, extents, data_extents(fd, size), input.holes or by_format)
+        source.zeros_are_real = by_format == "absent" and source.holes > 0
     else:
         assert stream is not None
         if extents:
             stream.go(min(extents).offset)  # gdb writes its notes last: then all of it is read again
         source = ExtentStream(stream.input, "core", extents, core.needed)
         if not core.notes.machine and not core.notes.gdb:
-            remarks.append("on its way, what was never touched has become zeros: there may be fewer zero pages in truth")
+            remarks.append("on its way, what was never touched has become zeros")
     if core.notes.machine:
         source.holes += core.absent
     source.notes += remarks

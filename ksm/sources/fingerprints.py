@@ -30,6 +30,7 @@ class RowsSource(Source):
         super().__init__(f"{path}: {head.name}")
         self.kind = cast(Kind, head.kind)
         self.own = head.name
+        self.zeros_are_real = head.kind == "process"
         self.opened = opened
         self.place = place
         self.hash = opened.file.head.hashed

@@ -104,6 +104,7 @@ class KernelThread(SourceError):
 class LiveSource(Source):
     kind = "process"
     live = True
+    zeros_are_real = True
 
     def __init__(self, pid: int, host: Host, *, advised: bool = False) -> None:
         super().__init__(f"pid {pid}")

@@ -65,6 +65,7 @@ class SnapshotSource(Source):
         else:
             read_into(self.follower, moment)
         self.holes, self.zero_holes, self.shared, self.hidden = moment.holes, moment.zero_holes, moment.shared, moment.hidden
+        self.zeros_are_real = moment.zeros_are_real
         self.notes = moment.notes
 
     def moments_of(self) -> list[Source]:

@@ -47,7 +47,8 @@ def test_a_file_and_its_scan(tmp_path, images):
     out, err = invoke("fingerprint", *images, "-o", tmp_path / "f.parquet")
     assert err == ""
     assert re.fullmatch(rf"{tmp_path}/f\.parquet: 16 pages of 2 sources in \d+\.\d KiB\n", out)
-    from_images, from_file = (json.loads(invoke("scan", "--json", *sources)[0]) for sources in (images, [tmp_path / "f.parquet"]))
+    both = (images, [tmp_path / "f.parquet"])
+    from_images, from_file = (json.loads(invoke("scan", "--zeros", "count", "--json", *sources)[0]) for sources in both)
     assert [source.pop("name") for source in from_file["sources"]] == [f"{tmp_path}/f.parquet: {image}" for image in images]
     for source in from_images["sources"]:
         del source["name"]
@@ -60,7 +61,7 @@ def test_a_process(tmp_path, sleeper):
     assert re.match(rf"{tmp_path}/f: [\d,]+ pages in ", out)
     [name] = set(parquet.read_table(tmp_path / "f")["source"].to_pylist())
     assert name.startswith(f"pid {sleeper.pid} (")
-    report = json.loads(invoke("scan", "--json", tmp_path / "f")[0])
+    report = json.loads(invoke("scan", "--zeros", "count", "--json", tmp_path / "f")[0])
     assert report["sources"][0]["kind"] == "process"
     assert report["pages"] > 300
     assert any("a still image overstates" in note for note in report["notes"])
@@ -130,10 +131,10 @@ def test_snapshots_of_files(tmp_path, images):
     invoke("fingerprint", *images, "-o", tmp_path / "folder", "--every", "0s", "--count", 3)
     files = sorted((tmp_path / "folder").iterdir())
     assert [file.name for file in files] == ["0.parquet", "1.parquet", "2.parquet"]
-    report = json.loads(invoke("scan", "--json", "--as-passes", *files)[0])
+    report = json.loads(invoke("scan", "--zeros", "count", "--json", "--as-passes", *files)[0])
     assert [source["name"] for source in report["sources"]] == list(images)
     assert (report["savings"]["pages"], report["passes"], report["snapshots"]) == (9, 3, 3)
-    out, _ = invoke("scan", "--as-passes", *files)
+    out, _ = invoke("scan", "--zeros", "count", "--as-passes", *files)
     assert "3 snapshots, a pass over each" in out
     assert "a still image overstates" not in out
 
@@ -197,9 +198,9 @@ def test_keys(tmp_path, images):
     head = json.loads(parquet.read_metadata(tmp_path / "f").metadata[b"ksm"])
     assert head["hash"] == "BLAKE3-128"
     assert re.fullmatch(r"[0-9a-f]{8}", head["key"])
-    report = json.loads(invoke("scan", "--json", "--key", tmp_path / "key", tmp_path / "f", images[1])[0])
+    report = json.loads(invoke("scan", "--zeros", "count", "--json", "--key", tmp_path / "key", tmp_path / "f", images[1])[0])
     assert report["savings"]["pages"] == 9
-    assert json.loads(invoke("scan", "--json", tmp_path / "f")[0])["savings"]["pages"] == 6
+    assert json.loads(invoke("scan", "--zeros", "count", "--json", tmp_path / "f")[0])["savings"]["pages"] == 6
     with_key = f"{tmp_path}/f: {images[0]} has fingerprints of BLAKE3-128 with key {head['key']}"
     assert refused("scan", tmp_path / "f", images[1]) == f"ksm: {with_key}, {images[1]} of XXH3-128: these cannot be compared"
     line = refused("scan", tmp_path / "f", "--key", tmp_path / "other")

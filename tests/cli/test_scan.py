@@ -28,13 +28,14 @@ HOME = Path(ksm.__file__).resolve().parents[1]
 TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
 
 
-invoke, refused = partial(commands.invoke, "scan"), partial(commands.refused, "scan")
+invoke, refused = partial(commands.invoke, "scan", "--zeros", "count"), partial(commands.refused, "scan")
 
 
 def command(*arguments, prefix=(), env=None, **options):
     """The command in a process of its own, as it is installed."""
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1]), **(env or {})}
-    return subprocess.run([*prefix, sys.executable, "-m", "ksm", "scan", *map(str, arguments)], env=environment, text=True, **options)
+    command = [*prefix, sys.executable, "-m", "ksm", "scan", "--zeros", "count", *map(str, arguments)]
+    return subprocess.run(command, env=environment, text=True, **options)
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def test_json(images):
     assert report["era"] == "6.12"
     assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
     assert report["sources"] == [
-        {"name": images[0], "kind": "image", "pages": 12, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 12,
+        {"name": images[0], "kind": "image", "pages": 12, "holes": 0, "zero_holes": 0, "zeros": 0, "ksm_rmap_items": 12,
          "ksm_merging_pages": 11, "ksm_zero_pages": 0, "ksm_process_profit": 11 * PAGE - 12 * 64},
-        {"name": images[1], "kind": "image", "pages": 4, "holes": 0, "zero_holes": 0, "ksm_rmap_items": 4,
+        {"name": images[1], "kind": "image", "pages": 4, "holes": 0, "zero_holes": 0, "zeros": 0, "ksm_rmap_items": 4,
          "ksm_merging_pages": 3, "ksm_zero_pages": 0, "ksm_process_profit": 3 * PAGE - 4 * 64},
     ]  # fmt: skip
     assert report["ksm"]["pages_shared"] == 5
@@ -146,7 +147,7 @@ def test_nothing_is_imported_that_an_image_does_not_need(images):
     code = "import sys; from ksm.cli.group import main; main(sys.argv[1:], standalone_mode=False); print(*sorted(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     result = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}; {code}", "scan", images[0]],
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}; {code}", "scan", "--zeros", "count", images[0]],
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -164,7 +165,8 @@ def test_the_era_of_2011(images):
     assert [report["ksm"][name] for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")] == [5, 9, 2, 0]
     assert report["savings"] == {"zero": 3, "within": 4, "across": 2, "pages": 9, "bytes": 9 * PAGE}
     assert report["sources"] == [
-        {"name": name, "kind": "image", "pages": pages, "holes": 0, "zero_holes": 0} for name, pages in zip(images, (12, 4), strict=True)
+        {"name": name, "kind": "image", "pages": pages, "holes": 0, "zero_holes": 0, "zeros": 0}
+        for name, pages in zip(images, (12, 4), strict=True)
     ]
 
     out, _ = invoke("--era", "2.6.38", *images)
@@ -183,7 +185,7 @@ def test_the_era_of_2011(images):
 def test_the_era_of_2011_looks_into_a_process(target):
     report = json.loads(invoke("--json", "--era", "2.6.38", "--interval", "0", f"pid:{target.pid}")[0])
     [source] = report["sources"]
-    assert set(source) == {"name", "kind", "pages", "holes", "zero_holes"}
+    assert set(source) == {"name", "kind", "pages", "holes", "zero_holes", "zeros"}
     assert report["savings"]["within"] >= 297
     assert report["savings"]["zero"] >= 49
     assert invoke("--era", "2.6.38", "--interval", "0", f"pid:{target.pid}")[0].startswith("KSM would free ")
@@ -300,7 +302,7 @@ def test_as_installed(images, tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "ksm: missing: No such file or directory\n")
     with open("/dev/full", "w") as full:
         result = command(*images, stdout=full, stderr=subprocess.PIPE)
-    assert (result.returncode, result.stderr) == (1, "ksm: No space left on device\n")
+    assert (result.returncode, result.stderr) == (1, "ksm: No space left on device: standard output\n")
 
 
 def hear_ctrl_c():
@@ -359,7 +361,7 @@ def test_an_image_that_shrinks(tmp_path):
             os.truncate(sys.argv[-1], 4096)
 
         Scan.read = read_and_truncate
-        main(["scan", "--exact", sys.argv[-1]])
+        main(["scan", "--zeros", "count", "--exact", sys.argv[-1]])
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(ksm.__file__).resolve().parents[1])}
     result = subprocess.run([sys.executable, "-c", script, path], env=environment, capture_output=True, text=True)
@@ -471,7 +473,7 @@ def test_a_stream_that_does_not_say_how_long_it_is(tmp_path, options):
         for _ in range(80):
             file.write(bytes(1 << 20))
     sources = [str(path)] * (2 if "--as-passes" in options else 1)
-    run = CliRunner().invoke(main, ["scan", "--json", *options, *sources])
+    run = CliRunner().invoke(main, ["scan", "--zeros", "count", "--json", *options, *sources])
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["pages"] == 80 * 256
 
@@ -479,7 +481,7 @@ def test_a_stream_that_does_not_say_how_long_it_is(tmp_path, options):
 @pytest.mark.parametrize(("limit", "options"), [(900000, ""), (1000000, ""), (1000000, "--exact")])
 def test_a_stream_where_addresses_are_limited(limit, options):
     """As ulimit -v does: the machine takes what room there is, and leaves some to the rest of the program."""
-    command = f"ulimit -v {limit}; head -c 16M /dev/zero | {sys.executable} -m ksm scan --json --threads 2 {options} -"
+    command = f"ulimit -v {limit}; head -c 16M /dev/zero | {sys.executable} -m ksm scan --zeros count --json --threads 2 {options} -"
     run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(HOME)}, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert json.loads(run.stdout)["pages"] == 4096

@@ -289,7 +289,7 @@ def test_progress_and_waiting(folder):
         running.run(passes=2, interval=0.01)
     sources[0].close()
     assert [what for what, _, _ in seen] == [
-        f"mapping {path}", "mapping changing", "pass 1", "waiting 0.01 s after pass 1", f"reading {path}", "reading changing", "pass 2",
+        f"mapping {path}", "mapping changing", "pass 1", "waiting 10 ms after pass 1", f"reading {path}", "reading changing", "pass 2",
     ]  # fmt: skip
     assert ("pass 2", 140, 140) in seen
 

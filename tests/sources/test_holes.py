@@ -76,20 +76,28 @@ def test_the_kernel_leaves_holes_for_what_was_never_touched(tmp_path, exact):
     assert holes_of(copy) == (200, 0)
 
 
+def split_row(line):
+    return re.split(r"(?<=\w)  +", line)
+
+
 def test_the_report_counts_holes(tmp_path, target):
     image = dense(tmp_path / "dense")
     copy = sparse_copy(image)
 
-    def lines(*arguments):
-        run = CliRunner().invoke(main, ["scan", *map(str, arguments)])
+    def lines(*arguments, zeros="count"):
+        run = CliRunner().invoke(main, ["scan", "--zeros", zeros, *map(str, arguments)])
         assert run.exit_code == 0, run.output
-        return [line for line in run.output.splitlines() if line.startswith("Holes")]
+        return [line for line in run.output.splitlines() if line.lstrip().startswith(("Holes", "Zeros, ", "of these"))]
 
     zeros, absent = "Holes of files: zero pages among the above", "Holes, and left out of dumps: not counted"
     assert [re.split("  +", line) for line in lines(image)] == [[zeros, "0", "0.0", "0.0"]]
     assert [re.split("  +", line) for line in lines(copy)] == [[zeros, "200", "0.8", f"{20000 / len(PAGES):.1f}"]]
     # What is not counted has no share of what is.
     assert [re.split("  +", line) for line in lines("--holes", "absent", copy)] == [[absent, "200", "0.8"]]
+    apart, inside = "Zeros, perhaps not there: not counted", "  of these in holes of files"
+    pages = [str(PAGES.count(bytes(PAGE))), f"{PAGES.count(bytes(PAGE)) * PAGE / (1 << 20):.1f}"]
+    assert [split_row(line) for line in lines(image, zeros="apart")] == [[apart, *pages]]
+    assert [split_row(line) for line in lines(copy, zeros="apart")] == [[apart, *pages], [inside, "200", "0.8"]]
     assert lines("--passes", "1", f"pid:{target.pid}") == []
     run = CliRunner().invoke(main, ["scan", "--json", str(image), str(copy)])
     assert [(source["holes"], source["zero_holes"]) for source in json.loads(run.output)["sources"]] == [(0, 0), (0, 200)]

@@ -128,6 +128,7 @@ class PageMap:
 
 class CriuSource(StreamSource):
     kind = "dump"
+    zeros_are_real = True
 
     def __init__(self, folder: str, pid: int) -> None:
         super().__init__(f"{folder}:{pid}")
