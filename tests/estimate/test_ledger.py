@@ -82,7 +82,8 @@ def test_zeros_that_no_counter_of_ksm_has():
 
 
 def test_the_ledger_tells_both_reasons_why_counters_differ():
-    ledger = make_ledger("6.12", pages=12, slabs={"ksm_rmap_item": 2, "ksm_stable_node": 1, "ksm_mm_slot": 1}, tally=SimpleNamespace(
+    slabs = {"ksm_rmap_item": 2, "ksm_stable_node": 1, "ksm_mm_slot": 1}
+    ledger = make_ledger("6.12", pages=12, zeros=0, slabs=slabs, tally=SimpleNamespace(
         zero=0, split=10, within=1, across=0, merged=1, unshared=0, skipped=0, volatile=0))  # fmt: skip
     counters = {"pages_shared": 1, "pages_sharing": 2, "pages_unshared": 0, "pages_volatile": 0}
     [line] = differences(ledger, counters, 0)
