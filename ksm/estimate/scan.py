@@ -29,6 +29,7 @@ from ksm.sources import Source, SourceError
 from ksm.sources.base import new_process
 from ksm.sources.families import families_of
 from ksm.sources.live import LiveSource
+from ksm.sources.merged import MergedFrames
 from ksm.sources.pace import pause
 from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
@@ -421,6 +422,7 @@ class Scan:
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
         results = []
+        merged = MergedFrames()
         tally.note_items()
         for source in self.sources:
             assert source.process is not None
@@ -434,7 +436,7 @@ class Scan:
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
-            source.look_back()
+            source.look_back(merged)
             standing = source.standing
             pages += standing.zeros
             standing.pinned = min(standing.pinned, pages)

@@ -43,15 +43,14 @@ CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 
 class Host:
-    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; those that KSM has
-    merged; whether any has large folios of other sizes than 2 MiB. `gentle`: hold nobody up, even where that hides who has asked for KSM.
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; whether any has large
+    folios of other sizes than 2 MiB. `gentle`: hold nobody up, even where that hides who has asked for KSM.
     """
 
     def __init__(self, *, gentle: bool = False) -> None:
         self.gentle = gentle
         self.claimed: set[object] = set()
         self.room = Room()
-        self.merged = MergedFrames()
         self.number = 0
         self.mthp = has_mthp()
         self.whole = False  # whether the scan has all processes that the user may read
@@ -67,7 +66,6 @@ class Host:
         if number != self.number:
             self.claimed.clear()
             self.room.begin()
-            self.merged = MergedFrames()
             self.number = number
 
     def close(self) -> None:
@@ -121,14 +119,15 @@ class LiveSource(Source):
         self.frames = Frames()  # that it shares
         self.held: Held | None = None  # of the machine, what is pinned of the process
         self.pinned: list[Run] = []
-        self.elsewhere: list[Run] = []  # pages whose frames others have, too, and that are not shared in the machine
+        self.elsewhere: list[Run] = []  # pages whose frames others may have, too, and that are not shared in the machine
         self.exact = False  # the machine keeps bytes
         self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
         self.plain = Plain()
         self.full: list[Run] = []  # mappings that are read whole, and the others: see _present()
         self.others: list[Run] = []
-        self.doubtful: list[Run] = []  # mappings whose pages are read from the file, even if they have one mapping
+        self.mergeable: list[Run] = []  # mappings in which KSM may have merged pages
+        self.shared_huge: list[Run] = []  # others that have huge pages, and pages that others map, too
         with self._inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
@@ -176,8 +175,8 @@ class LiveSource(Source):
 
     @property
     def kpagecount(self) -> int:
-        """/proc/kpagecount, if it is needed: counting takes longer than all else that is asked of a page."""
-        return self.host.kpagecount if any(mapping.shared for mapping in self.mappings) else -1
+        """/proc/kpagecount, if it is needed: counting takes longer than all else that is asked of a page. Only smaps tells who needs it."""
+        return self.host.kpagecount if self.plain.found is not None or any(mapping.shared for mapping in self.mappings) else -1
 
     def _mappings(self) -> list[Mapping]:
         """The mappings that KSM may look at.
@@ -239,22 +238,25 @@ class LiveSource(Source):
             whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
             (self.full if whole else self.others).append((mapping.start, mapping.end))
         self.full = joined(self.full)
-        # A page that KSM has merged may have one mapping left: see read_runs(). So may a part of a huge page that others map, where frames
-        # cannot be seen: see read_counted().
-        blind = self.host.kpagecount < 0
-        self.doubtful = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable or (blind and mapping.shared)])
+        self.mergeable = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable])
+        self.shared_huge = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.shared and not mapping.mergeable])
 
-    def look_back(self) -> None:
-        super().look_back()
-        self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(self.elsewhere) for word in words)
+    def look_back(self, merged: MergedFrames) -> None:
+        super().look_back(merged)
         with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
             if stat := self._ksm_stat():
                 self.standing.take_ksm_stat(stat)
             self.standing.take_pins(self._text("status"), self.maps)
             if self.hidden:
                 self._look_at_mappings()
-                merged = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
-                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
+                by_ksm = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
+                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), by_ksm)
+            pagemap = self._open("pagemap")
+            try:
+                self.standing.repeated, others = merged.add(pagemap, self.host.kpageflags, self.elsewhere)
+            finally:
+                os.close(pagemap)
+            self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(others) for word in words)
 
     def attach(self, machine: Machine) -> None:
         self.exact = machine.pages == "bytes"
@@ -347,7 +349,7 @@ class LiveSource(Source):
 
         Threads read one stretch while the next one is asked for.
         """
-        self.shared = self.hidden = self.standing.repeated = 0
+        self.shared = self.hidden = 0
         self.elsewhere = []
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
@@ -358,9 +360,7 @@ class LiveSource(Source):
                 )
                 held += shared
                 self.hidden += hidden
-                repeated, others = self.host.merged.add(pagemap, self.host.kpageflags, sorted(common + forced))
-                self.standing.repeated += repeated
-                self.elsewhere += others
+                self.elsewhere += sorted(common + forced)
                 yield from self._stretch(mem, alone, common)
                 for part in parts_of(forced, PIECE):
                     yield InProcess(part, self.pid, mem, by_file=True, always=True)
@@ -368,8 +368,12 @@ class LiveSource(Source):
             os.close(pagemap)
 
     def _stretch(self, mem: Memory, alone: list[Run], common: list[Run]) -> Iterator[InProcess]:
-        if self.doubtful:
-            sure = without(alone, self.doubtful)
+        # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs(). So is a part of a huge page
+        # that others may map, where frames cannot be seen: see read_counted().
+        blind = self.host.kpagecount < 0
+        doubtful = joined(sorted(self.mergeable + self.shared_huge)) if blind else self.mergeable
+        if doubtful:
+            sure = without(alone, doubtful)
             common = sorted(common + without(alone, sure))
             alone = sure
         for part in parts_of(alone, PIECE):
@@ -395,6 +399,11 @@ class LiveSource(Source):
             finally:
                 os.close(pagemap)
 
+    def close(self) -> None:
+        if self.held is not None and self.process is not None and self.process.alive:
+            self.held.release()
+        super().close()
+
     def huge(self, blocks: list[Run]) -> list[Run]:
         """The blocks that have a huge page, or what is left of one. OSError.
 
@@ -410,11 +419,6 @@ class LiveSource(Source):
             os.close(pagemap)
         self.mthp += others
         return huge
-
-    def close(self) -> None:
-        if self.held is not None and self.process is not None and self.process.alive:
-            self.held.release()
-        super().close()
 
     # What a family does with its members
 

@@ -12,6 +12,7 @@ import ksm
 from ksm.estimate.scan import Scan
 from ksm.sources import Host, SourceError, open_source, open_sources
 from ksm.sources.live import LiveSource
+from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import learn_ksm_flag
 from ksm.sources.pins import buffers_of
 from ksm.sources.standing import Standing
@@ -419,7 +420,7 @@ def test_one_that_exits_keeps_what_was_known(target, host):
         source.attach(machine)
         target.end()
         source.hidden = 5
-        source.look_back()
+        source.look_back(MergedFrames())
         assert (source.standing.hidden, source.standing.common, source.standing.merged) == (5, 5 * PAGE, None)
         with pytest.raises(SourceError):
             source.look()
