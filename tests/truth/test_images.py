@@ -46,10 +46,10 @@ def test_guests_as_processes_and_as_images(program, lacks, tmp_path):
             monitor.do("stop")
             monitor.do("pmemsave", val=0, size=guests.MIB << 20, filename=f"{tmp_path}/pmemsave{number}")
             monitor.do("dump-guest-memory", paging=False, protocol=f"file:{tmp_path}/dump{number}")
-        found = {"live": scanned(*(f"pid:{pid}" for pid in pids), "--advised", "--passes", "4", "--interval", "0")["ledger"]}
+        found = {"live": scanned(*(f"pid:{pid}" for pid in pids), "--advised", "--interval", "0")["ledger"]}
     for form in ("pmemsave", "dump"):
         files = [f"{tmp_path}/{form}{number}" for number in (0, 1)]
-        report = scanned(*files, "--passes", "4")
+        report = scanned(*files)
         found[form] = report["ledger"]
         assert all(source["zeros"] > 1000 for source in report["sources"])
     print()
