@@ -2,9 +2,9 @@
 # No twin in the kernel: another kernel, booted by QEMU.
 """The KSM of another kernel: a guest of QEMU that runs workloads.
 
-The guest boots the kernel with this machine's root file system as its own, read-only, through virtiofs. It runs the same Python and the same
-program as here, so nothing has to be installed in it. Workloads and outcomes go through a folder that both see. The port runs here. Without
-KVM the guest is some ten times slower than this machine, and a boot takes about ten seconds.
+The guest boots the kernel with this machine's root file system as its own, read-only, through virtiofs. It runs the same Python and the
+same program as here, so nothing has to be installed in it. Workloads and outcomes go through a folder that both see. The port runs here.
+Without KVM the guest is some ten times slower than this machine, and a boot takes about ten seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from ksm.host.json_file import LARGEST, parse_json
 from ksm.oracle.check import check_outcome
-from ksm.oracle.kernels import Kernel, initramfs, kernel_of
+from ksm.oracle.kernels import initramfs, kernel_of
 from ksm.oracle.workload import Json, OracleError
 
 QEMU = "qemu-system-x86_64"
@@ -187,5 +187,3 @@ def serve(folder: Path) -> None:
         write(folder / f"{number}.outcome", answer)
         number += 1
 
-
-__all__ = ["Guest", "Kernel", "serve"]

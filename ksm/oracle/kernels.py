@@ -2,8 +2,8 @@
 # No twin in the kernel: where kernels come from.
 """Kernels of Debian: their packages, what is in them, and the first file system that they see.
 
-A kernel is a folder into which a package linux-image-* was unpacked. It is named by such a folder, by the package's file, or by the package's
-name, or a beginning of it without `linux-image-`: then apt downloads it. Nothing is installed, and nothing is kept.
+A kernel is a folder into which a package linux-image-* was unpacked. It is named by such a folder, by the package's file, or by the
+package's name, or the version in it: then apt downloads it. Nothing is installed, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ksm.host.command import CommandError, output_of
 from ksm.oracle.workload import OracleError
 
 LARGEST = 1 << 24  # bytes of what a command prints
-UNPACKERS = {".xz": lzma.open, ".gz": gzip.open}
+UNPACKERS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 # What a guest needs, and not every kernel has built in: its root file system, and a device to swap to.
 MODULES = ("virtio_pci", "virtiofs", "zram", "lzo-rle", "lzo")
@@ -66,6 +66,7 @@ def kernel_of(what: str, folder: Path) -> Kernel:
     if path.suffix != ".deb":
         raise OracleError(f"{what}: neither a package of a kernel nor a folder with one")
     unpacked = folder / "unpacked"
+    unpacked.mkdir(parents=True, exist_ok=True)
     command("dpkg-deb", "-x", str(path), str(unpacked))
     return kernel_in(unpacked)
 
@@ -120,8 +121,9 @@ def modules_of(kernel: Kernel) -> Iterator[tuple[str, bytes]]:
         if name in done or name not in files:  # what is not there is built in, or the workloads that need it say so
             return
         done.add(name)
-        with UNPACKERS.get(files[name].suffix, open)(files[name], "rb") as file:
-            data: bytes = file.read()
+        data = files[name].read_bytes()
+        if files[name].suffix in UNPACKERS:
+            data = UNPACKERS[files[name].suffix](data)
         depends = re.search(rb"\0depends=([^\0]*)\0", data)
         for other in depends[1].decode().split(",") if depends else ():
             yield from needed(other)
