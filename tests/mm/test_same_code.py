@@ -141,7 +141,7 @@ def statements_of(lines, function):
             above -= 1
         if not STATEMENT.fullmatch(code) or code.count("(") != code.count(")") or lines[number - 1].rstrip().endswith((",", "(")):
             continue
-        if not re.search(r"OURS|ksm_step|era_2011", line + lines[above]) and code not in QUIET and not inside(lines, number):
+        if not re.search(r"OURS|ksm_step|era_2011|until_6_1", line + lines[above]) and code not in QUIET and not inside(lines, number):
             yield number
 
 
@@ -156,7 +156,7 @@ def inside(lines, number):
     for line in reversed(lines[:number]):
         depth = len(line) - len(line.lstrip())
         if line.strip() and depth < indent:
-            if "era_2011" in line or "OURS" in line:
+            if "era_2011" in line or "until_6_1" in line or "OURS" in line:
                 return True
             indent = depth
     return False
