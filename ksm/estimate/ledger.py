@@ -95,7 +95,9 @@ def differences(ledger: Ledger, ksm: Mapping[str, Any], again: int) -> list[str]
     """
     lines = []
     sharing = ksm["pages_sharing"] + ksm.get("ksm_zero_pages", 0)
-    if sharing != ledger.freed:
+    if sharing != ledger.freed and ksm.get("use_zero_pages") and "ksm_zero_pages" not in ksm:
+        lines.append(f"pages_sharing is {sharing:,}, and not the {ledger.freed:,} freed: KSM does not count what became the zero page")
+    elif sharing != ledger.freed:
         lines.append(f"pages_sharing and ksm_zero_pages are {sharing:,}, and not the {ledger.freed:,} freed: KSM counts mappings")
     if ksm["pages_shared"] != ledger.merged:
         lines.append(f"pages_shared is {ksm['pages_shared']:,}, and not the {ledger.merged:,} merged: KSM still counts pages that went")

@@ -67,7 +67,8 @@ class Savings(NamedTuple):
 
 
 class SourceResult(NamedTuple):
-    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
+    """A source after the last pass: its pages, and what /proc/PID says of KSM: all lines of ksm_stat, or in the era 6.1 ksm_rmap_items and
+    ksm_merging_pages. 2011 had nothing of that.
 
     holes        pages that lie in holes of a file, or that a dump has left out: they are not counted
     zero_holes   pages that lie in holes of a file and are pages of zeros
@@ -320,13 +321,19 @@ class Scan:
             seconds.append(pace.seconds(self.scan(number)))
             if watch is None and interval is None:
                 watch = Watch(seconds[0], budget, passes, LEAST_PASSES, began)
-            state = [self.counter(name) for name in PASS_STATE]
+            state = [*(self.counter(name) for name in PASS_STATE), self.uncounted()]
             settled = state == before
             before = state
         result = self.result(number, settled, seconds[: -1 if settled else None])
         if watch is not None and (doubt := doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)) is not None:
             result.doubts.append(doubt)
         return result
+
+    def uncounted(self) -> int:
+        """Pages of the sources, if KSM lets pages of zeros become the zero page and does not count them: their number shows in it."""
+        if not self.counter("use_zero_pages") or "ksm_zero_pages" in self.machine.ksm.names():
+            return 0
+        return sum(source.process.rss() for source in self.sources if source.process is not None)
 
     def merged(self) -> int:
         """Pages that are merged, or have become the zero page."""
@@ -406,6 +413,8 @@ class Scan:
                     pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
+            if stat:
+                stat.setdefault("ksm_merging_pages", source.process.ksm_merging_pages)
             results.append(SourceResult(source.name, source.kind, pages, stat, source.holes, source.zero_holes, still, source.zeros))
         counters = self.machine.ksm.attributes()
         ledger = make_ledger(self.era, pages=sum(source.pages for source in results) - shared, tally=tally, slabs=self.machine.slabinfo())

@@ -14,7 +14,7 @@ cimport cython
 
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
 
-from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_KSM_ZERO
+from ksm.fs.proc.task_mmu cimport PAGE_KSM, PAGE_ZERO
 from ksm.sources.pagemap cimport (KPF_KSM, KPF_ZERO_PAGE, NR_ENTRIES, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, append, page_flags,
                                   read_entries)
 
@@ -130,7 +130,7 @@ cdef class Frames:
             self.t.states[i] &= ~MERGED
             if word == 0:
                 self.t.states[i] = 0
-            elif word & (PAGE_KSM | PAGE_KSM_ZERO):
+            elif word & (PAGE_KSM | PAGE_ZERO):
                 self.t.states[i] |= MERGED
             i += 1
 
