@@ -681,9 +681,10 @@ cdef class Process:
         return pages
 
     def ksm_stat(self):
-        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes. In the era 6.1 it has only
-        ksm_rmap_items; ksm_merging_pages is a file of its own there, as in 6.12. It is empty in the era of 2011, which had no counts for a
-        process. Follows proc_pid_ksm_stat().
+        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes.
+
+        In the era 6.1 it has only ksm_rmap_items: ksm_merging_pages is a file of its own. It is empty in the era of 2011, which had no
+        counts for a process. Follows proc_pid_ksm_stat().
         """
         counts = self.ksm_counts()
         return {name: counts[name] for name in counts if name == "ksm_rmap_items"} if self.machine.era == "6.1" else counts

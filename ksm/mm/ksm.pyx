@@ -1574,15 +1574,6 @@ cdef void stable_tree_append(ksm_globals *g, ksm_rmap_item *rmap_item, ksm_stabl
     ksm_step(g.m, STEP_APPENDED, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
 
 
-cdef bint page_changed(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
-    # OURS: a part of cmp_and_merge_page() until 6.1: whether the page's checksum is another one than at the last visit.
-    cdef unsigned int checksum = calc_checksum(g, page)
-    cdef bint changed = rmap_item.oldchecksum != checksum
-    rmap_item.oldchecksum = checksum
-    ksm_step(g.m, STEP_CHANGED if changed else STEP_UNCHANGED, rmap_item, page, NULL, checksum)
-    return changed
-
-
 cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
     """Merge one scanned page if it has an equal.
 
@@ -1684,6 +1675,15 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
                 return
             split_huge_page(g.m, page)
             unlock_page(page)
+
+
+cdef bint page_changed(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+    # OURS: a part of cmp_and_merge_page() until 6.1: whether the page's checksum is another one than at the last visit.
+    cdef unsigned int checksum = calc_checksum(g, page)
+    cdef bint changed = rmap_item.oldchecksum != checksum
+    rmap_item.oldchecksum = checksum
+    ksm_step(g.m, STEP_CHANGED if changed else STEP_UNCHANGED, rmap_item, page, NULL, checksum)
+    return changed
 
 
 cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
@@ -2986,7 +2986,8 @@ cdef inline void ksm_attr(ksm_globals *g, const char *name, long (*show)(ksm_glo
 
 
 cdef void ksm_attrs_init(ksm_globals *g) noexcept nogil:
-    # OURS: ksm_attrs[] in its order. The last argument is the first era that has the file. A file without a store function can only be read.
+    # OURS: ksm_attrs[] in its order. The last argument is the first era that has the file. A file without a store function can only be
+    # read.
     ksm_attr(g, b"sleep_millisecs", sleep_millisecs_show, sleep_millisecs_store, ERA_2_6_38)
     ksm_attr(g, b"pages_to_scan", pages_to_scan_show, pages_to_scan_store, ERA_2_6_38)
     ksm_attr(g, b"run", run_show, run_store, ERA_2_6_38)
