@@ -264,6 +264,29 @@ def test_a_page_that_was_looked_at_and_is_written_to(written):
         machine.close()
 
 
+def test_a_first_look_ends_with_its_pass():
+    """The last page that threads have read comes up again in a later pass, when keys are made with a new book. It was not written to, but its
+    key is kept by the child's item. No look ahead of that pass is long enough for another first look."""
+    machines = pair(memory="8M", max_memory="8M")
+    machines.ksm.smart_scan = 0
+    process = machines.spawn()
+    addr = process.mmap(300 * PAGE)
+    for i in range(300):
+        process.write(addr + i * PAGE, bytes(PAGE - 8) + i.to_bytes(8, "big"))
+    process.madvise(addr, 300 * PAGE, ksm.MADV_MERGEABLE)
+    machines.ksm.scan(1)
+    assert first_looks(machines.fast) == (300 - 64, 300 - 64)
+    child = process.fork()
+    for _ in range(60):
+        machines.ksm.scan(pages=50)
+        compare(machines)
+        assert machines.check() == []
+    assert first_looks(machines.fast) == (300 - 64, 300 - 64)
+    child.exit()
+    for machine in (machines.plain, machines.fast):
+        machine.close()
+
+
 @pytest.mark.parametrize("seed, era", [*((seed, "6.12") for seed in range(8)), *((seed, "6.1") for seed in range(4))])
 def test_heavy_writes(seed, era):
     live(seed, 60, nodes=1 + seed % 2, era=era)
