@@ -35,7 +35,7 @@ from ksm.fs.exec cimport exec_mm
 from ksm.host.arena cimport arena_read_file
 from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
 from ksm.machine cimport Machine, cint, oserror, ulong
-from ksm.mm.ksm cimport ERA_2_6_38
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
 from ksm.mm.memory_hotplug cimport add_memory_file, memory_is_used, remove_memory, remove_unused_memory
@@ -249,14 +249,17 @@ cdef class Process:
 
     def prctl(self, option, arg=0):
         """PR_SET_MEMORY_MERGE: make all memory that can be merged mergeable, now and in future, or (arg 0) unmerge it all;
-        PR_GET_MEMORY_MERGE: whether that is so. OSError EINVAL, ENOMEM. Follows kernel/sys.c."""
+        PR_GET_MEMORY_MERGE: whether that is so. OSError EINVAL, also in an era until 6.1, which had neither; ENOMEM. Follows kernel/sys.c.
+        """
         cdef int coption = cint("option", option), ret = -EINVAL
         cdef unsigned long carg = ulong("arg", arg)
         cdef mm_struct *mm
         with nogil:
             mm = self.get_mm()
             mmap_write_lock(mm)
-            if coption == PR_GET_MEMORY_MERGE:
+            if self.machine.g.era <= ERA_6_1:
+                ret = -EINVAL
+            elif coption == PR_GET_MEMORY_MERGE:
                 ret = test_bit(MMF_VM_MERGE_ANY, &mm.flags)
             elif coption == PR_SET_MEMORY_MERGE:
                 ret = ksm_enable_merge_any(mm) if carg else ksm_disable_merge_any(mm)
@@ -265,6 +268,19 @@ cdef class Process:
         if ret < 0:
             raise oserror(ret, f"prctl({coption}, {carg})")
         return ret
+
+    def _merge_any(self):
+        """prctl(PR_SET_MEMORY_MERGE, 1) in every era, for ksm scan."""
+        cdef mm_struct *mm
+        cdef int ret
+        with nogil:
+            mm = self.get_mm()
+            mmap_write_lock(mm)
+            ret = ksm_enable_merge_any(mm)
+            mmap_write_unlock(mm)
+            self.put_mm(mm)
+        if ret < 0:
+            raise oserror(ret, "merging all memory of a process")
 
     def fork(self, name=None):
         """A child that shares all pages, copy on write: ksm.Process. OSError(ENOMEM). Follows dup_mm()."""
@@ -665,25 +681,36 @@ cdef class Process:
         return pages
 
     def ksm_stat(self):
-        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes. It is empty in the era of
-        2011, which had no counts for a process. Follows proc_pid_ksm_stat().
+        """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes.
+
+        In the era 6.1 it has only ksm_rmap_items: ksm_merging_pages is a file of its own. It is empty in the era of 2011, which had no
+        counts for a process. Follows proc_pid_ksm_stat().
         """
+        counts = self.ksm_counts()
+        return {name: counts[name] for name in counts if name == "ksm_rmap_items"} if self.machine.era == "6.1" else counts
+
+    cdef object ksm_counts(self):
+        """What /proc/PID says of KSM in this era: the lines of ksm_stat, and the file ksm_merging_pages."""
         cdef mm_struct *mm
         cdef ksm_stat_lines lines
-        cdef bint y2011
+        cdef int era
         with nogil:
             mm = self.get_mm()
-            y2011 = self.machine.g.era == ERA_2_6_38
+            era = self.machine.g.era
             show_ksm_stat(mm, &lines)
             self.put_mm(mm)
-        return {} if y2011 else lines
+        if era == ERA_2_6_38:
+            return {}
+        if era == ERA_6_1:
+            return {"ksm_rmap_items": lines.ksm_rmap_items, "ksm_merging_pages": lines.ksm_merging_pages}
+        return lines
 
     cdef object ksm_count(self, str name):
-        """A line of ksm_stat; AttributeError in an era that has no such line."""
-        stat = self.ksm_stat()
-        if name not in stat:
+        """One of these counts; AttributeError in an era that does not have it."""
+        counts = self.ksm_counts()
+        if name not in counts:
             raise AttributeError(f"KSM of this era has no {name}")
-        return stat[name]
+        return counts[name]
 
     @property
     def ksm_rmap_items(self):

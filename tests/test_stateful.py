@@ -115,6 +115,7 @@ def addresses(slot, n, heap):
 class World(RuleBasedStateMachine):
     """Two NUMA nodes, the first of them nearly full, and a swap area that may be missing."""
 
+    era = "6.12"
     memory = "4M"
     nodes = 2
     filled = 450
@@ -125,10 +126,12 @@ class World(RuleBasedStateMachine):
     @initialize(smart=st.booleans(), zero=st.booleans(), sharing=st.sampled_from([2, 3, 5, 256]), across=st.booleans(),
                 prune=st.sampled_from([0, 2000]), swap=st.sampled_from([None, "32K", "400K"]))
     def start(self, smart, zero, sharing, across, prune, swap):
-        self.machine = self.make(memory=self.memory, max_memory=self.memory, nodes=self.nodes, swap=swap)
+        self.machine = self.make(memory=self.memory, max_memory=self.memory, nodes=self.nodes, swap=swap, era=self.era)
         self.view = self.view_of(self.machine)
         knobs = self.machine.ksm
-        knobs.smart_scan, knobs.use_zero_pages, knobs.max_page_sharing = smart, zero, sharing
+        if self.era == "6.12":
+            knobs.smart_scan = smart
+        knobs.use_zero_pages, knobs.max_page_sharing = zero, sharing
         knobs.merge_across_nodes, knobs.stable_node_chains_prune_millisecs = across, prune
         self.filler = self.machine.spawn()
         self.filler.touch(self.filler.mmap(512 * PAGE), self.filled * PAGE)
@@ -353,7 +356,7 @@ class World(RuleBasedStateMachine):
 
     @rule(who=who, on=st.booleans())
     def prctl(self, who, on):
-        with may_fail(errno.ENOMEM):
+        with may_fail(errno.ENOMEM, *([] if self.era == "6.12" else [errno.EINVAL])):
             self.model(who).process.prctl(ksm.PR_SET_MEMORY_MERGE, int(on))
 
     # KSM
@@ -369,8 +372,9 @@ class World(RuleBasedStateMachine):
 
     @rule(knob=st.sampled_from(KNOBS))
     def knob(self, knob):
-        with may_fail(errno.EBUSY):
-            setattr(self.machine.ksm, *knob)
+        if knob[0] in self.machine.ksm.names():
+            with may_fail(errno.EBUSY):
+                setattr(self.machine.ksm, *knob)
 
     @rule()
     def unmerge(self):
@@ -479,6 +483,14 @@ class Crowded(World):
     filled = 0
 
 
+class OldWorld(World):
+    era = "6.1"
+
+
+class OldCrowded(Crowded):
+    era = "6.1"
+
+
 # The fast runs are the same every time, the long runs are new ones.
 FAST = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None,
                 derandomize=True, phases=(Phase.generate, Phase.shrink))
@@ -488,10 +500,14 @@ TestWorld = World.TestCase
 TestWorld.settings = FAST
 TestCrowded = Crowded.TestCase
 TestCrowded.settings = FAST
+TestOldWorld = OldWorld.TestCase
+TestOldWorld.settings = settings(FAST, max_examples=60)
+TestOldCrowded = OldCrowded.TestCase
+TestOldCrowded.settings = settings(FAST, max_examples=60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [World, Crowded])
+@pytest.mark.parametrize("world", [World, Crowded, OldWorld, OldCrowded])
 @pytest.mark.parametrize("part", range(8))
 def test_long(world, part):
     class Test(world.TestCase):

@@ -75,8 +75,11 @@ cdef inline void ksm_fork(mm_struct *mm, mm_struct *oldmm) noexcept nogil:
     # If the child cannot be registered, ksmd does not scan it.
     if test_bit(MMF_VM_MERGEABLE, &oldmm.flags):
         nr_ksm_zero_pages = atomic_long_read(&mm.ksm_zero_pages)
-        mm.ksm_merging_pages = 0
-        mm.ksm_rmap_items = 0
+        if mm.machine.fork_resets_ksm_counts:       # OURS: until 6.1 a child counts its parent's pages, too
+            mm.ksm_merging_pages = 0
+            mm.ksm_rmap_items = 0
+            mm.parents_merging_pages = 0
+            mm.parents_rmap_items = 0
         atomic_long_add(nr_ksm_zero_pages, &mm.machine.ksm_zero_pages)
         __ksm_enter(mm)
 

@@ -145,6 +145,8 @@ cdef struct mm_struct "mm_struct":
     unsigned long ksm_rmap_items
     long ksm_zero_pages
     bint zero_pages_inexact     # OURS: see dup_mmap()
+    unsigned long parents_merging_pages     # OURS: for Machine.check(): what ksm_merging_pages and ksm_rmap_items were after the fork
+    unsigned long parents_rmap_items
     unsigned long nr_page_tables
     void *pmd_huge_pte          # tables put aside for huge pages
     list_head mmlist            # machine.mmlist
@@ -317,6 +319,8 @@ cdef struct machine:
     int transparent_hugepage    # 0 never, 1 where MADV_HUGEPAGE was given, 2 always
     bint map_unused_to_zeropage  # every split does so since 6.12
     bint ksm_pages_move         # not only for memory hotplug, which locks KSM out: since 3.9
+    bint ksm_pages_fail         # memory_failure() finds the processes of a merged page: since 6.4
+    bint fork_resets_ksm_counts  # a child does not begin with the counts of its parent
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
     int sigpending              # value of signal_pending(current) outside ksmd: 1 when the machine is being closed

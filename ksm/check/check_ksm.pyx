@@ -353,10 +353,12 @@ cdef void check_slots(checker *c) noexcept nogil:
         if <int>of_mm.n[MM_SLOTS] != test_bit(MMF_VM_MERGEABLE, &mm.flags):
             finding(&c.found, b"mm %lu: %lu slots, and MMF_VM_MERGEABLE is %d", mm.id, of_mm.n[MM_SLOTS],
                     <int>test_bit(MMF_VM_MERGEABLE, &mm.flags))
-        if mm.ksm_rmap_items != of_mm.n[MM_ITEMS]:
-            finding(&c.found, b"mm %lu: ksm_rmap_items %lu, counted %lu", mm.id, mm.ksm_rmap_items, of_mm.n[MM_ITEMS])
-        if mm.ksm_merging_pages != of_mm.n[MM_STABLE_ITEMS]:
-            finding(&c.found, b"mm %lu: ksm_merging_pages %lu, counted %lu", mm.id, mm.ksm_merging_pages, of_mm.n[MM_STABLE_ITEMS])
+        if mm.ksm_rmap_items - mm.parents_rmap_items != of_mm.n[MM_ITEMS]:
+            finding(&c.found, b"mm %lu: ksm_rmap_items %lu, counted %lu, and its parent's %lu", mm.id, mm.ksm_rmap_items,
+                    of_mm.n[MM_ITEMS], mm.parents_rmap_items)
+        if mm.ksm_merging_pages - mm.parents_merging_pages != of_mm.n[MM_STABLE_ITEMS]:
+            finding(&c.found, b"mm %lu: ksm_merging_pages %lu, counted %lu, and its parent's %lu", mm.id, mm.ksm_merging_pages,
+                    of_mm.n[MM_STABLE_ITEMS], mm.parents_merging_pages)
 
 
 # Unstable trees

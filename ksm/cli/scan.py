@@ -128,7 +128,8 @@ def scan(
     have asked for KSM, and others than root) it waits 10 ms and more for each GiB of a mapping. A scan takes all processors for a while;
     --gentle takes a quarter of one.
 
-    The report of --era 2.6.38, the KSM of 2011, has neither general_profit nor figures of each process: that KSM did not count them.
+    The report of --era 6.1 has no general_profit and no profit of a process, that of --era 2.6.38, the KSM of 2011, has no figures of a
+    process at all: that KSM did not count them.
     """
     if as_passes and len(sources) < 2:
         raise click.UsageError("--as-passes needs two snapshots at least", click.get_current_context())

@@ -157,7 +157,7 @@ def all_compared(result: Result) -> bool:
 
 
 def knows_profit(result: Result) -> bool:
-    """Whether the era counts what KSM needs itself. The KSM of 2011 did not."""
+    """Whether the era counts what KSM needs itself. 6.1 and the KSM of 2011 did not."""
     return "general_profit" in result.ksm
 
 
@@ -249,8 +249,9 @@ def laid_out(rows: list[Row], width: int) -> Iterator[tuple[str, bool]]:
 def sources_table(result: Result, width: int) -> Iterator[tuple[str, bool]]:
     """A line for each source, with what /proc/PID/ksm_stat would say; of very many, the first ones only."""
     figures: dict[str, Callable[[SourceResult], int]] = {"MiB": lambda source: source.pages * PAGE_SIZE}
-    if knows_profit(result):
+    if all("ksm_merging_pages" in source.ksm_stat for source in result.sources):
         figures["merged"] = lambda source: source.ksm_stat["ksm_merging_pages"] * PAGE_SIZE
+    if knows_profit(result):
         if any(source.ksm_stat["ksm_zero_pages"] for source in result.sources):  # only with use_zero_pages
             figures["zero"] = lambda source: source.ksm_stat["ksm_zero_pages"] * PAGE_SIZE
         figures["profit"] = lambda source: source.ksm_stat["ksm_process_profit"]
@@ -338,7 +339,8 @@ def counters(result: Result) -> list[str]:
 def which_era(result: Result) -> list[str]:
     if result.era == ERA:
         return []
-    return [f"the KSM of Linux {result.era}, which counted neither general_profit nor what it does for a process"]
+    lacks = "what it does for a process" if not any(source.ksm_stat for source in result.sources) else "pages that became the zero page"
+    return [f"the KSM of Linux {result.era}, which counted neither general_profit nor {lacks}"]
 
 
 def how_it_ended(result: Result) -> str:

@@ -16,7 +16,7 @@ from linux.spinlock cimport mutex_lock, mutex_unlock, spinlock_t
 
 from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO, PAGE_PRESENT, PAGE_ZERO
 from ksm.machine cimport Machine
-from ksm.mm.ksm cimport STABLE_FLAG, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item, mm_slot_of, skip_age
+from ksm.mm.ksm cimport ERA_6_1, STABLE_FLAG, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item, mm_slot_of, skip_age
 from ksm.sources.frames cimport PAGE_REPEATED
 
 
@@ -54,6 +54,9 @@ cdef class Tally:
     the kernel's zero page. Those that the split of a huge page made the zero page count as `split`. For any other page, `within` counts the
     frames that a separate merge inside each source would have saved. `across` counts the rest: one less than there are sources with the
     page.
+
+    Until 6.1 a page that became the zero page has the entry of a page that was only read. A scan has no such pages, and counts each as
+    `zero`.
 
     `merged` counts the frames that are kept, one for n mappings. Other frames are `unshared` if KSM has them in the unstable tree,
     `skipped` if smart_scan passed over them in the last pass, or else `volatile`: they have changed, or were not seen often enough.
@@ -116,7 +119,7 @@ cdef class Tally:
     def add(self, const unsigned long[::1] words):
         """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there."""
         cdef long counts[COUNTS]
-        cdef unsigned long present = 0, word
+        cdef unsigned long present = 0, word, zero
         cdef Py_ssize_t i
         cdef bint beyond = False
         cdef struct_machine *m
@@ -128,18 +131,21 @@ cdef class Tally:
         with nogil:
             self.machine.enter()
             m = self.machine.m
+            zero = PAGE_KSM_ZERO if self.machine.g.era > ERA_6_1 else PAGE_ZERO
             # The lock keeps images from being removed meanwhile.
             mutex_lock(&m.hotplug_lock)
             for i in range(words.shape[0]):
                 word = words[i]
                 present += word != 0
-                if word & (PAGE_PRESENT | PAGE_KSM | PAGE_KSM_ZERO):
+                if word & (PAGE_PRESENT | PAGE_KSM | zero):
                     beyond = not frame_is_there(m, word >> PAGE_FLAGS_SHIFT)
                     if beyond:
                         break
                     if self.owner != NULL and not word & PAGE_ZERO:
                         own_frame(self.owner + (word >> PAGE_FLAGS_SHIFT), source, (word & PAGE_KSM) != 0, self.owned)
-                    if word & (PAGE_KSM | PAGE_ZERO):
+                    if word & PAGE_ZERO:
+                        counts[ZERO if word & zero else SPLIT] += not word & PAGE_REPEATED
+                    elif word & PAGE_KSM:
                         count_word(m, word, last, source, counts)
                     else:
                         count_frame(word, last + (word >> PAGE_FLAGS_SHIFT), counts)
@@ -242,11 +248,8 @@ cdef inline bint was_skipped(ksm_globals *g, ksm_rmap_item *item) noexcept nogil
 
 cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *last, uint32_t source,
                             long *counts) noexcept nogil:
-    """Count a mapping of a merged page, or of the zero page."""
+    """Count a mapping of a merged page."""
     cdef unsigned long frame = word >> PAGE_FLAGS_SHIFT
-    if word & PAGE_ZERO:
-        counts[ZERO if word & PAGE_KSM_ZERO else SPLIT] += not word & PAGE_REPEATED
-        return
     if word & PAGE_REPEATED:
         if last[frame] == 0:
             last[frame] = OWED | (ZEROS if page_is_zero(m, m.mem_map + frame) else 0)

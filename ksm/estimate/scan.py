@@ -76,7 +76,8 @@ class Savings(NamedTuple):
 
 
 class SourceResult(NamedTuple):
-    """A source after the last pass: its pages, and its /proc/PID/ksm_stat, which 2011 did not have.
+    """A source after the last pass: its pages, and what /proc/PID says of KSM: all lines of ksm_stat, or in the era 6.1 ksm_rmap_items and
+    ksm_merging_pages. 2011 had nothing of that.
 
     holes        pages that lie in holes of a file, or that a dump has left out: they are not counted
     zero_holes   pages that lie in holes of a file and are pages of zeros
@@ -290,7 +291,7 @@ class Scan:
             seconds.append(pace.seconds(self.scan(number)))
             if watch is None and interval is None:
                 watch = Watch(seconds[0], budget, passes, LEAST_PASSES, began)
-            state = [self.counter(name) for name in PASS_STATE]
+            state = [*(self.counter(name) for name in PASS_STATE), self.uncounted()]
             settled = state == before
             before = state
         result = self.result(number, settled, seconds[: -1 if settled else None])
@@ -310,6 +311,12 @@ class Scan:
         addr = process.mmap(2 * PAGE_SIZE)
         process.update(addr, bytes(2 * PAGE_SIZE), always=True)
         return process
+
+    def uncounted(self) -> int:
+        """Pages of the sources, if KSM lets pages of zeros become the zero page and does not count them: their number shows in it."""
+        if not self.counter("use_zero_pages") or "ksm_zero_pages" in self.machine.ksm.names():
+            return 0
+        return sum(source.process.rss() for source in self.sources if source.process is not None)
 
     def merged(self) -> int:
         """Pages that are merged, or have become the zero page."""
@@ -391,6 +398,8 @@ class Scan:
                     pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
+            if stat:
+                stat.setdefault("ksm_merging_pages", source.process.ksm_merging_pages)
             # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
             source.look_back(merged)
             standing = source.standing

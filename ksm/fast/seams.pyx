@@ -85,6 +85,7 @@ cdef void begin_pass(fast_state *fast) noexcept nogil:
     """Begin a pass. The items that are left in the unstable trees no longer count."""
     cdef key_book *book
     fast.nr_first = 0
+    fast.next_first = 0
     spin_lock(&fast.watch_lock)
     WRITE_ONCE_int(fast.rotten, fast.distrust)
     fast.distrust = False

@@ -46,6 +46,8 @@ cdef mm_struct *mm_init(mm_struct *mm, machine *m, mm_struct *oldmm) noexcept no
     mm.total_vm = 0
     mm.nr_page_tables = 0
     mm.mf_round = 0
+    mm.parents_merging_pages = mm.ksm_merging_pages
+    mm.parents_rmap_items = mm.ksm_rmap_items
     mm.pmd_huge_pte = NULL
     mm.tlb_flush_pending = 0
     mm.notifier_invalidations = 0

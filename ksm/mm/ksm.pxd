@@ -123,9 +123,10 @@ cdef enum:
 
     NR_KSM_ATTRS = 24
 
-    # OURS: which kernel's KSM a machine has
-    ERA_6_12 = 0
-    ERA_2_6_38 = 1
+    # OURS: which kernel's KSM a machine has. A later kernel has a larger number.
+    ERA_2_6_38 = 0
+    ERA_6_1 = 1
+    ERA_6_12 = 2
 
 
 cdef struct struct_advisor_ctx:

@@ -22,10 +22,10 @@ pages are write-protected and compared in full before they become one. The whole
 Each new page is first looked up in the stable tree and then in the unstable one. So a page that was merged once is found again in every
 later pass. With merge_across_nodes off there is one pair of trees for each NUMA node.
 
-A machine can also run the code of 2011 (Linux 2.6.38), which the older texts on KSM describe. Where it differs, the function asks
-era_2011(g), and a comment at the branch says what 2011 did. The differences are small and have large effects. 2011 has no limit to sharing
-and so no chains. It searches the stable tree before it looks at the checksum. It skips no page, and has no zero pages. It uses jhash2 in
-place of xxhash.
+A machine can also run older code: that of 2011 (Linux 2.6.38), which the older texts on KSM describe, and that of Linux 6.1. Where 2011
+differs, the function asks era_2011(g). Where both differ, it asks until_6_1(g). A comment at the branch says what the older code did. The
+differences are small and have large effects. Both search the stable tree before they look at the checksum, and skip no page. 6.1 does not
+count its zero pages. 2011 has none, has no limit to sharing and so no chains, and uses jhash2 in place of xxhash.
 
 How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
 ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. Where a goto became something
@@ -172,7 +172,7 @@ cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
     g.ksm_thread_sleep_millisecs = 20               # between two batches
     # zero_checksum: the checksum of a page of zeros; ksm_init() computes it
     # ksm_use_zero_pages: let pages of zeros share the machine's zero page
-    g.ksm_smart_scan = not y2011                    # scan pages that never merged less often
+    g.ksm_smart_scan = era > ERA_6_1                # scan pages that never merged less often
     # ksm_zero_pages: a field of struct machine, because page faults and unmapping change it
     # ksm_pages_skipped: pages that smart scan skipped
     g.ksm_advisor_max_pages_to_scan = 30000         # the advisor chooses at most this number of pages
@@ -193,6 +193,11 @@ cdef void ksm_globals_init(ksm_globals *g, machine *m, int era) noexcept nogil:
 cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
     # OURS: whether the machine runs the KSM of Linux 2.6.38.
     return g.era == ERA_2_6_38
+
+
+cdef inline bint until_6_1(ksm_globals *g) noexcept nogil:
+    # OURS: whether the machine runs the KSM of Linux 6.1, or that of 2.6.38.
+    return g.era <= ERA_6_1
 
 
 cdef inline ksm_globals *globals_of(mm_struct *mm) noexcept nogil:
@@ -397,8 +402,8 @@ cdef int break_ksm(vm_area_struct *vma, unsigned long addr, bint lock_vma) noexc
     each time, because the process may have changed its mappings and other pages must stay as they are.
     """
     cdef machine *m = vma.vm_mm.machine
-    # 2011 uses a write fault: the new page is dirty, and writable where the vma is.
-    cdef unsigned int unshare = FAULT_FLAG_WRITE if era_2011(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
+    # Until 6.1 it is a write fault: the new page is dirty, and writable where the vma is.
+    cdef unsigned int unshare = FAULT_FLAG_WRITE if until_6_1(globals_of(vma.vm_mm)) else FAULT_FLAG_UNSHARE
     cdef vm_fault_t ret = 0
     cdef bint ksm_page
     cdef folio_walk fw
@@ -982,7 +987,10 @@ cdef inline int replace_pte(vm_area_struct *vma, unsigned long addr, struct_page
     else:
         # Only KSM makes an entry of the zero page dirty. The dirty bit tells its entries from those of a read fault.
         newpte = pte_mkdirty(pte_mkspecial(pfn_pte(page_to_pfn(m, kpage), vma.vm_page_prot)))
-        ksm_map_zero_page(mm)
+        if until_6_1(globals_of(mm)):       # 6.1 makes the entry of a read fault, and counts nothing
+            newpte = pte_mkspecial(pfn_pte(page_to_pfn(m, kpage), vma.vm_page_prot))
+        else:
+            ksm_map_zero_page(mm)
         # The zero page belongs to no process, so the process has one anonymous page less.
         dec_mm_counter(mm, MM_ANONPAGES)
 
@@ -1158,7 +1166,7 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
 
     The best dup is the first with room. When it is time to prune, all dups are looked at, the stale ones are dropped, and the best is the
     fullest with room. If no dup has room, any dup is returned. A chain with one dup left is replaced by that dup: *_stable_node is the dup
-    then.
+    then. In 6.1 this is done only when it is time to prune, and only for a dup with room.
     """
     cdef ksm_stable_node *dup
     cdef ksm_stable_node *found = NULL
@@ -1201,7 +1209,8 @@ cdef struct_folio *stable_node_dup(ksm_globals *g, ksm_stable_node **_stable_nod
         folio_put(g.m, folio)
 
     if found != NULL:
-        if hlist_is_singular_node(&found.hlist_dup, &stable_node.hlist):
+        if hlist_is_singular_node(&found.hlist_dup, &stable_node.hlist) and not (
+                until_6_1(g) and not (prune_stale_stable_nodes and is_page_sharing_candidate(g, found))):
             BUG_ON(stable_node.hlist.first.next != NULL)
 
             # A chain with one dup is not needed: the dup takes its place in the tree.
@@ -1569,7 +1578,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
     """Merge one scanned page if it has an equal.
 
     If the page is merged already, its item is put at the page's node. If not, and if the page has not changed since the last pass, these
-    are tried in this order: the zero page, the stable tree, the unstable tree.
+    are tried in this order: the zero page, the stable tree, the unstable tree. 6.1 searches the stable tree first, for every page.
     """
     cdef ksm_rmap_item *tree_rmap_item
     cdef struct_page *tree_page = NULL
@@ -1594,7 +1603,7 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         # A forked process's item has to be at the node, even when the node is full.
         if not is_page_sharing_candidate(g, stable_node):
             max_page_sharing_bypass = True
-    else:
+    elif not until_6_1(g):
         remove_rmap_item_from_tree(g, rmap_item)
 
         # A page that changes between two passes would put the unstable tree out of order.
@@ -1632,6 +1641,13 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
         put_page(g.m, kpage)
         return
 
+    if until_6_1(g):            # 6.1 does here what 6.12 has done above
+        if page_changed(g, page, rmap_item):
+            return
+        if not try_to_merge_with_zero_page(g, rmap_item, page):
+            ksm_step(g.m, STEP_ZERO_MERGED, rmap_item, page, NULL, 0)
+            return
+
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
     ksm_step(g.m, UNSTABLE_SEARCHED, rmap_item, page, tree_rmap_item, 0)
     if tree_rmap_item != NULL:
@@ -1661,6 +1677,15 @@ cdef void cmp_and_merge_page(ksm_globals *g, struct_page *page, ksm_rmap_item *r
             unlock_page(page)
 
 
+cdef bint page_changed(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
+    # OURS: a part of cmp_and_merge_page() until 6.1: whether the page's checksum is another one than at the last visit.
+    cdef unsigned int checksum = calc_checksum(g, page)
+    cdef bint changed = rmap_item.oldchecksum != checksum
+    rmap_item.oldchecksum = checksum
+    ksm_step(g.m, STEP_CHANGED if changed else STEP_UNCHANGED, rmap_item, page, NULL, checksum)
+    return changed
+
+
 cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_item *rmap_item) noexcept nogil:
     # OURS: cmp_and_merge_page() of Linux 2.6.38. A merged page is passed over, without a look at its node. There is no zero page. The
     # checksum is compared last: a page that changes can still merge with a page that is merged already.
@@ -1668,7 +1693,6 @@ cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_it
     cdef struct_page *tree_page = NULL
     cdef ksm_stable_node *stable_node = page_stable_node(page)
     cdef struct_page *kpage
-    cdef unsigned int checksum
     cdef int err
 
     if PageKsm(page) and rmap_item.address & STABLE_FLAG:
@@ -1691,12 +1715,8 @@ cdef void cmp_and_merge_page_2011(ksm_globals *g, struct_page *page, ksm_rmap_it
         put_page(g.m, kpage)
         return
 
-    checksum = calc_checksum(g, page)
-    if rmap_item.oldchecksum != checksum:
-        rmap_item.oldchecksum = checksum
-        ksm_step(g.m, STEP_CHANGED, rmap_item, page, NULL, checksum)
+    if page_changed(g, page, rmap_item):
         return
-    ksm_step(g.m, STEP_UNCHANGED, rmap_item, page, NULL, checksum)
 
     tree_rmap_item = unstable_tree_search_insert(g, rmap_item, page, &tree_page)
     ksm_step(g.m, UNSTABLE_SEARCHED, rmap_item, page, tree_rmap_item, 0)
@@ -2955,9 +2975,9 @@ cdef long advisor_target_scan_time_store(ksm_globals *g, const char *buf, size_t
 
 
 cdef inline void ksm_attr(ksm_globals *g, const char *name, long (*show)(ksm_globals *, char *) noexcept nogil,
-                          long (*store)(ksm_globals *, const char *, size_t) noexcept nogil, bint in_2011) noexcept nogil:
+                          long (*store)(ksm_globals *, const char *, size_t) noexcept nogil, int since) noexcept nogil:
     # OURS: the next entry of the table, if this era has it.
-    if era_2011(g) and not in_2011:
+    if g.era < since:
         return
     g.ksm_attrs[g.nr_ksm_attrs].name = name
     g.ksm_attrs[g.nr_ksm_attrs].show = show
@@ -2966,32 +2986,33 @@ cdef inline void ksm_attr(ksm_globals *g, const char *name, long (*show)(ksm_glo
 
 
 cdef void ksm_attrs_init(ksm_globals *g) noexcept nogil:
-    # OURS: ksm_attrs[] in its order. The last argument says whether 2011 has the file. A file without a store function can only be read.
-    ksm_attr(g, b"sleep_millisecs", sleep_millisecs_show, sleep_millisecs_store, True)
-    ksm_attr(g, b"pages_to_scan", pages_to_scan_show, pages_to_scan_store, True)
-    ksm_attr(g, b"run", run_show, run_store, True)
-    ksm_attr(g, b"pages_scanned", pages_scanned_show, NULL, False)
-    ksm_attr(g, b"pages_shared", pages_shared_show, NULL, True)
-    ksm_attr(g, b"pages_sharing", pages_sharing_show, NULL, True)
-    ksm_attr(g, b"pages_unshared", pages_unshared_show, NULL, True)
-    ksm_attr(g, b"pages_volatile", pages_volatile_show, NULL, True)
-    ksm_attr(g, b"pages_skipped", pages_skipped_show, NULL, False)
-    ksm_attr(g, b"ksm_zero_pages", ksm_zero_pages_show, NULL, False)
-    ksm_attr(g, b"full_scans", full_scans_show, NULL, True)
-    ksm_attr(g, b"merge_across_nodes", merge_across_nodes_show, merge_across_nodes_store, False)
-    ksm_attr(g, b"max_page_sharing", max_page_sharing_show, max_page_sharing_store, False)
-    ksm_attr(g, b"stable_node_chains", stable_node_chains_show, NULL, False)
-    ksm_attr(g, b"stable_node_dups", stable_node_dups_show, NULL, False)
+    # OURS: ksm_attrs[] in its order. The last argument is the first era that has the file. A file without a store function can only be
+    # read.
+    ksm_attr(g, b"sleep_millisecs", sleep_millisecs_show, sleep_millisecs_store, ERA_2_6_38)
+    ksm_attr(g, b"pages_to_scan", pages_to_scan_show, pages_to_scan_store, ERA_2_6_38)
+    ksm_attr(g, b"run", run_show, run_store, ERA_2_6_38)
+    ksm_attr(g, b"pages_scanned", pages_scanned_show, NULL, ERA_6_12)
+    ksm_attr(g, b"pages_shared", pages_shared_show, NULL, ERA_2_6_38)
+    ksm_attr(g, b"pages_sharing", pages_sharing_show, NULL, ERA_2_6_38)
+    ksm_attr(g, b"pages_unshared", pages_unshared_show, NULL, ERA_2_6_38)
+    ksm_attr(g, b"pages_volatile", pages_volatile_show, NULL, ERA_2_6_38)
+    ksm_attr(g, b"pages_skipped", pages_skipped_show, NULL, ERA_6_12)
+    ksm_attr(g, b"ksm_zero_pages", ksm_zero_pages_show, NULL, ERA_6_12)
+    ksm_attr(g, b"full_scans", full_scans_show, NULL, ERA_2_6_38)
+    ksm_attr(g, b"merge_across_nodes", merge_across_nodes_show, merge_across_nodes_store, ERA_6_1)
+    ksm_attr(g, b"max_page_sharing", max_page_sharing_show, max_page_sharing_store, ERA_6_1)
+    ksm_attr(g, b"stable_node_chains", stable_node_chains_show, NULL, ERA_6_1)
+    ksm_attr(g, b"stable_node_dups", stable_node_dups_show, NULL, ERA_6_1)
     ksm_attr(g, b"stable_node_chains_prune_millisecs", stable_node_chains_prune_millisecs_show,
-             stable_node_chains_prune_millisecs_store, False)
-    ksm_attr(g, b"use_zero_pages", use_zero_pages_show, use_zero_pages_store, False)
-    ksm_attr(g, b"general_profit", general_profit_show, NULL, False)
-    ksm_attr(g, b"smart_scan", smart_scan_show, smart_scan_store, False)
-    ksm_attr(g, b"advisor_mode", advisor_mode_show, advisor_mode_store, False)
-    ksm_attr(g, b"advisor_max_cpu", advisor_max_cpu_show, advisor_max_cpu_store, False)
-    ksm_attr(g, b"advisor_min_pages_to_scan", advisor_min_pages_to_scan_show, advisor_min_pages_to_scan_store, False)
-    ksm_attr(g, b"advisor_max_pages_to_scan", advisor_max_pages_to_scan_show, advisor_max_pages_to_scan_store, False)
-    ksm_attr(g, b"advisor_target_scan_time", advisor_target_scan_time_show, advisor_target_scan_time_store, False)
+             stable_node_chains_prune_millisecs_store, ERA_6_1)
+    ksm_attr(g, b"use_zero_pages", use_zero_pages_show, use_zero_pages_store, ERA_6_1)
+    ksm_attr(g, b"general_profit", general_profit_show, NULL, ERA_6_12)
+    ksm_attr(g, b"smart_scan", smart_scan_show, smart_scan_store, ERA_6_12)
+    ksm_attr(g, b"advisor_mode", advisor_mode_show, advisor_mode_store, ERA_6_12)
+    ksm_attr(g, b"advisor_max_cpu", advisor_max_cpu_show, advisor_max_cpu_store, ERA_6_12)
+    ksm_attr(g, b"advisor_min_pages_to_scan", advisor_min_pages_to_scan_show, advisor_min_pages_to_scan_store, ERA_6_12)
+    ksm_attr(g, b"advisor_max_pages_to_scan", advisor_max_pages_to_scan_show, advisor_max_pages_to_scan_store, ERA_6_12)
+    ksm_attr(g, b"advisor_target_scan_time", advisor_target_scan_time_show, advisor_target_scan_time_store, ERA_6_12)
     BUG_ON(g.nr_ksm_attrs > NR_KSM_ATTRS)
 
 

@@ -74,10 +74,11 @@ cdef int memory_failure(machine *m, unsigned long pfn, to_kill_list *tokill) noe
     """Mark the frame as broken, and put the processes that have its page on the list, with a reference on the mm of each: 0. The list is
     empty before.
 
-    -ENXIO for a frame that does not exist. -EBUSY for a free frame, and for a part of a huge page that cannot be split. -ENOMEM if
-    processes are missing from the list. The call may be repeated.
+    -ENXIO for a frame that does not exist. -EBUSY for a free frame, for a part of a huge page that cannot be split, and in an era until 6.1
+    for a merged page, which is marked all the same. -ENOMEM if processes are missing from the list. The call may be repeated.
     """
     cdef struct_folio *folio
+    cdef int err = 0
     if pfn >= smp_load_acquire_ulong(m.plugged_pfn):
         return -ENXIO
     folio = pfn_folio(m, pfn)
@@ -96,11 +97,13 @@ cdef int memory_failure(machine *m, unsigned long pfn, to_kill_list *tokill) noe
     folio_lock(folio)
     atomic_fetch_or(&folio.flags, PG_hwpoison)
     if folio_mapped(folio):
-        if folio_test_ksm(folio):
+        if folio_test_ksm(folio) and not m.ksm_pages_fail:
+            err = -EBUSY        # hwpoison_user_mappings() of 6.1
+        elif folio_test_ksm(folio):
             collect_procs_ksm(m, folio, tokill)
         elif folio_test_anon(folio):
             collect_procs_anon(m, folio, tokill)
     folio_unlock(folio)
     mutex_unlock(&m.mf_mutex)
     folio_put(m, folio)
-    return -ENOMEM if tokill.no_memory else 0
+    return -ENOMEM if tokill.no_memory else err

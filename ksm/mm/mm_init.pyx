@@ -19,7 +19,7 @@ from ksm.fast.seams cimport fast_exit, fast_init
 from ksm.fingerprint.frames cimport frame_maker_init
 from ksm.host.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard
-from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.page_alloc cimport zone_destroy, zone_init
 from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy
 from ksm.mm.swapfile cimport swap_exit
@@ -78,8 +78,10 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     m.manual_clock = plan.manual_clock
     m.nr_node_ids = plan.nr_nodes
     m.transparent_hugepage = plan.transparent_hugepage
-    m.map_unused_to_zeropage = plan.era != ERA_2_6_38
-    m.ksm_pages_move = plan.era != ERA_2_6_38
+    m.map_unused_to_zeropage = plan.era > ERA_6_1
+    m.ksm_pages_move = plan.era > ERA_2_6_38
+    m.ksm_pages_fail = plan.era > ERA_6_1
+    m.fork_resets_ksm_counts = plan.era > ERA_6_1
     mutex_init(&m.hotplug_lock)
     mutex_init(&m.store_lock)
     mutex_init(&m.mf_mutex)
@@ -93,7 +95,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
         err = init_caches(m)
     if not err:
         err = ksm_init(m, plan.era)
-    if not err and not plan.plain and plan.era == ERA_6_12:
+    if not err and not plan.plain and plan.era > ERA_2_6_38:
         err = fast_init(<ksm_globals *>m.ksm, plan.threads)
     if err:
         machine_exit(m)

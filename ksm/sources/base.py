@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from ksm.constants import MADV_DONTNEED, PAGE_SIZE, PR_SET_MEMORY_MERGE
+from ksm.constants import MADV_DONTNEED, PAGE_SIZE
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.merged import MergedFrames
@@ -156,6 +156,6 @@ class Source(ABC):
 def new_process(machine: Machine, name: str) -> Process:
     """See Source.spawn()."""
     process = machine.spawn(name)
-    process.prctl(PR_SET_MEMORY_MERGE, 1)
+    process._merge_any()
     process.mmap(PAGE_SIZE, addr=HIGHEST)
     return process

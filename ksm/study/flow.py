@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ksm.study.expressions import ONE, ZERO, Expr, Unreadable, names_in
-from ksm.study.normalise import ERA, Normaliser, asked, filled, is_machine, simplified, truth
+from ksm.study.normalise import ERAS, Normaliser, asked, filled, is_machine, simplified, truth
 from ksm.study.statements import FLOW, Code, Statement
 
 RECORDING = "ksm_step"
@@ -49,7 +49,7 @@ def counted(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def prepared(code: Code, normaliser: Normaliser) -> Body:
-    """The function in the form of normalise.py. Steps of a recording and branches of 2011 are left out, and only counted."""
+    """The function in the form of normalise.py. Steps of a recording and branches of older eras are left out, and only counted."""
     body = Body(code, [])
     body.statements = _prepared(code.body, normaliser, body, None)
     return body
@@ -65,7 +65,7 @@ def _prepared(statements: list[Statement], normaliser: Normaliser, body: Body, m
         if raw and raw[0] == "call" and raw[1] == ("name", RECORDING):
             body.recording += 1
             continue
-        if raw and ERA in names_in(raw):
+        if raw and not names_in(raw).isdisjoint(ERAS):
             body.era += 1
         if expr and statement.kind == "do" and expr[0] == "set" and is_machine(expr[1]):
             continue

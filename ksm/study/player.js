@@ -244,9 +244,10 @@ class Replay {
   function light(r) {
     for (const line of lit) line.classList.remove("lit");
     const type = types[r.data.steps[r.at][0]];
-    // If the step is taken in two places, the later one is that of 2011.
-    const early = r.data.era === "6.12" || type.name === "AT_ITS_NODE" || type.name === "UNSTABLE_GAVE_UP";
-    const lines = [type.kernel && `k${type.kernel}`, type.port.length && `p${type.port[early ? 0 : type.port.length - 1]}`];
+    // If the step is taken in two places, the later one is that of 2011, or of 6.1, which does these three after the stable tree.
+    const late = r.data.era === "2.6.38" ? type.name !== "AT_ITS_NODE" && type.name !== "UNSTABLE_GAVE_UP"
+      : r.data.era === "6.1" && ["CHANGED", "UNCHANGED", "ZERO_MERGED"].includes(type.name);
+    const lines = [type.kernel && `k${type.kernel}`, type.port.length && `p${type.port[late ? type.port.length - 1 : 0]}`];
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);

@@ -129,7 +129,7 @@ def kernel_line(step: Step, source: Source) -> int:
 
 
 def port_lines(step: Step, source: Source) -> list[int]:
-    """The lines where the port takes the step. Of two lines the later one is that of 2011, or of a rarer reason."""
+    """The lines where the port takes the step. Of two lines the later one is that of 6.1 or 2011, or of a rarer reason."""
     if step.name not in PORT:
         return [number for number, line in enumerate(source.lines, 1) if "ksm_step(" in line and re.search(rf"\bSTEP_{step.name}\b", line)]
     functions = [source.functions[name] for name in (step.function, f"{step.function}_2011") if name in source.functions]

@@ -183,6 +183,22 @@ def test_the_era_of_2011(images):
     assert sum("the KSM of Linux 2.6.38" in line for line in lines) == 1
 
 
+def test_the_era_6_1(images):
+    report = json.loads(invoke("--json", "--era", "6.1", *images)[0])
+    assert len(report["ksm"]) == 14 and "max_page_sharing" in report["ksm"] and "general_profit" not in report["ksm"]
+    assert (report["era"], report["savings"]["pages"]) == ("6.1", 9)
+    assert [(source["ksm_rmap_items"], source["ksm_merging_pages"]) for source in report["sources"]] == [(12, 11), (4, 3)]
+    assert all("ksm_process_profit" not in source for source in report["sources"])
+
+    out, _ = invoke("--era", "6.1", *images)
+    lines = out.splitlines()
+    assert lines[15].split() == ["Source", "Kind", "MiB", "merged"]
+    assert not re.search("general_profit:|profit of|ksm_zero_pages", out)
+    assert "the KSM of Linux 6.1, which counted neither general_profit nor pages that became the zero page" in " ".join(out.split())
+    out, _ = invoke("--era", "6.1", "--set", "use_zero_pages=1", *images)
+    assert "KSM does not count what became the zero page" in " ".join(out.split())
+
+
 def test_the_era_of_2011_looks_into_a_process(target):
     report = json.loads(invoke("--json", "--era", "2.6.38", "--interval", "0", f"pid:{target.pid}")[0])
     [source] = report["sources"]
@@ -236,9 +252,10 @@ def test_settings_and_passes(images):
         (["--set", "="], "=: it is written KNOB=VALUE"),
         (["--set", os.fsdecode(b"us\xffe=1")], "KSM has no us?e; there are "),
         (["--set", os.fsdecode(b"run=\xff")], "run=?: Invalid argument"),
-        (["--era", "3.0"], "'3.0' is not one of '6.12', '2.6.38'"),
-        (["--era", ""], "is not one of '6.12', '2.6.38'"),
+        (["--era", "3.0"], "'3.0' is not one of '6.12', '6.1', '2.6.38'"),
+        (["--era", ""], "is not one of '6.12', '6.1', '2.6.38'"),
         (["--era", "2.6.38", "--set", "smart_scan=1"], "KSM has no smart_scan; there are sleep_millisecs, pages_to_scan, run ("),
+        (["--era", "6.1", "--set", "smart_scan=1"], "KSM has no smart_scan; there are sleep_millisecs, pages_to_scan, run, merge"),
         (["--set", "use_zero_pages=1", "--era", "2.6.38"], "KSM has no use_zero_pages"),
         (["--passes", "0"], "0 is not in the range"),
         (["--interval", "x"], "'x' is not a valid float"),

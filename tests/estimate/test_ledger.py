@@ -31,11 +31,13 @@ numbers = st.lists(st.integers(0, 9), min_size=1, max_size=60)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(numbers, min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(["", "use_zero_pages", "2011"]))
+@given(st.lists(numbers, min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(["", "use_zero_pages", "2011", "6.1", "uncounted"]))
 def test_every_page_is_in_one_line(folder, images, passes, variant):
     """Text and JSON have the same, and it is what a count says that knows nothing of KSM."""
     paths = [write_image(folder / f"image{place}", image) for place, image in enumerate(images)]
-    options = {"": {}, "use_zero_pages": {"settings": {"use_zero_pages": "1"}}, "2011": {"era": "2.6.38"}}[variant]
+    zero_pages = variant in ("use_zero_pages", "uncounted")
+    options = {"settings": {"use_zero_pages": "1"}} if zero_pages else {}
+    options["era"] = {"2011": "2.6.38", "6.1": "6.1", "uncounted": "6.1"}.get(variant, "6.12")
     result = run(paths, passes=passes, **options)
     ledger = report.as_json(result)["ledger"]
     assert ledger["pages"] == ledger["freed"] + ledger["kept"] == sum(map(len, images))
@@ -48,9 +50,9 @@ def test_every_page_is_in_one_line(folder, images, passes, variant):
     if passes == 1:
         assert (ledger["freed"], ledger["volatile"]) == (0, ledger["pages"])
     else:
-        unique = sum(count == 1 and not (variant == "use_zero_pages" and number == 0) for number, count in counts.items())
+        unique = sum(count == 1 and not (zero_pages and number == 0) for number, count in counts.items())
         assert (ledger["unshared"] + ledger["skipped"], ledger["volatile"]) == (unique, 0)
-        assert ledger["freed"] == sum(map(saved, counts.values())) + (variant == "use_zero_pages" and counts[0] > 0)
+        assert ledger["freed"] == sum(map(saved, counts.values())) + (zero_pages and counts[0] > 0)
 
 
 class Huge(Changing):
@@ -100,6 +102,14 @@ def test_pages_that_have_just_become_zero_pages(folder):
         assert any("that have become zero pages" in line for line in differences(result.ledger, result.ksm, 0))
 
 
+def test_zero_pages_that_the_era_does_not_count(folder):
+    path = write_image(folder / "uncounted", [0] * 100 + [1, 1, 2])
+    result = run([path], era="6.1", settings={"use_zero_pages": "1"})
+    line = "pages_sharing is 1, and not the 101 freed: KSM does not count what became the zero page"
+    assert line in differences(result.ledger, result.ksm, 0)
+    assert differences(run([path], era="6.1").ledger, run([path], era="6.1").ksm, 0) == []
+
+
 def test_where_the_kernel_shows_something_else(folder):
     """pages_volatile has what smart_scan skipped; a line says so. Where nothing differs, there is no line."""
     path = write_image(folder / "skipped", [1, 1, *range(2, 12)])
@@ -122,7 +132,7 @@ def test_what_changes_is_not_skipped_for_lack_of_an_equal(folder):
     assert report.answer(result).startswith("KSM found nothing to free in 6 passes")
 
 
-@pytest.mark.parametrize("era, stable_node", [("6.12", 64), ("2.6.38", 40)])
+@pytest.mark.parametrize("era, stable_node", [("6.12", 64), ("6.1", 64), ("2.6.38", 40)])
 def test_sizes_of_an_eras_structures(folder, era, stable_node):
     path = write_image(folder / "sizes", [0, 0, 0, 1, 1, 2, 3])
     ledger = run([path, path], era=era).ledger

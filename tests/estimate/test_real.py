@@ -63,6 +63,7 @@ SETTINGS = (
     ("2.6.38", {}),
     ("6.12", {"max_page_sharing": 2, "smart_scan": 1}),
     ("6.12", {"max_page_sharing": 5, "use_zero_pages": 1}),
+    ("6.1", {"max_page_sharing": 5, "use_zero_pages": 1}),
 )
 
 

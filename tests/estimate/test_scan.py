@@ -77,6 +77,8 @@ def check(result, images, most=256):
     assert values["pages_sharing"] + values.get("ksm_zero_pages", 0) == result.savings.pages == result.savings.bytes // PAGE
     if result.era == "6.12":
         assert values["general_profit"] == result.savings.bytes - 64 * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
+    elif result.era == "6.1":
+        assert sum(source.ksm_stat["ksm_merging_pages"] for source in result.sources) == values["pages_sharing"] + values["pages_shared"]
     else:
         assert all(source.ksm_stat == {} for source in result.sources)
     assert [source.pages for source in result.sources] == [sum(number is not None for number in image) for image in images]
@@ -93,12 +95,12 @@ numbers = st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=1, max_size
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(numbers, min_size=1, max_size=4), st.sampled_from([2, 3, 4, 256, UNLIMITED]))
-def test_savings_are_what_a_count_says(folder, images, most):
+@given(st.lists(numbers, min_size=1, max_size=4), st.sampled_from([2, 3, 4, 256, UNLIMITED]), st.sampled_from(["6.12", "6.1"]))
+def test_savings_are_what_a_count_says(folder, images, most, era):
     paths = [write_image(folder / f"image{place}", image) for place, image in enumerate(images)]
     if os.stat(paths[0]).st_blocks * 512 > PAGE * (sum(number is not None for number in images[0]) + 1):
         images = [[number or 0 for number in image] for image in images]  # a file system without holes
-    options = {"era": "2.6.38"} if most == UNLIMITED else {"settings": {"max_page_sharing": str(most)}}
+    options = {"era": "2.6.38"} if most == UNLIMITED else {"era": era, "settings": {"max_page_sharing": str(most)}}
     check(run(paths, **options), images, most)
 
 
@@ -111,7 +113,7 @@ def known_image(pages, seed):
 def check_known_image(folder, pages, era="6.12"):
     images = [known_image(pages - pages // 8, 1), known_image(pages // 8, 2)]
     paths = [write_image(folder / f"known{place}", image) for place, image in enumerate(images)]
-    check(run(paths, era=era), images, 256 if era == "6.12" else UNLIMITED)
+    check(run(paths, era=era), images, UNLIMITED if era == "2.6.38" else 256)
     for path in paths:
         os.unlink(path)
 
@@ -119,6 +121,34 @@ def check_known_image(folder, pages, era="6.12"):
 @pytest.mark.parametrize("era", ksm.machine.ERAS)
 def test_16_mib_with_known_duplicates(folder, era):
     check_known_image(folder, 4096, era)
+
+
+def test_what_6_1_did_not_count(folder):
+    """With use_zero_pages it freed all pages of zeros, and no counter showed it."""
+    path = write_image(folder / "uncounted", [0] * 600 + [1] * 300 + [2, 3])
+    old, new = (run([path], era=era, settings={"use_zero_pages": "1"}) for era in ("6.1", "6.12"))
+    assert old.savings == new.savings == (600, 298, 0)
+    for result in (old, new):
+        assert (result.passes, result.settled, result.pages, result.ledger.kept) == (3, True, 902, 4)
+    assert len(old.ksm) == 14 and "ksm_zero_pages" not in old.ksm
+    assert (old.ksm["pages_sharing"], new.ksm["pages_sharing"], new.ksm["ksm_zero_pages"]) == (298, 298, 600)
+    assert old.sources[0].ksm_stat == {name: new.sources[0].ksm_stat[name] for name in ("ksm_rmap_items", "ksm_merging_pages")}
+    assert run([path], era="6.1").savings == (597, 298, 0)
+
+
+def test_pages_of_6_1_that_become_the_zero_page_are_a_change(folder):
+    """Nothing else changes in a pass: the counters of KSM stay, and the scan must not take it for settled."""
+    path = write_image(folder / "zeros", [0] * 40)
+    source = open_file(path, "absent")
+    counted = []
+    with scan.Scan([source], era="6.1", settings={"use_zero_pages": "1"}) as running:
+        for number in range(3):
+            running.read(number)
+            running.scan(number + 1)
+            counted.append(running.uncounted())
+            assert [running.counter(name) for name in scan.PASS_STATE] == [0] * len(scan.PASS_STATE)
+    source.close()
+    assert counted == [40, 0, 0]
 
 
 def test_what_2011_did_not_know(folder):

@@ -135,7 +135,7 @@ def scan_until_closed(machine):
                     process.touch(vma.start, vma.end - vma.start)
 
 
-@pytest.mark.parametrize("kwargs", [{"plain": True}, {"pages": "fingerprints"}, {"era": "2.6.38"}])
+@pytest.mark.parametrize("kwargs", [{"plain": True}, {"pages": "fingerprints"}, {"era": "6.1"}, {"era": "2.6.38"}])
 def test_machines_that_read_with_one_thread(kwargs):
     with ksm.Machine("4M", threads=4, **kwargs) as machine:
         assert machine.threads == 4

@@ -15,7 +15,8 @@ from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import frames_of
 
 PAGE = ksm.PAGE_SIZE
-ERAS: tuple[Literal["6.12", "2.6.38"], ...] = ("6.12", "2.6.38")
+Era = Literal["6.12", "6.1", "2.6.38"]
+ERAS: tuple[Era, ...] = ("6.12", "6.1", "2.6.38")
 Observation = dict[str, Any]
 
 # Contents that many pages have: zeros, one byte repeated, pages that differ in one bit, text, and noise
@@ -36,7 +37,7 @@ ACTIONS: dict[Kind, tuple[str, ...]] = {"steady": (*WRITES, "fork"), "huge": (*W
 class Life:
     """Processes with a mapping of as many pages each, on a machine with settings by the seed."""
 
-    def __init__(self, pages: Literal["bytes", "fingerprints"], kind: Kind, seed: int, era: Literal["6.12", "2.6.38"], *,
+    def __init__(self, pages: Literal["bytes", "fingerprints"], kind: Kind, seed: int, era: Era, *,
                  plain: bool | None = None, key: bytes | None = None) -> None:
         self.rng = rng = random.Random(seed)
         nodes = rng.choice([1, 1, 2])
@@ -44,15 +45,16 @@ class Life:
                                    pages=pages, plain=plain, key=key, transparent_hugepage="always" if kind == "huge" else "never")
         self.kind, self.key = kind, key
         self.pages = 1100 if kind == "huge" else 60
-        self.nodes, self.era, self.jhash = nodes, era, era != "6.12"
+        self.nodes, self.era, self.jhash = nodes, era, era == "2.6.38"
         self.known: dict[ksm.Process, list[bytes]] = {}
         self.addr = 0x40000000
         self.seen: list[Observation] = []
         files = self.machine.ksm
         if era == "6.12":
+            files.smart_scan = rng.choice([0, 1])
+        if era != "2.6.38":
             files.max_page_sharing = rng.choice([2, 3, 5, 17, 256])
             files.use_zero_pages = rng.choice([0, 1])
-            files.smart_scan = rng.choice([0, 1])
             files.stable_node_chains_prune_millisecs = rng.choice([0, 2000])
             files.merge_across_nodes = 1 if nodes == 1 else rng.choice([0, 1])
         for _ in range(rng.randrange(1, 4)):

@@ -167,7 +167,7 @@ def test_a_machine_with_a_key():
         assert machine.check() == []
 
 
-@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+@pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])
 def test_a_key_changes_no_counter(era):
     for seed in range(5):
         one, other = (Life("fingerprints", "loose", seed, era, key=key).live(8) for key in (None, KEY))

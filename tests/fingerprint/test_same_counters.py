@@ -47,6 +47,11 @@ def check_steady(seed, era, kind="steady", passes=8, **kwargs):
     chains = 0
     for number, (a, b) in enumerate(zip(one.seen, other.seen, strict=True)):
         chains += a.get("stable_node_chains", 0)
+        if era == "6.1" and chains:
+            # A page merges at its first visit if a dup has room then. Which one has depends on the order of the tree, where a fork has
+            # brought a dup more sharers than it may have.
+            assert sum(a[name] for name in PAGES) == sum(b[name] for name in PAGES)
+            continue
         assert differing(a, b) <= (SPLIT if chains else set()), number
         assert states(a) == states(b)
         assert a["savings"][0] == b["savings"][0]
@@ -58,7 +63,7 @@ def check_steady(seed, era, kind="steady", passes=8, **kwargs):
 @pytest.mark.parametrize("era", ERAS)
 def test_every_counter_is_equal_while_no_stable_node_is_stale(era):
     chains = [check_steady(seed, era) for seed in range(60)]
-    assert chains.count(0) == 60 if era != "6.12" else 10 < chains.count(0) < 50
+    assert chains.count(0) == 60 if era == "2.6.38" else 10 < chains.count(0) < 50
 
 
 def test_a_plain_machine_of_fingerprints_counts_the_same():
@@ -80,7 +85,7 @@ def test_every_counter_is_equal_in_many_lives(era):
 def check_loose(seed, era):
     one, other = both("loose", seed, era, 8)
     for a, b in zip(one.seen, other.seen, strict=True):
-        if era == "6.12":
+        if era != "2.6.38":
             assert differing(a, b) <= SPLIT | NODES
             assert states(a) == states(b)
             assert sum(a["savings"]) == sum(b["savings"])
@@ -89,7 +94,7 @@ def check_loose(seed, era):
         assert (a["full_scans"], a["vmstat"]) == (b["full_scans"], b["vmstat"])
     for life in (one, other):
         life.scan(3)
-    assert differing(one.seen[-1], other.seen[-1]) <= (SPLIT | NODES if era == "6.12" else set())
+    assert differing(one.seen[-1], other.seen[-1]) <= (set() if era == "2.6.38" else SPLIT | NODES)
     finish(one, other)
 
 
@@ -114,9 +119,13 @@ def check_busy(seed, era, kind="busy", passes=8):
         life.scan(3)
         assert list(life.wrong_pages()) == []
     a, b = one.seen[-1], other.seen[-1]
+    if era == "6.1" and (a["use_zero_pages"] or a["max_page_sharing"] < 256):
+        # While a merged page of zeros lives, pages of zeros find it first. Without it they become the zero page, and lose their rmap_items.
+        # A new page may join a group at once, and swapping takes whole groups.
+        return finish(one, other)
     assert sum(a[name] for name in PAGES) == sum(b[name] for name in PAGES)
     assert nodes_aside(a) == nodes_aside(b)
-    if era != "6.12" or a["max_page_sharing"] == 256:
+    if era == "2.6.38" or a["max_page_sharing"] == 256:
         # By now all pages with the same contents share one frame.
         assert differing(a, b) <= NODES | {"vmstat", "pages_scanned", "pages_skipped"}
     finish(one, other)

@@ -266,7 +266,7 @@ class Devices(Images):
                 if self.gone(name, outcome, owner is process and subject.space is None):
                     continue
                 if not (
-                    isinstance(outcome.error, AttributeError) and name.startswith("ksm_") and self.config["machine"]["era"] == "2.6.38"
+                    isinstance(outcome.error, AttributeError) and name.startswith("ksm_") and self.config["machine"]["era"] != "6.12"
                 ):
                     self.legal(name, outcome, set())
         [repr(self.machine), repr(process), process.alive, process.pid, process.name, self.machine.closed]

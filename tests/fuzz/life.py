@@ -67,10 +67,12 @@ def make_config(rng: random.Random, kinds: list[str], life: str) -> dict[str, An
         memory = rng.choice(["4M", "6M", "8M"] if nodes < 3 else ["6M", "8M"])
     if "huge" in kinds or rng.random() < 0.1:
         memory = rng.choice(["8M", "16M", "32M"])
-    modern = rng.random() < 0.85
+    chance = rng.random()
+    modern = chance < 0.85
+    era = "6.1" if chance < 0.15 else "6.12" if modern else "2.6.38"
     machine = {
         "memory": memory, "max_memory": "40M", "nodes": nodes, "swap": rng.choice(["64K", "400K", "4M"]) if "swap" in kinds else None,
-        "clock": "manual" if rng.random() < 0.8 or "clock" in kinds else "real", "era": "6.12" if modern else "2.6.38",
+        "clock": "manual" if rng.random() < 0.8 or "clock" in kinds else "real", "era": era,
         "transparent_hugepage": rng.choice(["always", "madvise"]) if "huge" in kinds else "never",
         "plain": rng.random() < 0.4 or "record" in kinds,
     }  # fmt: skip

@@ -94,8 +94,8 @@ DEVIATIONS = {
         ksm_step""", """\
         rmap_item.address &= page_mask()
         ksm_step"""),
-    "left out before a return": (KSM, "cmp_and_merge_page", "        put_page(g.m, kpage)\n        return\n\n    tree_rmap_item =",
-                                 "        return\n\n    tree_rmap_item ="),
+    "left out before a return": (KSM, "cmp_and_merge_page", "        put_page(g.m, kpage)\n        return\n\n    if until_6_1(g):",
+                                 "        return\n\n    if until_6_1(g):"),
     "question left out": (KSM, "write_protect_page", "    if WARN_ON_ONCE(folio_test_large(folio)):\n        return err\n", ""),
     "added": (KSM, "break_cow", "    mmap_read_unlock(mm)\n    ksm_step(g.m, STEP_BREAK_COW",
               "    cpu_relax()\n    mmap_read_unlock(mm)\n    ksm_step(g.m, STEP_BREAK_COW"),
@@ -133,7 +133,7 @@ def test_a_deviation_is_found(kernel, name):
 
 def statements_of(lines, function):
     """The numbers of the lines that are a whole statement, and whose mutation has to be found. Left out are marked lines, steps of a
-    recording, branches of 2011, and first values that only quiet the C compiler."""
+    recording, branches of older eras, and first values that only quiet the C compiler."""
     for number in range(function.first, function.last):
         line, above = lines[number], number - 1
         code = line.split("  #")[0].strip()
@@ -141,7 +141,7 @@ def statements_of(lines, function):
             above -= 1
         if not STATEMENT.fullmatch(code) or code.count("(") != code.count(")") or lines[number - 1].rstrip().endswith((",", "(")):
             continue
-        if not re.search(r"OURS|ksm_step|era_2011", line + lines[above]) and code not in QUIET and not inside(lines, number):
+        if not re.search(r"OURS|ksm_step|era_2011|until_6_1", line + lines[above]) and code not in QUIET and not inside(lines, number):
             yield number
 
 
@@ -151,12 +151,12 @@ QUIET = ("folio = NULL", "tmp_page = NULL")
 
 
 def inside(lines, number):
-    """Whether the line is inside a block of 2011, or a block that is marked as a whole."""
+    """Whether the line is inside a block of an older era, or a block that is marked as a whole."""
     indent = len(lines[number]) - len(lines[number].lstrip())
     for line in reversed(lines[:number]):
         depth = len(line) - len(line.lstrip())
         if line.strip() and depth < indent:
-            if "era_2011" in line or "OURS" in line:
+            if re.search(r"(?<!not )(era_2011|until_6_1)\(|OURS", line):
                 return True
             indent = depth
     return False

@@ -233,7 +233,8 @@ def life(machine, come_back, write, between, image=None):
 
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("write", WRITES, ids=lambda function: function.__name__)
-@pytest.mark.parametrize("kind", [{"plain": False}, {"plain": True}, {"era": "2.6.38"}], ids=["fast", "recorded", "2011"])
+@pytest.mark.parametrize("kind", [{"plain": False}, {"plain": True}, {"era": "6.1"}, {"era": "2.6.38"}],
+                         ids=["fast", "recorded", "6.1", "2011"])
 def test_what_is_written_leaves_again(kind, write, between):
     for come_back in COMEBACKS:
         life(ksm.Machine("16M", nodes=2, swap="1M", transparent_hugepage="never", **kind), come_back, write, between)

@@ -173,8 +173,8 @@ DRAWN = (
            "if addr >= end:             # not_found_unlock:",
            "if addr > end:             # not_found_unlock:"),
     Mutant("ksm:ksm_attrs_init", "ksm/mm/ksm.pyx", "The file `run` is missing in 2011",
-           'ksm_attr(g, b"run", run_show, run_store, True)',
-           'ksm_attr(g, b"run", run_show, run_store, False)'),
+           'ksm_attr(g, b"run", run_show, run_store, ERA_2_6_38)',
+           'ksm_attr(g, b"run", run_show, run_store, ERA_6_1)'),
     Mutant("ksm:remove_rmap_item_from_tree-2", "ksm/mm/ksm.pyx", "A reference on an anon_vma is kept",
            """\
         put_anon_vma(g.m, rmap_item.anon_vma)

@@ -96,7 +96,7 @@ def some_life(machine, note=lambda text: None):
     return [b, child], [(at_b, 9), (at_a, 12)]
 
 
-@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+@pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])
 def test_the_last_state_is_the_machines(era):
     with machine_of(era) as machine:
         with machine.record() as recording:
@@ -117,7 +117,7 @@ def test_the_last_state_is_the_machines(era):
     assert set(data["mms"].values()) == {"a", "b", "child"}
 
 
-@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+@pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])
 def test_every_step_is_consistent(era):
     with machine_of(era) as machine, machine.record() as recording:
         some_life(machine)
@@ -145,7 +145,7 @@ def test_a_search_tells_where_pages_differ():
     assert step[4] > 0 and step[5] == 2
 
 
-@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+@pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])
 def test_recording_changes_nothing(era):
     outcomes = []
     for recorded in (False, True):

@@ -107,7 +107,7 @@ def test_a_core_and_its_fingerprints(tmp_path):
         assert found(run([fingerprint(tmp_path / "f", [core])])) == found(run([core]))
 
 
-@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+@pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])
 def test_processes_and_their_fingerprints(tmp_path, start, era):
     """Of processes that stand still. Two of them have pages in common since a fork: a file has these once, and KSM counts each mapping."""
     first, second = start(), start()
@@ -219,7 +219,7 @@ def test_a_process_that_exits_while_it_is_read(start, monkeypatch, tmp_path):
 KEY, OTHER = bytes(range(32)), bytes(32)
 
 
-@pytest.mark.parametrize("era", ["6.12", "2.6.38"])
+@pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])
 def test_keyed_fingerprints(tmp_path, era):
     """Alone, beside memory and beside each other; and not beside what was made in another way."""
     chance = random.Random(3)

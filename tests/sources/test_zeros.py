@@ -44,7 +44,7 @@ numbers = st.lists(st.integers(0, 5), min_size=1, max_size=60)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(numbers, min_size=1, max_size=3), st.booleans(), st.sampled_from(["6.12", "2.6.38"]))
+@given(st.lists(numbers, min_size=1, max_size=3), st.booleans(), st.sampled_from(["6.12", "6.1", "2.6.38"]))
 def test_as_if_zeros_were_not_in_the_file(tmp_path, images, exact, era):
     fewer = [write(tmp_path / f"fewer{place}", [*filter(None, image), 77 + place]) for place, image in enumerate(images)]
     paths = [write(tmp_path / f"all{place}", [*image, 77 + place]) for place, image in enumerate(images)]

@@ -240,6 +240,14 @@ SAME = {
         if a and not era_2011(g):
             one()
         return b if not era_2011(g) else 0"""),
+    "the era 6.1": ("if (a) one(); else two(); return b;", """
+        if a:
+            one()
+        elif not until_6_1(g):
+            two()
+        if until_6_1(g):
+            return two()
+        return b"""),
     "a recording": ("one(a); return b;", "ksm_step(g.m, STEP, a)\n        one(a)\n        ksm_step(g.m, STEP, b)\n        return b"),
 }
 
@@ -407,7 +415,7 @@ def test_the_command(linux):
     ksm = data["files"][0]
     assert data["kernel"].startswith("Linux 6.12")
     assert ksm["total"]["statements"] == sum(function["statements"] for function in ksm["functions"])
-    assert {"name", "statements", "same", "marked", "named", "ours", "recording", "2011", "differences"} <= ksm["functions"][0].keys()
+    assert {"name", "statements", "same", "marked", "named", "ours", "recording", "older", "differences"} <= ksm["functions"][0].keys()
 
 
 def test_a_kernel_that_differs(tiny):
