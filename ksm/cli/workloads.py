@@ -22,7 +22,7 @@ from ksm.oracle.compare import Difference
 from ksm.oracle.guest import Guest
 from ksm.oracle.kernel import unavailable
 from ksm.oracle.replay import run_port
-from ksm.oracle.seeds import generate
+from ksm.oracle.seeds import fitting, generate
 from ksm.oracle.shrink import shrink
 from ksm.oracle.verify import Reference, command, running_kernel
 from ksm.oracle.verify import verify as verify_one
@@ -211,14 +211,17 @@ def verify(
         for file in files:
             yield read_workload(file)
         for seed in seeds or ():
-            yield generate(seed, steps=steps, nodes=nodes or 1), None
+            workload = generate(seed, steps=steps, nodes=nodes or 1)
+            yield (fitting(workload, files_there) if files_there is not None else workload), None
 
+    files_there: list[str] | None = None
     with ExitStack() as stack:
         if other is not None:
             try:
-                reference = stack.enter_context(Guest(other, nodes or 1)).run
+                guest = stack.enter_context(Guest(other, nodes or 1))
             except OracleError as error:
                 raise click.ClickException(str(error)) from None
+            reference, files_there = guest.run, guest.files
         different = compare_all(workloads(), reference, from_file=from_file, shrinking=shrinking, first=first)
     sys.exit(DIFFERENT if different else SAME)
 

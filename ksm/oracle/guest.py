@@ -37,7 +37,7 @@ TAIL = 300  # characters of the guest's last words
 
 
 class Guest:
-    """A guest with so many NUMA nodes. `run(workload)` is an outcome, with pages and events. OracleError."""
+    """A guest with so many NUMA nodes. `run(workload)` is an outcome, with pages, and events where the kernel has them. OracleError."""
 
     def __init__(self, what: str, nodes: int = 1) -> None:
         self.nodes = nodes
@@ -56,6 +56,7 @@ class Guest:
                 self.serve(stack, name, source, options)
             stack.callback(self.stop, self.boot(stack))
             self.wait("ready", BOOT)
+            self.files: list[str] = parse_json((self.exchange / "ready").read_bytes())  # of KSM, in its kernel
             self.stack = stack.pop_all()
 
     def __enter__(self) -> Guest:
@@ -170,9 +171,10 @@ def write(path: Path, value: Any) -> None:
 
 def serve(folder: Path) -> None:
     """In the guest: run the workloads that come into the folder, one after the other, until there is a file `stop`."""
+    from ksm.oracle.kernel import KSM
     from ksm.oracle.verify import running_kernel
 
-    (folder / "ready").touch()
+    write(folder / "ready", sorted(file.name for file in KSM.iterdir()) if KSM.is_dir() else [])
     number = 1
     while not (folder / "stop").exists():
         path = folder / f"{number}.workload"

@@ -33,7 +33,7 @@ from ksm.host.files import FileError, open_to_write, write_whole
 from ksm.host.json_file import read_json, shown
 from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
-from ksm.oracle.observe import Events
+from ksm.oracle.observe import Events, has_events
 from ksm.oracle.proc import kernel_thread, proc_text, processes, wait_asleep
 from ksm.oracle.process import MPOL_MF_MOVE, RealTask, kind_of_own_page, move_pages
 from ksm.oracle.ptrace import Window
@@ -301,7 +301,7 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
         ksmd = Ksmd(lock.with_name(lock.name + ".saved"))
         stack.callback(ksmd.restore)
         ksmd.start()
-        tracer = Events() if events else None
+        tracer = Events() if events and has_events() else None
         if tracer:
             stack.callback(tracer.close)
         if "swap" in workload:
@@ -311,7 +311,7 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
             stack.callback(huge.close)
         window = Window()
         stack.callback(window.close)
-        run = Run(workload, KernelSide(ksmd, window, tracer, workload.get("nodes", 1)), pages=pages, events=events)
+        run = Run(workload, KernelSide(ksmd, window, tracer, workload.get("nodes", 1)), pages=pages, events=tracer is not None)
         try:
             outcome = run.execute()
             ksmd.check_undisturbed(frozenset(task.pid for task in run.tasks.values() if isinstance(task, RealTask)))

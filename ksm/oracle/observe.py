@@ -17,6 +17,11 @@ LINE = re.compile(r"^.*? \d+\.\d+: (ksm_\w+|tracing_mark_write): (.*)$", re.M)
 FIELD = re.compile(r"\b(mm|pfn|error|seq|size) (-?\w+)")
 
 
+def has_events() -> bool:
+    """Whether the kernel has trace events of KSM: since 6.6."""
+    return not (TRACING / "events").exists() or (TRACING / "events/ksm").exists()
+
+
 class Events:
     """A reader of trace events. Events have no addresses: a page is named after whoever mapped it before the scan."""
 

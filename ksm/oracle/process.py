@@ -19,11 +19,8 @@ from ksm.oracle.workload import ADVICE, PAGE, PLACES, Json, OracleError, Task, e
 SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_PRCTL, SYS_SET_MEMPOLICY, SYS_MOVE_PAGES = 10, 25, 28, 157, 238, 279
 MADV_PAGEOUT = 21  # which the port does not have
 MPOL_BIND, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 2, 4
-# A mapping in /proc/PID/smaps: its start; kB in memory, anonymous, merged, in whole huge pages, swapped out.
-SMAPS = re.compile(
-    r"^([0-9a-f]+)-.*\n"
-    + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in ("Rss", "Anonymous", "KSM", "AnonHugePages", "Swap")), re.M
-)
+# Of a mapping in /proc/PID/smaps: kB in memory, anonymous, merged, in whole huge pages, swapped out.
+SMAPS = ("Rss", "Anonymous", "KSM", "AnonHugePages", "Swap")
 PM_PRESENT, PM_SWAP, PM_PFN = 1 << 63, 1 << 62, (1 << 55) - 1
 KPF_KSM, KPF_ZERO_PAGE = 1 << 21, 1 << 24
 
@@ -142,10 +139,8 @@ class RealTask(Task):
         proc = Path(f"/proc/{self.pid}")
         stat = dict(line.replace(":", "").split() for line in (proc / "ksm_stat").read_text().splitlines())
         stat["ksm_merging_pages_file"] = (proc / "ksm_merging_pages").read_text()
-        found = SMAPS.findall((proc / "smaps").read_text())
-        smaps = [[int(kb) << 10 for kb in sizes] for start, *sizes in found if int(start, 16) in PLACES]
         counts: Json = {key: value if value in ("yes", "no") else int(value) for key, value in stat.items()}
-        return counts | memory_of(smaps)
+        return counts | memory_in((proc / "smaps").read_text())
 
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as file:
@@ -157,6 +152,17 @@ class RealTask(Task):
         with open("/proc/kpageflags", "rb", buffering=0) as file:
             return [(frame, "s" if entry & PM_SWAP else frame_kind(file.fileno(), frame))
                     for frame, entry in zip(frames, entries, strict=True)]
+
+
+def memory_in(smaps: str) -> Json:
+    """What /proc/PID/smaps says of the mappings of a workload. Before Linux 6.8 it has no line on KSM, and then no sizes are told."""
+    names = [name for name in SMAPS if name != "KSM" or "\nKSM:" in smaps]
+    found = re.findall(r"^([0-9a-f]+)-.*\n" + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in names), smaps, re.M)
+    told = [dict(zip(names, (int(kb) << 10 for kb in sizes), strict=True)) for start, *sizes in found if int(start, 16) in PLACES]
+    memory = memory_of([[sizes.get(name, 0) for name in SMAPS] for sizes in told])
+    if len(names) < len(SMAPS):
+        del memory["smaps"]
+    return memory
 
 
 def kind_of_own_page(addr: int) -> str:

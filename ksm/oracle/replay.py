@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ksm
 from ksm.oracle.check import check_workload
@@ -25,6 +26,9 @@ from ksm.oracle.workload import (
     page_bytes,
 )
 from ksm.record.recording import Recording
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
 
 TRACE_CAPACITY = 1 << 16
 
@@ -126,7 +130,9 @@ class PortTask(Task):
 
     def stat(self) -> Json:
         """The counters of the process, with two that only newer kernels have."""
-        merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
+        merge_any = 0
+        with contextlib.suppress(OSError):  # before Linux 6.4
+            merge_any = self.process.prctl(ksm.PR_GET_MEMORY_MERGE)
         mergeable = any(vma.mergeable for vma in self.process.maps())
         smaps = [[vma.rss, vma.anonymous, vma.ksm, vma.anon_huge_pages, vma.swap] for vma in self.process.smaps() if vma.start in PLACES]
         return {**self.process.ksm_stat(), "ksm_merge_any": "yes" if merge_any else "no",
@@ -146,7 +152,7 @@ class PortSide(Side):
     """A machine of the port."""
 
     def __init__(self, machine: ksm.Machine, events: bool) -> None:
-        self.kernel = f"ksm {ksm.__version__} (Linux 6.12)"
+        self.kernel = f"ksm {ksm.__version__} (Linux {machine.era})"
         self.machine, self.ksm = machine, machine.ksm
         self.names: dict[int, str] = {}  # of address spaces
         self.recording: Recording | None = None
@@ -205,7 +211,8 @@ class PortSide(Side):
 
 
 def run_port(
-    workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G", record: int = 0, by_frames: bool = False
+    workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G", record: int = 0, by_frames: bool = False,
+    era: Era = "6.12",
 ) -> Json:
     """The outcome of a workload on the port. OracleError if it cannot be run.
 
@@ -214,11 +221,12 @@ def run_port(
     """
     check_workload(workload)
     nodes, swap = workload.get("nodes", 1), workload.get("swap", 0) * PAGE or None
-    with ksm.Machine(memory, max_memory=memory, nodes=nodes, swap=swap, clock="manual", plain=bool(record) or None) as machine:
+    with ksm.Machine(memory, max_memory=memory, nodes=nodes, swap=swap, clock="manual", plain=bool(record) or None, era=era) as machine:
         side = PortSide(machine, events)
         side.by_frames = by_frames
         for name, value in DEFAULTS.items():
-            side.write(name, value)
+            if name in side.files():
+                side.write(name, value)
         if not record:
             return Run(workload, side, pages=pages, events=events).execute()
         with machine.record(record) as side.recording:

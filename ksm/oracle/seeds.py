@@ -15,3 +15,9 @@ def generate(seed: int, *, steps: int = 40, nodes: int = 1) -> Json:
     if nodes > 1:
         return NodesGenerator(seed, nodes).workload(f"random-{seed}-nodes-{nodes}", steps)
     return (HugeGenerator if seed in HUGE_SEEDS else Generator)(seed).workload(f"random-{seed}", steps)
+
+
+def fitting(workload: Json, files: list[str]) -> Json:
+    """The workload without settings that a kernel with these files does not have."""
+    settings = {name: value for name, value in workload["settings"].items() if name in files}
+    return {**workload, "settings": settings, "steps": [step for step in workload["steps"] if step.get("file", "run") in files]}

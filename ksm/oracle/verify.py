@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ksm.host.command import CommandError, output_of
 from ksm.host.json_file import LARGEST, parse_json
+from ksm.machine import ERAS
 from ksm.oracle.check import check_outcome
 from ksm.oracle.compare import Difference, first_difference
 from ksm.oracle.kernel import run_kernel
 from ksm.oracle.replay import run_port
 from ksm.oracle.workload import Json, OracleError
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
 
 ATTEMPTS = 5
 Reference = Callable[[Json], Json]  # a workload's true outcome, with pages and events
@@ -37,6 +43,14 @@ def command(words: list[str]) -> Reference:
     return reference
 
 
+def era_of(outcome: Json) -> Era:
+    """The era whose KSM the kernel of an outcome has: the last one that is no newer."""
+    found = re.match(r"(\d+)\.(\d+)", str(outcome.get("kernel", "")))
+    release = (int(found[1]), int(found[2])) if found else (6, 12)
+    older = [era for era in ERAS if tuple(map(int, era.split(".")[:2])) <= release]
+    return max(older, key=lambda era: tuple(map(int, era.split("."))), default="2.6.38")
+
+
 def verify(workload: Json, reference: Reference = running_kernel) -> Difference | None:
     """The first difference between the running kernel and the port in counters, pages and events; None if they do the same.
 
@@ -48,7 +62,8 @@ def verify(workload: Json, reference: Reference = running_kernel) -> Difference 
     for _ in range(ATTEMPTS):
         kernel = reference(workload)
         if port is None:
-            port = run_port(workload, pages=True, events=True, by_frames=kernel.get("by_frames", False))
+            events = any("events" in record for record in kernel["records"])
+            port = run_port(workload, pages=True, events=events, by_frames=kernel.get("by_frames", False), era=era_of(kernel))
         found = first_difference(kernel, port)
         if found is None or kernel == last:
             return found

@@ -220,7 +220,8 @@ class Run:
         self.values = 0  # in the records so far
         self.mid_scan = False
         self.owners: dict[int, str] = {}  # of frames, for the events
-        self.base = {name: side.read(name) for name in SINCE_BOOT}
+        self.there = set(side.files())
+        self.base = {name: side.read(name) for name in SINCE_BOOT if name in self.there}
 
     def execute(self) -> Json:
         for name, value in self.workload.get("settings", {}).items():
@@ -389,12 +390,23 @@ class Run:
         for count in range(1, passes + 1):
             self.before_batches()
             batches, done, scanned = 0, False, -1
-            while not done and scanned != self.side.read("pages_scanned"):
-                scanned = self.side.read("pages_scanned")
+            while not done and scanned != self.scanned(batches):
+                scanned = self.scanned(batches)
                 done = self.side.batch()
                 batches += 1
             self.mid_scan = False
             self.record(number, op="scan", scan=count, batches=batches, **({} if done else {"stalled": True}))
+
+    def scanned(self, batches: int) -> int:
+        """What grows while ksmd has something to do: pages_scanned. Before 6.6 there is no such file, and as many batches are made as all
+        pages need.
+        """
+        if "pages_scanned" in self.there:
+            scanned: int = self.side.read("pages_scanned")
+            return scanned
+        pages = sum(count for task in self.tasks.values() for _, count in task.vmas.values())
+        needed: int = pages // max(1, self.side.read("pages_to_scan")) + 2
+        return min(batches, needed)
 
     def op_batch(self, number: int, pages: int | None = None) -> None:
         self.before_batches()
