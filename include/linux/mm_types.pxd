@@ -319,6 +319,7 @@ cdef struct machine:
     int transparent_hugepage    # 0 never, 1 where MADV_HUGEPAGE was given, 2 always
     bint map_unused_to_zeropage  # every split does so since 6.12
     bint ksm_pages_move         # not only for memory hotplug, which locks KSM out: since 3.9
+    bint protnone_is_no_page    # to follow_page() of 6.1, in whose place folio_walk_start() has come
     bint ksm_pages_fail         # memory_failure() finds the processes of a merged page: since 6.4
     bint fork_resets_ksm_counts  # a child does not begin with the counts of its parent
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves

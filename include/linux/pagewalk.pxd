@@ -9,6 +9,7 @@ from linux.spinlock cimport spin_unlock, spinlock_t
 cdef enum:
     FW_MIGRATION = 0x1          # also a page that is being migrated
     FW_ZEROPAGE = 0x2           # also the zero page
+    FW_PROTNONE = 0x100         # OURS: also, in the era 6.1, a page to which the mapping gives no access
 
     FW_LEVEL_PTE = 0
     FW_LEVEL_PMD = 1

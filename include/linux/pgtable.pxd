@@ -59,6 +59,10 @@ cdef inline bint pte_present(pte_t pte) noexcept nogil:
     return (pte & (_PAGE_PRESENT | _PAGE_PROTNONE)) != 0
 
 
+cdef inline bint pte_protnone(pte_t pte) noexcept nogil:
+    return (pte & (_PAGE_PRESENT | _PAGE_PROTNONE)) == _PAGE_PROTNONE
+
+
 cdef inline bint pte_write(pte_t pte) noexcept nogil:
     return (pte & _PAGE_RW) != 0
 

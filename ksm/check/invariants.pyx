@@ -21,7 +21,8 @@ The following looks wrong, but is legal, because the kernel does the same:
   was merged: a process that comes back from swap maps it, and ksmd adds an rmap_item later, if the memory is mergeable at all.
 - An entry of a merged page may be dirty, lie in a vma that is not mergeable, or not be found from the node. This is so if relatives by fork
   shared the page when it was merged, or had its slot in the swap area: ksmd handles only the entry of the process that it looks at. It is
-  also so for a page that was in the swap cache, where neither madvise() nor mremap() look for it.
+  also so for a page that was in the swap cache, where neither madvise() nor mremap() look for it. And it is so in the era 6.1 for a page
+  that its process may not access when it is to be unmerged: break_ksm() does not see it.
 - A node may have more sharers than max_page_sharing, when forks brought them.
 - A slot may hold other bytes than its page in the swap cache, as long as the page or an entry of it is dirty: the page is written before it
   leaves memory again. If neither is dirty, the page leaves without being written, and check() reports it.

@@ -16,7 +16,7 @@ from linux.mmap_lock cimport mmap_read_trylock, mmap_read_unlock
 from linux.page_flags cimport (PG_ksm_watched, PG_swapcache, folio_raw_mapping, folio_test_anon, folio_test_ksm, page_address,
                                page_folio, page_to_nid, pfn_to_page, set_page_flag, test_page_flag)
 from linux.pgtable cimport (entry_offset_map_lock, pmd_addr_end, pmd_offset_mm, pmdp_get_lockless, pte_offset_map, pte_pfn, pte_present,
-                            ptep_get)
+                            pte_protnone, ptep_get)
 from linux.rbtree cimport rb_node, rb_parent
 from linux.rbtree_augmented cimport rb_is_red
 from linux.rmap cimport vma_has_anon_vma
@@ -67,11 +67,12 @@ cdef bint watch_table(fast_state *fast, vm_area_struct *vma, unsigned long addr,
         pte = ptep_get(ptep)
         if huge or pte_present(pte):
             page = pfn_to_page(fast.g.m, pfn) if huge else vm_normal_page(vma, addr, pte)
-            # Only the first part of a huge page says whether it is anonymous.
+            # Only the first part of a huge page says whether it is anonymous. At a page without access, a search of 6.1 ends.
             if page != NULL and folio_test_anon(page_folio(page)):
                 # When the swap cache clears its flag, it has already cleared `private`.
                 flags = <unsigned int>smp_load_acquire_int((<int *>&page.flags)[0])
-                if nr == want or flags & PG_swapcache or page.private and not flags & PG_ksm_watched:
+                if (nr == want or flags & PG_swapcache or page.private and not flags & PG_ksm_watched
+                        or pte_protnone(pte) and fast.g.m.protnone_is_no_page):
                     more = False
                     break
                 seen = &pages[nr]

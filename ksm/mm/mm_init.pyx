@@ -80,6 +80,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     m.transparent_hugepage = plan.transparent_hugepage
     m.map_unused_to_zeropage = plan.era > ERA_6_1
     m.ksm_pages_move = plan.era > ERA_2_6_38
+    m.protnone_is_no_page = plan.era == ERA_6_1
     m.ksm_pages_fail = plan.era > ERA_6_1
     m.fork_resets_ksm_counts = plan.era > ERA_6_1
     mutex_init(&m.hotplug_lock)

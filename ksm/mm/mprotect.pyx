@@ -5,13 +5,14 @@
 from libc.errno cimport EINVAL, ENOMEM
 
 from linux.atomic cimport WRITE_ONCE_ulong
+from linux.ksm cimport ksm_range_changed
 from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_HUGETLB, VM_NORESERVE, VM_READ, VM_SHARED, VM_WRITE, find_vma, vm_flags_reset,
                        vm_normal_page)
 from linux.mm_types cimport PAGE_SIZE, PMD_SIZE, mm_struct, page_mask, pmd_t, pte_t, struct_page, vm_area_struct, vm_flags_t
 from linux.mman cimport PROT_EXEC, PROT_READ, PROT_WRITE
 from linux.page_flags cimport PageAnonExclusive, folio_test_anon, page_folio
 from linux.pgtable cimport (pmd_addr_end, pmd_leaf, pmd_none, pmd_offset_mm, pmdp_get_lockless, pte_mkwrite, pte_modify,
-                            pte_offset_map_lock, pte_present, pte_write, ptep_get, ptep_get_and_clear, set_pte_at)
+                            pte_offset_map_lock, pte_present, pte_protnone, pte_write, ptep_get, ptep_get_and_clear, set_pte_at)
 from linux.spinlock cimport spin_unlock, spinlock_t
 from linux.swapops cimport is_migration_pte, is_writable_migration_pte, make_migration_pte, swp_offset
 
@@ -79,6 +80,8 @@ cdef int mprotect_fixup(vm_area_struct *vma, unsigned long start, unsigned long 
     vm_flags_reset(vma, newflags)
     WRITE_ONCE_ulong(vma.vm_page_prot, vm_get_page_prot(newflags))
     change_protection(vma, start, end)
+    if vma.vm_mm.machine.protnone_is_no_page and pte_protnone(vma.vm_page_prot):
+        ksm_range_changed(vma, start, end)      # OURS: a search of 6.1 ends at these pages, and the speed layer must not lead past them
     return 0
 
 

@@ -7,10 +7,10 @@ from libc.errno cimport EINVAL
 from linux.atomic cimport READ_ONCE_ulong
 from linux.mm cimport vm_normal_page
 from linux.mm_types cimport PAGE_SHIFT, PGDIR_SHIFT, PMD_SIZE, PUD_SHIFT, mm_struct, pmd_t, struct_folio, struct_page, vm_area_struct
-from linux.page_flags cimport page_folio, pfn_to_page
-from linux.pagewalk cimport FW_LEVEL_PMD, FW_LEVEL_PTE, FW_MIGRATION, FW_ZEROPAGE, folio_walk, mm_walk, mm_walk_ops
+from linux.page_flags cimport PG_ksm_relatives, folio_test_ksm, page_folio, pfn_to_page, set_page_flag
+from linux.pagewalk cimport FW_LEVEL_PMD, FW_LEVEL_PTE, FW_MIGRATION, FW_PROTNONE, FW_ZEROPAGE, folio_walk, mm_walk, mm_walk_ops
 from linux.pgtable cimport (is_zero_pfn, mm_find_pmd, pmd_addr_end, pmd_leaf, pmd_lock, pmd_none, pmd_offset_mm, pmd_pfn, pmdp_get,
-                            pmdp_get_lockless, pte_offset_map_lock, pte_pfn, pte_present, ptep_get)
+                            pmdp_get_lockless, pte_offset_map_lock, pte_pfn, pte_present, pte_protnone, ptep_get)
 from linux.spinlock cimport spin_unlock
 from linux.swapops cimport is_migration_pte, pfn_swap_entry_to_page
 
@@ -50,18 +50,23 @@ cdef struct_folio *folio_walk_start(folio_walk *fw, vm_area_struct *vma, unsigne
     """The folio mapped at addr, with the table locked; NULL and nothing locked if there is none.
 
     Pages of the zero page and pages under migration count only when flags ask for them, and leave fw.page NULL. The low bits of
-    addr do not matter. folio_walk_end() unlocks.
+    addr do not matter. folio_walk_end() unlocks. In the era 6.1 a page to which the mapping gives no access counts only with
+    FW_PROTNONE, as follow_page() did not find it there, if the kernel has CONFIG_NUMA_BALANCING.
     """
     cdef mm_struct *mm = vma.vm_mm
     cdef pmd_t *pmdp = mm_find_pmd(mm, addr)
     cdef pmd_t pmd
     cdef struct_page *page = NULL
+    cdef bint accessible = mm.machine.protnone_is_no_page and not flags & FW_PROTNONE
     if pmdp == NULL:
         return NULL
     pmd = pmdp_get_lockless(pmdp)
     if pmd_leaf(pmd):
         fw.ptl = pmd_lock(mm, pmdp)
         pmd = pmdp_get(pmdp)
+        if accessible and pte_protnone(pmd):
+            spin_unlock(fw.ptl)
+            return NULL
         if pmd_leaf(pmd):
             fw.level = FW_LEVEL_PMD
             fw.pmdp = pmdp
@@ -77,7 +82,11 @@ cdef struct_folio *folio_walk_start(folio_walk *fw, vm_area_struct *vma, unsigne
     fw.level = FW_LEVEL_PTE
     fw.pte = ptep_get(fw.ptep)
     fw.page = NULL
-    if pte_present(fw.pte):
+    if accessible and pte_protnone(fw.pte):
+        page = vm_normal_page(vma, addr, fw.pte)
+        if page != NULL and folio_test_ksm(page_folio(page)):
+            set_page_flag(page, PG_ksm_relatives)       # OURS: for Machine.check(): break_ksm() leaves it merged
+    elif pte_present(fw.pte):
         page = vm_normal_page(vma, addr, fw.pte)
         if page != NULL:
             fw.page = page

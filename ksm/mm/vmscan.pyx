@@ -14,7 +14,7 @@ from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PageHWPoison, folio_get, folio_mapped, folio_ref_count, folio_ref_freeze, folio_ref_unfreeze,
                                folio_test_anon, folio_test_clear_dirty, folio_test_clear_lru, folio_test_dirty, folio_test_large,
                                folio_test_swapcache, folio_trylock, folio_unlock, page_folio)
-from linux.pagewalk cimport folio_walk, folio_walk_end
+from linux.pagewalk cimport FW_PROTNONE, folio_walk, folio_walk_end
 from linux.pgtable cimport pmd_addr_end, pmd_offset_mm
 from linux.rmap cimport folio_maybe_dma_pinned, vma_has_anon_vma
 from linux.spinlock cimport spin_lock, spin_unlock
@@ -133,7 +133,7 @@ cdef long reclaim_vma(vm_area_struct *vma, unsigned long addr, unsigned long end
         if pmd_offset_mm(vma.vm_mm, addr) == NULL:
             addr = pmd_addr_end(addr, end)
             continue
-        folio = folio_walk_start(&fw, vma, addr, 0)
+        folio = folio_walk_start(&fw, vma, addr, FW_PROTNONE)
         if folio != NULL and folio_test_large(folio):
             # A huge page is split first. If that fails, the page stays.
             page = fw.page
@@ -141,7 +141,7 @@ cdef long reclaim_vma(vm_area_struct *vma, unsigned long addr, unsigned long end
             folio_walk_end(&fw, vma)
             split = split_folio(m, page)
             folio_put(m, page_folio(page))
-            folio = folio_walk_start(&fw, vma, addr, 0) if split else NULL
+            folio = folio_walk_start(&fw, vma, addr, FW_PROTNONE) if split else NULL
         if folio != NULL:
             isolated = (folio_test_anon(folio) and not folio_test_large(folio) and not PageHWPoison(folio)
                         and folio_isolate_lru(folio))

@@ -266,8 +266,8 @@ def test_a_page_that_was_looked_at_and_is_written_to(written, huge):
 
 
 def test_a_first_look_ends_with_its_pass():
-    """The last page that threads have read comes up again in a later pass, when keys are made with a new book. It was not written to, but its
-    key is kept by the child's item. No look ahead of that pass is long enough for another first look."""
+    """The last page that threads have read comes up again in a later pass, when keys are made with a new book. It was not written to, but
+    its key is kept by the child's item. No look ahead of that pass is long enough for another first look."""
     machines = pair(memory="8M", max_memory="8M")
     machines.ksm.smart_scan = 0
     process = machines.spawn()

@@ -178,6 +178,44 @@ def test_a_broken_page_is_dirty(machine):
     assert state(machine) == (1, 1, 0, 0)
 
 
+def test_unmerging_leaves_what_nobody_may_access(machine):
+    """follow_page() of 6.1 finds no page there, so break_ksm() has nothing to break."""
+    process = machine.spawn()
+    addr = mergeable(process, "aab")
+    machine.ksm.scan(2)
+    process.mprotect(addr, 3 * PAGE, ksm.PROT_NONE)
+    process.madvise(addr, 3 * PAGE, ksm.MADV_UNMERGEABLE)
+    assert [bool(word & ksm.PAGE_KSM) for word in process.page_table(addr, 3 * PAGE)] == [old(machine)] * 2 + [False]
+    machine.ksm.scan(2)
+    assert machine.check() == []
+    process.mprotect(addr, 3 * PAGE, ksm.PROT_READ | ksm.PROT_WRITE)
+    process.madvise(addr, 3 * PAGE, ksm.MADV_MERGEABLE)
+    machine.ksm.scan(3)
+    assert state(machine) == (1, 1, 1, 0)
+    process.write(addr, b"x")
+    assert process.read(addr + PAGE, PAGE) == b"a" * PAGE
+
+
+@pytest.mark.parametrize("hidden", [0, 1])
+def test_a_tree_page_that_nobody_may_access(machine, hidden):
+    """In 6.1 a search ends at it: its equal does not merge with it, and is in no tree. The other way round the two merge."""
+    process = machine.spawn()
+    addr = mergeable(process, "aa")
+    process.mprotect(addr + hidden * PAGE, PAGE, ksm.PROT_NONE)
+    machine.ksm.scan(4)
+    assert state(machine) == ((0, 0, 1, 1) if old(machine) and not hidden else (1, 1, 0, 0))
+
+
+@pytest.mark.parametrize("era", [OLD, NEW])
+def test_what_nobody_may_access_stays_on_its_node(era):
+    with ksm.Machine(memory="8M", max_memory="8M", era=era, nodes=2) as machine:
+        process = machine.spawn()
+        addr = mergeable(process, "ab")
+        process.mprotect(addr, PAGE, ksm.PROT_NONE)
+        assert process.move_pages(addr, 2 * PAGE, 1) == ([-errno.ENOENT, 1] if era == OLD else [1, 1])
+        assert machine.check() == []
+
+
 # Chains
 
 def chain_of_two(machine, room):
