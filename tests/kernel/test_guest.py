@@ -8,12 +8,15 @@ import subprocess
 import pytest
 from commands import refused
 
+import ksm
 from ksm.oracle import kernels
 from ksm.oracle.generate_nodes import runs
 from ksm.oracle.kernel import wrong_machine
 from ksm.oracle.kernels import Archive, Kernel, initramfs, kernel_of, modules_of
+from ksm.oracle.process import memory_in
 from ksm.oracle.replay import run_port
-from ksm.oracle.seeds import generate
+from ksm.oracle.seeds import fitting, generate
+from ksm.oracle.verify import era_of
 from ksm.oracle.workload import OracleError
 
 
@@ -133,6 +136,53 @@ def test_pages_by_the_frames_that_they_share():
     told, by_frames = (run_port(workload, pages=True, by_frames=how)["records"][-1]["pages"] for how in (False, True))
     assert told == {"a": {"v": [1, 1, "a"]}, "b": {"v": [1, 1, "a"]}}
     assert by_frames == {"a": {"v": [1, 1, 2]}, "b": {"v": [1, 1, 2]}}
+
+
+SMAPS = """200000000000-200000003000 rw-p 00000000 00:00 0
+Size: 12 kB
+Rss: 8 kB
+Anonymous: 8 kB
+{}AnonHugePages: 0 kB
+Swap: 4 kB
+VmFlags: rd wr mg
+"""
+
+
+def test_smaps_of_kernels_that_do_not_know_ksm():
+    assert memory_in(SMAPS.format("KSM: 4 kB\n")) == {"smaps": [8192, 8192, 4096, 4096], "anon_huge_pages": 0}
+    assert memory_in(SMAPS.format("")) == {"anon_huge_pages": 0}
+
+
+@pytest.mark.parametrize("release, era", [
+    ("6.18.44", "6.12"), ("6.12.117+deb12-cloud-amd64", "6.12"), ("6.8.0", "6.1"), ("6.1.0-56-cloud-amd64", "6.1"), ("5.15.0", "6.1"),
+    ("2.6.38", "2.6.38"), ("", "6.12"),
+])  # fmt: skip
+def test_the_era_of_a_kernel(release, era):
+    assert era_of({"kernel": release}) == era
+
+
+def test_a_workload_for_a_kernel_without_some_knobs():
+    """Nothing that the kernel refuses is left, and the port of this era takes it."""
+    with ksm.Machine("1M", era="6.1") as machine:
+        files = machine.ksm.names()
+    for seed in range(30):
+        workload = fitting(generate(seed), files)
+        assert set(workload["settings"]) <= set(files)
+        assert {step["file"] for step in workload["steps"] if step["op"] == "sysfs"} <= set(files)
+        assert fitting(workload, files) == workload
+        if seed < 5:
+            assert run_port(workload, era="6.1")["records"]
+
+
+def test_a_pass_of_several_batches_without_pages_scanned():
+    """The port of 6.1 comes to the end of a pass, whatever the size of its batches; nothing registered is a stall."""
+    page = {"name": "v", "pages": 10, "contents": [1] * 10, "mergeable": True}
+    steps = [{"op": "sysfs", "file": "pages_to_scan", "value": 3}, {"op": "scan", "passes": 3}]
+    records = run_port({"name": "", "procs": [{"name": "a", "vmas": [page]}], "steps": steps}, era="6.1")["records"]
+    assert [(record["batches"], record["ksm"]["pages_sharing"]) for record in records[1:]] == [(4, 0), (4, 9), (4, 9)]
+    assert "stalled" not in records[-1]
+    records = run_port({"name": "", "procs": [{"name": "a", "vmas": [{**page, "mergeable": False}]}], "steps": steps}, era="6.1")["records"]
+    assert all(record["stalled"] for record in records[1:])
 
 
 @pytest.mark.parametrize("arguments, text", [
