@@ -31,7 +31,7 @@ BOOTED = {"stable_node_chains_prune_millisecs": 2000}
 FAST = {"pages_to_scan": 10_000_000, "sleep_millisecs": 0}
 DEFAULT_PACE = {"pages_to_scan": 100, "sleep_millisecs": 20}
 ALIKE = 12  # full scans that have to leave the counters as they are: more than smart_scan lets a page be, which is eight
-STILL, FEW = 0.0005, 8  # of a count, and pages: what may change meanwhile, because programs live
+STILL, FEW = 0.002, 16  # of a count, and pages: what may change meanwhile, because programs live
 BESIDE = bool(os.environ.get("KSM_TRUTH_BESIDE"))  # go on where other processes have mergeable memory
 STARTED, SETTLED = 120.0, 240.0  # seconds
 

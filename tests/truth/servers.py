@@ -85,7 +85,7 @@ public class Kept {
 """
 
 
-def redis(programs: Programs, path: str, folder: Path, keys: int = 30_000) -> list[int]:
+def redis(programs: Programs, path: str, folder: Path, keys: int = 50_000) -> list[int]:
     """Two servers with the same values for half of the keys."""
     started = []
     for number in range(2):
