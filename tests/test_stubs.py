@@ -62,7 +62,7 @@ def is_property(node):
 
 def test_there_is_a_stub_for_each_compiled_module_that_python_code_calls():
     face = {"ksm.machine", "ksm.process", "ksm.sysfs", "ksm.trace", "ksm.views", "ksm.check.invariants"}
-    command = {"ksm.estimate.savings", "ksm.sources.pagemap"}
+    command = {"ksm.estimate.savings", "ksm.sources.pagemap", "ksm.sources.huge"}
     assert face | command <= set(NAMES)
 
 

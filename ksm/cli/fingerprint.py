@@ -17,6 +17,7 @@ from ksm.host.text import printable, size
 from ksm.rows.format import RowsError, need_pyarrow
 from ksm.sources import Host, Source, SourceError, SourceGone, Which, open_sources
 from ksm.sources.advice import of_which
+from ksm.sources.gentle import gently
 from ksm.sources.input import Holes
 from ksm.sources.save import save_file
 from ksm.sources.work import usable_threads
@@ -46,6 +47,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @options.holes
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
 @options.threads
+@options.gentle
 @click.option("--every", callback=seconds, metavar="TIME", help="Make a snapshot each time that so much time has passed: 30s, 10m, 2h, 1d.")
 @click.option("--count", type=click.IntRange(1, 100_000), metavar="N", help="Make N snapshots, with --every.")
 def fingerprint(
@@ -56,6 +58,7 @@ def fingerprint(
     holes: Holes | None,
     key_file: str | None,
     threads: int | None,
+    gentle: bool,
     every: float | None,
     count: int | None,
 ) -> None:
@@ -86,7 +89,9 @@ def fingerprint(
             raise click.UsageError(f"-o {path}: that is a source", context)
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
-    host = Host()
+    threads = options.threads_of(threads, gentle)
+    context.with_resource(gently(gentle))
+    host = Host(gentle=gentle)
     opened: list[Source] = []
     try:
         need_pyarrow()

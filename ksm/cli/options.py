@@ -48,6 +48,16 @@ zeros = click.option(
 threads = click.option(
     "--threads", type=click.IntRange(1, 256), metavar="N", help="Read and hash with N threads.  [default: all processors]"
 )
+gentle = click.option(
+    "--gentle", is_flag=True, help="Of processes, read less at once, and rest three quarters of the time. Takes longer."
+)
+
+
+def threads_of(threads: int | None, gentle: bool) -> int | None:
+    """What --threads and --gentle say together. UsageError."""
+    if gentle and threads not in (None, 1):
+        raise click.UsageError(f"--gentle works with one thread, and not with --threads {threads}", click.get_current_context())
+    return 1 if gentle else threads
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ksm.estimate.pace import BUDGET
 from ksm.machine import ERAS, Machine
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 from ksm.sources.advice import of_which
+from ksm.sources.gentle import gently
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -84,6 +85,7 @@ class Seconds(click.FloatRange):
 @click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
+@options.gentle
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
     sources: tuple[str, ...],
@@ -102,6 +104,7 @@ def scan(
     exact: bool,
     key_file: str | None,
     threads: int | None,
+    gentle: bool,
     as_json: bool,
 ) -> None:
     """What would KSM save here?
@@ -118,6 +121,12 @@ def scan(
     from what it would free on top of that. Where something cannot be seen, as by others than root, the report says at least and at most
     how much. Nothing is changed in the processes and files.
 
+    A process goes on while it is read, and notices that. The kernel marks each page that is read as referenced: reclaim, idle page tracking
+    and DAMON take it for used. Who maps or unmaps memory in the process waits while the scan looks at its page tables: 0.1 ms, or longer
+    where other programs take the processor from the scan meanwhile. Where smaps has to be read (for --as advised and is, processes that
+    have asked for KSM, and others than root) it waits 10 ms and more for each GiB of a mapping. A scan takes all processors for a while;
+    --gentle takes a quarter of one.
+
     The report of --era 2.6.38, the KSM of 2011, has neither general_profit nor figures of each process: that KSM did not count them.
     """
     if as_passes and len(sources) < 2:
@@ -128,7 +137,9 @@ def scan(
         raise click.UsageError("--key is for fingerprints, and --exact makes none", click.get_current_context())
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
-    host = Host()
+    threads = options.threads_of(threads, gentle)
+    click.get_current_context().with_resource(gently(gentle))
+    host = Host(gentle=gentle)
     opened: list[Source] = []
     remarks: list[str] = []
     try:

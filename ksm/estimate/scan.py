@@ -29,6 +29,8 @@ from ksm.sources import Source, SourceError
 from ksm.sources.base import new_process
 from ksm.sources.families import families_of
 from ksm.sources.live import LiveSource
+from ksm.sources.merged import MergedFrames
+from ksm.sources.pace import pause
 from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
@@ -405,6 +407,7 @@ class Scan:
             scanned += BATCH
             self.skipped = self.counter("pages_skipped") - skipped
             self.progress(f"pass {number}", min(scanned + self.skipped, total), total)
+            pause()
             if self.machine.lost_pages():
                 raise SourceError("a memory image cannot be read any more: it has been truncated, or its disk has failed")
         return max(0, total - self.skipped)
@@ -419,6 +422,7 @@ class Scan:
         unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
         shared = 0
         results = []
+        merged = MergedFrames()
         tally.note_items()
         for source in self.sources:
             assert source.process is not None
@@ -432,7 +436,7 @@ class Scan:
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
-            source.look_back()
+            source.look_back(merged)
             standing = source.standing
             pages += standing.zeros
             standing.pinned = min(standing.pinned, pages)

@@ -16,6 +16,21 @@ def read_text(*place: str) -> str:
         return file.read()
 
 
+def has_mthp(folder: str = "/sys/kernel/mm/transparent_hugepage") -> bool:
+    """Whether there are anonymous folios of several pages that are smaller than 2 MiB. Before 6.12, the kernel does not tell."""
+    try:
+        sizes = [name for name in os.listdir(folder) if name.startswith("hugepages-") and name != "hugepages-2048kB"]
+    except OSError:
+        return False
+    for size in sizes:
+        try:
+            if int(read_text(folder, size, "stats", "nr_anon")):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
+
+
 def meminfo(name: str) -> int:
     """A line of /proc/meminfo, in bytes; sys.maxsize if it is not there."""
     for line in read_text("/proc/meminfo").splitlines():

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from ksm.constants import MADV_DONTNEED, PAGE_SIZE, PR_SET_MEMORY_MERGE
 from ksm.machine import Machine
 from ksm.process import Process
+from ksm.sources.merged import MergedFrames
 from ksm.sources.pieces import Piece
 from ksm.sources.standing import Standing
 from ksm.sources.zeros import zero_runs
@@ -108,8 +109,11 @@ class Source(ABC):
                     self.process.madvise(first, end - first, MADV_DONTNEED)
                     self.zeros += (end - first) // PAGE_SIZE
 
-    def look_back(self) -> None:
-        """Called after the last pass: bring `standing` up to date. Files of fingerprints know no more than how many pages were hidden."""
+    def look_back(self, merged: MergedFrames) -> None:
+        """Called after the last pass: bring `standing` up to date. `merged` has what KSM has merged in the sources before this one.
+
+        Files of fingerprints know no more than how many pages were hidden.
+        """
         self.standing.hidden = self.hidden
         self.standing.common = self.hidden * PAGE_SIZE
         self.standing.merged = None

@@ -510,14 +510,11 @@ cdef unsigned long plan_page(Walk walk, const int *parent, order_list *orders, W
             walk.count[parent[i]] += walk.count[i]
     if homes != NULL:
         home = place_from(homes, walk.addr & BLOCK_MASK)
-        if home < homes.nr and homes.addrs[home] == walk.addr & BLOCK_MASK and walk.need[homes.pfns[home]] == 0:
-            for k in range(walk.nr_here):
-                a = walk.here[k]
-                pfn = walk.own[a]
-                if pfn and is_part(pfn, walk.addr):
-                    walk.need[homes.pfns[home]] = pfn
-                    most = max(most, 1)
-                    break
+        if home < homes.nr and homes.addrs[home] == walk.addr & BLOCK_MASK:
+            pfn = part_from(walk, parent, <int>homes.pfns[home])
+            if pfn:
+                walk.need[homes.pfns[home]] = pfn
+                most = max(most, 1)
     if most == 0:
         return 0
     # count becomes: whether the frame whose first process this is has been written already
@@ -542,6 +539,27 @@ cdef unsigned long plan_page(Walk walk, const int *parent, order_list *orders, W
             if walk.current[i]:
                 add(result.t[i], walk.addr, walk.own[i], FORCED)
     return lost
+
+
+cdef uint64_t part_from(Walk walk, const int *parent, int home) noexcept nogil:
+    """The frame here that may be a part of a huge page, and has come to all who have it by the fork `home`, or later ones. 0 if there is
+    none, or if another frame has come by any fork.
+    """
+    cdef uint64_t pfn = 0
+    cdef int i, a
+    for i in range(walk.nr_here):
+        if pfn == 0 and is_part(walk.pfn(walk.here[i]), walk.addr):
+            pfn = walk.pfn(walk.here[i])
+    for i in range(1, walk.nr):
+        if walk.need[i] and walk.need[i] != pfn:
+            return 0
+    for i in range(walk.nr):
+        a = i
+        while walk.own[i] == pfn and a != parent[home]:
+            if a == 0 or parent[a] == parent[home] and a < home:
+                return 0
+            a = parent[a]
+    return pfn
 
 
 cdef bint is_shared(Walk walk, int a) noexcept nogil:

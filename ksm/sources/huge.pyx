@@ -9,7 +9,7 @@ entries of its own, because a part of it was unmapped, or copied after a fork, i
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint64_t
 
-from linux.mm_types cimport HPAGE_PMD_NR, PMD_SIZE
+from linux.mm_types cimport HPAGE_PMD_NR, PAGE_SHIFT, PMD_SIZE
 
 from ksm.sources.pagemap cimport PAGE_IS_HUGE, PM_FILE, PM_PFRAME, PM_PRESENT, append, page_flags, pread, read_entries, scan_area
 
@@ -21,9 +21,10 @@ cdef enum:
     KPF_COMPOUND_TAIL = 16
     KPF_THP = 22
 
-    TRIES = 4                   # frames of a block that are asked for a huge page
+    STRIDE = 33                 # pages of a block of which one is asked
     SMALLEST = 4                # pages of the smallest large folio
 
+cdef uint64_t BLOCK_MASK = ~(<uint64_t>PMD_SIZE - 1)
 cdef uint64_t HEAD = <uint64_t>1 << KPF_ANON | <uint64_t>1 << KPF_COMPOUND_HEAD | <uint64_t>1 << KPF_THP
 cdef uint64_t TAIL = <uint64_t>1 << KPF_COMPOUND_TAIL
 cdef uint64_t PART = <uint64_t>1 << KPF_COMPOUND_HEAD | TAIL
@@ -32,8 +33,8 @@ cdef uint64_t PART = <uint64_t>1 << KPF_COMPOUND_HEAD | TAIL
 def huge_blocks(int pagemap, int kpageflags, list blocks, *, bint ask_ioctl=True, bint others=False):
     """Which of these blocks have a huge page, or what is left of one: (huge, pages).
 
-    Both are runs of addresses, and those of `blocks` are multiples of 2 MiB. With `others`, `pages` counts pages in folios of other sizes,
-    and in parts of huge pages that were moved to another place of a block, as far as frames can be seen. OSError.
+    Both are runs of addresses. A part of a block, at an end of `blocks`, has none. With `others`, `pages` counts pages in folios of other
+    sizes, and parts of huge pages that have moved to another place in a block, as far as frames can be seen. OSError.
     """
     cdef list mapped = [], huge = []
     cdef uint64_t start, end, first
@@ -43,39 +44,47 @@ def huge_blocks(int pagemap, int kpageflags, list blocks, *, bint ask_ioctl=True
         if ask_ioctl:
             # False for a kernel that does not have the ioctl
             ask_ioctl = scan_area(pagemap, start, end, mapped, PAGE_IS_HUGE)
-        for first in range(start, end, PMD_SIZE):
+        for first in range((start + PMD_SIZE - 1) & BLOCK_MASK, end & BLOCK_MASK, PMD_SIZE):
             while place < len(mapped) and (<tuple>mapped[place])[1] <= first:
                 place += 1
             if place < len(mapped) and (<tuple>mapped[place])[0] <= first:
                 append(huge, first, first + PMD_SIZE)
-            elif kpageflags >= 0 and has_parts(pagemap, kpageflags, first, &pages if others else NULL):
+            elif kpageflags >= 0 and has_parts(pagemap, kpageflags, first):
                 append(huge, first, first + PMD_SIZE)
+            elif kpageflags >= 0 and others:
+                pages += in_others(pagemap, kpageflags, first)
         PyErr_CheckSignals()
     return huge, pages
 
 
-cdef bint has_parts(int pagemap, int kpageflags, uint64_t block, unsigned long *others) except -1:
-    """Whether pages of the block are parts of one huge page, each at its place. If not, *others grows by the pages of other large folios.
+cdef bint has_parts(int pagemap, int kpageflags, uint64_t block) except -1:
+    """Whether pages of the block are parts of one huge page, each at its place. Some are asked: a huge page of which few parts are left may
+    be overlooked.
     """
-    cdef uint64_t entries[HPAGE_PMD_NR]
-    cdef uint64_t pfn, asked = 0
-    cdef ssize_t n = read_entries(pagemap, entries, block, HPAGE_PMD_NR), i
-    cdef int tries = 0
-    for i in range(n):
-        pfn = anonymous_frame(entries[i])
-        if pfn and pfn & (HPAGE_PMD_NR - 1) == <uint64_t>i and pfn - <uint64_t>i != asked and tries < TRIES:
-            asked = pfn - <uint64_t>i
-            tries += 1
+    cdef uint64_t entry, pfn, asked = 0
+    cdef int place
+    for place in range(0, HPAGE_PMD_NR, STRIDE):
+        if read_entries(pagemap, &entry, block + (<uint64_t>place << PAGE_SHIFT), 1) == 0:
+            break
+        pfn = anonymous_frame(entry)
+        if pfn and pfn & (HPAGE_PMD_NR - 1) == <uint64_t>place and pfn - <uint64_t>place != asked:
+            asked = pfn - <uint64_t>place
             if is_huge(kpageflags, asked):
                 return True
-    if others != NULL:
-        i = 0
-        while i + SMALLEST <= n:
-            pfn = anonymous_frame(entries[i])
-            if pfn and page_flags(kpageflags, pfn) & PART:
-                others[0] += SMALLEST
-            i += SMALLEST
     return False
+
+
+cdef unsigned long in_others(int pagemap, int kpageflags, uint64_t block) except? 1:
+    """How many pages of the block are in large folios, as far as these lie at multiples of the smallest size."""
+    cdef uint64_t entries[HPAGE_PMD_NR]
+    cdef ssize_t n = read_entries(pagemap, entries, block, HPAGE_PMD_NR), i
+    cdef unsigned long pages = 0
+    cdef uint64_t pfn
+    for i in range(0, n, SMALLEST):
+        pfn = anonymous_frame(entries[i])
+        if pfn and page_flags(kpageflags, pfn) & PART:
+            pages += SMALLEST
+    return pages
 
 
 cdef inline uint64_t anonymous_frame(uint64_t entry) noexcept nogil:
@@ -87,7 +96,7 @@ cdef bint is_huge(int kpageflags, uint64_t head) noexcept nogil:
     """Whether these 512 frames are one anonymous folio."""
     cdef uint64_t flags[HPAGE_PMD_NR]
     cdef int i
-    if pread(kpageflags, flags, sizeof(flags), <long>head * 8) != sizeof(flags) or flags[0] & HEAD != HEAD:
+    if page_flags(kpageflags, head) & HEAD != HEAD or pread(kpageflags, flags, sizeof(flags), <long>head * 8) != sizeof(flags):
         return False
     for i in range(1, HPAGE_PMD_NR):
         if flags[i] & TAIL == 0:

@@ -14,13 +14,12 @@ import re
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from glob import glob
 from itertools import pairwise
 
 from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
 from ksm.fs.proc.task_mmu import PAGE_KSM, PAGE_KSM_ZERO
 from ksm.host.ksm import ksmd_runs
-from ksm.host.memory import read_text
+from ksm.host.memory import has_mthp
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
@@ -32,6 +31,8 @@ from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import registered_buffers
+from ksm.sources.plain import Plain
+from ksm.sources.room import Room
 from ksm.sources.standing import bytes_in
 from ksm.sources.stream import BLOCK, bring
 from ksm.sources.work import in_order
@@ -42,13 +43,14 @@ CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 
 class Host:
-    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; those that KSM has
-    merged; whether any has large folios of other sizes than 2 MiB.
+    """What the processes of this computer have in common: the frames that pieces() has given already, in this pass; whether any has large
+    folios of other sizes than 2 MiB. `gentle`: hold nobody up, even where that hides who has asked for KSM.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, gentle: bool = False) -> None:
+        self.gentle = gentle
         self.claimed: set[object] = set()
-        self.merged = MergedFrames()
+        self.room = Room()
         self.number = 0
         self.mthp = has_mthp()
         self.whole = False  # whether the scan has all processes that the user may read
@@ -63,7 +65,7 @@ class Host:
         """Called before a process reads its pages for pass `number`. A new pass forgets the frames of the last one."""
         if number != self.number:
             self.claimed.clear()
-            self.merged = MergedFrames()
+            self.room.begin()
             self.number = number
 
     def close(self) -> None:
@@ -117,12 +119,20 @@ class LiveSource(Source):
         self.frames = Frames()  # that it shares
         self.held: Held | None = None  # of the machine, what is pinned of the process
         self.pinned: list[Run] = []
-        self.elsewhere: list[Run] = []  # pages whose frames others have, too, and that are not shared in the machine
+        self.elsewhere: list[Run] = []  # pages whose frames others may have, too, and that are not shared in the machine
+        self.exact = False  # the machine keeps bytes
+        self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
+        self.plain = Plain()
+        self.full: list[Run] = []  # mappings that are read whole, and the others: see _present()
+        self.others: list[Run] = []
+        self.mergeable: list[Run] = []  # mappings in which KSM may have merged pages
+        self.shared_huge: list[Run] = []  # others that have huge pages, and pages that others map, too
         with self._inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
             self.copied = sum(mapping.anonymous for mapping in self._mappings())
+            self.most = self.copied, self._resident()
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -165,8 +175,8 @@ class LiveSource(Source):
 
     @property
     def kpagecount(self) -> int:
-        """/proc/kpagecount, if it is needed: counting takes longer than all else that is asked of a page."""
-        return self.host.kpagecount if any(mapping.shared for mapping in self.mappings) else -1
+        """/proc/kpagecount, if it is needed: counting takes longer than all else that is asked of a page. Only smaps tells who needs it."""
+        return self.host.kpagecount if self.plain.found is not None or any(mapping.shared for mapping in self.mappings) else -1
 
     def _mappings(self) -> list[Mapping]:
         """The mappings that KSM may look at.
@@ -178,9 +188,11 @@ class LiveSource(Source):
         if not maps:
             # A zombie has no memory any more.
             raise KernelThread(f"{self.name}: a kernel thread has no memory of its own") if self.kernel_thread else self.gone()
-        if maps != self.maps or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
-            self.standing.take_ksm_stat(self._ksm_stat())
-            self._look_at_mappings()
+        if maps != self.maps or self.plain.found is not None or self.which != "prctl" or self.standing.merge_any or ksmd_runs():
+            stat = self._ksm_stat()
+            self.standing.take_ksm_stat(stat)
+            if not self._plain(maps, stat):
+                self._look_at_mappings()
             self.maps = maps
         return self.mappings
 
@@ -192,22 +204,63 @@ class LiveSource(Source):
             return {}
 
     def _look_at_mappings(self) -> None:
-        self.mappings, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        taken, left = parted(mappings_of(self._text("smaps")), self.which, self.standing.merge_any or False)
+        self._take_mappings(taken)
         self.standing.left = by_kind(left)
+        self.plain.forget()
 
-    def look_back(self) -> None:
-        super().look_back()
-        self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(self.elsewhere) for word in words)
+    def _plain(self, maps: str, stat: dict[str, int]) -> bool:
+        """Take the mappings from maps and pagemap: whether that was possible. It is for a process that has none with the flag "mg"."""
+        mergeable = stat.get("ksm_mergeable", 1)
+        if self.host.gentle and "ksm_mergeable" not in stat:  # before Linux 6.14
+            mergeable = stat.get("ksm_rmap_items", 1)
+        if mergeable or self.standing.merge_any or self.which != "prctl" or self.host.kpageflags < 0:
+            return False
+        if bytes_in(self._text("status"), "\nVmLck:"):
+            return False
+        before = self.plain.found
+        pagemap = self._open("pagemap")
+        try:
+            found = self.plain.look(maps, pagemap, self.host.kpageflags)
+        finally:
+            os.close(pagemap)
+        if found is None:
+            return False
+        if found is not before:
+            # Whether there are huge pages that others map, only smaps would tell.
+            self._take_mappings([Mapping(start, end, anonymous, False, shared=True) for start, end, anonymous in found])
+            self.standing.left.clear()
+        return True
+
+    def _take_mappings(self, mappings: list[Mapping]) -> None:
+        self.mappings, self.full, self.others = mappings, [], []
+        for mapping in mappings:
+            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
+            (self.full if whole else self.others).append((mapping.start, mapping.end))
+        self.full = joined(self.full)
+        self.mergeable = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.mergeable])
+        self.shared_huge = joined([(mapping.start, mapping.end) for mapping in mappings if mapping.shared and not mapping.mergeable])
+
+    def look_back(self, merged: MergedFrames) -> None:
+        super().look_back(merged)
         with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
             if stat := self._ksm_stat():
                 self.standing.take_ksm_stat(stat)
             self.standing.take_pins(self._text("status"), self.maps)
             if self.hidden:
                 self._look_at_mappings()
-                merged = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
-                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), merged)
+                by_ksm = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE
+                self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), by_ksm)
+            pagemap = self._open("pagemap")
+            try:
+                self.standing.repeated, others = merged.add(pagemap, self.host.kpageflags, self.elsewhere)
+            finally:
+                os.close(pagemap)
+            self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(others) for word in words)
 
     def attach(self, machine: Machine) -> None:
+        self.exact = machine.pages == "bytes"
+        self.host.room.new += self.copied
         if self.process is None:  # one of a family has it already
             self.spawn(machine)
         self.refresh(0)
@@ -222,6 +275,7 @@ class LiveSource(Source):
         process = self.process
         assert process is not None
         runs = self._present()
+        self._grow(runs)
         self._forget(without(self.runs, runs))
         blocks = blocks_of(runs)
         new = without(blocks, self.blocks)
@@ -233,6 +287,19 @@ class LiveSource(Source):
         # Pages that vanished before they were read, and what is not anonymous
         self._forget(without(runs, self.runs))
         self._hold(process)
+
+    def _grow(self, runs: list[Run]) -> None:
+        """See that there is memory for what the process has now. Runs may have gaps, and RssAnon what does not count. SourceError."""
+        room = self.host.room
+        size = sum(end - start for start, end in runs), self._resident()
+        grown = min(now - most for now, most in zip(size, self.most, strict=True))
+        if grown > 0:
+            room.take(self.name, grown, exact=self.exact)
+            room.new += grown
+        self.most = max(size[0], self.most[0]), max(size[1], self.most[1])
+
+    def _resident(self) -> int:
+        return bytes_in(self._text("status"), "\nRssAnon:")
 
     def _hold(self, process: Process) -> None:
         """Hold in the machine what io_uring holds of the real process. A pin that writes takes a page out of what shares it."""
@@ -282,7 +349,7 @@ class LiveSource(Source):
 
         Threads read one stretch while the next one is asked for.
         """
-        self.shared = self.hidden = self.standing.repeated = 0
+        self.shared = self.hidden = 0
         self.elsewhere = []
         mem = Memory(self._open("mem"))
         pagemap = self._open("pagemap")
@@ -293,9 +360,7 @@ class LiveSource(Source):
                 )
                 held += shared
                 self.hidden += hidden
-                repeated, others = self.host.merged.add(pagemap, self.host.kpageflags, sorted(common + forced))
-                self.standing.repeated += repeated
-                self.elsewhere += others
+                self.elsewhere += sorted(common + forced)
                 yield from self._stretch(mem, alone, common)
                 for part in parts_of(forced, PIECE):
                     yield InProcess(part, self.pid, mem, by_file=True, always=True)
@@ -306,7 +371,7 @@ class LiveSource(Source):
         # A page that KSM has merged may have one mapping left. It is still read from the file: see read_runs(). So is a part of a huge page
         # that others may map, where frames cannot be seen: see read_counted().
         blind = self.host.kpagecount < 0
-        doubtful = joined([(mapping.start, mapping.end) for mapping in self.mappings if mapping.mergeable or (blind and mapping.shared)])
+        doubtful = joined(sorted(self.mergeable + self.shared_huge)) if blind else self.mergeable
         if doubtful:
             sure = without(alone, doubtful)
             common = sorted(common + without(alone, sure))
@@ -334,6 +399,11 @@ class LiveSource(Source):
             finally:
                 os.close(pagemap)
 
+    def close(self) -> None:
+        if self.held is not None and self.process is not None and self.process.alive:
+            self.held.release()
+        super().close()
+
     def huge(self, blocks: list[Run]) -> list[Run]:
         """The blocks that have a huge page, or what is left of one. OSError.
 
@@ -344,16 +414,11 @@ class LiveSource(Source):
         locked = blocks_of([(mapping.start, mapping.end) for mapping in self.mappings if mapping.locked])
         pagemap = self._open("pagemap")
         try:
-            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(whole(blocks), locked), others=self.host.mthp)
+            huge, others = huge_blocks(pagemap, self.host.kpageflags, without(blocks, locked), others=self.host.mthp)
         finally:
             os.close(pagemap)
         self.mthp += others
         return huge
-
-    def close(self) -> None:
-        if self.held is not None and self.process is not None and self.process.alive:
-            self.held.release()
-        super().close()
 
     # What a family does with its members
 
@@ -399,14 +464,10 @@ class LiveSource(Source):
 
         A mapping that is half full is taken whole: own_runs() looks at each page anyway, and to ask twice would take as long as hashing.
         """
-        full: list[Run] = []
-        others: list[Run] = []
-        for mapping in self._mappings():
-            whole = self.host.kpageflags >= 0 and 2 * mapping.anonymous >= mapping.end - mapping.start
-            (full if whole else others).append((mapping.start, mapping.end))
+        self._mappings()
         pagemap = self._open("pagemap")
         try:
-            return joined(sorted(full + anonymous_runs(pagemap, self.host.kpageflags, others)))
+            return joined(sorted(self.full + anonymous_runs(pagemap, self.host.kpageflags, self.others)))
         finally:
             os.close(pagemap)
 
@@ -441,12 +502,6 @@ def guest_name(cmdline: str) -> str:
     return name
 
 
-def whole(blocks: list[Run]) -> list[Run]:
-    """The blocks without those that LOWEST and HIGHEST cut off."""
-    inner = ((-(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK) for start, end in blocks)
-    return [(start, end) for start, end in inner if start < end]
-
-
 def fault_huge(process: Process, huge: list[Run], runs: list[Run]) -> None:
     """Fault huge pages into these blocks, where the process has nothing yet, and unmap the parts that are in no run. OSError.
 
@@ -473,13 +528,6 @@ def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
         process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
 
 
-def has_mthp() -> bool:
-    """Whether there are anonymous folios of other sizes than 2 MiB. Before 6.12, the kernel does not tell."""
-    for path in glob("/sys/kernel/mm/transparent_hugepage/hugepages-*kB/stats/nr_anon"):
-        with suppress(OSError, ValueError):
-            if "hugepages-2048kB" not in path and int(read_text(path)):
-                return True
-    return False
 
 
 def blocks_of(runs: list[Run]) -> list[Run]:

@@ -35,7 +35,7 @@ class Mapping(NamedTuple):
     anonymous   pages that are no file's
     common      of those, at most: what is left when each page counts as 1 / mappings of its frame
     merged      of those, what KSM has merged; 0 before Linux 6.8
-    locked      it is locked
+    locked      mlock(): a huge page that is split keeps its zeros
     shared      it has huge pages, and pages that others map, too
     """
 
@@ -74,9 +74,10 @@ def mappings_of(smaps: str) -> Iterator[Mapping]:
                 # Pages of files are in Rss and Pss, too. If they have several mappings, this is more than the truth.
                 common = min(anonymous, bytes_in(figures, "\nRss:") - bytes_in(figures, "\nPss:"))
                 merged = bytes_in(figures, "\nKSM:") if MERGEABLE in names else 0
-            huge, dirty, clean = (bytes_in(figures, f"\n{name}:") for name in ("AnonHugePages", "Shared_Dirty", "Shared_Clean"))
-            label = name[0] if name else ""
-            yield Mapping(begin, last, anonymous, MERGEABLE in names, label, common, merged, LOCKED in names, bool(huge and dirty + clean))
+            shared = bool(bytes_in(figures, "\nAnonHugePages:")) and (
+                bytes_in(figures, "\nShared_Clean:") + bytes_in(figures, "\nShared_Dirty:") > 0
+            )
+            yield Mapping(begin, last, anonymous, MERGEABLE in names, name[0] if name else "", common, merged, LOCKED in names, shared)
 
 
 def parted(mappings: Iterable[Mapping], which: Which, merge_any: bool) -> tuple[list[Mapping], list[Mapping]]:

@@ -17,6 +17,8 @@ from libc.string cimport memset
 
 from linux.mm_types cimport HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE
 
+from ksm.sources.pace cimport look_ends, now, rest, step, turn
+
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -69,6 +71,10 @@ cdef enum:
 
     IN_HUGE = HPAGE_PMD_NR - 1  # the bits of a page's number that say where in a block of 2 MiB it is
 
+    # PAGEMAP_SCAN takes the mmap_lock until it has found so many pages, or has walked over so many bytes: 0.1 ms
+    FOUND_AT_ONCE = 1024
+    WALKED_AT_ONCE = 64 << 20
+
     KCMP_VM = 1
 
     NR_IOVEC = 1024             # IOV_MAX
@@ -107,30 +113,40 @@ def anonymous_runs(int pagemap, int kpageflags, list areas, *, bint ask_ioctl=Tr
     return runs
 
 
+def has_scan(int pagemap):
+    """Whether the kernel has the PAGEMAP_SCAN ioctl."""
+    return scan_area(pagemap, 0, PAGE_SIZE, [], 0)
+
+
 cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs, uint64_t also) except -1:
     """Add the area's runs, found by PAGEMAP_SCAN: pages that are also in these categories. False if the kernel does not have it."""
     cdef page_region regions[NR_REGIONS]
     cdef pm_scan_arg arg
-    cdef int n, i
+    cdef long long begun
+    cdef int n, i, error
     while start < end:
         memset(&arg, 0, sizeof(arg))
         arg.size = sizeof(arg)
         arg.start = start
-        arg.end = end
+        arg.end = end if end - start < WALKED_AT_ONCE else start + WALKED_AT_ONCE
+        arg.max_pages = FOUND_AT_ONCE
         arg.vec = <uint64_t>&regions[0]
         arg.vec_len = NR_REGIONS
         arg.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO
         arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO | also
         arg.return_mask = PAGE_IS_PRESENT
         with nogil:
+            begun = now()
             n = ioctl(fd, PAGEMAP_SCAN, &arg)
+            error = errno
+            look_ends(begun)
         if n < 0:
-            if errno == EINTR:
+            if error == EINTR:
                 PyErr_CheckSignals()
                 continue
-            if errno == ENOTTY:
+            if error == ENOTTY:
                 return False
-            raise OSError(errno, os.strerror(errno))
+            raise OSError(error, os.strerror(error))
         for i in range(n):
             append(runs, regions[i].start, regions[i].end)
         if arg.walk_end <= start:
@@ -142,12 +158,17 @@ cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs, uint64_t al
 cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1:
     """Read the pagemap entries of at most NR_ENTRIES pages: how many were read; 0 where the address space ends."""
     cdef ssize_t n
+    cdef int error
+    cdef long long begun
     if nr_pages > NR_ENTRIES:
         nr_pages = NR_ENTRIES
     with nogil:
+        begun = now()
         n = pread(fd, entries, nr_pages * sizeof(uint64_t), <long>(addr >> PAGE_SHIFT) * <long>sizeof(uint64_t))
+        error = errno
+        look_ends(begun)
     if n < 0:
-        raise OSError(errno, os.strerror(errno))
+        raise OSError(error, os.strerror(error))
     return n // <ssize_t>sizeof(uint64_t)
 
 
@@ -320,7 +341,7 @@ def read_runs(int pid, int mem, list runs, sink, unsigned char[::1] buf, *, bint
     A page that could not be read is gone: the process has unmapped it meanwhile. OSError; ProcessLookupError when the process is gone.
     """
     cdef iovec *remote = <iovec *>malloc(NR_IOVEC * sizeof(iovec))
-    cdef size_t size = buf.shape[0] & ~(<size_t>PAGE_SIZE - 1), length, left, n, at
+    cdef size_t size = step(buf.shape[0]) & ~(<size_t>PAGE_SIZE - 1), length, left, n, at
     cdef uint64_t addr, end
     cdef ssize_t got
     cdef int nr, i
@@ -350,6 +371,7 @@ def read_runs(int pid, int mem, list runs, sink, unsigned char[::1] buf, *, bint
                 if forced:
                     break
             with nogil:
+                turn()
                 if forced:
                     got = read_forced(mem, <char *>&buf[0], length, <uint64_t>remote[0].iov_base)
                 else:
@@ -382,6 +404,8 @@ def read_runs(int pid, int mem, list runs, sink, unsigned char[::1] buf, *, bint
                 forced = by_file
             if batch:
                 sink(batch, view[:at])
+            with nogil:
+                rest()
             PyErr_CheckSignals()
     finally:
         free(remote)

@@ -21,7 +21,7 @@ def registered_buffers(folder: int) -> list[Run]:
     descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
         for name in os.listdir(descriptors):
-            with suppress(FileNotFoundError):  # closed meanwhile
+            with suppress(FileNotFoundError, PermissionError):  # closed meanwhile
                 if os.readlink(name, dir_fd=descriptors) == RING:
                     with open(os.open(f"fdinfo/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), errors="replace") as file:
                         found.update(buffers_of(file.read()))

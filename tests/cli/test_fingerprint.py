@@ -67,6 +67,18 @@ def test_a_process(tmp_path, sleeper):
     assert any("a still image overstates" in note for note in report["notes"])
 
 
+def test_which_mappings_are_in_the_file(tmp_path, sleeper):
+    """What is left out is said: the file does not tell."""
+    whole, _ = invoke("fingerprint", f"pid:{sleeper.pid}", "-o", tmp_path / "whole")
+    assert "--as" not in whole
+    part, _ = invoke("fingerprint", "--as", "is", f"pid:{sleeper.pid}", "-o", tmp_path / "part")
+    assert ": 0 pages in " in part
+    assert re.search(r"^- only memory that is mergeable now counts \(--as is\): .* left out", part, re.MULTILINE)
+    advised, _ = invoke("fingerprint", "--advised", f"pid:{sleeper.pid}", "-o", tmp_path / "advised")
+    assert "- only memory that is mergeable already counts (--as advised)\n" in advised
+    assert "--as is is something else" in refused("fingerprint", "--advised", "--as", "is", "-o", tmp_path / "none", code=2)
+
+
 def test_a_file_is_replaced_whole(tmp_path, images):
     path = tmp_path / "f"
     path.write_text("old")

@@ -23,6 +23,7 @@ from commands import PAGE, write_image
 import ksm
 from ksm.cli.group import main
 from ksm.estimate.report import terminal_width
+from ksm.sources.pace import set_share
 
 HOME = Path(ksm.__file__).resolve().parents[1]
 TARGET = Path(__file__).resolve().parents[1] / "sources" / "target.py"
@@ -243,6 +244,7 @@ def test_settings_and_passes(images):
         (["--interval", "x"], "'x' is not a valid float"),
         (["--interval", "nan"], "nan is not in the range"),
         (["--interval", "inf"], "inf is not in the range"),
+        (["--gentle", "--threads", "2"], "--gentle works with one thread, and not with --threads 2"),
         (["--nonsense"], "No such option"),
     ],
 )
@@ -250,6 +252,13 @@ def test_wrong_usage(arguments, text):
     line = refused(*arguments, code=2)
     assert line.startswith("ksm scan: ")
     assert text in line
+
+
+def test_gently(target, images):
+    """The same report, and the rests end with the command."""
+    reports = [json.loads(invoke("--json", "--interval", "0", *option, f"pid:{target.pid}", images[0])[0]) for option in ([], ["--gentle"])]
+    assert reports[0]["ksm"]["pages_sharing"] == reports[1]["ksm"]["pages_sharing"] > 0
+    assert set_share(0) == 0
 
 
 def test_bad_sources(tmp_path, images):

@@ -70,6 +70,11 @@ def test_what_nobody_has_freed_yet():
     assert freed_between(ledger(-3), [], 0) == Freed(-3, -3)
 
 
+def test_no_more_than_there_is():
+    doubts = [Doubt(0, 5000, "more"), Doubt(5000, 0, "fewer")]
+    assert freed_between(ledger(100), doubts, 30) == Freed(0, 970)
+
+
 def test_frames_that_others_keep():
     [doubt] = doubts_of([Standing(outside=7), Standing(outside=1)], Already(), outside=2)
     assert doubt == Doubt(10, 0, "10 pages that would merge share their frames with processes outside the scan, which may keep them")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ksm.estimate import report
 from ksm.estimate.ledger import differences, make_ledger
 from ksm.estimate.scan import Scan
+from ksm.sources.live import fault_huge
 
 from .test_report import pages
 from .test_scan import PAGE, Changing, page, run, saved, write_image
@@ -50,6 +51,43 @@ def test_every_page_is_in_one_line(folder, images, passes, variant):
         unique = sum(count == 1 and not (variant == "use_zero_pages" and number == 0) for number, count in counts.items())
         assert (ledger["unshared"] + ledger["skipped"], ledger["volatile"]) == (unique, 0)
         assert ledger["freed"] == sum(map(saved, counts.values())) + (variant == "use_zero_pages" and counts[0] > 0)
+
+
+class Huge(Changing):
+    """Two huge pages, of which only the first parts are no zeros, and equal."""
+
+    def attach(self, machine):
+        process = self.spawn(machine)
+        self.addr = process.mmap(1024 * PAGE, addr=1 << 30)
+        fault_huge(process, [(self.addr, self.addr + 1024 * PAGE)], [(self.addr, self.addr + 1000 * PAGE)])
+        self.refresh(0)
+
+    def refresh(self, number):
+        for place in (0, 512):
+            self.process.update(self.addr + place * PAGE, page(1))
+
+    def ranges(self):
+        return [(self.addr, 1024 * PAGE)]
+
+
+def test_zeros_that_no_counter_of_ksm_has():
+    with Scan([Huge()], exact=True) as running:
+        result = running.run(passes=3, interval=0)
+    ledger = report.as_json(result)["ledger"]
+    assert (ledger["pages"], ledger["split"], ledger["zero"], ledger["within"], ledger["kept"]) == (1000, 998, 0, 1, 1)
+    assert pages(result, "Freed") == result.savings.pages == result.savings.zero + 1 == 999
+    assert pages(result, "zeros of huge pages") == 998
+    [line] = [note for note in report.all_notes(result) if "freed" in note]
+    assert line == "pages_sharing and ksm_zero_pages are 1, and not the 999 freed: no counter has the 998 zeros of split huge pages"
+
+
+def test_the_ledger_tells_both_reasons_why_counters_differ():
+    slabs = {"ksm_rmap_item": 2, "ksm_stable_node": 1, "ksm_mm_slot": 1}
+    tally = SimpleNamespace(zero=0, split=10, within=1, across=0, merged=1, unshared=0, skipped=0, volatile=0)
+    ledger = make_ledger("6.12", pages=12, zeros=0, slabs=slabs, tally=tally)
+    counters = {"pages_shared": 1, "pages_sharing": 2, "pages_unshared": 0, "pages_volatile": 0}
+    [line] = differences(ledger, counters, 0)
+    assert line.endswith("not the 11 freed: no counter has the 10 zeros of split huge pages, and KSM counts mappings")
 
 
 def test_pages_that_have_just_become_zero_pages(folder):

@@ -128,7 +128,7 @@ def test_what_is_saved_already_and_what_is_in_doubt(tmp_path, already, fewer, li
     """What is freed already, and on top of that at most, are all that is freed. Text and JSON have the same."""
     result = run([write_image(tmp_path / "image", [1] * 4 + [2, 3, 4, 5, 6, 7])])
     assert (result.already, result.doubts, result.ledger.freed) == (Already(0, 0), [], 3)
-    result = result._replace(already=already, doubts=[Doubt(fewer, 0, "why")], ledger=result.ledger._replace(metadata=1024))
+    result = result._replace(already=already, doubts=[Doubt(fewer, 0, "why")], ledger=result.ledger._replace(metadata=8192))
     assert report.answer(result).startswith(line)
     table = "\n".join(text for text, _ in report.breakdown(result))
     shown = {name: int(count) for name, count in re.findall(r"^(Freed.*?)  +(\d+)  ", table, re.M)}

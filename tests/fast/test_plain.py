@@ -227,12 +227,13 @@ def live(seed, steps, nodes):
     life.close()
 
 
+@pytest.mark.parametrize("huge", ["never", "always"])
 @pytest.mark.parametrize("written", [False, True])
-def test_a_page_that_was_looked_at_and_is_written_to(written):
+def test_a_page_that_was_looked_at_and_is_written_to(written, huge):
     """Threads have read a hundred pages more than are scanned. When one is scanned, only what it holds then counts."""
-    machines = pair(memory="4M", max_memory="4M")
+    machines = pair(memory="4M", max_memory="4M", transparent_hugepage=huge)
     process = machines.spawn()
-    addr = process.mmap(600 * PAGE)
+    addr = process.mmap(600 * PAGE, RW, ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, 1 << 30)
     for i in range(600):
         process.write(addr + i * PAGE, i.to_bytes(8, "little") * 512)
     process.madvise(addr, 600 * PAGE, ksm.MADV_MERGEABLE)
@@ -310,6 +311,33 @@ def test_what_ends_a_key(what, across):
     ENDS[what](processes[0], 1 << 30, 120 * PAGE)
     for _ in range(4):
         machines.ksm.scan(pages=50)
+        compare(machines)
+    machines.ksm.scan(3)
+    compare(machines)
+    for machine in (machines.plain, machines.fast):
+        machine.close()
+
+
+@pytest.mark.parametrize("pages", [120, 512, 1024])
+@pytest.mark.parametrize("what", ENDS)
+def test_what_ends_a_key_of_a_huge_page(what, pages):
+    """The same happens to a part of a huge page, to a whole one, and to two."""
+    machines = pair(memory="24M", max_memory="24M", swap="8M", nodes=2, transparent_hugepage="always")
+    machines.ksm.smart_scan = 0
+    processes = [machines.spawn(), machines.spawn()]
+    contents = random.Random(what)
+    for process in processes:
+        process.mmap(1024 * PAGE, RW, ksm.MAP_PRIVATE | ksm.MAP_ANONYMOUS | ksm.MAP_FIXED, 1 << 30)
+        for i in range(1024):
+            process.write((1 << 30) + i * PAGE, contents.randbytes(8))
+        process.madvise(1 << 30, 1024 * PAGE, ksm.MADV_MERGEABLE)
+    machines.ksm.scan(1)
+    machines.ksm.scan(pages=1100)
+    assert machines.ksm.pages_unshared == 1100
+    assert processes[0].smaps()[0].anon_huge_pages == 1024 * PAGE
+    ENDS[what](processes[0], 1 << 30, pages * PAGE)
+    for _ in range(4):
+        machines.ksm.scan(pages=150)
         compare(machines)
     machines.ksm.scan(3)
     compare(machines)

@@ -8,6 +8,7 @@ import pytest
 
 import ksm
 from ksm.estimate.scan import Scan
+from ksm.host.memory import has_mthp
 from ksm.sources import Host, open_source
 from ksm.sources.huge import huge_blocks
 from ksm.sources.live import LiveSource
@@ -133,9 +134,12 @@ def test_zeros_of_a_huge_page_are_freed_when_it_is_split(area, exact):
 def nothing_else(monkeypatch):
     """Only huge pages count: elsewhere in a process there are small pages of zeros."""
     mappings = LiveSource._mappings
-    monkeypatch.setattr(
-        LiveSource, "_mappings", lambda source: [each for each in mappings(source) if anonymous_huge(source.pid, each.start)]
-    )
+
+    def of_huge_pages(source):
+        source._take_mappings([each for each in mappings(source) if anonymous_huge(source.pid, each.start)])
+        return source.mappings
+
+    monkeypatch.setattr(LiveSource, "_mappings", of_huge_pages)
 
 
 def test_all_huge_pages_of_zeros_are_split(area, nothing_else):
@@ -293,3 +297,22 @@ def pages_of(sources, start):
         sum(max(0, min(end, start + HUGE) - max(first, start)) for piece in source.pieces() for first, end in piece.runs) // PAGE
         for source in sources
     ]
+
+
+def test_folios_of_other_sizes_are_said(target, monkeypatch):
+    """This computer may have none. So every small page is taken for one of those."""
+    monkeypatch.setattr("ksm.sources.live.has_mthp", lambda: True)
+    monkeypatch.setattr("ksm.sources.live.huge_blocks", lambda *_, others: ([], 16 * others))
+    with scan_of(target.pid, read=False) as scan:
+        [note] = [note for note in scan.run(1, 0).notes if "folios" in note]
+    assert note.startswith("16 pages are in large folios of other sizes than 2 MiB, and count as small ones")
+
+
+def test_whether_there_are_folios_of_other_sizes(tmp_path):
+    assert not has_mthp(str(tmp_path / "none"))
+    for size, count in (("16", "0"), ("2048", "7"), ("64", "x")):
+        (tmp_path / f"hugepages-{size}kB" / "stats").mkdir(parents=True)
+        (tmp_path / f"hugepages-{size}kB" / "stats" / "nr_anon").write_text(count)
+    assert not has_mthp(str(tmp_path))
+    (tmp_path / "hugepages-16kB" / "stats" / "nr_anon").write_text("3\n")
+    assert has_mthp(str(tmp_path))

@@ -178,6 +178,7 @@ def test_flags_that_a_mapping_may_not_have(target, attach, monkeypatch, flag, lo
         return with_flag(read(source, file), addr, flag) if file == "smaps" else read(source, file)
 
     assert numbers(attach(target)) == [1001] * 20
+    monkeypatch.setattr(LiveSource, "_plain", lambda *_: False)
     monkeypatch.setattr(LiveSource, "_text", text)
     assert numbers(attach(target)) == ([1001] * 20 if looked_at else [])
 

@@ -10,8 +10,9 @@ import pytest
 
 import ksm
 from ksm.estimate.scan import Scan
-from ksm.sources import Host, SourceError, open_source
+from ksm.sources import Host, SourceError, open_source, open_sources
 from ksm.sources.live import LiveSource
+from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import learn_ksm_flag
 from ksm.sources.pins import buffers_of
 from ksm.sources.standing import Standing
@@ -81,7 +82,37 @@ def test_exec_keeps_the_stack_out(start, host):
     # What the process has called is undone: then a call flags the stack, too.
     target.do(CALL.replace(", 1,", ", 0,"))
     assert starts(target.pid, host, "prctl")[1].left == {}
-    assert len(starts(target.pid, host, "prctl")[0]) > len(now)
+    with open(f"/proc/{target.pid}/maps") as maps:
+        stack = next(int(line.partition("-")[0], 16) for line in maps if "[stack]" in line)
+    assert stack in starts(target.pid, host, "prctl")[0] - now
+
+
+def test_advice_that_is_taken_back_during_a_scan(target, host):
+    """Only the flag of the mapping changes. Its line in maps stays as it is."""
+    call_prctl(target)
+    target.do("a = area(20); fill(a, 0, [7] * 20); ctypes.CDLL(None).madvise(ctypes.c_void_p(address(a)), 20 * PAGE, 10)")  # MADV_DONTFORK
+    source = open_source(f"pid:{target.pid}", host)
+    if source.standing.merge_any is None:
+        pytest.skip("before Linux 6.14, the kernel does not tell who has called prctl()")
+    [addr] = target.ask("[address(a)]")
+    with ksm.Machine("256M") as machine:
+        source.attach(machine)
+        assert all(source.process.page_table(addr, 20 * PAGE))
+        target.do(f"a.madvise({ksm.MADV_UNMERGEABLE})")
+        source.refresh(1)
+        assert not any(source.process.page_table(addr, 20 * PAGE))
+    source.close()
+
+
+def test_nothing_is_left_that_is_mergeable(target, host, monkeypatch):
+    """A process may have called prctl(), and MADV_UNMERGEABLE for all of its memory."""
+    read = LiveSource._text
+
+    def text(source, file):
+        return "ksm_merge_any: yes\nksm_mergeable: no\n" if file == "ksm_stat" else read(source, file)
+
+    monkeypatch.setattr(LiveSource, "_text", text)
+    assert starts(target.pid, host, "prctl")[0] == set()
 
 
 def test_a_kernel_that_does_not_tell(target, host, monkeypatch):
@@ -164,13 +195,42 @@ def test_a_ring_that_is_given_away(target, host, monkeypatch):
     """VmPin counts for the process that has registered the buffers. Another one that has the ring has them nowhere."""
     target.do("a = area(200); fill(a, 0, [1000 + i % 100 for i in range(200)])")
     register(target, "a", 50)
-    monkeypatch.setattr("ksm.sources.live.registered_buffers", lambda _: [(0x10000, 0x10000 + 51 * PAGE)])
+    [addr] = target.ask("[address(a)]")
+    monkeypatch.setattr("ksm.sources.live.registered_buffers", lambda _: [(addr, addr + 51 * PAGE)])
     source = open_source(f"pid:{target.pid}", host)
     with Scan([source]) as scan:
         result = scan.run(3, 0)
         assert (source.standing.held, source.standing.pinned) == (0, 50)
         assert result.freed == (max(0, result.ledger.freed - 50), result.ledger.freed)
     source.close()
+
+
+def test_buffers_that_are_registered_when_they_are_merged(target, host):
+    """A pin for writing takes a page out of what shares it."""
+    target.do("a = area(200); fill(a, 0, [1000 + i % 100 for i in range(200)])")
+    source = open_source(f"pid:{target.pid}", host)
+    with Scan([source], settings={"smart_scan": "0"}) as scan:
+        before = scan.run(3, 0).ledger.within
+        register(target, "a", 50)
+        for number in (3, 4):
+            scan.read(number)
+            scan.scan(number + 1)
+        assert source.standing.held == 50
+        assert scan.result(5, True).ledger.within == before - 50
+    source.close()
+
+
+def test_pins_of_more_than_there_is(target, host, monkeypatch):
+    """Rings of perf are in VmPin, too."""
+    read = LiveSource._text
+
+    def text(source, file):
+        return read(source, file).replace("VmPin:\t       0 kB", "VmPin:\t 9999999 kB") if file == "status" else read(source, file)
+
+    monkeypatch.setattr(LiveSource, "_text", text)
+    result, _ = scan_of([target.pid], host)
+    assert [doubt.fewer for doubt in result.doubts] == [result.pages]
+    assert result.freed.least == 0
 
 
 # What KSM has merged already. The kernel's own stays as it is: the flags of frames are made up.
@@ -339,6 +399,16 @@ def test_frames_that_a_process_outside_the_scan_keeps(target, host):
     assert every.freed.least == every.freed.most >= 100
 
 
+def test_all_processes_are_the_whole():
+    every, one = Host(), Host()
+    sources, _ = open_sources([], every)
+    for source in [*sources, open_source(f"pid:{os.getppid()}", one)]:
+        source.close()
+    assert (every.whole, one.whole) == (True, False)
+    every.close()
+    one.close()
+
+
 def ksm_is_used():
     with open("/sys/kernel/mm/ksm/pages_shared") as file:
         return file.read() != "0\n"
@@ -350,7 +420,7 @@ def test_one_that_exits_keeps_what_was_known(target, host):
         source.attach(machine)
         target.end()
         source.hidden = 5
-        source.look_back()
+        source.look_back(MergedFrames())
         assert (source.standing.hidden, source.standing.common, source.standing.merged) == (5, 5 * PAGE, None)
         with pytest.raises(SourceError):
             source.look()

@@ -59,7 +59,8 @@ def two_guests(programs: Programs, path: str, busybox: str, image: Path, folder:
     for console in consoles:
         programs.start(
             path, "-accel", "tcg", "-machine", f"pc,mem-merge={'on' if advised else 'off'}", "-m", MIB, "-nodefaults", "-display", "none",
-            "-no-reboot", "-serial", f"file:{console}", "-kernel", image, "-initrd", folder / "initrd",
+            "-no-reboot", "-serial", f"file:{console}", "-qmp", f"unix:{console}.qmp,server=on,wait=off",
+            "-kernel", image, "-initrd", folder / "initrd",
             "-append", "console=ttyS0 panic=-1 quiet", mergeable=prctl, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     deadline = time.monotonic() + STARTED

@@ -129,8 +129,13 @@ def at_rest(pids: Iterable[int]) -> None:
 
 
 def predicted(pids: Iterable[int], *options: str) -> dict[str, Any]:
-    """What `ksm scan --json` says, as a user runs it, for the running kernel's knobs."""
-    command = [sys.executable, "-m", "ksm", "scan", "--json", "--knobs", "running", *options, *(f"pid:{pid}" for pid in pids)]
+    """What `ksm scan --json` says of processes, as a user runs it, for the running kernel's knobs."""
+    return scanned("--knobs", "running", *options, *(f"pid:{pid}" for pid in pids))
+
+
+def scanned(*arguments: str) -> dict[str, Any]:
+    """What `ksm scan --json` says."""
+    command = [sys.executable, "-m", "ksm", "scan", "--json", *arguments]
     path = str(Path(ksm.__file__).resolve().parents[1])
     run = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=600)
     if run.returncode:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from running import Programs, at_rest, said, wait_until
 
@@ -136,7 +137,7 @@ def postgres(programs: Programs, clients: Programs, folder: Path, binaries: Path
         os.chown(folder, *user)
     with Programs() as tools:
         data = folder / "data"
-        quiet = {"user": user, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+        quiet: dict[str, Any] = {"user": user, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
         assert tools.start(binaries / "initdb", "-D", data, "-A", "trust", "--no-sync", mergeable=False, **quiet).wait() == 0
         options = [f"--{name}" for name in ("listen_addresses=", "shared_buffers=64MB", "fsync=off", "autovacuum=off")]
         programs.start(binaries / "postgres", "-D", data, "-k", folder, "-p", 7120, *options, **quiet)

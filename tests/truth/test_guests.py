@@ -3,8 +3,8 @@
 
 import guests
 import pytest
+from columns import compare
 from running import Programs, predicted
-from table import compare
 
 pytestmark = pytest.mark.kernel
 

@@ -5,8 +5,8 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from columns import compare, wanting
 from running import Programs, at_rest, predicted, said
-from table import compare, wanting
 
 from ksm.oracle.zram import CONTROL, Swap
 

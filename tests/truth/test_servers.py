@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import servers
+from columns import compare
 from running import Programs, predicted
-from table import compare
 
 pytestmark = pytest.mark.kernel
 

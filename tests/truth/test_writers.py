@@ -2,8 +2,8 @@
 """Processes that go on writing, and ksmd at the pace that a kernel has after a boot. pytest -s prints what was said and what happened."""
 
 import pytest
+from columns import compare, wanting
 from running import DEFAULT_PACE, Programs, predicted, said
-from table import compare, wanting
 
 pytestmark = pytest.mark.kernel
 
