@@ -29,7 +29,7 @@ sys.stdin.read()
 # A server that has loaded its application, and forks workers, which serve: each writes to a part of what was loaded, and has memory of its
 # own.
 PRELOADED = """
-import mmap, os, random, sys, time
+import mmap, os, random, sys
 mib, workers = map(int, sys.argv[1:])
 random.seed(1)
 loaded = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -39,16 +39,18 @@ for at in range(0, mib << 20, 4096):        # of the pages, a sixteenth is there
     loaded[at:at + 4096] = random.Random(number - 16 if number % 256 == 16 else number).randbytes(4096)
 objects = [str(number) * 20 for number in range(mib * 500)]
 read, write = os.pipe()
+life, death = os.pipe()
 for worker in range(workers):
     if os.fork() == 0:
+        os.close(death)
         for at in range(worker * 4096, mib << 20, 4096 * 64):
             loaded[at] = 1                                      # the same in all who write here
         buffer = bytearray(random.Random(7).randbytes(1 << 20)) + random.Random(worker).randbytes(1 << 20)
         for each in objects[worker * 100:: 16]:
             pass                                                # reference counts are written to
         os.write(write, b"x")
-        while os.getppid() == int(os.environ.get("SERVER", os.getppid())):
-            time.sleep(1000)
+        os.read(life, 1)                                            # until the server ends, however it does
+        os._exit(0)
 for worker in range(workers):
     os.read(read, 1)
 print("ready", flush=True)
