@@ -106,8 +106,8 @@ def wait_until(true: Callable[[], object], what: str, seconds: float = STARTED) 
         time.sleep(0.1)
 
 
-def at_rest(pids: Iterable[int]) -> None:
-    """Wait until the processes take no more memory and little processor time."""
+def at_rest(pids: Iterable[int], seconds: float = 1.0) -> None:
+    """Wait until the processes have taken no more memory, and little processor time, for so long."""
     pids = [*pids]
 
     def state() -> tuple[int, int]:
@@ -120,7 +120,7 @@ def at_rest(pids: Iterable[int]) -> None:
 
     before, alike = state(), 0
     deadline = time.monotonic() + STARTED
-    while alike < 5:
+    while alike < 5 * seconds:
         assert time.monotonic() < deadline, "the processes do not come to rest"
         time.sleep(0.2)
         now = state()

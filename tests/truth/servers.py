@@ -172,5 +172,5 @@ def java(programs: Programs, path: str, folder: Path) -> list[int]:
     for _ in range(2):
         said(programs.start(path, "-Xmx128m", "-XX:+UseSerialGC", folder / "Kept.java"))
     pids = programs.pids()
-    at_rest(pids)
+    at_rest(pids, 8.0)  # every 5 s, a JVM gives back what its compilers do not need any more
     return pids
