@@ -13,6 +13,7 @@ from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
 from ksm.estimate.pace import BUDGET
+from ksm.estimate.settings import ERA, SettingError, check_settings, writable
 from ksm.machine import ERAS, Machine
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 from ksm.sources.advice import of_which
@@ -33,8 +34,8 @@ def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
         result[name] = setting
     try:
         if result:
-            scanner.check_settings(result, ctx.params["era"])
-    except scanner.SettingError as error:
+            check_settings(result, ctx.params["era"])
+    except SettingError as error:
         raise click.BadParameter(str(error), ctx, param) from None
     return result
 
@@ -44,7 +45,7 @@ def running(ctx: click.Context, param: click.Parameter) -> dict[str, str]:
     from ksm.host import knobs
 
     with Machine(memory=1 << 16, max_memory=1 << 16, era=ctx.params["era"]) as machine:
-        names = scanner.writable(machine)
+        names = writable(machine)
     try:
         return knobs.running_knobs([name for name in names if name != "run"], knobs.RUNNING)
     except OSError as error:
@@ -65,7 +66,7 @@ class Seconds(click.FloatRange):
 @options.sources
 @options.mappings
 @click.option(
-    "--era", type=click.Choice([*ERAS]), default=scanner.ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
+    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
 )
 @click.option(
     "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,

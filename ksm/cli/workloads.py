@@ -8,7 +8,8 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any, NoReturn
 
 import click
@@ -18,6 +19,7 @@ from ksm.host.json_file import LARGEST, excess, parse_json
 from ksm.oracle import recorded
 from ksm.oracle.check import check_workload
 from ksm.oracle.compare import Difference
+from ksm.oracle.guest import Guest
 from ksm.oracle.kernel import unavailable
 from ksm.oracle.replay import run_port
 from ksm.oracle.seeds import generate
@@ -164,9 +166,22 @@ def terminated(number: int, _frame: Any) -> NoReturn:
 @click.option("--shrink", "shrinking", is_flag=True, help="Also print a smallest workload that still makes a difference.")
 @click.option("--first", is_flag=True, help="Stop at the first workload that makes a difference.")
 @click.option("--against", "words", type=Command(), metavar="COMMAND", help="Compare with what COMMAND prints for the workload it reads.")
+@click.option(
+    "--kernel", "other", metavar="VERSION|FILE",
+    help="Boot this kernel with QEMU, and compare with it: 6.12, a package's name, file or folder.",
+)
+@click.option("--nodes", type=click.IntRange(1, 8), metavar="N", help="NUMA nodes of the kernel that is booted, and of random workloads.")
 @click.option("--recorded", "from_file", is_flag=True, help="Compare with the outcome that is recorded in each FILE.")
 def verify(
-    files: tuple[str, ...], seeds: range | None, steps: int, shrinking: bool, first: bool, words: list[str] | None, from_file: bool
+    files: tuple[str, ...],
+    seeds: range | None,
+    steps: int,
+    shrinking: bool,
+    first: bool,
+    words: list[str] | None,
+    other: str | None,
+    nodes: int | None,
+    from_file: bool,
 ) -> None:
     """Do the running kernel and the port do the same?
 
@@ -180,10 +195,14 @@ def verify(
     an error of the system.
     """
     one_of(files, seeds)
-    if from_file and (words is not None or seeds):
+    if from_file and (words is not None or other is not None or seeds):
         raise click.UsageError("--recorded is for FILEs, and needs nothing else to compare with")
+    if words is not None and other is not None:
+        raise click.UsageError("--against and --kernel are two things to compare with")
+    if nodes is not None and other is None:
+        raise click.UsageError("--nodes is for --kernel: the running kernel has the nodes that it has")
     reference: Reference = running_kernel if words is None else command(words)
-    if words is None and not from_file and (reason := unavailable()):
+    if words is None and other is None and not from_file and (reason := unavailable()):
         raise click.ClickException(reason)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminated)
@@ -192,10 +211,24 @@ def verify(
         for file in files:
             yield read_workload(file)
         for seed in seeds or ():
-            yield generate(seed, steps=steps), None
+            yield generate(seed, steps=steps, nodes=nodes or 1), None
 
+    with ExitStack() as stack:
+        if other is not None:
+            try:
+                reference = stack.enter_context(Guest(other, nodes or 1)).run
+            except OracleError as error:
+                raise click.ClickException(str(error)) from None
+        different = compare_all(workloads(), reference, from_file=from_file, shrinking=shrinking, first=first)
+    sys.exit(DIFFERENT if different else SAME)
+
+
+def compare_all(
+    workloads: Iterable[tuple[Json, Json | None]], reference: Reference, *, from_file: bool, shrinking: bool, first: bool
+) -> int:
+    """Verify each workload, with its recorded outcome or with the reference, and print a line: how many differ."""
     different = 0
-    for workload, outcome in workloads():
+    for workload, outcome in workloads:
         name = workload.get("name") or "workload"
         try:
             if from_file and outcome is None:
@@ -210,7 +243,7 @@ def verify(
         different += bool(found)
         if different and first:
             break
-    sys.exit(DIFFERENT if different else SAME)
+    return different
 
 
 def prefix(outcome: Json, workload: Json) -> Json:

@@ -15,7 +15,8 @@ import click
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.ledger import differences
 from ksm.estimate.pace import spell
-from ksm.estimate.scan import ERA, LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
+from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
+from ksm.estimate.settings import ERA
 from ksm.host.text import printable, size, size_said
 
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns

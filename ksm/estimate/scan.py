@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import mmap
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -19,11 +18,12 @@ from ksm.estimate.ledger import SIZES, Ledger, make_ledger
 from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, doubt_of_skips, pace_of, spell
 from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
+from ksm.estimate.settings import ERA, SettingError, apply_settings
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
 from ksm.host.text import size
-from ksm.machine import ERAS, Machine
+from ksm.machine import Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError
 from ksm.sources.base import new_process
@@ -50,7 +50,7 @@ PAGE_OF_FINGERPRINT = 160  # bytes: a frame, a struct page, an rmap_item, a page
 PAGE_OF_FORK = 144  # bytes of a page whose frame another process has: an rmap_item, a page table entry, and the tables of families.py
 WORKING = 8 << 20  # bytes that a scan takes besides, and a buffer for each thread
 MOST_LINES = 5  # of the report, on processes that were left out
-ERA = next(iter(ERAS))  # the default of a machine
+
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
 Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
@@ -127,10 +127,6 @@ class Result(NamedTuple):
         return freed_between(self.ledger, self.doubts, self.already.least)
 
 
-class SettingError(Exception):
-    """A setting that KSM does not take. The text is one line."""
-
-
 def no_progress(what: str, done: int, total: int) -> None:
     pass
 
@@ -203,46 +199,6 @@ def check_together(sources: list[Source], exact: bool | None, key: bytes | None)
     for name, hash in others:
         if hash != first.hash:
             raise SourceError(f"{first.name} has fingerprints of {first.hash}, {name} of {hash}: these cannot be compared")
-
-
-def check_settings(settings: Mapping[str, str], era: Era = ERA) -> None:
-    """Try settings on a machine that is thrown away. SettingError."""
-    with Machine(memory=16 * PAGE_SIZE, max_memory=16 * PAGE_SIZE, era=era) as machine:
-        apply_settings(machine, settings)
-
-
-def apply_settings(machine: Machine, settings: Mapping[str, str]) -> None:
-    """Write the settings to the machine's files of /sys/kernel/mm/ksm. `run` is only checked: Scan makes the passes. SettingError."""
-    for name, value in settings.items():
-        try:
-            machine.ksm.store(name, value)
-            if name == "run":
-                machine.ksm.store(name, "0")
-        except KeyError:
-            raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
-        except AttributeError:
-            raise SettingError(f"{name} can only be read; there are {', '.join(writable(machine))}") from None
-        except UnicodeEncodeError:
-            # The setting has bytes that are not UTF-8. No file has them in its name, and no file takes them.
-            if name not in machine.ksm.names():
-                raise SettingError(f"KSM has no {name}; there are {', '.join(writable(machine))}") from None
-            raise SettingError(f"{name}={value}: {os.strerror(errno.EINVAL)}") from None
-        except OSError as error:
-            raise SettingError(f"{name}={value}: {os.strerror(error.errno or 0)}") from None
-
-
-def writable(machine: Machine) -> list[str]:
-    """The files that can be written."""
-    names = []
-    for name in machine.ksm.names():
-        try:
-            machine.ksm.store(name, "?")  # no file takes this
-        except AttributeError:
-            continue
-        except OSError:
-            pass
-        names.append(name)
-    return names
 
 
 def add_zeros(counters: dict[str, Any], profit: str, zeros: int) -> None:

@@ -48,5 +48,14 @@ def record(files: tuple[Path, ...]) -> None:
             raise click.ClickException(f"{path}: {error}") from None
 
 
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+def serve(folder: Path) -> None:
+    """In a guest of `ksm verify --kernel`: run the workloads that come into the folder."""
+    from ksm.oracle import guest
+
+    guest.serve(folder)
+
+
 if __name__ == "__main__":
     main(prog_name="python -m ksm.oracle")

@@ -19,6 +19,7 @@ import ctypes
 import fcntl
 import itertools
 import json
+import mmap
 import os
 import platform
 import re
@@ -34,9 +35,9 @@ from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
 from ksm.oracle.observe import Events
 from ksm.oracle.proc import kernel_thread, proc_text, processes, wait_asleep
-from ksm.oracle.process import MPOL_MF_MOVE, RealTask, move_pages
+from ksm.oracle.process import MPOL_MF_MOVE, RealTask, kind_of_own_page, move_pages
 from ksm.oracle.ptrace import Window
-from ksm.oracle.workload import DEFAULTS, Json, OracleError, Run, Side
+from ksm.oracle.workload import DEFAULTS, PAGE, Json, OracleError, Run, Side
 from ksm.oracle.zram import Swap
 
 KSM = Path("/sys/kernel/mm/ksm")
@@ -133,6 +134,16 @@ def wrong_machine(workload: Json) -> str:
     if workload.get("nodes", 1) > 1 and "merge_across_nodes" in files:
         return "merge_across_nodes that changes on several NUMA nodes can make the kernel follow stale pointers"
     return without_huge_pages() if wants_huge_pages(workload) else ""
+
+
+def tells_merged_pages() -> bool:
+    """Whether /proc/kpageflags tells merged pages from others. That of 6.12 has KPF_KSM for every anonymous page."""
+    with mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[0] = 1
+        page = ctypes.c_char.from_buffer(memory)
+        told = kind_of_own_page(ctypes.addressof(page)) == "a"
+        del page  # the memory can be unmapped only then
+        return told
 
 
 def drain_lru() -> None:
@@ -247,6 +258,7 @@ class KernelSide(Side):
     def __init__(self, ksmd: Ksmd, window: Window, events: Events | None, nodes: int) -> None:
         self.kernel = platform.release()
         self.ksmd, self.window, self.events, self.nodes = ksmd, window, events, nodes
+        self.by_frames = not tells_merged_pages()
 
     def files(self) -> list[str]:
         return sorted(file.name for file in KSM.iterdir())

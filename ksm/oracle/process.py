@@ -159,6 +159,13 @@ class RealTask(Task):
                     for frame, entry in zip(frames, entries, strict=True)]
 
 
+def kind_of_own_page(addr: int) -> str:
+    """What the kernel says of a page of this process."""
+    with open("/proc/self/pagemap", "rb", buffering=0) as pagemap, open("/proc/kpageflags", "rb", buffering=0) as kpageflags:
+        (entry,) = struct.unpack("<Q", os.pread(pagemap.fileno(), 8, addr // PAGE * 8))
+        return frame_kind(kpageflags.fileno(), entry & PM_PFN)
+
+
 def frame_kind(kpageflags: int, frame: int) -> str:
     if frame < 0:
         return "-"

@@ -204,7 +204,9 @@ class PortSide(Side):
         return result
 
 
-def run_port(workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G", record: int = 0) -> Json:
+def run_port(
+    workload: Json, *, pages: bool = False, events: bool = False, memory: str = "1G", record: int = 0, by_frames: bool = False
+) -> Json:
     """The outcome of a workload on the port. OracleError if it cannot be run.
 
     `record` is how many steps of KSM are recorded at most. If it is not 0, the outcome has a "recording" for `ksm study`, and the machine
@@ -214,6 +216,7 @@ def run_port(workload: Json, *, pages: bool = False, events: bool = False, memor
     nodes, swap = workload.get("nodes", 1), workload.get("swap", 0) * PAGE or None
     with ksm.Machine(memory, max_memory=memory, nodes=nodes, swap=swap, clock="manual", plain=bool(record) or None) as machine:
         side = PortSide(machine, events)
+        side.by_frames = by_frames
         for name, value in DEFAULTS.items():
             side.write(name, value)
         if not record:

@@ -55,6 +55,7 @@ import itertools
 import re
 import struct
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,9 +169,10 @@ def in_words(number: int, step: Json) -> str:
 
 
 class Side(ABC):
-    """Where a workload runs."""
+    """Where a workload runs. `by_frames`: it does not tell merged pages from others that share a frame."""
 
     kernel: str
+    by_frames = False
 
     @abstractmethod
     def files(self) -> list[str]:
@@ -236,7 +238,8 @@ class Run:
             else:
                 getattr(self, "op_" + step["op"])(number, **args)
             self.side.done(in_words(number, step))
-        return {"workload": self.workload.get("name", ""), "kernel": self.side.kernel, "records": self.records}
+        outcome = {"workload": self.workload.get("name", ""), "kernel": self.side.kernel, "records": self.records}
+        return outcome | ({"by_frames": True} if self.side.by_frames and self.with_pages else {})
 
     # Records
 
@@ -253,10 +256,17 @@ class Run:
                     yield name, vma, number, frame, kind
 
     def page_kinds(self) -> Json:
+        """What each page is. Merged pages have the number of their frame; or, by frames, all pages that share their frame have."""
         kinds: Json = {}
         numbers: dict[int, int] = {}
-        for name, vma, _, frame, kind in self.mappings(kinds=True):
-            value: int | str = numbers.setdefault(frame, len(numbers) + 1) if kind == "k" else kind
+        found = list(self.mappings(kinds=True))
+        mapped = Counter(frame for _, _, _, frame, _ in found) if self.side.by_frames else Counter()
+        for name, vma, _, frame, kind in found:
+            value: int | str = kind
+            if self.side.by_frames and kind in ("a", "k"):
+                value = numbers.setdefault(frame, len(numbers) + 1) if mapped[frame] > 1 else "a"
+            elif kind == "k":
+                value = numbers.setdefault(frame, len(numbers) + 1)
             kinds.setdefault(name, {}).setdefault(vma, []).append(value)
         return kinds
 

@@ -14,8 +14,9 @@ from ksm.sources.base import Kind, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.formats import packing_of, reader_of
 from ksm.sources.image import open_image
 from ksm.sources.input import Holes, Input, open_path
-from ksm.sources.live import Host, open_all, open_process
+from ksm.sources.live import Host
 from ksm.sources.mappings import Which
+from ksm.sources.processes import open_all, open_process
 
 LAYERS = 2  # of what is packed: a compressed file that somebody has compressed again
 

@@ -18,9 +18,11 @@ from ksm.host.memory import read_text
 from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import Source, SourceError, new_process
+from ksm.sources.blocks import blocks_of, map_blocks
 from ksm.sources.frames import Frames, first_of_each, follow, plan, related
-from ksm.sources.live import LiveSource, blocks_of, joined, map_blocks, without
+from ksm.sources.live import LiveSource
 from ksm.sources.pieces import Run
+from ksm.sources.runs import joined, without
 
 FARTHEST = 64  # ancestors that are asked for their parents
 

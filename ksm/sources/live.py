@@ -16,25 +16,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 
-from ksm.constants import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PAGE_SIZE, PROT_READ, PROT_WRITE
+from ksm.constants import MADV_DONTNEED, PAGE_SIZE
 from ksm.fs.proc.task_mmu import PAGE_KSM, PAGE_KSM_ZERO
 from ksm.host.ksm import ksmd_runs
 from ksm.host.memory import has_mthp
 from ksm.machine import Machine
 from ksm.process import Process
-from ksm.sources.base import HIGHEST, LOWEST, Source, SourceDenied, SourceError, SourceGone
+from ksm.sources.base import Source, SourceDenied, SourceError, SourceGone
+from ksm.sources.blocks import blocks_of, fault_huge, map_blocks
 from ksm.sources.frames import Frames, read_frames, shared_runs
 from ksm.sources.held import Held
 from ksm.sources.huge import huge_blocks
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
-from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, same_memory
+from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import registered_buffers
 from ksm.sources.plain import Plain
 from ksm.sources.room import Room
+from ksm.sources.runs import joined, parts_of, without
 from ksm.sources.standing import bytes_in
-from ksm.sources.stream import BLOCK, bring
+from ksm.sources.stream import bring
 from ksm.sources.work import in_order
 
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
@@ -500,125 +502,3 @@ def guest_name(cmdline: str) -> str:
                 if key == "guest" or (number == 0 and not equals):
                     name = (text if equals else key).replace(",,", ",")
     return name
-
-
-def fault_huge(process: Process, huge: list[Run], runs: list[Run]) -> None:
-    """Fault huge pages into these blocks, where the process has nothing yet, and unmap the parts that are in no run. OSError.
-
-    No other thread may use the machine meanwhile: its faults would get huge pages, too.
-    """
-    machine = process.machine
-    mode = machine.transparent_hugepage
-    try:
-        machine.transparent_hugepage = "always"
-        for start, end in huge:
-            for block in range(start, end, BLOCK):
-                process.touch(block)
-    finally:
-        machine.transparent_hugepage = mode
-    for start, end in without(huge, runs):
-        process.madvise(start, end - start, MADV_DONTNEED)
-
-
-def map_blocks(process: Process, old: list[Run], new: list[Run]) -> None:
-    """Map the new blocks in place of the old ones. OSError."""
-    for start, end in without(old, new):
-        process.munmap(start, end - start)
-    for start, end in without(new, old):
-        process.mmap(end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, addr=start)
-
-
-
-
-def blocks_of(runs: list[Run]) -> list[Run]:
-    """The blocks in which the runs lie, neighbours joined."""
-    blocks: list[Run] = []
-    for start, end in runs:
-        first = max(start // BLOCK * BLOCK, LOWEST)
-        last = min(-(-end // BLOCK) * BLOCK, HIGHEST)
-        if blocks and first <= blocks[-1][1]:
-            blocks[-1] = (blocks[-1][0], max(last, blocks[-1][1]))
-        else:
-            blocks.append((first, last))
-    return blocks
-
-
-def parts_of(runs: list[Run], size: int) -> Iterator[list[Run]]:
-    """The runs in lists of `size` bytes at most; a run may be cut."""
-    part: list[Run] = []
-    left = size
-    for start, end in runs:
-        while start < end:
-            cut = min(end, start + left)
-            part.append((start, cut))
-            left -= cut - start
-            start = cut
-            if not left:
-                yield part
-                part, left = [], size
-    if part:
-        yield part
-
-
-def joined(runs: list[Run]) -> list[Run]:
-    """Sorted runs, neighbours made one."""
-    result: list[Run] = []
-    for start, end in runs:
-        if result and result[-1][1] == start:
-            start = result.pop()[0]
-        result.append((start, end))
-    return result
-
-
-def without(runs: list[Run], others: list[Run]) -> list[Run]:
-    """The parts of the runs that none of the others covers; all are sorted."""
-    result: list[Run] = []
-    place = 0
-    for start, end in runs:
-        while place < len(others) and others[place][1] <= start:
-            place += 1
-        other = place
-        while other < len(others) and others[other][0] < end:
-            if start < others[other][0]:
-                result.append((start, others[other][0]))
-            start = max(start, others[other][1])
-            other += 1
-        if start < end:
-            result.append((start, end))
-    return result
-
-
-def open_process(pid: int, host: Host, *, which: Which = "prctl") -> LiveSource:
-    """The source of one process. SourceError says why there is none."""
-    if pid == os.getpid():
-        raise SourceError(f"pid {pid}: that is this ksm")
-    return LiveSource(pid, host, which=which)
-
-
-def open_all(host: Host, *, which: Which = "prctl") -> tuple[list[Source], list[str]]:
-    """All processes that may be read, except this one; and remarks on those that are left out."""
-    host.whole = True
-    sources: dict[int, LiveSource] = {}
-    remarks: list[str] = []
-    denied = same = 0
-    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
-        if pid == os.getpid():
-            continue
-        try:
-            source = LiveSource(pid, host, which=which)
-        except SourceDenied:
-            denied += 1
-        except (SourceGone, KernelThread):
-            pass
-        except SourceError as error:
-            remarks.append(f"skipped {error}")
-        else:
-            if source.parent in sources and same_memory(pid, source.parent):
-                same += 1
-            else:
-                sources[pid] = source
-    if denied:
-        remarks.append(f"skipped, for lack of permission to read their memory: {denied:,} of the processes")
-    if same:
-        remarks.append(f"skipped, because they run in their parent's memory: {same:,} of the processes")
-    return [*sources.values()], remarks

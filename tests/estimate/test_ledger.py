@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ksm.estimate import report
 from ksm.estimate.ledger import differences, make_ledger
 from ksm.estimate.scan import Scan
-from ksm.sources.live import fault_huge
+from ksm.sources.blocks import fault_huge
 
 from .test_report import pages
 from .test_scan import PAGE, Changing, page, run, saved, write_image

@@ -11,7 +11,9 @@ import pytest
 import ksm
 from ksm.estimate.savings import Tally
 from ksm.sources import Host, open_source
-from ksm.sources.live import LiveSource, blocks_of, without
+from ksm.sources.blocks import blocks_of
+from ksm.sources.live import LiveSource
+from ksm.sources.runs import without
 
 PAGE = ksm.PAGE_SIZE
 PASSES = 4

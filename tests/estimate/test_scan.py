@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import ksm
 from ksm.estimate import report, scan
+from ksm.estimate import settings as settings_of_scan
 from ksm.estimate.savings import Tally
 from ksm.sources import Source, SourceError, SourceGone, open_file
 from ksm.sources.pieces import BUFFER
@@ -136,8 +137,8 @@ def test_what_2011_did_not_know(folder):
         assert process.ksm_stat() == {}
         with pytest.raises(AttributeError, match=r"^KSM of this era has no ksm_zero_pages$"):
             _ = process.ksm_zero_pages
-    with pytest.raises(scan.SettingError, match=r"^KSM has no smart_scan; there are sleep_millisecs, pages_to_scan, run$"):
-        scan.check_settings({"smart_scan": "1"}, "2.6.38")
+    with pytest.raises(settings_of_scan.SettingError, match=r"^KSM has no smart_scan; there are sleep_millisecs, pages_to_scan, run$"):
+        settings_of_scan.check_settings({"smart_scan": "1"}, "2.6.38")
 
 
 @pytest.mark.slow
@@ -295,23 +296,23 @@ def test_progress_and_waiting(folder):
 
 
 def test_settings():
-    with pytest.raises(scan.SettingError, match=r"^KSM has no nonsense; there are .*max_page_sharing"):
-        scan.check_settings({"nonsense": "1"})
-    with pytest.raises(scan.SettingError, match=r"^full_scans can only be read; there are "):
-        scan.check_settings({"full_scans": "1"})
+    with pytest.raises(settings_of_scan.SettingError, match=r"^KSM has no nonsense; there are .*max_page_sharing"):
+        settings_of_scan.check_settings({"nonsense": "1"})
+    with pytest.raises(settings_of_scan.SettingError, match=r"^full_scans can only be read; there are "):
+        settings_of_scan.check_settings({"full_scans": "1"})
     for name, value in (("max_page_sharing", "1"), ("run", "3"), ("pages_to_scan", "x"), ("advisor_mode", "no")):
-        with pytest.raises(scan.SettingError, match=f"^{name}={value}: Invalid argument$"):
-            scan.check_settings({name: value})
+        with pytest.raises(settings_of_scan.SettingError, match=f"^{name}={value}: Invalid argument$"):
+            settings_of_scan.check_settings({name: value})
     with ksm.Machine("1M", max_memory="1M") as machine:
-        writable = scan.writable(machine)
+        writable = settings_of_scan.writable(machine)
         assert set(machine.ksm.names()) - set(writable) == {
             "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped", "ksm_zero_pages",
             "full_scans", "stable_node_chains", "stable_node_dups", "general_profit",
         }  # fmt: skip
         # The value that a file shows can be written to it, and changes nothing.
         before = machine.ksm.attributes()
-        scan.apply_settings(machine, {name: str(before[name]) for name in writable})
-        scan.apply_settings(machine, {"run": "1"})
+        settings_of_scan.apply_settings(machine, {name: str(before[name]) for name in writable})
+        settings_of_scan.apply_settings(machine, {"run": "1"})
         assert machine.ksm.attributes() == before
 
 

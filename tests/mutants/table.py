@@ -525,7 +525,7 @@ DRAWN = (
         counts[ZERO] -= 1
     elif last[frame] == source:
 """),
-    Mutant("scan:writable", "ksm/estimate/scan.py", "After the first file that can only be read no other is listed",
+    Mutant("settings:writable", "ksm/estimate/settings.py", "After the first file that can only be read no other is listed",
            "continue",
            "break"),
     Mutant("report:sources_table-2", "ksm/estimate/report.py", "A wide terminal leaves no more room for names",

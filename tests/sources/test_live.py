@@ -17,8 +17,11 @@ import ksm
 from ksm.estimate.scan import Scan
 from ksm.sources import Host, SourceDenied, SourceError, SourceGone, open_source, open_sources
 from ksm.sources.base import HIGHEST, LOWEST
-from ksm.sources.live import BLOCK, LiveSource, blocks_of, guest_name, without
+from ksm.sources.blocks import blocks_of
+from ksm.sources.live import LiveSource, guest_name
 from ksm.sources.pagemap import anonymous_runs, own_runs, same_memory
+from ksm.sources.runs import without
+from ksm.sources.stream import BLOCK
 
 PAGE = 4096
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees frames")

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Other kernels, booted by QEMU, and the port do the same.
+
+    tox -e kernels              all workloads of every kernel, for some hours
+    KSM_GUEST_WORKLOADS=30 pytest -m kernel tests/guests      some of each
+
+A kernel's package is downloaded by apt, and not kept.
+"""
+
+import os
+import shutil
+
+import pytest
+
+from ksm.oracle.guest import QEMU, Guest, server
+from ksm.oracle.seeds import generate
+from ksm.oracle.verify import verify
+from ksm.oracle.workload import OracleError
+
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+NEEDED = bool(os.environ.get("CI"))
+MOST = int(os.environ.get("KSM_GUEST_WORKLOADS", "1000000"))
+
+# Each kernel with so many nodes: the seeds of its workloads, which begin with those of every run.
+RUNS = {
+    ("6.12", 1): [*range(1000, 1050), *range(1000)],
+    ("6.12", 2): [*range(500)],
+}
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=lambda run: f"{run[0]}-{run[1]}")
+def guest(request):
+    version, nodes = request.param
+    for program in (QEMU, server(), "busybox", "apt-get", "dpkg-deb"):
+        if not shutil.which(program):
+            (pytest.fail if NEEDED else pytest.skip)(f"{program} is missing")
+    try:
+        guest = Guest(version, nodes)
+    except OracleError as error:
+        (pytest.fail if NEEDED or "apt" not in str(error) else pytest.skip)(str(error))
+    with guest:
+        yield guest
+
+
+def test_same_as_another_kernel(guest, request):
+    version, nodes = request.node.callspec.params["guest"]
+    assert guest.kernel.release.startswith(version)
+    for seed in RUNS[version, nodes][:MOST]:
+        found = verify(generate(seed, nodes=nodes), guest.run)
+        assert found is None, found.report(f"seed {seed}, {nodes} nodes, Linux {guest.kernel.release}")
