@@ -22,6 +22,7 @@ import physical
 import ksm
 from ksm.host.files import open_to_write
 from ksm.oracle.kernel import Ksmd, default_lock, sysfs_read
+from ksm.oracle.proc import proc_text
 from ksm.oracle.workload import OracleError
 
 PR_SET_PDEATHSIG, PR_SET_MEMORY_MERGE = 1, 67
@@ -59,12 +60,14 @@ class Programs:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for process in self.started:
-            process.kill()
-            process.communicate()
+        try:
+            for pid in self.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        finally:
+            for process in self.started:
+                process.kill()
+                process.communicate()
 
     def start(self, *command: object, mergeable: bool = True, user: tuple[int, int] | None = None, env: Mapping[str, str] | None = None,
               **options: Any) -> subprocess.Popen[str]:
@@ -81,7 +84,7 @@ class Programs:
         children: dict[int, list[int]] = {}
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, IndexError):
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                fields = proc_text(path / "stat").rpartition(")")[2].split()
                 if fields[0] != "Z":
                     children.setdefault(int(fields[1]), []).append(int(path.name))
         found = [process.pid for process in self.started if process.poll() is None]
@@ -113,7 +116,7 @@ def at_rest(pids: Iterable[int], seconds: float = 1.0) -> None:
     def state() -> tuple[int, int]:
         resident = ticks = 0
         for pid in pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = proc_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
             resident += int(fields[21])
         return resident, ticks
