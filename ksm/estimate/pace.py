@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VISIT = 5e-6  # seconds of a processor for a page: ksmd took 0.3 to 18 us in passes 2 and 3 of `ksm bench`
 BUDGET = 10.0  # seconds
+SKIPS = 9  # smart_scan looks at a page in one of so many passes, when it is old: see skip_age() of mm/ksm.c
 
 
 class Pace(NamedTuple):
@@ -108,20 +109,45 @@ class Watch:
 def doubt_of_hurry(freed: int, merged: int, broken: int, watch: Watch, pace: Pace) -> Doubt | None:
     """What may change between two visits of ksmd, if memory was read more often; None if that makes no difference.
 
-    Of `merged` pages, `broken` were written to between the last two times that memory was read. In a time that is n times as long, at most
-    n times as many are, whichever they are and however the writes come; at least, it is as many. What was seen is a sample: of events that
-    come one by one, 2 sqrt(broken) + 3 more would be no surprise.
+    Of `merged` pages, `broken` were written to between the last two times that memory was read.
     """
     if not watch.hurried or watch.last <= 0 or watch.last >= 0.9 * watch.visit:
         return None
     changed = broken / merged if merged else 0.0
-    later = min(1.0, (broken + 2 * math.sqrt(broken) + 3) / max(1, merged) * watch.visit / watch.last)
-    fewer = freed if changed >= 1 else math.ceil(max(0, freed) * (later - changed) / (1 - changed))
+    fewer = lost_in(watch.visit / watch.last, freed, merged, broken)
     lines = f"a pass of ksmd takes {spell(watch.visit)} here ({pace}), and processes were watched for {spell(watch.whole)}"
     if merged:
         lines += f": {100 * changed:.1f} % of what was merged changed in the last {spell(watch.last)}"
     whole = math.ceil(watch.visit * len(watch.waits))
-    return Doubt(max(0, fewer), 0, f"{lines}; --budget {whole} watches them at its pace")
+    return Doubt(fewer, 0, f"{lines}; --budget {whole} watches them at its pace")
+
+
+def doubt_of_skips(freed: int, merged: int, broken: int, watch: Watch) -> Doubt | None:
+    """What smart_scan may cost besides, in passes to come; None if nothing that was merged has changed.
+
+    skip_age() lets ksmd pass over a page in eight of nine passes, if that is old. Such a page has to hold still for as long to be merged.
+    """
+    if broken <= 0 or merged <= 0 or watch.last <= 0:
+        return None
+    fewer = lost_in(SKIPS * watch.visit / watch.last, freed, merged, broken)
+    if watch.hurried:
+        fewer -= lost_in(max(1.0, watch.visit / watch.last), freed, merged, broken)
+    if fewer <= 0:
+        return None
+    share = f"{100 * min(1.0, broken / merged):.1f} % of what was merged changed in the last {spell(watch.last)}"
+    return Doubt(fewer, 0, f"{share}: smart_scan looks at such pages in one of {SKIPS} passes later on, and may never find them unchanged")
+
+
+def lost_in(times: float, freed: int, merged: int, broken: int) -> int:
+    """How much less may be freed, where what is merged has to hold still for so many times as long as it was watched.
+
+    Of `merged` pages, `broken` were written to in the time that was watched. In a time that is n times as long, at most n times as many
+    are, whichever they are and however the writes come; at least, it is as many. What was seen is a sample: of events that come one by one,
+    2 sqrt(broken) + 3 more would be no surprise.
+    """
+    changed = broken / merged if merged else 0.0
+    later = min(1.0, (broken + 2 * math.sqrt(broken) + 3) / max(1, merged) * times)
+    return freed if changed >= 1 else max(0, math.ceil(max(0, freed) * (later - changed) / (1 - changed)))
 
 
 def spell(seconds: float) -> str:

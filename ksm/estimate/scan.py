@@ -15,7 +15,7 @@ from ksm.constants import PAGE_SIZE
 from ksm.estimate.already import Already, already_freed, doubts_of
 from ksm.estimate.doubt import Doubt, Freed, freed_between
 from ksm.estimate.ledger import SIZES, Ledger, make_ledger
-from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, pace_of, spell
+from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, doubt_of_skips, pace_of, spell
 from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
 from ksm.estimate.settings import ERA, SettingError, apply_settings
@@ -295,8 +295,11 @@ class Scan:
             settled = state == before
             before = state
         result = self.result(number, settled, seconds[: -1 if settled else None])
-        if watch is not None and (doubt := doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)) is not None:
-            result.doubts.append(doubt)
+        if watch is not None:
+            doubts = [doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)]
+            if self.counter("smart_scan"):
+                doubts.append(doubt_of_skips(result.ledger.freed, merged, broken, watch))
+            result.doubts.extend(doubt for doubt in doubts if doubt is not None)
         return result
 
     def spawn_zeros(self) -> Process | None:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Memory is read at the pace of ksmd, or faster with a doubt that covers what the pace would have shown."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksm.estimate import pace, report, scan
 from ksm.estimate.doubt import Doubt, freed_between
-from ksm.estimate.pace import Pace, Watch, doubt_of_hurry, spell
+from ksm.estimate.pace import Pace, Watch, doubt_of_hurry, doubt_of_skips, spell
 from ksm.machine import Machine
 
 from .test_scan import PAGE, Changing, page, run, write_image
@@ -60,10 +62,11 @@ class Writer(Changing):
         return [(self.addr, 2 * len(self.periods) * PAGE)]
 
 
-def freed(clock, periods, **options):
+def freed(clock, periods, smart_scan=1, **options):
     """What a scan says at a pace of 10 pages every 1 s; its result."""
     clock.now = 0.0
-    with scan.Scan([Writer(clock, periods)], settings={"pages_to_scan": "10", "sleep_millisecs": "1000"}) as running:
+    knobs = {"pages_to_scan": "10", "sleep_millisecs": "1000", "smart_scan": str(smart_scan)}
+    with scan.Scan([Writer(clock, periods)], settings=knobs) as running:
         return running.run(**options)
 
 
@@ -175,6 +178,28 @@ def test_what_is_in_no_doubt():
     assert (nothing.fewer, nothing.more) == (0, 0) and "merged" not in nothing.why
     assert doubt_of_hurry(9000, 10000, 0, watch, DEFAULT).fewer == 39        # 3 may have been missed, in 7 s of 100
     assert doubt_of_hurry(10, 20, 20, watch, DEFAULT).fewer == 10
+
+
+def test_what_smart_scan_leaves_alone_is_in_doubt():
+    """A page that changes within nine passes may never be found unchanged, if it was passed over in eight of them."""
+    watch = Watch(visit=1.0, budget=10.0, passes=None, least=3, began=0.0)
+    watch.read = [0.0, 1.0, 2.0]
+    assert doubt_of_skips(10, 20, 0, watch) is None
+    doubt = doubt_of_skips(9000, 10000, 100, watch)         # at most 9 * 123 of 10,000 change in nine passes, and 100 did in one
+    assert (doubt.fewer, doubt.more) == (math.ceil(9000 * (0.1107 - 0.01) / 0.99), 0)
+    assert "smart_scan" in doubt.why and "1.0 %" in doubt.why
+    assert doubt_of_skips(10, 20, 20, watch).fewer == 10
+    hurried = Watch(visit=100.0, budget=10.0, passes=None, least=3, began=0.0)
+    hurried.read = [0.0, 3.0, 10.0]
+    assert doubt_of_skips(9000, 10000, 100, hurried).fewer == 9000 - doubt_of_hurry(9000, 10000, 100, hurried, DEFAULT).fewer
+
+
+def test_a_scan_doubts_what_changes_under_smart_scan(clock):
+    rolling = [(40.0, 2.0 * place) for place in range(20)]      # ksmd comes round every 4 s
+    result = freed(clock, rolling, budget=100)
+    [doubt] = result.doubts
+    assert "smart_scan" in doubt.why and result.freed.least == 0 < result.freed.most
+    assert freed(clock, rolling, smart_scan=0, budget=100).doubts == []
 
 
 def test_times_for_a_person():

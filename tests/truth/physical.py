@@ -23,6 +23,7 @@ class Memory(NamedTuple):
     """Private anonymous memory of some processes: pages that they map, frames for these, and of the frames: KSM's, and parts of huge pages.
 
     zero    pages that map the kernel's page of zeros, which is no frame of theirs
+    merged  pages that map a frame of KSM's
     """
 
     pages: int
@@ -30,6 +31,7 @@ class Memory(NamedTuple):
     zero: int
     ksm: int
     huge: int
+    merged: int
 
     @property
     def saved(self) -> int:
@@ -46,16 +48,18 @@ def memory_of(pids: Iterable[int]) -> Memory:
                 seen.update(word & FRAME for word in words if word & PRESENT and not word & FILE_OR_SHARED)
         except (FileNotFoundError, ProcessLookupError):
             continue
-    pages = frames = zero = ksm = huge = 0
+    pages = frames = zero = ksm = huge = merged = 0
     for frame, flags in kpageflags(seen):
         if flags & ANON:
             pages += seen[frame]
             frames += 1
-            ksm += bool(flags & KSM)
+            if flags & KSM:
+                ksm += 1
+                merged += seen[frame]
             huge += bool(flags & HUGE)
         elif flags & ZERO_PAGE:
             zero += seen[frame]
-    return Memory(pages, frames, zero, ksm, huge)
+    return Memory(pages, frames, zero, ksm, huge, merged)
 
 
 def pagemap(pid: int) -> Iterator[array[int]]:

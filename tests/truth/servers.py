@@ -29,7 +29,7 @@ sys.stdin.read()
 # A server that has loaded its application, and forks workers, which serve: each writes to a part of what was loaded, and has memory of its
 # own.
 PRELOADED = """
-import mmap, os, random, sys, time
+import mmap, os, random, sys
 mib, workers = map(int, sys.argv[1:])
 random.seed(1)
 loaded = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -39,16 +39,18 @@ for at in range(0, mib << 20, 4096):        # of the pages, a sixteenth is there
     loaded[at:at + 4096] = random.Random(number - 16 if number % 256 == 16 else number).randbytes(4096)
 objects = [str(number) * 20 for number in range(mib * 500)]
 read, write = os.pipe()
+life, death = os.pipe()
 for worker in range(workers):
     if os.fork() == 0:
+        os.close(death)
         for at in range(worker * 4096, mib << 20, 4096 * 64):
             loaded[at] = 1                                      # the same in all who write here
         buffer = bytearray(random.Random(7).randbytes(1 << 20)) + random.Random(worker).randbytes(1 << 20)
         for each in objects[worker * 100:: 16]:
             pass                                                # reference counts are written to
         os.write(write, b"x")
-        while os.getppid() == int(os.environ.get("SERVER", os.getppid())):
-            time.sleep(1000)
+        os.read(life, 1)                                            # until the server ends, however it does
+        os._exit(0)
 for worker in range(workers):
     os.read(read, 1)
 print("ready", flush=True)
@@ -86,12 +88,13 @@ public class Kept {
 """
 
 
-def redis(programs: Programs, path: str, folder: Path, keys: int = 30_000) -> list[int]:
-    """Two servers with the same values for half of the keys."""
-    started = []
+def redis(programs: Programs, path: str, folder: Path, keys: int = 50_000) -> list[int]:
+    """Two servers with the same values for half of the keys. They give memory back, and make their tables larger, at once and not later."""
     for number in range(2):
         address = folder / f"redis{number}"
-        started.append(programs.start(path, "--port", 0, "--unixsocket", address, "--save", "", "--dir", folder, stdout=subprocess.DEVNULL))
+        options = ("--port", 0, "--unixsocket", address, "--save", "", "--dir", folder, "--activerehashing", "no")
+        environment = {"MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0"}
+        programs.start(path, *options, env=environment, stdout=subprocess.DEVNULL)
         client = socket.socket(socket.AF_UNIX)
 
         def connected(client: socket.socket = client, address: Path = address) -> bool:
@@ -169,5 +172,5 @@ def java(programs: Programs, path: str, folder: Path) -> list[int]:
     for _ in range(2):
         said(programs.start(path, "-Xmx128m", "-XX:+UseSerialGC", folder / "Kept.java"))
     pids = programs.pids()
-    at_rest(pids)
+    at_rest(pids, 8.0)  # every 5 s, a JVM gives back what its compilers do not need any more
     return pids
