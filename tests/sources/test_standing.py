@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a process has already: mergeable mappings, pins, pages that KSM has merged, and frames that others have, too."""
 
+import ctypes
 import os
 import sys
 import time
@@ -326,15 +327,26 @@ def test_zero_pages_of_ksm_are_freed_already(target, host, monkeypatch):
 # Without root
 
 
-def as_nobody(function):
-    """Run a function as nobody, in a child: what it returns, a list of numbers."""
+DROP = "ctypes.CDLL(None).capset((ctypes.c_uint * 2)(0x20080522, 0), bytes(24))"  # _LINUX_CAPABILITY_VERSION_3
+
+
+def drop_capabilities():
+    assert eval(DROP) == 0
+
+
+def become_nobody():
+    os.setresgid(65534, 65534, 65534)
+    os.setuid(65534)
+
+
+def in_child(function, prepare=lambda: None):
+    """Run a function in a child, which has prepared itself: what it returns, a list of numbers."""
     down, up = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(down)
-            os.setresgid(65534, 65534, 65534)
-            os.setuid(65534)
+            prepare()
             os.write(up, " ".join(map(str, function())).encode())
         except BaseException:
             traceback.print_exc()
@@ -369,7 +381,7 @@ def test_a_range_where_frames_are_hidden(target, host, whole):
         return [*result.freed, *result.already, hidden, result.ledger.freed]
 
     try:
-        least, most, already, already_most, hidden, copies = as_nobody(scan)
+        least, most, already, already_most, hidden, copies = in_child(scan, become_nobody)
     finally:
         for pid in pids[1:]:
             os.kill(pid, 9)
@@ -378,6 +390,22 @@ def test_a_range_where_frames_are_hidden(target, host, whole):
     assert (max(0, most - hidden), already) == (least, 0)
     assert already_most == 0 or ksm_is_used()
     assert not whole or least >= root.freed.most - 100
+
+
+@needs_root
+def test_root_without_capabilities_sees_no_frames(target):
+    """As in a container: it may open /proc/kpageflags, and pagemap shows it no frames. A mapping may have the kernel's zero page in it."""
+    target.do(f"a = area(1000); a.madvise(15); fill(a, 0, [*range(1000, 1600)]); {DROP}")  # MADV_NOHUGEPAGE
+    target.do("[a[page * PAGE] for page in range(600, 1000)]")
+
+    def scan():
+        blind = Host()
+        result, _ = scan_of([target.pid], blind)
+        return [blind.kpageflags, blind.kpagecount, result.ledger.zero]
+
+    kpageflags, kpagecount, zero = in_child(scan, drop_capabilities)
+    assert (kpageflags, kpagecount) == (-1, -1)
+    assert zero < 400
 
 
 @needs_root
