@@ -331,7 +331,7 @@ DROP = "ctypes.CDLL(None).capset((ctypes.c_uint * 2)(0x20080522, 0), bytes(24))"
 
 
 def drop_capabilities():
-    assert eval(DROP) == 0
+    assert eval(DROP, {"ctypes": ctypes}) == 0
 
 
 def become_nobody():
