@@ -55,7 +55,7 @@ class Host:
         self.room = Room()
         self.number = 0
         self.mthp = has_mthp()
-        self.whole = False  # whether the scan has all processes that the user may read
+        self.whole = False  # whether the scan has all processes of this computer
         self.kpageflags = self.kpagecount = -1
         frames = sees_frames()  # in a container, root may open these files, and does not know which frames to look up
         if frames and os.access("/proc/kpageflags", os.R_OK):

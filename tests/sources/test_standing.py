@@ -427,14 +427,53 @@ def test_frames_that_a_process_outside_the_scan_keeps(target, host):
     assert every.freed.least == every.freed.most >= 100
 
 
-def test_all_processes_are_the_whole():
-    every, one = Host(), Host()
-    sources, _ = open_sources([], every)
-    for source in [*sources, open_source(f"pid:{os.getppid()}", one)]:
+def opened(texts):
+    """Open sources, and close them: whether they are all processes, and what is left out."""
+    host = Host()
+    sources, remarks = open_sources(texts, host)
+    for source in sources:
         source.close()
-    assert (every.whole, one.whole) == (True, False)
-    every.close()
-    one.close()
+    host.close()
+    return host.whole, remarks
+
+
+@needs_root
+def test_all_processes_are_the_whole():
+    whole, remarks = opened([])
+    assert whole is not any("skipped" in remark for remark in remarks)
+    assert not opened([f"pid:{os.getppid()}"])[0]
+
+
+@needs_root
+@pytest.mark.parametrize("prepare", [become_nobody, drop_capabilities])
+def test_processes_that_may_not_be_read_may_keep_frames(target, prepare):
+    """As the parent of servers that have dropped their rights. So what can be read is not the whole."""
+
+    def scan():
+        whole, remarks = opened([])
+        return [whole, any("lack of permission" in remark for remark in remarks)]
+
+    assert in_child(lambda: map(int, scan()), prepare) == [0, 1]
+
+
+@needs_root
+def test_a_process_that_is_left_out_later_may_keep_frames(target, host, monkeypatch):
+    refresh = LiveSource.refresh
+
+    def grow(source, number):
+        if source.pid == target.pid and number:
+            raise SourceError("too large")
+        refresh(source, number)
+
+    monkeypatch.setattr(LiveSource, "refresh", grow)
+    sources = [open_source(f"pid:{pid}", host) for pid in (target.pid, os.getppid())]
+    host.whole = True
+    with Scan(sources) as scan:
+        assert scan.whole
+        scan.run(2, 0)
+        assert not scan.whole
+    for source in sources:
+        source.close()
 
 
 def ksm_is_used():
