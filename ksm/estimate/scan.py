@@ -444,6 +444,8 @@ class Scan:
         """Notes on all sources together: processes share so many pages, and so many zeros were given up when huge pages were split."""
         left_out = sum(source.shared for source in self.sources)
         notes = []
+        if self.project and len(self.sources) < LEAST_SOURCES:
+            notes.append("nothing can be said of further machines (--project): there is one source left, and it takes two")
         if shared:
             notes.append(
                 f"{shared:,} pages that processes share since a fork are one copy already, and count once; each source has them all"
