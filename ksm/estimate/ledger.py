@@ -105,6 +105,8 @@ def differences(ledger: Ledger, ksm: Mapping[str, Any], again: int) -> list[str]
         if sharing + ledger.split != ledger.freed:
             why.append("KSM counts mappings")
         lines.append(f"pages_sharing and ksm_zero_pages are {sharing:,}, and not the {ledger.freed:,} freed: {', and '.join(why)}")
+        if "general_profit" in ksm:
+            lines.append("general_profit and the profit of each source are made from what KSM counts")
     if ksm["pages_shared"] != ledger.merged:
         lines.append(f"pages_shared is {ksm['pages_shared']:,}, and not the {ledger.merged:,} merged: KSM still counts pages that went")
     if ksm["pages_unshared"] != ledger.unshared:

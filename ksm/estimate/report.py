@@ -197,9 +197,10 @@ def breakdown(result: Result, width: int = 80) -> Iterator[tuple[str, bool]]:
     rows.append(row(f"  volatile: {'changed between passes' if result.passes > 1 else 'not yet seen unchanged'}", ledger.volatile))
     rows += outside(result, row)
     rows.append(bytes_row("Metadata: KSM's own structures", ledger.metadata))
-    rows.append(bytes_row("Profit: freed less metadata", ledger.profit, True))
+    at_most = "" if result.freed.least == result.freed.most else ", at most"
+    rows.append(bytes_row(f"Profit: freed less metadata{at_most}", ledger.profit, True))
     if knows_profit(result):
-        rows.append(bytes_row("general_profit: freed less rmap_items", result.ksm["general_profit"]))
+        rows.append(bytes_row("general_profit: as the kernel counts", result.ksm["general_profit"]))
     yield from laid_out(rows, width)
 
 
@@ -333,7 +334,8 @@ def counters(result: Result) -> list[str]:
         return []
     names = [name for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages") if name in result.ksm]
     shown = ", ".join(f"{name}={result.ksm[name]:,}" for name in names)
-    return [f"the kernel would show {shown}", *differences(result.ledger, result.ksm, result.again)]
+    but_for = "but for these doubts, " if result.doubts else ""
+    return [f"{but_for}the kernel would show {shown}", *differences(result.ledger, result.ksm, result.again)]
 
 
 def which_era(result: Result) -> list[str]:

@@ -25,7 +25,7 @@ from ksm.host.memory import available_memory, total_memory
 from ksm.host.text import size
 from ksm.machine import Machine
 from ksm.rows import hashed
-from ksm.sources import Source, SourceError
+from ksm.sources import Source, SourceError, SourceGone
 from ksm.sources.base import new_process
 from ksm.sources.families import families_of
 from ksm.sources.live import LiveSource
@@ -358,6 +358,8 @@ class Scan:
                 if len(self.sources) == 1 or not source.live:
                     raise
                 self.left.append(str(error))
+                if isinstance(source, LiveSource) and not isinstance(error, SourceGone):
+                    source.host.whole = False  # it goes on, and may keep frames
                 self.sources.remove(source)
                 if source.process is not None:
                     source.process.exit()
@@ -454,6 +456,8 @@ class Scan:
         """Notes on all sources together: processes share so many pages, and so many zeros were given up when huge pages were split."""
         left_out = sum(source.shared for source in self.sources)
         notes = []
+        if self.project and len(self.sources) < LEAST_SOURCES:
+            notes.append("nothing can be said of further machines (--project): there is one source left, and it takes two")
         if shared:
             notes.append(
                 f"{shared:,} pages that processes share since a fork are one copy already, and count once; each source has them all"
@@ -478,7 +482,7 @@ class Scan:
 
     @property
     def whole(self) -> bool:
-        """Whether all processes that the user may read are in the scan."""
+        """Whether all processes of this computer are in the scan, but for those that have exited."""
         return all(isinstance(source, LiveSource) and source.host.whole for source in self.sources)
 
     def pin_notes(self) -> list[str]:

@@ -29,7 +29,7 @@ from ksm.sources.held import Held
 from ksm.sources.huge import huge_blocks
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
-from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs
+from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, sees_frames
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import registered_buffers
 from ksm.sources.plain import Plain
@@ -55,12 +55,13 @@ class Host:
         self.room = Room()
         self.number = 0
         self.mthp = has_mthp()
-        self.whole = False  # whether the scan has all processes that the user may read
+        self.whole = False  # whether the scan has all processes of this computer
         self.kpageflags = self.kpagecount = -1
-        if os.access("/proc/kpageflags", os.R_OK):
+        frames = sees_frames()  # in a container, root may open these files, and does not know which frames to look up
+        if frames and os.access("/proc/kpageflags", os.R_OK):
             self.kpageflags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
             learn_ksm_flag(self.kpageflags)
-        if os.access("/proc/kpagecount", os.R_OK):
+        if frames and os.access("/proc/kpagecount", os.R_OK):
             self.kpagecount = os.open("/proc/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
 
     def begin(self, number: int) -> None:

@@ -221,6 +221,23 @@ cdef uint64_t page_flags(int kpageflags, uint64_t pfn) noexcept nogil:
     return flags & known_flags
 
 
+cdef uint64_t frame_of(unsigned char[::1] page) except? 0:
+    """Write to a page of this program: the number of its frame; 0 where this program sees no frames."""
+    cdef uint64_t entry = 0
+    page[0] = 1
+    with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        read_entries(pagemap.fileno(), &entry, <uint64_t>&page[0], 1)
+    return entry & PM_PFRAME
+
+
+def sees_frames():
+    """Whether this program sees the numbers of frames. Without CAP_SYS_ADMIN, pagemap shows 0 in their place, to root, too."""
+    try:
+        return frame_of(mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)) != 0
+    except OSError:
+        return False
+
+
 def learn_ksm_flag(int kpageflags):
     """Find out whether the flag KPF_KSM in /proc/kpageflags tells KSM's pages from others, and pass over it from now on if not. OSError.
 
@@ -228,13 +245,9 @@ def learn_ksm_flag(int kpageflags):
     it. Where this program sees no frames, the flag is believed.
     """
     global known_flags
-    cdef uint64_t entry = 0, flags = 0, pfn
+    cdef uint64_t flags = 0
     memory = mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    cdef unsigned char[::1] view = memory
-    view[0] = 1
-    with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-        read_entries(pagemap.fileno(), &entry, <uint64_t>&view[0], 1)
-    pfn = entry & PM_PFRAME
+    cdef uint64_t pfn = frame_of(memory)
     if pfn and pread(kpageflags, &flags, sizeof(flags), <long>pfn * 8) == sizeof(flags) and flags >> KPF_KSM & 1:
         known_flags = ~(<uint64_t>1 << KPF_KSM)
     else:

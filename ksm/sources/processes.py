@@ -21,7 +21,6 @@ def open_process(pid: int, host: Host, *, which: Which = "prctl") -> LiveSource:
 
 def open_all(host: Host, *, which: Which = "prctl") -> tuple[list[Source], list[str]]:
     """All processes that may be read, except this one; and remarks on those that are left out."""
-    host.whole = True
     sources: dict[int, LiveSource] = {}
     remarks: list[str] = []
     denied = same = 0
@@ -41,6 +40,8 @@ def open_all(host: Host, *, which: Which = "prctl") -> tuple[list[Source], list[
                 same += 1
             else:
                 sources[pid] = source
+    # One that was left out may keep frames, as may one that /proc does not show (hidepid hides process 1, too).
+    host.whole = not denied and not remarks and os.path.exists("/proc/1")
     if denied:
         remarks.append(f"skipped, for lack of permission to read their memory: {denied:,} of the processes")
     if same:

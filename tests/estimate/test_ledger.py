@@ -90,6 +90,9 @@ def test_the_ledger_tells_both_reasons_why_counters_differ():
     counters = {"pages_shared": 1, "pages_sharing": 2, "pages_unshared": 0, "pages_volatile": 0}
     [line] = differences(ledger, counters, 0)
     assert line.endswith("not the 11 freed: no counter has the 10 zeros of split huge pages, and KSM counts mappings")
+    assert differences(ledger, {**counters, "general_profit": 2 * PAGE - 128}, 0)[1:] == [
+        "general_profit and the profit of each source are made from what KSM counts"
+    ]
 
 
 def test_pages_that_have_just_become_zero_pages(folder):

@@ -58,7 +58,12 @@ def test_machines_that_have_an_image_in_common(tmp_path):
 
 
 def test_one_source_says_nothing(tmp_path):
-    assert run([write_image(tmp_path / "image", [1, 1])], project=3).projection is None
+    one = write_image(tmp_path / "image", [1, 1])
+    result = run([one], project=3)
+    assert result.projection is None
+    said = "nothing can be said of further machines (--project): there is one source left, and it takes two"
+    assert said in result.notes
+    assert said not in run([one]).notes
     with pytest.raises(ValueError, match="two sources at least"):
         project([Share(1, 1, 0)], 1, SIZES["6.12"])
     assert PAGE == 4096

@@ -128,12 +128,15 @@ def test_what_is_saved_already_and_what_is_in_doubt(tmp_path, already, fewer, li
     """What is freed already, and on top of that at most, are all that is freed. Text and JSON have the same."""
     result = run([write_image(tmp_path / "image", [1] * 4 + [2, 3, 4, 5, 6, 7])])
     assert (result.already, result.doubts, result.ledger.freed) == (Already(0, 0), [], 3)
+    assert any(note.startswith("the kernel would show") for note in report.all_notes(result))
     result = result._replace(already=already, doubts=[Doubt(fewer, 0, "why")], ledger=result.ledger._replace(metadata=8192))
     assert report.answer(result).startswith(line)
     table = "\n".join(text for text, _ in report.breakdown(result))
     shown = {name: int(count) for name, count in re.findall(r"^(Freed.*?)  +(\d+)  ", table, re.M)}
     assert shown.pop("Freed") == 3
     assert shown == rows
+    assert ("Profit: freed less metadata, at most" in table) is ("Freed on top, at least" in rows)
+    assert any(note.startswith("but for these doubts, the kernel would show") for note in report.all_notes(result))
     json = report.as_json(result)
     assert json["already"] == already._asdict()
     assert already.least + json["freed"]["most"] == json["ledger"]["freed"] == 3

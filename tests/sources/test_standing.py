@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a process has already: mergeable mappings, pins, pages that KSM has merged, and frames that others have, too."""
 
+import ctypes
 import os
 import sys
 import time
@@ -326,15 +327,26 @@ def test_zero_pages_of_ksm_are_freed_already(target, host, monkeypatch):
 # Without root
 
 
-def as_nobody(function):
-    """Run a function as nobody, in a child: what it returns, a list of numbers."""
+DROP = "ctypes.CDLL(None).capset((ctypes.c_uint * 2)(0x20080522, 0), bytes(24))"  # _LINUX_CAPABILITY_VERSION_3
+
+
+def drop_capabilities():
+    assert eval(DROP, {"ctypes": ctypes}) == 0
+
+
+def become_nobody():
+    os.setresgid(65534, 65534, 65534)
+    os.setuid(65534)
+
+
+def in_child(function, prepare=lambda: None):
+    """Run a function in a child, which has prepared itself: what it returns, a list of numbers."""
     down, up = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(down)
-            os.setresgid(65534, 65534, 65534)
-            os.setuid(65534)
+            prepare()
             os.write(up, " ".join(map(str, function())).encode())
         except BaseException:
             traceback.print_exc()
@@ -369,7 +381,7 @@ def test_a_range_where_frames_are_hidden(target, host, whole):
         return [*result.freed, *result.already, hidden, result.ledger.freed]
 
     try:
-        least, most, already, already_most, hidden, copies = as_nobody(scan)
+        least, most, already, already_most, hidden, copies = in_child(scan, become_nobody)
     finally:
         for pid in pids[1:]:
             os.kill(pid, 9)
@@ -378,6 +390,22 @@ def test_a_range_where_frames_are_hidden(target, host, whole):
     assert (max(0, most - hidden), already) == (least, 0)
     assert already_most == 0 or ksm_is_used()
     assert not whole or least >= root.freed.most - 100
+
+
+@needs_root
+def test_root_without_capabilities_sees_no_frames(target):
+    """As in a container: it may open /proc/kpageflags, and pagemap shows it no frames. A mapping may have the kernel's zero page in it."""
+    target.do(f"a = area(1000); a.madvise(15); fill(a, 0, [*range(1000, 1600)]); {DROP}")  # MADV_NOHUGEPAGE
+    target.do("[a[page * PAGE] for page in range(600, 1000)]")
+
+    def scan():
+        blind = Host()
+        result, _ = scan_of([target.pid], blind)
+        return [blind.kpageflags, blind.kpagecount, result.ledger.zero]
+
+    kpageflags, kpagecount, zero = in_child(scan, drop_capabilities)
+    assert (kpageflags, kpagecount) == (-1, -1)
+    assert zero < 400
 
 
 @needs_root
@@ -399,14 +427,53 @@ def test_frames_that_a_process_outside_the_scan_keeps(target, host):
     assert every.freed.least == every.freed.most >= 100
 
 
-def test_all_processes_are_the_whole():
-    every, one = Host(), Host()
-    sources, _ = open_sources([], every)
-    for source in [*sources, open_source(f"pid:{os.getppid()}", one)]:
+def opened(texts):
+    """Open sources, and close them: whether they are all processes, and what is left out."""
+    host = Host()
+    sources, remarks = open_sources(texts, host)
+    for source in sources:
         source.close()
-    assert (every.whole, one.whole) == (True, False)
-    every.close()
-    one.close()
+    host.close()
+    return host.whole, remarks
+
+
+@needs_root
+def test_all_processes_are_the_whole():
+    whole, remarks = opened([])
+    assert whole is not any("skipped" in remark for remark in remarks)
+    assert not opened([f"pid:{os.getppid()}"])[0]
+
+
+@needs_root
+@pytest.mark.parametrize("prepare", [become_nobody, drop_capabilities])
+def test_processes_that_may_not_be_read_may_keep_frames(target, prepare):
+    """As the parent of servers that have dropped their rights. So what can be read is not the whole."""
+
+    def scan():
+        whole, remarks = opened([])
+        return [whole, any("lack of permission" in remark for remark in remarks)]
+
+    assert in_child(lambda: map(int, scan()), prepare) == [0, 1]
+
+
+@needs_root
+def test_a_process_that_is_left_out_later_may_keep_frames(target, host, monkeypatch):
+    refresh = LiveSource.refresh
+
+    def grow(source, number):
+        if source.pid == target.pid and number:
+            raise SourceError("too large")
+        refresh(source, number)
+
+    monkeypatch.setattr(LiveSource, "refresh", grow)
+    sources = [open_source(f"pid:{pid}", host) for pid in (target.pid, os.getppid())]
+    host.whole = True
+    with Scan(sources) as scan:
+        assert scan.whole
+        scan.run(2, 0)
+        assert not scan.whole
+    for source in sources:
+        source.close()
 
 
 def ksm_is_used():
