@@ -34,7 +34,7 @@ DEFAULT_PACE = {"pages_to_scan": 100, "sleep_millisecs": 20}
 ALIKE = 12  # full scans that have to leave the counters as they are: more than smart_scan lets a page be, which is eight
 STILL, FEW = 0.002, 16  # of a count, and pages: what may change meanwhile, because programs live
 BESIDE = bool(os.environ.get("KSM_TRUTH_BESIDE"))  # go on where other processes have mergeable memory
-STARTED, SETTLED = 120.0, 240.0  # seconds
+STARTED, SETTLED = 120.0, 600.0  # seconds, at most
 
 libc = ctypes.CDLL(None, use_errno=True)
 
