@@ -334,7 +334,7 @@ def counters(result: Result) -> list[str]:
         return []
     names = [name for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages") if name in result.ksm]
     shown = ", ".join(f"{name}={result.ksm[name]:,}" for name in names)
-    but_for = "but for these doubts, " if result.doubts else ""
+    but_for = "but for these doubts, " if any(doubt.fewer or doubt.more for doubt in result.doubts) else ""
     return [f"{but_for}the kernel would show {shown}", *differences(result.ledger, result.ksm, result.again)]
 
 
