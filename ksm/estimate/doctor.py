@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what the counters of a kernel's KSM mean, and what is wrong.
+"""What counters of KSM mean: diagnose() for a program, lines() for a person, as_json() for another program."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ksm.constants import PAGE_SIZE
+from ksm.estimate.counters import RMAP_ITEM, Counters, Process, Stat, Version, version_of
+from ksm.estimate.impossible import RULES
+from ksm.estimate.pace import spell
+from ksm.estimate.rules import BUG, PROBLEM, REMARK
+from ksm.host.text import printable, size
+
+LEVELS = (BUG, PROBLEM, REMARK)
+SHOWN = 10  # processes
+
+
+class Finding(NamedTuple):
+    """What a rule has found: the rule's name; "kernel bug", "problem" or "remark"; a sentence; what to do."""
+
+    name: str
+    level: str
+    sentence: str
+    advice: str
+
+
+class Diagnosis(NamedTuple):
+    """What counters of KSM mean.
+
+    kernel        the version whose formulas were used, as numbers: (6, 12)
+    counters      what was read, by name; numbers, and the word of advisor_mode
+    saved         bytes: (pages_sharing + ksm_zero_pages) pages; without ksm_zero_pages before 6.6
+    metadata      bytes of rmap_items and stable nodes
+    profit        bytes, as general_profit counts them in this version; before 6.4, as in 6.4
+    volatile      share of the rmap_items, 0 to 1
+    pass_seconds  how long ksmd takes for a pass at these knobs; None if the knobs were not read
+    formulas      (what, the formula with its numbers, bytes) of saved, metadata and profit
+    findings      what is to be known: faults of the kernel first, then problems, then remarks
+    """
+
+    kernel: Version
+    counters: dict[str, int | str]
+    saved: int
+    metadata: int
+    profit: int
+    volatile: float
+    pass_seconds: float | None
+    formulas: list[tuple[str, str, int]]
+    findings: list[Finding]
+
+
+def diagnose(
+    counters: Stat, processes: Mapping[str, Stat] | None = None, *, kernel: str | None = None, page_size: int = PAGE_SIZE
+) -> Diagnosis:
+    """See ksm.doctor()."""
+    return of_counters(Counters(counters, processes or {}, version_of(os.uname().release if kernel is None else kernel), page_size))
+
+
+def of_counters(counters: Counters) -> Diagnosis:
+    found = [Finding(rule.name, rule.level, rule.sentence(counters), rule.advice) for rule in RULES if rule.when(counters)]
+    return Diagnosis(
+        kernel=counters.kernel,
+        counters=dict(counters.values),
+        saved=counters.saved * counters.page_size,
+        metadata=counters.metadata,
+        profit=counters.profit,
+        volatile=counters.volatile / counters.items if counters.items else 0.0,
+        pass_seconds=counters.pass_seconds(),
+        formulas=counters.formulas(),
+        findings=sorted(found, key=lambda finding: LEVELS.index(finding.level)),
+    )
+
+
+def as_json(counters: Counters, diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as a value for JSON, with the processes. Pages are counts of pages, everything else is in bytes or seconds."""
+    return {
+        **diagnosis._asdict(),
+        "kernel": ".".join(map(str, diagnosis.kernel)),
+        "page_size": counters.page_size,
+        "formulas": [{"name": name, "formula": formula, "bytes": count} for name, formula, count in diagnosis.formulas],
+        "findings": [finding._asdict() for finding in diagnosis.findings],
+        "processes": [{"name": process.name, **process.values} for process in known(counters)],
+    }
+
+
+def known(counters: Counters) -> list[Process]:
+    """The processes that KSM has to do with, those with most rmap_items first."""
+    return sorted((each for each in counters.processes if any(each.values.values())), key=lambda each: -each.items)
+
+
+def amount(count: int) -> str:
+    return f"-{size(-count)}" if count < 0 else size(count)
+
+
+def lines(counters: Counters, diagnosis: Diagnosis, width: int) -> Iterator[tuple[str, bool]]:
+    """The lines for a person, `width` columns wide, and whether each is bold."""
+    yield answer(counters, diagnosis), True
+    yield "", False
+    for text, count, note in levels(counters):
+        yield f"{text:<44}{count:>14,}{size(count * counters.page_size):>14}  {note}".rstrip(), False
+    yield "", False
+    yield f"By the formulas of Linux {'.'.join(map(str, diagnosis.kernel))}:", False
+    for name, formula, count in diagnosis.formulas:
+        yield from wrapped(f"{name} = {formula} = {count:,} ({amount(count)})", width, "  ")
+    if diagnosis.pass_seconds is not None:
+        yield from wrapped(f"a pass over {counters.items:,} pages takes {spell(diagnosis.pass_seconds)} ({counters.pace()})", width, "  ")
+    yield from processes_table(counters)
+    for level in LEVELS:
+        found = [finding for finding in diagnosis.findings if finding.level == level]
+        if found:
+            yield "", False
+            yield {BUG: "What cannot be: a fault of the kernel", PROBLEM: "What is wrong", REMARK: "What else to know"}[level], True
+        for finding in found:
+            yield from wrapped(f"{finding.sentence}.", width, "- ", "  ")
+            yield from wrapped(f"To do: {finding.advice}.", width, "  ", "    ")
+
+
+def answer(counters: Counters, diagnosis: Diagnosis) -> str:
+    wrong = sum(finding.level != REMARK for finding in diagnosis.findings)
+    verdict = f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong" if wrong else "nothing is wrong"
+    if not counters.items and not counters.saved:
+        return f"KSM saves nothing; {verdict}."
+    return f"KSM saves {size(diagnosis.saved)}, or {amount(diagnosis.profit)} after its rmap_items; {verdict}."
+
+
+def levels(counters: Counters) -> Iterator[tuple[str, int, str]]:
+    """What becomes of pages: what it is, how many, and the share of those that ksmd keeps a note of."""
+    items = counters.items
+    for text, name in (("saved: further mappings of merged pages", "pages_sharing"), ("kept: the one copy of merged pages", "pages_shared"),
+                       ("no equal: pages_unshared", "pages_unshared"), ("volatile, skipped or new: pages_volatile", "")):  # fmt: skip
+        count = counters.get(name) if name else counters.volatile
+        yield text, count, f"{100 * count / items:.1f} %" if items else ""
+    if "ksm_zero_pages" in counters:
+        yield "saved: zero pages, not among the above", counters.get("ksm_zero_pages"), ""
+
+
+def processes_table(counters: Counters) -> Iterator[tuple[str, bool]]:
+    found = [process for process in known(counters) if process.items or process.saved]
+    if not found:
+        return
+    yield "", False
+    yield f"{'Process':<28}{'rmap_items':>14}{'pages saved':>14}{'profit':>14}", True
+    for process in found[:SHOWN]:
+        profit = process.saved * counters.page_size - process.items * RMAP_ITEM
+        yield f"{printable(process.name)[:27]:<28}{process.items:>14,}{process.saved:>14,}{amount(profit):>14}", False
+    if len(found) > SHOWN:
+        yield f"and {len(found) - SHOWN:,} more; --json lists all", False
+
+
+def wrapped(text: str, width: int, first: str, rest: str | None = None) -> Iterator[tuple[str, bool]]:
+    indent = first + "  " if rest is None else rest
+    for line in textwrap.wrap(printable(text), max(20, width - 1), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False):
+        yield line, False
+
+
+def changes(before: Counters, now: Counters) -> str:
+    """What is different from an earlier reading."""
+    more = (now.saved - before.saved) * now.page_size
+    parts = [f"{'+' if more >= 0 else ''}{amount(more)} saved"]
+    for name in ("full_scans", "pages_scanned", "cow_ksm"):
+        if name in now and name in before:
+            parts.append(f"{now.get(name) - before.get(name):+,} {name}")
+    return ", ".join(parts)
