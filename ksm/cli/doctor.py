@@ -40,7 +40,7 @@ def size_of_page(ctx: click.Context, param: click.Parameter, value: int | None) 
 def read(source: str | None, folder: str | None) -> Reading:
     """What there is to read. FileError."""
     if source is None:
-        return read_tree(folder or "/", SYSTEM, KSM_STAT)
+        return read_tree("/" if folder is None else folder, SYSTEM, KSM_STAT)
     if source == "-":
         data, what = sys.stdin.buffer.read(LARGEST + 1), "standard input"
         if len(data) > LARGEST:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Follows ksm_process_profit(), general_profit_show() and pages_volatile_show() of Linux, mm/ksm.c, from 2.6.32 on, in what counters add up to.
+# Follows ksm_process_profit(), general_profit_show() and pages_volatile_show() of mm/ksm.c, in each version of Linux since 2.6.32.
 """The counters of a kernel's KSM: their names, since when there are which, and what they add up to in each version."""
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def version_of(text: str) -> Version:
     """The numbers of a kernel's release: (6, 12, 117) of "6.12.117-amd64". ValueError."""
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,5}))?(?!\d)", text)
     if not numbers:
-        raise ValueError(f"{text!r} is no version of a kernel, as 6.12 is")
+        raise ValueError(f"{text[:40]!r} is no version of a kernel, as 6.12 is")
     return tuple(int(number) for number in numbers.groups() if number is not None)
 
 

@@ -18,6 +18,7 @@ from ksm.host.text import printable, size
 
 LEVELS = (BUG, PROBLEM, REMARK)
 SHOWN = 10  # processes
+FULL_WIDTH = 76  # of the table of pages
 
 
 class Finding(NamedTuple):
@@ -99,22 +100,28 @@ def amount(count: int) -> str:
 
 def lines(counters: Counters, diagnosis: Diagnosis, width: int) -> Iterator[tuple[str, bool]]:
     """The lines for a person, `width` columns wide, and whether each is bold."""
-    yield answer(counters, diagnosis), True
+    for text, _ in wrapped(answer(counters, diagnosis), width, "", ""):
+        yield text, True
     yield "", False
     for text, count, note in levels(counters):
-        yield f"{text:<44}{count:>14,}{size(count * counters.page_size):>14}  {note}".rstrip(), False
+        figures = f"{count:>13,}{size(count * counters.page_size):>12}  {note}".rstrip()
+        if width >= FULL_WIDTH:
+            yield f"{text:<40}{figures}", False
+        else:
+            yield from wrapped(text, width, "")
+            yield f"    {figures.lstrip()}", False
     yield "", False
     yield f"By the formulas of Linux {'.'.join(map(str, diagnosis.kernel))}:", False
     for name, formula, count in diagnosis.formulas:
         yield from wrapped(f"{name} = {formula} = {count:,} ({amount(count)})", width, "  ")
     if diagnosis.pass_seconds is not None:
         yield from wrapped(f"a pass over {counters.items:,} pages takes {spell(diagnosis.pass_seconds)} ({counters.pace()})", width, "  ")
-    yield from processes_table(counters)
+    yield from processes_table(counters, width)
     for level in LEVELS:
         found = [finding for finding in diagnosis.findings if finding.level == level]
         if found:
             yield "", False
-            yield {BUG: "What cannot be: a fault of the kernel", PROBLEM: "What is wrong", REMARK: "What else to know"}[level], True
+            yield {BUG: "What cannot be (a kernel's fault)", PROBLEM: "What is wrong", REMARK: "What else to know"}[level], True
         for finding in found:
             yield from wrapped(f"{finding.sentence}.", width, "- ", "  ")
             yield from wrapped(f"To do: {finding.advice}.", width, "  ", "    ")
@@ -139,15 +146,18 @@ def levels(counters: Counters) -> Iterator[tuple[str, int, str]]:
         yield "saved: zero pages, not among the above", counters.get("ksm_zero_pages"), ""
 
 
-def processes_table(counters: Counters) -> Iterator[tuple[str, bool]]:
+def processes_table(counters: Counters, width: int) -> Iterator[tuple[str, bool]]:
     found = [process for process in known(counters) if process.items or process.saved]
     if not found:
         return
     yield "", False
-    yield f"{'Process':<28}{'rmap_items':>14}{'pages saved':>14}{'profit':>14}", True
+    room = min(28, max(12, width - 1 - 3 * 14))
+    heads = ["rmap_items", "pages saved", "profit"] if width > room + 3 * 14 else ["rmap_items", "profit"]
+    yield f"{'Process':<{room}}{''.join(f'{head:>13} ' for head in heads)}".rstrip(), True
     for process in found[:SHOWN]:
-        profit = process.saved * counters.page_size - process.items * RMAP_ITEM
-        yield f"{printable(process.name)[:27]:<28}{process.items:>14,}{process.saved:>14,}{amount(profit):>14}", False
+        profit = amount(process.saved * counters.page_size - process.items * RMAP_ITEM)
+        cells = {"rmap_items": f"{process.items:,}", "pages saved": f"{process.saved:,}", "profit": profit}
+        yield f"{printable(process.name)[: room - 1]:<{room}}{''.join(f'{cells[head]:>13} ' for head in heads)}".rstrip(), False
     if len(found) > SHOWN:
         yield f"and {len(found) - SHOWN:,} more; --json lists all", False
 

@@ -41,7 +41,8 @@ def counts_forks(kernel: Version) -> bool:
     return kernel >= (6, 18) or (kernel[:2] == (6, 12) and kernel >= (6, 12, 117))
 
 
-@rule(BUG, lambda c: below_zero(c.raw("ksm_zero_pages")) or bool(with_zero_pages(c)), "update to Linux 6.18 or later; until then take it for 0")
+@rule(BUG, lambda c: below_zero(c.raw("ksm_zero_pages")) or bool(with_zero_pages(c)),
+      "update to Linux 6.18 or later; until then take it for 0")  # fmt: skip
 def zero_pages_below_zero(c: Counters) -> str:
     whose = [f"{process.name} has {said(process.values['ksm_zero_pages'])}" for process in with_zero_pages(c)[:NAMED]]
     if below_zero(c.raw("ksm_zero_pages")):
@@ -61,7 +62,7 @@ def counters_below_zero(c: Counters) -> str:
 
 @rule(BUG, lambda c: c.get("pages_sharing") > 0 and c.raw("pages_shared") == 0, AGAIN)
 def sharing_without_shared(c: Counters) -> str:
-    return f"pages_sharing is {c.get('pages_sharing'):,} and pages_shared is 0: each page that is shared has one first sharer, counted there"
+    return f"pages_sharing is {c.get('pages_sharing'):,} and pages_shared is 0: of each merged page, the first sharer is counted there"
 
 
 @rule(BUG, lambda c: c.get("stable_node_dups") > 0 and c.raw("stable_node_chains") == 0, AGAIN)
@@ -101,5 +102,5 @@ def more_merging(c: Counters) -> bool:
 @rule(BUG, more_merging, "update to Linux 6.18, or to Debian's 6.12.117; the counts stay wrong until the child ends")
 def fork_copies_counts(c: Counters) -> str:
     there = c.get("pages_shared") + c.get("pages_sharing")
-    mended = "Linux 6.18 and 6.12.117 do not do that" if counts_forks(c.kernel) else "before Linux 6.18 a fork gave the child its parent's counts"
-    return f"the processes have {merging(c):,} ksm_merging_pages, and all of KSM {there:,}: {mended} (4d6fc29f3634), and profits are too high"
+    why = "no version is known to do that" if counts_forks(c.kernel) else "before Linux 6.18 a child began with its parent's (4d6fc29f3634)"
+    return f"the processes have {merging(c):,} ksm_merging_pages, and all of KSM {there:,}: {why}; their profits are too high"

@@ -70,7 +70,7 @@ def unmerged(c: Counters) -> str:
     return "run is 2: everything was unmerged, and ksmd is stopped; what is registered stays registered"
 
 
-@rule(PROBLEM, lambda c: c.get("run") & 3 == 2 and bool(c.merged), "read again in a minute; if the pages stay, look for out of memory in dmesg")
+@rule(PROBLEM, lambda c: c.get("run") & 3 == 2 and bool(c.merged), "read again in a minute; if they stay, look for out of memory in dmesg")
 def unmerging(c: Counters) -> str:
     return f"run is 2, and {pages(c, c.merged)} are merged: they are being unmerged now, or a count is wrong"
 
@@ -139,7 +139,7 @@ def negative_profit(c: Counters) -> str:
     return f"KSM costs more than it saves: {size(c.saved * c.page_size)} saved, {size(c.items * RMAP_ITEM)} of rmap_items"
 
 
-@rule(PROBLEM, lambda c: c.profit >= 0 and c.get("pages_unshared") > 4 * max(1, c.saved), "register less: only memory that has equals elsewhere")
+@rule(PROBLEM, lambda c: c.profit >= 0 and c.get("pages_unshared") > 4 * max(1, c.saved), "register only memory that has equals")
 def mostly_unshared(c: Counters) -> str:
     return f"{pages(c, c.get('pages_unshared'))} are compared in each pass and have no equal, {c.saved:,} do: ksmd works for little"
 
@@ -230,7 +230,7 @@ def advisor_sets_pages_to_scan(c: Counters) -> str:
     return "the advisor chooses pages_to_scan after each pass: whoever writes it, as ksmtuned does, gets EINVAL"
 
 
-@rule(REMARK, lambda c: c.raw("merge_across_nodes") == 0 and has_pages(c), "on few nodes, 1 saves more: echo 2 > run first, it needs no merged page")
+@rule(REMARK, lambda c: c.raw("merge_across_nodes") == 0 and has_pages(c), "1 saves more, and far memory is slower: echo 2 > run first")
 def nodes_apart(c: Counters) -> str:
     return "merge_across_nodes is 0: equal pages of different NUMA nodes do not merge"
 

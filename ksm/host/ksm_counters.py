@@ -15,8 +15,12 @@ LARGEST = 16 << 20  # bytes of text
 FILE = 1 << 16  # bytes of a file of a tree; the kernel's have 4096 at most, and /proc/vmstat more
 MOST_PROCESSES = 1 << 22  # the kernel's own limit of PIDs
 
+LONGEST = 4096  # characters of a line
+
 # A line of `cat`, of `grep . FILE...` (with the file before a colon), of ksm_stat or of vmstat.
-LINE = re.compile(r"(?:(?:[^\s:]*/)?(?:(?P<pid>[0-9]{1,10})/)?(?P<file>[\w-]+):)?\s*(?P<name>[a-z_]+)\s*[:=\s]\s*(?P<value>.*)")
+LINE = re.compile(
+    r"(?:(?:[^\s:]*/)?(?P<pid>[0-9]{1,10})/ksm_stat:|(?:[^\s:]*/)?[\w-]+:)?\s*(?P<name>[a-z_]+)\s*[:=\s]\s*(?P<value>.*)"
+)
 ONE = re.compile(r"(?:[^\s:]*/)?(?P<name>[a-z_]+):(?P<value>.*)")
 
 
@@ -47,6 +51,8 @@ def read_lines(data: bytes, what: str, system: Collection[str], stat: Collection
     """
     found: list[tuple[str, str, str, int]] = []  # PID, name, value, number of the line
     for number, line in enumerate(text_of(data, what).splitlines(), 1):
+        if len(line) > LONGEST:
+            continue
         one, many = ONE.fullmatch(line.strip()), LINE.fullmatch(line.strip())
         if one and one["name"] in system:
             found.append(("", one["name"], one["value"].strip(), number))

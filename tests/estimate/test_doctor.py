@@ -32,57 +32,59 @@ def case(counters=(), processes=None, kernel="6.12.117"):
 CASES = {
     "off": ([case({**NOTHING, "run": 0})], [case({"run": 0}), case({**NOTHING, "run": 2}), ({"pages_shared": 0}, {}, "6.12")]),
     "stopped-with-merged-pages": ([case({"run": 0}), case({**NOTHING, "run": 0, "ksm_zero_pages": 1})],
-                                  [case(), case({**NOTHING, "run": 0}), case({"run": 2})]),
+        [case(), case({**NOTHING, "run": 0}), case({"run": 2})]),
     "unmerged": ([case({**NOTHING, "run": 2})], [case({"run": 2}), case({**NOTHING, "run": 0})]),
     "unmerging": ([case({"run": 2})], [case({**NOTHING, "run": 2}), case()]),
     "going-offline": ([case({"run": 5}), case({"run": 4})], [case()]),
-    "nothing-registered": ([case(NOTHING)], [case({**NOTHING, "pages_volatile": 1}), case({**NOTHING, "run": 0}),
-                                             case(NOTHING, {"1 a": {"ksm_mergeable": "yes"}})]),
-    "nothing-eligible": ([case(NOTHING, {"1 a": {"ksm_merge_any": "yes"}})], [case(NOTHING, {"1 a": {"ksm_merge_any": "no"}}),
-                                                                             case({}, {"1 a": {"ksm_merge_any": "yes"}})]),
-    "no-pages-to-scan": ([case({"pages_to_scan": 0})], [case(), case({**ADVISED, "pages_to_scan": 0}), case({"pages_to_scan": 0, "run": 0})]),
+    "nothing-registered": ([case(NOTHING)],
+        [case({**NOTHING, "pages_volatile": 1}), case({**NOTHING, "run": 0}), case(NOTHING, {"1 a": {"ksm_mergeable": "yes"}})]),
+    "nothing-eligible": ([case(NOTHING, {"1 a": {"ksm_merge_any": "yes"}})],
+        [case(NOTHING, {"1 a": {"ksm_merge_any": "no"}}), case({}, {"1 a": {"ksm_merge_any": "yes"}})]),
+    "no-pages-to-scan": ([case({"pages_to_scan": 0})],
+        [case(), case({**ADVISED, "pages_to_scan": 0}), case({"pages_to_scan": 0, "run": 0})]),
     "no-sleep": ([case({"sleep_millisecs": 0})], [case({"sleep_millisecs": 1}), case({**NOTHING, "sleep_millisecs": 0})]),
     "not-settled": ([case({"full_scans": 2}), case({"full_scans": 0})],
-                    [case({"full_scans": 3}), case({"full_scans": 2, "run": 0}), case({**NOTHING, "full_scans": 0})]),
-    "slow-pass": ([case({"pages_unshared": 20_000_000, "pages_sharing": 5_000_000})], [case({"pages_unshared": 17_000}),
-                                                                                    case({"pages_unshared": 20_000_000, "pages_to_scan": 5000})]),
-    "only-zeros": ([case({"ksm_zero_pages": 90_000})], [case({"ksm_zero_pages": 80_000}), case({"ksm_zero_pages": 90_000}, kernel="6.5"),
-                                                        case(NOTHING)]),
+        [case({"full_scans": 3}), case({"full_scans": 2, "run": 0}), case({**NOTHING, "full_scans": 0})]),
+    "slow-pass": ([case({"pages_unshared": 20_000_000, "pages_sharing": 5_000_000})],
+        [case({"pages_unshared": 17_000}), case({"pages_unshared": 20_000_000, "pages_to_scan": 5000})]),
+    "only-zeros": ([case({"ksm_zero_pages": 90_000})],
+        [case({"ksm_zero_pages": 80_000}), case({"ksm_zero_pages": 90_000}, kernel="6.5"), case(NOTHING)]),
     "negative-profit": ([case({"pages_volatile": 700_000})], [case({"pages_volatile": 500_000}), case(NOTHING)]),
     "mostly-unshared": ([case({"pages_unshared": 40_000})], [case({"pages_unshared": 36_000}), case({"pages_unshared": 700_000})]),
     "over-half-volatile": ([case({"pages_volatile": 12_001})], [case({"pages_volatile": 12_000}), case(NOTHING)]),
     "forks-count-as-volatile": ([case({"pages_volatile": 12_001})], [case({"pages_volatile": 12_000}), case(NOTHING)]),
     "chains-carry-most": ([case({"stable_node_chains": 3, "stable_node_dups": 501})],
-                          [case({"stable_node_chains": 3, "stable_node_dups": 500}), case(NOTHING)]),
-    "empty-chains": ([case({"stable_node_chains": 11})], [case(), case({"stable_node_chains": 11, "stable_node_dups": 1}),
-                                                         ({"stable_node_chains": 11}, {}, "6.12")]),
-    "advisor-cannot-reach-target": ([case({**ADVISED, "advisor_max_pages_to_scan": 1, "advisor_min_pages_to_scan": 1}),
-                                     case({**ADVISED, "sleep_millisecs": 300_000})],
-                                    [case(ADVISED), case({"advisor_max_pages_to_scan": 1})]),
+        [case({"stable_node_chains": 3, "stable_node_dups": 500}), case(NOTHING)]),
+    "empty-chains": ([case({"stable_node_chains": 11})],
+        [case(), case({"stable_node_chains": 11, "stable_node_dups": 1}), ({"stable_node_chains": 11}, {}, "6.12")]),
+    "advisor-cannot-reach-target": (
+        [case({**ADVISED, "advisor_max_pages_to_scan": 1, "advisor_min_pages_to_scan": 1}), case({**ADVISED, "sleep_millisecs": 300_000})],
+        [case(ADVISED), case({"advisor_max_pages_to_scan": 1})]),
     "advisor-has-no-cpu": ([case({**ADVISED, "pages_unshared": 30_000_000, "pages_sharing": 9_000_000})],
-                           [case(ADVISED), case({**ADVISED, "pages_unshared": 20_000_000, "pages_sharing": 7_000_000})]),
-    "advisor-least-over-most": ([case({**ADVISED, "advisor_min_pages_to_scan": 30_001})], [case({**ADVISED, "advisor_min_pages_to_scan": 30_000}),
-                                                                                          case({"advisor_min_pages_to_scan": 30_001})]),
-    "advisor-is-off": ([case({"advisor_target_scan_time": 100})], [case({"advisor_target_scan_time": 200}),
-                                                                  case({**ADVISED, "advisor_target_scan_time": 100})]),
+        [case(ADVISED), case({**ADVISED, "pages_unshared": 20_000_000, "pages_sharing": 7_000_000})]),
+    "advisor-least-over-most": ([case({**ADVISED, "advisor_min_pages_to_scan": 30_001})],
+        [case({**ADVISED, "advisor_min_pages_to_scan": 30_000}), case({"advisor_min_pages_to_scan": 30_001})]),
+    "advisor-is-off": ([case({"advisor_target_scan_time": 100})],
+        [case({"advisor_target_scan_time": 200}), case({**ADVISED, "advisor_target_scan_time": 100})]),
     "advisor-sets-pages-to-scan": ([case(ADVISED)], [case()]),
     "nodes-apart": ([case({"merge_across_nodes": 0})], [case(), case({**NOTHING, "merge_across_nodes": 0})]),
-    "zero-pages-not-counted": ([case({"use_zero_pages": 1}, kernel="6.5")], [case({"use_zero_pages": 1}, kernel="6.6"), case(kernel="6.1")]),
+    "zero-pages-not-counted": ([case({"use_zero_pages": 1}, kernel="6.5")],
+        [case({"use_zero_pages": 1}, kernel="6.6"), case(kernel="6.1")]),
     "zeros-of-split-huge-pages": ([case({"thp_split_page": 1}), ({"pages_shared": 1}, {}, "6.12")],
-                                  [case({"thp_split_page": 0}), case({"thp_split_page": 1}, kernel="6.11"),
-                                   case({**NOTHING, "thp_split_page": 1})]),
+        [case({"thp_split_page": 0}), case({"thp_split_page": 1}, kernel="6.11"), case({**NOTHING, "thp_split_page": 1})]),
     "process-costs-more": ([case({}, {"1 a": stat(65, 1)})], [case({}, {"1 a": stat(64, 1)}), case({}, {"1 a": stat(65, 0, 2)})]),
     "zero-pages-below-zero": ([case({"ksm_zero_pages": -1}), case({"ksm_zero_pages": WRAPPED}), case({}, {"1 a": stat(1, 1, -3)})],
-                              [case({"ksm_zero_pages": 0}), case({"pages_volatile": -1})]),
-    "counters-below-zero": ([case({"pages_sharing": WRAPPED}), case({"cow_ksm": -1})], [case({"ksm_zero_pages": -1}), case({"general_profit": -1})]),
+        [case({"ksm_zero_pages": 0}), case({"pages_volatile": -1})]),
+    "counters-below-zero": ([case({"pages_sharing": WRAPPED}), case({"cow_ksm": -1})],
+        [case({"ksm_zero_pages": -1}), case({"general_profit": -1})]),
     "sharing-without-shared": ([case({"pages_shared": 0})], [case(NOTHING), ({"pages_sharing": 5}, {}, "6.12")]),
-    "dups-without-chains": ([case({"stable_node_dups": 2})], [case({"stable_node_dups": 2, "stable_node_chains": 1}),
-                                                            ({"stable_node_dups": 2}, {}, "6.12")]),
+    "dups-without-chains": ([case({"stable_node_dups": 2})],
+        [case({"stable_node_dups": 2, "stable_node_chains": 1}), ({"stable_node_dups": 2}, {}, "6.12")]),
     "unknown-run": ([case({"run": 3}), case({"run": 8}), case({"run": 7})], [case({"run": 6}), case({"run": 4}), case()]),
     "max-page-sharing-below-two": ([case({"max_page_sharing": 1}), case({"max_page_sharing": 0})], [case({"max_page_sharing": 2})]),
     "forks-over-the-limit": ([case({"max_page_sharing": 9})], [case({"max_page_sharing": 10}), case(NOTHING)]),
     "fork-copies-counts": ([case({}, {"1 a": stat(10_000, 8000), "2 b": stat(10_000, 8000)})],
-                           [case({}, {"1 a": stat(10_000, 8000), "2 b": stat(5000, 2000)}), ({}, {"1 a": stat(5, 5)}, "6.1")]),
+        [case({}, {"1 a": stat(10_000, 8000), "2 b": stat(5000, 2000)}), ({}, {"1 a": stat(5, 5)}, "6.1")]),
 }  # fmt: skip
 
 
@@ -114,7 +116,8 @@ def test_rule(name):
 
 def test_counters_of_a_large_node():
     """The counters of a node in public reports: 60.6 % volatile, although nothing says so, and the profit by 6.12's formula."""
-    found = ksm.doctor({"pages_shared": 129547, "pages_sharing": 5119146, "pages_unshared": 1760924, "pages_volatile": 10761341}, kernel="6.12")
+    counters = {"pages_shared": 129547, "pages_sharing": 5119146, "pages_unshared": 1760924, "pages_volatile": 10761341}
+    found = ksm.doctor(counters, kernel="6.12")
     assert found.profit == 19_830_680_704
     assert round(100 * found.volatile, 1) == 60.6
     assert next(finding for finding in found.findings if finding.name == "over-half-volatile").sentence.startswith("60.6 %")
@@ -130,8 +133,11 @@ def test_volatile_follows_from_the_profit_and_from_processes():
         assert "was not read" in next(finding for finding in found.findings if finding.name == "over-half-volatile").sentence
 
 
-@pytest.mark.parametrize(("kernel", "saved", "name"), [("6.12", 30, "general_profit"), ("6.6", 30, "general_profit"), ("6.5", 10, "general_profit"),
-                                                       ("6.3.9", 10, "general_profit, by 6.4's formula: this kernel has none")])  # fmt: skip
+NONE = "general_profit, by 6.4's formula: this kernel has none"
+
+
+@pytest.mark.parametrize(("kernel", "saved", "name"), [
+    ("6.12", 30, "general_profit"), ("6.6", 30, "general_profit"), ("6.5", 10, "general_profit"), ("6.3.9", 10, NONE)])  # fmt: skip
 def test_formulas_of_versions(kernel, saved, name):
     """Zero pages are in the profit since 6.6, and there is a general_profit since 6.4."""
     found = ksm.doctor({"pages_shared": 2, "pages_sharing": 10, "pages_volatile": 3, "ksm_zero_pages": 20}, kernel=kernel)
@@ -140,7 +146,8 @@ def test_formulas_of_versions(kernel, saved, name):
     assert found.metadata == (15 + 2) * 64
 
 
-@pytest.mark.parametrize(("kernel", "told"), [("6.6", ("6.10", "6.18")), ("6.10", ("6.18",)), ("6.12.5", ("6.18",)), ("6.12.117", ()), ("6.18", ())])
+@pytest.mark.parametrize(("kernel", "told"), [
+    ("6.6", ("6.10", "6.18")), ("6.10", ("6.18",)), ("6.12.5", ("6.18",)), ("6.12.117", ()), ("6.18", ())])  # fmt: skip
 def test_the_version_that_mended_zero_pages(kernel, told):
     [finding] = ksm.doctor({"ksm_zero_pages": WRAPPED}, kernel=kernel).findings
     assert finding.level == "kernel bug"
@@ -178,11 +185,9 @@ def test_empty_chains_are_harmless():
         process.write(start, b"".join(content(1 + number // 8) for number in range(88)))
         process.madvise(start, 88 * PAGE, ksm.MADV_MERGEABLE)
         machine.ksm.scan(3)
-        machine.ksm.run = 1
         full = ksm.doctor(machine.ksm.attributes(), kernel="6.12")
         assert full.counters["stable_node_chains"] == 11
         assert "chains-carry-most" in {each.name for each in full.findings}
-        machine.ksm.run = 0
         process.exit()
         machine.ksm.scan()
         counters = machine.ksm.attributes()
@@ -248,15 +253,16 @@ def test_formulas_are_those_of_the_port():
 
 @pytest.mark.parametrize(("arguments", "error"), [
     (({"run": "x"},), ValueError), (({"run": 1 << 64},), ValueError), (({"run": -1 << 64},), ValueError), (({"run": 1.5},), TypeError),
-    (({"run": None},), TypeError), (({"run": "9" * 5000},), ValueError), (({"run": "\u0661"},), ValueError), (({"advisor_mode": 7},), ValueError),
-    (({}, {"a": {"ksm_rmap_items": "-"}}), ValueError)])  # fmt: skip
+    (({"run": None},), TypeError), (({"run": "9" * 5000},), ValueError), (({"run": "\u0661"},), ValueError),
+    (({"advisor_mode": 7},), ValueError), (({}, {"a": {"ksm_rmap_items": "-"}}), ValueError)])  # fmt: skip
 def test_what_is_no_counter(arguments, error):
     with pytest.raises(error) as raised:
         ksm.doctor(*arguments)
     assert len(str(raised.value)) < 100
 
 
-@pytest.mark.parametrize("keywords", [{"kernel": "x"}, {"kernel": ""}, {"kernel": "6"}, {"kernel": "6." + "1" * 5000}, {"page_size": 0}, {"page_size": 4097}])
+@pytest.mark.parametrize("keywords", [
+    {"kernel": "x"}, {"kernel": ""}, {"kernel": "6"}, {"kernel": "6." + "1" * 5000}, {"page_size": 0}, {"page_size": 4097}])  # fmt: skip
 def test_what_is_no_version_or_size(keywords):
     with pytest.raises(ValueError):
         ksm.doctor({}, **keywords)
@@ -273,7 +279,7 @@ def test_other_names_are_passed_over():
 
 
 def test_lines_fit_the_terminal():
-    for width in (80, 100):
+    for width in (40, 60, 80, 100):
         counters = Counters(*case({"full_scans": 0, "stable_node_chains": 5}, {"1 \x1b[31m": stat(6500, 10)})[:2], version_of("6.12"))
         text = [line for line, _ in lines(counters, of_counters(counters), width)]
         assert all(len(line) < width and line.isprintable() for line in text)
