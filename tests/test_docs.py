@@ -56,7 +56,8 @@ def test_every_counter_is_told_of():
     assert list(told["Lines of /proc/PID/ksm_stat"])[: len(stat)] == stat
     assert vmstat <= set(told["Lines of /proc/vmstat"])
     for heading, counters in zip(told, (SYSFS, KSM_STAT, VMSTAT), strict=False):
-        assert {name: since.strip("*") for name, (_, since, _) in told[heading].items()} == {name: each.since for name, each in counters.items()}
+        first = {name: since.strip("*") for name, (_, since, _) in told[heading].items()}
+        assert first == {name: counter.since for name, counter in counters.items()}
     assert {"KSM", "VmFlags"} == set(told["Lines of /proc/PID/smaps"])
     assert all(misread for table in told.values() for _, _, misread in table.values())
 

@@ -67,6 +67,8 @@ KSM_STAT = {
     "ksm_mergeable": Counter("knob", "6.14", "1: the process has mappings that may be merged"),
 }
 SYSTEM = {**SYSFS, **VMSTAT}
+PAGES = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
+TREES = PAGES[:3]
 WORDS = {"yes": 1, "no": 0}  # of ksm_merge_any and ksm_mergeable
 
 
@@ -161,10 +163,15 @@ class Counters:
 
     @property
     def volatile(self) -> int:
-        """pages_volatile; where it was not read, what the rmap_items leave."""
-        if "pages_volatile" in self.values:
+        """pages_volatile; where only that was not read, what the rmap_items leave."""
+        if "pages_volatile" in self.values or not self.knows_trees:
             return self.get("pages_volatile")
         return max(0, self.known_items() - self.in_trees)
+
+    @property
+    def knows_trees(self) -> bool:
+        """Whether all counters of pages in trees were read."""
+        return all(name in self.values for name in TREES)
 
     @property
     def in_trees(self) -> int:
@@ -173,8 +180,13 @@ class Counters:
 
     @property
     def items(self) -> int:
-        """rmap_items. pages_volatile is computed from them, so the four counters add up to them."""
-        return self.in_trees + self.volatile
+        """rmap_items. pages_volatile is computed from them, so the four counters add up to them. Without one of these: known_items()."""
+        return max(self.in_trees + self.volatile, self.known_items() if self.missing else 0)
+
+    @property
+    def missing(self) -> list[str]:
+        """Of the counters that everything is computed from, those that were not read, and count as 0 or as what others leave."""
+        return [name for name in PAGES if name not in self.values]
 
     def known_items(self) -> int:
         """rmap_items from what there is besides: general_profit, or the sum over processes; 0 if there is neither."""
@@ -224,10 +236,16 @@ class Counters:
         return pace.seconds(self.items) if pace else None
 
     def formulas(self) -> list[tuple[str, str, int]]:
-        """What the counters add up to in this version: what it is, the formula with its numbers, and the bytes."""
+        """What the counters add up to in this version: what it is, the formula with its numbers, and the bytes.
+
+        None without pages_sharing.
+        """
+        if "pages_sharing" not in self.values:
+            return []
         zero = self.kernel >= (6, 6)
         sharing, size = f"pages_sharing {self.get('pages_sharing'):,}", f"{self.page_size:,}"
-        saved = f"({sharing} + ksm_zero_pages {self.get('ksm_zero_pages'):,})" if zero else sharing
+        zeros = f"{self.get('ksm_zero_pages'):,}" if "ksm_zero_pages" in self.values else "0, not read"
+        saved = f"({sharing} + ksm_zero_pages {zeros})" if zero else sharing
         nodes = self.get("pages_shared") + self.get("stable_node_chains")
         profit = "general_profit" if self.kernel >= (6, 4) else "general_profit, by 6.4's formula: this kernel has none"
         return [

@@ -35,17 +35,20 @@ class Diagnosis(NamedTuple):
 
     kernel        the version whose formulas were used, as numbers: (6, 12)
     counters      what was read, by name; numbers, and the word of advisor_mode
+    missing       of pages_shared, pages_sharing, pages_unshared and pages_volatile those that were not read, and count as 0 below; the
+                  rmap_items then follow from general_profit or from the processes, if these were read
     saved         bytes: (pages_sharing + ksm_zero_pages) pages; without ksm_zero_pages before 6.6
     metadata      bytes of rmap_items and stable nodes
     profit        bytes, as general_profit counts them in this version; before 6.4, as in 6.4
     volatile      share of the rmap_items, 0 to 1
     pass_seconds  how long ksmd takes for a pass at these knobs; None if the knobs were not read
-    formulas      (what, the formula with its numbers, bytes) of saved, metadata and profit
+    formulas      (what, the formula with its numbers, bytes) of saved, metadata and profit; none if pages_sharing was not read
     findings      what is to be known: faults of the kernel first, then problems, then remarks
     """
 
     kernel: Version
     counters: dict[str, int | str]
+    missing: list[str]
     saved: int
     metadata: int
     profit: int
@@ -67,6 +70,7 @@ def of_counters(counters: Counters) -> Diagnosis:
     return Diagnosis(
         kernel=counters.kernel,
         counters=dict(counters.values),
+        missing=counters.missing,
         saved=counters.saved * counters.page_size,
         metadata=counters.metadata,
         profit=counters.profit,
@@ -110,11 +114,14 @@ def lines(counters: Counters, diagnosis: Diagnosis, width: int) -> Iterator[tupl
         else:
             yield from wrapped(text, width, "")
             yield f"    {figures.lstrip()}", False
-    yield "", False
-    yield f"By the formulas of Linux {'.'.join(map(str, diagnosis.kernel))}:", False
+    if counters.missing:
+        yield from wrapped(f"Not read: {', '.join(counters.missing)}.", width, "")
+    if diagnosis.formulas:
+        yield "", False
+        yield f"By the formulas of Linux {'.'.join(map(str, diagnosis.kernel))}:", False
     for name, formula, count in diagnosis.formulas:
         yield from wrapped(f"{name} = {formula} = {count:,} ({amount(count)})", width, "  ")
-    if diagnosis.pass_seconds is not None:
+    if diagnosis.pass_seconds is not None and counters.items:
         yield from wrapped(f"a pass over {counters.items:,} pages takes {spell(diagnosis.pass_seconds)} ({counters.pace()})", width, "  ")
     yield from processes_table(counters, width)
     for level in LEVELS:
@@ -130,6 +137,8 @@ def lines(counters: Counters, diagnosis: Diagnosis, width: int) -> Iterator[tupl
 def answer(counters: Counters, diagnosis: Diagnosis) -> str:
     wrong = sum(finding.level != REMARK for finding in diagnosis.findings)
     verdict = f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong" if wrong else "nothing is wrong"
+    if "pages_sharing" not in counters:
+        return f"What KSM saves is not known, without pages_sharing; {verdict}."
     if not counters.items and not counters.saved:
         return f"KSM saves nothing; {verdict}."
     return f"KSM saves {size(diagnosis.saved)}, or {amount(diagnosis.profit)} after its rmap_items; {verdict}."
@@ -141,7 +150,8 @@ def levels(counters: Counters) -> Iterator[tuple[str, int, str]]:
     for text, name in (("saved: further mappings of merged pages", "pages_sharing"), ("kept: the one copy of merged pages", "pages_shared"),
                        ("no equal: pages_unshared", "pages_unshared"), ("volatile, skipped or new: pages_volatile", "")):  # fmt: skip
         count = counters.get(name) if name else counters.volatile
-        yield text, count, f"{100 * count / items:.1f} %" if items else ""
+        if name in counters or (not name and ("pages_volatile" in counters or count)):
+            yield text, count, f"{100 * count / items:.1f} %" if items else ""
     if "ksm_zero_pages" in counters:
         yield "saved: zero pages, not among the above", counters.get("ksm_zero_pages"), ""
 

@@ -54,18 +54,24 @@ def has_pages(c: Counters) -> bool:
     return bool(c.items or c.get("ksm_zero_pages"))
 
 
-@rule(REMARK, lambda c: stopped(c) and not c.merged, "ask ksm scan what KSM would save here; if it pays: echo 1 > /sys/kernel/mm/ksm/run")
+def has_none(c: Counters) -> bool:
+    """Whether all counters of pages were read, and are 0."""
+    return not c.missing and not has_pages(c)
+
+
+@rule(REMARK, lambda c: stopped(c) and "pages_shared" in c and not c.merged,
+      "ask ksm scan what KSM would save here; if it pays: echo 1 > /sys/kernel/mm/ksm/run")  # fmt: skip
 def off(c: Counters) -> str:
     return "KSM is off (run is 0), and nothing is merged"
 
 
 @rule(PROBLEM, lambda c: stopped(c) and bool(c.merged),
-      "echo 1 > /sys/kernel/mm/ksm/run to go on, or 2 to unmerge everything, which takes that much memory again")  # fmt: skip
+      "echo 1 > /sys/kernel/mm/ksm/run to go on, or 2 to unmerge everything, which takes again what is saved")  # fmt: skip
 def stopped_with_merged_pages(c: Counters) -> str:
     return f"ksmd is stopped (run is 0): {pages(c, c.merged)} stay merged, writes take them apart, and nothing new merges"
 
 
-@rule(REMARK, lambda c: c.get("run") & 3 == 2 and not c.merged, "echo 1 > /sys/kernel/mm/ksm/run to merge again")
+@rule(REMARK, lambda c: c.get("run") & 3 == 2 and "pages_shared" in c and not c.merged, "echo 1 > /sys/kernel/mm/ksm/run to merge again")
 def unmerged(c: Counters) -> str:
     return "run is 2: everything was unmerged, and ksmd is stopped; what is registered stays registered"
 
@@ -80,13 +86,13 @@ def going_offline(c: Counters) -> str:
     return f"run is {c.get('run')}: ksmd waits while memory goes offline"
 
 
-@rule(PROBLEM, lambda c: c.running and not has_pages(c) and not c.registered,
+@rule(PROBLEM, lambda c: c.running and has_none(c) and not c.registered,
       "have programs call madvise(MADV_MERGEABLE) or prctl(PR_SET_MEMORY_MERGE); QEMU does with -machine mem-merge=on")  # fmt: skip
 def nothing_registered(c: Counters) -> str:
     return "run is 1, and all counters of pages are 0: no process has asked for KSM, or ksmd has not come to it yet"
 
 
-@rule(PROBLEM, lambda c: c.running and not has_pages(c) and c.registered,
+@rule(PROBLEM, lambda c: c.running and has_none(c) and c.registered,
       "use private anonymous memory: QEMU without share=on, no memfd, no hugetlbfs; if full_scans does not rise yet, wait")  # fmt: skip
 def nothing_eligible(c: Counters) -> str:
     return "processes have asked for KSM, and it has no page of theirs: shared memory, files and hugetlb pages never merge"
@@ -134,18 +140,23 @@ def only_zeros(c: Counters) -> str:
     return f"{100 * zero_share(c):.1f} % of what is saved are pages of zeros: memory that programs have cleared or not used yet"
 
 
-@rule(PROBLEM, lambda c: c.profit < 0, "end MADV_MERGEABLE in processes where nothing merges, or echo 2 > /sys/kernel/mm/ksm/run")
+@rule(PROBLEM, lambda c: "pages_sharing" in c and c.profit < 0,
+      "end MADV_MERGEABLE in processes where nothing merges, or echo 2 > /sys/kernel/mm/ksm/run")  # fmt: skip
 def negative_profit(c: Counters) -> str:
     return f"KSM costs more than it saves: {size(c.saved * c.page_size)} saved, {size(c.items * RMAP_ITEM)} of rmap_items"
 
 
-@rule(PROBLEM, lambda c: c.profit >= 0 and c.get("pages_unshared") > 4 * max(1, c.saved), "register only memory that has equals")
+def works_for_little(c: Counters) -> bool:
+    return "pages_sharing" in c and c.profit >= 0 and c.get("pages_unshared") > 4 * max(1, c.saved)
+
+
+@rule(PROBLEM, works_for_little, "register only memory that has equals")
 def mostly_unshared(c: Counters) -> str:
     return f"{pages(c, c.get('pages_unshared'))} are compared in each pass and have no equal, {c.saved:,} do: ksmd works for little"
 
 
 def mostly_volatile(c: Counters) -> bool:
-    return 2 * c.volatile > c.items > 0
+    return c.knows_trees and 2 * c.volatile > c.items > 0
 
 
 @rule(PROBLEM, mostly_volatile, "wait for three passes; then register only memory that holds still")

@@ -98,7 +98,19 @@ def test_ksm_stat_of_a_process():
     assert value["counters"] == {}
     [process] = value["processes"]
     assert process == {"name": "the process", "ksm_rmap_items": 700, "ksm_zero_pages": 2, "ksm_merging_pages": 3, "ksm_merge_any": 1}
-    assert names(value) == {"process-costs-more", "over-half-volatile", "forks-count-as-volatile", "negative-profit"}
+    assert names(value) == {"process-costs-more"}
+    assert value["formulas"] == []
+    assert "What KSM saves is not known" in given("ksm_merging_pages 3\n").stdout
+
+
+def test_what_was_not_read_is_not_shown():
+    """A counter that is not there is no 0, and no rule takes it for one."""
+    text = given("pages_sharing 500\nrun 1\nfull_scans 9\n", "--kernel", "6.12").stdout
+    assert "Not read: pages_shared, pages_unshared, pages_volatile." in text
+    assert "no equal" not in text and "volatile, skipped" not in text and "nothing is wrong" in text
+    assert names(found("run 1\nfull_scans 9\n", "--kernel", "6.12")) == set()
+    assert names(found("run 0\n", "--kernel", "6.12")) == set()
+    assert found("run 0\n")["missing"] == ["pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"]
 
 
 def test_a_copied_tree(tree):
@@ -207,7 +219,7 @@ def test_numbers_at_the_edge():
         for mode in ("none", "none [scan-time]"):
             for form in ("--json", "--prometheus"):
                 given(f"{text}advisor_mode {mode}\n", form)
-            assert "KSM saves" in given(f"{text}advisor_mode {mode}\n").stdout
+            assert "wrong" in given(f"{text}advisor_mode {mode}\n").stdout
 
 
 def test_much_input():
