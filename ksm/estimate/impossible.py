@@ -42,7 +42,7 @@ def counts_forks(kernel: Version) -> bool:
 
 
 @rule(BUG, lambda c: below_zero(c.raw("ksm_zero_pages")) or bool(with_zero_pages(c)),
-      "update to Linux 6.18 or later; until then take it for 0")  # fmt: skip
+      "take it for 0, and update to Linux 6.18; if that or a later one runs here, report it to linux-mm")  # fmt: skip
 def zero_pages_below_zero(c: Counters) -> str:
     whose = [f"{process.name} has {said(process.values['ksm_zero_pages'])}" for process in with_zero_pages(c)[:NAMED]]
     if below_zero(c.raw("ksm_zero_pages")):
@@ -99,7 +99,7 @@ def more_merging(c: Counters) -> bool:
     return "pages_shared" in c and "pages_sharing" in c and merging(c) > SLACK * (c.get("pages_shared") + c.get("pages_sharing"))
 
 
-@rule(BUG, more_merging, "update to Linux 6.18, or to Debian's 6.12.117; the counts stay wrong until the child ends")
+@rule(BUG, more_merging, "update to Linux 6.18 or Debian's 6.12.117; if one of these or a later one runs here, report it to linux-mm")
 def fork_copies_counts(c: Counters) -> str:
     there = c.get("pages_shared") + c.get("pages_sharing")
     why = "no version is known to do that" if counts_forks(c.kernel) else "before Linux 6.18 a child began with its parent's (4d6fc29f3634)"

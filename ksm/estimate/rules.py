@@ -87,7 +87,7 @@ def going_offline(c: Counters) -> str:
 
 
 @rule(PROBLEM, lambda c: c.running and has_none(c) and not c.registered,
-      "have programs call madvise(MADV_MERGEABLE) or prctl(PR_SET_MEMORY_MERGE); QEMU does with -machine mem-merge=on")  # fmt: skip
+      "have programs call madvise(MADV_MERGEABLE) or prctl(PR_SET_MEMORY_MERGE); QEMU does, unless told mem-merge=off")  # fmt: skip
 def nothing_registered(c: Counters) -> str:
     return "run is 1, and all counters of pages are 0: no process has asked for KSM, or ksmd has not come to it yet"
 
@@ -114,7 +114,7 @@ def no_sleep(c: Counters) -> str:
       "judge after three passes; a write of 2 to run begins to count again")  # fmt: skip
 def not_settled(c: Counters) -> str:
     seconds = c.pass_seconds()
-    takes = f", and one takes {spell(seconds)} at these knobs ({c.pace()})" if seconds is not None else ""
+    takes = f", and a pass takes {spell(seconds)} at these knobs ({c.pace()})" if seconds is not None else ""
     return f"not settled: full_scans is {c.get('full_scans')}, a page merges at its second visit at the earliest{takes}"
 
 
@@ -246,7 +246,7 @@ def nodes_apart(c: Counters) -> str:
     return "merge_across_nodes is 0: equal pages of different NUMA nodes do not merge"
 
 
-@rule(REMARK, lambda c: c.kernel < (6, 6) and c.get("use_zero_pages") == 1, "count Linux 6.6 or later, or compare MemAvailable")
+@rule(REMARK, lambda c: c.kernel < (6, 6) and c.get("use_zero_pages") == 1, "use Linux 6.6 or later, which has ksm_zero_pages, or compare MemAvailable")
 def zero_pages_not_counted(c: Counters) -> str:
     return "use_zero_pages is 1, and before Linux 6.6 no counter has the zero pages: what is saved is more than pages_sharing"
 
