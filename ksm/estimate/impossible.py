@@ -99,7 +99,7 @@ def more_merging(c: Counters) -> bool:
     return "pages_shared" in c and "pages_sharing" in c and merging(c) > SLACK * (c.get("pages_shared") + c.get("pages_sharing"))
 
 
-@rule(BUG, more_merging, "update to Linux 6.18 or Debian's 6.12.117; if one of these or a later one runs here, report it to linux-mm")
+@rule(BUG, more_merging, "update to Linux 6.18 or Debian's 6.12.117; if that runs already, report it to linux-mm")
 def fork_copies_counts(c: Counters) -> str:
     there = c.get("pages_shared") + c.get("pages_sharing")
     why = "no version is known to do that" if counts_forks(c.kernel) else "before Linux 6.18 a child began with its parent's (4d6fc29f3634)"
