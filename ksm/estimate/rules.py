@@ -246,7 +246,8 @@ def nodes_apart(c: Counters) -> str:
     return "merge_across_nodes is 0: equal pages of different NUMA nodes do not merge"
 
 
-@rule(REMARK, lambda c: c.kernel < (6, 6) and c.get("use_zero_pages") == 1, "use Linux 6.6 or later, which has ksm_zero_pages, or compare MemAvailable")
+@rule(REMARK, lambda c: c.kernel < (6, 6) and c.get("use_zero_pages") == 1,
+      "use Linux 6.6 or later, which has ksm_zero_pages, or compare MemAvailable")  # fmt: skip
 def zero_pages_not_counted(c: Counters) -> str:
     return "use_zero_pages is 1, and before Linux 6.6 no counter has the zero pages: what is saved is more than pages_sharing"
 
