@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The samepage merger of Linux, outside the kernel: mm/ksm.c of Linux 6.12 over a page arena of its own."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 # "import X as X" makes X a public name of this package for type checkers.
 from ksm.constants import *  # noqa: F403
 
@@ -24,7 +29,31 @@ from ksm.procfs import Vma as Vma
 from ksm.sysfs import Ksm as Ksm
 from ksm.views import Processes as Processes
 
+if TYPE_CHECKING:
+    from ksm.estimate.doctor import Diagnosis
+
 __version__ = "0.1.0"
+
+
+def doctor(
+    counters: Mapping[str, int | str],
+    processes: Mapping[str, Mapping[str, int | str]] | None = None,
+    *,
+    kernel: str | None = None,
+    page_size: int = PAGE_SIZE,  # noqa: F405
+) -> Diagnosis:
+    """What counters of KSM mean, and what is wrong: an object, with what `ksm doctor` prints.
+
+    `counters` are files of /sys/kernel/mm/ksm and lines of /proc/vmstat by name, as many as there are: machine.ksm.attributes() will do.
+    Other names are passed over. `processes` have the lines of /proc/PID/ksm_stat, each under a name that is used to print it. `kernel` is
+    the version of Linux that has counted ("6.1"); by default the running one. `page_size` is in bytes.
+
+    ValueError for what is no number of 64 bits, no version or no size of a page; TypeError for other values than int and str.
+    The formulas are those of general_profit_show() and ksm_process_profit().
+    """
+    from ksm.estimate.doctor import diagnose  # an import that few callers need
+
+    return diagnose(counters, processes, kernel=kernel, page_size=page_size)
 
 
 def get_include() -> str:

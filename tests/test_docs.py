@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What docs/ lists is what there is. `tox -e docs` sees to links, and to pages that nobody is led to."""
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 import ksm
 from ksm.cli.group import COMMANDS, main
+from ksm.estimate.counters import KSM_STAT, SYSFS, VMSTAT
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -34,6 +37,40 @@ def test_every_file_of_sysfs_is_told_of():
             else:
                 with pytest.raises(AttributeError):
                     setattr(machine.ksm, name, 0)
+
+
+def counters_told():
+    """What docs/counters.md tells of: {heading: {name: (formula, since, misread)}}."""
+    found = {}
+    for part in (DOCS / "counters.md").read_text().split("\n## ")[1:]:
+        cells = [re.split(r" *\| *", row)[1:-1] for row in part.splitlines() if row.startswith("| `")]
+        if cells:
+            found[part.partition("\n")[0]] = {name.strip("`"): tuple(rest) for name, _, *rest in cells}
+    return found
+
+
+def test_every_counter_is_told_of():
+    """Each file of sysfs, each line of ksm_stat and of vmstat that ksm doctor takes, in the kernel's order, with the same first version."""
+    told = counters_told()
+    with ksm.Machine("1M") as machine:
+        sysfs, stat = machine.ksm.names(), list(machine.spawn().ksm_stat())
+        vmstat = {name for name in machine.vmstat() if "ksm" in name}
+    assert list(told["Files of /sys/kernel/mm/ksm"]) == sysfs == list(SYSFS)
+    assert list(told["Lines of /proc/PID/ksm_stat"])[: len(stat)] == stat
+    assert vmstat <= set(told["Lines of /proc/vmstat"])
+    for heading, counters in zip(told, (SYSFS, KSM_STAT, VMSTAT), strict=False):
+        first = {name: since.strip("*") for name, (_, since, _) in told[heading].items()}
+        assert first == {name: counter.since for name, counter in counters.items()}
+    assert {"KSM", "VmFlags"} == set(told["Lines of /proc/PID/smaps"])
+    assert all(misread for table in told.values() for _, _, misread in table.values())
+
+
+def test_example_of_ksm_doctor():
+    """It prints what its comments say."""
+    [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / "counters.md").read_text(), re.MULTILINE | re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, "counters.md", "exec"), {})
+    assert output.getvalue().splitlines() == re.findall(r"^ *print\(.*\) +# (.*)$", code, re.MULTILINE) != []
 
 
 def test_every_flag_of_a_page_is_told_of():

@@ -29,6 +29,7 @@ FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.proce
 
 # Imports inside of methods, which are made when the method is called: (who imports, what).
 CALLED_BY_METHODS = {
+    ("ksm", "ksm.estimate.doctor"),
     ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),
 }

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import IO, Any, NoReturn
 
 import ksm.cli.bench
+import ksm.cli.doctor
 import ksm.cli.fingerprint
 import ksm.cli.scan
 import ksm.cli.study

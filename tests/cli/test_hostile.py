@@ -143,7 +143,8 @@ FILES = {"{rows}": NO_ROWS, "{any}": NO_FILES, "{json}": NO_JSON, "{workload}": 
 # The commands, and where the file stands in them. No command runs on this computer's kernel.
 COMMANDS = [
     ("scan", "{any}"), ("scan", "{core}"), ("scan", "{rows}"), ("scan", "--as-passes", "good.img", "{rows}"),
-    ("fingerprint", "-o", "out.parquet", "{core}"), ("replay", "{any}"), ("replay", "{json}"), ("replay", "{workload}"),
+    ("fingerprint", "-o", "out.parquet", "{core}"), ("doctor", "{any}"), ("doctor", "{json}"), ("doctor", "--sysfs-dir", "{any}"),
+    ("replay", "{any}"), ("replay", "{json}"), ("replay", "{workload}"),
     ("replay", "--record", "out.json", "{workload}"), ("verify", "--recorded", "{any}"),
     ("verify", "--recorded", "{json}"), ("verify", "--recorded", "{workload}"), ("verify", "--against", "cat", "{workload}"),
     ("verify", "--shrink", "--against", "cat {outcome}", "good.json"), ("study", "-o", "out", "--recording", "{any}"),
@@ -151,7 +152,7 @@ COMMANDS = [
     ("study", "-o", "out", "--kernel", "{any}"),
     ("study", "-o", "out", "--kernel", "{kernel}"), ("study", "--diff", "stable_tree_search", "--kernel", "{kernel}"),
 ]
-FROM_INPUT = [("replay", "-"), ("verify", "--recorded", "-")]
+FROM_INPUT = [("replay", "-"), ("verify", "--recorded", "-"), ("doctor", "-")]
 ORACLE = [("kernel", "{any}"), ("kernel", "{json}"), ("record", "{any}"), ("record", "{workload}")]
 
 # For each command: options with hostile values, and the arguments around them. {} stands for the value.
@@ -171,6 +172,11 @@ OPTIONS = {
     "fingerprint -o f {}": ["missing", "pid:", "pid:999999999", "good.json", "fifo", WRONG],
     "scan {}": ["", "pid:", "pid:x", "pid:-1", "pid:0", f"pid:{LONG}", "pid:999999999", "pid:\u0661", "pid:1 2", WRONG, "x" * 5000,
                 f"--{LONG}", f"-{WRONG}"],
+    "doctor {}": ["", "missing", "fifo", "/", "/dev/zero", "good.img", "good.json", WRONG, "x" * 5000],
+    "doctor --sysfs-dir {}": ["", "missing", "fifo", "good.img", "with-fifo", "/dev", WRONG, "x" * 5000],
+    "doctor --kernel {}": ["", "x", "6", "-1", LONG, f"6.{LONG}", "x6.1" * 5000, WRONG],
+    "doctor --page-size {}": ["", "x", "0", "4097", "-4096", LONG],
+    "doctor --watch {}": ["", "x", "0", "-1", "nan", "inf", LONG],
     "replay --seed {}": ["", "x", "..", "1..", "5..3", "-3", "-3..-1", "1..x", LONG, f"0..{LONG}", "1..2..3", WRONG],
     "replay good.json --record-steps {}": ["0", "-1", "x", "", LONG, "1000001"],
     "replay good.json --steps {}": ["0", LONG, "x"],
@@ -274,11 +280,12 @@ def test_files_of_the_oracle(run, command, kind):
 @pytest.mark.parametrize("command", FROM_INPUT, ids=" ".join)
 def test_standard_input(run, command):
     """Of an endless standard input no more than the limit is read."""
-    check(run(*command, stdin="/dev/zero"), code=(2,))
-    check(run(*command, stdin="/dev/null"), code=(2,))
+    code = (1, 2) if command[0] == "doctor" else (2,)
+    check(run(*command, stdin="/dev/zero"), code=code)
+    check(run(*command, stdin="/dev/null"), code=code)
     for name, what in {**NO_JSON, **NO_WORKLOADS}.items():
         kind = "{json}" if name in NO_JSON and what is NO_JSON[name] else "{workload}"
-        check(run(*command, stdin=str(written(run.folder, name, kind, what))), code=(2,))
+        check(run(*command, stdin=str(written(run.folder, name, kind, what))), code=code)
 
 
 @pytest.mark.parametrize("words", OPTIONS)
