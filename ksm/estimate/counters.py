@@ -226,7 +226,7 @@ class Counters:
             if not all(self.get(name) for name in names):
                 return None
             # The least is where the advisor begins, and no bound of what it chooses.
-            return Pace(max(1, self.get("pages_to_scan")), sleep, float(self.get(names[0])), 1, self.get(names[1]))
+            return Pace(max(1, self.get("pages_to_scan")), sleep, float(self.get(names[0])), self.get(names[1]))
         pages = self.get("pages_to_scan")
         return Pace(pages, sleep) if pages else None
 

@@ -31,8 +31,7 @@ class Pace(NamedTuple):
     pages: int
     sleep: float
     target: float = 0.0
-    least: int = 0  # pages at once that the advisor gives
-    most: int = 0
+    most: int = 0  # pages at once that the advisor gives; advisor_min_pages_to_scan is only where it begins
 
     def seconds(self, pages: int) -> float:
         """How long ksmd takes for so many pages."""
@@ -43,7 +42,7 @@ class Pace(NamedTuple):
             return self.pages
         # A batch takes the sleep and the visits to its pages.
         batches = max(self.target - pages * VISIT, self.sleep) / self.sleep if self.sleep else 1
-        return max(1, self.least, min(self.most, math.ceil(pages / batches)))
+        return max(1, min(self.most, math.ceil(pages / batches)))
 
     def __str__(self) -> str:
         if self.target:
@@ -57,9 +56,7 @@ def pace_of(machine: Machine) -> Pace:
     pace = Pace(max(1, ksm.pages_to_scan), ksm.sleep_millisecs / 1000)
     if getattr(ksm, "advisor_mode", "none") == "none":
         return pace
-    return pace._replace(
-        target=float(ksm.advisor_target_scan_time), least=ksm.advisor_min_pages_to_scan, most=ksm.advisor_max_pages_to_scan
-    )
+    return pace._replace(target=float(ksm.advisor_target_scan_time), most=ksm.advisor_max_pages_to_scan)
 
 
 class Watch:

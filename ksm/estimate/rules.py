@@ -120,7 +120,7 @@ def not_settled(c: Counters) -> str:
 
 def wanted(c: Counters) -> int:
     """pages_to_scan for a pass in the advisor's time."""
-    return Pace(1, c.get("sleep_millisecs") / 1000, TARGET, 1, 1 << 32).at_once(c.items)
+    return Pace(1, c.get("sleep_millisecs") / 1000, TARGET, 1 << 32).at_once(c.items)
 
 
 @rule(PROBLEM, lambda c: c.running and (c.pass_seconds() or 0.0) > SLOW,

@@ -86,11 +86,10 @@ def test_the_advisor_sees_to_the_time_of_a_pass():
     with Machine("4M", max_memory="4M") as machine:
         machine.ksm.advisor_mode = "scan-time"
         machine.ksm.advisor_target_scan_time = 100
-        machine.ksm.advisor_min_pages_to_scan = 50
         machine.ksm.advisor_max_pages_to_scan = 30000
         advised = pace.pace_of(machine)
     assert advised.seconds(1 << 20) == pytest.approx(100, rel=0.05)
-    assert advised.seconds(5000) == pytest.approx(100 * 0.02 + 5000 * pace.VISIT)       # no slower than its least
+    assert advised.seconds(500000) == pytest.approx(100, rel=0.05)
     assert advised.seconds(1 << 30) > 500                                               # no faster than its most
     assert str(advised) == "advisor_target_scan_time 100"
 
