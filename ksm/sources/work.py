@@ -36,17 +36,35 @@ def in_order(pieces: Iterable[P], work: Callable[[P, memoryview], T], threads: i
         for piece in pieces:
             yield work(piece, buffer)
         return
-    from concurrent.futures import ThreadPoolExecutor  # nothing else needs it
+    from concurrent.futures import Future, ThreadPoolExecutor  # nothing else needs it
 
     own = threading.local()
     stopped = threading.Event()
+    threaded = False
 
-    def task(piece: P) -> T:
-        if stopped.is_set():
-            raise Cancelled
-        if not hasattr(own, "buffer"):
-            own.buffer = memoryview(bytearray(BUFFER))
-        return work(piece, own.buffer)
+    def task(piece: P, done: Future[T]) -> None:
+        if done.done():
+            return
+        try:
+            if stopped.is_set():
+                raise Cancelled
+            if not hasattr(own, "buffer"):
+                own.buffer = memoryview(bytearray(BUFFER))
+            done.set_result(work(piece, own.buffer))
+        except BaseException as error:
+            done.set_exception(error)
+
+    def begin(piece: P) -> Future[T]:
+        nonlocal threaded
+        done: Future[T] = Future()
+        try:
+            pool.submit(task, piece, done)
+            threaded = True
+        except RuntimeError:
+            # No further thread can be started (pids.max, ulimit -v). Those that there are do the piece, which is in their queue by now.
+            if not threaded:
+                task(piece, done)
+        return done
 
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads, "ksm-read") as pool:
@@ -56,15 +74,13 @@ def in_order(pieces: Iterable[P], work: Callable[[P, memoryview], T], threads: i
                     while waiting:
                         yield waiting.popleft().result()
                     continue
-                waiting.append(pool.submit(task, piece))
+                waiting.append(begin(piece))
                 if len(waiting) > AHEAD * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             stopped.set()
-            for future in waiting:
-                future.cancel()
 
 
 def usable_threads() -> int:
