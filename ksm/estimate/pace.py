@@ -26,7 +26,10 @@ SKIPS = 9  # smart_scan looks at a page in one of so many passes, when it is old
 
 
 class Pace(NamedTuple):
-    """How fast ksmd goes: `pages` at once, and `sleep` seconds between. `target` seconds for a pass, where the advisor sees to that."""
+    """How fast ksmd goes: `pages` at once, and `sleep` seconds between. `target` seconds for a pass, where the advisor sees to that.
+
+    With 0 pages at once, ksmd looks at none; then its times are those of 1.
+    """
 
     pages: int
     sleep: float
@@ -39,7 +42,7 @@ class Pace(NamedTuple):
 
     def at_once(self, pages: int) -> int:
         if not self.target:
-            return self.pages
+            return max(1, self.pages)
         # A batch takes the sleep and the visits to its pages.
         batches = max(self.target - pages * VISIT, self.sleep) / self.sleep if self.sleep else 1
         return max(1, min(self.most, math.ceil(pages / batches)))
@@ -53,7 +56,7 @@ class Pace(NamedTuple):
 def pace_of(machine: Machine) -> Pace:
     """The pace at the machine's knobs."""
     ksm = machine.ksm
-    pace = Pace(max(1, ksm.pages_to_scan), ksm.sleep_millisecs / 1000)
+    pace = Pace(ksm.pages_to_scan, ksm.sleep_millisecs / 1000)
     if getattr(ksm, "advisor_mode", "none") == "none":
         return pace
     return pace._replace(target=float(ksm.advisor_target_scan_time), most=ksm.advisor_max_pages_to_scan)

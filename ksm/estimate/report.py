@@ -53,7 +53,7 @@ def as_json(result: Result) -> dict[str, Any]:
         **({"projection": result.projection.as_json()} if result.projection else {}),
         "passes": result.passes,
         "settled": result.settled,
-        "seconds": round(sum(result.seconds), 3),
+        "seconds": round(sum(result.seconds), 3) if result.pace.pages or result.pace.target else None,
         **({"snapshots": result.snapshots} if result.snapshots else {}),
         "notes": all_notes(result),
     }
@@ -348,6 +348,8 @@ def which_era(result: Result) -> list[str]:
 def how_it_ended(result: Result) -> str:
     if result.snapshots:
         return snapshots_seen(result)
+    if not result.pace.pages and not result.pace.target:
+        return f"{passes(result)}; but ksmd looks at no page with pages_to_scan 0"
     if result.settled:
         took = f"ksmd would have settled after {spell(sum(result.seconds))} ({result.pace})"
         return f"{passes(result)}; the last one changed nothing: {took}"
@@ -383,6 +385,10 @@ def zeros_apart(result: Result) -> list[str]:
 
 
 def overstatement(result: Result) -> list[str]:
-    if not any(source.still for source in result.sources):
-        return []
-    return ["a still image overstates: pages that a running machine keeps writing to would not stay merged"]
+    """What nobody can see."""
+    notes = []
+    if any(source.still for source in result.sources):
+        notes.append("a still image overstates: pages that a running machine keeps writing to would not stay merged")
+    if result.live and result.freed.most:
+        notes.append("a page that is written to with the bytes that it has looks unchanged here, and would not stay merged")
+    return notes

@@ -201,6 +201,12 @@ def test_a_scan_doubts_what_changes_under_smart_scan(clock):
     assert freed(clock, rolling, smart_scan=0, budget=100).doubts == []
 
 
+def test_a_ksmd_that_looks_at_no_page(tmp_path):
+    result = run([write_image(tmp_path / "image", [1, 1])], settings={"pages_to_scan": "0"})
+    assert report.how_it_ended(result) == "3 passes; but ksmd looks at no page with pages_to_scan 0"
+    assert report.as_json(result)["seconds"] is None
+
+
 def test_times_for_a_person():
     assert [spell(seconds) for seconds in (0.0123, 3.21, 45.4, 600, 86400)] == ["12 ms", "3.2 s", "45 s", "10 minutes", "24.0 hours"]
     assert all(spell(seconds) for seconds in range(0, 10000, 7))

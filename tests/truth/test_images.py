@@ -33,7 +33,7 @@ class Monitor:
 
 
 def test_guests_as_processes_and_as_images(program, lacks, tmp_path):
-    """pmemsave, dump-guest-memory, and gcore's kind of dump write zeros for what a guest never touched."""
+    """pmemsave and dump-guest-memory write zeros for what a guest never touched."""
     qemu = program("qemu-system-x86_64", "qemu-system-x86 seabios")
     busybox = program("busybox", "busybox-static")
     image = guests.kernel()
