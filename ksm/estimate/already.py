@@ -51,6 +51,12 @@ def doubts_of(standings: Sequence[Standing], already: Already, *, outside: int =
     if pinned := sum(standing.pinned for standing in standings):
         why = f"{pinned:,} pages at most are pinned (VmPin), and would not merge: which, cannot be seen, nor what they keep from merging"
         doubts.append(Doubt(pinned, 0, why))
+    pipes: dict[str, int] = {}
+    for standing in standings:
+        pipes.update(standing.pipes)  # a pipe has two ends, perhaps in two processes
+    if piped := sum(pipes.values()):
+        why = f"{piped:,} pages at most lie in pipes: those that vmsplice() has put there would not merge"
+        doubts.append(Doubt(piped, 0, why))
     return doubts
 
 

@@ -31,7 +31,7 @@ from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_
 from ksm.sources.merged import MergedFrames
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, sees_frames
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
-from ksm.sources.pins import registered_buffers
+from ksm.sources.pins import pages_in_pipes, registered_buffers
 from ksm.sources.plain import Plain
 from ksm.sources.room import Room
 from ksm.sources.runs import joined, parts_of, without
@@ -250,6 +250,7 @@ class LiveSource(Source):
             if stat := self._ksm_stat():
                 self.standing.take_ksm_stat(stat)
             self.standing.take_pins(self._text("status"), self.maps)
+            self.standing.pipes = pages_in_pipes(self.pid, self.folder)
             if self.hidden:
                 self._look_at_mappings()
                 by_ksm = sum(mapping.merged for mapping in self.mappings) or stat.get("ksm_merging_pages", 0) * PAGE_SIZE

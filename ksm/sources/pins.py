@@ -4,15 +4,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import re
+import termios
+from array import array
 from contextlib import suppress
 
 from ksm.constants import PAGE_SIZE
 from ksm.sources.pieces import Run
 
+SYS_PIDFD_GETFD = 438  # on every architecture
 RING = "anon_inode:[io_uring]"
 BUFFER = re.compile(r" *\d+: 0x([0-9a-f]{1,16})/(\d{1,12})")
+
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def registered_buffers(folder: int) -> list[Run]:
@@ -33,6 +40,55 @@ def registered_buffers(folder: int) -> list[Run]:
             start, end = result[-1][0], max(end, result.pop()[1])
         result.append((start, end))
     return result
+
+
+def pages_in_pipes(pid: int, folder: int) -> dict[str, int]:
+    """The pipes of a process that are not empty, and how many pages lie in each at most: vmsplice() puts the process's own pages there.
+
+    Whole pages are meant: parts of pages could be more. The pipes are asked by descriptors that pidfd_getfd() copies for a moment; what may
+    not be copied is left out.
+    """
+    found: dict[str, int] = {}
+    descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        pipes = {}
+        for name in os.listdir(descriptors):
+            with suppress(FileNotFoundError, PermissionError):  # closed meanwhile
+                link = os.readlink(name, dir_fd=descriptors)
+                if link.startswith("pipe:["):
+                    pipes[link] = int(name)
+    finally:
+        os.close(descriptors)
+    if not pipes:
+        return found
+    with suppress(OSError):
+        process = os.pidfd_open(pid)
+        try:
+            for link, number in pipes.items():
+                with suppress(OSError):
+                    if pages := pages_in(copied(process, number)):
+                        found[link] = pages
+        finally:
+            os.close(process)
+    return found
+
+
+def copied(process: int, number: int) -> int:
+    """A copy of a descriptor of another process. OSError."""
+    copy: int = libc.syscall(SYS_PIDFD_GETFD, process, number, 0)
+    if copy < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return copy
+
+
+def pages_in(pipe: int) -> int:
+    """How many whole pages the bytes in a pipe are, rounded up; it is closed. OSError."""
+    try:
+        size = array("i", [0])
+        fcntl.ioctl(pipe, termios.FIONREAD, size)
+        return -(-size[0] // PAGE_SIZE)
+    finally:
+        os.close(pipe)
 
 
 def buffers_of(fdinfo: str) -> list[Run]:

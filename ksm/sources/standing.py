@@ -24,6 +24,7 @@ class Standing:
     outside     pages that the machine has merged, and whose frame others have, too: perhaps processes that are not in the scan
     held        pages that the kernel holds for the process, known by their addresses: they are not merged
     pinned      other pages that it holds, or a device does, at most: which, cannot be seen
+    pipes       pipes that it has open, and how many pages lie in each at most: perhaps its own (vmsplice), which are held then
     device      it drives a device itself (VFIO), which pins memory that `pinned` does not have
     merge_any   it has called prctl(PR_SET_MEMORY_MERGE); None where the kernel does not tell
     left        bytes of anonymous memory that do not count, because they are not mergeable: by what a report calls the mappings
@@ -37,6 +38,7 @@ class Standing:
     outside: int = 0
     held: int = 0
     pinned: int = 0
+    pipes: dict[str, int] = field(default_factory=dict)
     device: bool = False
     merge_any: bool | None = None
     left: Counter[str] = field(default_factory=Counter)

@@ -192,6 +192,45 @@ def test_registered_buffers_do_not_merge(target, host, exact):
     source.close()
 
 
+VMSPLICE = """
+import ctypes
+class iovec(ctypes.Structure): _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+ends = os.pipe()
+assert ctypes.CDLL(None).vmsplice(ends[1], ctypes.byref(iovec(address(a), 10 * 4096)), ctypes.c_ulong(1), 0) == 10 * 4096
+"""
+
+
+def test_pages_in_pipes_are_in_doubt(target, host):
+    """Which pages lie in a pipe, no file tells. How many do is known, and a pipe with two ends counts once."""
+    target.do("a = area(200); fill(a, 0, [1000 + i % 100 for i in range(200)])")
+    sources = [open_source(f"pid:{target.pid}", host)]
+    with Scan(sources) as scan:
+        assert not any("pipes" in doubt.why for doubt in scan.run(3, 0).doubts)
+        target.do(f"exec({VMSPLICE!r}, globals())")
+        result = scan.run(1, 0)
+        assert [sum(source.standing.pipes.values()) for source in sources] == [10]
+        [doubt] = [doubt for doubt in result.doubts if "pipes" in doubt.why]
+        assert (doubt.fewer, doubt.more) == (10, 0)
+        assert doubt.why.startswith("10 pages at most lie in pipes: ")
+        assert target.ask("[len(os.read(ends[0], 10 * 4096)), os.write(ends[1], b'x')]") == [10 * 4096, 1]
+        scan.run(1, 0)
+        assert [*sources[0].standing.pipes.values()] == [1]
+        assert target.ask("[len(os.read(ends[0], 1))]") == [1]
+        scan.run(1, 0)
+        assert sources[0].standing.pipes == {}
+    sources[0].close()
+
+
+def test_a_pipe_that_may_not_be_looked_into(target, host, monkeypatch):
+    monkeypatch.setattr("ksm.sources.pins.SYS_PIDFD_GETFD", -1)
+    target.do("a = area(10); fill(a, 0, [1] * 10)")
+    target.do(f"exec({VMSPLICE!r}, globals())")
+    source = open_source(f"pid:{target.pid}", host)
+    with Scan([source]) as scan:
+        assert not any("pipes" in doubt.why for doubt in scan.run(3, 0).doubts)
+    source.close()
+
+
 def test_a_ring_that_is_given_away(target, host, monkeypatch):
     """VmPin counts for the process that has registered the buffers. Another one that has the ring has them nowhere."""
     target.do("a = area(200); fill(a, 0, [1000 + i % 100 for i in range(200)])")

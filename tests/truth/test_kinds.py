@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from columns import compare, wanting
+from columns import compare
 from running import Programs, at_rest, predicted, said
 
 from ksm.oracle.zram import CONTROL, Swap
@@ -19,7 +19,6 @@ HUGE = ["huge", "huge-zeros", "huge-touched", "huge-locked-zeros", "zeros"]
 PAGES = 2048
 
 # What ksm scan cannot see
-IN_PIPES = wanting("nothing in /proc tells which pages a pipe refers to")
 HUGETLB = Path("/proc/sys/vm/nr_hugepages")
 
 
@@ -40,7 +39,7 @@ def hugetlb_pages(more):
     pytest.param(HUGE, 1, id="huge pages, zero page"),
     pytest.param(["unmergeable", "plain"], 0, id="unmergeable"),
     pytest.param(["pinned", "plain"], 0, id="pinned"),
-    pytest.param(["in-pipes", "plain"], 0, id="in pipes", marks=[IN_PIPES, pytest.mark.slow]),
+    pytest.param(["in-pipes", "plain"], 0, id="in pipes"),
 ])  # fmt: skip
 def test_kinds_of_memory(kinds, use_zero_pages, running, memory):
     with running(use_zero_pages=use_zero_pages) as kernel, hugetlb_pages(PAGES // 512), contextlib.ExitStack() as stack:
