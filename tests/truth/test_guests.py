@@ -9,8 +9,9 @@ from running import Programs, predicted
 pytestmark = pytest.mark.kernel
 
 
-@pytest.mark.parametrize("use_zero_pages", [0, 1])
-@pytest.mark.parametrize("how", ["prctl", "advised"])
+@pytest.mark.parametrize("how, use_zero_pages", [
+    pytest.param("prctl", 0, marks=pytest.mark.slow), ("prctl", 1), ("advised", 0), pytest.param("advised", 1, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_two_guests(how, use_zero_pages, running, program, lacks, tmp_path):
     qemu = program("qemu-system-x86_64", "qemu-system-x86 seabios")
     busybox = program("busybox", "busybox-static")

@@ -15,7 +15,7 @@ SAME_BYTES = wanting("a write of the same bytes undoes a merge, and is not seen"
 @pytest.mark.parametrize("kind, seconds", [
     pytest.param("rolling", 2, id="new contents, faster than ksmd"),
     pytest.param("rolling", 20, id="new contents, at times faster than ksmd", marks=pytest.mark.slow),
-    pytest.param("rolling", 3600, id="new contents, slower than ksmd"),
+    pytest.param("rolling", 3600, id="new contents, slower than ksmd", marks=pytest.mark.slow),
     pytest.param("touching", 2, id="the same contents, faster than ksmd", marks=[SAME_BYTES, pytest.mark.slow]),
     pytest.param("touching", 3600, id="the same contents, slower than ksmd", marks=pytest.mark.slow),
 ])  # fmt: skip
