@@ -23,9 +23,9 @@ MOST = int(os.environ.get("KSM_GUEST_WORKLOADS", "1000000"))
 
 # Each kernel with so many nodes: the seeds of its workloads, which begin with those of every run.
 RUNS = {
-    ("6.12", 1): [*range(1000, 1050), *range(1000)],
+    ("6.12", 1): [1000, 1001, *range(1000), *range(1002, 1050)],
     ("6.12", 2): [*range(500)],
-    ("6.1", 1): [*range(1000, 1010), *range(300)],
+    ("6.1", 1): [1000, *range(300), *range(1001, 1010)],
 }
 
 
