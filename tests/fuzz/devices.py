@@ -168,7 +168,12 @@ class Devices(Images):
             return
         pfn = self.pfn(who, place)
         asked = self.ask("m.memory_failure", self.machine.memory_failure, [pfn], "u", {EBUSY, ENXIO, EINVAL}, odd=odd)
-        if asked is None or asked[0].error is not None:
+        if asked is None:
+            return
+        error = asked[0].error
+        if isinstance(error, OSError) and error.errno == EBUSY and self.config["machine"]["era"] != "6.12":
+            self.common.poisoned = True  # until 6.1, the frame of a merged page is marked all the same
+        if error is not None:
             return
         self.common.poisoned = True
         named = [process.pid for process, _addr in asked[0].value if process is not None]
