@@ -19,7 +19,6 @@ from ksm.host.json_file import LARGEST, excess, parse_json
 from ksm.oracle import recorded
 from ksm.oracle.check import check_workload
 from ksm.oracle.compare import Difference
-from ksm.oracle.guest import Guest
 from ksm.oracle.kernel import unavailable
 from ksm.oracle.replay import run_port
 from ksm.oracle.seeds import fitting, generate
@@ -217,6 +216,8 @@ def verify(
     files_there: list[str] | None = None
     with ExitStack() as stack:
         if other is not None:
+            from ksm.oracle.guest import Guest  # only another kernel needs it
+
             try:
                 guest = stack.enter_context(Guest(other, nodes or 1))
             except OracleError as error:

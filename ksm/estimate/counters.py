@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.ledger import SIZES
 from ksm.estimate.pace import Pace
+from ksm.host.knobs import chosen
 
 Version = tuple[int, ...]
 Stat = Mapping[str, "int | str"]
@@ -83,7 +84,7 @@ def version_of(text: str) -> Version:
 def number_of(name: str, value: int | str) -> int | str:
     """The value of a counter, of 64 bits; of advisor_mode, its word. TypeError, ValueError."""
     if name == "advisor_mode":
-        word = str(value).partition("[")[2].partition("]")[0] or str(value)
+        word = chosen(str(value))
         if word not in ("none", "scan-time"):
             raise ValueError(f"{name}: {word[:40]!r} is not none or scan-time")
         return word

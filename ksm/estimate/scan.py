@@ -42,7 +42,6 @@ ZEROS_NEEDED = 2  # passes: the second one merges them
 LEAST_PASSES = 3  # the first one only takes checksums, the second one merges, the third one shows that this was all
 MOST_PASSES, MOST_PASSES_LIVE = 100, 10  # if every pass changes something
 BATCH = 16384  # pages between two looks at the progress
-CHUNK = 1 << 15  # pages of a page table that are counted at once
 SLACK = 64 << 20
 OTHERS = 256 << 20  # bytes of addresses that a machine leaves to the rest of the program, if they are limited
 UNKNOWN = 1 << 40  # room for sources that do not say how large they are
@@ -387,7 +386,7 @@ class Scan:
 
     def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
         tally = Tally(self.machine, owners=bool(self.project))
-        unmerged = sum(family.count(CHUNK * PAGE_SIZE) for family in self.families)
+        unmerged = sum(family.count() for family in self.families)
         shared = 0
         results = []
         merged = MergedFrames()
@@ -396,11 +395,9 @@ class Scan:
             assert source.process is not None
             tally.next_source()
             pages = 0
-            for addr, length in source.ranges():
-                for start in range(addr, addr + length, CHUNK * PAGE_SIZE):
-                    words = source.process.page_table(start, min(CHUNK * PAGE_SIZE, addr + length - start))
-                    shared += source.repeat(start, words)
-                    pages += tally.add(words)
+            for start, words in source.page_tables():
+                shared += source.repeat(start, words)
+                pages += tally.add(words)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             if stat:

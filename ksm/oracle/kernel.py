@@ -31,6 +31,7 @@ from typing import Any
 
 from ksm.host.files import FileError, open_to_write, write_whole
 from ksm.host.json_file import read_json, shown
+from ksm.host.knobs import chosen
 from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
 from ksm.oracle.observe import Events, has_events
@@ -65,8 +66,7 @@ def default_lock() -> Path:
 
 
 def sysfs_read(name: str) -> Any:
-    text = (KSM / name).read_text().strip()
-    text = text.partition("[")[2].partition("]")[0] or text
+    text = chosen((KSM / name).read_text().strip())
     return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 

@@ -139,7 +139,7 @@ def initramfs(kernel: Kernel) -> bytes:
     if busybox is None:
         raise OracleError("busybox is missing (apt-get install busybox-static)")
     program = Path(busybox).read_bytes()
-    if b"ld-linux" in program[:4096]:
+    if not is_static(program):
         raise OracleError("busybox has to be a static one (apt-get install busybox-static)")
     archive = Archive()
     for name in ("bin", "proc", "root", "modules", "dev"):
@@ -152,6 +152,11 @@ def initramfs(kernel: Kernel) -> bytes:
         archive.add(f"modules/{number:02}-{name}.ko", stat.S_IFREG | 0o644, data)
     archive.add("init", stat.S_IFREG | 0o755, INIT.encode())
     return archive.end()
+
+
+def is_static(program: bytes) -> bool:
+    """Whether a program runs without libraries: it names no loader."""
+    return b"ld-linux" not in program[:4096]
 
 
 class Archive:

@@ -102,12 +102,17 @@ class Source(ABC):
         """Take the pages of zeros away from the machine's process, and count them."""
         assert self.process is not None
         self.zeros = 0
+        for start, words in self.page_tables():
+            for first, end in zero_runs(machine, start, words):
+                self.process.madvise(first, end - first, MADV_DONTNEED)
+                self.zeros += (end - first) // PAGE_SIZE
+
+    def page_tables(self) -> Iterator[tuple[int, array[int]]]:
+        """The page tables of the machine's process, in parts: the address of the first page of each, and Process.page_table()."""
+        assert self.process is not None
         for addr, length in self.ranges():
             for start in range(addr, addr + length, CHUNK):
-                words = self.process.page_table(start, min(CHUNK, addr + length - start))
-                for first, end in zero_runs(machine, start, words):
-                    self.process.madvise(first, end - first, MADV_DONTNEED)
-                    self.zeros += (end - first) // PAGE_SIZE
+                yield start, self.process.page_table(start, min(CHUNK, addr + length - start))
 
     def look_back(self, merged: MergedFrames) -> None:
         """Called after the last pass: bring `standing` up to date. `merged` has what KSM has merged in the sources before this one.

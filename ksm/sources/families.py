@@ -113,15 +113,14 @@ class Family:
         for member, frames in zip(members, follow([member.frames for member in members], now), strict=True):
             member.frames = frames
 
-    def count(self, chunk: int) -> int:
+    def count(self) -> int:
         """Choose for whom each shared frame counts; how many pages have a frame that counts for another one, and are not merged."""
         for member in self.present():
             if member.process is None or not member.process.alive:
                 member.frames = Frames()
                 continue
-            for addr, length in member.ranges():
-                for start in range(addr, addr + length, chunk):
-                    member.frames.mark(start, member.process.page_table(start, min(chunk, addr + length - start)))
+            for start, words in member.page_tables():
+                member.frames.mark(start, words)
         members = self.present()
         again, self.outside = first_of_each([member.frames for member in members], members[0].host.kpagecount)
         return again

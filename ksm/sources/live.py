@@ -22,7 +22,7 @@ from ksm.host.ksm import ksmd_runs
 from ksm.host.memory import has_mthp
 from ksm.machine import Machine
 from ksm.process import Process
-from ksm.sources.base import Source, SourceDenied, SourceError, SourceGone
+from ksm.sources.base import CHUNK, Source, SourceDenied, SourceError, SourceGone
 from ksm.sources.blocks import blocks_of, fault_huge, map_blocks
 from ksm.sources.frames import Frames, read_frames, shared_runs
 from ksm.sources.held import Held
@@ -41,7 +41,6 @@ from ksm.sources.work import in_order
 
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 STRETCH = 16 << 20  # bytes of pages that are asked for before they are read
-CHUNK = 128 << 20  # bytes of memory whose page table is looked at at once
 
 
 class Host:

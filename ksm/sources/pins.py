@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import re
@@ -19,27 +18,39 @@ SYS_PIDFD_GETFD = 438  # on every architecture
 RING = "anon_inode:[io_uring]"
 BUFFER = re.compile(r" *\d+: 0x([0-9a-f]{1,16})/(\d{1,12})")
 
-libc = ctypes.CDLL(None, use_errno=True)
-
 
 def registered_buffers(folder: int) -> list[Run]:
     """The pages that a process has registered with io_uring, from its folder in /proc; sorted, and without overlaps."""
     found: set[Run] = set()
-    descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        for name in os.listdir(descriptors):
+    for name, link in descriptors(folder):
+        if link == RING:
             with suppress(FileNotFoundError, PermissionError):  # closed meanwhile
-                if os.readlink(name, dir_fd=descriptors) == RING:
-                    with open(os.open(f"fdinfo/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), errors="replace") as file:
-                        found.update(buffers_of(file.read()))
-    finally:
-        os.close(descriptors)
+                file = os.open(f"fdinfo/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+                found.update(buffers_of(text_of(file)))
     result: list[Run] = []
     for start, end in sorted(found):
         if result and start <= result[-1][1]:
             start, end = result[-1][0], max(end, result.pop()[1])
         result.append((start, end))
     return result
+
+
+def descriptors(folder: int) -> list[tuple[str, str]]:
+    """The open files of a process, from its folder in /proc: the number of each, and what it is. OSError."""
+    found: list[tuple[str, str]] = []
+    numbers = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        for name in os.listdir(numbers):
+            with suppress(FileNotFoundError, PermissionError):  # closed meanwhile
+                found.append((name, os.readlink(name, dir_fd=numbers)))
+    finally:
+        os.close(numbers)
+    return found
+
+
+def text_of(fd: int) -> str:
+    with os.fdopen(fd, errors="replace") as file:
+        return file.read()
 
 
 def pages_in_pipes(pid: int, folder: int) -> dict[str, int]:
@@ -49,16 +60,7 @@ def pages_in_pipes(pid: int, folder: int) -> dict[str, int]:
     not be copied is left out.
     """
     found: dict[str, int] = {}
-    descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        pipes = {}
-        for name in os.listdir(descriptors):
-            with suppress(FileNotFoundError, PermissionError):  # closed meanwhile
-                link = os.readlink(name, dir_fd=descriptors)
-                if link.startswith("pipe:["):
-                    pipes[link] = int(name)
-    finally:
-        os.close(descriptors)
+    pipes = {link: int(name) for name, link in descriptors(folder) if link.startswith("pipe:[")}
     if not pipes:
         return found
     with suppress(OSError):
@@ -75,6 +77,9 @@ def pages_in_pipes(pid: int, folder: int) -> dict[str, int]:
 
 def copied(process: int, number: int) -> int:
     """A copy of a descriptor of another process. OSError."""
+    import ctypes  # few scans come across a pipe
+
+    libc = ctypes.CDLL(None, use_errno=True)
     copy: int = libc.syscall(SYS_PIDFD_GETFD, process, number, 0)
     if copy < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -19,9 +19,9 @@ UNIQUE = "fill(a, 0, list(range(1000, 1300)))"
 
 
 @contextmanager
-def scan_of(*pids, read=True, **options):
+def scan_of(*pids, read=True, host=None, **options):
     """A scan of these processes that has read them once, or not yet."""
-    host = Host()
+    host = host or Host()
     sources = [open_source(f"pid:{pid}", host) for pid in pids]
     try:
         with Scan(sources, **{"exact": True, **options}) as scan:

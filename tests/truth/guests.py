@@ -11,6 +11,8 @@ from pathlib import Path
 
 from running import STARTED, Programs, at_rest
 
+from ksm.oracle.kernels import Archive, is_static
+
 MIB = 256  # of each guest
 READY = b"GUEST-READY"
 INIT = """#!/bin/busybox sh
@@ -35,21 +37,16 @@ def kernel() -> Path | None:
 
 def static(program: str) -> bool:
     """Whether it runs without libraries: Debian has a busybox of either kind."""
-    return b"/ld-linux" not in Path(program).read_bytes()
+    return is_static(Path(program).read_bytes())
 
 
 def initrd(busybox: str) -> bytes:
-    """An archive as the kernel unpacks it: cpio, "newc"."""
-    entries = [
-        ("bin", 0o40755, b""), ("bin/busybox", 0o100755, Path(busybox).read_bytes()),
-        ("init", 0o100755, INIT.encode()), ("TRAILER!!!", 0, b""),
-    ]  # fmt: skip
-    archive = b""
-    for number, (name, mode, data) in enumerate(entries, 1):
-        fields = [number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
-        for part in (b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0", data):
-            archive += part + bytes(-len(part) % 4)
-    return gzip.compress(archive, 1)
+    """The first file system of a guest."""
+    archive = Archive()
+    archive.add("bin", 0o40755)
+    archive.add("bin/busybox", 0o100755, Path(busybox).read_bytes())
+    archive.add("init", 0o100755, INIT.encode())
+    return gzip.compress(archive.end(), 1)
 
 
 def two_guests(programs: Programs, path: str, busybox: str, image: Path, folder: Path, *, prctl: bool, advised: bool) -> list[int]:
