@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 cimport cython
 
 from array import array as new_array
+from collections import namedtuple
 
 from linux.highmem cimport has_bytes, ksm_frame
 from linux.mm_types cimport PAGE_SHIFT, frame_maker, machine as struct_machine
@@ -29,6 +30,10 @@ cdef extern from "page_class.h" nogil:
 
 
 UNKNOWN = 255                   # the class of a page whose bytes are not kept
+
+# A content: how many pages have it; in how many frames; how many sources have it; one of them by its place, with the address in the
+# machine's process, and the frame; and the key.
+Shared = namedtuple("Shared", "pages frames sources source address frame key")
 
 cdef enum:
     NO_CLASS = 255
@@ -172,13 +177,15 @@ cdef class Shares:
         self.now = NULL
 
     def most(self, size_t number):
-        """The contents that free most: for each, (pages, frames kept, sources that have it, place of one of them, address there, frame)."""
+        """The contents that free most, as Shared."""
         cdef size_t i
         cdef share *s
+        cdef content *c
         result = []
         for i in range(min(number, self.nr_contents)):
             s = self.shares + self.contents[i].first
-            result.append((self.contents[i].pages, self.contents[i].frames, self.contents[i].sources, s.source, s.addr, s.pfn))
+            c = self.contents + i
+            result.append(Shared(c.pages, c.frames, c.sources, s.source, s.addr, s.pfn, s.key))
         return result
 
     def matrix(self, list groups not None, size_t nr):

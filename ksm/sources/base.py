@@ -141,6 +141,10 @@ class Source(ABC):
         """The sources that it stands for: a file may hold several."""
         return [self]
 
+    def own_address(self, addr: int) -> int:
+        """The source's own address of a page of the machine's process: a virtual or physical one, or an offset in an image."""
+        return addr
+
     def moments_of(self) -> list[Source]:
         """The sources that its passes read: itself, or snapshots."""
         return [self]

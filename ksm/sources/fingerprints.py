@@ -65,6 +65,9 @@ class RowsSource(Source):
                 return runs[0][0]
         return 0
 
+    def own_address(self, addr: int) -> int:
+        return addr - (self.follower.base if self.follower else 0)
+
     def ranges(self) -> list[Run]:
         return self.follower.ranges() if self.follower else []
 

@@ -71,6 +71,9 @@ class SnapshotSource(Source):
     def moments_of(self) -> list[Source]:
         return [moment for moment in self.moments if moment is not None]
 
+    def own_address(self, addr: int) -> int:
+        return addr - (self.follower.base if self.follower else 0)
+
     def ranges(self) -> list[Run]:
         return self.follower.ranges() if self.follower else []
 

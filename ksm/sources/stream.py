@@ -97,6 +97,9 @@ class StreamSource(Source):
                         )
             yield piece
 
+    def own_address(self, addr: int) -> int:
+        return addr - BASE
+
     def ranges(self) -> list[Run]:
         return [(BASE + block * BLOCK, BLOCK) for block in sorted(self._blocks)]
 

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: it has counters of all pages together.
+"""What pictures of a scan are made of: what became of each source's pages, a map of them, the contents that free most, who shares with whom."""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+import zlib
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ksm.constants import PAGE_SIZE
+from ksm.estimate.again import look_again
+from ksm.estimate.savings import STATES
+from ksm.estimate.shares import Shares
+from ksm.fingerprint.classes import CLASSES, classes_of
+
+if TYPE_CHECKING:
+    from ksm.estimate.scan import Scan, Stretch
+
+MOST_CONTENTS = 20
+MOST_GROUPS = 32  # rows of the matrix
+SIDE = 256  # cells of the map, at most
+LOOK = 512  # bytes that are shown of a page
+OTHERS = "all others"
+PRESENT = re.compile(rb"[^\0]+")
+
+
+class Content(NamedTuple):
+    """What equal pages have.
+
+    pages    that have it
+    frames   that are kept for it: one for each max_page_sharing pages; 0 where it has become the kernel's zero page
+    sources  that have it
+    source   the name of one of them
+    address  of the first page there, in the source's own addresses: virtual ones, offsets in a file, or physical ones
+    kind     its class, a word of CLASSES; "unknown" where its bytes could not be read again
+    bytes    its first LOOK bytes; None where nobody asked, or they could not be read again
+    """
+
+    pages: int
+    frames: int
+    sources: int
+    source: str
+    address: int
+    kind: str
+    bytes: bytes | None
+
+    @property
+    def freed(self) -> int:
+        return self.pages - self.frames
+
+    def as_json(self) -> dict[str, Any]:
+        data = {**self._asdict(), "freed": self.freed, "bytes": self.bytes.hex() if self.bytes is not None else None}
+        data["class"] = data.pop("kind")
+        return data
+
+
+class Map(NamedTuple):
+    """Pages in the order of sources and addresses, `pages` of them in a cell. A cell has pages of one source.
+
+    side    the map has side * side cells at most; a power of two
+    pages   in a cell, but for the last one of each source
+    cells   of each source
+    counts  for each cell, how many of its pages became what STATES names but for the first one, in 16 bits each
+    first   for each cell, the source's own address of its first page
+    """
+
+    side: int
+    pages: int
+    cells: list[int]
+    counts: array[int]
+    first: array[int]
+
+    def as_json(self) -> dict[str, Any]:
+        """counts and first are packed: zlib, then base64, the lowest byte first; first as 64-bit floats, less the one before each."""
+        steps = array("d", [after - before for before, after in zip([0, *self.first], self.first)])  # noqa: B905 (one shorter)
+        return {
+            "side": self.side, "pages": self.pages, "cells": self.cells, "states": list(STATES[1:]), "counts": packed(self.counts),
+            "first": packed(steps),
+        }  # fmt: skip
+
+
+class Matrix(NamedTuple):
+    """pages[a][b]: how many pages of the source names[a] have contents that names[b] has, too; of a itself, that another page of a has."""
+
+    names: list[str]
+    pages: list[list[int]]
+
+
+class Details(NamedTuple):
+    """What became of the pages of each source, by STATES; a map of them; contents that free most; and who shares with whom."""
+
+    states: list[dict[str, int]]
+    map: Map
+    contents: list[Content]
+    matrix: Matrix
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "states": self.states, "map": self.map.as_json(), "contents": [content.as_json() for content in self.contents],
+            "matrix": self.matrix._asdict(),
+        }  # fmt: skip
+
+
+def packed(numbers: array[Any]) -> str:
+    if sys.byteorder == "big":
+        numbers = numbers[:]
+        numbers.byteswap()
+    return base64.b64encode(zlib.compress(numbers.tobytes(), 6)).decode()
+
+
+def make_details(scan: Scan, shares: Shares, states: Sequence[Sequence[Stretch]], *, contents: bool) -> Details:
+    """The details after the last pass. `contents`: with bytes."""
+    counts = []
+    for stretches in states:
+        sums = [sum(stretch.states.count(place) for stretch in stretches) for place in range(len(STATES))]
+        counts.append(dict(zip(STATES[1:], sums[1:], strict=True)))
+    return Details(counts, make_map(scan, states), most_shared(scan, shares, bytes_too=contents), make_matrix(scan, shares, counts))
+
+
+def make_map(scan: Scan, states: Sequence[Sequence[Stretch]]) -> Map:
+    totals = [sum(len(each.states) - each.states.count(0) for each in stretches) for stretches in states]
+    side = 2
+    while side < SIDE and side * side < sum(totals):
+        side *= 2
+    pages = max(1, -(-sum(totals) // (side * side)))
+    while sum(-(-total // pages) for total in totals) > side * side and pages < max(totals):
+        pages += -(-pages // 16)
+    cells, counts, first = [], array("H"), array("Q")
+    for source, stretches in zip(scan.sources, states, strict=True):
+        before = len(first)
+        filled = pages  # pages in the last cell
+        for stretch in stretches:
+            for run in PRESENT.finditer(stretch.states):
+                at, end = run.span()
+                while at < end:
+                    if filled == pages:
+                        first.append(source.own_address(stretch.start + at * PAGE_SIZE))
+                        counts.extend([0] * (len(STATES) - 1))
+                        filled = 0
+                    some = min(end - at, pages - filled)
+                    part = stretch.states[at : at + some]
+                    for state in set(part):
+                        counts[len(counts) - len(STATES) + state] += part.count(state)
+                    filled += some
+                    at += some
+        cells.append(len(first) - before)
+    return Map(side, pages, cells, counts, first)
+
+
+def most_shared(scan: Scan, shares: Shares, *, bytes_too: bool) -> list[Content]:
+    rows = shares.most(MOST_CONTENTS)
+    pages: dict[int, bytes] = {0: bytes(PAGE_SIZE)}
+    kinds: dict[int, int] = {}
+    if scan.machine.pages == "bytes":
+        for row in rows:
+            if row.key:
+                with scan.machine.frame(row.frame) as frame:
+                    pages[row.key] = bytes(frame)
+        kinds = {key: classes_of(data)[0] for key, data in pages.items()}
+    else:
+        keys = {row.key for row in rows} - {0}
+        found = look_again(scan.sources, keys, keep=keys if bytes_too else (), key=scan.key)
+        kinds = {0: CLASSES.index("zero"), **found.classes}
+        pages.update(found.bytes)
+    contents = []
+    for row in rows:
+        source = scan.sources[row.source]
+        kind = CLASSES[kinds[row.key]] if row.key in kinds else "unknown"
+        look = pages[row.key][:LOOK] if bytes_too and row.key in pages else None
+        contents.append(Content(row.pages, row.frames, row.sources, source.name, source.own_address(row.address), kind, look))
+    return contents
+
+
+def make_matrix(scan: Scan, shares: Shares, counts: list[dict[str, int]]) -> Matrix:
+    """Of many sources, those with most pages have a row each, and all others one together."""
+    names = [source.name for source in scan.sources]
+    sizes = [sum(states.values()) for states in counts]
+    own = sorted(range(len(names)), key=lambda place: -sizes[place])
+    if len(names) > MOST_GROUPS:
+        own = own[: MOST_GROUPS - 1]
+    own.sort()
+    groups = [len(own)] * len(names)
+    for row, place in enumerate(own):
+        groups[place] = row
+    rows = [names[place] for place in own] + ([OTHERS] if len(own) < len(names) else [])
+    return Matrix(rows, shares.matrix(groups, len(rows)))
