@@ -46,8 +46,8 @@ def look_again(sources: Iterable[Source], wanted: Collection[int], *, keep: Coll
 def read(source: Source, wanted: set[int], keep: frozenset[int], key: bytes | None, found: Again) -> None:
     try:
         if isinstance(source, RowsSource):
-            for keys, classes in source.opened.file.classes(source.place):
-                found.classes.update((each, kind) for each, kind in zip(keys, classes, strict=True) if each in wanted)
+            for keys, kinds in source.opened.file.classes(source.place):
+                found.classes.update((each, kind) for each, kind in zip(keys, kinds, strict=True) if each in wanted)
             return
         for classes, pages in in_order(source.pieces(), lambda piece, buffer: of_piece(piece, buffer, wanted, keep, key), source.threads):
             found.classes.update(classes)
@@ -65,7 +65,7 @@ def of_piece(
     pages: dict[int, bytes] = {}
 
     def sink(runs: list[Run], view: memoryview) -> None:
-        keys = memoryview(frames_of(view, key=key)).cast("Q")[::WORDS]
+        keys = memoryview(frames_of(view, key=key)).cast("Q")[::WORDS].tolist()
         places = [place for place, each in enumerate(keys) if each in wanted and each not in classes]
         for place in places:
             data = bytes(view[place * PAGE_SIZE : (place + 1) * PAGE_SIZE])

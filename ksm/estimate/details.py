@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: it has counters of all pages together.
-"""What pictures of a scan are made of: what became of each source's pages, a map of them, the contents that free most, who shares with whom."""
+"""What pictures of a scan are made of: what became of the pages, a map of them, the contents that free most, and who shares with whom."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import sys
 import zlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ksm.fingerprint.classes import CLASSES, classes_of
 
 if TYPE_CHECKING:
     from ksm.estimate.scan import Scan, Stretch
+    from ksm.sources import Source
 
 MOST_CONTENTS = 20
 MOST_GROUPS = 32  # rows of the matrix
@@ -122,6 +124,18 @@ def make_details(scan: Scan, shares: Shares, states: Sequence[Sequence[Stretch]]
     return Details(counts, make_map(scan, states), most_shared(scan, shares, bytes_too=contents), make_matrix(scan, shares, counts))
 
 
+class Addresses:
+    """The source's own addresses, by those of the machine's process: virtual ones, offsets in an image, or physical ones."""
+
+    def __init__(self, source: Source) -> None:
+        self.places = sorted(source.places())
+        self.starts = [addr for addr, *_ in self.places]
+
+    def own(self, addr: int) -> int:
+        place = bisect_right(self.starts, addr) - 1
+        return addr - self.places[place][0] + self.places[place][1] if place >= 0 else addr
+
+
 def make_map(scan: Scan, states: Sequence[Sequence[Stretch]]) -> Map:
     totals = [sum(len(each.states) - each.states.count(0) for each in stretches) for stretches in states]
     side = 2
@@ -133,13 +147,14 @@ def make_map(scan: Scan, states: Sequence[Sequence[Stretch]]) -> Map:
     cells, counts, first = [], array("H"), array("Q")
     for source, stretches in zip(scan.sources, states, strict=True):
         before = len(first)
+        addresses = Addresses(source)
         filled = pages  # pages in the last cell
         for stretch in stretches:
             for run in PRESENT.finditer(stretch.states):
                 at, end = run.span()
                 while at < end:
                     if filled == pages:
-                        first.append(source.own_address(stretch.start + at * PAGE_SIZE))
+                        first.append(addresses.own(stretch.start + at * PAGE_SIZE))
                         counts.extend([0] * (len(STATES) - 1))
                         filled = 0
                     some = min(end - at, pages - filled)
@@ -168,11 +183,12 @@ def most_shared(scan: Scan, shares: Shares, *, bytes_too: bool) -> list[Content]
         kinds = {0: CLASSES.index("zero"), **found.classes}
         pages.update(found.bytes)
     contents = []
+    addresses = {place: Addresses(scan.sources[place]) for place in {row.source for row in rows}}
     for row in rows:
         source = scan.sources[row.source]
         kind = CLASSES[kinds[row.key]] if row.key in kinds else "unknown"
         look = pages[row.key][:LOOK] if bytes_too and row.key in pages else None
-        contents.append(Content(row.pages, row.frames, row.sources, source.name, source.own_address(row.address), kind, look))
+        contents.append(Content(row.pages, row.frames, row.sources, source.name, addresses[row.source].own(row.address), kind, look))
     return contents
 
 

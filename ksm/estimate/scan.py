@@ -58,6 +58,8 @@ HISTORY = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", 
 
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
+NO_TENANT = "no tenant"  # whose those sources are that no tenant has
+
 Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
 
 # What is being done, and how far it is: (what, done, total)

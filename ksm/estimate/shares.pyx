@@ -67,7 +67,7 @@ cdef class Shares:
     cdef Machine machine
     cdef uint32_t *now          # for each frame: the pages of this source that have it
     cdef share *shares
-    cdef size_t nr, room, began # began: the first share of this source
+    cdef size_t nr, room, began  # began: the first share of this source
     cdef content *contents
     cdef size_t nr_contents
     cdef uint32_t nr_sources
@@ -220,7 +220,8 @@ cdef class Shares:
         cdef int form = class_forms()
         cdef int[::1] group = self.groups_in(groups, nr)
         cdef uint64_t[::1] here = new_array("Q", bytes(8 * (nr + 1)))
-        places, addrs, keys, classes = (new_array(code, bytes(self.nr_contents * size)) for code, size in (("I", 4), ("Q", 8), ("Q", 8), ("B", 1)))
+        cdef size_t most = self.nr_contents
+        places, addrs, keys, classes = (new_array(code, bytes(most * size)) for code, size in (("I", 4), ("Q", 8), ("Q", 8), ("B", 1)))
         cdef unsigned int[::1] place = places
         cdef uint64_t[::1] addr = addrs, key = keys
         cdef unsigned char[::1] kind = classes

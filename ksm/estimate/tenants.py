@@ -11,6 +11,7 @@ from ksm.constants import PAGE_SIZE
 from ksm.estimate.again import look_again
 from ksm.estimate.copies import copied_frames
 from ksm.estimate.savings import STATES
+from ksm.estimate.scan import NO_TENANT
 from ksm.estimate.shares import UNKNOWN, Shares
 from ksm.fingerprint.classes import CLASSES
 from ksm.machine import Machine
@@ -20,22 +21,28 @@ from ksm.sources.pieces import Piece, Run
 if TYPE_CHECKING:
     from ksm.estimate.scan import Result, Scan, Stretch
 
-NO_TENANT = "no tenant"
 VOLATILE, SHARED, SPLIT = (STATES.index(name) for name in ("volatile", "shared", "split"))
 
-# The classes as they are reported, the classes of pages that they stand for, and what is known of another tenant by them. A tenant writes to
-# a page of his own with contents that he chose, and measures: a write to a merged page takes longer, as it is copied first.
+HOW = (
+    "A tenant who fills a page of his own, and times a write to it once ksmd has come by, learns whether another tenant has a page with "
+    "these contents: a write to a merged page takes longer, because the page is copied first."
+)
+# The classes that are reported, the classes of pages that they stand for, and what a tenant can find out of another one by them
 KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("zero", ("zero",), "that another tenant has a page of zeros, which all have: nothing"),
-    ("one value", ("byte", "word"), "that another tenant has a page filled with one value: freed memory that was poisoned, an empty bitmap"),
-    ("text", ("text",), "whether another tenant has this text in a page: a file that he reads, a configuration, a page that he serves; each guess "
-                        "of a secret in an otherwise known page can be tried"),
-    ("code", ("code",), "which programs and libraries another tenant runs, and in which versions, so also which faults they have; merged code "
-                        "undoes his address space randomisation where addresses are in it"),
-    ("pointers", ("pointers",), "that another tenant has the same structures at the same addresses: a fork of the same process or a start of the "
-                                "same image, and so his addresses"),
-    ("other", ("other",), "whether another tenant has these data: a file, a table, an image"),
-    ("unknown", (), "what these pages are is not known: their bytes could not be read again"),
+    ("zero", ("zero",), "Nothing: all tenants have pages of zeros."),
+    ("one value", ("byte", "word"), "Little: that a page holds one value over and over, as memory does that was freed and poisoned."),
+    (
+        "text", ("text",),
+        "Whether another tenant has exactly this text: a configuration, a document, a page of a web site. Where all but a secret is known, "
+        "each guess of the secret can be tried.",
+    ),
+    ("code", ("code",), "Which programs and libraries another tenant runs, and in which versions, and so which faults they have."),
+    (
+        "pointers", ("pointers",),
+        "Whether another tenant has the same structures at the same addresses. That defeats the randomisation of his addresses.",
+    ),
+    ("other", ("other",), "Whether another tenant has exactly these data: a part of a file, a table, an image."),
+    ("unknown", (), "What these pages are is not known: their bytes could not be read again."),
 )  # fmt: skip
 
 
@@ -93,6 +100,7 @@ class Tenants(NamedTuple):
         names = [tenant.name for tenant in self.tenants]
         return {
             "tenants": [tenant._asdict() for tenant in self.tenants],
+            "how": HOW,
             "classes": [
                 {**kind._asdict(), "tenants": dict(zip(names, kind.tenants, strict=True))} for kind in self.kinds
             ],
@@ -154,7 +162,7 @@ def make_tenants(
         rows = [found[place] for place in (CLASSES.index(part) for part in parts) if place in found]
         if not parts and UNKNOWN in found:
             rows = [found[UNKNOWN]]
-        contents, pages, frames = (sum(row[place] for row in rows) for place in (0, 1, 3))
+        contents, pages, frames = sum(row[0] for row in rows), sum(row[1] for row in rows), sum(row[3] for row in rows)
         each = [sum(row[2][place] for row in rows) for place in range(len(names))]
         if parts or rows:
             kinds.append(Kind(name, contents, pages, frames, each, tells))

@@ -103,7 +103,7 @@ class RowsFile:
                 if rows != self.found[group].rows:
                     raise RowsError(f"damaged: {rows:,} rows in a row group")
 
-    def classes(self, place: int) -> Iterator[tuple[memoryview, bytes]]:
+    def classes(self, place: int) -> Iterator[tuple[list[int], bytes]]:
         """Of the rows of a source: the first 8 bytes of each fingerprint, as numbers of this computer, and the classes. RowsError."""
         with errors():
             for group in self.groups[place]:
@@ -114,7 +114,8 @@ class RowsFile:
                     names = part.column("class").to_pylist()
                     if not PLACES.keys() >= set(names):
                         raise RowsError(f"damaged: a class {(set(names) - PLACES.keys()).pop()!r}"[:200])
-                    yield memoryview(bytes(values(part.column("fingerprint"), 16))).cast("Q")[::2], bytes(map(PLACES.__getitem__, names))
+                    keys = memoryview(bytes(values(part.column("fingerprint"), 16))).cast("Q")[::2].tolist()
+                    yield keys, bytes(map(PLACES.__getitem__, names))
 
     def close(self) -> None:
         self.file.close(force=True)

@@ -113,11 +113,10 @@ class FileSource(Source):
         in_order = all(before.address + before.length <= after.address for before, after in pairwise(self.extents))
         self.ordered = in_order and not self.hollow
         self._ranges: list[tuple[int, int]] = []
-        self._places: list[tuple[int, Extent]] = []  # where extents begin in the machine's process
+        self._places: list[tuple[int, int, int]] = []
 
     def attach(self, machine: Machine) -> None:
         process = self.spawn(machine)
-        self._places = []
         try:
             if os.fstat(self.fd).st_size < self.needed:
                 raise SourceError(f"{self.name}: was truncated meanwhile")
@@ -128,7 +127,6 @@ class FileSource(Source):
                     self._map(process, group)
                 if self.copied:
                     self._copy(process)
-            self._places.sort()
         except ValueError:  # mmap_image() has seen that the file ends before its memory
             raise SourceError(f"{self.name}: was truncated meanwhile") from None
         except OSError as error:
@@ -142,11 +140,15 @@ class FileSource(Source):
             return
         addr = process.mmap(total)
         self._ranges.append((addr, total))
-        self._place(addr, full + self.hollow)
+        self._place(full + self.hollow, addr)
         pieces = self.pieces_of(*(list(placed(extents, at)) for extents, at in ((full, addr), (self.hollow, addr + length_of(full)))))
         sink = bring(process, same_checksums=self.same_checksums)
         for _ in in_order(pieces, lambda piece, buffer: piece.read(buffer, sink), self.threads):
             pass
+
+    def _place(self, extents: list[Extent], addr: int) -> None:
+        """Note that the extents lie in the process one after the other, from this address on."""
+        self._places += [(at.address, extent.address, extent.length) for at, extent in zip(placed(extents, addr), extents, strict=True)]
 
     def pieces(self) -> Iterator[Piece]:
         return self.pieces_of(self.extents, self.hollow)
@@ -171,21 +173,12 @@ class FileSource(Source):
             if before.end < after.offset:
                 process.madvise(addr + before.end - first, after.offset - before.end, MADV_DONTNEED)
         self._ranges.append((addr, length))
-        for extent in group:
-            self._place(addr + extent.offset - first, [extent])
-
-    def _place(self, addr: int, extents: Iterable[Extent]) -> None:
-        for extent in extents:
-            self._places.append((addr, extent))
-            addr += extent.length
-
-    def own_address(self, addr: int) -> int:
-        return own_address(self._places, addr)
+        self._places += [(addr + extent.offset - first, extent.address, extent.length) for extent in group]
 
     def _copy(self, process: Process) -> None:
         addr = process.mmap(self.copied)
         self._ranges.append((addr, self.copied))
-        self._place(addr, self.odd + self.hollow)
+        self._place(self.odd + self.hollow, addr)
         with memoryview(bytearray(CHUNK)) as buffer:
             for extent in self.odd:
                 for at in range(0, extent.length, CHUNK):
@@ -204,15 +197,12 @@ class FileSource(Source):
     def ranges(self) -> list[tuple[int, int]]:
         return self._ranges
 
+    def places(self) -> list[tuple[int, int, int]]:
+        return self._places
+
     def close(self) -> None:
         super().close()
         os.close(self.fd)
-
-
-def own_address(places: list[tuple[int, Extent]], addr: int) -> int:
-    """The source's own address of a page that lies at `addr` in the machine's process; `places` say, in order, where extents begin there."""
-    place = bisect_right(places, addr, key=lambda each: each[0]) - 1
-    return addr - places[place][0] + places[place][1].address if place >= 0 else addr
 
 
 def placed(extents: Iterable[Extent], addr: int) -> Iterator[Extent]:
@@ -237,8 +227,8 @@ class ExtentStream(InputSource):
             raise SourceError(f"{self.name}: its parts overlap, so that it cannot be read from front to back: unpack it to a file")
         self.ordered = all(before.address + before.length <= after.address for before, after in pairwise(self.extents))
         self._ranges: list[tuple[int, int]] = []
+        self._places: list[tuple[int, int, int]] = []
         self._placed = self.extents
-        self._places: list[tuple[int, Extent]] = []
 
     def attach(self, machine: Machine) -> None:
         process = self.spawn(machine)
@@ -247,13 +237,10 @@ class ExtentStream(InputSource):
                 addr = process.mmap(self.copied)
                 self._ranges.append((addr, self.copied))
                 self._placed = list(placed(self.extents, addr))
-            self._places = sorted((there.address, own) for there, own in zip(self._placed, self.extents, strict=True))
+                self._places = [(at.address, each.address, each.length) for at, each in zip(self._placed, self.extents, strict=True)]
             self.take(process, self.pieces())
         finally:
             self._placed = self.extents
-
-    def own_address(self, addr: int) -> int:
-        return own_address(self._places, addr)
 
     def read(self, input: Input) -> Iterator[Piece]:
         for extent in self._placed:
@@ -264,3 +251,6 @@ class ExtentStream(InputSource):
 
     def ranges(self) -> list[tuple[int, int]]:
         return self._ranges
+
+    def places(self) -> list[tuple[int, int, int]]:
+        return self._places

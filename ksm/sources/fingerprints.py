@@ -65,11 +65,11 @@ class RowsSource(Source):
                 return runs[0][0]
         return 0
 
-    def own_address(self, addr: int) -> int:
-        return addr - (self.follower.base if self.follower else 0)
-
     def ranges(self) -> list[Run]:
         return self.follower.ranges() if self.follower else []
+
+    def places(self) -> list[tuple[int, int, int]]:
+        return self.follower.places() if self.follower else []
 
     def pieces(self) -> Iterator[Piece]:
         raise SourceError(f"{self.name}: {NO_BYTES}")

@@ -71,11 +71,11 @@ class SnapshotSource(Source):
     def moments_of(self) -> list[Source]:
         return [moment for moment in self.moments if moment is not None]
 
-    def own_address(self, addr: int) -> int:
-        return addr - (self.follower.base if self.follower else 0)
-
     def ranges(self) -> list[Run]:
         return self.follower.ranges() if self.follower else []
+
+    def places(self) -> list[tuple[int, int, int]]:
+        return self.follower.places() if self.follower else []
 
     def pieces(self) -> Iterator[Piece]:
         raise SourceError(f"{self.name}: several snapshots are not memory of one moment")

@@ -97,11 +97,11 @@ class StreamSource(Source):
                         )
             yield piece
 
-    def own_address(self, addr: int) -> int:
-        return addr - BASE
-
     def ranges(self) -> list[Run]:
         return [(BASE + block * BLOCK, BLOCK) for block in sorted(self._blocks)]
+
+    def places(self) -> list[tuple[int, int, int]]:
+        return [(addr, addr - BASE, length) for addr, length in self.ranges()]
 
 
 class InputSource(StreamSource):
