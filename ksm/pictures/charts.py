@@ -47,7 +47,7 @@ def bars(
     ]
     there = [part for part in order if any(row["part"] == part and row["value"] for row in rows)]
     chart = (
-        altair.Chart(altair.InlineData(values=data), height={"step": ROW})
+        altair.Chart(altair.InlineData(values=data), height=ROW * len(names))
         .mark_bar()
         .encode(
             y=altair.Y("name:N", title=None, sort=list(names), scale=altair.Scale(domain=list(names))),
@@ -89,7 +89,7 @@ def heat(rows: list[dict[str, Any]], names: Sequence[str], *, titles: tuple[str,
     """Cells of two names, a and b, the darker the larger the share (0 to 1). Rows have a, b, share and value."""
     down, right, unit = titles
     chart = (
-        altair.Chart(altair.InlineData(values=rows), height={"step": max(14, min(ROW, 480 // max(1, len(names))))})
+        altair.Chart(altair.InlineData(values=rows), height=len(names) * max(14, min(ROW, 480 // len(names))))
         .mark_rect(fill="var(--accent)", stroke=FAINT, strokeWidth=0.5)
         .encode(
             y=altair.Y("a:N", title=down, sort=list(names)),

@@ -8,7 +8,7 @@ const byData = (name, id) => document.querySelector(`[data-${name}="${CSS.escape
 // Charts. Their expressions are interpreted, so that the page's policy need not allow to make code of text.
 
 for (const place of document.querySelectorAll("[data-chart]"))
-  vegaEmbed(place, json(`chart-${place.dataset.chart}`), {ast: true, renderer: "svg", actions: false, tooltip: {theme: "custom"}, logLevel: 1})
+  vegaEmbed(place, json(`chart-${place.dataset.chart}`), {ast: true, renderer: "svg", actions: false, tooltip: {theme: "custom"}})
     .then(() => { place.dataset.drawn = ""; });
 
 // The map of memory

@@ -56,10 +56,7 @@ def test_details_are_what_counting_gives(folder, images, knobs):
     everything = Counter(number for image in images for number in image)
     for a, one in enumerate(images):
         for b, other in enumerate(images):
-            if a == b:
-                wanted = sum(count for count in Counter(one).values() if count > 1)
-            else:
-                wanted = sum(number in other for number in one)
+            wanted = sum(one.count(number) > 1 if a == b else number in other for number in one)
             if knobs != {"max_page_sharing": "3"} and not (a == b and knobs):
                 assert found.matrix.pages[a][b] == wanted
     # The contents that free most

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Images to make pages of."""
+"""Images to make pages of, and a page."""
 
+import json
 import random
 
 import pytest
+from commands import invoke
 
 PAGE = 4096
 
@@ -34,3 +36,15 @@ def images(tmp_path_factory):
         with open(paths[name], "wb") as file:
             file.write(b"".join(map(page, numbers)))
     return paths
+
+
+@pytest.fixture(scope="session")
+def page_of_images(images, tmp_path_factory):
+    """The file of a page with everything in it, and what --json printed beside it."""
+    path = tmp_path_factory.mktemp("page") / "scan.html"
+    web, db, hostile = images.values()
+    out, _ = invoke(
+        "scan", web, db, hostile, "--tenant", f"<b>web</b>={web}", "--tenant", f"db={db}", "--zeros", "count", "--html", path, "--contents",
+        "--json",
+    )  # fmt: skip
+    return path, json.loads(out)
