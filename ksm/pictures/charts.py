@@ -77,7 +77,7 @@ def lines(
             x=altair.X("x:Q", title=x, axis=axis, scale=altair.Scale(nice=not whole, zero=False)),
             y=altair.Y("value:Q", title=unit, axis=altair.Axis(tickCount=6)),
             color=altair.Color("what:N", title=None, scale=scale),
-            strokeDash=altair.StrokeDash("what:N", title=None, scale=altair.Scale(domain=[parts[key] for key in there]), legend=None),
+            strokeDash=altair.StrokeDash("what:N", title=None, scale=altair.Scale(domain=[parts[key] for key in there])),
             tooltip=[altair.Tooltip("what:N", title="what"), altair.Tooltip("x:Q", title=x),
                      altair.Tooltip("value:Q", title=unit, format=",.1f")],
         )

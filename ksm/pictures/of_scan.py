@@ -46,7 +46,7 @@ def signed(count: int) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "-"
+    return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "-"
 
 
 def pages_section(ledger: dict[str, int]) -> Section:
@@ -91,7 +91,7 @@ def sources_section(sources: list[dict[str, Any]], states: list[dict[str, int]],
 
 
 def map_section(data: dict[str, Any], names: list[str]) -> Section:
-    each = "page" if data["pages"] == 1 else f"{data['pages']:,} pages"
+    each = "a page" if data["pages"] == 1 else f"{data['pages']:,} pages"
     text = [
         f"A cell is {each}. Cells lie along a Hilbert curve, in the order of sources and their addresses, so that neighbours in memory are "
         "neighbours here."
