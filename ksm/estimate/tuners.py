@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Follows the rules of ksmtuned, which sets KSM's knobs on hosts of virtual machines.
+"""What sets pages_to_scan and sleep_millisecs while ksmd runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ksm.machine import Machine
+
+
+class Tuner(Protocol):
+    def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
+        """What ksmd does `elapsed` seconds after it was started: how many pages at once, and seconds of sleep."""
+
+
+class Knobs:
+    """The machine's own knobs: as they were set, or as the kernel's advisor sets them."""
+
+    def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
+        return machine.ksm.pages_to_scan, machine.ksm.sleep_millisecs / 1000
+
+
+class Ksmtuned(NamedTuple):
+    """ksmtuned with the defaults of its /etc/ksmtuned.conf, in version 4.20150326, and of Red Hat's from 2009 on.
+
+    Each minute it looks at the memory that is free. While that is less than a fifth of all, ksmd looks at 300 pages more, up to 1,250;
+    else at 50 less, down to 64. It sleeps for 10 ms on a host of 16 GiB, longer on smaller ones, and no less on larger ones.
+
+    short    whether memory is short all the time, or never
+    total    bytes of memory of the host
+    """
+
+    short: bool
+    total: int
+
+    INTERVAL = 60.0  # seconds: KSM_MONITOR_INTERVAL
+    BOOST, DECAY, MIN, MAX = 300, -50, 64, 1250  # KSM_NPAGES_...
+    SLEEP = 10  # KSM_SLEEP_MSEC, of a host of 16 GiB
+
+    def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
+        pages = 0
+        for _ in range(1 + min(int(elapsed / self.INTERVAL), self.MAX // self.BOOST + 1)):
+            pages = max(self.MIN, min(self.MAX, pages + (self.BOOST if self.short else self.DECAY)))
+        return pages, max(10, self.SLEEP * (16 << 30) // max(1, self.total)) / 1000
