@@ -49,7 +49,9 @@ def varied(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "--vary", multiple=True, metavar="KNOB=VALUE,...", callback=varied,
     help="Try these values of a file of /sys/kernel/mm/ksm, or of era. Of several knobs, all combinations.  [default: some usual ones]",
 )
-@click.option("--rules/--no-rules", default=True, help="Also try the defaults, the kernel's advisor, and what ksmtuned does.  [default: do]")
+@click.option(
+    "--rules/--no-rules", default=True, help="Also try the defaults, the kernel's advisor, and what ksmtuned does.  [default: do so]"
+)
 @click.option(
     "--cost", type=COST, metavar="NS", help="Nanoseconds of a processor that ksmd takes for a page.  [default: measured here, by the port]"
 )
@@ -61,7 +63,9 @@ def varied(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
     help="For all knobs that do not vary, use the kernel's defaults, or what the running kernel has.",
 )
-@click.option("--set", "base", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm in each row.")
+@click.option(
+    "--set", "base", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm, for all rows."
+)
 @click.option(
     "--interval", type=Seconds(0, 86400), default=APART, show_default=True, metavar="SECONDS",
     help="Read processes twice, so far apart: what differs is volatile.",
@@ -121,13 +125,13 @@ def sweep(
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {others[0]}" if others else ""))
         with options.progress_bar() as progress:
-            with Reader(opened, key=key, threads=threads, zeros=zeros, interval=interval, progress=progress) as reader:
-                progress("measuring what a page costs", 0, 0)
-                sweeper = Sweeper(reader, rows, cost=cost, threads=threads)
-                try:
-                    found = sweeper.run(progress)
-                except KeyboardInterrupt:
-                    found = sweeper.sweep()
+            reader = Reader(opened, key=key, threads=threads, zeros=zeros, interval=interval, progress=progress)
+            progress("measuring what a page costs", 0, 0)
+            sweeper = Sweeper(reader, rows, cost=cost, threads=threads)
+            try:
+                found = sweeper.run(progress)
+            except KeyboardInterrupt:
+                found = sweeper.sweep()
     except SourceError as error:
         raise click.ClickException(str(error)) from None
     finally:

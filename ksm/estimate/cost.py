@@ -11,18 +11,18 @@ import time
 from ksm.constants import MADV_MERGEABLE, PAGE_SIZE
 from ksm.machine import Machine
 
-MOST = 32768  # pages of the larger of two measurements; the other has a quarter
+MOST = 16384  # pages of the larger of two measurements; the other has a quarter
 LEAST = 4096
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 SPARE = 4096  # pages of the machine for page tables and others
 
 
 def measured(pages: int) -> float:
     """Seconds of a processor that ksmd takes to look at a page, among so many.
 
-    It is measured here, over pages that are all different, on a machine that takes each of the kernel's steps: a checksum, and comparisons on
-    the way down the unstable tree. The tree grows, and finds less of itself in the caches: so it is measured over two sizes, and what four
-    times as many pages make of it goes on, as the logarithm does.
+    It is measured here, over pages that are all different, on a machine that takes each of the kernel's steps: a checksum, and comparisons
+    on the way down the unstable tree. A larger tree is deeper, and less of it is in the caches. So two sizes are measured, and what four
+    times as many pages add goes on, as the logarithm does.
     """
     most = min(MOST, max(LEAST, pages))
     small, large = a_page(most // 4), a_page(most)
@@ -36,8 +36,11 @@ def a_page(pages: int) -> float:
         process = machine.spawn()
         start = process.mmap(pages * PAGE_SIZE)
         contents = random.Random(pages)
+        block = contents.randbytes(BLOCK)
         for at in range(0, pages * PAGE_SIZE, BLOCK):
-            process.write(start + at, contents.randbytes(min(BLOCK, pages * PAGE_SIZE - at)))
+            process.write(start + at, block[: pages * PAGE_SIZE - at])
+        for at in range(0, pages * PAGE_SIZE, PAGE_SIZE):
+            process.write(start + at, contents.randbytes(8))
         process.madvise(start, pages * PAGE_SIZE, MADV_MERGEABLE)
         machine.ksm.scan(1)  # takes the checksums, and puts nothing into a tree
         best = math.inf

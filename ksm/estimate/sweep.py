@@ -262,8 +262,8 @@ class Sweeper:
         notes = []
         if self.reader.live:
             notes.append(
-                f"processes were read twice, {spell(self.reader.apart)} apart, and each row has these two readings: a page that differs counts"
-                " as volatile; what may change besides until ksmd comes again makes a range"
+                f"processes were read twice, {spell(self.reader.apart)} apart, and each row has these two readings: a page that differs"
+                " counts as volatile; what may change besides until ksmd comes again makes a range"
             )
         if any(source.still for source in self.reader.sources) and not self.reader.live:
             notes.append("a still image overstates: pages that a running machine keeps writing to would not stay merged")

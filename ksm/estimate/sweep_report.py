@@ -15,7 +15,7 @@ from ksm.estimate.terminal import amount, wrapped
 from ksm.host.text import printable, size
 
 MOST_NAME = 44  # columns of a setting
-DROPPED = ("passes", "of all", "at least", "CPU")  # columns, in the order in which a narrow terminal loses them
+DROPPED = ("passes", "of all", "at least", "CPU", "profit", "settled")  # columns, in the order in which a narrow terminal loses them
 
 
 def as_json(sweep: Sweep) -> dict[str, Any]:
@@ -52,19 +52,17 @@ def lines(sweep: Sweep, width: int) -> Iterator[tuple[str, bool]]:
 
 
 def answer(sweep: Sweep) -> str:
-    if len(sweep.rows) < sweep.asked:
-        done = f"Interrupted: {len(sweep.rows):,} of {sweep.asked:,} settings are done. "
-    else:
-        done = ""
+    done, asked = len(sweep.rows), sweep.asked
+    begin = f"Interrupted: {done:,} of {asked:,} settings are done. " if done < asked else ""
     if not sweep.rows:
-        return f"{done}There is nothing to compare."
+        return f"{begin}There is nothing to compare."
     most = most_profit(sweep.rows)
     if not most.saved:
-        return f"{done}With none of these settings would KSM free anything of {size(sweep.pages * PAGE_SIZE)}."
+        return f"{begin}With none of these settings would KSM free anything of {size(sweep.pages * PAGE_SIZE)}."
     saved = f"{size(most.saved * PAGE_SIZE)} of {size(sweep.pages * PAGE_SIZE)} ({percent(most.saved, sweep.pages)})"
     of_all = f", {100 * most.reached:.0f} % of what equal pages allow" if sweep.bound else ""
     worth = "" if most.ledger.profit > 0 else "Not worth it: "
-    return f"{done}{worth}KSM would free {saved} with {most.name}{of_all}."
+    return f"{begin}{worth}KSM would free {saved} with {most.name}{of_all}."
 
 
 def table(sweep: Sweep, width: int) -> Iterator[tuple[str, bool]]:

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from ksm.machine import Machine
 
 
+# Of ksmtuned: KSM_MONITOR_INTERVAL in seconds, KSM_NPAGES_BOOST, _DECAY, _MIN and _MAX, and KSM_SLEEP_MSEC, of a host of 16 GiB
+INTERVAL = 60.0
+BOOST, DECAY, MIN, MAX = 300, -50, 64, 1250
+SLEEP = 10
+
+
 class Tuner(Protocol):
     def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
         """What ksmd does `elapsed` seconds after it was started: how many pages at once, and seconds of sleep."""
@@ -35,12 +41,8 @@ class Ksmtuned(NamedTuple):
     short: bool
     total: int
 
-    INTERVAL = 60.0  # seconds: KSM_MONITOR_INTERVAL
-    BOOST, DECAY, MIN, MAX = 300, -50, 64, 1250  # KSM_NPAGES_...
-    SLEEP = 10  # KSM_SLEEP_MSEC, of a host of 16 GiB
-
     def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
         pages = 0
-        for _ in range(1 + min(int(elapsed / self.INTERVAL), self.MAX // self.BOOST + 1)):
-            pages = max(self.MIN, min(self.MAX, pages + (self.BOOST if self.short else self.DECAY)))
-        return pages, max(10, self.SLEEP * (16 << 30) // max(1, self.total)) / 1000
+        for _ in range(1 + min(int(elapsed / INTERVAL), MAX // BOOST + 1)):
+            pages = max(MIN, min(MAX, pages + (BOOST if self.short else DECAY)))
+        return pages, max(10, SLEEP * (16 << 30) // max(1, self.total)) / 1000

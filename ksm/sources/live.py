@@ -26,10 +26,10 @@ from ksm.sources.base import CHUNK, Source, SourceDenied, SourceError, SourceGon
 from ksm.sources.blocks import blocks_of, fault_huge, map_blocks
 from ksm.sources.frames import Frames, read_frames, shared_runs
 from ksm.sources.held import Held
-from ksm.sources.notebook import Notebook, NotedHeld
 from ksm.sources.huge import huge_blocks
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
+from ksm.sources.notebook import Notebook, NotedHeld
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, sees_frames
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import pages_in_pipes, registered_buffers

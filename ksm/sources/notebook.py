@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: memory that is read once, and given to many machines.
-"""A notebook stands in for a machine while sources are read, and notes what they do with their processes. play() does the same in a machine.
+"""A notebook stands in for a machine while sources are read, and notes what they do with their processes. A stage plays that in a machine.
 
-So several machines have the same memory, also that of processes which go on meanwhile. A page is noted as the 32 bytes that stand for it in
-a machine of fingerprints.
+So several machines have the same memory, also that of processes which go on meanwhile. A page is noted as the 32 bytes that stand for it
+in a machine of fingerprints.
 """
 
 from __future__ import annotations
@@ -107,6 +107,11 @@ class NotedProcess:
         view = memoryview(frames)
         self.note("load", [(addr, addr + view.nbytes // FRAME * PAGE_SIZE)], bytes(view), always)
         return view.nbytes // FRAME
+
+    def update(self, addr: int, buffer: Buffer, *, always: bool = False) -> int:
+        view = memoryview(buffer)
+        self.sink(0, always)([(addr, addr + view.nbytes)], view)
+        return view.nbytes // PAGE_SIZE
 
     def sink(self, base: int, always: bool) -> Sink:
         """Takes pages as ksm.sources.stream.bring() does. It is called in several threads."""
