@@ -11,8 +11,8 @@ import time
 from ksm.constants import MADV_MERGEABLE, PAGE_SIZE
 from ksm.machine import Machine
 
-MOST = 16384  # pages of the larger of two measurements; the other has a quarter
-LEAST = 4096
+MOST = 8192  # pages of the larger of two measurements; the other has a quarter
+LEAST = 2048
 BLOCK = 1 << 20
 SPARE = 4096  # pages of the machine for page tables and others
 

@@ -15,7 +15,7 @@ from ksm.constants import PAGE_SIZE
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import PAGE_OF_FINGERPRINT, Progress, Result, Scan, Zeros, make_machine, no_progress
 from ksm.estimate.settings import ERA
-from ksm.estimate.tuners import Knobs, Tuner
+from ksm.estimate.tuners import Knobs, Timing, Tuner
 from ksm.fingerprint.frames import frames_of
 from ksm.host.memory import available_memory
 from ksm.sources import Source, SourceError
@@ -117,12 +117,12 @@ class Replay(Scan):
         self.only = only
         self.stop = stop
         self.cost = cost
-        self.knobs = knobs or Knobs()
-        self.took: list[float] = []  # simulated seconds of each pass
-        self.busy: list[float] = []  # of these, ksmd's on a processor
-        self.curve: list[tuple[float, int]] = []
+        self.timing = Timing([], [])
+        self.saved: list[int] = []  # after each pass, by the counters
         self.looked: list[int] = []  # pages of each pass
+        self.chains = False  # whether there were any after a pass
         super().__init__(list(reader.sources), settings=settings, era=era, key=reader.key, threads=1, zeros=reader.zeros)
+        self.knobs = knobs or Knobs(self.machine)
         self.left = list(reader.left)
         self.stage = Stage(self.machine)
         copies = {id(source): copy.copy(source) for source in reader.given}
@@ -196,13 +196,13 @@ class Replay(Scan):
         total = sum(source.process.rss() for source in self.sources if source.process is not None)
         batch = min(MOST_BATCH, max(LEAST_BATCH, total // BATCHES))
         took = busy = 0.0
-        before = sum(self.took)
+        before = sum(self.timing.took)
         left = total
         done = False
         while not done:
             self.pause()
             pages = max(0, min(batch, left))
-            at_once, sleep = self.knobs.at(self.machine, before + took)
+            at_once, sleep = self.knobs.at(before + took)
             seconds = pages / max(1, at_once) * sleep + pages * self.cost
             self.machine.advance(seconds, ksmd=pages * self.cost)
             took += seconds
@@ -212,10 +212,11 @@ class Replay(Scan):
             done = self.machine.ksm.scan(pages=batch)
             left -= self.counter("pages_skipped") - passed
         self.skipped = self.counter("pages_skipped") - skipped
-        self.took.append(took)
-        self.busy.append(busy)
+        self.timing.took.append(took)
+        self.timing.busy.append(busy)
         self.looked.append(max(0, total - self.skipped))
-        self.curve.append((before + took, self.counter("pages_sharing") + self.counter("ksm_zero_pages")))
+        self.saved.append(self.counter("pages_sharing") + self.counter("ksm_zero_pages"))
+        self.chains = self.chains or self.counter("stable_node_chains") > 0
         return self.looked[-1]
 
     def go_on(self, passes: int, most: int) -> None:

@@ -14,13 +14,13 @@ from ksm.estimate.cost import measured
 from ksm.estimate.doubt import Doubt, Freed
 from ksm.estimate.ledger import Ledger
 from ksm.estimate.pace import lost_in, spell
-from ksm.estimate.replay import Reader, Replay, Stopped, fitting
+from ksm.estimate.replay import Reader, Replay, fitting
 from ksm.estimate.scan import Progress, Result, no_progress
-from ksm.estimate.settings import ERA, SettingError, check_settings
+from ksm.estimate.settings import ERA, SettingError, apply_settings, check_settings
 from ksm.estimate.terminal import amount
-from ksm.estimate.tuners import Ksmtuned, Tuner
+from ksm.estimate.tuners import Knobs, Ksmtuned, Still, Timing, Tuner, timing
 from ksm.host.memory import total_memory
-from ksm.machine import ERAS
+from ksm.machine import ERAS, Machine
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1000
 PERFECT = {"max_page_sharing": str((1 << 31) - 1), "use_zero_pages": "1", "smart_scan": "0"}
+PACE = ("pages_to_scan", "sleep_millisecs")
 MORE = 10  # passes after the last one, in which the advisor may find its pace
 LOOK = 0.2  # seconds between two looks at whether to stop
 NEAR = 0.99  # of the most that is saved: worth as much
@@ -180,8 +181,20 @@ def rules_of(base: Mapping[str, str], era: Era, others: list[dict[str, str]]) ->
     return found
 
 
+class Done(NamedTuple):
+    """A row that is done: what a scan says, and how long ksmd takes for each pass."""
+
+    result: Result
+    timing: Timing
+    replay: Replay
+
+
 class Sweeper:
-    """Rows, made by several threads at the same time. Ctrl-C leaves `rows` with those that are done."""
+    """Rows, made by several threads at the same time. Ctrl-C leaves those that are done: see sweep().
+
+    Settings that differ only in ksmd's pace merge the same pages in the same passes, unless memory changes and there are chains: how long a
+    chain is left alone is the only time in KSM that decides anything. So such settings have one machine.
+    """
 
     def __init__(self, reader: Reader, settings: Sequence[Setting], *, cost: float | None, threads: int | None = None) -> None:
         """cost    nanoseconds that ksmd takes for a page; it is measured if that is not known"""
@@ -192,71 +205,87 @@ class Sweeper:
         self.measured = cost is None
         self.cost = measured(pages) if cost is None else cost / 1e9
         self.stopping = False
-        self.found: dict[int, tuple[Replay, Result]] = {}
+        self.found: dict[int, Done] = {}
         self.bound: Result | None = None
 
     def run(self, progress: Progress = no_progress) -> Sweep:
-        """Make all rows. KeyboardInterrupt passes through, when the threads have ended; sweep() then gives what is done."""
+        """Make all rows. KeyboardInterrupt passes through, when the threads have ended."""
+        groups: dict[Any, list[int]] = {}
+        for number, setting in enumerate(self.settings):
+            groups.setdefault(alike(setting, number), []).append(number)
         with ThreadPoolExecutor(self.threads, "ksm-sweep") as pool:
-            jobs: dict[Future[tuple[Replay, Result]], int] = {
-                pool.submit(self.one, setting): number for number, setting in enumerate([perfect(), *self.settings], -1)
-            }
-            waiting = set(jobs)
+            jobs: dict[Future[Done], list[int]] = {pool.submit(self.one, perfect()): []}
+            jobs.update({pool.submit(self.one, self.settings[group[0]]): group for group in groups.values()})
             try:
-                while waiting:
-                    done, waiting = wait(waiting, timeout=LOOK, return_when=FIRST_COMPLETED)
-                    for job in done:
-                        if jobs[job] < 0:
-                            self.bound = job.result()[1]
-                        else:
-                            self.found[jobs[job]] = job.result()
+                while jobs:
+                    for job in wait(jobs, timeout=LOOK, return_when=FIRST_COMPLETED).done:
+                        first, *others = jobs.pop(job) or [-1]
+                        done = job.result()
+                        if first < 0:
+                            self.bound = done.result
+                            continue
+                        self.found[first] = done
+                        for number in others:
+                            if any(self.reader.turns) and done.replay.chains:
+                                jobs[pool.submit(self.one, self.settings[number])] = [number]
+                            else:
+                                self.found[number] = self.as_well(done, self.settings[number])
                     progress("settings", len(self.found), len(self.settings))
             finally:
                 self.stopping = True
                 pool.shutdown(wait=True, cancel_futures=True)
         return self.sweep()
 
-    def one(self, setting: Setting) -> tuple[Replay, Result]:
+    def one(self, setting: Setting) -> Done:
         replay = Replay(
             self.reader, settings=setting.settings, era=setting.era, cost=self.cost, knobs=setting.tuner,
             perfect=setting.name == PERFECTLY, stop=lambda: self.stopping,
         )  # fmt: skip
         with replay:
-            if self.stopping:
-                raise Stopped
             result = replay.run(interval=0.0)
             if "advisor_mode" in setting.settings:
                 replay.go_on(result.passes, MORE)
-            return replay, result
+                return Done(result, replay.timing, replay)
+            return Done(result, timing(replay.looked, setting.tuner or Still(*replay.knobs.at(0.0)), self.cost), replay)
+
+    def as_well(self, done: Done, setting: Setting) -> Done:
+        """A setting that does as another one, at another pace."""
+        with Machine(memory=1 << 16, max_memory=1 << 16, era=setting.era) as machine:
+            apply_settings(machine, setting.settings)
+            knobs = {name: getattr(machine.ksm, name) for name in PACE}
+            still = Still(*Knobs(machine).at(0.0))
+        result = done.result._replace(ksm={**done.result.ksm, **knobs})
+        return Done(result, timing(done.replay.looked, setting.tuner or still, self.cost), done.replay)
 
     def sweep(self) -> Sweep:
         """What is done so far."""
         bound = self.bound.ledger.freed if self.bound is not None else 0
-        rows = [self.row(self.settings[number], *self.found[number], bound) for number in sorted(self.found)]
-        results = [result for _, result in self.found.values()] + ([self.bound] if self.bound is not None else [])
+        rows = [self.row(self.settings[number], self.found[number], bound) for number in sorted(self.found)]
+        results = [done.result for done in self.found.values()] + ([self.bound] if self.bound is not None else [])
         notes = self.notes(results)
         return Sweep(
             rows=marked(rows), bound=bound, pages=results[0].ledger.pages if results else 0, cost=round(self.cost * 1e9, 1),
             measured=self.measured, notes=notes, asked=len(self.settings),
         )  # fmt: skip
 
-    def row(self, setting: Setting, replay: Replay, result: Result, bound: int) -> Row:
+    def row(self, setting: Setting, done: Done, bound: int) -> Row:
+        result, replay, (took, busy) = done.result, done.replay, done.timing
         until = result.passes - (replay.period if result.settled else 0)
-        doubt = self.doubt_of_pace(replay, result)
+        doubt = self.doubt_of_pace(took[-1], replay, result)
         freed = result._replace(doubts=[*result.doubts, *([doubt] if doubt else [])]).freed
         return Row(
             name=setting.name, settings=setting.settings, era=setting.era, ledger=result.ledger, freed=freed, ksm=result.ksm,
-            passes=result.passes, settled=result.settled, seconds=round(sum(replay.took[:until]), 3),
-            cpu_seconds=round(sum(replay.busy[:until]), 3), cpu=replay.busy[-1] / replay.took[-1] if replay.took[-1] else 0.0,
-            reached=result.ledger.freed / bound if bound else 0.0, curve=replay.curve, best=[],
+            passes=result.passes, settled=result.settled, seconds=round(sum(took[:until]), 3), cpu_seconds=round(sum(busy[:until]), 3),
+            cpu=busy[-1] / took[-1] if took[-1] else 0.0, reached=result.ledger.freed / bound if bound else 0.0,
+            curve=list(zip(itertools.accumulate(took), replay.saved, strict=True)), best=[],
         )  # fmt: skip
 
-    def doubt_of_pace(self, replay: Replay, result: Result) -> Doubt | None:
+    def doubt_of_pace(self, visit: float, replay: Replay, result: Result) -> Doubt | None:
         """What may change between two visits of ksmd, if these are further apart than the two readings."""
-        apart, visit = self.reader.apart, replay.took[-1]
-        if not apart or visit <= apart:
+        if not self.reader.apart or visit <= self.reader.apart:
             return None
-        return Doubt(lost_in(visit / apart, result.ledger.freed, *replay.changed), 0, "pages may change between two visits of ksmd")
+        fewer = lost_in(visit / self.reader.apart, result.ledger.freed, *replay.changed)
+        return Doubt(fewer, 0, "pages may change between two visits of ksmd")
 
     def notes(self, results: Sequence[Result]) -> list[str]:
         notes = []
@@ -278,6 +307,13 @@ PERFECTLY = ""  # the name of the setting that is none
 def perfect() -> Setting:
     """What merges all that is equal."""
     return Setting(PERFECTLY, PERFECT, ERA)
+
+
+def alike(setting: Setting, number: int) -> Any:
+    """The same for settings that differ only in ksmd's pace. The advisor sets it by what it sees, so its rows are not like others."""
+    if "advisor_mode" in setting.settings:
+        return number
+    return setting.era, tuple(sorted((name, value) for name, value in setting.settings.items() if name not in PACE))
 
 
 def marked(rows: list[Row]) -> list[Row]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -17,15 +18,28 @@ SLEEP = 10
 
 
 class Tuner(Protocol):
-    def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
+    def at(self, elapsed: float) -> tuple[int, float]:
         """What ksmd does `elapsed` seconds after it was started: how many pages at once, and seconds of sleep."""
 
 
 class Knobs:
     """The machine's own knobs: as they were set, or as the kernel's advisor sets them."""
 
-    def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
-        return machine.ksm.pages_to_scan, machine.ksm.sleep_millisecs / 1000
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def at(self, elapsed: float) -> tuple[int, float]:
+        return self.machine.ksm.pages_to_scan, self.machine.ksm.sleep_millisecs / 1000
+
+
+class Still(NamedTuple):
+    """Knobs that nobody sets any more."""
+
+    pages: int
+    sleep: float
+
+    def at(self, elapsed: float) -> tuple[int, float]:
+        return self
 
 
 class Ksmtuned(NamedTuple):
@@ -41,8 +55,34 @@ class Ksmtuned(NamedTuple):
     short: bool
     total: int
 
-    def at(self, machine: Machine, elapsed: float) -> tuple[int, float]:
+    def at(self, elapsed: float) -> tuple[int, float]:
         pages = 0
         for _ in range(1 + min(int(elapsed / INTERVAL), MAX // BOOST + 1)):
             pages = max(MIN, min(MAX, pages + (BOOST if self.short else DECAY)))
         return pages, max(10, SLEEP * (16 << 30) // max(1, self.total)) / 1000
+
+
+class Timing(NamedTuple):
+    """How long ksmd takes: for each pass the seconds, and of these those on a processor."""
+
+    took: list[float]
+    busy: list[float]
+
+
+STEP = 1.0  # seconds after which ksmtuned is asked again
+
+
+def timing(passes: Sequence[int], tuner: Tuner, cost: float) -> Timing:
+    """Of passes that look at so many pages each; a page takes `cost` seconds."""
+    took: list[float] = []
+    elapsed = 0.0
+    for pages in passes:
+        began, left = elapsed, float(pages)
+        while left > 0:
+            at_once, sleep = tuner.at(elapsed)
+            each = sleep / max(1, at_once) + cost
+            some = left if isinstance(tuner, Still) or not each else min(left, STEP / each)
+            elapsed += some * each
+            left -= some
+        took.append(elapsed - began)
+    return Timing(took, [pages * cost for pages in passes])

@@ -107,11 +107,11 @@ def test_the_advisor_sets_the_pace(tmp_path, opened):
 def test_ksmtuned():
     """300 pages more each minute up to 1,250, or never more than 64. 10 ms on a host of 16 GiB, and longer on smaller ones."""
     short, free = Ksmtuned(True, 16 << 30), Ksmtuned(False, 4 << 30)
-    assert [short.at(None, seconds) for seconds in (0, 59, 60, 120, 180, 240, 1e9)] == [
+    assert [short.at(seconds) for seconds in (0, 59, 60, 120, 180, 240, 1e9)] == [
         (pages, 0.01) for pages in (300, 300, 600, 900, 1200, 1250, 1250)
     ]
-    assert [free.at(None, seconds) for seconds in (0, 1e9)] == [(64, 0.04)] * 2
-    assert Ksmtuned(True, 1 << 40).at(None, 0) == (300, 0.01)
+    assert [free.at(seconds) for seconds in (0, 1e9)] == [(64, 0.04)] * 2
+    assert Ksmtuned(True, 1 << 40).at(0) == (300, 0.01)
 
 
 def test_rules_are_rows(images, opened):
@@ -232,7 +232,7 @@ def test_ctrl_c_leaves_what_is_done(images, opened):
             raise KeyboardInterrupt
 
     with Reader(opened(images)) as reader:
-        settings, _ = settings_of({"sleep_millisecs": [str(number) for number in range(1, 40)]}, {}, "6.12", rules=False)
+        settings, _ = settings_of({"max_page_sharing": [str(number) for number in range(2, 41)]}, {}, "6.12", rules=False)
         sweeper = Sweeper(reader, settings, cost=COST, threads=1)
         with pytest.raises(KeyboardInterrupt):
             sweeper.run(interrupt)
@@ -258,7 +258,7 @@ def test_as_many_machines_as_threads(images, opened, monkeypatch):
 
     monkeypatch.setattr(Replay, "make_machine", making)
     monkeypatch.setattr(Replay, "__exit__", leaving)
-    swept(opened(images), {"sleep_millisecs": [str(number) for number in range(1, 13)]}, threads=2)
+    swept(opened(images), {"max_page_sharing": [str(number) for number in range(2, 14)]}, threads=2)
     assert (there, most) == (0, 2)
 
 
