@@ -30,6 +30,7 @@ from ksm.sysfs import Ksm as Ksm
 from ksm.views import Processes as Processes
 
 if TYPE_CHECKING:
+    from ksm.estimate.advise import Advice
     from ksm.estimate.doctor import Diagnosis
     from ksm.estimate.sweep import Sweep
     from ksm.machine import _Era as Era
@@ -91,6 +92,26 @@ def sweep(
         sources, vary or {}, settings=settings or {}, era=era, rules=rules, cost=cost, which=which, zeros=zeros, interval=interval,
         threads=threads,
     )  # fmt: skip
+
+
+def advise(
+    sources: Sequence[str],
+    *,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    interval: float = 1.0,
+    threads: int | None = None,
+) -> Advice:
+    """Which mappings of processes are worth madvise(MADV_MERGEABLE): an object, with what `ksm advise` prints.
+
+    `sources` are processes ("pid:N"). They are read twice, `interval` seconds apart. `settings`, `era` and `threads` are as for sweep().
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a process that cannot be read. Profit is that of
+    ksm_process_profit(), and what a mapping adds to that of others.
+    """
+    from ksm.estimate.answers import advise_of  # an import that few callers need
+
+    return advise_of(sources, settings=settings or {}, era=era, interval=interval, threads=threads)
 
 
 def get_include() -> str:

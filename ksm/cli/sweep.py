@@ -14,10 +14,9 @@ from ksm.estimate import sweep_report
 from ksm.estimate.replay import APART, Reader
 from ksm.estimate.report import terminal_width
 from ksm.estimate.scan import Zeros
-from ksm.estimate.settings import ERA, SettingError
+from ksm.estimate.settings import SettingError
 from ksm.estimate.sweep import Sweep, Sweeper, settings_of
 from ksm.estimate.terminal import print_lines
-from ksm.machine import ERAS
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 from ksm.sources.advice import of_which
 from ksm.sources.gentle import gently
@@ -56,13 +55,8 @@ def varied(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "--cost", type=COST, metavar="NS", help="Nanoseconds of a processor that ksmd takes for a page.  [default: measured here, by the port]"
 )
 @options.mappings
-@click.option(
-    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
-)
-@click.option(
-    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
-    help="For all knobs that do not vary, use the kernel's defaults, or what the running kernel has.",
-)
+@options.era
+@options.knobs
 @click.option(
     "--set", "base", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm, for all rows."
 )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: what commands print, as objects.
-"""The functions of the package that open sources: ksm.sweep(). Errors become those of the face: ValueError and OSError."""
+"""The functions of the package that open sources: ksm.sweep() and ksm.advise(). Errors become those of the face: ValueError and OSError."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ksm.estimate.advise import Advice, advise
 from ksm.estimate.replay import Reader
 from ksm.estimate.scan import Zeros
 from ksm.estimate.settings import SettingError
@@ -39,6 +40,16 @@ def opened(texts: Sequence[str], which: Which) -> Iterator[tuple[list[Source], l
         for source in sources:
             source.close()
         host.close()
+
+
+def advise_of(texts: Sequence[str], *, settings: Mapping[str, str | int], era: Era, interval: float, threads: int | None) -> Advice:
+    """See ksm.advise()."""
+    if not texts:
+        raise ValueError("at least one process is needed")
+    with opened(texts, "prctl") as (sources, remarks):
+        reader = Reader(sources, threads=threads, interval=interval)
+        found = advise(reader, settings={name: str(value) for name, value in settings.items()}, era=era)
+    return found._replace(notes=[*found.notes, *remarks])
 
 
 def sweep_of(

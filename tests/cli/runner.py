@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any, NoReturn
 
+import ksm.cli.advise
 import ksm.cli.bench
 import ksm.cli.doctor
 import ksm.cli.fingerprint
