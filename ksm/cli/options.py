@@ -15,7 +15,9 @@ import click
 
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
+from ksm.estimate.settings import ERA
 from ksm.host.text import printable
+from ksm.machine import ERAS
 from ksm.sources.mappings import EACH_WHICH, Which
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -40,6 +42,13 @@ def which_of(which: Which | None, advised: bool) -> Which:
     return "advised" if advised else which or "prctl"
 
 
+era = click.option(
+    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
+)
+knobs = click.option(
+    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
+    help="Use the kernel's defaults, or what the running kernel has.",
+)  # fmt: skip
 holes = click.option(
     "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
 )

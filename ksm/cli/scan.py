@@ -14,8 +14,8 @@ from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
 from ksm.estimate.pace import BUDGET
-from ksm.estimate.settings import ERA, SettingError, check_settings, writable
-from ksm.machine import ERAS, Machine
+from ksm.estimate.settings import SettingError, check_settings, writable
+from ksm.machine import Machine
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 from ksm.sources.advice import of_which
 from ksm.sources.gentle import gently
@@ -89,13 +89,8 @@ class Seconds(click.FloatRange):
 @click.command(short_help="What would KSM save here?")
 @options.sources
 @options.mappings
-@click.option(
-    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
-)
-@click.option(
-    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
-    help="Use the kernel's defaults, or what the running kernel has.",
-)
+@options.era
+@options.knobs
 @click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
 @click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
 @click.option(

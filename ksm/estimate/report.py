@@ -10,13 +10,12 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
-
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.ledger import differences
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
 from ksm.estimate.settings import ERA
+from ksm.estimate.terminal import print_lines, wrapped
 from ksm.host.text import printable, size, size_said
 
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
@@ -64,9 +63,7 @@ def as_json(result: Result) -> dict[str, Any]:
 
 def print_report(result: Result, width: int) -> None:
     """Print the report for a person, `width` columns wide. rich is not used: its import takes as long as scanning 30,000 pages."""
-    plain = os.environ.get("TERM") in ("dumb", "unknown")
-    for text, bold in lines(result, width):
-        click.echo(click.style(text, bold=True) if bold else text, color=False if plain else None)
+    print_lines(lines(result, width))
 
 
 def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
@@ -83,8 +80,7 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
                 yield f"{text.strip().partition(':')[0]}: {pages} pages, which are not counted.", False
     yield "", False
     for note in shown_notes(result):
-        for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
-            yield line, False
+        yield from wrapped(note, width, "- ", "  ")
 
 
 def terminal_width() -> int:
