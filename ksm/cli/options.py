@@ -64,17 +64,6 @@ gentle = click.option(
 )
 
 
-def html(command: Decorated) -> Decorated:
-    """The options of a page with pictures: the parameters `html` and `contents`. See page_at()."""
-    contents = click.option(
-        "--contents", is_flag=True, help="With --html: put in the first bytes of the contents that free most. They may be secrets."
-    )
-    page = click.option(
-        "--html", metavar="FILE", callback=page_at, help="Write the report as a page with pictures, too. It needs no network."
-    )
-    return page(contents(command))
-
-
 def page_at(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """What --html says: whether the page can be made is found out before anything is read, which may take long."""
     if value is None:
@@ -93,6 +82,11 @@ def page_at(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     except ValueError:
         raise click.BadParameter("no file has such a name", ctx, param) from None
     return value
+
+
+page = click.option(
+    "--html", metavar="FILE", callback=page_at, help="Write the report as a page with pictures, too. It needs no network."
+)
 
 
 def threads_of(threads: int | None, gentle: bool) -> int | None:

@@ -110,7 +110,8 @@ class Seconds(click.FloatRange):
     "--tenant", "tenants", multiple=True, metavar="NAME=SOURCE,...", callback=tenants_in,
     help="These SOURCEs are this tenant's: say what merges across tenants, what it tells, and what it costs to forbid it.",
 )
-@options.html
+@options.page
+@click.option("--contents", is_flag=True, help="With --html: put in the first bytes of the contents that free most. They may be secrets.")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
     sources: tuple[str, ...],
@@ -203,10 +204,10 @@ def scan(
     result.notes[:0] = of_which(opened, mappings)
     result.notes.extend(remarks)
     if html is not None:
-        from ksm.pictures import of_scan, page
+        from ksm.pictures import page
+        from ksm.pictures.html import html as page_of
 
-        data = report.as_json(result)
-        page.write(html, page.render(of_scan.page_of(data, report.answer(result)), data))
+        page.write(html, page_of(result))
     if as_json:
         import json
 

@@ -7,29 +7,24 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-import click
-
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.tenants import HOW, Tenants
-from ksm.host.text import printable, size
+from ksm.estimate.terminal import amount, print_lines
+from ksm.host.text import printable
 
 NAME = 24  # columns of a tenant's name
 INDENT = 2
-
-
-def amount(pages: int) -> str:
-    return f"-{size(-pages * PAGE_SIZE)}" if pages < 0 else size(pages * PAGE_SIZE)
 
 
 def lines(tenants: Tenants, width: int) -> Iterator[tuple[str, bool]]:
     """The lines, `width` columns wide, and whether each is bold."""
     if tenants.merged:
         said = (
-            f"{amount(tenants.merged)} of pages merge with those of another tenant. To forbid that would cost {amount(tenants.cost)} of "
-            f"the {amount(tenants.freed)}: with a machine for each tenant, {amount(tenants.apart)} are freed."
+            f"{in_bytes(tenants.merged)} of pages merge with those of another tenant. To forbid that would cost {in_bytes(tenants.cost)} "
+            f"of the {in_bytes(tenants.freed)}: with a machine for each tenant, {in_bytes(tenants.apart)} are freed."
         )
     else:
-        said = f"No page merges with one of another tenant; with a machine for each tenant, {amount(tenants.apart)} are freed, too."
+        said = f"No page merges with one of another tenant; with a machine for each tenant, {in_bytes(tenants.apart)} are freed, too."
     yield from ((line, True) for line in textwrap.wrap(said, width))
     yield "", False
     names = [shortened(printable(tenant.name)) for tenant in tenants.tenants]
@@ -51,11 +46,13 @@ def lines(tenants: Tenants, width: int) -> Iterator[tuple[str, bool]]:
                                                                 subsequent_indent=" " * INDENT))
 
 
+def in_bytes(pages: int) -> str:
+    return amount(pages * PAGE_SIZE)
+
+
 def shortened(name: str) -> str:
     return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
 
 def print_tenants(tenants: Tenants, width: int) -> None:
-    click.echo()
-    for text, bold in lines(tenants, width):
-        click.echo(click.style(text, bold=True) if bold else text)
+    print_lines([("", False), *lines(tenants, width)])

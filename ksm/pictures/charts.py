@@ -64,17 +64,20 @@ def bars(
 def lines(
     rows: list[dict[str, Any]], parts: Mapping[str, str], *, x: str, unit: str, description: str, whole: bool = True
 ) -> dict[str, Any]:
-    """Lines with points, one for each part. Rows have x, part and value. `whole`: x counts."""
+    """Lines with points, one for each part. Rows have x, part and value. `whole`: x counts; else it is more
+    than 0, and on a logarithmic scale.
+    """
     there = [part for part in parts if any(row["part"] == part for row in rows)]
     data = [{"x": row["x"], "what": parts[row["part"]], "value": row["value"]} for row in rows]
     scale = altair.Scale(domain=[parts[key] for key in there], range=colours(there))
     ticks = sorted({row["x"] for row in rows})
-    axis = altair.Axis(values=ticks, format="d") if whole and len(ticks) <= MOST_TICKS else altair.Axis()
+    axis = altair.Axis(values=ticks, format="d") if whole and len(ticks) <= MOST_TICKS else altair.Axis(tickCount=8, format="~s")
+    along = altair.Scale(nice=False, zero=False) if whole else altair.Scale(type="log", nice=False)
     chart = (
         altair.Chart(altair.InlineData(values=data), height=260)
         .mark_line(point=altair.OverlayMarkDef(size=40), strokeWidth=2)
         .encode(
-            x=altair.X("x:Q", title=x, axis=axis, scale=altair.Scale(nice=not whole, zero=False)),
+            x=altair.X("x:Q", title=x, axis=axis, scale=along),
             y=altair.Y("value:Q", title=unit, axis=altair.Axis(tickCount=6)),
             color=altair.Color("what:N", title=None, scale=scale),
             strokeDash=altair.StrokeDash("what:N", title=None, scale=altair.Scale(domain=[parts[key] for key in there])),
@@ -97,6 +100,22 @@ def heat(rows: list[dict[str, Any]], names: Sequence[str], *, titles: tuple[str,
             fillOpacity=altair.FillOpacity("share:Q", title=None, scale=altair.Scale(domain=[0, 1], range=[0, 1]), legend=None),
             tooltip=[altair.Tooltip("a:N", title=down), altair.Tooltip("b:N", title=right),
                      altair.Tooltip("value:Q", title=unit, format=",.1f"), altair.Tooltip("share:Q", title="share", format=".1%")],
+        )
+    )
+    return finished(chart, description)
+
+
+def points(rows: list[dict[str, Any]], *, x: str, unit: str, description: str) -> dict[str, Any]:
+    """A point for each row, which has name, x, value, and best, 1 or 0: the best ones are filled."""
+    chart = (
+        altair.Chart(altair.InlineData(values=rows), height=260)
+        .mark_point(size=90, stroke="var(--accent)", fill="var(--accent)", strokeWidth=2)
+        .encode(
+            x=altair.X("x:Q", title=x, scale=altair.Scale(zero=True)),
+            y=altair.Y("value:Q", title=unit, axis=altair.Axis(tickCount=6)),
+            fillOpacity=altair.FillOpacity("best:Q", scale=altair.Scale(domain=[0, 1], range=[0, 1]), legend=None),
+            tooltip=[altair.Tooltip("name:N", title="setting"), altair.Tooltip("x:Q", title=x),
+                     altair.Tooltip("value:Q", title=unit, format=",.1f")],
         )
     )
     return finished(chart, description)
