@@ -3,7 +3,7 @@
 
 
 # What the last visit of ksmd has decided of a page. A byte of Decisions.of().
-cpdef enum decision:
+cpdef enum:
     NOT_VISITED = 0
     FIRST_VISIT             # its checksum was taken
     CHANGED                 # its checksum was another one than at the visit before
