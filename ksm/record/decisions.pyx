@@ -320,7 +320,7 @@ cdef class Decisions:
         with nogil:
             self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
-            if self.machine.m.decider == self.d:
+            if self.keeps():
                 self.d.follow_id = mm_id
                 self.d.follow_address = address & page_mask()
                 self.d.nr_events = 0
@@ -334,7 +334,7 @@ cdef class Decisions:
         with nogil:
             self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
-            if self.machine.m.decider == self.d:
+            if self.keeps():
                 nr = self.d.nr_events
                 for i in range(nr):
                     events[i] = self.d.events[i]
@@ -359,7 +359,7 @@ cdef class Decisions:
         cdef bint no_memory = False
         self.machine.hold()
         with nogil:
-            if self.machine.m.decider == self.d:
+            if self.keeps():
                 no_memory = self.d.no_memory
                 item = self.first_item(mm_id, start)
                 while item != NULL:
@@ -379,6 +379,10 @@ cdef class Decisions:
         if no_memory:
             raise MemoryError
         return bytes(result)
+
+    cdef bint keeps(self) noexcept nogil:
+        """Whether stop() was not called. The caller has entered the machine, and holds ksm_thread_mutex, or the machine."""
+        return self.d != NULL and self.machine.m.decider == self.d
 
     cdef ksm_rmap_item *first_item(self, unsigned long mm_id, unsigned long start) noexcept nogil:
         """An item of the process from which the one at `start` can be reached. The machine is held."""
@@ -401,7 +405,7 @@ cdef class Decisions:
         with nogil:
             self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
-            if self.machine.m.decider == self.d and self.d != NULL:
+            if self.keeps():
                 WRITE_ONCE_step(self.machine.m.step, NULL)
                 self.machine.g.rmap_item_cache.freed = NULL
                 free_decider(self.machine.m)
