@@ -17,13 +17,13 @@ from linux.mm_types cimport frame_maker, machine as struct_machine
 from linux.page_flags cimport PG_reserved, page_address, test_page_flag
 from linux.spinlock cimport mutex_lock, mutex_unlock
 
-from ksm.estimate.outcomes cimport ABSENT, ACROSS, ALONE, FORKED, HUGE, LAST, NR_REASONS, SPLIT, WITHIN, ZERO
+from ksm.estimate.outcomes cimport ABSENT, EQUAL_HELD, FORKED, HUGE, NR_REASONS, WITHIN
 from ksm.fingerprint.frames cimport frame_maker_init, make_fingerprints
 from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_PRESENT, PAGE_ZERO
 from ksm.machine cimport Machine
 
 cdef enum:
-    OTHERS = 0                  # in place of a reason: merged already, or compared and without an equal
+    OTHERS = 0                  # in place of a reason: pages that are merged, have no equal, or would merge as soon as their equal could
 
 
 cdef struct entry:
@@ -180,6 +180,6 @@ cdef int note(dict found, long reason, long region, size_t own, bint others) exc
 
 
 cdef inline uint32_t reason_that_counts(unsigned char reason) noexcept nogil:
-    if reason == ABSENT or reason >= NR_REASONS or WITHIN <= reason <= LAST or FORKED <= reason <= HUGE:
+    if WITHIN <= reason <= HUGE or reason == EQUAL_HELD or reason == ABSENT or reason >= NR_REASONS:
         return OTHERS
     return reason

@@ -98,7 +98,6 @@ REASONS = (
     Reason(
         outcomes.EQUAL_HELD, "equal_held", "compared", "its equal is held",
         "Its equal in the unstable tree is held by another reference, so that the two cannot be merged.",
-        "unregister the buffers that hold the equal page",
     ),
     Reason(
         outcomes.AGAIN, "again", "compared", "tried, and not yet merged",
@@ -133,7 +132,8 @@ REASONS = (
     Reason(
         outcomes.GUEST, "guest", "not looked at", "shared memory of a guest",
         "It is the memory of a virtual machine, in a memfd, a file of /dev/shm or hugetlbfs: shared memory, as virtiofs and vhost-user want it.",
-        "start QEMU without memory-backend share=on: with private memory, and without virtiofs and vhost-user",
+        "start QEMU without memory-backend share=on (cloud-hypervisor: --memory shared=off): with private memory, and without virtiofs and"
+        " vhost-user",
     ),
     Reason(
         outcomes.HUGETLB, "hugetlb", "not looked at", "hugetlb",
@@ -185,6 +185,5 @@ READABLE = frozenset({
 
 # What was looked at and could merge, if something else were otherwise
 UNLUCKY = frozenset({
-    outcomes.VOLATILE, outcomes.WAITING, outcomes.SMART_SCAN, outcomes.FULL, outcomes.OTHER_NODE, outcomes.HELD, outcomes.EQUAL_HELD,
-    outcomes.AGAIN,
+    outcomes.VOLATILE, outcomes.WAITING, outcomes.SMART_SCAN, outcomes.FULL, outcomes.OTHER_NODE, outcomes.HELD, outcomes.AGAIN,
 })  # fmt: skip

@@ -104,18 +104,20 @@ def fill(
     codes: PageCodes, scanned: PageCodes, area: Area, pagemap: int, kpageflags: int, every: bool, hypervisor: bool
 ) -> None:
     """Give the pages of a mapping their reasons."""
+    # What has an entry like a page in swap may be something else: smaps tells.
+    swapped = outcomes.SWAPPED if area.swap else outcomes.ABSENT
     refused = area.refused
     if refused:
         code = REFUSED[refused]
         if hypervisor and (area.shared and refused in ("shared memory", "hugetlb") or is_guest(area)):
             code = outcomes.GUEST
         kinds = {"anonymous": code, "missing": code, "file": code, "zero": outcomes.ONLY_READ}
-        fill_kinds(pagemap, kpageflags, area.start, area.end, codes, None, swapped=outcomes.SWAPPED, **kinds)
+        fill_kinds(pagemap, kpageflags, area.start, area.end, codes, None, swapped=swapped, **kinds)
         return
     taken = every or MERGEABLE in area.flags
     fill_kinds(
         pagemap, kpageflags, area.start, area.end, codes, scanned if taken else None, anonymous=outcomes.NOT_MERGEABLE,
-        missing=outcomes.WAITING, file=outcomes.FILE_PAGE, zero=outcomes.ONLY_READ, swapped=outcomes.SWAPPED,
+        missing=outcomes.WAITING, file=outcomes.FILE_PAGE, zero=outcomes.ONLY_READ, swapped=swapped,
     )  # fmt: skip
 
 

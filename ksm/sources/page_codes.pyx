@@ -21,6 +21,8 @@ from ksm.sources.pagemap cimport (FOUND_AT_ONCE, KPF_ZERO_PAGE, NR_ENTRIES, NR_R
                                   WALKED_AT_ONCE, ioctl, page_flags, page_region, pm_scan_arg, read_entries)
 
 
+cdef uint64_t PM_GUARD_REGION = <uint64_t>1 << 58      # since Linux 6.15
+
 cdef enum:
     IN_BLOCK = 512              # pages
     BLOCK_SHIFT = PAGE_SHIFT + 9
@@ -189,6 +191,21 @@ cdef int take(PageCodes into, PageCodes scanned, const kinds *codes, uint64_t st
     return 0
 
 
+cdef int take_swapped(PageCodes into, const kinds *codes, uint64_t start, uint64_t end) except -1:
+    """Pages that are swapped out, without those of MADV_GUARD_INSTALL, which have an entry like these."""
+    cdef uint64_t entries[NR_ENTRIES]
+    cdef ssize_t n, i
+    while start < end:
+        n = read_entries(codes.pagemap, entries, start, (end - start) >> PAGE_SHIFT)
+        if n == 0:
+            break
+        for i in range(n):
+            if entries[i] & PM_SWAP and not entries[i] & PM_GUARD_REGION:
+                into.fill_run(start, start + PAGE_SIZE, codes.swapped)
+            start += PAGE_SIZE
+    return 0
+
+
 def fill_kinds(int pagemap, int kpageflags, start, end, PageCodes into not None, PageCodes scanned, *, int anonymous, int missing, int file,
                int zero, int swapped, bint ask_ioctl=True):
     """Give each page of a mapping that is there, or swapped out, a code: that which `scanned` has for it (or `anonymous` without), `missing`
@@ -235,7 +252,7 @@ cdef bint fill_by_scan(int fd, uint64_t start, uint64_t end, PageCodes into, Pag
         for i in range(n):
             what = regions[i].categories
             if not what & PAGE_IS_PRESENT:
-                into.fill_run(regions[i].start, regions[i].end, codes.swapped)
+                take_swapped(into, codes, regions[i].start, regions[i].end)
             elif what & PAGE_IS_PFNZERO:
                 into.fill_run(regions[i].start, regions[i].end, codes.zero)
             elif what & PAGE_IS_FILE:
@@ -260,7 +277,7 @@ cdef int fill_by_entries(int fd, int kpageflags, uint64_t start, uint64_t end, P
             break
         for i in range(n):
             entry = entries[i]
-            if entry & PM_SWAP:
+            if entry & PM_SWAP and not entry & PM_GUARD_REGION:
                 into.fill_run(start, start + PAGE_SIZE, codes.swapped)
             elif entry & PM_PRESENT:
                 if entry & PM_FILE:
