@@ -2,8 +2,9 @@
 # No twin in the kernel: what would merge, if it could.
 """What could be gained: of pages that did not merge, and of memory that KSM never looks at, how much has an equal somewhere.
 
-Each frame of the sources counts once, by 64 bits of its fingerprint. Of n pages, any two are taken for equal by mistake with a probability
-of n²/2^65: for 1 TiB that is 1 in 512. The figures are what would be freed if all pages of one reason could merge, and nothing else changed.
+Each frame of the sources counts once, by 64 bits of its fingerprint. Of n pages, any two are taken for equal by mistake with a
+probability of n²/2^65: for 1 TiB that is 1 in 512. The figures are what would be freed if all pages of one reason could merge, and nothing
+else changed.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -136,8 +137,8 @@ cdef class Contents:
             self.nr += 1
 
     def gains(self):
-        """For each reason and region: (reason, region, pages whose content is somewhere else, too, pages that would be freed if the pages of
-        this reason in this region merged). Region -1 stands for all regions together.
+        """For each reason and region: (reason, region, pages whose content is somewhere else, too, pages that would be freed if the pages
+        of this reason in this region merged). Region -1 stands for all regions together.
         """
         cdef size_t start = 0, end, first, last, part, until
         cdef bint others

@@ -123,8 +123,8 @@ cdef class Outcomes:
         return bytes(result)
 
     def like(self, const unsigned long[::1] words, unsigned long pfn, unsigned long most):
-        """The pages of a page table that have this frame, or another one with the same content: (index, whether it is this frame), `most` of
-        them.
+        """The pages of a page table that have this frame, or another one with the same content: (index, whether it is this frame), `most`
+        of them.
         """
         cdef list found = []
         cdef Py_ssize_t i = 0

@@ -91,8 +91,8 @@ REASONS = (
     ),
     Reason(
         outcomes.HELD, "held", "compared", "held by another reference",
-        "It has an equal, and more references than mappings: io_uring, a device, O_DIRECT or vmsplice() holds it. write_protect_page() refuses"
-        " such a page.",
+        "It has an equal, and more references than mappings: io_uring, a device, O_DIRECT or vmsplice() holds it. write_protect_page()"
+        " refuses such a page.",
         "unregister the buffers, or use other memory for input and output than that which is alike",
     ),
     Reason(
@@ -101,8 +101,8 @@ REASONS = (
     ),
     Reason(
         outcomes.AGAIN, "again", "compared", "tried, and not yet merged",
-        "KSM has tried, and has given up for this pass: the search met a page that is gone, the page or its equal was locked, one of the two"
-        " changed, or a huge page could not be split.",
+        "KSM has tried, and has given up for this pass: the search met a page that is gone, the page or its equal was locked, one of the"
+        " two changed, or a huge page could not be split.",
         "let ksmd make more passes",
     ),
     Reason(
@@ -131,7 +131,8 @@ REASONS = (
     ),
     Reason(
         outcomes.GUEST, "guest", "not looked at", "shared memory of a guest",
-        "It is the memory of a virtual machine, in a memfd, a file of /dev/shm or hugetlbfs: shared memory, as virtiofs and vhost-user want it.",
+        "It is the memory of a virtual machine, in a memfd, a file of /dev/shm or hugetlbfs: shared memory, as virtiofs and vhost-user"
+        " want it.",
         "start QEMU without memory-backend share=on (cloud-hypervisor: --memory shared=off): with private memory, and without virtiofs and"
         " vhost-user",
     ),

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +16,6 @@ from ksm.sources.live import LiveSource
 from ksm.sources.mappings import MERGEABLE
 from ksm.sources.page_codes import PageCodes, fill_kinds
 from ksm.sources.snapshots import SnapshotSource
-
 
 KERNEL_HALF = 1 << 63
 
@@ -109,10 +107,12 @@ def fill(
     refused = area.refused
     if refused:
         code = REFUSED[refused]
-        if hypervisor and (area.shared and refused in ("shared memory", "hugetlb") or is_guest(area)):
+        if hypervisor and area.shared and (refused in ("shared memory", "hugetlb") or in_memory(area.name)):
             code = outcomes.GUEST
-        kinds = {"anonymous": code, "missing": code, "file": code, "zero": outcomes.ONLY_READ}
-        fill_kinds(pagemap, kpageflags, area.start, area.end, codes, None, swapped=swapped, **kinds)
+        fill_kinds(
+            pagemap, kpageflags, area.start, area.end, codes, None, anonymous=code, missing=code, file=code, zero=outcomes.ONLY_READ,
+            swapped=swapped,
+        )  # fmt: skip
         return
     taken = every or MERGEABLE in area.flags
     fill_kinds(
@@ -121,6 +121,6 @@ def fill(
     )  # fmt: skip
 
 
-def is_guest(area: Area) -> bool:
-    """Whether a shared file that a hypervisor maps is memory: of /dev/shm or of hugetlbfs."""
-    return area.shared and os.path.dirname(area.name).startswith(("/dev/shm", "/dev/hugepages"))
+def in_memory(path: str) -> bool:
+    """Whether a file lies where guests have their memory: in a file system that is memory, as a rule."""
+    return path.startswith(("/dev/shm/", "/dev/hugepages", "/run/"))

@@ -123,8 +123,8 @@ class Examined:
 
 
 class Chance(NamedTuple):
-    """What could be gained by one remedy. `equal` and `freed` are None where contents were not read. `where`: sources, those with most first,
-    with how many pages each.
+    """What could be gained by one remedy. `equal` and `freed` are None where contents were not read. `where` has the sources, those with
+    most first, with how many pages each.
     """
 
     reason: Reason
@@ -230,6 +230,9 @@ class Look(Scan):
     def close(self) -> None:
         if self.decisions is not None:
             self.decisions.stop()
+
+    def __enter__(self) -> Look:
+        return self
 
     def __exit__(self, *exception: object) -> None:
         with suppress(ValueError):
@@ -389,9 +392,7 @@ class Finder:
                     (same if is_same else alike).append(Place(name, start + done + index * PAGE_SIZE))
 
 
-def examine(
-    look: Look, passes: int | None = None, interval: float | None = None, budget: float = BUDGET
-) -> Why:
+def examine(look: Look, passes: int | None = None, interval: float | None = None, budget: float = BUDGET) -> Why:
     """Run the scan, and say why. SourceError."""
     look.run(passes, interval, budget)
     assert look.why is not None

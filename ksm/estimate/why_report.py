@@ -166,8 +166,8 @@ def table(why: Why, width: int) -> Iterator[Line]:
 
 
 def laid_out(rows: list[tuple[list[str], bool]], width: int, last_left: bool = False) -> Iterator[Line]:
-    """Rows of cells, the first one to the left. Where the terminal is narrow, the first cell takes several lines, and columns from the third
-    on are left out.
+    """Rows of cells, the first one to the left. Where the terminal is narrow, the first cell takes several lines, and columns are left
+    out.
     """
     number = len(rows[0][0])
     kept = [*range(1, number)]

@@ -18,7 +18,7 @@ from libc.string cimport memset
 
 from linux.err cimport PTR_ERR
 from linux.list cimport list_head
-from linux.mm_types cimport PAGE_SHIFT, machine, mm_struct, page_mask, struct_page
+from linux.mm_types cimport PAGE_SHIFT, machine as struct_machine, page_mask, struct_page
 from linux.page_flags cimport PageAnon
 from linux.spinlock cimport mutex_lock, mutex_unlock
 
@@ -199,7 +199,7 @@ cdef void two_merged(decider *d, ksm_rmap_item *item, ksm_rmap_item *tree_item, 
         decided(d, item, HELD if own else EQUAL_HELD, tree_item)
 
 
-cdef void decide(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil:
+cdef void decide(struct_machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil:
     # Other threads take steps, too: those have no case here. All others are taken with ksm_thread_mutex held.
     cdef decider *d = <decider *>m.decider
     cdef ksm_rmap_item *current
@@ -238,7 +238,7 @@ cdef void decide(machine *m, int which, void *item, void *page, void *node, long
         found_by(d, <ksm_rmap_item *>item, FAILED, NULL)
 
 
-cdef void free_decider(machine *m) noexcept nogil:
+cdef void free_decider(struct_machine *m) noexcept nogil:
     """Free what a machine keeps of decisions. No step can be under way."""
     cdef decider *d = <decider *>m.decider
     cdef size_t i
@@ -251,10 +251,10 @@ cdef void free_decider(machine *m) noexcept nogil:
 
 
 class Visit(NamedTuple):
-    """A visit of the page that was followed: the number of the pass, from 0 on; the decision; and another page, as (mm_id, address), or None.
+    """A visit of the page that was followed: the number of the pass, from 0 on; the decision; and another page, as (mm_id, address).
 
-    The other page is the one that it was found equal to, or at which the search has ended. `by_other`: the other page was visited, and
-    found this one.
+    The other page is the one that it was found equal to, or at which the search has ended, or None. `by_other`: the other page was visited,
+    and found this one.
     """
 
     number: int
@@ -341,13 +341,14 @@ cdef class Decisions:
             mutex_unlock(&self.machine.g.ksm_thread_mutex)
             self.machine.leave()
         return [
-            Visit(events[i].seqnr, events[i].code, bool(events[i].by_other), (events[i].mm_id, events[i].address) if events[i].mm_id else None)
+            Visit(events[i].seqnr, events[i].code, bool(events[i].by_other),
+                  (events[i].mm_id, events[i].address) if events[i].mm_id else None)
             for i in range(nr)
         ]
 
     def of(self, unsigned long mm_id, unsigned long start, Py_ssize_t nr_pages):
-        """The decision on each of these pages, a byte for each; 0 where KSM has no item of it. MemoryError if there was none while it was
-        written down.
+        """The decision on each of these pages, a byte for each; 0 where KSM has no item of it, and after stop(). MemoryError if there was
+        no memory to write it down.
 
         Quick where the next call goes on at the end of this one, and no scan comes between them.
         """

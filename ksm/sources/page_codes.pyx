@@ -2,7 +2,8 @@
 # No twin in the kernel: a byte for each page of a source.
 """What is known of each page of a source, as a byte, and what pagemap says of pages that no scan looks at.
 
-A process may reserve a thousand times as much as it has. So the bytes lie in blocks of 512, and there are blocks only where there are pages.
+A process may reserve a thousand times as much as it has. So the bytes lie in blocks of 512, and there are blocks only where there are
+pages.
 """
 
 import os
@@ -166,8 +167,8 @@ cdef struct kinds:
 
 
 cdef int take(PageCodes into, PageCodes scanned, const kinds *codes, uint64_t start, uint64_t end) except -1:
-    """Anonymous pages that are there: with the codes that the scan has given them. Those that it has none of came later, or have no frame of
-    their own: the zero page of huge pages.
+    """Anonymous pages that are there: with the codes that the scan has given them. Those that it has none of came later, or have no frame
+    of their own: the zero page of huge pages.
     """
     cdef unsigned char *there = NULL
     cdef unsigned char *own = NULL
@@ -208,8 +209,8 @@ cdef int take_swapped(PageCodes into, const kinds *codes, uint64_t start, uint64
 
 def fill_kinds(int pagemap, int kpageflags, start, end, PageCodes into not None, PageCodes scanned, *, int anonymous, int missing, int file,
                int zero, int swapped, bint ask_ioctl=True):
-    """Give each page of a mapping that is there, or swapped out, a code: that which `scanned` has for it (or `anonymous` without), `missing`
-    if it has none; `file` for pages of files and of shared memory, `zero` for the zero page. OSError.
+    """Give each page of a mapping that is there, or swapped out, a code: that which `scanned` has for it (or `anonymous` without),
+    `missing` if it has none; `file` for pages of files and of shared memory, `zero` for the zero page. OSError.
 
     Before Linux 6.7, or without ask_ioctl, each page is asked for.
     """

@@ -167,7 +167,7 @@ def test_it_counts_what_a_scan_counts(start, exact):
 
 
 def test_reasons_and_ledger_agree(start):
-    """Reasons count pages, and the ledger counts frames: where nothing is shared since a fork, what is freed and kept of merged pages is that."""
+    """Reasons count pages, and the ledger frames. Without a fork, the pages that are merged are the frames freed and the ones kept."""
     targets = [start(*MADE), start(*MADE)]
     why = look_at(pid(*targets), threads=1)
     reasons, ledger = why.reasons, why.scan.ledger
@@ -263,7 +263,8 @@ def test_guard_pages_are_not_swapped_out(start, ask_ioctl):
     codes = PageCodes()
     with open(f"/proc/{target.pid}/pagemap", "rb") as pagemap:
         fill_kinds(
-            pagemap.fileno(), -1, addr, addr + 4 * PAGE, codes, None, anonymous=1, missing=2, file=3, zero=4, swapped=5, ask_ioctl=ask_ioctl,
+            pagemap.fileno(), -1, addr, addr + 4 * PAGE, codes, None, anonymous=1, missing=2, file=3, zero=4, swapped=5,
+            ask_ioctl=ask_ioctl,
         )  # fmt: skip
     assert list(codes.codes(addr, addr + 4 * PAGE)) == [1, 1, 0, 0]
 

@@ -178,7 +178,7 @@ def test_two_parts_of_a_huge_page(make):
 
 def test_an_item_that_is_used_again_begins_anew(make):
     machine = make()
-    process, addr = mergeable(machine, [1, 2, 3])
+    process, _ = mergeable(machine, [1, 2, 3])
     kept = Decisions(machine)
     machine.ksm.scan(2)
     process.exit()
