@@ -19,7 +19,8 @@ from ksm.host.text import printable, size_said
 
 # Each command is the function of its name in this module of the folder, which is imported when the command is asked for.
 COMMANDS = {
-    "sweep": "sweep", "verify": "workloads", "why": "why",
+    "advise": "advise", "bench": "bench", "doctor": "doctor", "fingerprint": "fingerprint", "replay": "workloads", "scan": "scan",
+    "study": "study", "sweep": "sweep", "verify": "workloads", "why": "why",
 }  # fmt: skip
 
 # The exit code of a command for errors other than wrong usage. For verify, as for diff and cmp, 1 means that there is a difference.

@@ -4,17 +4,14 @@
 
 from __future__ import annotations
 
-import base64
 import re
-import sys
-import zlib
-from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.again import look_again
+from ksm.estimate.page_map import Map, make_map
 from ksm.estimate.savings import STATES
 from ksm.estimate.shares import Shares
 from ksm.fingerprint.classes import CLASSES, classes_of
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_CONTENTS = 20
 MOST_GROUPS = 32  # rows of the matrix
-SIDE = 256  # cells of the map, at most
+NOWHERE = 1 << 64
 LOOK = 512  # bytes that are shown of a page
 OTHERS = "all others"
 PRESENT = re.compile(rb"[^\0]+")
@@ -61,31 +58,6 @@ class Content(NamedTuple):
         return data
 
 
-class Map(NamedTuple):
-    """Pages in the order of sources and addresses, `pages` of them in a cell. A cell has pages of one source.
-
-    side    the map has side * side cells at most; a power of two
-    pages   in a cell, but for the last one of each source
-    cells   of each source
-    counts  for each cell, how many of its pages became what STATES names but for the first one, in 16 bits each
-    first   for each cell, the source's own address of its first page
-    """
-
-    side: int
-    pages: int
-    cells: list[int]
-    counts: array[int]
-    first: array[int]
-
-    def as_json(self) -> dict[str, Any]:
-        """counts and first are packed: zlib, then base64, the lowest byte first; first as 64-bit floats, less the one before each."""
-        steps = array("d", [after - before for before, after in zip([0, *self.first], self.first)])  # noqa: B905 (one shorter)
-        return {
-            "side": self.side, "pages": self.pages, "cells": self.cells, "states": list(STATES[1:]), "counts": packed(self.counts),
-            "first": packed(steps),
-        }  # fmt: skip
-
-
 class Matrix(NamedTuple):
     """pages[a][b]: how many pages of the source names[a] have contents that names[b] has, too; of a itself, that another page of a has."""
 
@@ -108,20 +80,19 @@ class Details(NamedTuple):
         }  # fmt: skip
 
 
-def packed(numbers: array[Any]) -> str:
-    if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return base64.b64encode(zlib.compress(numbers.tobytes(), 6)).decode()
-
-
 def make_details(scan: Scan, shares: Shares, states: Sequence[Sequence[Stretch]], *, contents: bool) -> Details:
     """The details after the last pass. `contents`: with bytes."""
     counts = []
     for stretches in states:
         sums = [sum(stretch.states.count(place) for stretch in stretches) for place in range(len(STATES))]
         counts.append(dict(zip(STATES[1:], sums[1:], strict=True)))
-    return Details(counts, make_map(scan, states), most_shared(scan, shares, bytes_too=contents), make_matrix(scan, shares, counts))
+    totals = [sum(each.values()) for each in counts]
+    return Details(
+        counts,
+        make_map([pieces_of(source, each) for source, each in zip(scan.sources, states, strict=True)], totals, STATES[1:]),
+        most_shared(scan, shares, bytes_too=contents),
+        make_matrix(scan, shares, counts),
+    )
 
 
 class Addresses:
@@ -135,36 +106,23 @@ class Addresses:
         place = bisect_right(self.starts, addr) - 1
         return addr - self.places[place][0] + self.places[place][1] if place >= 0 else addr
 
+    def end(self, addr: int) -> int:
+        """Where the part ends that lies side by side in the source and in the process."""
+        place = bisect_right(self.starts, addr)
+        return self.starts[place] if place < len(self.starts) else NOWHERE
 
-def make_map(scan: Scan, states: Sequence[Sequence[Stretch]]) -> Map:
-    totals = [sum(len(each.states) - each.states.count(0) for each in stretches) for stretches in states]
-    side = 2
-    while side < SIDE and side * side < sum(totals):
-        side *= 2
-    pages = max(1, -(-sum(totals) // (side * side)))
-    while sum(-(-total // pages) for total in totals) > side * side and pages < max(totals):
-        pages += -(-pages // 16)
-    cells, counts, first = [], array("H"), array("Q")
-    for source, stretches in zip(scan.sources, states, strict=True):
-        before = len(first)
-        addresses = Addresses(source)
-        filled = pages  # pages in the last cell
-        for stretch in stretches:
-            for run in PRESENT.finditer(stretch.states):
-                at, end = run.span()
-                while at < end:
-                    if filled == pages:
-                        first.append(addresses.own(stretch.start + at * PAGE_SIZE))
-                        counts.extend([0] * (len(STATES) - 1))
-                        filled = 0
-                    some = min(end - at, pages - filled)
-                    part = stretch.states[at : at + some]
-                    for state in set(part):
-                        counts[len(counts) - len(STATES) + state] += part.count(state)
-                    filled += some
-                    at += some
-        cells.append(len(first) - before)
-    return Map(side, pages, cells, counts, first)
+
+def pieces_of(source: Source, stretches: Sequence[Stretch]) -> Iterator[tuple[int, bytearray]]:
+    """The states of a source's pages, those that lie side by side together: (the source's own address of the first one, states)."""
+    addresses = Addresses(source)
+    for start, states in stretches:
+        for run in PRESENT.finditer(states):
+            at, end = run.span()
+            while at < end:
+                addr = start + at * PAGE_SIZE
+                pages = min(end - at, (addresses.end(addr) - addr) // PAGE_SIZE)
+                yield addresses.own(addr), states[at : at + pages]
+                at += pages
 
 
 def most_shared(scan: Scan, shares: Shares, *, bytes_too: bool) -> list[Content]:

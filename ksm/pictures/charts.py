@@ -37,22 +37,26 @@ def finished(chart: Any, description: str) -> dict[str, Any]:
 
 
 def bars(
-    rows: list[dict[str, Any]], names: Sequence[str], parts: Mapping[str, str], *, unit: str, description: str
-) -> dict[str, Any]:
-    """Stacked bars, one for each name. Rows have name, part (a key of `parts`) and value; `parts` say what a part is called."""
+    rows: list[dict[str, Any]], names: Sequence[str], parts: Mapping[str, str], *, unit: str, description: str,
+    keys: Mapping[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Stacked bars, one for each name. Rows have name, part (a key of `parts`) and value; `parts` say what a part is called,
+    and `keys` what the colour of each is called, if it is not the part.
+    """
     order = list(parts)
     data = [
         {"name": row["name"], "what": parts[row["part"]], "value": row["value"], "order": order.index(row["part"])}
         for row in rows if row["value"]
     ]
     there = [part for part in order if any(row["part"] == part and row["value"] for row in rows)]
+    scale = altair.Scale(domain=[parts[key] for key in there], range=colours([(keys or {}).get(key, key) for key in there]))
     chart = (
         altair.Chart(altair.InlineData(values=data), height=ROW * len(names))
         .mark_bar()
         .encode(
             y=altair.Y("name:N", title=None, sort=list(names), scale=altair.Scale(domain=list(names))),
             x=altair.X("value:Q", title=unit, axis=altair.Axis(tickCount=6)),
-            color=altair.Color("what:N", title=None, scale=altair.Scale(domain=[parts[key] for key in there], range=colours(there))),
+            color=altair.Color("what:N", title=None, scale=scale),
             order=altair.Order("order:Q"),
             tooltip=[altair.Tooltip("name:N", title="of"), altair.Tooltip("what:N", title="what"),
                      altair.Tooltip("value:Q", title=unit, format=",.1f")],

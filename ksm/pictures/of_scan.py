@@ -63,7 +63,9 @@ def details_sections(report: Report, names: list[str]) -> list[Section]:
     details = report.get("details")
     if not details:
         return []
-    sections = [sources_section(report["sources"], details["states"], names), map_section(details["map"], names)]
+    sections = [sources_section(report["sources"], details["states"], names), map_of_cells(
+        details["map"], names, at=["details", "map"], words=STATES, colours={state: state for state in STATES}
+    )]
     if details["contents"]:
         sections.append(contents_section(details["contents"]))
     if len(details["matrix"]["names"]) > 1:
@@ -90,7 +92,10 @@ def sources_section(sources: list[dict[str, Any]], states: list[dict[str, int]],
     return Section("sources", "By source", text, chart=chart, label="A bar for each source", tables=[table])
 
 
-def map_section(data: dict[str, Any], names: list[str]) -> Section:
+def map_of_cells(
+    data: dict[str, Any], names: list[str], *, at: list[str], words: dict[str, str], colours: dict[str, str]
+) -> Section:
+    """The map, whose data lie in the report `at` these keys; words and colours of each state."""
     each = "a page" if data["pages"] == 1 else f"{data['pages']:,} pages"
     text = [
         f"A cell is {each}. Cells lie along a Hilbert curve, in the order of sources and their addresses, so that neighbours in memory are "
@@ -104,7 +109,7 @@ def map_section(data: dict[str, Any], names: list[str]) -> Section:
     rows: list[list[str | int | float]] = [[name, count] for name, count in zip(names, data["cells"], strict=True)]
     return Section(
         "map", "Map of memory", text,
-        map={"at": ["details", "map"], "names": names, "words": STATES, "colours": {state: state for state in STATES}},
+        map={"at": at, "names": names, "words": words, "colours": colours},
         label=f"A map of {cells:,} cells. The pages of each source are in a table above. Arrow keys move from cell to cell, and read it.",
         tables=[Table("Cells of each source", ["Source", "Cells"], rows)],
     )  # fmt: skip

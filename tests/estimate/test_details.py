@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ksm.estimate import details, report
+from ksm.estimate import details, page_map, report
 from ksm.estimate.savings import STATES, Tally
 from ksm.estimate.scan import Scan
 from ksm.sources import open_file
@@ -79,7 +79,7 @@ def unpacked(code, text):
 
 @pytest.mark.parametrize("side, length", [(256, 100), (4, 1000), (2, 997), (8, 64)])
 def test_the_map_has_each_page_once(folder, monkeypatch, side, length):
-    monkeypatch.setattr(details, "SIDE", side)
+    monkeypatch.setattr(page_map, "SIDE", side)
     pick = random.Random(length)
     images = [[pick.randrange(40) for _ in range(length)] for _ in range(2)]
     paths = [write_image(folder / f"map{place}", image) for place, image in enumerate(images)]
