@@ -10,6 +10,7 @@ from typing import Any
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.page_map import make_map
 from ksm.estimate.reasons import BY_NAME, REASONS
+from ksm.estimate.report import shortened
 from ksm.estimate.why import Examined, Why
 from ksm.estimate.why_report import GROUPS
 from ksm.host.text import size
@@ -19,12 +20,13 @@ from ksm.pictures.sections import Page, Section, Table, distinct, mib, shown
 
 ABSENT = "absent"
 MOST_REGIONS = 500  # in the table: a process may have 65,530
-# Colours, by what a scan calls it; other reasons take those of lines, one after the other.
+# Colours, by what a scan calls it; other reasons take those below, one after the other.
 COLOURS = {
     "within": "within", "across": "across", "zero": "zero", "split": "split", "last": "merged", "forked": "shared", "alone": "unshared",
     "huge": "other", "volatile": "volatile", "smart_scan": "skipped",
 }  # fmt: skip
-LINES = 8
+OTHERS = ("6", "2", "4", "7", "text", "8", "unknown")
+LABEL, ANY = 16, 4096  # columns of names in the chart, and in the table
 AT_ONCE = 1 << 16  # pages of a piece
 
 
@@ -52,7 +54,7 @@ def page_of(report: dict[str, Any], answer: str) -> Page:
     there = sum(reason["pages"] for reason in report["reasons"] if reason["name"] != ABSENT)
     merged = sum(reason["pages"] for reason in report["reasons"] if reason["group"] == "merged")
     figures = [
-        ("looked at", size(there * PAGE_SIZE)), ("merged", size(merged * PAGE_SIZE)),
+        ("in all", size(there * PAGE_SIZE)), ("merged", size(merged * PAGE_SIZE)),
         ("freed", size(report["ledger"]["freed"] * PAGE_SIZE)), ("mappings", f"{sum(len(source['regions']) for source in sources):,}"),
     ]  # fmt: skip
     titles = {reason["name"]: BY_NAME[reason["name"]].title for reason in report["reasons"] if reason["name"] != ABSENT}
@@ -68,7 +70,7 @@ def page_of(report: dict[str, Any], answer: str) -> Page:
 
 def colours_of(names: list[str]) -> dict[str, str]:
     others = [name for name in names if name not in COLOURS]
-    return {name: COLOURS[name] if name in COLOURS else str(others.index(name) % LINES + 1) for name in names}
+    return {name: COLOURS[name] if name in COLOURS else OTHERS[others.index(name) % len(OTHERS)] for name in names}
 
 
 def stacked(
@@ -126,13 +128,20 @@ def there_of(reasons: dict[str, int]) -> int:
 
 def regions_section(sources: list[dict[str, Any]], names: list[str], titles: dict[str, str], colours: dict[str, str]) -> Section:
     every = [
-        (f"{name + ': ' if len(names) > 1 else ''}{region['start']:x} {shown(region['name'])}".rstrip(), region["reasons"])
-        for name, source in zip(names, sources, strict=True) for region in source["regions"] if there_of(region["reasons"])
+        (name if len(names) > 1 else "", region) for name, source in zip(names, sources, strict=True)
+        for region in source["regions"] if there_of(region["reasons"])
     ]  # fmt: skip
-    every.sort(key=lambda row: -there_of(row[1]))
-    texts = distinct([name for name, _ in every])
-    rows = [(text, reasons) for text, (_, reasons) in zip(texts, every, strict=True)]
-    chart = stacked(rows[:MOST_BARS], titles, colours, "The largest mappings by reason, in MiB")
+    every.sort(key=lambda each: -there_of(each[1]["reasons"]))
+
+    def named(room: int) -> list[str]:
+        return distinct([
+            f"{f'{shortened(name, room)}: ' if name else ''}{region['start']:x} {shortened(shown(region['name']), room)}".rstrip()
+            for name, region in every
+        ])
+
+    rows = [(text, region["reasons"]) for text, (_, region) in zip(named(ANY), every, strict=True)]
+    bars = [(text, reasons) for text, (_, reasons) in zip(named(LABEL), rows, strict=True)][:MOST_BARS]
+    chart = stacked(bars, titles, colours, "The largest mappings by reason, in MiB")
     table = Table(
         "Pages of each mapping, by reason", ["Mapping", *titles.values()],
         [[name, *(reasons.get(key, 0) for key in titles)] for name, reasons in rows[:MOST_REGIONS]],

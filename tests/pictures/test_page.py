@@ -5,52 +5,16 @@ import json
 import re
 import stat
 import sys
-from html.parser import HTMLParser
 
 import pytest
 from commands import invoke, refused
+from reader import Reader
 
 from ksm.pictures import of_scan
 from ksm.pictures.sections import STATES, distinct
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
-
-
-class Reader(HTMLParser):
-    """What is in a page: texts of scripts by id, tables by caption, all tags with their attributes, and the text that is seen."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.scripts, self.tables, self.tags, self.seen = {}, {}, [], []
-        self.inside = self.id = self.caption = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.tags.append((tag, attributes))
-        self.inside = tag
-        if tag == "script":
-            self.id = attributes.get("id", "")
-        elif tag == "table":
-            self.tables[self.caption] = []
-        elif tag == "tr":
-            self.tables[self.caption].append([])
-        elif tag in ("th", "td"):
-            self.tables[self.caption][-1].append("")
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        if self.inside == "script":
-            self.scripts[self.id] = self.scripts.get(self.id, "") + data
-        elif self.inside == "summary":
-            self.caption = data
-        elif self.inside in ("th", "td"):
-            self.tables[self.caption][-1][-1] += data
-        if self.inside not in ("script", "style"):
-            self.seen.append(data)
 
 
 @pytest.fixture(scope="module")
