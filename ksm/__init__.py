@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 # "import X as X" makes X a public name of this package for type checkers.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ksm.estimate.doctor import Diagnosis
     from ksm.estimate.scanned import Report
     from ksm.estimate.sweep import Sweep
+    from ksm.estimate.watching import Look
     from ksm.machine import _Era as Era
     from ksm.sources import Which
 
@@ -153,6 +154,33 @@ def advise(
     from ksm.estimate.answers import advise_of  # an import that few callers need
 
     return advise_of(sources, settings=settings or {}, era=era, interval=interval, threads=threads)
+
+
+def watch(
+    sources: Sequence[str] = (),
+    *,
+    every: float = 60.0,
+    count: int | None = None,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    which: Which = "prctl",
+    zeros: Literal["apart", "count"] = "apart",
+    budget: float = 10.0,
+    threads: int | None = None,
+) -> Iterator[Look]:
+    """What KSM would save now, and again each time that `every` seconds have passed: an iterator of what `ksm watch` prints.
+
+    `sources` are as for sweep(), and opened anew for each look. It ends after `count` looks, or when all sources that were named have gone.
+    In each look processes are read for `budget` seconds at most. The other arguments are as for sweep().
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a source that cannot be used from the beginning. What the
+    running kernel's KSM has is counted as general_profit_show() does.
+    """
+    from ksm.estimate.answers import watch_of  # an import that few callers need
+
+    return watch_of(
+        sources, every=every, count=count, settings=settings or {}, era=era, which=which, zeros=zeros, budget=budget, threads=threads
+    )
 
 
 def get_include() -> str:

@@ -33,6 +33,7 @@ CALLED_BY_METHODS = {
     ("ksm", "ksm.estimate.advise"),  # for type checkers, as sweep and sources
     ("ksm", "ksm.estimate.answers"),
     ("ksm", "ksm.estimate.sweep"),
+    ("ksm", "ksm.estimate.watching"),
     ("ksm", "ksm.sources"),
     ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),

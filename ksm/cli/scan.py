@@ -13,6 +13,7 @@ import click
 from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
+from ksm.estimate.next_step import next_command
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.settings import SettingError, check_settings, writable
 from ksm.machine import Machine
@@ -213,7 +214,10 @@ def scan(
 
         click.echo(json.dumps(report.as_json(result), indent=2))
     else:
-        report.print_report(result, report.terminal_width())
+        # Imported here, because the group has this command only when it is asked for.
+        from ksm.cli.group import COMMANDS
+
+        report.print_report(result, report.terminal_width(), next_command(result, sources, COMMANDS))
         if result.tenants is not None:
             from ksm.estimate import tenants_report
 

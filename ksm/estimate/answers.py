@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: what commands print, as objects.
-"""The functions of the package that open sources: ksm.sweep() and ksm.advise(). Errors become those of the face: ValueError and OSError."""
+"""The functions of the package that open sources: ksm.sweep(), ksm.advise() and ksm.watch(). What is wrong is a ValueError or OSError."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from ksm.estimate.advise import Advice, advise
 from ksm.estimate.replay import Reader
 from ksm.estimate.scan import Zeros
-from ksm.estimate.settings import SettingError
+from ksm.estimate.settings import SettingError, check_settings
 from ksm.estimate.sweep import Sweep, sweep
+from ksm.estimate.watching import Ended, Look, Watcher, watch
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 
 if TYPE_CHECKING:
@@ -50,6 +51,33 @@ def advise_of(texts: Sequence[str], *, settings: Mapping[str, str | int], era: E
         reader = Reader(sources, threads=threads, interval=interval)
         found = advise(reader, settings={name: str(value) for name, value in settings.items()}, era=era)
     return found._replace(notes=[*found.notes, *remarks])
+
+
+def watch_of(
+    texts: Sequence[str], *, every: float, count: int | None, settings: Mapping[str, str | int], era: Era, which: Which, zeros: Zeros,
+    budget: float, threads: int | None,
+) -> Iterator[Look]:  # fmt: skip
+    """See ksm.watch()."""
+    if isinstance(texts, str):
+        raise TypeError("sources are a sequence of strings, and not one string")
+    if not every > 0:
+        raise ValueError(f"every is more than 0 seconds, not {every}")
+    base = {name: str(value) for name, value in settings.items()}
+    try:
+        check_settings(base, era)
+    except SettingError as error:
+        raise ValueError(str(error)) from None
+    watcher = Watcher(texts, settings=base, era=era, which=which, zeros=zeros, budget=budget, threads=threads)
+
+    def looks() -> Iterator[Look]:
+        try:
+            yield from watch(watcher, every=every, count=count)
+        except SourceError as error:
+            raise OSError(errno.EIO, str(error)) from None
+        except Ended:
+            return
+
+    return looks()
 
 
 def sweep_of(

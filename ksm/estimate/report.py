@@ -12,6 +12,7 @@ from typing import Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.ledger import differences
+from ksm.estimate.next_step import in_a_word
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
 from ksm.estimate.settings import ERA
@@ -61,9 +62,17 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def print_report(result: Result, width: int) -> None:
-    """Print the report for a person, `width` columns wide. rich is not used: its import takes as long as scanning 30,000 pages."""
+def print_report(result: Result, width: int, next_step: tuple[str, str] = ("", "")) -> None:
+    """Print the report for a person, `width` columns wide, and what to do next. rich is not used: its import takes as long as scanning
+    30,000 pages.
+    """
     print_lines(lines(result, width))
+    if word := in_a_word(result):
+        print_lines([("", False), *wrapped(word, width, "", "")])
+    answers, command = next_step
+    if command:
+        # The command is one line, also where the terminal is narrow, so that it can be copied.
+        print_lines([*wrapped(f"Next: {answers}", width, "", "  "), (f"    {printable(command)}", False)])
 
 
 def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:

@@ -21,6 +21,7 @@ import ksm.cli.fingerprint
 import ksm.cli.scan
 import ksm.cli.study
 import ksm.cli.sweep
+import ksm.cli.watch
 import ksm.cli.workloads
 import ksm.oracle.__main__
 import ksm.study.lessons
