@@ -19,7 +19,6 @@ from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, doubt_of_skip
 from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
 from ksm.estimate.settings import ERA, SettingError, apply_settings
-from ksm.estimate.shares import Shares
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
@@ -36,8 +35,7 @@ from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
-    from ksm.estimate.details import Details
-    from ksm.estimate.tenants import Tenants
+    from ksm.estimate.found import Details, Tenants
     from ksm.machine import _Era as Era
     from ksm.process import Process
 
@@ -57,8 +55,6 @@ MOST_LINES = 5  # of the report, on processes that were left out
 HISTORY = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages", "pages_skipped")
 
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
-
-NO_TENANT = "no tenant"  # whose those sources are that no tenant has
 
 Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
 
@@ -235,6 +231,8 @@ def add_zeros(counters: dict[str, Any], profit: str, zeros: int) -> None:
 class Scan:
     """Sources in a machine of an era. The sources stay the caller's to close."""
 
+    keeps_states = False  # whether `states` has what became of each page: for each source, a stretch for each part of its page tables
+
     def __init__(
         self,
         sources: list[Source],
@@ -246,17 +244,9 @@ class Scan:
         threads: int | None = None,
         zeros: Zeros = "count",
         project: int = 0,
-        details: bool = False,
-        contents: bool = False,
-        tenants: Mapping[str, Sequence[Source]] | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        """details    keep what pictures are made of; `contents`: also the bytes of the contents that free most, where there are any
-        tenants    the sources of each, by its name; a source has one tenant at most
-        """
         self.sources = list(sources)
-        self.details, self.contents, self.tenants = details, contents, tenants
-        self.settings, self.key = dict(settings or {}), key
         self.zeros = zeros
         self.project = project
         self.era = era
@@ -343,25 +333,7 @@ class Scan:
             if self.counter("smart_scan"):
                 doubts.append(doubt_of_skips(result.ledger.freed, merged, broken, watch))
             result.doubts.extend(doubt for doubt in doubts if doubt is not None)
-        if self.details or self.tenants is not None:
-            result = self.look_closer(result)
         return result
-
-    def look_closer(self, result: Result) -> Result:
-        """The result with what pictures are made of, and with what is between tenants. SourceError."""
-        from ksm.estimate.details import make_details
-        from ksm.estimate.tenants import make_tenants
-
-        shares = Shares(self.machine)
-        for source in self.sources:
-            shares.next_source()
-            for start, words in source.page_tables():
-                source.repeat(start, words)
-                shares.add(start, words)
-        shares.done()
-        details = make_details(self, shares, self.states, contents=self.contents) if self.details else None
-        tenants = make_tenants(self, shares, self.states, result, self.tenants) if self.tenants is not None else None
-        return result._replace(details=details, tenants=tenants)
 
     def spawn_zeros(self) -> Process | None:
         """A process with two pages of zeros, which are merged before any others are.
@@ -472,11 +444,10 @@ class Scan:
             stretches: list[Stretch] = []
             for start, words in source.page_tables():
                 shared += source.repeat(start, words)
-                if self.details or self.tenants is not None:
-                    stretches.append(Stretch(start, bytearray(len(words))))
-                    pages += tally.add(words, stretches[-1].states)
-                else:
-                    pages += tally.add(words)
+                states = bytearray(len(words)) if self.keeps_states else None
+                pages += tally.add(words, states)
+                if states is not None:
+                    stretches.append(Stretch(start, states))
             self.states.append(stretches)
             still = source.still and not source.live
             stat = source.process.ksm_stat()

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ksm.estimate import report, tenants_report
-from ksm.estimate.scan import NO_TENANT, Scan
-from ksm.estimate.tenants import KINDS
+from ksm.estimate.closer import CloserScan
+from ksm.estimate.found import KINDS, NO_TENANT
 from ksm.fingerprint.classes import CLASSES, classes_of
 from ksm.sources import Host, open_file, open_source
 
@@ -63,7 +63,7 @@ def between(paths, owners, **options):
         for source, owner in zip(sources, owners, strict=True):
             if owner:
                 owned.setdefault(owner, []).append(source)
-        with Scan(sources, exact=exact, tenants=owned, **options) as running:
+        with CloserScan(sources, exact=exact, tenants=owned, **options) as running:
             found.append(running.run())
         for source in sources:
             source.close()
@@ -123,7 +123,7 @@ def test_classes_of_what_is_read_once(folder):
         return open_file(f"/dev/fd/{ours}")
 
     sources = [pipe(), pipe()]
-    with Scan(sources, exact=False, tenants={"a": sources[:1], "b": sources[1:]}) as running:
+    with CloserScan(sources, exact=False, tenants={"a": sources[:1], "b": sources[1:]}) as running:
         found = {kind.name: kind.contents for kind in running.run().tenants.kinds}
     for source in sources:
         source.close()
@@ -139,7 +139,7 @@ def test_fingerprints_have_their_classes(folder):
         save_file(str(folder / f"{place}.parquet"), [source], progress=lambda *_: None)
         source.close()
     opened = [open_file(str(folder / f"{place}.parquet")) for place in range(2)]
-    with Scan(opened, tenants={"a": opened[:1], "b": opened[1:]}) as running:
+    with CloserScan(opened, tenants={"a": opened[:1], "b": opened[1:]}) as running:
         kinds = running.run().tenants.kinds
     for source in opened:
         source.close()
@@ -159,7 +159,7 @@ def test_processes_of_two_tenants(tmp_path):
         child.stdout.readline()
         host = Host()
         sources = [open_source(f"pid:{child.pid}", host), open_file(write(tmp_path / "image", [2]))]
-        with Scan(sources, tenants={"a": sources[:1], "b": sources[1:]}) as running:
+        with CloserScan(sources, tenants={"a": sources[:1], "b": sources[1:]}) as running:
             found = running.run(interval=0).tenants
         for source in sources:
             source.close()
