@@ -150,7 +150,7 @@ class PortTask(Task):
 
     def nodes(self, addr: int, count: int) -> list[int]:
         machine = self.process.machine
-        return [(word >> ksm.PAGE_FLAGS_SHIFT) // frames_of_node(machine) if is_own(word) else -1
+        return [min((word >> ksm.PAGE_FLAGS_SHIFT) // frames_of_node(machine), machine.nodes - 1) if is_own(word) else -1
                 for word in self.process.page_table(addr, count * PAGE)]
 
     def stat(self) -> Json:
@@ -175,7 +175,7 @@ def is_own(word: int) -> bool:
 
 
 def frames_of_node(machine: ksm.Machine) -> int:
-    return machine.memory // PAGE // machine.nodes
+    return machine.memory // PAGE // machine.nodes & -512
 
 
 def frame_kind(word: int) -> str:

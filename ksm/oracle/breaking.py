@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: files of /sys/devices/system.
+"""On the kernel's side: memory that goes and comes back, and frames that break. Only a guest is asked for this: a broken frame is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+from ksm.oracle.workload import BREAKING, Json
+
+SYSTEM = Path("/sys/devices/system")
+EARLY_KILL = Path("/proc/sys/vm/memory_failure_early_kill")
+
+
+def breaks(workload: Json) -> bool:
+    return any(step["op"] in BREAKING for step in workload["steps"])
+
+
+def blocks(node: int) -> list[Path]:
+    """The folders of a node's blocks of memory."""
+    found = (SYSTEM / f"node/node{node}").glob("memory[0-9]*")
+    return sorted(found, key=lambda path: int(re.sub(r"\D", "", path.name)))
+
+
+def set_online(node: int, online: bool) -> None:
+    """Bring the memory of a node back, for pages that can move, or take it away. OSError; the rest of its blocks stays as it is then."""
+    for block in blocks(node):
+        if ((block / "state").read_text() == "online\n") != online:
+            (block / "state").write_text("online_movable" if online else "offline")
+
+
+def soft_offline(frame: int) -> None:
+    """Have the page in this frame moved elsewhere. OSError."""
+    (SYSTEM / "memory/soft_offline_page").write_text(f"{frame << 12:#x}")
+
+
+def hwpoison(frame: int) -> None:
+    """Have this frame broken. OSError."""
+    (SYSTEM / "memory/hard_offline_page").write_text(f"{frame << 12:#x}")
+
+
+class Breaking:
+    """While a workload runs that breaks frames, each process with the page is killed at once, and not only when it touches the page."""
+
+    def __init__(self, nodes: int) -> None:
+        self.nodes = nodes
+        self.saved = EARLY_KILL.read_text()
+        EARLY_KILL.write_text("1")
+
+    def close(self) -> None:
+        EARLY_KILL.write_text(self.saved)
+        for node in range(1, self.nodes):
+            with contextlib.suppress(OSError):
+                set_online(node, True)
