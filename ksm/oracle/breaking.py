@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from ksm.oracle.workload import BREAKING, Json
 
 SYSTEM = Path("/sys/devices/system")
+PATIENCE = 10.0  # seconds
 EARLY_KILL = Path("/proc/sys/vm/memory_failure_early_kill")
 
 
@@ -24,11 +28,40 @@ def blocks(node: int) -> list[Path]:
     return sorted(found, key=lambda path: int(re.sub(r"\D", "", path.name)))
 
 
-def set_online(node: int, online: bool) -> None:
-    """Bring the memory of a node back, for pages that can move, or take it away. OSError; the rest of its blocks stays as it is then."""
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Have a call that takes too long end with OSError EBUSY: the kernel tries to move a page until a signal comes."""
+    def enough(*_: object) -> None:
+        raise OSError(errno.EBUSY, "a page of the memory cannot be moved")
+
+    before = signal.signal(signal.SIGALRM, enough)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def bring_back(node: int) -> None:
+    """Have all memory of a node online, for pages that can move. OSError."""
     for block in blocks(node):
-        if ((block / "state").read_text() == "online\n") != online:
-            (block / "state").write_text("online_movable" if online else "offline")
+        if (block / "state").read_text() != "online\n":
+            (block / "state").write_text("online_movable")
+
+
+def take_away(node: int) -> None:
+    """Have all memory of a node offline. OSError when some pages cannot be moved; the memory is online then, and has these pages only."""
+    failed: OSError | None = None
+    for block in blocks(node):
+        try:
+            with patience():
+                (block / "state").write_text("offline")
+        except OSError as error:
+            failed = error
+    if failed:
+        bring_back(node)
+        raise failed
 
 
 def soft_offline(frame: int) -> None:
@@ -53,4 +86,4 @@ class Breaking:
         EARLY_KILL.write_text(self.saved)
         for node in range(1, self.nodes):
             with contextlib.suppress(OSError):
-                set_online(node, True)
+                bring_back(node)

@@ -282,7 +282,7 @@ class KernelSide(Side):
         time.sleep(ms / 1000)
 
     def set_online(self, node: int, online: bool) -> None:
-        breaking.set_online(node, online)
+        (breaking.bring_back if online else breaking.take_away)(node)
 
     def spawn(self, name: str) -> RealTask:
         return RealTask.start(self.window, self.nodes > 1)

@@ -411,6 +411,9 @@ class Run:
     def set_online(self, number: int, node: int, online: bool) -> None:
         if node >= self.nodes:
             raise OracleError(f"step {number}: there is no node {node}")
+        if online != (node in self.offline):
+            self.note(number, {"error": "EINVAL"})
+            return
         self.side.drain_lru()
         try:
             self.side.set_online(node, online)
