@@ -14,7 +14,7 @@ from pathlib import Path
 from ksm.oracle.workload import BREAKING, Json
 
 SYSTEM = Path("/sys/devices/system")
-PATIENCE = 10.0  # seconds
+PATIENCE = 5.0  # seconds
 EARLY_KILL = Path("/proc/sys/vm/memory_failure_early_kill")
 
 
@@ -26,6 +26,12 @@ def blocks(node: int) -> list[Path]:
     """The folders of a node's blocks of memory."""
     found = (SYSTEM / f"node/node{node}").glob("memory[0-9]*")
     return sorted(found, key=lambda path: int(re.sub(r"\D", "", path.name)))
+
+
+def put(path: Path, text: str) -> None:
+    """Write to a file of sysfs once. A buffered file would write again when it is closed after an error. OSError."""
+    with path.open("wb", buffering=0) as file:
+        file.write(text.encode())
 
 
 @contextlib.contextmanager
@@ -47,7 +53,7 @@ def bring_back(node: int) -> None:
     """Have all memory of a node online, for pages that can move. OSError."""
     for block in blocks(node):
         if (block / "state").read_text() != "online\n":
-            (block / "state").write_text("online_movable")
+            put(block / "state", "online_movable")
 
 
 def take_away(node: int) -> None:
@@ -56,7 +62,7 @@ def take_away(node: int) -> None:
     for block in blocks(node):
         try:
             with patience():
-                (block / "state").write_text("offline")
+                put(block / "state", "offline")
         except OSError as error:
             failed = error
     if failed:
@@ -66,12 +72,12 @@ def take_away(node: int) -> None:
 
 def soft_offline(frame: int) -> None:
     """Have the page in this frame moved elsewhere. OSError."""
-    (SYSTEM / "memory/soft_offline_page").write_text(f"{frame << 12:#x}")
+    put(SYSTEM / "memory/soft_offline_page", f"{frame << 12:#x}")
 
 
 def hwpoison(frame: int) -> None:
     """Have this frame broken. OSError."""
-    (SYSTEM / "memory/hard_offline_page").write_text(f"{frame << 12:#x}")
+    put(SYSTEM / "memory/hard_offline_page", f"{frame << 12:#x}")
 
 
 class Breaking:
