@@ -72,10 +72,12 @@ def kernel_of(what: str, folder: Path) -> Kernel:
 
 
 def kernel_in(folder: Path) -> Kernel:
-    """The kernel in a folder. OracleError."""
-    images = sorted(folder.glob("boot/vmlinuz-*"))
+    """The kernel in a folder: in its boot, or, as Debian has it since 6.19, with its modules. OracleError."""
+    images = sorted([*folder.glob("boot/vmlinuz-*"), *folder.glob("usr/lib/modules/*/vmlinuz")])
     if len(images) != 1:
         raise OracleError(f"{folder}: {len(images)} kernels in it, and not one")
+    if images[0].name == "vmlinuz":
+        return Kernel(images[0], images[0].parent, images[0].parent.name)
     release = images[0].name.removeprefix("vmlinuz-")
     return Kernel(images[0], folder / "lib" / "modules" / release, release)
 
