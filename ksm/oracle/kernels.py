@@ -65,6 +65,7 @@ def kernel_of(what: str, folder: Path) -> Kernel:
     if path.suffix != ".deb":
         raise OracleError(f"{what}: neither a package of a kernel nor a folder with one")
     unpacked = folder / "unpacked"
+    unpacked.mkdir(parents=True, exist_ok=True)
     unpack(path, unpacked, folder)
     return kernel_in(unpacked)
 

@@ -2,8 +2,9 @@
 # No twin in the kernel: where kernels come from.
 """Packages of Debian's kernels, downloaded by apt.
 
-A version that this machine's lists of packages do not have is looked for in a newer suite of the mirror that apt uses. The suite's list goes
-into a folder of its own, so that the machine's lists stay as they are. Debian signs it, and apt checks that with the keys of this machine.
+A version that this machine's lists of packages do not have is looked for in a newer suite of the mirror that apt uses. The suite's list
+goes into a folder of its own, so that the machine's lists stay as they are. Debian signs it, and apt checks that with the keys of this
+machine.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def command(*words: str, folder: Path | None = None) -> str:
 def unpack(package: Path, folder: Path, downloads: Path) -> None:
     """Unpack a package of a kernel into a folder. OracleError.
 
-    Since 6.19, Debian's linux-image-* is empty, and depends on packages with the kernel and with its modules. Those that do not lie beside it
-    are downloaded into another folder.
+    Since 6.19, Debian's linux-image-* is empty, and depends on packages with the kernel and with its modules. Those that do not lie beside
+    it are downloaded into another folder.
     """
     command("dpkg-deb", "-x", str(package), str(folder))
     depends = command("dpkg-deb", "-f", str(package), "Depends")
@@ -65,7 +66,7 @@ def find(what: str, folder: Path) -> tuple[str, Options]:
         if names:
             return max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]), options
     called = what if what.startswith("linux-") else f"linux-image-{what}*-cloud-amd64"
-    raise OracleError(f"{what}: apt knows no {called}, and neither does the mirror: {'; '.join(tried)}")
+    raise OracleError(f"{what}: apt knows no {called}; is its list of packages there (apt-get update)? And beyond it: {'; '.join(tried)}")
 
 
 def candidates(what: str, options: Options) -> list[str]:
@@ -78,9 +79,8 @@ def candidates(what: str, options: Options) -> list[str]:
 
 
 def lists(folder: Path, tried: list[str]) -> Iterator[Options]:
-    """Apt's options for the machine's own lists of packages, then for each newer suite. What was not of use is added to `tried`."""
+    """Apt's options for the machine's own lists of packages, then for each newer suite. Why a suite was of no use is added to `tried`."""
     yield ()
-    tried.append("its list of packages is that of this machine's release (apt-get update)")
     for suite in SUITES:
         try:
             yield of_suite(suite, folder / suite)

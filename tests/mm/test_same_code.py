@@ -141,7 +141,8 @@ def statements_of(lines, function):
             above -= 1
         if not STATEMENT.fullmatch(code) or code.count("(") != code.count(")") or lines[number - 1].rstrip().endswith((",", "(")):
             continue
-        if not re.search(r"OURS|ksm_step|era_2011|until_6_1|since_7_3", line + lines[above]) and code not in QUIET and not inside(lines, number):
+        marked = re.search(r"OURS|ksm_step|era_2011|until_6_1|since_7_3", line + lines[above])
+        if not marked and code not in QUIET and not inside(lines, number):
             yield number
 
 
