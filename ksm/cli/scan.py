@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 def era_of(ctx: click.Context, param: click.Parameter, era: Era | None) -> Era:
     """The era that is asked for, or that of the running kernel."""
-    ctx.meta["era_note"] = eras.era_note(eras.nearest_era(eras.running_release()), eras.running_release()) if era is None else []
-    return era or eras.nearest_era(eras.running_release())
+    ctx.meta["era_note"] = eras.era_note(eras.running_era(), eras.running_release()) if era is None else []
+    return era or eras.running_era()
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

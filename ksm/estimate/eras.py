@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ksm.estimate.counters import Version, version_of
+from ksm.host.knobs import RUNNING
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -16,6 +17,7 @@ ERA: Era = "6.12"  # the default of a machine
 
 # From which version on each era is the nearest. 6.6 to 6.10 have what 6.12 counts, and the order of 6.1 for a page.
 NEAREST: tuple[tuple[Version, Era], ...] = (((7, 3), "7.3"), ((6, 6), "6.12"), ((3, 9), "6.1"), ((0,), "2.6.38"))
+OLDER = ("6.1", "2.6.38")
 SINCE_THEN_THE_SAME = (6, 11)  # from this version on, a page's fate is that of 6.12
 
 
@@ -31,6 +33,12 @@ def nearest_era(release: str) -> Era:
 def running_release() -> str:
     """The release of this computer's kernel."""
     return os.uname().release
+
+
+def running_era() -> Era:
+    """The era that is nearest to this computer's kernel. A distribution may have taken smart scan over into an older version."""
+    era = nearest_era(running_release())
+    return "6.12" if era in OLDER and os.path.exists(os.path.join(RUNNING, "smart_scan")) else era
 
 
 def era_note(era: Era, release: str) -> list[str]:

@@ -27,6 +27,7 @@ def test_the_nearest_era(release, era, exact):
 @pytest.mark.parametrize("release, era", [("7.3.4", "7.3"), ("6.18.1", "6.12"), ("6.1.2", "6.1")])
 def test_a_scan_takes_the_era_of_the_running_kernel(release, era, monkeypatch, tmp_path):
     monkeypatch.setattr(eras, "running_release", lambda: release)
+    monkeypatch.setattr(eras, "RUNNING", str(tmp_path))
     image = tmp_path / "image"
     image.write_bytes(b"a" * 2 * PAGE_SIZE)
 
@@ -38,3 +39,5 @@ def test_a_scan_takes_the_era_of_the_running_kernel(release, era, monkeypatch, t
     said = f"the era is {era}, the nearest to the KSM of this computer's Linux {release} (--era takes another one)"
     assert scan() == (era, [] if era == "6.12" else [said])
     assert scan("--era", "6.12") == ("6.12", [])
+    (tmp_path / "smart_scan").touch()       # a distribution has taken it over
+    assert scan()[0] == ("6.12" if era == "6.1" else era)
