@@ -48,7 +48,7 @@ def guest(request):
         guest = Guest(version, nodes)
     except OracleError as error:
         gone = "apt knows no" in str(error) and version in NEWER
-        (pytest.fail if NEEDED and not gone or "apt" not in str(error) else pytest.skip)(str(error))
+        (pytest.fail if (NEEDED and not gone) or "apt" not in str(error) else pytest.skip)(str(error))
     with guest:
         yield guest
 
