@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ksm.cli import options
-from ksm.estimate import report
+from ksm.estimate import eras, report
 from ksm.estimate import scan as scanner
 from ksm.estimate.pace import BUDGET
-from ksm.estimate.settings import ERA, SettingError, check_settings, writable
+from ksm.estimate.settings import SettingError, check_settings, writable
 from ksm.machine import ERAS, Machine
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 from ksm.sources.advice import of_which
@@ -22,6 +22,12 @@ from ksm.sources.gentle import gently
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
     from ksm.sources.input import Holes
+
+
+def era_of(ctx: click.Context, param: click.Parameter, era: Era | None) -> Era:
+    """The era that is asked for, or that of the running kernel."""
+    ctx.meta["era_note"] = eras.era_note(eras.running_era(), eras.running_release()) if era is None else []
+    return era or eras.running_era()
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -66,7 +72,8 @@ class Seconds(click.FloatRange):
 @options.sources
 @options.mappings
 @click.option(
-    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
+    "--era", type=click.Choice([*ERAS]), is_eager=True, callback=era_of,
+    help="Use the KSM of this Linux version.  [default: the one nearest to the running kernel]",
 )
 @click.option(
     "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
@@ -167,7 +174,7 @@ def scan(
             source.close()
         host.close()
     result.notes[:0] = of_which(opened, mappings)
-    result.notes.extend(remarks)
+    result.notes.extend([*remarks, *click.get_current_context().meta["era_note"]])
     if as_json:
         import json
 

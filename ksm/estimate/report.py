@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import differences
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
-from ksm.estimate.settings import ERA
 from ksm.host.text import printable, size, size_said
 
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
@@ -341,6 +341,8 @@ def counters(result: Result) -> list[str]:
 def which_era(result: Result) -> list[str]:
     if result.era == ERA:
         return []
+    if "general_profit" in result.ksm:
+        return [f"the KSM of Linux {result.era}"]
     lacks = "what it does for a process" if not any(source.ksm_stat for source in result.sources) else "pages that became the zero page"
     return [f"the KSM of Linux {result.era}, which counted neither general_profit nor {lacks}"]
 
