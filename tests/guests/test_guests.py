@@ -9,6 +9,7 @@ A kernel's package is downloaded by apt, and not kept.
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,13 @@ def guest(request):
         (pytest.fail if NEEDED or "apt" not in str(error) else pytest.skip)(str(error))
     with guest:
         yield guest
+
+
+def test_a_guest_leaves_the_running_kernel_free(guest):
+    """Its memory is not mergeable: else `ksm verify` could not use the KSM of this computer meanwhile."""
+    counters = Path(f"/proc/{guest.qemu.pid}/ksm_stat")
+    if counters.exists() and "ksm_mergeable" in (text := counters.read_text()):
+        assert "ksm_mergeable: no" in text
 
 
 def test_same_as_another_kernel(guest, request):
