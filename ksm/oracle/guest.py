@@ -97,7 +97,8 @@ class Guest:
         # Else QEMU would have its memory merged, and the kernel of this computer could not be compared meanwhile.
         machine = ["-machine", "q35,mem-merge=off", "-m", str(self.nodes * NODE >> 20), "-smp", "1"]
         words = [QEMU, "-accel", "tcg", "-cpu", "max", *machine, *memory, *files, "-kernel", str(self.kernel.image),
-                 "-initrd", str(self.folder / "initramfs"), "-append", "console=ttyS0 panic=-1 quiet", "-nographic", "-no-reboot", "-net", "none"]
+                 "-initrd", str(self.folder / "initramfs"), "-append", "console=ttyS0 panic=-1 quiet", "-nographic", "-no-reboot",
+                 "-net", "none"]
         self.qemu = started(words, self.folder / "console")
         stack.callback(end, self.qemu)
         return self.qemu
