@@ -91,6 +91,10 @@ class OracleError(Exception):
     """The workload cannot be run, or the machine is not in a usable state."""
 
 
+class Stalled(OracleError):
+    """The kernel does not get on with a workload, or has ended."""
+
+
 def page_bytes(content: int) -> bytes:
     """The bytes of a page with the given content id."""
     page = bytearray(struct.pack("<I", content & 0xFFFF_FFFF) * (PAGE // 4))
