@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ksm.cli import options
-from ksm.estimate import eras, report
+from ksm.estimate import report
 from ksm.estimate import scan as scanner
+from ksm.estimate.next_step import next_command
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.settings import SettingError, check_settings, writable
-from ksm.machine import ERAS, Machine
+from ksm.machine import Machine
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 from ksm.sources.advice import of_which
 from ksm.sources.gentle import gently
@@ -22,12 +23,6 @@ from ksm.sources.gentle import gently
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
     from ksm.sources.input import Holes
-
-
-def era_of(ctx: click.Context, param: click.Parameter, era: Era | None) -> Era:
-    """The era that is asked for, or that of the running kernel."""
-    ctx.meta["era_note"] = eras.era_note(eras.running_era(), eras.running_release()) if era is None else []
-    return era or eras.running_era()
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -71,14 +66,8 @@ class Seconds(click.FloatRange):
 @click.command(short_help="What would KSM save here?")
 @options.sources
 @options.mappings
-@click.option(
-    "--era", type=click.Choice([*ERAS]), is_eager=True, callback=era_of,
-    help="Use the KSM of this Linux version.  [default: the one nearest to the running kernel]",
-)
-@click.option(
-    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
-    help="Use the kernel's defaults, or what the running kernel has.",
-)
+@options.era
+@options.knobs
 @click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
 @click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
 @click.option(
@@ -180,4 +169,7 @@ def scan(
 
         click.echo(json.dumps(report.as_json(result), indent=2))
     else:
-        report.print_report(result, report.terminal_width())
+        # Imported here, because the group has this command only when it is asked for.
+        from ksm.cli.group import COMMANDS
+
+        report.print_report(result, report.terminal_width(), next_command(result, sources, COMMANDS))

@@ -28,7 +28,7 @@ from ksm.machine import Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError, SourceGone
 from ksm.sources.base import new_process
-from ksm.sources.families import families_of
+from ksm.sources.families import Family, families_of
 from ksm.sources.live import LiveSource
 from ksm.sources.merged import MergedFrames
 from ksm.sources.pace import pause
@@ -133,7 +133,13 @@ def no_progress(what: str, done: int, total: int) -> None:
 
 
 def make_machine(
-    sources: list[Source], era: Era = ERA, *, exact: bool = False, key: bytes | None = None, threads: int = 1
+    sources: list[Source],
+    era: Era = ERA,
+    *,
+    exact: bool = False,
+    key: bytes | None = None,
+    threads: int = 1,
+    clock: Literal["real", "manual"] = "real",
 ) -> Machine:
     """A machine large enough for the sources: of bytes if `exact`, else of fingerprints, which may have a key. SourceError."""
     forked = sum(source.forked for source in sources)
@@ -164,7 +170,7 @@ def make_machine(
         memory = -(-(copied + SLACK + room) // PAGE_SIZE) * PAGE_SIZE
         try:
             with others:
-                return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
+                return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads, clock=clock)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise
@@ -232,20 +238,29 @@ class Scan:
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
+        self.period = 1  # passes after which the memory is the same again
+        self.changed = 0, 0  # in the last reading: merged pages, and how many of them were written to
+        self.key = key
         check_together(sources, exact, key)
         threads = threads or usable_threads()
         for source in sources:
             source.threads = threads
             source.same_checksums = era != ERA and not key and any(each.hash for each in sources)
-        if exact is None:
-            exact = mapped_at_once(sources) and key is None
-        self.families = families_of(sources)
-        self.machine = make_machine(sources, era, exact=exact, key=key, threads=min(threads, 256))
+        self.families = self.families_of()
+        self.machine = self.make_machine(exact, min(threads, 256))
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:
             self.machine.close()
             raise
+
+    def families_of(self) -> list[Family]:
+        return families_of(self.sources)
+
+    def make_machine(self, exact: bool | None, threads: int) -> Machine:
+        if exact is None:
+            exact = mapped_at_once(self.sources) and self.key is None
+        return make_machine(self.sources, self.era, exact=exact, key=self.key, threads=threads)
 
     def __enter__(self) -> Scan:
         return self
@@ -270,7 +285,7 @@ class Scan:
         watch: Watch | None = None
         seconds: list[float] = []  # that ksmd takes for each pass
         zeros = self.spawn_zeros() if passes is None and self.live else None
-        before = None
+        states: list[list[int]] = []
         number = merged = broken = 0
         settled = False
         while number < most and not (settled and passes is None and number >= LEAST_PASSES):
@@ -284,6 +299,7 @@ class Scan:
             began = time.monotonic()
             self.read(number)
             broken = self.broken() - broken
+            self.changed = merged, broken
             if zeros is not None and (number == ZEROS_NEEDED or not self.machine.vmstat()["thp_fault_alloc"]):
                 zeros.exit()
                 zeros = None
@@ -292,9 +308,9 @@ class Scan:
             if watch is None and interval is None:
                 watch = Watch(seconds[0], budget, passes, LEAST_PASSES, began)
             state = [*(self.counter(name) for name in PASS_STATE), self.uncounted()]
-            settled = state == before
-            before = state
-        result = self.result(number, settled, seconds[: -1 if settled else None])
+            settled = len(states) >= self.period and state == states[-self.period]
+            states.append(state)
+        result = self.result(number, settled, seconds[: -self.period if settled else None])
         if watch is not None:
             doubts = [doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)]
             if self.counter("smart_scan"):
@@ -351,7 +367,7 @@ class Scan:
                 else:
                     source.attach(self.machine)
                 if self.zeros == "apart" and not source.zeros_are_real and number < max(1, source.snapshots):
-                    source.set_zeros_apart(self.machine)
+                    self.set_zeros_apart(source)
             except SourceError as error:
                 # One process among many must not end the whole scan, whether it has gone or grown too large. An error of a file ends it:
                 # the file will not get better, and the user should know first.
@@ -363,6 +379,17 @@ class Scan:
                 self.sources.remove(source)
                 if source.process is not None:
                     source.process.exit()
+
+    def set_zeros_apart(self, source: Source) -> None:
+        source.set_zeros_apart(self.machine)
+
+    def look_back(self, source: Source, merged: MergedFrames) -> None:
+        """See Source.look_back()."""
+        source.look_back(merged)
+
+    def merged_frames(self) -> int:
+        """Frames in which the running kernel's KSM has merged pages."""
+        return merged_frames()
 
     def scan(self, number: int) -> int:
         """One pass of KSM over everything: how many pages it looked at."""
@@ -404,7 +431,8 @@ class Scan:
             if stat:
                 stat.setdefault("ksm_merging_pages", source.process.ksm_merging_pages)
             # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
-            source.look_back(merged)
+            self.look_back(source, merged)
+            source.count_outside()
             standing = source.standing
             pages += standing.zeros
             standing.pinned = min(standing.pinned, pages)
@@ -416,7 +444,7 @@ class Scan:
         add_zeros(counters, "general_profit", zeros)
         total = sum(source.pages for source in results) - shared
         ledger = make_ledger(self.era, pages=total, zeros=zeros, tally=tally, slabs=self.machine.slabinfo())
-        already = already_freed(standings, merged_frames())
+        already = already_freed(standings, self.merged_frames())
         return Result(
             era=self.era,
             ksm=counters,

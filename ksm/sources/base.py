@@ -123,6 +123,10 @@ class Source(ABC):
         self.standing.common = self.hidden * PAGE_SIZE
         self.standing.merged = None
 
+    def count_outside(self) -> None:
+        """Called after look_back(): count in `standing` what the machine has merged of frames that others have, too."""
+        return None  # only processes know of others
+
     def repeat(self, start: int, words: array[int]) -> int:
         """Mark in a page table, from the address `start` on, the pages whose frames count for another source: how many. See Tally."""
         return 0
