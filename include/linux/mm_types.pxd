@@ -339,6 +339,8 @@ cdef struct machine:
     void (*step)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
     void *recorder
     void (*recorder_exit)(machine *m) noexcept nogil
+    void *decider
+    void (*decider_exit)(machine *m) noexcept nogil
 
 
 # list_entry(), rb_entry(): from a link to the structure around it
