@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +70,31 @@ threads = click.option(
 )
 gentle = click.option(
     "--gentle", is_flag=True, help="Of processes, read less at once, and rest three quarters of the time. Takes longer."
+)
+
+
+def page_at(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """What --html says: whether the page can be made is found out before anything is read, which may take long."""
+    if value is None:
+        return None
+    from ksm.pictures.page import PicturesError, need_altair
+
+    try:
+        need_altair()
+        folder = os.path.dirname(os.path.realpath(value))
+        if not value or os.path.isdir(value):
+            raise click.BadParameter(f"{value!r}: a file is needed", ctx, param)
+        if not os.access(folder, os.W_OK):
+            raise click.ClickException(f"{value}: {os.strerror(errno.EACCES if os.path.isdir(folder) else errno.ENOENT)}")
+    except PicturesError as error:
+        raise click.ClickException(str(error)) from None
+    except ValueError:
+        raise click.BadParameter("no file has such a name", ctx, param) from None
+    return value
+
+
+page = click.option(
+    "--html", metavar="FILE", callback=page_at, help="Write the report as a page with pictures, too. It needs no network."
 )
 
 

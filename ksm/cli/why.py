@@ -69,6 +69,7 @@ def address_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
 @options.gentle
+@options.page
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, with all regions.")
 def why(
     sources: tuple[str, ...],
@@ -88,6 +89,7 @@ def why(
     key_file: str | None,
     threads: int | None,
     gentle: bool,
+    html: str | None,
     as_json: bool,
 ) -> None:
     """Why does memory merge, or not, and what would help?
@@ -112,6 +114,8 @@ def why(
         raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", ctx)
     if exact and key_file is not None:
         raise click.UsageError("--key is for fingerprints, and --exact makes none", ctx)
+    if html is not None and address is not None:
+        raise click.UsageError("--html is for all pages, and not for the one at an ADDRESS", ctx)
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     threads = options.threads_of(threads, gentle)
@@ -144,6 +148,11 @@ def why(
     found.scan.notes[:0] = of_which(opened, mappings)
     found.scan.notes.extend(remarks)
     width = terminal_width()
+    if html is not None:
+        from ksm.pictures import page
+        from ksm.pictures.html import html as page_of
+
+        page.write(html, page_of(found))
     if found.story is not None:
         if as_json:
             click.echo(json.dumps(why_report.story_json(found.story), indent=2))

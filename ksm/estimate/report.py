@@ -55,6 +55,9 @@ def as_json(result: Result) -> dict[str, Any]:
         "settled": result.settled,
         "seconds": round(sum(result.seconds), 3) if result.pace.pages or result.pace.target else None,
         **({"snapshots": result.snapshots} if result.snapshots else {}),
+        "history": [*result.history],
+        **({"details": result.details.as_json()} if result.details else {}),
+        **({"tenants": result.tenants.as_json()} if result.tenants else {}),
         "notes": all_notes(result),
     }
 

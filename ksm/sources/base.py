@@ -46,6 +46,7 @@ class Source(ABC):
         close()             let go of files; the process, if the machine still exists, exits
 
     name            as the report shows it
+    text            what the user wrote for it; "" if he named none
     kind            "process", "image", "core" or "dump"
     live            whether the memory may change between passes
     still           whether it is memory of one moment
@@ -75,6 +76,7 @@ class Source(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.text = ""
         self.hash = ""
         self.snapshots = 0
         self.copied = 0
