@@ -9,16 +9,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ksm.estimate import report
+from ksm.estimate import eras, report
 from ksm.estimate import scan as scanner
-from ksm.estimate.settings import ERA
 from ksm.host.text import printable
 from ksm.machine import ERAS
 from ksm.sources.mappings import EACH_WHICH, Which
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -42,9 +44,16 @@ def which_of(which: Which | None, advised: bool) -> Which:
     return "advised" if advised else which or "prctl"
 
 
+def era_of(ctx: click.Context, param: click.Parameter, era: Era | None) -> Era:
+    """The era that is asked for, or that of the running kernel."""
+    ctx.meta["era_note"] = eras.era_note(eras.running_era(), eras.running_release()) if era is None else []
+    return era or eras.running_era()
+
+
 era = click.option(
-    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
-)
+    "--era", type=click.Choice([*ERAS]), is_eager=True, callback=era_of,
+    help="Use the KSM of this Linux version.  [default: the one nearest to the running kernel]",
+)  # fmt: skip
 knobs = click.option(
     "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
     help="Use the kernel's defaults, or what the running kernel has.",

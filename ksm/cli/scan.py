@@ -211,7 +211,7 @@ def scan(
             source.close()
         host.close()
     result.notes[:0] = of_which(opened, mappings)
-    result.notes.extend(remarks)
+    result.notes.extend([*remarks, *click.get_current_context().meta["era_note"]])
     if html is not None:
         from ksm.pictures import page
         from ksm.pictures.html import html as page_of

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.already import Already, already_freed, doubts_of
 from ksm.estimate.doubt import Doubt, Freed, freed_between
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import SIZES, Ledger, make_ledger
 from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, doubt_of_skips, pace_of, spell
 from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
-from ksm.estimate.settings import ERA, SettingError, apply_settings
+from ksm.estimate.settings import SettingError, apply_settings
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
