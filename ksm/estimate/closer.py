@@ -9,7 +9,8 @@ from typing import Any
 
 from ksm.estimate.details import make_details
 from ksm.estimate.pace import BUDGET
-from ksm.estimate.scan import Result, Scan
+from ksm.estimate.result import Result
+from ksm.estimate.scan import Scan
 from ksm.estimate.shares import Shares
 from ksm.estimate.tenants import make_tenants
 from ksm.sources import Source

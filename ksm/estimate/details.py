@@ -12,8 +12,8 @@ from ksm.constants import PAGE_SIZE
 from ksm.estimate.again import look_again
 from ksm.estimate.found import Content, Details, Matrix
 from ksm.estimate.page_map import make_map
+from ksm.estimate.result import Stretch
 from ksm.estimate.savings import STATES
-from ksm.estimate.scan import Stretch
 from ksm.estimate.shares import Shares
 from ksm.fingerprint.classes import CLASSES, classes_of
 from ksm.machine import Machine

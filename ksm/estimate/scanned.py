@@ -13,7 +13,8 @@ from ksm.estimate.answers import opened
 from ksm.estimate.closer import CloserScan
 from ksm.estimate.found import NO_TENANT
 from ksm.estimate.ledger import Ledger
-from ksm.estimate.scan import Result, Scan, Zeros
+from ksm.estimate.result import Result
+from ksm.estimate.scan import Scan, Zeros
 from ksm.sources import Which
 from ksm.sources.advice import of_which
 

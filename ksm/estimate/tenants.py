@@ -10,8 +10,9 @@ from ksm.constants import PAGE_SIZE
 from ksm.estimate.again import look_again
 from ksm.estimate.copies import copied_frames
 from ksm.estimate.found import KINDS, NO_TENANT, Kind, Tenant, Tenants
+from ksm.estimate.result import Result, Stretch
 from ksm.estimate.savings import STATES
-from ksm.estimate.scan import Result, Scan, Stretch
+from ksm.estimate.scan import Scan
 from ksm.estimate.shares import UNKNOWN, Shares
 from ksm.fingerprint.classes import CLASSES
 from ksm.machine import Machine

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ksm.estimate import report, sweep_report, why_report
-from ksm.estimate.scan import Result
+from ksm.estimate.result import Result
 from ksm.estimate.sweep import Sweep
 from ksm.estimate.why import Why
 from ksm.pictures import of_scan, of_sweep, of_why, page
