@@ -13,7 +13,11 @@ from ksm.estimate.result import Result
 from ksm.estimate.scan import Scan
 from ksm.estimate.shares import Shares
 from ksm.estimate.tenants import make_tenants
-from ksm.sources import Source
+from ksm.host.memory import available_memory
+from ksm.host.text import size
+from ksm.sources import Source, SourceError
+
+SHARE_OF_PAGE = 60  # bytes of a merged page: a share of its source, and half of a content, if all are pairs
 
 
 class CloserScan(Scan):
@@ -43,6 +47,9 @@ class CloserScan(Scan):
         """SourceError also where there is no memory for a machine of each tenant."""
         result = super().run(passes, interval, budget)
         self.progress("looking who shares what", 0, 0)
+        needed = (self.counter("pages_shared") + self.counter("pages_sharing")) * SHARE_OF_PAGE
+        if needed > available_memory():
+            raise SourceError(f"not enough memory: to look who shares what needs {size(needed)}, and {size(available_memory())} are available")
         shares = Shares(self.machine)
         for source in self.sources:
             shares.next_source()
