@@ -49,7 +49,8 @@ class CloserScan(Scan):
         self.progress("looking who shares what", 0, 0)
         needed = (self.counter("pages_shared") + self.counter("pages_sharing")) * SHARE_OF_PAGE
         if needed > available_memory():
-            raise SourceError(f"not enough memory: to look who shares what needs {size(needed)}, and {size(available_memory())} are available")
+            left = size(available_memory())
+            raise SourceError(f"not enough memory: to look who shares what takes {size(needed)}, and {left} are available")
         shares = Shares(self.machine)
         for source in self.sources:
             shares.next_source()

@@ -23,7 +23,11 @@ VOLATILE, SHARED, SPLIT = (STATES.index(name) for name in ("volatile", "shared",
 
 
 class Copy(Source):
-    """Pages of sources that a machine has after its last pass, without those that are volatile, for a machine of fingerprints."""
+    """Pages of sources that a machine has after its last pass, without those that are volatile, for a machine of fingerprints.
+
+    Pages that share a frame since a fork are mappings, each of which counts against max_page_sharing. Those that are merged are pages of
+    their own here, `forked_pages` of them, and merge again; what that frees was free before.
+    """
 
     kind = "image"
     zeros_are_real = True
@@ -31,8 +35,9 @@ class Copy(Source):
     def __init__(self, name: str, machine: Machine, sources: Sequence[Source], states: Sequence[Sequence[Stretch]]) -> None:
         super().__init__(name)
         self.machine, self.originals, self.states = machine, sources, states
-        left_out = [0, VOLATILE, SHARED, SPLIT]
-        self.wanted = bytes(place not in left_out for place in range(256))
+        left_out = [0, VOLATILE, SPLIT]
+        self.wanted = bytes(2 if place == SHARED else place not in left_out for place in range(256))
+        self.forked_pages = 0
         self.copied = PAGE_SIZE * sum(
             len(each.states) - sum(each.states.count(state) for state in left_out) for stretches in states for each in stretches
         )
@@ -46,7 +51,8 @@ class Copy(Source):
         self._ranges.append((addr, self.copied))
         for source, stretches in zip(self.originals, self.states, strict=True):
             for (_, words), stretch in zip(source.page_tables(), stretches, strict=True):
-                frames = copied_frames(self.machine, words, stretch.states.translate(self.wanted))
+                frames, forked = copied_frames(self.machine, words, stretch.states.translate(self.wanted))
+                self.forked_pages += forked
                 process.load(addr, frames, always=True)
                 addr += len(frames) // 32 * PAGE_SIZE
 
@@ -108,4 +114,4 @@ def freed_apart(
     if not copy.copied:
         return 0
     with Scan([copy], settings=settings, era=scan.era, exact=False, threads=1) as alone:
-        return alone.run().ledger.freed
+        return alone.run().ledger.freed - copy.forked_pages
