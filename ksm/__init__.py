@@ -30,7 +30,11 @@ from ksm.sysfs import Ksm as Ksm
 from ksm.views import Processes as Processes
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from ksm.estimate.doctor import Diagnosis
+    from ksm.estimate.why import Why
+    from ksm.machine import _Era
 
 __version__ = "0.1.0"
 
@@ -54,6 +58,37 @@ def doctor(
     from ksm.estimate.doctor import diagnose  # an import that few callers need
 
     return diagnose(counters, processes, kernel=kernel, page_size=page_size)
+
+
+def why(
+    *sources: str,
+    address: int | None = None,
+    which: Literal["prctl", "advised", "is"] = "prctl",
+    era: _Era = "6.12",
+    settings: Mapping[str, str] | None = None,
+    passes: int | None = None,
+    budget: float = 10,
+    interval: float | None = None,
+    quick: bool = False,
+    zeros: Literal["apart", "count"] = "apart",
+    threads: int | None = None,
+) -> Why:
+    """Scan sources, and say of each page why it is merged or not: an object, with what `ksm why` prints.
+
+    A source is "pid:N" or the path of a file; without any, all processes count that may be read. `address` (in bytes, of the first source)
+    asks for the story of one page. `which` says which mappings of processes count, as --as; `settings` are files of /sys/kernel/mm/ksm.
+    `passes` of KSM are made, or as many as it takes until nothing changes, within `budget` seconds, or one every `interval` seconds.
+    `quick` does not read what KSM never looks at. Pages of zeros in files are set apart, or counted.
+
+    SourceError of ksm.sources for a source that cannot be read: one line says which, and why. ValueError for a setting that is refused.
+    The reasons are decisions of cmp_and_merge_page(), should_skip_rmap_item() and vma_ksm_compatible().
+    """
+    from ksm.estimate.look import ask  # an import that few callers need
+
+    return ask(
+        sources, address, which=which, era=era, settings=settings, passes=passes, budget=budget, interval=interval, quick=quick,
+        zeros=zeros, threads=threads,
+    )  # fmt: skip
 
 
 def get_include() -> str:

@@ -30,6 +30,8 @@ FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.proce
 # Imports inside of methods, which are made when the method is called: (who imports, what).
 CALLED_BY_METHODS = {
     ("ksm", "ksm.estimate.doctor"),
+    ("ksm", "ksm.estimate.look"),
+    ("ksm", "ksm.estimate.why"),
     ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),
 }

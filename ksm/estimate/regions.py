@@ -84,10 +84,9 @@ def of_process(source: LiveSource, scanned: PageCodes, first: int) -> Found:
     found = Found(first, [], PageCodes())
     every = source.which == "prctl" and not source.standing.merge_any
     with source.inside():
-        every_area = areas(source)
         hypervisor = is_hypervisor(source)
         with pagemap_of(source) as pagemap:
-            for area in every_area:
+            for area in areas(source):
                 if area.start < KERNEL_HALF:  # pagemap has nothing of [vsyscall]
                     fill(found.codes, scanned, area, pagemap, source.host.kpageflags, every, hypervisor)
                 found.regions.append(Range(

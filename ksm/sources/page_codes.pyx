@@ -140,7 +140,14 @@ cdef class PageCodes:
         cdef unsigned char code = 0
         cdef Py_ssize_t i
         cdef bytes codes
-        for number in sorted(self.blocks):
+        # A range may be reserved, and have few blocks; or it is small, and there are very many blocks elsewhere.
+        if (<uint64_t>end - <uint64_t>start) >> BLOCK_SHIFT < <uint64_t>len(self.blocks):
+            numbers = range(<uint64_t>start >> BLOCK_SHIFT, (<uint64_t>end + (1 << BLOCK_SHIFT) - 1) >> BLOCK_SHIFT)
+        else:
+            numbers = sorted(self.blocks)
+        for number in numbers:
+            if number not in self.blocks:
+                continue
             addr = max(<uint64_t>start, <uint64_t>number << BLOCK_SHIFT)
             last = min(<uint64_t>end, (<uint64_t>number + 1) << BLOCK_SHIFT)
             if addr >= last:

@@ -11,9 +11,10 @@ from targets import Target
 
 import ksm
 from ksm.estimate import outcomes
+from ksm.estimate.look import Look, examine
 from ksm.estimate.reasons import BY_CODE, BY_NAME, REASONS
 from ksm.estimate.scan import Scan
-from ksm.estimate.why import Gain, Look, examine
+from ksm.estimate.why import Gain
 from ksm.sources import Host, SourceGone, open_sources
 from ksm.sources.areas import areas_of
 from ksm.sources.page_codes import PageCodes, fill_kinds
