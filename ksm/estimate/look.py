@@ -104,6 +104,7 @@ class Finder:
             first += len(ranges.regions)
             self.found.append(ranges)
         gains = self.gains()
+        self.add_zeros_apart(gains)
         examined = []
         for source, found in zip(look.sources, self.found, strict=True):
             regions = tuple(
@@ -154,6 +155,16 @@ class Finder:
         for reason, region, equal, freed in into.gains():
             result.setdefault(region, {})[reason] = Gain(equal, freed)
         return result
+
+    def add_zeros_apart(self, gains: dict[int, dict[int, Gain]]) -> None:
+        """Pages of zeros that were set apart are equal to each other, and to all zeros that are merged."""
+        counts = {
+            number: found.codes.counts(range.start, range.end) for found in self.found for number, range in enumerate(found.regions, found.first)
+        }
+        kept = not any(each[outcomes.ZERO] for each in counts.values()) and not self.look.counter("use_zero_pages")
+        apart = {number: each[outcomes.APART] for number, each in counts.items() if each[outcomes.APART]}
+        for number, pages in [*apart.items(), *([(-1, sum(apart.values()))] if apart else [])]:
+            gains.setdefault(number, {})[outcomes.APART] = Gain(pages if pages > kept else 0, pages - kept)
 
     def add(self, source: Source, found: Found, into: Contents) -> None:
         """Add what the machine has of a source."""

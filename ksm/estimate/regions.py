@@ -64,11 +64,11 @@ def ranges_of(source: Source, scanned: PageCodes, first: int) -> Found:
         notes.append("of a still image: what a running machine keeps writing to looks as if it held still")
     if source.holes:
         notes.append(f"{source.holes:,} pages are left out of the file, and are in no region")
-    return Found(first, of_places(source), scanned, notes)
+    return Found(first, of_places(source, scanned), scanned, notes)
 
 
-def of_places(source: Source) -> list[Range]:
-    """Of a file: its neighbouring pages together."""
+def of_places(source: Source, scanned: PageCodes) -> list[Range]:
+    """Of a file: its neighbouring pages together. Where the machine has them in blocks, a block has more than the file."""
     names = {"image": "image", "core": "segment"}
     ranges: list[Range] = []
     for start, length in sorted((start, length) for _, start, length in source.places()):
@@ -76,7 +76,8 @@ def of_places(source: Source) -> list[Range]:
             ranges[-1] = ranges[-1]._replace(end=max(ranges[-1].end, start + length))
         else:
             ranges.append(Range(start, start + length, names.get(source.kind, "")))
-    return ranges
+    spans = ((range, scanned.span(range.start, range.end)) for range in ranges)
+    return [range._replace(start=span[0], end=span[1]) for range, span in spans if span is not None]
 
 
 def of_process(source: LiveSource, scanned: PageCodes, first: int) -> Found:

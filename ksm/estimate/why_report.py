@@ -99,7 +99,8 @@ def as_json(why: Why) -> dict[str, Any]:
 
 def lines(why: Why, width: int) -> Iterator[Line]:
     """The lines of the report, and whether each is bold."""
-    yield answer(why), True
+    for line, _ in wrapped(answer(why), width, "  "):
+        yield line, True
     yield "", False
     yield from table(why, width)
     chances = [chance for chance in why.chances() if chance.freed is None or chance.freed >= LEAST_SHARE * chance.pages]
@@ -264,7 +265,7 @@ def listing(title: str, every: list[tuple[tuple[str, str], dict[str, int], int]]
     yield from laid_out(rows, width, last_left=True)
     if len(every) > SHOWN:
         left = sum(there_of(reasons) for _, reasons, _ in every[SHOWN:])
-        yield f"and {len(every) - SHOWN:,} more {what}, with {size(left * PAGE_SIZE)}; --json lists all", False
+        yield from wrapped(f"and {len(every) - SHOWN:,} more {what}, with {size(left * PAGE_SIZE)}; --json lists all", width, "  ")
 
 
 # One page

@@ -19,6 +19,7 @@ import ksm.cli.doctor
 import ksm.cli.fingerprint
 import ksm.cli.scan
 import ksm.cli.study
+import ksm.cli.why
 import ksm.cli.workloads
 import ksm.oracle.__main__
 import ksm.study.lessons
