@@ -158,9 +158,10 @@ class Finder:
 
     def add_zeros_apart(self, gains: dict[int, dict[int, Gain]]) -> None:
         """Pages of zeros that were set apart are equal to each other, and to all zeros that are merged."""
-        counts = {
-            number: found.codes.counts(range.start, range.end) for found in self.found for number, range in enumerate(found.regions, found.first)
-        }
+        counts = {}
+        for found in self.found:
+            for number, range in enumerate(found.regions, found.first):
+                counts[number] = found.codes.counts(range.start, range.end)
         kept = not any(each[outcomes.ZERO] for each in counts.values()) and not self.look.counter("use_zero_pages")
         apart = {number: each[outcomes.APART] for number, each in counts.items() if each[outcomes.APART]}
         for number, pages in [*apart.items(), *([(-1, sum(apart.values()))] if apart else [])]:

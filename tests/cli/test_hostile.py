@@ -143,7 +143,8 @@ FILES = {"{rows}": NO_ROWS, "{any}": NO_FILES, "{json}": NO_JSON, "{workload}": 
 # The commands, and where the file stands in them. No command runs on this computer's kernel.
 COMMANDS = [
     ("scan", "{any}"), ("scan", "{core}"), ("scan", "{rows}"), ("scan", "--as-passes", "good.img", "{rows}"),
-    ("why", "{core}"), ("fingerprint", "-o", "out.parquet", "{core}"), ("doctor", "{any}"), ("doctor", "{json}"), ("doctor", "--sysfs-dir", "{any}"),
+    ("why", "{core}"), ("fingerprint", "-o", "out.parquet", "{core}"),
+    ("doctor", "{any}"), ("doctor", "{json}"), ("doctor", "--sysfs-dir", "{any}"),
     ("replay", "{any}"), ("replay", "{json}"), ("replay", "{workload}"),
     ("replay", "--record", "out.json", "{workload}"), ("verify", "--recorded", "{any}"),
     ("verify", "--recorded", "{json}"), ("verify", "--recorded", "{workload}"), ("verify", "--against", "cat", "{workload}"),
@@ -250,7 +251,8 @@ def check(result, *, code=(1, 2)):
 def harmless(kind, name, command):
     """Whether a file does no harm to this command: an image may be zeros, a core may have empty notes, a text may be long."""
     return (command[0], kind, name) in {
-        ("why", "{core}", "zeros"), ("scan", "{any}", "sparse"), ("scan", "{any}", "huge"), ("scan", "{core}", "zeros"), ("study", "{kernel}", "comments")}
+        ("scan", "{any}", "sparse"), ("scan", "{any}", "huge"), ("scan", "{core}", "zeros"), ("why", "{core}", "zeros"),
+        ("study", "{kernel}", "comments")}
 
 
 def cases(commands):
