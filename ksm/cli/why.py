@@ -19,8 +19,6 @@ from ksm.estimate.look import ask
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.report import terminal_width
 from ksm.estimate.scan import Zeros
-from ksm.estimate.settings import ERA
-from ksm.machine import ERAS
 from ksm.sources import SourceError, Which
 
 if TYPE_CHECKING:
@@ -45,13 +43,8 @@ def address_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
 @click.command(short_help="Why does memory merge, or not, and what would help?")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]... [ADDRESS]")
 @options.mappings
-@click.option(
-    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
-)
-@click.option(
-    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
-    help="Use the kernel's defaults, or what the running kernel has.",
-)
+@options.era
+@options.knobs
 @click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
 @click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
 @click.option(
@@ -67,6 +60,7 @@ def address_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
 @options.gentle
+@options.page
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, with all regions.")
 def why(
     sources: tuple[str, ...],
@@ -86,6 +80,7 @@ def why(
     key_file: str | None,
     threads: int | None,
     gentle: bool,
+    html: str | None,
     as_json: bool,
 ) -> None:
     """Why does memory merge, or not, and what would help?
@@ -110,6 +105,8 @@ def why(
         raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", ctx)
     if exact and key_file is not None:
         raise click.UsageError("--key is for fingerprints, and --exact makes none", ctx)
+    if html is not None and address is not None:
+        raise click.UsageError("--html is for all pages, and not for the one at an ADDRESS", ctx)
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     try:
@@ -121,7 +118,13 @@ def why(
             )  # fmt: skip
     except SourceError as error:
         raise click.ClickException(str(error)) from None
+    found.scan.notes.extend(ctx.meta["era_note"])
     width = terminal_width()
+    if html is not None:
+        from ksm.pictures import page
+        from ksm.pictures.html import html as page_of
+
+        page.write(html, page_of(found))
     if found.story is not None:
         if as_json:
             click.echo(json.dumps(why_report.story_json(found.story), indent=2))

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from ksm.constants import PAGE_SIZE
 from ksm.estimate import outcomes
 from ksm.estimate.contents import Contents
+from ksm.estimate.eras import ERA
 from ksm.estimate.outcomes import Outcomes
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.reasons import BY_CODE, READABLE, UNLUCKY
 from ksm.estimate.regions import Found, ranges_of
 from ksm.estimate.scan import Progress, Result, Scan, Zeros, no_progress
-from ksm.estimate.settings import ERA, SettingError
 from ksm.estimate.why import Examined, Gain, Place, Region, Story, Why
 from ksm.fingerprint.frames import frames_of
 from ksm.record.decisions import Decisions
@@ -295,9 +295,8 @@ def ask(
     gentle: bool = False,
     progress: Progress = no_progress,
 ) -> Why:
-    """Open the sources that these texts name, scan them, and say why. `address` is that of a page of the first one.
-
-    SourceError. ValueError for a setting that is refused.
+    """Open the sources that these texts name, scan them, and say why. `address` is that of a page of the first one. SourceError,
+    SettingError.
     """
     host = Host(gentle=gentle)
     opened: list[Source] = []
@@ -318,8 +317,6 @@ def ask(
                 look.quick, look.key = quick, key
                 look.followed = None if address is None else (0, address // PAGE_SIZE * PAGE_SIZE)
                 found = examine(look, passes, interval, budget)
-    except SettingError as error:
-        raise ValueError(str(error)) from None
     finally:
         for source in opened:
             source.close()

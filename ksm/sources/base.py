@@ -46,6 +46,7 @@ class Source(ABC):
         close()             let go of files; the process, if the machine still exists, exits
 
     name            as the report shows it
+    text            what the user wrote for it; "" if he named none
     kind            "process", "image", "core" or "dump"
     live            whether the memory may change between passes
     still           whether it is memory of one moment
@@ -75,6 +76,7 @@ class Source(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.text = ""
         self.hash = ""
         self.snapshots = 0
         self.copied = 0
@@ -125,6 +127,10 @@ class Source(ABC):
         self.standing.hidden = self.hidden
         self.standing.common = self.hidden * PAGE_SIZE
         self.standing.merged = None
+
+    def count_outside(self) -> None:
+        """Called after look_back(): count in `standing` what the machine has merged of frames that others have, too."""
+        return None  # only processes know of others
 
     def repeat(self, start: int, words: array[int]) -> int:
         """Mark in a page table, from the address `start` on, the pages whose frames count for another source: how many. See Tally."""

@@ -29,6 +29,7 @@ from ksm.sources.held import Held
 from ksm.sources.huge import huge_blocks
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
+from ksm.sources.notebook import Notebook, NotedHeld
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, sees_frames
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import pages_in_pipes, registered_buffers
@@ -119,9 +120,10 @@ class LiveSource(Source):
         self.blocks: list[Run] = []
         self.mappings: list[Mapping] = []
         self.frames = Frames()  # that it shares
-        self.held: Held | None = None  # of the machine, what is pinned of the process
+        self.held: Held | NotedHeld | None = None  # of the machine, what is pinned of the process
         self.pinned: list[Run] = []
         self.elsewhere: list[Run] = []  # pages whose frames others may have, too, and that are not shared in the machine
+        self.others_have: list[Run] = []  # of these, pages whose frames others have
         self.exact = False  # the machine keeps bytes
         self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
@@ -256,10 +258,13 @@ class LiveSource(Source):
                 self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), by_ksm)
             pagemap = self._open("pagemap")
             try:
-                self.standing.repeated, others = merged.add(pagemap, self.host.kpageflags, self.elsewhere)
+                self.standing.repeated, self.others_have = merged.add(pagemap, self.host.kpageflags, self.elsewhere)
             finally:
                 os.close(pagemap)
-            self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(others) for word in words)
+
+    def count_outside(self) -> None:
+        words = self._words(self.others_have)
+        self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for some in words for word in some)
 
     def attach(self, machine: Machine) -> None:
         self.exact = machine.pages == "bytes"
@@ -312,7 +317,7 @@ class LiveSource(Source):
             buffers = []  # they are another process's, which has given away the ring
         runs = without(self.runs, without(self.runs, buffers))
         if self.held is None:
-            self.held = Held(process.machine)
+            self.held = held_in(process.machine)
         self.held.release()
         for start, end in without(runs, self.pinned):
             process.touch(start, end - start)
@@ -487,6 +492,10 @@ class LiveSource(Source):
 
     def ranges(self) -> list[Run]:
         return [(start, end - start) for start, end in self.blocks]
+
+
+def held_in(machine: Machine | Notebook) -> Held | NotedHeld:
+    return machine.held() if isinstance(machine, Notebook) else Held(machine)
 
 
 def guest_name(cmdline: str) -> str:
