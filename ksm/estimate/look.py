@@ -16,7 +16,7 @@ from ksm.estimate.eras import ERA
 from ksm.estimate.outcomes import Outcomes
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.reasons import BY_CODE, READABLE, UNLUCKY
-from ksm.estimate.regions import Found, ranges_of
+from ksm.estimate.regions import Found, memory_of_guests, ranges_of
 from ksm.estimate.scan import Progress, Result, Scan, Zeros, no_progress
 from ksm.estimate.why import Examined, Gain, Place, Region, Story, Why
 from ksm.fingerprint.frames import frames_of
@@ -103,6 +103,7 @@ class Finder:
             ranges = ranges_of(source, self.scanned(source), first)
             first += len(ranges.regions)
             self.found.append(ranges)
+        memory_of_guests(self.found)
         gains = self.gains()
         self.add_zeros_apart(gains)
         examined = []

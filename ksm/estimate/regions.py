@@ -124,3 +124,19 @@ def fill(
 def in_memory(path: str) -> bool:
     """Whether a file lies where guests have their memory: in a file system that is memory, as a rule."""
     return path.startswith(("/dev/shm/", "/dev/hugepages", "/run/"))
+
+
+def memory_of_guests(found: list[Found]) -> None:
+    """What a guest has is a guest's in other processes, too, as virtiofsd: they map the same file."""
+    files = {
+        range.file
+        for each in found
+        for range in each.regions
+        if range.file and each.codes.counts(range.start, range.end)[outcomes.GUEST]
+    }
+    for each in found if files else ():
+        for range in each.regions:
+            if range.file in files:
+                for start, end, code in list(each.codes.runs(range.start, range.end)):
+                    if code in (outcomes.SHARED_MEMORY, outcomes.SHARED_FILE):
+                        each.codes.fill(start, end, outcomes.GUEST)

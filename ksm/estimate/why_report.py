@@ -243,7 +243,8 @@ def regions_table(why: Why, width: int) -> Iterator[Line]:
 def named(source: Examined, region: Region, several: bool) -> tuple[str, str]:
     """Where a region is, and its name."""
     at = f"{region.start:x}"
-    return (f"{source.name}: {at}" if several else at), region.name
+    name = source.name.partition(" (")[0] if source.kind == "process" else source.name.rpartition("/")[2]
+    return (f"{name}: {at}" if several else at), region.name
 
 
 def listing(title: str, every: list[tuple[tuple[str, str], dict[str, int], int]], width: int, what: str) -> Iterator[Line]:

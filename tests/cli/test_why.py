@@ -136,6 +136,13 @@ def test_memory_of_a_guest(start, tmp_path):
     said = " ".join(chance.split())
     assert said.startswith("shared memory of a guest: 160.0 KiB, of which 75 % would merge, and free 116.0 KiB. What to do: ")
     assert "start QEMU without memory-backend share=on" in said
+    # The same memory in another process, as virtiofsd has it, is the guest's, too, and counts once.
+    other = start(f"memory = os.open('/proc/{target.pid}/fd/' + str({target.ask('[memory]')[0]}), os.O_RDWR)")
+    other.do("guest = mmap.mmap(memory, 40 * PAGE); seen = sum(guest[at * PAGE] for at in range(20))")
+    found = json.loads(why("--json", f"pid:{other.pid}", f"pid:{target.pid}"))
+    reasons = found["sources"][0]["reasons"]
+    assert reasons["guest"] >= 20 and "shared_memory" not in reasons
+    assert [(each["pages"], each["freed"]) for each in found["reasons"] if each["name"] == "guest"] == [(40 + reasons["guest"], 29)]
     assert "?" in why("--quick", f"pid:{target.pid}").partition("shared memory of a guest")[2].partition("\n")[0]
 
 
