@@ -270,6 +270,23 @@ def test_guard_pages_are_not_swapped_out(start, ask_ioctl):
     assert list(codes.codes(addr, addr + 4 * PAGE)) == [1, 1, 0, 0]
 
 
+def test_what_is_swapped_out(start):
+    target = start("a = area(8); fill(a, 0, list(range(1000, 1008))); a.madvise(21, 0, 4 * PAGE)")  # MADV_PAGEOUT
+    why = look_at(pid(target), threads=1)
+    region = next(region for _, region in why.regions if region.start <= where(target, "a")["a"] < region.end)
+    if not region.swap:
+        pytest.skip("no swap here")
+    assert reasons_at(why, where(target, "a")["a"], 8) == ["swapped"] * (region.swap // PAGE) + ["alone"] * (8 - region.swap // PAGE)
+
+
+def test_hugetlb(start):
+    with open("/proc/meminfo") as meminfo:
+        if not int(re.search(r"HugePages_Free: *(\d+)", meminfo.read())[1]):
+            pytest.skip("no pages of hugetlb here")
+    target = start("a = mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000); a[0] = 1")
+    assert reasons_at(look_at(pid(target), threads=1), where(target, "a")["a"], 512) == ["hugetlb"] * 512
+
+
 def test_a_huge_page_that_no_part_of_merges(start):
     target = start("a = huge_area(1); fill(a, first_huge(a), list(range(1000, 1512)))")
     first = target.ask("[address(a) + first_huge(a) * PAGE]")[0]
