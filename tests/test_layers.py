@@ -35,6 +35,7 @@ CALLED_BY_METHODS = {
     ("ksm", "ksm.estimate.scanned"),
     ("ksm", "ksm.estimate.sweep"),
     ("ksm", "ksm.estimate.watching"),
+    ("ksm", "ksm.estimate.why"),
     ("ksm", "ksm.sources"),
     ("ksm.estimate.scanned", "ksm.pictures"),
     ("ksm.estimate.scanned", "ksm.pictures.html"),
