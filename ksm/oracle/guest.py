@@ -29,7 +29,8 @@ from ksm.oracle.workload import Json, OracleError
 
 QEMU = "qemu-system-x86_64"
 SERVERS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "virtiofsd")
-MACHINE = "pc-q35-5.0,memory-backend=m0"  # the last one whose nodes may be without memory at the start
+# The last type whose nodes may be without memory at the start. The KSM of this machine is not to see the guest.
+MACHINE = "pc-q35-5.0,memory-backend=m0,mem-merge=off"
 APPEND = "console=ttyS0 panic=-1 quiet movable_node memhp_default_state=online_movable"
 NODE, MODULE = 1 << 30, 1 << 28  # bytes of memory of node 0, and of each other node
 BOOT = 240.0  # seconds

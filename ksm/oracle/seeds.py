@@ -16,7 +16,8 @@ def generate(seed: int, *, steps: int = 40, nodes: int = 1) -> Json:
     several nodes and a seed in BREAKING_SEEDS, memory goes and breaks.
     """
     if nodes > 1:
-        return (BreakingGenerator if seed in BREAKING_SEEDS else NodesGenerator)(seed, nodes).workload(f"random-{seed}-nodes-{nodes}", steps)
+        drawn = (BreakingGenerator if seed in BREAKING_SEEDS else NodesGenerator)(seed, nodes)
+        return drawn.workload(f"random-{seed}-nodes-{nodes}", steps)
     return (HugeGenerator if seed in HUGE_SEEDS else Generator)(seed).workload(f"random-{seed}", steps)
 
 
