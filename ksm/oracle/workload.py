@@ -44,11 +44,11 @@ Content: the low 32 bits of the id, as a little-endian word, fill the page; then
 with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their last byte only.
 
 OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
-          {"error"} of an operation that failed, {"killed": {process: address}} by SIGBUS, or {"op", "ksm": {file: value}, "procs": {process:
-          {counter: value}}} and, on request, "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped
-          out, n the nth KSM page, and "events". "rss" is [step, process, bytes of its own in memory] after each step since the last record;
-          with several nodes, "nodes" is like "pages", with the node that a page is on, or -1. An outcome with more than 4,000,000 values is
-          refused.
+          {"error"} of an operation that failed, {"killed": {process: address}} by SIGBUS, or {"op", "ksm": {file: value},
+          "procs": {process: {counter: value}}} and, on request, "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous,
+          "0" the zero page, "s" swapped out, n the nth KSM page, and "events". "rss" is [step, process, bytes of its own in memory] after
+          each step since the last record. With several nodes, "nodes" is like "pages", and has the node of each page, or -1. An outcome
+          with more than 4,000,000 values is refused.
 
 Counters that the kernel counts since boot (SINCE_BOOT) count from the workload's start. A scan while no process is registered is "stalled".
 In events, pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.

@@ -175,18 +175,19 @@ def test_of_2011_a_merged_page_does_not_leave_its_frame():
         assert machine.check() == []
 
 
-def test_a_page_that_was_moved_waits_in_no_batch(machine):
+@pytest.mark.parametrize("move", [
+    lambda machine, process, addr: process.move_pages(addr, PAGE, 0),
+    lambda machine, process, addr: machine.offline(frame(process, addr) & ~(BLOCK - 1), BLOCK),
+], ids=["move_pages", "offline"])  # fmt: skip
+def test_a_page_that_was_moved_waits_in_no_batch(machine, move):
     """move_pages() and the offlining of memory have pages go to the LRU lists at once: lru_cache_disable(). So the moved page has no
     reference more, and its node is stale as soon as run = 2 has taken its last mapping away.
     """
-    for move in (lambda: process.move_pages(addr, PAGE, 0), lambda: machine.offline(frame(process, addr) & ~(BLOCK - 1), BLOCK)):
-        process = machine.spawn(node=1)
-        addr = mergeable(process, 1, 1, 1)
-        machine.ksm.scan(3)
-        machine.ksm.trace.start(100)
-        move()
-        machine.ksm.run = 2
-        removed = [event.name for event in machine.ksm.trace.read() if event.name.startswith("ksm_remove")]
-        assert removed == ["ksm_remove_rmap_item", "ksm_remove_rmap_item", "ksm_remove_ksm_page"]
-        machine.ksm.run = 0
-        process.exit()
+    process = machine.spawn(node=1)
+    addr = mergeable(process, 1, 1, 1)
+    machine.ksm.scan(3)
+    machine.ksm.trace.start(100)
+    move(machine, process, addr)
+    machine.ksm.run = 2
+    removed = [event.name for event in machine.ksm.trace.read() if event.name.startswith("ksm_remove")]
+    assert removed == ["ksm_remove_rmap_item", "ksm_remove_rmap_item", "ksm_remove_ksm_page"]

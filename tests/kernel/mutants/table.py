@@ -63,3 +63,41 @@ MUTANTS = (
         return tree_page
 """),
 )
+
+# Only several nodes show these: they are compared with a guest of two.
+GUEST_MUTANTS = (
+    Mutant("nid-of-another-page", "    nid = get_kpfn_nid(g, kpfn)\n", "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n"),
+    Mutant("unstable-tree-of-another-page", "    nid = get_kpfn_nid(g, page_to_pfn(g.m, page))\n    root = g.root_unstable_tree + nid\n",
+           "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n    root = g.root_unstable_tree + nid\n"),
+    Mutant("migrate-nodes-not-pruned", """\
+                folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_NOLOCK)
+                if folio != NULL:
+                    folio_put(g.m, folio)
+                cond_resched()
+                pos = next
+""", """\
+                cond_resched()
+                pos = next
+"""),
+    Mutant("run-2-leaves-migrate-nodes", """\
+        if remove_stable_node(g, stable_node):
+            err = -EBUSY
+        cond_resched()
+        pos = next
+    return err
+""", """\
+        cond_resched()
+        pos = next
+    return err
+"""),
+    Mutant("frames-that-go-leave-migrate-nodes", """\
+        if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
+            remove_node_from_stable_tree(g, stable_node)
+        cond_resched()
+        pos = next
+""", """\
+        cond_resched()
+        pos = next
+"""),
+    Mutant("equal-page-of-another-node", "        elif not g.ksm_merge_across_nodes and page_to_nid(tree_page) != nid:\n", "        elif False:\n"),
+)
