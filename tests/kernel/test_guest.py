@@ -162,7 +162,8 @@ def test_only_a_guest_breaks_frames(op):
 
 def life(*steps, **more):
     """The records of some steps on two nodes, of a process `a` with equal pages in `v`, and of `b` with one."""
-    procs = [{"name": name, "vmas": [{"name": "v", "pages": pages, "contents": [[1, pages]], "slot": 0}]} for name, pages in (("a", 3), ("b", 1))]
+    procs = [{"name": name, "vmas": [{"name": "v", "pages": pages, "contents": [[1, pages]], "slot": 0}]}
+             for name, pages in (("a", 3), ("b", 1))]
     return run_port({"procs": procs, "steps": list(steps), "nodes": 2, **more}, pages=True)["records"]
 
 
@@ -183,7 +184,7 @@ def test_who_is_killed():
     assert set(records[-1]["procs"]) == {"b"}
     # No page, or none of this node
     records = life({"op": "madvise", "proc": "a", "vma": "v", "advice": "dontneed"}, {"op": "hwpoison", "proc": "a", "vma": "v"},
-                   {"op": "hwpoison", "proc": "b", "vma": "v", "node": 1}, {"op": "soft_offline", "proc": "b", "vma": "v", "node": 1}, RECORD)
+                   *({"op": op, "proc": "b", "vma": "v", "node": 1} for op in ("hwpoison", "soft_offline")), RECORD)
     assert [record.get("killed") for record in records] == [{}, {}, None]
 
 
@@ -199,7 +200,8 @@ def test_memory_goes_and_comes_back():
 
 def test_memory_in_use_after_each_step():
     dontneed = {"op": "madvise", "proc": "a", "vma": "v", "count": 1, "advice": "dontneed"}
-    records = life(dontneed, {"op": "fork", "proc": "a", "child": "c"}, {"op": "exec", "proc": "a"}, RECORD, {"op": "exit", "proc": "c"}, SCAN)
+    records = life(dontneed, {"op": "fork", "proc": "a", "child": "c"}, {"op": "exec", "proc": "a"}, RECORD, {"op": "exit", "proc": "c"},
+                   SCAN)
     assert records[0]["rss"] == [[0, "a", 8192], [1, "a", 8192], [1, "c", 8192], [2, "a", 0]]
     assert not any("rss" in record for record in records[1:])
 

@@ -10,6 +10,7 @@ class Mutant(NamedTuple):
     new: str
     file: str = "mm/ksm.pyx"
     modules: tuple[str, ...] = ("mm/ksm.pyx",)  # to be built again when the file changes
+    shown_by: tuple[int | str, ...] = ()  # seeds of workloads for two nodes, and names of files in traps/
 
 
 MUTANTS = (
@@ -66,9 +67,10 @@ MUTANTS = (
 
 # Only several nodes show these: they are compared with a guest of two.
 GUEST_MUTANTS = (
-    Mutant("nid-of-another-page", "    nid = get_kpfn_nid(g, kpfn)\n", "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n"),
+    Mutant("stable-tree-of-another-page", "    nid = get_kpfn_nid(g, kpfn)\n", "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n",
+           shown_by=(13, 2040)),
     Mutant("unstable-tree-of-another-page", "    nid = get_kpfn_nid(g, page_to_pfn(g.m, page))\n    root = g.root_unstable_tree + nid\n",
-           "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n    root = g.root_unstable_tree + nid\n"),
+           "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n    root = g.root_unstable_tree + nid\n", shown_by=(9, 2015)),
     Mutant("migrate-nodes-not-pruned", """\
                 folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_NOLOCK)
                 if folio != NULL:
@@ -78,7 +80,7 @@ GUEST_MUTANTS = (
 """, """\
                 cond_resched()
                 pos = next
-"""),
+""", shown_by=("trap-9-offline",)),
     Mutant("run-2-leaves-migrate-nodes", """\
         if remove_stable_node(g, stable_node):
             err = -EBUSY
@@ -89,7 +91,7 @@ GUEST_MUTANTS = (
         cond_resched()
         pos = next
     return err
-"""),
+""", shown_by=("trap-9-run-2",)),
     Mutant("frames-that-go-leave-migrate-nodes", """\
         if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
             remove_node_from_stable_tree(g, stable_node)
@@ -98,6 +100,5 @@ GUEST_MUTANTS = (
 """, """\
         cond_resched()
         pos = next
-"""),
-    Mutant("equal-page-of-another-node", "        elif not g.ksm_merge_across_nodes and page_to_nid(tree_page) != nid:\n", "        elif False:\n"),
+""", shown_by=("trap-9-frames-that-go",)),
 )
