@@ -11,7 +11,7 @@ from ksm.sysfs import Ksm
 from ksm.views import Processes
 
 # The type of an era, for callers that pass one on. It exists in the stub only, so import it under TYPE_CHECKING.
-_Era: TypeAlias = Literal["6.12", "6.1", "2.6.38"]
+_Era: TypeAlias = Literal["7.3", "6.12", "6.1", "2.6.38"]
 
 VM_EVENTS: tuple[str, ...]
 HUGEPAGE_MODES: tuple[str, ...]
@@ -31,7 +31,7 @@ class Machine:
         swap: str | SupportsIndex | None = None,
         clock: Literal["real", "manual"] = "real",
         transparent_hugepage: Literal["never", "madvise", "always"] = "madvise",
-        era: Literal["6.12", "6.1", "2.6.38"] = "6.12",
+        era: Literal["7.3", "6.12", "6.1", "2.6.38"] = "6.12",
         plain: bool | None = None,
         pages: Literal["bytes", "fingerprints"] = "bytes",
         key: Buffer | None = None,
@@ -46,7 +46,7 @@ class Machine:
     @property
     def clock(self) -> Literal["real", "manual"]: ...
     @property
-    def era(self) -> Literal["6.12", "6.1", "2.6.38"]: ...
+    def era(self) -> Literal["7.3", "6.12", "6.1", "2.6.38"]: ...
     @property
     def plain(self) -> bool: ...
     @property

@@ -37,7 +37,7 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
     "fork": ({"proc", "child"}, set()),
     "exec": ({"proc"}, set()),
-    "prctl": ({"proc", "merge"}, set()),
+    "prctl": ({"proc", "merge"}, {"arg3"}),
     "exit": ({"proc"}, set()),
     "sysfs": ({"file", "value"}, set()),
     "scan": (set(), {"passes"}),
@@ -81,6 +81,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     "advice": lambda value: isinstance(value, str) and value in ADVICE,
     "prot": lambda value: is_number(value, 0, 3),
     "merge": lambda value: is_number(value, 0, 1),
+    "arg3": lambda value: is_number(value, 0, (1 << 64) - 1),
     "file": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]{1,64}", value)),  # in KSM's folder, and in no other
     "value": is_setting,
     "slot": lambda value: is_number(value, 0, SLOTS - 1),

@@ -25,11 +25,12 @@ from typing import Any
 from ksm.host.json_file import LARGEST, parse_json
 from ksm.oracle.check import check_outcome
 from ksm.oracle.kernels import initramfs, kernel_of
-from ksm.oracle.workload import Json, OracleError
+from ksm.oracle.workload import Json, OracleError, Stalled
 
 QEMU = "qemu-system-x86_64"
 SERVERS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "virtiofsd")
-# The last type whose nodes may be without memory at the start. The KSM of this machine is not to see the guest.
+# The last version whose nodes may be without memory at the start. QEMU asks for its memory to be merged otherwise, and the kernel of this
+# computer could not be compared meanwhile.
 MACHINE = "pc-q35-5.0,memory-backend=m0,mem-merge=off"
 APPEND = "console=ttyS0 panic=-1 quiet movable_node memhp_default_state=online_movable"
 NODE, MODULE = 1 << 30, 1 << 28  # bytes of memory of node 0, and of each other node
@@ -112,14 +113,14 @@ class Guest:
             process.wait(10)
 
     def wait(self, name: str, seconds: float) -> None:
-        """Until the guest has made this file. OracleError if it ends or takes too long."""
+        """Until the guest has made this file. Stalled if it ends or takes too long."""
         deadline = time.monotonic() + seconds
         while not (self.exchange / name).exists():
             ended = self.qemu.poll() is not None or (self.exchange / "ended").exists()
             if ended or time.monotonic() > deadline:
                 said = tail(self.exchange / "log") or tail(self.folder / "console")
                 how = "ended" if ended else f"did not answer in {seconds:g} s"
-                raise OracleError(f"the guest with Linux {self.kernel.release} {how}: {said}")
+                raise Stalled(f"the guest with Linux {self.kernel.release} {how}: {said}")
             time.sleep(PAUSE)
 
     def run(self, workload: Json) -> Json:
@@ -134,12 +135,45 @@ class Guest:
                 raise OracleError(f"the outcome in Linux {self.kernel.release} is too long")
             answer: Json = parse_json(path.read_bytes())
             if "error" in answer:
-                raise OracleError(f"Linux {self.kernel.release}: {answer['error']}")
+                raise (Stalled if answer.get("stalled") else OracleError)(f"Linux {self.kernel.release}: {answer['error']}")
             check_outcome(answer)
         except ValueError as error:
             raise OracleError(f"Linux {self.kernel.release}: not an outcome: {error}") from None
         path.unlink()
         return answer
+
+
+class Guests:
+    """Another kernel as a reference: a guest that is booted again after one has ended."""
+
+    def __init__(self, what: str, nodes: int) -> None:
+        self.what, self.nodes = what, nodes
+        self.guest: Guest | None = None
+
+    def __enter__(self) -> Guests:
+        self.booted()  # at once: a kernel that cannot be had is found out before anything runs
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.guest is not None:
+            self.guest.stack.close()
+            self.guest = None
+
+    def booted(self) -> Guest:
+        if self.guest is None:
+            self.guest = Guest(self.what, self.nodes)
+        return self.guest
+
+    @property
+    def files(self) -> list[str]:
+        return self.booted().files
+
+    def run(self, workload: Json) -> Json:
+        try:
+            return self.booted().run(workload)
+        except Stalled:
+            self.__exit__()
+            raise
 
 
 def server() -> str:
@@ -188,7 +222,7 @@ def serve(folder: Path) -> None:
         try:
             answer = running_kernel(json.loads(path.read_text()), guest=True)
         except OracleError as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "stalled": isinstance(error, Stalled)}
         path.unlink()
         write(folder / f"{number}.outcome", answer)
         number += 1

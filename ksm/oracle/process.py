@@ -119,8 +119,8 @@ class RealTask(Task):
     def do_mremap(self, addr: int, old: int, new: int, to: int) -> None:
         self.tracee.syscall(SYS_MREMAP, addr, old * PAGE, new * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED if to != addr else 0, to)
 
-    def do_prctl(self, merge: int) -> None:
-        self.tracee.syscall(SYS_PRCTL, PR_SET_MEMORY_MERGE, merge, 0, 0, 0)
+    def do_prctl(self, merge: int, arg3: int) -> None:
+        self.tracee.syscall(SYS_PRCTL, PR_SET_MEMORY_MERGE, merge, arg3, 0, 0)
 
     def do_migrate(self, addr: int, count: int, node: int) -> None:
         move_pages(self.pid, [addr + number * PAGE for number in range(count)], [node] * count, MPOL_MF_MOVE_ALL)

@@ -126,8 +126,8 @@ class PortTask(Task):
         else:
             self.process.mremap(addr, old * PAGE, new * PAGE, new_addr=to)
 
-    def do_prctl(self, merge: int) -> None:
-        self.process.prctl(ksm.PR_SET_MEMORY_MERGE, merge)
+    def do_prctl(self, merge: int, arg3: int) -> None:
+        self.process.prctl(ksm.PR_SET_MEMORY_MERGE, merge, arg3)
 
     def fork(self, child: str) -> PortTask:
         return PortTask(self.process.fork(child), self.names, self.told, self)

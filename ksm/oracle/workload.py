@@ -30,7 +30,7 @@ STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: pag
   move    pages, into [slot]        mremap of a part of a VMA, which becomes the VMA "into" in a new slot
   fork    proc, child               "proc" forks; the new process is "child"
   exec    proc                      an empty address space, which inherits "merge"
-  prctl   proc, merge               1: all memory that can be merged, now and in future; 0: none
+  prctl   proc, merge [arg3]        1: all memory that can be merged, now and in future; 0: none. EINVAL if arg3 is not 0
   exit    proc
   sysfs   file, value               errors are recorded; run=1 is "batch"; sleep_millisecs is refused
   scan    [passes]                  full scans; the first completes one that "batch" has cut
@@ -96,6 +96,10 @@ BREAKING = ("offline", "online", "soft_offline", "hwpoison")  # what only a gues
 
 class OracleError(Exception):
     """The workload cannot be run, or the machine is not in a usable state."""
+
+
+class Stalled(OracleError):
+    """The kernel does not get on with a workload, or has ended."""
 
 
 def page_bytes(content: int) -> bytes:
@@ -398,10 +402,10 @@ class Run:
         task.execute()
         task.vmas, task.next_slot = {}, 0
 
-    def op_prctl(self, number: int, proc: str, merge: int) -> None:
+    def op_prctl(self, number: int, proc: str, merge: int, arg3: int = 0) -> None:
         task = self.task(number, proc)
         self.side.mark(proc)
-        self.note(number, task.call("prctl", merge=merge))
+        self.note(number, task.call("prctl", merge=merge, arg3=arg3))
 
     def op_exit(self, number: int, proc: str) -> None:
         self.task(number, proc)
