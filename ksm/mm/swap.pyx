@@ -110,9 +110,11 @@ cdef void lru_add_drain_all(machine *m) noexcept nogil:
 
 cdef void lru_cache_disable(machine *m) noexcept nogil:
     """Empty the batches, and have pages go to the lists at once until lru_cache_enable()."""
-    atomic_inc(&m.lru_disable_count)
+    if m.ksm_pages_move:        # in 2011 the batches are emptied only: migrate_prep()
+        atomic_inc(&m.lru_disable_count)
     lru_add_drain_all(m)
 
 
 cdef void lru_cache_enable(machine *m) noexcept nogil:
-    atomic_dec(&m.lru_disable_count)
+    if m.ksm_pages_move:
+        atomic_dec(&m.lru_disable_count)
