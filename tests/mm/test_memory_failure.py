@@ -193,15 +193,16 @@ def test_a_page_that_was_moved_waits_in_no_batch(machine, move):
     assert removed == ["ksm_remove_rmap_item", "ksm_remove_rmap_item", "ksm_remove_ksm_page"]
 
 
-@pytest.mark.parametrize("era, waiting", [("2.6.38", 1), ("6.1", 0), ("6.12", 0)])
-def test_in_2011_a_moved_page_waits(era, waiting):
+@pytest.mark.parametrize("era, sharing", [("2.6.38", 0), ("6.1", 1), ("6.12", 1)])
+def test_in_2011_a_moved_page_waits(era, sharing):
+    """While it waits, it cannot be merged."""
     with ksm.Machine("16M", nodes=2, era=era) as machine:
         process = machine.spawn()
-        addr = process.mmap(PAGE)
-        free = machine.free_pages()
-        process.write(addr, fill(1))
-        assert process.move_pages(addr, PAGE, 1) == [1]
-        process.munmap(addr, PAGE)
-        assert free - machine.free_pages() == waiting
-        machine.lru_add_drain_all()
-        assert machine.free_pages() == free
+        addr = mergeable(process, 9, 1, 1)
+        machine.ksm.scan(1)
+        machine.ksm.scan(pages=1)
+        assert process.move_pages(addr, 3 * PAGE, 1) == [1, 1, 1]
+        machine.ksm.scan(pages=2)
+        assert machine.ksm.pages_sharing == sharing
+        machine.ksm.scan(2)
+        assert machine.ksm.pages_sharing == 1
