@@ -50,7 +50,7 @@ def is_asleep(stat: int) -> bool:
 
 
 def wait_asleep(name: str, stat: int, timeout: float, pause: float = 0.0) -> None:
-    """Until the thread sleeps whose /proc/PID/stat this file is: looked at again and again, with `pause` seconds between."""
+    """Until the thread sleeps whose /proc/PID/stat this file is: looked at again and again, with `pause` seconds between. Stalled."""
     deadline = time.monotonic() + timeout
     while not is_asleep(stat):
         if time.monotonic() > deadline:
