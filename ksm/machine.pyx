@@ -31,7 +31,7 @@ from ksm.gate cimport (gate_begin, gate_close, gate_enter, gate_export, gate_hol
                        gate_release, gate_unexport, gate_wait_for_calls)
 from ksm.kernel.fork cimport mmdrop
 from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ERA_6_12, ERA_7_3, ksm_globals
-from ksm.mm.memory_failure cimport memory_failure
+from ksm.mm.memory_failure cimport memory_failure, soft_offline_page
 from ksm.mm.memory_hotplug cimport offline_pages, online_pages
 from ksm.mm.migrate cimport migrate_pfn
 from ksm.mm.mm_init cimport machine_exit, machine_forget, machine_init, machine_plan
@@ -656,9 +656,9 @@ pages="bytes", key=None, threads=1)
         """Declare the memory of this frame broken. Returns a list of (process, address): the processes that the kernel would kill.
 
         Each process is listed once, with the first address that is found. For a merged page these are all processes related to one that has
-        it, each at the same address. The page stays mapped here; the frame is not used again. OSError EBUSY for a free frame, and in an
-        era until 6.1 for a merged page, whose frame is broken all the same; ENXIO for a frame that does not exist, ENOMEM. Follows
-        mm/memory-failure.c.
+        it, each at the same address. The page stays mapped here. The frame keeps it for good, and is not used again. OSError EBUSY for a
+        free frame, and in an era until 6.1 for a merged page, whose frame is broken all the same; ENXIO for a frame that does not exist,
+        ENOMEM. Follows mm/memory-failure.c.
         """
         cdef unsigned long cpfn = ulong("pfn", pfn)
         cdef to_kill_list tokill
@@ -685,6 +685,22 @@ pages="bytes", key=None, threads=1)
         finally:
             free(tokill.procs)
             free(mm_ids)
+
+    def soft_offline(self, pfn):
+        """Move the page in this frame to another frame, and do not use this one again, because it is about to break. Nobody is killed.
+
+        A frame that is broken already is left alone. OSError EBUSY for a free frame, for a page that cannot be moved, and in the era of 2011
+        for a merged one; EIO for the zero page and for a page that somebody else holds; ENXIO for a frame that does not exist; ENOMEM.
+        Follows soft_offline_page() in mm/memory-failure.c.
+        """
+        cdef unsigned long cpfn = ulong("pfn", pfn)
+        cdef int err
+        with nogil:
+            self.enter()
+            err = soft_offline_page(self.m, cpfn)
+            self.leave()
+        if err:
+            raise oserror(err, f"soft_offline of frame {cpfn}")
 
     def _get_page(self, pfn):
         """Take a reference on the page in this frame, as a driver would. For tests: such a page must not be merged or moved."""

@@ -247,20 +247,22 @@ cdef class Process:
             self.put_mm(mm)
         return ret
 
-    def prctl(self, option, arg=0):
+    def prctl(self, option, arg=0, arg3=0, arg4=0, arg5=0):
         """PR_SET_MEMORY_MERGE: make all memory that can be merged mergeable, now and in future, or (arg 0) unmerge it all;
-        PR_GET_MEMORY_MERGE: whether that is so. OSError EINVAL, also in an era until 6.1, which had neither; ENOMEM. Follows kernel/sys.c.
+        PR_GET_MEMORY_MERGE, with arg 0: whether that is so. All further arguments have to be 0. OSError EINVAL, also in an era until 6.1,
+        which had neither; ENOMEM. Follows kernel/sys.c.
         """
         cdef int coption = cint("option", option), ret = -EINVAL
         cdef unsigned long carg = ulong("arg", arg)
+        cdef unsigned long rest = ulong("arg3", arg3) | ulong("arg4", arg4) | ulong("arg5", arg5)
         cdef mm_struct *mm
         with nogil:
             mm = self.get_mm()
             mmap_write_lock(mm)
-            if self.machine.g.era <= ERA_6_1:
+            if self.machine.g.era <= ERA_6_1 or rest:
                 ret = -EINVAL
             elif coption == PR_GET_MEMORY_MERGE:
-                ret = test_bit(MMF_VM_MERGE_ANY, &mm.flags)
+                ret = -EINVAL if carg else test_bit(MMF_VM_MERGE_ANY, &mm.flags)
             elif coption == PR_SET_MEMORY_MERGE:
                 ret = ksm_enable_merge_any(mm) if carg else ksm_disable_merge_any(mm)
             mmap_write_unlock(mm)

@@ -291,7 +291,7 @@ cdef struct machine:
     unsigned long nr_offline    # frames of the memory that are offline
     mutex mf_mutex              # one memory_failure() at a time
     unsigned long mf_round      # number of calls so far
-    long num_poisoned_pages     # frames that memory_failure() has marked, and that were freed since
+    long num_poisoned_pages     # frames that are marked as broken, and were freed since
     spinlock_t plugged_lock
     unsigned int plugged[1024]  # freed frames of such ranges whose memory was not given back yet
     unsigned int nr_plugged
@@ -339,6 +339,8 @@ cdef struct machine:
     void (*step)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
     void *recorder
     void (*recorder_exit)(machine *m) noexcept nogil
+    void *decider
+    void (*decider_exit)(machine *m) noexcept nogil
 
 
 # list_entry(), rb_entry(): from a link to the structure around it

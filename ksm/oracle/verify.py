@@ -23,9 +23,9 @@ ATTEMPTS = 5
 Reference = Callable[[Json], Json]  # a workload's true outcome, with pages and events
 
 
-def running_kernel(workload: Json) -> Json:
+def running_kernel(workload: Json, guest: bool = False) -> Json:
     """The outcome on the running kernel."""
-    return run_kernel(workload, pages=True, events=True)
+    return run_kernel(workload, pages=True, events=True, guest=guest)
 
 
 def command(words: list[str]) -> Reference:

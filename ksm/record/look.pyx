@@ -6,10 +6,10 @@ from libc.stdlib cimport realloc
 
 from linux.atomic cimport atomic_inc_not_zero, atomic_read
 from linux.list cimport list_head
-from linux.mm_types cimport COW_KSM, PAGE_SHIFT, machine, mm_of_mmlist, mm_struct, pte_t, struct_page, vm_area_struct
+from linux.mm_types cimport COW_KSM, PAGE_SHIFT, machine, mm_of_mmlist, mm_struct, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, page_folio
-from linux.pgtable cimport pte_write
+from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, page_folio, pfn_to_page
+from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, pte_write, ptep_get
 from linux.rbtree cimport rb_node, rb_root
 from linux.spinlock cimport spin_lock, spin_unlock
 from linux.types cimport hlist_node
@@ -194,3 +194,10 @@ cdef void look_at_mms(longs *seen, machine *m) noexcept nogil:
             return
         look_at_mm(seen, mm)
         last = mm
+
+
+cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
+    """The page that is mapped at the item's address, or NULL."""
+    cdef pmd_t *pmd = pmd_offset_mm(item.mm, item.address)
+    cdef pte_t *pte = pte_offset_map(pmd, item.address) if pmd != NULL else NULL
+    return pfn_to_page(m, pte_pfn(ptep_get(pte))) if pte != NULL and pte_present(ptep_get(pte)) else NULL

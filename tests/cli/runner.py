@@ -14,11 +14,14 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any, NoReturn
 
+import ksm.cli.advise
 import ksm.cli.bench
 import ksm.cli.doctor
 import ksm.cli.fingerprint
 import ksm.cli.scan
 import ksm.cli.study
+import ksm.cli.sweep
+import ksm.cli.watch
 import ksm.cli.workloads
 import ksm.estimate.eras
 import ksm.oracle.__main__
