@@ -156,6 +156,25 @@ def test_an_old_page_is_young_after_its_merge(machine):
     assert machine.ksm.pages_skipped > skipped
 
 
+@pytest.mark.parametrize("way", ["item", "node", "break_cow"])
+def test_when_smart_scan_begins_to_skip(machine, way):
+    """A page is skipped first when it is 3 passes old. 6.12 counts from its first pass, 7.3 from the end of its merge, however that ended."""
+    machine.ksm.smart_scan = 1
+    process = machine.spawn()
+    addr = mergeable(process, "aaa" if way == "item" else "aa")
+    machine.ksm.scan()
+    if way == "break_cow":
+        machine.fail("ksm_stable_node")
+    machine.ksm.scan()
+    write(process, addr, "z" if way == "item" else "yz")
+    passes = 0
+    while not machine.ksm.pages_skipped:
+        machine.ksm.scan()
+        passes += 1
+    # The next pass does not count for an item that is still at its node. The second page's item has left it with the first one's.
+    assert passes == (3 if not new(machine) else 6 if way == "item" else 5)
+
+
 # The walk over those who map a merged page
 
 def test_moved_mappings_are_found(machine):
