@@ -165,7 +165,7 @@ if __name__ == "__main__":
         ext_modules=modules(testing()),
         packages=list(packages()),
         package_dir=packages(),
-        package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed", "*.html", "*.css", "*.js", "*.json"]},
+        package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed", "*.html", "*.css", "*.js", "*.json", "*.txt"]},
         # Where it is no package, its files would be data of the package above.
         exclude_package_data={"": ["*.c"], "ksm": [] if testing() else ["testing/*"]},
         cmdclass={"build_ext": BuildExt},

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 # "import X as X" makes X a public name of this package for type checkers.
 from ksm.constants import *  # noqa: F403
@@ -30,7 +30,13 @@ from ksm.sysfs import Ksm as Ksm
 from ksm.views import Processes as Processes
 
 if TYPE_CHECKING:
+    from ksm.estimate.advise import Advice
     from ksm.estimate.doctor import Diagnosis
+    from ksm.estimate.scanned import Report
+    from ksm.estimate.sweep import Sweep
+    from ksm.estimate.watching import Look
+    from ksm.machine import _Era as Era
+    from ksm.sources import Which
 
 __version__ = "0.1.0"
 
@@ -54,6 +60,127 @@ def doctor(
     from ksm.estimate.doctor import diagnose  # an import that few callers need
 
     return diagnose(counters, processes, kernel=kernel, page_size=page_size)
+
+
+def scan(
+    sources: Sequence[str] = (),
+    *,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    passes: int | None = None,
+    interval: float | None = None,
+    budget: float = 60.0,
+    which: Which = "prctl",
+    zeros: Literal["apart", "count"] = "apart",
+    exact: bool = False,
+    threads: int | None = None,
+    tenants: Mapping[str, Sequence[str]] | None = None,
+    details: bool = False,
+    contents: bool = False,
+) -> Report:
+    """What KSM would save: an object, with what `ksm scan` prints.
+
+    `sources` are what a command takes: "pid:N", a file of memory, or a fingerprint file; without any, and without tenants, all processes
+    that may be read. `settings` are files of /sys/kernel/mm/ksm that are written first, `era` says whose KSM it is.
+
+    Passes are made until nothing changes, or as many as `passes` says. Processes are watched for as long as ksmd would take, but for
+    `budget` seconds at most; `interval` says how many seconds lie between two passes, whatever ksmd takes. `which` are the mappings of
+    processes that count, and `zeros` says whether pages of zeros in files do. `exact` keeps the bytes of pages, and not fingerprints.
+    `threads` read and hash; by default as many as there are processors.
+
+    `tenants` has the sources of each tenant, by his name: the report then says what merges across tenants. `details` keeps what the page of
+    Report.html() shows of single sources, `contents` also the first bytes of what is shared most.
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a source that cannot be used. The memory is merged as
+    ksm_do_scan() does.
+    """
+    from ksm.estimate.scanned import scan_of  # an import that few callers need
+
+    return scan_of(
+        sources, settings=settings or {}, era=era, passes=passes, interval=interval, budget=budget, which=which, zeros=zeros, exact=exact,
+        threads=threads, tenants=tenants or {}, details=details, contents=contents,
+    )  # fmt: skip
+
+
+def sweep(
+    sources: Sequence[str] = (),
+    vary: Mapping[str, Sequence[str | int]] | None = None,
+    *,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    rules: bool = True,
+    cost: float | None = None,
+    which: Which = "prctl",
+    zeros: Literal["apart", "count"] = "apart",
+    interval: float = 1.0,
+    threads: int | None = None,
+) -> Sweep:
+    """What KSM would save with several settings: an object, with what `ksm sweep` prints.
+
+    `sources` are what a command takes: "pid:N", a file of memory, or a fingerprint file; without any, all processes that may be read.
+    `vary` has the values of each knob, of which all combinations are tried, also of "era"; without it some usual ones are. `settings` are
+    knobs that all rows have, `era` the KSM of all rows. With `rules` the defaults, the kernel's advisor and ksmtuned have rows, too.
+
+    `cost` is how many nanoseconds ksmd takes for a page; it is measured if it is not given. `which` are the mappings of processes that
+    count, and `zeros` says whether pages of zeros in files do. Processes are read twice, `interval` seconds apart. `threads` are as many
+    as there are processors, and as many machines are there at the same time.
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a source that cannot be used. The memory is merged as
+    ksm_do_scan() does.
+    """
+    from ksm.estimate.answers import sweep_of  # an import that few callers need
+
+    return sweep_of(
+        sources, vary or {}, settings=settings or {}, era=era, rules=rules, cost=cost, which=which, zeros=zeros, interval=interval,
+        threads=threads,
+    )  # fmt: skip
+
+
+def advise(
+    sources: Sequence[str],
+    *,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    interval: float = 1.0,
+    threads: int | None = None,
+) -> Advice:
+    """Which mappings of processes are worth madvise(MADV_MERGEABLE): an object, with what `ksm advise` prints.
+
+    `sources` are processes ("pid:N"). They are read twice, `interval` seconds apart. `settings`, `era` and `threads` are as for sweep().
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a process that cannot be read. Profit is that of
+    ksm_process_profit(), and what a mapping adds to that of others.
+    """
+    from ksm.estimate.answers import advise_of  # an import that few callers need
+
+    return advise_of(sources, settings=settings or {}, era=era, interval=interval, threads=threads)
+
+
+def watch(
+    sources: Sequence[str] = (),
+    *,
+    every: float = 60.0,
+    count: int | None = None,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    which: Which = "prctl",
+    zeros: Literal["apart", "count"] = "apart",
+    budget: float = 10.0,
+    threads: int | None = None,
+) -> Iterator[Look]:
+    """What KSM would save now, and again each time that `every` seconds have passed: an iterator of what `ksm watch` prints.
+
+    `sources` are as for sweep(), and opened anew for each look. It ends after `count` looks, or when all sources that were named have gone.
+    In each look processes are read for `budget` seconds at most. The other arguments are as for sweep().
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a source that cannot be used from the beginning. What the
+    running kernel's KSM has is counted as general_profit_show() does.
+    """
+    from ksm.estimate.answers import watch_of  # an import that few callers need
+
+    return watch_of(
+        sources, every=every, count=count, settings=settings or {}, era=era, which=which, zeros=zeros, budget=budget, threads=threads
+    )
 
 
 def get_include() -> str:

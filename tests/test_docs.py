@@ -3,6 +3,7 @@
 
 import contextlib
 import io
+import random
 import re
 from pathlib import Path
 
@@ -37,6 +38,21 @@ def test_every_file_of_sysfs_is_told_of():
             else:
                 with pytest.raises(AttributeError):
                     setattr(machine.ksm, name, 0)
+
+
+@pytest.mark.parametrize("page", ["advise.md", "sweep.md", "watch.md"])
+def test_examples_in_python_run(page, tmp_path, monkeypatch):
+    """The example of a page, in a folder with two images."""
+    chance = random.Random(1)
+    contents = [chance.randbytes(4096) for _ in range(64)]
+    for name in ("vm1.img", "vm2.img"):
+        (tmp_path / name).write_bytes(b"".join(chance.choice(contents) for _ in range(256)))
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, page, "exec"), {})
+    assert output.getvalue()
 
 
 def counters_told():

@@ -30,6 +30,11 @@ FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.proce
 # Imports inside of methods, which are made when the method is called: (who imports, what).
 CALLED_BY_METHODS = {
     ("ksm", "ksm.estimate.doctor"),
+    ("ksm", "ksm.estimate.advise"),  # for type checkers, as sweep and sources
+    ("ksm", "ksm.estimate.answers"),
+    ("ksm", "ksm.estimate.sweep"),
+    ("ksm", "ksm.estimate.watching"),
+    ("ksm", "ksm.sources"),
     ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),
 }

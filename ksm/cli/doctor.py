@@ -17,6 +17,7 @@ from ksm.estimate import doctor as diagnosis
 from ksm.estimate.counters import KSM_STAT, SYSTEM, Counters, version_of
 from ksm.estimate.prometheus import exposition
 from ksm.estimate.report import terminal_width
+from ksm.estimate.terminal import print_lines
 from ksm.host.files import FileError, read_file, too_large
 from ksm.host.ksm_counters import LARGEST, Reading, read_lines, read_tree
 from ksm.host.memory import page_size
@@ -130,9 +131,7 @@ def doctor(
 
 
 def print_report(counters: Counters, found: diagnosis.Diagnosis, unreadable: int, before: Counters | None) -> None:
-    plain = os.environ.get("TERM") in ("dumb", "unknown") or "NO_COLOR" in os.environ
-    for text, bold in diagnosis.lines(counters, found, terminal_width()):
-        click.echo(click.style(text, bold=True) if bold and not plain else text)
+    print_lines(diagnosis.lines(counters, found, terminal_width()))
     if before is not None:
         click.echo(f"\nSince the last time: {diagnosis.changes(before, counters)}")
     if unreadable:

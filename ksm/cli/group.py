@@ -17,10 +17,33 @@ import click
 import ksm
 from ksm.host.text import printable, size_said
 
+# The commands by what they are for, each with the questions that it answers. None has to be imported for that.
+QUESTIONS: dict[str, dict[str, str]] = {
+    "To know what KSM would do here": {
+        "scan": "What would I save? Is it only zero pages? Has it settled?",
+        "why": "Why does nothing merge, or no more? What has become of this page?",
+        "sweep": "Which knobs? What does ksmd cost? When has it settled?",
+        "advise": "Which mappings of a process are worth madvise()? Does prctl() do as well?",
+        "watch": "What would be saved now, and an hour later?",
+    },
+    "To understand the KSM of a running kernel": {
+        "doctor": "What do these counters mean, and what is wrong?",
+    },
+    "To keep memory for later": {
+        "fingerprint": "Write fingerprints of pages into a file, which the commands above take.",
+    },
+    "To read KSM, and to check this port of it": {
+        "study": "Put mm/ksm.c and the port side by side, and watch it run.",
+        "replay": "Run a workload, and print what every pass left behind.",
+        "verify": "Do the running kernel and the port do the same?",
+        "bench": "How fast is the port here, beside the kernel's ksmd?",
+    },
+}
+
 # Each command is the function of its name in this module of the folder, which is imported when the command is asked for.
 COMMANDS = {
-    "bench": "bench", "doctor": "doctor", "fingerprint": "fingerprint", "replay": "workloads", "scan": "scan", "study": "study",
-    "verify": "workloads",
+    "advise": "advise", "bench": "bench", "doctor": "doctor", "fingerprint": "fingerprint", "replay": "workloads", "scan": "scan",
+    "study": "study", "sweep": "sweep", "verify": "workloads", "watch": "watch", "why": "why",
 }  # fmt: skip
 
 # The exit code of a command for errors other than wrong usage. For verify, as for diff and cmp, 1 means that there is a difference.
@@ -109,6 +132,11 @@ class Commands(OneLine):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for what_for, commands in QUESTIONS.items():
+            with formatter.section(what_for):
+                formatter.write_dl([(name, questions) for name, questions in commands.items() if name in COMMANDS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

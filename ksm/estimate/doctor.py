@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from ksm.estimate.counters import RMAP_ITEM, Counters, Process, Stat, Version, v
 from ksm.estimate.impossible import RULES
 from ksm.estimate.pace import spell
 from ksm.estimate.rules import BUG, PROBLEM, REMARK
+from ksm.estimate.terminal import amount, wrapped
 from ksm.host.text import printable, size
 
 LEVELS = (BUG, PROBLEM, REMARK)
@@ -98,10 +98,6 @@ def known(counters: Counters) -> list[Process]:
     return sorted((each for each in counters.processes if any(each.values.values())), key=lambda each: -each.items)
 
 
-def amount(count: int) -> str:
-    return f"-{size(-count)}" if count < 0 else size(count)
-
-
 def lines(counters: Counters, diagnosis: Diagnosis, width: int) -> Iterator[tuple[str, bool]]:
     """The lines for a person, `width` columns wide, and whether each is bold."""
     for text, _ in wrapped(answer(counters, diagnosis), width, "", ""):
@@ -170,12 +166,6 @@ def processes_table(counters: Counters, width: int) -> Iterator[tuple[str, bool]
         yield f"{printable(process.name)[: room - 1]:<{room}}{''.join(f'{cells[head]:>13} ' for head in heads)}".rstrip(), False
     if len(found) > SHOWN:
         yield f"and {len(found) - SHOWN:,} more; --json lists all", False
-
-
-def wrapped(text: str, width: int, first: str, rest: str | None = None) -> Iterator[tuple[str, bool]]:
-    indent = first + "  " if rest is None else rest
-    for line in textwrap.wrap(printable(text), max(20, width - 1), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False):
-        yield line, False
 
 
 def changes(before: Counters, now: Counters) -> str:

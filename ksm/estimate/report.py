@@ -10,13 +10,13 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
-
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import differences
+from ksm.estimate.next_step import in_a_word
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
-from ksm.estimate.settings import ERA
+from ksm.estimate.terminal import print_lines, wrapped
 from ksm.host.text import printable, size, size_said
 
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
@@ -55,15 +55,24 @@ def as_json(result: Result) -> dict[str, Any]:
         "settled": result.settled,
         "seconds": round(sum(result.seconds), 3) if result.pace.pages or result.pace.target else None,
         **({"snapshots": result.snapshots} if result.snapshots else {}),
+        "history": [*result.history],
+        **({"details": result.details.as_json()} if result.details else {}),
+        **({"tenants": result.tenants.as_json()} if result.tenants else {}),
         "notes": all_notes(result),
     }
 
 
-def print_report(result: Result, width: int) -> None:
-    """Print the report for a person, `width` columns wide. rich is not used: its import takes as long as scanning 30,000 pages."""
-    plain = os.environ.get("TERM") in ("dumb", "unknown")
-    for text, bold in lines(result, width):
-        click.echo(click.style(text, bold=True) if bold else text, color=False if plain else None)
+def print_report(result: Result, width: int, next_step: tuple[str, str] = ("", "")) -> None:
+    """Print the report for a person, `width` columns wide, and what to do next. rich is not used: its import takes as long as scanning
+    30,000 pages.
+    """
+    print_lines(lines(result, width))
+    if word := in_a_word(result):
+        print_lines([("", False), *wrapped(word, width, "", "")])
+    answers, command = next_step
+    if command:
+        # The command is one line, also where the terminal is narrow, so that it can be copied.
+        print_lines([*wrapped(f"Next: {answers}", width, "", "  "), (f"    {printable(command)}", False)])
 
 
 def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
@@ -80,8 +89,7 @@ def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
                 yield f"{text.strip().partition(':')[0]}: {pages} pages, which are not counted.", False
     yield "", False
     for note in shown_notes(result):
-        for line in textwrap.wrap(printable(note), max(20, width - 1), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False):
-            yield line, False
+        yield from wrapped(note, width, "- ", "  ")
 
 
 def terminal_width() -> int:
@@ -341,6 +349,8 @@ def counters(result: Result) -> list[str]:
 def which_era(result: Result) -> list[str]:
     if result.era == ERA:
         return []
+    if "general_profit" in result.ksm:
+        return [f"the KSM of Linux {result.era}"]
     lacks = "what it does for a process" if not any(source.ksm_stat for source in result.sources) else "pages that became the zero page"
     return [f"the KSM of Linux {result.era}, which counted neither general_profit nor {lacks}"]
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.already import Already, already_freed, doubts_of
 from ksm.estimate.doubt import Doubt, Freed, freed_between
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import SIZES, Ledger, make_ledger
 from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, doubt_of_skips, pace_of, spell
 from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
-from ksm.estimate.settings import ERA, SettingError, apply_settings
+from ksm.estimate.settings import SettingError, apply_settings
+from ksm.estimate.shares import Shares
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
@@ -27,7 +29,7 @@ from ksm.machine import Machine
 from ksm.rows import hashed
 from ksm.sources import Source, SourceError, SourceGone
 from ksm.sources.base import new_process
-from ksm.sources.families import families_of
+from ksm.sources.families import Family, families_of
 from ksm.sources.live import LiveSource
 from ksm.sources.merged import MergedFrames
 from ksm.sources.pace import pause
@@ -35,6 +37,8 @@ from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
+    from ksm.estimate.details import Details
+    from ksm.estimate.tenants import Tenants
     from ksm.machine import _Era as Era
     from ksm.process import Process
 
@@ -50,7 +54,12 @@ PAGE_OF_FORK = 144  # bytes of a page whose frame another process has: an rmap_i
 WORKING = 8 << 20  # bytes that a scan takes besides, and a buffer for each thread
 MOST_LINES = 5  # of the report, on processes that were left out
 
+# What is kept of each pass
+HISTORY = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages", "pages_skipped")
+
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
+
+NO_TENANT = "no tenant"  # whose those sources are that no tenant has
 
 Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
 
@@ -72,6 +81,13 @@ class Savings(NamedTuple):
     @property
     def bytes(self) -> int:
         return self.pages * PAGE_SIZE
+
+
+class Stretch(NamedTuple):
+    """Neighbouring pages of a source, from an address of the machine's process on: a place in ksm.estimate.savings.STATES for each."""
+
+    start: int
+    states: bytearray
 
 
 class SourceResult(NamedTuple):
@@ -115,6 +131,9 @@ class Result(NamedTuple):
     snapshots: int = 0  # that the passes saw, one after the other
     shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
     again: int = 0  # those of them that KSM has not merged
+    history: Sequence[dict[str, float]] = ()  # HISTORY after each pass, and the seconds that ksmd takes for it
+    details: Details | None = None  # what pictures are made of; None if nobody asked
+    tenants: Tenants | None = None
 
     @property
     def pages(self) -> int:
@@ -132,7 +151,13 @@ def no_progress(what: str, done: int, total: int) -> None:
 
 
 def make_machine(
-    sources: list[Source], era: Era = ERA, *, exact: bool = False, key: bytes | None = None, threads: int = 1
+    sources: list[Source],
+    era: Era = ERA,
+    *,
+    exact: bool = False,
+    key: bytes | None = None,
+    threads: int = 1,
+    clock: Literal["real", "manual"] = "real",
 ) -> Machine:
     """A machine large enough for the sources: of bytes if `exact`, else of fingerprints, which may have a key. SourceError."""
     forked = sum(source.forked for source in sources)
@@ -163,7 +188,7 @@ def make_machine(
         memory = -(-(copied + SLACK + room) // PAGE_SIZE) * PAGE_SIZE
         try:
             with others:
-                return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads)
+                return Machine(memory, max_memory=memory + mapped, era=era, pages=pages, key=key, threads=threads, clock=clock)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise
@@ -222,29 +247,46 @@ class Scan:
         threads: int | None = None,
         zeros: Zeros = "count",
         project: int = 0,
+        details: bool = False,
+        contents: bool = False,
+        tenants: Mapping[str, Sequence[Source]] | None = None,
         progress: Progress = no_progress,
     ) -> None:
+        """details    keep what pictures are made of; `contents`: also the bytes of the contents that free most, where there are any
+        tenants    the sources of each, by its name; a source has one tenant at most
+        """
         self.sources = list(sources)
+        self.details, self.contents, self.tenants = details, contents, tenants
+        self.settings, self.key = dict(settings or {}), key
         self.zeros = zeros
         self.project = project
         self.era = era
         self.progress = progress
         self.left: list[str] = []  # why sources were left out
         self.skipped = 0
+        self.period = 1  # passes after which the memory is the same again
+        self.changed = 0, 0  # in the last reading: merged pages, and how many of them were written to
+        self.key = key
         check_together(sources, exact, key)
         threads = threads or usable_threads()
         for source in sources:
             source.threads = threads
             source.same_checksums = era != ERA and not key and any(each.hash for each in sources)
-        if exact is None:
-            exact = mapped_at_once(sources) and key is None
-        self.families = families_of(sources)
-        self.machine = make_machine(sources, era, exact=exact, key=key, threads=min(threads, 256))
+        self.families = self.families_of()
+        self.machine = self.make_machine(exact, min(threads, 256))
         try:
             apply_settings(self.machine, settings or {})
         except SettingError:
             self.machine.close()
             raise
+
+    def families_of(self) -> list[Family]:
+        return families_of(self.sources)
+
+    def make_machine(self, exact: bool | None, threads: int) -> Machine:
+        if exact is None:
+            exact = mapped_at_once(self.sources) and self.key is None
+        return make_machine(self.sources, self.era, exact=exact, key=self.key, threads=threads)
 
     def __enter__(self) -> Scan:
         return self
@@ -268,8 +310,9 @@ class Scan:
         pace = pace_of(self.machine)
         watch: Watch | None = None
         seconds: list[float] = []  # that ksmd takes for each pass
+        history: list[dict[str, float]] = []
         zeros = self.spawn_zeros() if passes is None and self.live else None
-        before = None
+        states: list[list[int]] = []
         number = merged = broken = 0
         settled = False
         while number < most and not (settled and passes is None and number >= LEAST_PASSES):
@@ -283,6 +326,7 @@ class Scan:
             began = time.monotonic()
             self.read(number)
             broken = self.broken() - broken
+            self.changed = merged, broken
             if zeros is not None and (number == ZEROS_NEEDED or not self.machine.vmstat()["thp_fault_alloc"]):
                 zeros.exit()
                 zeros = None
@@ -291,15 +335,34 @@ class Scan:
             if watch is None and interval is None:
                 watch = Watch(seconds[0], budget, passes, LEAST_PASSES, began)
             state = [*(self.counter(name) for name in PASS_STATE), self.uncounted()]
-            settled = state == before
-            before = state
-        result = self.result(number, settled, seconds[: -1 if settled else None])
+            settled = len(states) >= self.period and state == states[-self.period]
+            states.append(state)
+            history.append({"seconds": round(seconds[-1], 3), **{name: self.counter(name) for name in HISTORY}})
+        result = self.result(number, settled, seconds[: -self.period if settled else None])._replace(history=history)
         if watch is not None:
             doubts = [doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)]
             if self.counter("smart_scan"):
                 doubts.append(doubt_of_skips(result.ledger.freed, merged, broken, watch))
             result.doubts.extend(doubt for doubt in doubts if doubt is not None)
+        if self.details or self.tenants is not None:
+            result = self.look_closer(result)
         return result
+
+    def look_closer(self, result: Result) -> Result:
+        """The result with what pictures are made of, and with what is between tenants. SourceError."""
+        from ksm.estimate.details import make_details
+        from ksm.estimate.tenants import make_tenants
+
+        shares = Shares(self.machine)
+        for source in self.sources:
+            shares.next_source()
+            for start, words in source.page_tables():
+                source.repeat(start, words)
+                shares.add(start, words)
+        shares.done()
+        details = make_details(self, shares, self.states, contents=self.contents) if self.details else None
+        tenants = make_tenants(self, shares, self.states, result, self.tenants) if self.tenants is not None else None
+        return result._replace(details=details, tenants=tenants)
 
     def spawn_zeros(self) -> Process | None:
         """A process with two pages of zeros, which are merged before any others are.
@@ -350,7 +413,7 @@ class Scan:
                 else:
                     source.attach(self.machine)
                 if self.zeros == "apart" and not source.zeros_are_real and number < max(1, source.snapshots):
-                    source.set_zeros_apart(self.machine)
+                    self.set_zeros_apart(source)
             except SourceError as error:
                 # One process among many must not end the whole scan, whether it has gone or grown too large. An error of a file ends it:
                 # the file will not get better, and the user should know first.
@@ -362,6 +425,17 @@ class Scan:
                 self.sources.remove(source)
                 if source.process is not None:
                     source.process.exit()
+
+    def set_zeros_apart(self, source: Source) -> None:
+        source.set_zeros_apart(self.machine)
+
+    def look_back(self, source: Source, merged: MergedFrames) -> None:
+        """See Source.look_back()."""
+        source.look_back(merged)
+
+    def merged_frames(self) -> int:
+        """Frames in which the running kernel's KSM has merged pages."""
+        return merged_frames()
 
     def scan(self, number: int) -> int:
         """One pass of KSM over everything: how many pages it looked at."""
@@ -386,6 +460,7 @@ class Scan:
 
     def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
         tally = Tally(self.machine, owners=bool(self.project))
+        self.states: list[list[Stretch]] = []
         unmerged = sum(family.count() for family in self.families)
         shared = 0
         results = []
@@ -395,15 +470,22 @@ class Scan:
             assert source.process is not None
             tally.next_source()
             pages = 0
+            stretches: list[Stretch] = []
             for start, words in source.page_tables():
                 shared += source.repeat(start, words)
-                pages += tally.add(words)
+                if self.details or self.tenants is not None:
+                    stretches.append(Stretch(start, bytearray(len(words))))
+                    pages += tally.add(words, stretches[-1].states)
+                else:
+                    pages += tally.add(words)
+            self.states.append(stretches)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             if stat:
                 stat.setdefault("ksm_merging_pages", source.process.ksm_merging_pages)
             # What is the kernel's zero page by KSM is no page that could be read. It is one that KSM has freed.
-            source.look_back(merged)
+            self.look_back(source, merged)
+            source.count_outside()
             standing = source.standing
             pages += standing.zeros
             standing.pinned = min(standing.pinned, pages)
@@ -415,7 +497,7 @@ class Scan:
         add_zeros(counters, "general_profit", zeros)
         total = sum(source.pages for source in results) - shared
         ledger = make_ledger(self.era, pages=total, zeros=zeros, tally=tally, slabs=self.machine.slabinfo())
-        already = already_freed(standings, merged_frames())
+        already = already_freed(standings, self.merged_frames())
         return Result(
             era=self.era,
             ksm=counters,

@@ -30,6 +30,8 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "munmap": ({"proc", "vma"}, _PAGES),
     "pageout": ({"proc", "vma"}, _PAGES),
     "migrate": ({"proc", "vma", "node"}, _PAGES),
+    "soft_offline": ({"proc", "vma"}, _PAGES | {"by"}),
+    "hwpoison": ({"proc", "vma"}, _PAGES | {"by"}),
     "mmap": ({"proc", "vma", "pages"}, _VMA),
     "mremap": ({"proc", "vma"}, {"pages", "slot"}),
     "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
@@ -42,6 +44,8 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "batch": (set(), {"pages"}),
     "record": (set(), set()),
     "sleep": ({"ms"}, set()),
+    "offline": ({"node"}, set()),
+    "online": ({"node"}, set()),
 }
 RESIZING = ("mmap", "mremap", "munmap", "move", "fork", "exec", "exit")
 
@@ -85,6 +89,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     "count": lambda value: is_number(value, 0, MAX_PAGES),
     "pages": lambda value: is_number(value, 1, MAX_PAGES),
     "passes": lambda value: is_number(value, 1, 1_000_000),
+    "by": lambda value: value in ("frame", "madvise"),
     "node": lambda value: is_number(value, 0, MAX_NODES - 1),
     "swap": lambda value: is_number(value, 1, MAX_PAGES),
     "nodes": lambda value: is_number(value, 1, MAX_NODES),
@@ -239,6 +244,9 @@ RECORD: dict[str, Callable[[Any], bool]] = {
     "ksm": lambda value: isinstance(value, dict) and is_plain(value, 1),
     "procs": lambda value: isinstance(value, dict) and is_plain(value, 3),
     "pages": lambda value: isinstance(value, dict) and is_plain(value, 3),
+    "nodes": lambda value: isinstance(value, dict) and is_plain(value, 3),
+    "killed": lambda value: isinstance(value, dict) and is_plain(value, 1),
+    "rss": lambda value: isinstance(value, list) and all(isinstance(size, list) and is_plain(size, 1) for size in value),
     "events": lambda value: isinstance(value, list) and all(isinstance(event, list) and is_plain(event, 1) for event in value),
 }
 

@@ -29,7 +29,11 @@ from ksm.oracle.workload import Json, OracleError, Stalled
 
 QEMU = "qemu-system-x86_64"
 SERVERS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "virtiofsd")
-NODE = 1 << 30  # bytes of memory of each node
+# The last version whose nodes may be without memory at the start. QEMU asks for its memory to be merged otherwise, and the kernel of this
+# computer could not be compared meanwhile.
+MACHINE = "pc-q35-5.0,memory-backend=m0,mem-merge=off"
+APPEND = "console=ttyS0 panic=-1 quiet movable_node memhp_default_state=online_movable"
+NODE, MODULE = 1 << 30, 1 << 28  # bytes of memory of node 0, and of each other node
 BOOT = 240.0  # seconds
 OUTCOME = 900.0
 PAUSE = 0.02
@@ -86,19 +90,18 @@ class Guest:
             time.sleep(PAUSE)
 
     def boot(self, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-        memory = []
-        for node in range(self.nodes):
-            memory += ["-object", f"memory-backend-memfd,id=m{node},size={NODE},share=on",
-                       "-numa", f"node,nodeid={node},memdev=m{node}" + (",cpus=0" if node == 0 else "")]
+        # Node 0 has what is there from the beginning. Each other node has a module that can be taken out, so its pages can all move.
+        memory = ["-object", f"memory-backend-memfd,id=m0,size={NODE},share=on", "-numa", f"node,nodeid=0,cpus=0,mem={NODE >> 20}"]
+        for node in range(1, self.nodes):
+            memory += ["-numa", f"node,nodeid={node},mem=0", "-object", f"memory-backend-memfd,id=m{node},size={MODULE},share=on",
+                       "-device", f"pc-dimm,id=dimm{node},memdev=m{node},node={node}"]
         files = []
         for name in ("root", "exchange"):
             files += ["-chardev", f"socket,id={name},path={self.folder / name}.socket",
                       "-device", f"vhost-user-fs-pci,chardev={name},tag={name}"]
-        # Else QEMU would have its memory merged, and the kernel of this computer could not be compared meanwhile.
-        machine = ["-machine", "q35,mem-merge=off", "-m", str(self.nodes * NODE >> 20), "-smp", "1"]
-        words = [QEMU, "-accel", "tcg", "-cpu", "max", *machine, *memory, *files, "-kernel", str(self.kernel.image),
-                 "-initrd", str(self.folder / "initramfs"), "-append", "console=ttyS0 panic=-1 quiet", "-nographic", "-no-reboot",
-                 "-net", "none"]
+        words = [QEMU, "-accel", "tcg", "-cpu", "max", "-machine", MACHINE, "-m", f"{NODE >> 20},slots={self.nodes},maxmem=16G", "-smp", "1",
+                 *memory, *files, "-kernel", str(self.kernel.image), "-initrd", str(self.folder / "initramfs"), "-append", APPEND,
+                 "-nographic", "-no-reboot", "-net", "none"]
         self.qemu = started(words, self.folder / "console")
         stack.callback(end, self.qemu)
         return self.qemu
@@ -217,7 +220,7 @@ def serve(folder: Path) -> None:
             time.sleep(PAUSE)
             continue
         try:
-            answer = running_kernel(json.loads(path.read_text()))
+            answer = running_kernel(json.loads(path.read_text()), guest=True)
         except OracleError as error:
             answer = {"error": str(error), "stalled": isinstance(error, Stalled)}
         path.unlink()

@@ -29,6 +29,7 @@ from ksm.sources.held import Held
 from ksm.sources.huge import huge_blocks
 from ksm.sources.mappings import Mapping, Which, by_kind, ksm_stat_of, mappings_of, parted
 from ksm.sources.merged import MergedFrames
+from ksm.sources.notebook import Notebook, NotedHeld
 from ksm.sources.pagemap import anonymous_runs, learn_ksm_flag, own_runs, read_runs, sees_frames
 from ksm.sources.pieces import PIECE, Piece, Run, Sink
 from ksm.sources.pins import pages_in_pipes, registered_buffers
@@ -119,9 +120,10 @@ class LiveSource(Source):
         self.blocks: list[Run] = []
         self.mappings: list[Mapping] = []
         self.frames = Frames()  # that it shares
-        self.held: Held | None = None  # of the machine, what is pinned of the process
+        self.held: Held | NotedHeld | None = None  # of the machine, what is pinned of the process
         self.pinned: list[Run] = []
         self.elsewhere: list[Run] = []  # pages whose frames others may have, too, and that are not shared in the machine
+        self.others_have: list[Run] = []  # of these, pages whose frames others have
         self.exact = False  # the machine keeps bytes
         self.most = (0, 0)  # that _grow() has seen
         self.maps = ""  # /proc/PID/maps, from which self.mappings are
@@ -130,14 +132,14 @@ class LiveSource(Source):
         self.others: list[Run] = []
         self.mergeable: list[Run] = []  # mappings in which KSM may have merged pages
         self.shared_huge: list[Run] = []  # others that have huge pages, and pages that others map, too
-        with self._inside():
+        with self.inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
             self.copied = sum(mapping.anonymous for mapping in self._mappings())
             self.most = self.copied, self._resident()
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def inside(self) -> Iterator[None]:
         """Open /proc/PID as self.folder, and check that it is still the same process: another one may have its number. SourceError."""
         try:
             self.folder = os.open(f"/proc/{self.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -245,7 +247,7 @@ class LiveSource(Source):
 
     def look_back(self, merged: MergedFrames) -> None:
         super().look_back(merged)
-        with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
+        with suppress(SourceError), self.inside():  # of one that has exited, what was known stays
             if stat := self._ksm_stat():
                 self.standing.take_ksm_stat(stat)
             self.standing.take_pins(self._text("status"), self.maps)
@@ -256,10 +258,13 @@ class LiveSource(Source):
                 self.standing.take_hidden(sum(mapping.common for mapping in self.mappings), by_ksm)
             pagemap = self._open("pagemap")
             try:
-                self.standing.repeated, others = merged.add(pagemap, self.host.kpageflags, self.elsewhere)
+                self.standing.repeated, self.others_have = merged.add(pagemap, self.host.kpageflags, self.elsewhere)
             finally:
                 os.close(pagemap)
-            self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for words in self._words(others) for word in words)
+
+    def count_outside(self) -> None:
+        words = self._words(self.others_have)
+        self.standing.outside = sum(word & (PAGE_KSM | PAGE_KSM_ZERO) != 0 for some in words for word in some)
 
     def attach(self, machine: Machine) -> None:
         self.exact = machine.pages == "bytes"
@@ -270,7 +275,7 @@ class LiveSource(Source):
 
     def refresh(self, number: int) -> None:
         self.host.begin(number)
-        with self._inside():
+        with self.inside():
             self._follow()
 
     def _follow(self) -> None:
@@ -312,7 +317,7 @@ class LiveSource(Source):
             buffers = []  # they are another process's, which has given away the ring
         runs = without(self.runs, without(self.runs, buffers))
         if self.held is None:
-            self.held = Held(process.machine)
+            self.held = held_in(process.machine)
         self.held.release()
         for start, end in without(runs, self.pinned):
             process.touch(start, end - start)
@@ -388,7 +393,7 @@ class LiveSource(Source):
         """The pages that no other process has given in this pass."""
         self.host.begin(self.host.number)
         self.shared = self.hidden = 0
-        with self._inside():
+        with self.inside():
             mem = Memory(self._open("mem"))
             pagemap = self._open("pagemap")
             try:
@@ -427,7 +432,7 @@ class LiveSource(Source):
 
     def look(self, old: Frames | None = None) -> Frames:
         """The frames that it has in common with others, and those of the pages that `old` has as shared. SourceError."""
-        with self._inside():
+        with self.inside():
             runs = self._present()
             pagemap = self._open("pagemap")
             try:
@@ -439,7 +444,7 @@ class LiveSource(Source):
         """Fault the huge pages that it has into a process of the machine, which has nothing yet in these blocks: which they are. The parts
         that are in no run are left out. SourceError.
         """
-        with self._inside():
+        with self.inside():
             huge = self.huge(blocks)
             fault_huge(process, huge, runs)
         return huge
@@ -449,7 +454,7 @@ class LiveSource(Source):
         or were gone. SourceError.
         """
         changed: list[Run] = []
-        with self._inside():
+        with self.inside():
             mem = Memory(self._open("mem"))
             pagemap = self._open("pagemap")
             try:
@@ -487,6 +492,10 @@ class LiveSource(Source):
 
     def ranges(self) -> list[Run]:
         return [(start, end - start) for start, end in self.blocks]
+
+
+def held_in(machine: Machine | Notebook) -> Held | NotedHeld:
+    return machine.held() if isinstance(machine, Notebook) else Held(machine)
 
 
 def guest_name(cmdline: str) -> str:

@@ -15,6 +15,7 @@ from ksm.machine import Machine
 from ksm.process import Process
 from ksm.sources.base import HIGHEST, Kind, Source, SourceError
 from ksm.sources.input import Input
+from ksm.sources.notebook import NotedProcess
 from ksm.sources.pieces import Piece, Run, Sink, Wait
 from ksm.sources.work import AHEAD, in_order
 
@@ -25,8 +26,10 @@ LEAST = 64 << 20  # bytes that are left to others
 LATER = 96  # bytes that a page takes after it was read, in the first passes: an rmap_item, and a part of a stable node
 
 
-def bring(process: Process, base: int = 0, *, same_checksums: bool = False, always: bool = False) -> Sink:
+def bring(process: Process | NotedProcess, base: int = 0, *, same_checksums: bool = False, always: bool = False) -> Sink:
     """A sink that takes pages into the process, at the source's addresses plus `base`. See Source.same_checksums and Process.update()."""
+    if isinstance(process, NotedProcess):
+        return process.sink(base, always)
 
     def sink(runs: list[Run], view: memoryview) -> None:
         at = 0
@@ -99,6 +102,9 @@ class StreamSource(Source):
 
     def ranges(self) -> list[Run]:
         return [(BASE + block * BLOCK, BLOCK) for block in sorted(self._blocks)]
+
+    def places(self) -> list[tuple[int, int, int]]:
+        return [(addr, addr - BASE, length) for addr, length in self.ranges()]
 
 
 class InputSource(StreamSource):

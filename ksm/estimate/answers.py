@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: what commands print, as objects.
+"""The functions of the package that open sources: ksm.sweep(), ksm.advise() and ksm.watch(). What is wrong is a ValueError or OSError."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ksm.estimate.advise import Advice, advise
+from ksm.estimate.replay import Reader
+from ksm.estimate.scan import Zeros
+from ksm.estimate.settings import SettingError, check_settings
+from ksm.estimate.sweep import Sweep, sweep
+from ksm.estimate.watching import Ended, Look, Watcher, watch
+from ksm.sources import Host, Source, SourceError, Which, open_sources
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
+
+
+@contextmanager
+def opened(texts: Sequence[str], which: Which) -> Iterator[tuple[list[Source], list[str]]]:
+    """The sources, and remarks on what is left out. ValueError for a setting, OSError for a source."""
+    if isinstance(texts, str):
+        raise TypeError("sources are a sequence of strings, and not one string")
+    host = Host()
+    sources: list[Source] = []
+    try:
+        sources, remarks = open_sources(list(texts), host, which=which)
+        if not sources:
+            raise SourceError("there is no process that you may read")
+        yield sources, remarks
+    except SettingError as error:
+        raise ValueError(str(error)) from None
+    except SourceError as error:
+        raise OSError(errno.EIO, str(error)) from None
+    finally:
+        for source in sources:
+            source.close()
+        host.close()
+
+
+def advise_of(texts: Sequence[str], *, settings: Mapping[str, str | int], era: Era, interval: float, threads: int | None) -> Advice:
+    """See ksm.advise()."""
+    if not texts:
+        raise ValueError("at least one process is needed")
+    with opened(texts, "prctl") as (sources, remarks):
+        reader = Reader(sources, threads=threads, interval=interval)
+        found = advise(reader, settings={name: str(value) for name, value in settings.items()}, era=era)
+    return found._replace(notes=[*found.notes, *remarks])
+
+
+def watch_of(
+    texts: Sequence[str], *, every: float, count: int | None, settings: Mapping[str, str | int], era: Era, which: Which, zeros: Zeros,
+    budget: float, threads: int | None,
+) -> Iterator[Look]:  # fmt: skip
+    """See ksm.watch()."""
+    if isinstance(texts, str):
+        raise TypeError("sources are a sequence of strings, and not one string")
+    if not every > 0:
+        raise ValueError(f"every is more than 0 seconds, not {every}")
+    base = {name: str(value) for name, value in settings.items()}
+    try:
+        check_settings(base, era)
+    except SettingError as error:
+        raise ValueError(str(error)) from None
+    watcher = Watcher(texts, settings=base, era=era, which=which, zeros=zeros, budget=budget, threads=threads)
+
+    def looks() -> Iterator[Look]:
+        try:
+            yield from watch(watcher, every=every, count=count)
+        except SourceError as error:
+            raise OSError(errno.EIO, str(error)) from None
+        except Ended:
+            return
+
+    return looks()
+
+
+def sweep_of(
+    texts: Sequence[str], vary: Mapping[str, Sequence[str | int]], *, settings: Mapping[str, str | int], era: Era, rules: bool,
+    cost: float | None, which: Which, zeros: Zeros, interval: float, threads: int | None,
+) -> Sweep:  # fmt: skip
+    """See ksm.sweep()."""
+    if cost is not None and not cost > 0:
+        raise ValueError(f"cost is more than 0 nanoseconds, not {cost}")
+    base = {name: str(value) for name, value in settings.items()}
+    varied = {name: [str(value) for value in values] for name, values in vary.items()}
+    with opened(texts, which) as (sources, remarks):
+        reader = Reader(sources, threads=threads, zeros=zeros, interval=interval)
+        found = sweep(reader, varied, base=base, era=era, cost=cost, threads=threads, rules=rules)
+    return found._replace(notes=[*found.notes, *remarks])
