@@ -27,7 +27,15 @@ TESTS = ("tests/lib", "tests/mm", "tests/fast")
 CHUNK = 40  # tests to a process, because qemu-user keeps a few hundred MiB for each machine that there was
 MOST = 6 << 30  # bytes that a process may have
 # Tests that cannot pass under qemu-user, and why
-SKIPPED: dict[str, str] = {}
+MMAP = "qemu-user maps memory by rules of its own, and a process that does as the test says may crash there"
+DESCRIPTORS = "qemu-user has some bytes for each page of addresses, which count as the process's memory"
+SKIPPED = {
+    "tests/mm/test_mmap.py::test_low_addresses_beside_the_kernel": MMAP,
+    "tests/mm/test_mmap.py::test_beside_the_kernel": MMAP,
+    "tests/mm/test_page_alloc.py::test_an_unused_machine_is_small": DESCRIPTORS,
+    "tests/mm/test_page_alloc.py::test_memory_asked_for_ahead_goes_back": DESCRIPTORS,
+    "tests/mm/test_page_alloc.py::test_frames_never_get_huge_pages_of_the_system": "qemu-user passes MADV_NOHUGEPAGE over",
+}
 WHICH = "not slow and not kernel and not browser"
 
 # What is there only in the chroot's own namespace of mounts, and goes with it
