@@ -146,7 +146,8 @@ def test_formulas_of_versions(kernel, saved, name):
     assert found.metadata == (15 + 2) * 64
 
 
-@pytest.mark.parametrize(("kernel", "size"), [("6.12", 64), ("6.1", 64), ("4.13", 64), ("4.12", 48), ("3.9", 48), ("3.8", 40), ("2.6.38", 40), ("1.0", 40)])
+@pytest.mark.parametrize(("kernel", "size"), [
+    ("6.12", 64), ("6.1", 64), ("4.13", 64), ("4.12", 48), ("3.9", 48), ("3.8", 40), ("2.6.38", 40), ("1.0", 40)])  # fmt: skip
 def test_a_stable_node_has_grown(kernel, size):
     """With merge_across_nodes in 3.9, and with chains in 4.13."""
     found = ksm.doctor({"pages_shared": 2, "pages_sharing": 10, "pages_unshared": 0, "pages_volatile": 3}, kernel=kernel)
