@@ -8,9 +8,9 @@ from ksm.estimate import cost, sweep_report
 from ksm.estimate.replay import Reader, Replay
 from ksm.estimate.scan import Scan
 from ksm.estimate.settings import SettingError
-from ksm.estimate.sweep import USUAL, Sweeper, marked, settings_of, sweep
+from ksm.estimate.sweep import USUAL, Sweeper, marked, settings_of
 from ksm.estimate.tuners import Ksmtuned
-from ksm.sources import SourceGone, open_file
+from ksm.sources import SourceError, SourceGone, open_file
 
 from .test_scan import PAGE, Changing, page, write_image
 
@@ -39,16 +39,21 @@ def opened():
         source.close()
 
 
+def sweep(reader, vary, *, cost=COST, rules=False, threads=None):
+    rows, _ = settings_of(vary, {}, "6.12", rules=rules)
+    return Sweeper(reader, rows, cost=cost, threads=threads).run()
+
+
 def swept(sources, vary, **options):
     with Reader(sources, interval=0.0) as reader:
-        return sweep(reader, vary, **{"cost": COST, "rules": False, **options})
+        return sweep(reader, vary, **options)
 
 
 @pytest.mark.parametrize("zeros", ["count", "apart"])
 def test_each_row_is_a_scan(images, opened, zeros):
     vary = {"max_page_sharing": ["2", "8", "256"], "use_zero_pages": ["0", "1"], "smart_scan": ["0", "1"]}
     with Reader(opened(images), zeros=zeros) as reader:
-        found = sweep(reader, vary, cost=COST, rules=False, threads=2)
+        found = sweep(reader, vary, threads=2)
     assert len(found.rows) == found.asked == 12
     for row in found.rows:
         with Scan(opened(images), settings=row.settings, zeros=zeros) as scan:
@@ -129,7 +134,7 @@ def test_rules_are_rows(images, opened):
         ({"pages_shared": ["1"]}, "pages_shared can only be read"),
         ({"max_page_sharing": ["256", "1"]}, "max_page_sharing=1: Invalid argument"),
         ({"pages_to_scan": ["0"]}, "pages_to_scan=0: ksmd looks at no page"),
-        ({"era": ["6.12", "5.0"]}, "era=5.0: there are 6.12, 6.1, 2.6.38"),
+        ({"era": ["6.12", "5.0"]}, "era=5.0: there are 6.12, "),
         ({"era": ["6.1"], "smart_scan": ["0", "1"]}, "era 6.1: KSM has no smart_scan"),
         ({"sleep_millisecs": list(map(str, range(1001)))}, "1,001 settings are more than the 1,000"),
     ],
@@ -192,7 +197,7 @@ def test_a_process_that_exits_between_the_readings():
     images = [Changing(), Changing("other", end=1)]
     with Reader(images, interval=0.0) as reader:
         assert [source.name for source in reader.sources] == ["changing"]
-        found = sweep(reader, {"smart_scan": ["0"]}, cost=COST, rules=False)
+        found = sweep(reader, {"smart_scan": ["0"]})
     assert found.rows[0].ledger.pages == 40
     assert any("other: gone" in note for note in found.notes)
     gone = Changing(end=1)
@@ -209,7 +214,7 @@ def test_memory_changes_between_the_visits_of_ksmd():
             self.process.update(self.addr, page(7) * (40 - len(others)) + b"".join(map(page, others)))
 
     with Reader([HalfMerged()], interval=0.05) as reader:
-        found = sweep(reader, {"sleep_millisecs": ["1", "10000"]}, cost=COST, rules=False)
+        found = sweep(reader, {"sleep_millisecs": ["1", "10000"]})
     fast, slow = found.rows
     assert fast.freed.least <= fast.freed.most == slow.freed.most
     assert slow.freed.least < fast.freed.most
@@ -266,6 +271,25 @@ def test_what_a_page_costs():
     """More pages cost more each; and it is measured, so it is some nanoseconds and no second."""
     few, many = cost.measured(1000), cost.measured(1 << 24)
     assert 1e-8 < few < many < 1e-3
+
+
+def test_memory_that_others_have_taken(images, opened, monkeypatch):
+    """A machine that finds no room while others are there is made when they are done. One that finds none alone is an error."""
+    make = Replay.make_machine
+    refused = []
+
+    def making(self, *args):
+        if len(refused) < 3:
+            refused.append(1)
+            raise SourceError("not enough memory")
+        return make(self, *args)
+
+    monkeypatch.setattr(Replay, "make_machine", making)
+    found = swept(opened(images), {"max_page_sharing": ["2", "3", "4", "5", "6"]}, threads=2)
+    assert (len(found.rows), found.bound > 0, len(refused)) == (5, True, 3)
+    monkeypatch.setattr(Replay, "make_machine", lambda *_: (_ for _ in ()).throw(SourceError("not enough memory")))
+    with pytest.raises(SourceError, match="not enough memory"):
+        swept(opened(images), {"max_page_sharing": ["2", "3"]}, threads=2)
 
 
 def test_narrow_terminals(images, opened):
