@@ -14,10 +14,10 @@ Every .pyx below ksm/ is a module and every folder below include/ a package of h
 """
 
 import os
-import platform
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -89,7 +89,8 @@ X86: Flags = {
     "blake3/blake3_avx512.c": ["-mavx512f", "-mavx512vl"],
 }
 ARM: Flags = {"blake3/blake3_neon.c": []}
-WIDE = {"x86_64": X86, "aarch64": ARM}.get(platform.machine(), Flags())
+# The machine that is built for, which _PYTHON_HOST_PLATFORM may say.
+WIDE = {"linux-x86_64": X86, "linux-aarch64": ARM}.get(sysconfig.get_platform(), Flags())
 PLAIN = ["blake3/blake3.c", "blake3/blake3_dispatch.c", "blake3/blake3_portable.c"]
 LIBRARIES = {"ksm.fingerprint.frames": [f"third_party/{file}" for file in (*PLAIN, *WIDE)]}
 
@@ -164,7 +165,7 @@ if __name__ == "__main__":
         ext_modules=modules(testing()),
         packages=list(packages()),
         package_dir=packages(),
-        package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed", "*.html", "*.css", "*.js", "*.json"]},
+        package_data={"": ["*.pxd", "*.pyx", "*.pyi", "*.h", "py.typed", "*.html", "*.css", "*.js", "*.json", "*.txt"]},
         # Where it is no package, its files would be data of the package above.
         exclude_package_data={"": ["*.c"], "ksm": [] if testing() else ["testing/*"]},
         cmdclass={"build_ext": BuildExt},

@@ -32,6 +32,7 @@ from ksm.views import Processes as Processes
 if TYPE_CHECKING:
     from ksm.estimate.advise import Advice
     from ksm.estimate.doctor import Diagnosis
+    from ksm.estimate.scanned import Report
     from ksm.estimate.sweep import Sweep
     from ksm.estimate.watching import Look
     from ksm.machine import _Era as Era
@@ -59,6 +60,46 @@ def doctor(
     from ksm.estimate.doctor import diagnose  # an import that few callers need
 
     return diagnose(counters, processes, kernel=kernel, page_size=page_size)
+
+
+def scan(
+    sources: Sequence[str] = (),
+    *,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    passes: int | None = None,
+    interval: float | None = None,
+    budget: float = 60.0,
+    which: Which = "prctl",
+    zeros: Literal["apart", "count"] = "apart",
+    exact: bool = False,
+    threads: int | None = None,
+    tenants: Mapping[str, Sequence[str]] | None = None,
+    details: bool = False,
+    contents: bool = False,
+) -> Report:
+    """What KSM would save: an object, with what `ksm scan` prints.
+
+    `sources` are what a command takes: "pid:N", a file of memory, or a fingerprint file; without any, and without tenants, all processes
+    that may be read. `settings` are files of /sys/kernel/mm/ksm that are written first, `era` says whose KSM it is.
+
+    Passes are made until nothing changes, or as many as `passes` says. Processes are watched for as long as ksmd would take, but for
+    `budget` seconds at most; `interval` says how many seconds lie between two passes, whatever ksmd takes. `which` are the mappings of
+    processes that count, and `zeros` says whether pages of zeros in files do. `exact` keeps the bytes of pages, and not fingerprints.
+    `threads` read and hash; by default as many as there are processors.
+
+    `tenants` has the sources of each tenant, by his name: the report then says what merges across tenants. `details` keeps what the page of
+    Report.html() shows of single sources, `contents` also the first bytes of what is shared most.
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a source that cannot be used. The memory is merged as
+    ksm_do_scan() does.
+    """
+    from ksm.estimate.scanned import scan_of  # an import that few callers need
+
+    return scan_of(
+        sources, settings=settings or {}, era=era, passes=passes, interval=interval, budget=budget, which=which, zeros=zeros, exact=exact,
+        threads=threads, tenants=tenants or {}, details=details, contents=contents,
+    )  # fmt: skip
 
 
 def sweep(

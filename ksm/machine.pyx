@@ -30,8 +30,8 @@ from ksm.fast.seams cimport fast_distrust
 from ksm.gate cimport (gate_begin, gate_close, gate_enter, gate_export, gate_hold, gate_init, gate_is_foreign, gate_leave, gate_open,
                        gate_release, gate_unexport, gate_wait_for_calls)
 from ksm.kernel.fork cimport mmdrop
-from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ERA_6_12, ksm_globals
-from ksm.mm.memory_failure cimport memory_failure
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ERA_6_12, ERA_7_3, ksm_globals
+from ksm.mm.memory_failure cimport memory_failure, soft_offline_page
 from ksm.mm.memory_hotplug cimport offline_pages, online_pages
 from ksm.mm.migrate cimport migrate_pfn
 from ksm.mm.mm_init cimport machine_exit, machine_forget, machine_init, machine_plan
@@ -42,7 +42,7 @@ from ksm.mm.swapfile cimport swapoff, swapon
 VM_EVENTS = ("pgfault", "cow_ksm", "ksm_swpin_copy", "pswpin", "pswpout", "pgmigrate_success", "pgmigrate_fail", "thp_fault_alloc",
              "thp_fault_fallback", "thp_split_page", "thp_split_page_failed", "thp_split_pmd")
 HUGEPAGE_MODES = ("never", "madvise", "always")
-ERAS = {"6.12": ERA_6_12, "6.1": ERA_6_1, "2.6.38": ERA_2_6_38}
+ERAS = {"7.3": ERA_7_3, "6.12": ERA_6_12, "6.1": ERA_6_1, "2.6.38": ERA_2_6_38}
 CACHES = ("mm_struct", "vm_area_struct", "anon_vma", "anon_vma_chain", "ksm_rmap_item", "ksm_stable_node", "ksm_mm_slot")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -118,7 +118,7 @@ pages="bytes", key=None, threads=1)
     clock       "real", or "manual": only advance() moves the time
     transparent_hugepage
                 "madvise", "always" or "never": where a first write gets a huge page, as in /sys/kernel/mm/transparent_hugepage/enabled
-    era         the kernel whose KSM it is: "6.12", "6.1" with 14 sysfs files, or "2.6.38", the KSM of 2011, with eight
+    era         the kernel whose KSM it is: "7.3", "6.12", "6.1" with 14 sysfs files, or "2.6.38", the KSM of 2011, with eight
     pages       "bytes", or "fingerprints": a frame holds 20 bytes that stand for its page, in place of its 4096. KSM's counters are the
                 same. read() and write() of bytes are an OSError(EOPNOTSUPP). Process.update() and load() fill memory: docs/fingerprints.md
     key         32 bytes: fingerprints are keyed. Without the key, nobody can tell from them what pages hold. None: they have no key
@@ -315,7 +315,7 @@ pages="bytes", key=None, threads=1)
 
     @property
     def era(self):
-        """The kernel whose KSM the machine runs: "6.12", "6.1" or "2.6.38"."""
+        """The kernel whose KSM the machine runs: "7.3", "6.12", "6.1" or "2.6.38"."""
         cdef int era
         with nogil:
             self.enter()
@@ -656,9 +656,9 @@ pages="bytes", key=None, threads=1)
         """Declare the memory of this frame broken. Returns a list of (process, address): the processes that the kernel would kill.
 
         Each process is listed once, with the first address that is found. For a merged page these are all processes related to one that has
-        it, each at the same address. The page stays mapped here; the frame is not used again. OSError EBUSY for a free frame, and in an
-        era until 6.1 for a merged page, whose frame is broken all the same; ENXIO for a frame that does not exist, ENOMEM. Follows
-        mm/memory-failure.c.
+        it, each at the same address. The page stays mapped here. The frame keeps it for good, and is not used again. OSError EBUSY for a
+        free frame, and in an era until 6.1 for a merged page, whose frame is broken all the same; ENXIO for a frame that does not exist,
+        ENOMEM. Follows mm/memory-failure.c.
         """
         cdef unsigned long cpfn = ulong("pfn", pfn)
         cdef to_kill_list tokill
@@ -685,6 +685,22 @@ pages="bytes", key=None, threads=1)
         finally:
             free(tokill.procs)
             free(mm_ids)
+
+    def soft_offline(self, pfn):
+        """Move the page in this frame to another frame, and do not use this one again, because it is about to break. Nobody is killed.
+
+        A frame that is broken already is left alone. OSError EBUSY for a free frame, for a page that cannot be moved, and in the era of 2011
+        for a merged one; EIO for the zero page and for a page that somebody else holds; ENXIO for a frame that does not exist; ENOMEM.
+        Follows soft_offline_page() in mm/memory-failure.c.
+        """
+        cdef unsigned long cpfn = ulong("pfn", pfn)
+        cdef int err
+        with nogil:
+            self.enter()
+            err = soft_offline_page(self.m, cpfn)
+            self.leave()
+        if err:
+            raise oserror(err, f"soft_offline of frame {cpfn}")
 
     def _get_page(self, pfn):
         """Take a reference on the page in this frame, as a driver would. For tests: such a page must not be merged or moved."""

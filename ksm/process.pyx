@@ -20,7 +20,7 @@ from libc.errno cimport E2BIG, EFAULT, EINVAL, EIO, ENOMEM, EOPNOTSUPP, ESRCH
 
 from linux.atomic cimport atomic_add_return, test_bit
 from linux.highmem cimport frame_damaged, has_bytes, ksm_frame
-from linux.ksm cimport ksm_add_vma, ksm_disable_merge_any, ksm_enable_merge_any
+from linux.ksm cimport ksm_add_vma, ksm_disable_merge_any, ksm_enable_merge_any, ksm_vma_flags
 from linux.mm cimport VM_DONTEXPAND, get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
                              struct_folio, vm_area_struct)
@@ -35,7 +35,7 @@ from ksm.fs.exec cimport exec_mm
 from ksm.host.arena cimport arena_read_file
 from ksm.kernel.fork cimport dup_mm, mm_alloc, mmput
 from ksm.machine cimport Machine, cint, oserror, ulong
-from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ERA_7_3
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
 from ksm.mm.memory_hotplug cimport add_memory_file, memory_is_used, remove_memory, remove_unused_memory
@@ -247,20 +247,22 @@ cdef class Process:
             self.put_mm(mm)
         return ret
 
-    def prctl(self, option, arg=0):
+    def prctl(self, option, arg=0, arg3=0, arg4=0, arg5=0):
         """PR_SET_MEMORY_MERGE: make all memory that can be merged mergeable, now and in future, or (arg 0) unmerge it all;
-        PR_GET_MEMORY_MERGE: whether that is so. OSError EINVAL, also in an era until 6.1, which had neither; ENOMEM. Follows kernel/sys.c.
+        PR_GET_MEMORY_MERGE, with arg 0: whether that is so. All further arguments have to be 0. OSError EINVAL, also in an era until 6.1,
+        which had neither; ENOMEM. Follows kernel/sys.c.
         """
         cdef int coption = cint("option", option), ret = -EINVAL
         cdef unsigned long carg = ulong("arg", arg)
+        cdef unsigned long rest = ulong("arg3", arg3) | ulong("arg4", arg4) | ulong("arg5", arg5)
         cdef mm_struct *mm
         with nogil:
             mm = self.get_mm()
             mmap_write_lock(mm)
-            if self.machine.g.era <= ERA_6_1:
+            if self.machine.g.era <= ERA_6_1 or rest:
                 ret = -EINVAL
             elif coption == PR_GET_MEMORY_MERGE:
-                ret = test_bit(MMF_VM_MERGE_ANY, &mm.flags)
+                ret = -EINVAL if carg else test_bit(MMF_VM_MERGE_ANY, &mm.flags)
             elif coption == PR_SET_MEMORY_MERGE:
                 ret = ksm_enable_merge_any(mm) if carg else ksm_disable_merge_any(mm)
             mmap_write_unlock(mm)
@@ -683,8 +685,9 @@ cdef class Process:
     def ksm_stat(self):
         """/proc/PID/ksm_stat: ksm_rmap_items, ksm_zero_pages, ksm_merging_pages, and ksm_process_profit in bytes.
 
-        In the era 6.1 it has only ksm_rmap_items: ksm_merging_pages is a file of its own. It is empty in the era of 2011, which had no
-        counts for a process. Follows proc_pid_ksm_stat().
+        In the era 7.3 also ksm_merge_any and ksm_mergeable: 1 for "yes", 0 for "no". In the era 6.1 it has only ksm_rmap_items:
+        ksm_merging_pages is a file of its own. It is empty in the era of 2011, which had no counts for a process. Follows
+        proc_pid_ksm_stat().
         """
         counts = self.ksm_counts()
         return {name: counts[name] for name in counts if name == "ksm_rmap_items"} if self.machine.era == "6.1" else counts
@@ -703,7 +706,10 @@ cdef class Process:
             return {}
         if era == ERA_6_1:
             return {"ksm_rmap_items": lines.ksm_rmap_items, "ksm_merging_pages": lines.ksm_merging_pages}
-        return lines
+        counts = dict(lines)
+        if era < ERA_7_3:
+            del counts["ksm_merge_any"], counts["ksm_mergeable"]
+        return counts
 
     cdef object ksm_count(self, str name):
         """One of these counts; AttributeError in an era that does not have it."""
@@ -779,7 +785,7 @@ cdef long map_frames(mm_struct *mm, unsigned long addr, unsigned long length, in
             do_munmap(mm, <unsigned long>place, length)
             place = err
         else:
-            vma.vm_flags &= ~VM_DONTEXPAND
+            vma.vm_flags = ksm_vma_flags(mm, vma.vm_flags & ~VM_DONTEXPAND)
             ksm_add_vma(vma)
     mmap_write_unlock(mm)
     return place

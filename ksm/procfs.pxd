@@ -24,6 +24,8 @@ cdef struct ksm_stat_lines:
     long ksm_zero_pages
     unsigned long ksm_merging_pages
     long ksm_process_profit
+    int ksm_merge_any           # these two since 6.14
+    int ksm_mergeable
 
 
 cdef void read_maps(mm_struct *mm, vma_lines *lines, bint pages) noexcept nogil

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from libc.stdlib cimport calloc, free
 
-from linux.atomic cimport READ_ONCE_ulong
+from linux.atomic cimport READ_ONCE_ulong, test_bit
 from linux.ksm cimport ksm_process_profit, mm_ksm_zero_pages
 from linux.mm cimport VM_EXEC, VM_MERGEABLE, VM_READ, VM_SHARED, VM_WRITE, vma_iter_init, vma_iterator, vma_next
-from linux.mm_types cimport PAGE_SHIFT, mm_struct, pte_t, vm_area_struct
+from linux.mm_types cimport MMF_VM_MERGE_ANY, PAGE_SHIFT, mm_struct, pte_t, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 
 from ksm.fs.proc.task_mmu cimport pagemap_walk, show_smap_vma_flags, smap_gather_stats
@@ -93,11 +93,28 @@ cdef object show_smaps(vma_lines *lines):
     return result
 
 
+cdef bint ksm_process_mergeable(mm_struct *mm) noexcept nogil:
+    """Whether a mapping of the process can be merged (mm/ksm.c, since 6.14)."""
+    cdef bint mergeable = False
+    cdef vma_iterator vmi
+    cdef vm_area_struct *vma
+    mmap_read_lock(mm)
+    vma_iter_init(&vmi, mm, 0)
+    vma = vma_next(&vmi)
+    while vma != NULL and not mergeable:
+        mergeable = vma.vm_flags & VM_MERGEABLE != 0
+        vma = vma_next(&vmi)
+    mmap_read_unlock(mm)
+    return mergeable
+
+
 cdef void show_ksm_stat(mm_struct *mm, ksm_stat_lines *lines) noexcept nogil:
     lines.ksm_rmap_items = READ_ONCE_ulong(mm.ksm_rmap_items)
     lines.ksm_zero_pages = mm_ksm_zero_pages(mm)
     lines.ksm_merging_pages = READ_ONCE_ulong(mm.ksm_merging_pages)
     lines.ksm_process_profit = ksm_process_profit(mm)
+    lines.ksm_merge_any = test_bit(MMF_VM_MERGE_ANY, &mm.flags)
+    lines.ksm_mergeable = ksm_process_mergeable(mm)
 
 
 cdef struct words_of:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: where a recording looks in.
 """The steps of a scan that a recording tells apart: see ksm/record/recorder.pyx, which writes them down, and ksm/study/steps.py, which has
-what each of them means and where it stands in the kernel's file.
+what each of them means and where it stands in the kernel's file. ksm/record/decisions.pyx keeps only what was decided of each page.
 
 A step costs one branch while nobody records.
 """
@@ -75,3 +75,5 @@ cdef inline void steps_exit(machine *m) noexcept nogil:
     m.step = NULL
     if m.recorder != NULL:
         m.recorder_exit(m)
+    if m.decider != NULL:
+        m.decider_exit(m)

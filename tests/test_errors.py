@@ -286,7 +286,8 @@ METHODS = {
     "process": ["mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "prctl", "write", "read", "touch", "update", "page_table",
                 "present", "swap_out", "move_pages", "maps", "rss", "ksm_stat", "fork", "exec", "exit", "mmap_image"],
     "machine": ["spawn", "total_pages", "free_pages", "vmstat", "slabinfo", "lru_add_drain_all", "drain_all_pages", "advance", "time",
-                "check", "swapon", "swapoff", "swap_pages", "migrate", "offline", "online", "memory_failure", "fail"],
+                "check", "swapon", "swapoff", "swap_pages", "migrate", "offline", "online", "memory_failure",
+                "soft_offline", "fail"],
     "ksm": ["show", "store", "names", "attributes"],
 }
 ATTRIBUTES = ["run", "pages_to_scan", "sleep_millisecs", "merge_across_nodes", "max_page_sharing", "use_zero_pages", "smart_scan",

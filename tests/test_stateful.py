@@ -129,7 +129,7 @@ class World(RuleBasedStateMachine):
         self.machine = self.make(memory=self.memory, max_memory=self.memory, nodes=self.nodes, swap=swap, era=self.era)
         self.view = self.view_of(self.machine)
         knobs = self.machine.ksm
-        if self.era == "6.12":
+        if self.era != "6.1":
             knobs.smart_scan = smart
         knobs.use_zero_pages, knobs.max_page_sharing = zero, sharing
         knobs.merge_across_nodes, knobs.stable_node_chains_prune_millisecs = across, prune
@@ -356,7 +356,7 @@ class World(RuleBasedStateMachine):
 
     @rule(who=who, on=st.booleans())
     def prctl(self, who, on):
-        with may_fail(errno.ENOMEM, *([] if self.era == "6.12" else [errno.EINVAL])):
+        with may_fail(errno.ENOMEM, *([errno.EINVAL] if self.era == "6.1" else [])):
             self.model(who).process.prctl(ksm.PR_SET_MEMORY_MERGE, int(on))
 
     # KSM
@@ -491,6 +491,47 @@ class OldCrowded(Crowded):
     era = "6.1"
 
 
+class NewWorld(World):
+    """Since 6.17, mremap() moves all mappings of a range, and a call that fails has unmapped nothing."""
+
+    era = "7.3"
+
+    @rule(who=who, slot=slots, old=st.integers(0, 12), new=lengths, to=st.none() | slots, may_move=st.booleans())
+    def mremap(self, who, slot, old, new, to, may_move):
+        if to is None:
+            super().mremap(who, slot, old, new, to, may_move)
+            return
+        model = self.model(who)
+        addr, target = place(slot), place(to)
+        vma = next((vma for vma in model.process.maps() if vma.start <= addr < vma.end), None)
+        with may_fail(errno.EINVAL, errno.EFAULT, errno.ENOMEM) as failed:
+            model.process.mremap(addr, old * PAGE, new * PAGE, ksm.MREMAP_MAYMOVE, target)
+        if addr + old * PAGE > target and target + new * PAGE > addr:
+            assert failed == [errno.EINVAL]
+        elif failed == [errno.EFAULT]:
+            assert vma is None or (old != new and addr + min(old, new) * PAGE > vma.end)
+        elif failed == [errno.EINVAL]:
+            assert old == 0 and not vma.shared
+        else:
+            self.moved(model, addr, old, new, target, failed)
+
+    def moved(self, model, addr, old, new, target, failed):
+        """Each mapping has moved as a whole, or not at all if there was no memory."""
+        pages, maps = model.pages, model.process.maps()
+        there = {page for vma in maps for page in range(vma.start, vma.end, PAGE)}
+        first = pages.get(addr)
+        moved = {page: pages.pop(page) for page in span(addr, min(old, new)) if page in pages and page not in there}
+        for page in [*span(addr, old), *span(target, new)]:
+            if page not in there:
+                pages.pop(page, None)
+        for page, contents in moved.items():
+            if page - addr + target in there:
+                pages[page - addr + target] = contents
+        for i in range(old, 0 if failed else new):
+            shared = first.shared and (first.shared[0], first.shared[1] + i)
+            pages[target + i * PAGE] = replace(first, shared=shared) if shared else replace(first, data=ZEROS)
+
+
 # The fast runs are the same every time, the long runs are new ones.
 FAST = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None,
                 derandomize=True, phases=(Phase.generate, Phase.shrink))
@@ -502,12 +543,14 @@ TestCrowded = Crowded.TestCase
 TestCrowded.settings = FAST
 TestOldWorld = OldWorld.TestCase
 TestOldWorld.settings = settings(FAST, max_examples=60)
+TestNewWorld = NewWorld.TestCase
+TestNewWorld.settings = settings(FAST, max_examples=30)
 TestOldCrowded = OldCrowded.TestCase
 TestOldCrowded.settings = settings(FAST, max_examples=60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [World, Crowded, OldWorld, OldCrowded])
+@pytest.mark.parametrize("world", [World, Crowded, OldWorld, OldCrowded, NewWorld])
 @pytest.mark.parametrize("part", range(8))
 def test_long(world, part):
     class Test(world.TestCase):

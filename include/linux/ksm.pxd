@@ -26,8 +26,14 @@ cdef inline int ksm_madvise(vm_area_struct *vma, unsigned long start, unsigned l
 
 
 cdef inline void ksm_add_vma(vm_area_struct *vma) noexcept nogil:
-    if vma.vm_mm.machine.ksm_ops != NULL:
+    if vma.vm_mm.machine.ksm_ops != NULL and not vma.vm_mm.machine.ksm_flags_first:     # OURS: since 6.17, ksm_vma_flags() has done it
         vma.vm_mm.machine.ksm_ops.add_vma(vma)
+
+
+cdef inline vm_flags_t ksm_vma_flags(mm_struct *mm, vm_flags_t vm_flags) noexcept nogil:
+    if mm.machine.ksm_ops == NULL or not mm.machine.ksm_flags_first:    # OURS: until 6.16, ksm_add_vma() does it
+        return vm_flags
+    return mm.machine.ksm_ops.vma_flags(mm, vm_flags)
 
 
 cdef inline int ksm_enable_merge_any(mm_struct *mm) noexcept nogil:

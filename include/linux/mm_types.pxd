@@ -235,6 +235,7 @@ cdef struct rmap_walk_control:
 cdef struct ksm_operations:
     int (*madvise)(vm_area_struct *vma, unsigned long start, unsigned long end, int advice, vm_flags_t *vm_flags) noexcept nogil
     void (*add_vma)(vm_area_struct *vma) noexcept nogil
+    vm_flags_t (*vma_flags)(mm_struct *mm, vm_flags_t vm_flags) noexcept nogil      # since 6.17, in place of add_vma
     int (*enable_merge_any)(mm_struct *mm) noexcept nogil
     int (*disable_merge_any)(mm_struct *mm) noexcept nogil
     int (*disable)(mm_struct *mm) noexcept nogil
@@ -290,7 +291,7 @@ cdef struct machine:
     unsigned long nr_offline    # frames of the memory that are offline
     mutex mf_mutex              # one memory_failure() at a time
     unsigned long mf_round      # number of calls so far
-    long num_poisoned_pages     # frames that memory_failure() has marked, and that were freed since
+    long num_poisoned_pages     # frames that are marked as broken, and were freed since
     spinlock_t plugged_lock
     unsigned int plugged[1024]  # freed frames of such ranges whose memory was not given back yet
     unsigned int nr_plugged
@@ -322,6 +323,8 @@ cdef struct machine:
     bint protnone_is_no_page    # to follow_page() of 6.1, in whose place folio_walk_start() has come
     bint ksm_pages_fail         # memory_failure() finds the processes of a merged page: since 6.4
     bint fork_resets_ksm_counts  # a child does not begin with the counts of its parent
+    bint ksm_flags_first        # a new mapping is mergeable before it is joined with its neighbours: since 6.17
+    bint mremap_moves_many      # mremap() moves all mappings of a range: since 6.17
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
     int sigpending              # value of signal_pending(current) outside ksmd: 1 when the machine is being closed
@@ -336,6 +339,8 @@ cdef struct machine:
     void (*step)(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil
     void *recorder
     void (*recorder_exit)(machine *m) noexcept nogil
+    void *decider
+    void (*decider_exit)(machine *m) noexcept nogil
 
 
 # list_entry(), rb_entry(): from a link to the structure around it

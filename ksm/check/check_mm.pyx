@@ -458,6 +458,8 @@ cdef void check_frame(checker *c, unsigned long pfn, int nid) noexcept nogil:
             finding(&c.found, b"frame %lu: free, and has refcount %d, mapping %#lx, flags %#x, %u mappings, %u other references", pfn,
                     page._refcount, mapping, page.flags, use.mapped, use.held)
         return
+    if page.flags & PG_hwpoison:
+        use.held += 1           # the reference that memory_failure() keeps
     # The mappings of a huge page are counted at its head.
     mapped = use.mapped + use.entire
     if page.flags & PG_head:

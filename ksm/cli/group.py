@@ -43,7 +43,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
 # Each command is the function of its name in this module of the folder, which is imported when the command is asked for.
 COMMANDS = {
     "advise": "advise", "bench": "bench", "doctor": "doctor", "fingerprint": "fingerprint", "replay": "workloads", "scan": "scan",
-    "study": "study", "sweep": "sweep", "verify": "workloads", "watch": "watch",
+    "study": "study", "sweep": "sweep", "verify": "workloads", "watch": "watch", "why": "why",
 }  # fmt: skip
 
 # The exit code of a command for errors other than wrong usage. For verify, as for diff and cmp, 1 means that there is a difference.

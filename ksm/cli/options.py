@@ -4,19 +4,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ksm.estimate import report
+from ksm.estimate import eras, report
 from ksm.estimate import scan as scanner
-from ksm.estimate.settings import ERA
 from ksm.host.text import printable
 from ksm.machine import ERAS
 from ksm.sources.mappings import EACH_WHICH, Which
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -40,9 +44,16 @@ def which_of(which: Which | None, advised: bool) -> Which:
     return "advised" if advised else which or "prctl"
 
 
+def era_of(ctx: click.Context, param: click.Parameter, era: Era | None) -> Era:
+    """The era that is asked for, or that of the running kernel."""
+    ctx.meta["era_note"] = eras.era_note(eras.running_era(), eras.running_release()) if era is None else []
+    return era or eras.running_era()
+
+
 era = click.option(
-    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
-)
+    "--era", type=click.Choice([*ERAS]), is_eager=True, callback=era_of,
+    help="Use the KSM of this Linux version.  [default: the one nearest to the running kernel]",
+)  # fmt: skip
 knobs = click.option(
     "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
     help="Use the kernel's defaults, or what the running kernel has.",
@@ -59,6 +70,31 @@ threads = click.option(
 )
 gentle = click.option(
     "--gentle", is_flag=True, help="Of processes, read less at once, and rest three quarters of the time. Takes longer."
+)
+
+
+def page_at(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """What --html says: whether the page can be made is found out before anything is read, which may take long."""
+    if value is None:
+        return None
+    from ksm.pictures.page import PicturesError, need_altair
+
+    try:
+        need_altair()
+        folder = os.path.dirname(os.path.realpath(value))
+        if not value or os.path.isdir(value):
+            raise click.BadParameter(f"{value!r}: a file is needed", ctx, param)
+        if not os.access(folder, os.W_OK):
+            raise click.ClickException(f"{value}: {os.strerror(errno.EACCES if os.path.isdir(folder) else errno.ENOENT)}")
+    except PicturesError as error:
+        raise click.ClickException(str(error)) from None
+    except ValueError:
+        raise click.BadParameter("no file has such a name", ctx, param) from None
+    return value
+
+
+page = click.option(
+    "--html", metavar="FILE", callback=page_at, help="Write the report as a page with pictures, too. It needs no network."
 )
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,6 +40,29 @@ def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     except SettingError as error:
         raise click.BadParameter(str(error), ctx, param) from None
     return result
+
+
+def tenants_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:
+    """What --tenant says: the sources of each tenant, by his name."""
+    result: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        # A file may have a comma in its name.
+        texts = [rest] if os.path.exists(rest) else rest.split(",")
+        if not name or not equals or not all(texts):
+            raise click.BadParameter(f"{value}: it is written NAME=SOURCE,SOURCE,...", ctx, param)
+        if name == scanner.NO_TENANT:
+            raise click.BadParameter(f"{value}: {scanner.NO_TENANT} is the name of all other sources", ctx, param)
+        for text in texts:
+            if owner := next((each for each in result if text in result[each]), None):
+                raise click.BadParameter(f"{value}: {text} is {owner}'s already", ctx, param)
+            result.setdefault(name, []).append(text)
+    return result
+
+
+def owned(opened: list[Source], tenants: dict[str, list[str]]) -> dict[str, list[Source]]:
+    """The sources of each tenant."""
+    return {name: [source for source in opened if source.text in texts] for name, texts in tenants.items()}
 
 
 def running(ctx: click.Context, param: click.Parameter) -> dict[str, str]:
@@ -83,6 +107,12 @@ class Seconds(click.FloatRange):
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
 @options.gentle
+@click.option(
+    "--tenant", "tenants", multiple=True, metavar="NAME=SOURCE,...", callback=tenants_in,
+    help="These SOURCEs are this tenant's: say what merges across tenants, what it tells, and what it costs to forbid it.",
+)
+@options.page
+@click.option("--contents", is_flag=True, help="With --html: put in the first bytes of the contents that free most. They may be secrets.")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def scan(
     sources: tuple[str, ...],
@@ -102,6 +132,9 @@ def scan(
     key_file: str | None,
     threads: int | None,
     gentle: bool,
+    tenants: dict[str, list[str]],
+    html: str | None,
+    contents: bool,
     as_json: bool,
 ) -> None:
     """What would KSM save here?
@@ -126,6 +159,8 @@ def scan(
 
     The report of --era 6.1 has no general_profit and no profit of a process, that of --era 2.6.38, the KSM of 2011, has no figures of a
     process at all: that KSM did not count them.
+
+    With --tenant, sources that no --tenant names are those of "no tenant". A source has one tenant.
     """
     if as_passes and len(sources) < 2:
         raise click.UsageError("--as-passes needs two snapshots at least", click.get_current_context())
@@ -133,6 +168,11 @@ def scan(
         raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", click.get_current_context())
     if exact and key_file is not None:
         raise click.UsageError("--key is for fingerprints, and --exact makes none", click.get_current_context())
+    if contents and html is None:
+        raise click.UsageError("--contents is for the page of --html", click.get_current_context())
+    if tenants and as_passes:
+        raise click.UsageError("--tenant needs memory of one moment, and not --as-passes", click.get_current_context())
+    sources = (*sources, *(text for each in tenants.values() for text in each if text not in sources))
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     threads = options.threads_of(threads, gentle)
@@ -153,7 +193,7 @@ def scan(
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         with options.progress_bar() as progress, scanner.Scan(
             opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, zeros=zeros, project=project or 0,
-            progress=progress,
+            details=html is not None, contents=contents, tenants=owned(opened, tenants) if tenants else None, progress=progress,
         ) as running:
             result = running.run(passes, interval, budget)
     except SourceError as error:
@@ -163,7 +203,12 @@ def scan(
             source.close()
         host.close()
     result.notes[:0] = of_which(opened, mappings)
-    result.notes.extend(remarks)
+    result.notes.extend([*remarks, *click.get_current_context().meta["era_note"]])
+    if html is not None:
+        from ksm.pictures import page
+        from ksm.pictures.html import html as page_of
+
+        page.write(html, page_of(result))
     if as_json:
         import json
 
@@ -173,3 +218,7 @@ def scan(
         from ksm.cli.group import COMMANDS
 
         report.print_report(result, report.terminal_width(), next_command(result, sources, COMMANDS))
+        if result.tenants is not None:
+            from ksm.estimate import tenants_report
+
+            tenants_report.print_tenants(result.tenants, report.terminal_width())

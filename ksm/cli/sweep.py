@@ -69,6 +69,7 @@ def varied(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 @options.threads
 @options.gentle
+@options.page
 @click.option("--json", "as_json", is_flag=True, help="Write the table as JSON.")
 def sweep(
     sources: tuple[str, ...],
@@ -86,6 +87,7 @@ def sweep(
     key_file: str | None,
     threads: int | None,
     gentle: bool,
+    html: str | None,
     as_json: bool,
 ) -> None:
     """Which knobs? What does ksmd cost, and when has it settled?
@@ -134,6 +136,11 @@ def sweep(
         host.close()
     found.notes[:0] = [*of_which(opened, mappings), *remarks]
     found.notes.extend(others)
+    if html is not None:
+        from ksm.pictures import page
+        from ksm.pictures.html import html as page_of
+
+        page.write(html, page_of(found))
     show(found, as_json)
     if len(found.rows) < found.asked:
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -28,6 +29,7 @@ from ksm.oracle.verify import verify as verify_one
 from ksm.oracle.workload import Json, OracleError
 
 SAME, DIFFERENT = 0, 1  # exit codes of verify
+FINDINGS = "ksm-verify-findings"
 INPUT = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
@@ -98,9 +100,9 @@ def named(path: str) -> str:
     return "standard input" if path == "-" else path
 
 
-def one_of(files: tuple[str, ...], seeds: range | None) -> None:
-    if bool(files) == bool(seeds):
-        raise click.UsageError("either a FILE or --seed")
+def one_of(files: tuple[str, ...], seeds: range | None, forever: bool | None = None) -> None:
+    if (bool(files), bool(seeds), bool(forever)).count(True) != 1:
+        raise click.UsageError("either a FILE or --seed" + (", or --forever" if forever is not None else ""))
 
 
 seeds_option = click.option("--seed", "seeds", type=Seeds(), metavar="A..B", help="Random workloads; from 1000 to 1999 with huge pages.")
@@ -171,6 +173,12 @@ def terminated(number: int, _frame: Any) -> NoReturn:
 )
 @click.option("--nodes", type=click.IntRange(1, 8), metavar="N", help="NUMA nodes of the kernel that is booted, and of random workloads.")
 @click.option("--recorded", "from_file", is_flag=True, help="Compare with the outcome that is recorded in each FILE.")
+@click.option("--forever", is_flag=True, help="Random workloads of unused seeds, until Ctrl-C or for --minutes; keep what differs.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="End --forever after N minutes.")
+@click.option(
+    "--findings", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help=f"Where --forever keeps workloads that differ, and reports.  [default: {FINDINGS}]",
+)
 def verify(
     files: tuple[str, ...],
     seeds: range | None,
@@ -181,6 +189,9 @@ def verify(
     other: str | None,
     nodes: int | None,
     from_file: bool,
+    forever: bool,
+    minutes: float | None,
+    findings: Path | None,
 ) -> None:
     """Do the running kernel and the port do the same?
 
@@ -190,11 +201,16 @@ def verify(
     FILEs are workloads as for ksm replay. Needs root, and a machine where nobody else uses KSM. The settings in /sys/kernel/mm/ksm are
     restored at the end; until then they stand in /run/ksm_oracle.lock.saved.
 
+    --forever begins with a random seed, and prints it: `--seed` repeats any of its workloads. A workload that differs is made smaller, for
+    ten minutes at most, and the next one follows. The last line says how many were the same; after Ctrl-C, too.
+
     Ends with 0 if all is the same, 1 if something differs, 2 if that cannot be found out: wrong usage, no kernel that can be driven, or
     an error of the system.
     """
-    one_of(files, seeds)
-    if from_file and (words is not None or other is not None or seeds):
+    one_of(files, seeds, forever)
+    if not forever and (minutes is not None or findings is not None):
+        raise click.UsageError("--minutes and --findings are for --forever")
+    if from_file and (words is not None or other is not None or not files):
         raise click.UsageError("--recorded is for FILEs, and needs nothing else to compare with")
     if words is not None and other is not None:
         raise click.UsageError("--against and --kernel are two things to compare with")
@@ -206,24 +222,32 @@ def verify(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminated)
 
+    def draw(seed: int) -> Json:
+        workload = generate(seed, steps=steps, nodes=nodes or 1)
+        return workload if files_there is None else fitting(workload, files_there)
+
     def workloads() -> Iterator[tuple[Json, Json | None]]:
         for file in files:
             yield read_workload(file)
         for seed in seeds or ():
-            workload = generate(seed, steps=steps, nodes=nodes or 1)
-            yield (fitting(workload, files_there) if files_there is not None else workload), None
+            yield draw(seed), None
 
     files_there: list[str] | None = None
     with ExitStack() as stack:
-        if other is not None:
-            from ksm.oracle.guest import Guest  # only another kernel needs it
+        try:
+            if other is not None:
+                from ksm.oracle.guest import Guests  # only another kernel needs it
 
-            try:
-                guest = stack.enter_context(Guest(other, nodes or 1))
-            except OracleError as error:
-                raise click.ClickException(str(error)) from None
-            reference, files_there = guest.run, guest.files
-        different = compare_all(workloads(), reference, from_file=from_file, shrinking=shrinking, first=first)
+                guests = stack.enter_context(Guests(other, nodes or 1))
+                reference, files_there = guests.run, guests.files
+            if forever:
+                from ksm.oracle.forever import Forever, first_seed
+
+                different = Forever(draw, reference, findings or Path(FINDINGS), click.echo).run(first_seed(), minutes, first)
+            else:
+                different = compare_all(workloads(), reference, from_file=from_file, shrinking=shrinking, first=first)
+        except OracleError as error:
+            raise click.ClickException(str(error)) from None
     sys.exit(DIFFERENT if different else SAME)
 
 

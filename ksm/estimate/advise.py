@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import SIZES
 from ksm.estimate.pace import VISIT
 from ksm.estimate.replay import Reader, Replay
 from ksm.estimate.scan import Progress, no_progress
-from ksm.estimate.settings import ERA
 from ksm.fs.proc.task_mmu import PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_KSM_ZERO, PAGE_ZERO
 from ksm.sources import SourceError
 from ksm.sources.live import LiveSource

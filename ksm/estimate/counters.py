@@ -16,7 +16,9 @@ from ksm.host.knobs import chosen
 Version = tuple[int, ...]
 Stat = Mapping[str, "int | str"]
 
-RMAP_ITEM, STABLE_NODE, _ = SIZES["6.12"]  # bytes, on 64 bits; the rmap_item has had its 64 since 2.6.32
+RMAP_ITEM = SIZES["6.12"].rmap_item  # bytes, on 64 bits; it has had its 64 since 2.6.32
+# Bytes of a stable node since a version: with links for a move between NUMA nodes, and for chains.
+STABLE_NODES = {(4, 13): SIZES["6.12"].stable_node, (3, 9): 48, (0,): SIZES["2.6.38"].stable_node}
 WRAPPED = 1 << 63  # a counter of 64 bits that is as large has been counted below 0
 
 
@@ -57,7 +59,7 @@ SYSFS = {
 VMSTAT = {
     "ksm_swpin_copy": Counter("counter", "5.18", "Merged pages that were copied when they were swapped in"),
     "cow_ksm": Counter("counter", "5.19", "Writes to merged pages, each of which made a copy"),
-    "thp_split_page": Counter("counter", "3.1", "Huge pages that were split, by KSM or by others"),
+    "thp_split_page": Counter("counter", "4.5", "Huge pages that were split, by KSM or by others"),
 }
 KSM_STAT = {
     "ksm_rmap_items": Counter("gauge", "6.1", "Pages of the process that ksmd keeps a note of"),
@@ -203,9 +205,14 @@ class Counters:
         return self.saved * self.page_size - self.items * RMAP_ITEM
 
     @property
+    def stable_node(self) -> int:
+        """Bytes of a stable node in this version."""
+        return next(size for since, size in STABLE_NODES.items() if self.kernel >= since)
+
+    @property
     def metadata(self) -> int:
         """Bytes of rmap_items and of stable nodes: one for each merged page, and one for each chain."""
-        return self.items * RMAP_ITEM + (self.get("pages_shared") + self.get("stable_node_chains")) * STABLE_NODE
+        return self.items * RMAP_ITEM + (self.get("pages_shared") + self.get("stable_node_chains")) * self.stable_node
 
     @property
     def merged(self) -> int:
@@ -251,6 +258,6 @@ class Counters:
         profit = "general_profit" if self.kernel >= (6, 4) else "general_profit, by 6.4's formula: this kernel has none"
         return [
             ("saved", f"{saved} x {size}", self.saved * self.page_size),
-            ("metadata", f"{self.items:,} rmap_items x {RMAP_ITEM} + {nodes:,} stable nodes x {STABLE_NODE}", self.metadata),
+            ("metadata", f"{self.items:,} rmap_items x {RMAP_ITEM} + {nodes:,} stable nodes x {self.stable_node}", self.metadata),
             (profit, f"{self.saved:,} x {size} - {self.items:,} rmap_items x {RMAP_ITEM}", self.profit),
         ]

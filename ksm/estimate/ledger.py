@@ -22,7 +22,7 @@ class Sizes(NamedTuple):
     mm_slot: int
 
 
-SIZES: dict[Era, Sizes] = {"6.12": Sizes(64, 64, 48), "6.1": Sizes(64, 64, 48), "2.6.38": Sizes(64, 40, 48)}
+SIZES: dict[Era, Sizes] = {"7.3": Sizes(64, 64, 48), "6.12": Sizes(64, 64, 48), "6.1": Sizes(64, 64, 48), "2.6.38": Sizes(64, 40, 48)}
 
 
 class Ledger(NamedTuple):

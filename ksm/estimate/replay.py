@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.eras import ERA
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import PAGE_OF_FINGERPRINT, Progress, Result, Scan, Zeros, make_machine, no_progress
-from ksm.estimate.settings import ERA
 from ksm.estimate.tuners import Knobs, Timing, Tuner
 from ksm.fingerprint.frames import frames_of
 from ksm.host.memory import available_memory

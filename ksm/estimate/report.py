@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ksm.constants import PAGE_SIZE
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import differences
 from ksm.estimate.next_step import in_a_word
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
-from ksm.estimate.settings import ERA
 from ksm.estimate.terminal import print_lines, wrapped
 from ksm.host.text import printable, size, size_said
 
@@ -55,6 +55,9 @@ def as_json(result: Result) -> dict[str, Any]:
         "settled": result.settled,
         "seconds": round(sum(result.seconds), 3) if result.pace.pages or result.pace.target else None,
         **({"snapshots": result.snapshots} if result.snapshots else {}),
+        "history": [*result.history],
+        **({"details": result.details.as_json()} if result.details else {}),
+        **({"tenants": result.tenants.as_json()} if result.tenants else {}),
         "notes": all_notes(result),
     }
 
@@ -346,6 +349,8 @@ def counters(result: Result) -> list[str]:
 def which_era(result: Result) -> list[str]:
     if result.era == ERA:
         return []
+    if "general_profit" in result.ksm:
+        return [f"the KSM of Linux {result.era}"]
     lacks = "what it does for a process" if not any(source.ksm_stat for source in result.sources) else "pages that became the zero page"
     return [f"the KSM of Linux {result.era}, which counted neither general_profit nor {lacks}"]
 

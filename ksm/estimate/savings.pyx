@@ -10,7 +10,6 @@ cimport cython
 
 from linux.highmem cimport page_is_zero
 from linux.mm_types cimport list_head, machine as struct_machine, page_mask, pte_t
-from linux.page_flags cimport PG_reserved, test_page_flag
 from linux.pgtable cimport entry_offset_map_lock, pte_present, pte_unmap_unlock, ptep_get
 from linux.spinlock cimport mutex_lock, mutex_unlock, spinlock_t
 
@@ -38,6 +37,14 @@ cdef uint32_t OWED = <uint32_t>1 << 30
 cdef uint32_t IN_TREE = <uint32_t>1 << 29
 cdef uint32_t SKIPPED_FRAME = <uint32_t>1 << 28
 cdef uint32_t COUNTED = <uint32_t>1 << 27
+
+# What add() says of each page: its place here. "shared" has its frame since a fork with a page that was counted.
+STATES = ("absent", "zero", "split", "within", "across", "merged", "unshared", "skipped", "volatile", "shared")
+
+cdef enum:
+    ABSENT = 0
+    STATE_OF = 1                # added to ZERO, SPLIT ...
+    SHARED = COUNTS + 1
 
 cdef uint32_t SEVERAL = <uint32_t>1 << 31      # sources map the frame
 cdef uint32_t MERGED_FRAME = <uint32_t>1 << 30
@@ -116,8 +123,11 @@ cdef class Tally:
                 pos = pos.next
             self.machine.release()
 
-    def add(self, const unsigned long[::1] words):
-        """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there."""
+    def add(self, const unsigned long[::1] words, unsigned char[::1] states=None):
+        """Count a page table, as Process.page_table() gives it: how many pages are present. ValueError for a frame that is not there.
+
+        `states` gets a byte for each word: a place in STATES. They add up to the counts, but for a frame that a merge has cost.
+        """
         cdef long counts[COUNTS]
         cdef unsigned long present = 0, word, zero
         cdef Py_ssize_t i
@@ -125,8 +135,12 @@ cdef class Tally:
         cdef struct_machine *m
         cdef uint32_t *last = self.last
         cdef uint32_t source = self.source
+        cdef int state
+        cdef bint noted = states is not None
         if source == 0:
             raise ValueError("next_source() has to be called before add()")
+        if noted and states.shape[0] < words.shape[0]:
+            raise ValueError("states needs a byte for each word")
         memset(counts, 0, sizeof(counts))
         with nogil:
             self.machine.enter()
@@ -137,6 +151,7 @@ cdef class Tally:
             for i in range(words.shape[0]):
                 word = words[i]
                 present += word != 0
+                state = ABSENT
                 if word & (PAGE_PRESENT | PAGE_KSM | zero):
                     beyond = not frame_is_there(m, word >> PAGE_FLAGS_SHIFT)
                     if beyond:
@@ -144,11 +159,15 @@ cdef class Tally:
                     if self.owner != NULL and not word & PAGE_ZERO:
                         own_frame(self.owner + (word >> PAGE_FLAGS_SHIFT), source, (word & PAGE_KSM) != 0, self.owned)
                     if word & PAGE_ZERO:
-                        counts[ZERO if word & zero else SPLIT] += not word & PAGE_REPEATED
+                        state = ZERO if word & zero else SPLIT
+                        counts[state] += not word & PAGE_REPEATED
                     elif word & PAGE_KSM:
-                        count_word(m, word, last, source, counts)
+                        state = count_word(m, word, last, source, counts)
                     else:
-                        count_frame(word, last + (word >> PAGE_FLAGS_SHIFT), counts)
+                        state = count_frame(word, last + (word >> PAGE_FLAGS_SHIFT), counts)
+                    state = SHARED if word & PAGE_REPEATED else state + STATE_OF
+                if noted:
+                    states[i] = <unsigned char>state
             mutex_unlock(&m.hotplug_lock)
             self.machine.leave()
         if beyond:
@@ -191,11 +210,6 @@ cdef int add_counts(Tally tally, const long *counts) except -1:
     return 0
 
 
-cdef inline bint frame_is_there(struct_machine *m, unsigned long pfn) noexcept nogil:
-    """Whether the frame can be read. Holes between images are reserved, and so are frames of a removed image, and the zero page."""
-    return pfn < m.plugged_pfn and (pfn == m.zero_pfn or not test_page_flag(m.mem_map + pfn, PG_reserved))
-
-
 cdef inline void own_frame(uint32_t *owner, uint32_t source, bint merged, long *owned) noexcept nogil:
     """Note who maps a frame: it is its first source's own until another one comes."""
     cdef uint32_t first = owner[0] & ~MERGED_FRAME
@@ -209,10 +223,11 @@ cdef inline void own_frame(uint32_t *owner, uint32_t source, bint merged, long *
         owner[0] = SEVERAL
 
 
-cdef inline void count_frame(unsigned long word, uint32_t *last, long *counts) noexcept nogil:
-    """Count a frame that is not merged, once: processes may share it since a fork."""
+cdef inline int count_frame(unsigned long word, uint32_t *last, long *counts) noexcept nogil:
+    """Count a frame that is not merged, once: processes may share it since a fork. What it counts as."""
+    cdef int state = UNSHARED if last[0] & IN_TREE else SKIPPED if last[0] & SKIPPED_FRAME else VOLATILE
     if not last[0] & COUNTED:
-        counts[UNSHARED if last[0] & IN_TREE else SKIPPED if last[0] & SKIPPED_FRAME else VOLATILE] += 1
+        counts[state] += 1
         last[0] |= COUNTED
         if word & PAGE_REPEATED:
             # The page that stands for this frame has been merged, and has left it to the others.
@@ -221,6 +236,7 @@ cdef inline void count_frame(unsigned long word, uint32_t *last, long *counts) n
     elif last[0] & OWED and not word & PAGE_REPEATED:
         counts[WITHIN] += 1
         last[0] &= ~OWED
+    return state
 
 
 cdef void note_items_of(ksm_globals *g, ksm_mm_slot *slot, uint32_t *last) noexcept nogil:
@@ -246,16 +262,17 @@ cdef inline bint was_skipped(ksm_globals *g, ksm_rmap_item *item) noexcept nogil
     return g.ksm_smart_scan and item.age > 3 and item.remaining_skips < skip_age(item.age - 1)
 
 
-cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *last, uint32_t source,
-                            long *counts) noexcept nogil:
-    """Count a mapping of a merged page."""
+cdef inline int count_word(struct_machine *m, unsigned long word, uint32_t *last, uint32_t source,
+                           long *counts) noexcept nogil:
+    """Count a mapping of a merged page. What it counts as."""
     cdef unsigned long frame = word >> PAGE_FLAGS_SHIFT
+    cdef int state = MERGED
     if word & PAGE_REPEATED:
         if last[frame] == 0:
             last[frame] = OWED | (ZEROS if page_is_zero(m, m.mem_map + frame) else 0)
             counts[ZERO if last[frame] & ZEROS else WITHIN] -= 1
             counts[MERGED] += 1
-        return
+        return state
     if last[frame] & OWED:
         # Another one has stood in for the first mapping.
         counts[ZERO if last[frame] & ZEROS else WITHIN] += 1
@@ -264,10 +281,8 @@ cdef inline void count_word(struct_machine *m, unsigned long word, uint32_t *las
         # The first mapping saves nothing.
         last[frame] = ZEROS if page_is_zero(m, m.mem_map + frame) else 0
         counts[MERGED] += 1
-    elif last[frame] & ZEROS:
-        counts[ZERO] += 1
-    elif last[frame] == source:
-        counts[WITHIN] += 1
     else:
-        counts[ACROSS] += 1
+        state = ZERO if last[frame] & ZEROS else WITHIN if last[frame] == source else ACROSS
+        counts[state] += 1
     last[frame] = (last[frame] & ZEROS) | source
+    return state

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.already import Already, already_freed, doubts_of
 from ksm.estimate.doubt import Doubt, Freed, freed_between
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import SIZES, Ledger, make_ledger
 from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, doubt_of_skips, pace_of, spell
 from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
 from ksm.estimate.savings import Tally
-from ksm.estimate.settings import ERA, SettingError, apply_settings
+from ksm.estimate.settings import SettingError, apply_settings
+from ksm.estimate.shares import Shares
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
@@ -35,6 +37,8 @@ from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
+    from ksm.estimate.details import Details
+    from ksm.estimate.tenants import Tenants
     from ksm.machine import _Era as Era
     from ksm.process import Process
 
@@ -50,7 +54,12 @@ PAGE_OF_FORK = 144  # bytes of a page whose frame another process has: an rmap_i
 WORKING = 8 << 20  # bytes that a scan takes besides, and a buffer for each thread
 MOST_LINES = 5  # of the report, on processes that were left out
 
+# What is kept of each pass
+HISTORY = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages", "pages_skipped")
+
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
+
+NO_TENANT = "no tenant"  # whose those sources are that no tenant has
 
 Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
 
@@ -72,6 +81,13 @@ class Savings(NamedTuple):
     @property
     def bytes(self) -> int:
         return self.pages * PAGE_SIZE
+
+
+class Stretch(NamedTuple):
+    """Neighbouring pages of a source, from an address of the machine's process on: a place in ksm.estimate.savings.STATES for each."""
+
+    start: int
+    states: bytearray
 
 
 class SourceResult(NamedTuple):
@@ -115,6 +131,9 @@ class Result(NamedTuple):
     snapshots: int = 0  # that the passes saw, one after the other
     shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
     again: int = 0  # those of them that KSM has not merged
+    history: Sequence[dict[str, float]] = ()  # HISTORY after each pass, and the seconds that ksmd takes for it
+    details: Details | None = None  # what pictures are made of; None if nobody asked
+    tenants: Tenants | None = None
 
     @property
     def pages(self) -> int:
@@ -228,9 +247,17 @@ class Scan:
         threads: int | None = None,
         zeros: Zeros = "count",
         project: int = 0,
+        details: bool = False,
+        contents: bool = False,
+        tenants: Mapping[str, Sequence[Source]] | None = None,
         progress: Progress = no_progress,
     ) -> None:
+        """details    keep what pictures are made of; `contents`: also the bytes of the contents that free most, where there are any
+        tenants    the sources of each, by its name; a source has one tenant at most
+        """
         self.sources = list(sources)
+        self.details, self.contents, self.tenants = details, contents, tenants
+        self.settings, self.key = dict(settings or {}), key
         self.zeros = zeros
         self.project = project
         self.era = era
@@ -283,6 +310,7 @@ class Scan:
         pace = pace_of(self.machine)
         watch: Watch | None = None
         seconds: list[float] = []  # that ksmd takes for each pass
+        history: list[dict[str, float]] = []
         zeros = self.spawn_zeros() if passes is None and self.live else None
         states: list[list[int]] = []
         number = merged = broken = 0
@@ -309,13 +337,32 @@ class Scan:
             state = [*(self.counter(name) for name in PASS_STATE), self.uncounted()]
             settled = len(states) >= self.period and state == states[-self.period]
             states.append(state)
-        result = self.result(number, settled, seconds[: -self.period if settled else None])
+            history.append({"seconds": round(seconds[-1], 3), **{name: self.counter(name) for name in HISTORY}})
+        result = self.result(number, settled, seconds[: -self.period if settled else None])._replace(history=history)
         if watch is not None:
             doubts = [doubt_of_hurry(result.ledger.freed, merged, broken, watch, pace)]
             if self.counter("smart_scan"):
                 doubts.append(doubt_of_skips(result.ledger.freed, merged, broken, watch))
             result.doubts.extend(doubt for doubt in doubts if doubt is not None)
+        if self.details or self.tenants is not None:
+            result = self.look_closer(result)
         return result
+
+    def look_closer(self, result: Result) -> Result:
+        """The result with what pictures are made of, and with what is between tenants. SourceError."""
+        from ksm.estimate.details import make_details
+        from ksm.estimate.tenants import make_tenants
+
+        shares = Shares(self.machine)
+        for source in self.sources:
+            shares.next_source()
+            for start, words in source.page_tables():
+                source.repeat(start, words)
+                shares.add(start, words)
+        shares.done()
+        details = make_details(self, shares, self.states, contents=self.contents) if self.details else None
+        tenants = make_tenants(self, shares, self.states, result, self.tenants) if self.tenants is not None else None
+        return result._replace(details=details, tenants=tenants)
 
     def spawn_zeros(self) -> Process | None:
         """A process with two pages of zeros, which are merged before any others are.
@@ -413,6 +460,7 @@ class Scan:
 
     def result(self, passes: int, settled: bool, seconds: Sequence[float] = ()) -> Result:
         tally = Tally(self.machine, owners=bool(self.project))
+        self.states: list[list[Stretch]] = []
         unmerged = sum(family.count() for family in self.families)
         shared = 0
         results = []
@@ -422,9 +470,15 @@ class Scan:
             assert source.process is not None
             tally.next_source()
             pages = 0
+            stretches: list[Stretch] = []
             for start, words in source.page_tables():
                 shared += source.repeat(start, words)
-                pages += tally.add(words)
+                if self.details or self.tenants is not None:
+                    stretches.append(Stretch(start, bytearray(len(words))))
+                    pages += tally.add(words, stretches[-1].states)
+                else:
+                    pages += tally.add(words)
+            self.states.append(stretches)
             still = source.still and not source.live
             stat = source.process.ksm_stat()
             if stat:

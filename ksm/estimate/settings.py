@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ksm.constants import PAGE_SIZE
-from ksm.machine import ERAS, Machine
+from ksm.estimate.eras import ERA
+from ksm.machine import Machine
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
-
-ERA = next(iter(ERAS))  # the default of a machine
 
 
 class SettingError(Exception):

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.cost import measured
 from ksm.estimate.doubt import Doubt, Freed
+from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import Ledger
 from ksm.estimate.pace import lost_in, spell
 from ksm.estimate.replay import Reader, Replay, fitting
 from ksm.estimate.scan import Progress, Result, no_progress
-from ksm.estimate.settings import ERA, SettingError, apply_settings, check_settings
+from ksm.estimate.settings import SettingError, apply_settings, check_settings
 from ksm.estimate.terminal import amount
 from ksm.estimate.tuners import Knobs, Ksmtuned, Still, Timing, Tuner, timing
 from ksm.host.memory import total_memory

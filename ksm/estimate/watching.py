@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.counters import KSM_STAT, SYSTEM, Counters, version_of
+from ksm.estimate.eras import ERA
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.scan import Progress, Scan, Zeros, no_progress
-from ksm.estimate.settings import ERA
 from ksm.host.files import FileError
 from ksm.host.json_file import parse_json
 from ksm.host.knobs import RUNNING

@@ -82,14 +82,16 @@ cdef inline bint stable_tree_descend(ksm_globals *g, struct_page *page, rb_node 
     """Go down a stable tree for as many steps as need no look at a node's page, and read `*new`. A search begins with *parent NULL, at the
     root. True if a node is at `*new`.
     """
+    cdef bint at_node = new[0][0] != NULL if g.fast == NULL else stable_tree_go_down(g, page, parent, new)
     g.search_at = new[0]
-    return new[0][0] != NULL if g.fast == NULL else stable_tree_go_down(g, page, parent, new)
+    return at_node
 
 
 cdef inline bint unstable_tree_descend(ksm_globals *g, struct_page *page, rb_node **parent, rb_node ***new) noexcept nogil:
     """The same in an unstable tree. At the end of the way the page's rmap_item is put into the tree."""
+    cdef bint at_node = new[0][0] != NULL if g.fast == NULL else unstable_tree_go_down(g, page, parent, new)
     g.search_at = new[0]
-    return new[0][0] != NULL if g.fast == NULL else unstable_tree_go_down(g, page, parent, new)
+    return at_node
 
 
 cdef inline bint known_checksum(ksm_globals *g, struct_page *page, u32 *checksum) noexcept nogil:

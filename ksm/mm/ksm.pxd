@@ -48,9 +48,14 @@ cdef extern from *:
         union { struct anon_vma *anon_vma; struct { int nid; unsigned int key; }; };    /* OURS: key, in the four bytes after nid */
         struct mm_struct *mm;
         unsigned long address;
-        unsigned int oldchecksum;
-        unsigned char age, remaining_skips;
-        unsigned short key_low;     /* OURS */
+        union {
+            struct {
+                unsigned int oldchecksum;
+                unsigned char age, remaining_skips;
+                unsigned short key_low;     /* OURS */
+            };
+            unsigned long linear_page_index;    /* OURS: since 7.3 */
+        };
         union {
             struct rb_node node;
             struct { struct ksm_stable_node *head; struct hlist_node hlist; };
@@ -82,6 +87,7 @@ cdef extern from *:
         unsigned int oldchecksum
         rmap_age_t age
         rmap_age_t remaining_skips
+        unsigned long linear_page_index     # OURS: since 7.3, over these three and key_low, when stable
         unsigned int key            # OURS: upper bits of the page's key, valid until the page is written to (ksm/fast/watch.pxd)
         unsigned short key_low
         rb_node node                # in the unstable tree
@@ -127,6 +133,7 @@ cdef enum:
     ERA_2_6_38 = 0
     ERA_6_1 = 1
     ERA_6_12 = 2
+    ERA_7_3 = 3
 
 
 cdef struct struct_advisor_ctx:

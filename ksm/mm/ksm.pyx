@@ -22,10 +22,11 @@ pages are write-protected and compared in full before they become one. The whole
 Each new page is first looked up in the stable tree and then in the unstable one. So a page that was merged once is found again in every
 later pass. With merge_across_nodes off there is one pair of trees for each NUMA node.
 
-A machine can also run older code: that of 2011 (Linux 2.6.38), which the older texts on KSM describe, and that of Linux 6.1. Where 2011
-differs, the function asks era_2011(g). Where both differ, it asks until_6_1(g). A comment at the branch says what the older code did. The
-differences are small and have large effects. Both search the stable tree before they look at the checksum, and skip no page. 6.1 does not
-count its zero pages. 2011 has none, has no limit to sharing and so no chains, and uses jhash2 in place of xxhash.
+A machine can also run other code: that of 2011 (Linux 2.6.38), which the older texts on KSM describe, that of Linux 6.1, and that of 7.3.
+Where 2011 differs, the function asks era_2011(g). Where both older ones differ, it asks until_6_1(g), and for 7.3 since_7_3(g). A comment
+at the branch says what the other code does. The differences are small and have large effects. Both older ones search the stable tree before
+they look at the checksum, and skip no page. 6.1 does not count its zero pages. 2011 has none, has no limit to sharing and so no chains, and
+uses jhash2 in place of xxhash. In 7.3, the item of a merged page forgets its checksum and age.
 
 How to read it beside mm/ksm.c: the order and the names are the kernel's. The kernel's file-level variables are the fields of struct
 ksm_globals, always called g, one for each machine; g.m is the machine. Types and layouts stand in ksm.pxd. Where a goto became something
@@ -60,7 +61,7 @@ from linux.mm cimport (FAULT_FLAG_REMOTE, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, 
                        VM_FAULT_SIGSEGV, VM_HUGETLB, VM_IO, VM_MAYSHARE, VM_MERGEABLE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED,
                        count_vm_event, dec_mm_counter, linear_page_index, mm_tlb_flush_pending, mmu_notifier_invalidate_range_end,
                        mmu_notifier_invalidate_range_start, signal_pending, vm_flags_clear, vm_flags_set, vm_normal_page,
-                       vm_normal_page_pmd, vma_is_dax, vma_iter_init, vma_iterator, vma_lookup, vma_next)
+                       vm_normal_page_pmd, vma_is_dax, vma_iter_init, vma_iterator, vma_lookup, vma_next, vma_pages)
 from linux.mm_types cimport (KSM_SWPIN_COPY, MMF_VM_MERGEABLE, MMF_VM_MERGE_ANY, MM_ANONPAGES, NUMA_NO_NODE, PAGE_SHIFT, PAGE_SIZE,
                              PMD_SIZE, anon_vma_chain, ksm_operations, machine, mm_struct, page_mask, pmd_t, pte_t, struct_anon_vma,
                              struct_folio, struct_page, to_kill_list, vm_area_struct, vm_fault_t, vm_flags_t)
@@ -198,6 +199,11 @@ cdef inline bint era_2011(ksm_globals *g) noexcept nogil:
 cdef inline bint until_6_1(ksm_globals *g) noexcept nogil:
     # OURS: whether the machine runs the KSM of Linux 6.1, or that of 2.6.38.
     return g.era <= ERA_6_1
+
+
+cdef inline bint since_7_3(ksm_globals *g) noexcept nogil:
+    # OURS: whether the machine runs the KSM of Linux 7.3.
+    return g.era >= ERA_7_3
 
 
 cdef inline ksm_globals *globals_of(mm_struct *mm) noexcept nogil:
@@ -462,6 +468,8 @@ cdef void break_cow(ksm_globals *g, ksm_rmap_item *rmap_item) noexcept nogil:
 
     # The merge took a reference on anon_vma for the stable node. No stable node uses it now.
     put_anon_vma(g.m, rmap_item.anon_vma)
+    if since_7_3(g):            # 7.3: checksum and age begin anew, since the index lay over them
+        rmap_item.linear_page_index = 0
 
     mmap_read_lock(mm)
     vma = find_mergeable_vma(mm, addr)
@@ -550,6 +558,8 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
         VM_BUG_ON(stable_node.rmap_hlist_len <= 0)
         stable_node.rmap_hlist_len -= 1
         put_anon_vma(g.m, rmap_item.anon_vma)
+        if since_7_3(g):        # as in break_cow()
+            rmap_item.linear_page_index = 0
         # OURS: the kernel leaves `head` as it is. A new stable node may be allocated at the same address, and a fork's item may bring this
         # item's page to that node. cmp_and_merge_page() would then take this item for one that is at the node already.
         rmap_item.head = NULL
@@ -660,6 +670,8 @@ cdef void remove_rmap_item_from_tree(ksm_globals *g, ksm_rmap_item *rmap_item) n
         stable_node.rmap_hlist_len -= 1
 
         put_anon_vma(g.m, rmap_item.anon_vma)
+        if since_7_3(g):        # as in break_cow()
+            rmap_item.linear_page_index = 0
         rmap_item.head = NULL
         rmap_item.address &= page_mask()
         ksm_step(g.m, STEP_LEFT_STABLE, rmap_item, NULL, stable_node, stable_node.rmap_hlist_len)
@@ -1129,6 +1141,8 @@ cdef int try_to_merge_with_ksm_page(ksm_globals *g, ksm_rmap_item *rmap_item, st
 
             # mmap_lock is held, so the vma still has its anon_vma.
             rmap_item.anon_vma = vma.anon_vma
+            if since_7_3(g):    # 7.3: for the walk in the interval tree
+                rmap_item.linear_page_index = linear_page_index(vma, rmap_item.address)
             get_anon_vma(vma.anon_vma)
     # out:
     mmap_read_unlock(mm)
@@ -1792,6 +1806,9 @@ cdef bint should_skip_rmap_item(ksm_globals *g, struct_page *page, ksm_rmap_item
     if PageKsm(page):
         return False
 
+    if since_7_3(g) and rmap_item.address & STABLE_FLAG:    # 7.3: the item has no age, as after a copy on write
+        return False
+
     age = rmap_item.age
     if age != 0xff:
         rmap_item.age += 1
@@ -2196,6 +2213,19 @@ cdef void ksm_add_vma(vm_area_struct *vma) noexcept nogil:
             __ksm_enter(mm)
 
 
+cdef vm_flags_t ksm_vma_flags(mm_struct *mm, vm_flags_t vm_flags) noexcept nogil:
+    # OURS: in 7.3, ksm_add_vma() before there is a vma. Only memory that becomes mergeable registers its process.
+    cdef vm_area_struct vma
+    memset(&vma, 0, sizeof(vma))
+    vma.vm_mm = mm
+    vma.vm_flags = vm_flags
+    if test_bit(MMF_VM_MERGE_ANY, &mm.flags) and not vm_flags & VM_MERGEABLE and vma_ksm_compatible(&vma):
+        if not test_bit(MMF_VM_MERGEABLE, &mm.flags):
+            __ksm_enter(mm)
+        vm_flags |= VM_MERGEABLE
+    return vm_flags
+
+
 cdef void ksm_add_vmas(mm_struct *mm) noexcept nogil:
     cdef vma_iterator vmi
     cdef vm_area_struct *vma
@@ -2417,6 +2447,11 @@ cdef struct_folio *ksm_might_need_to_copy(struct_folio *folio, vm_area_struct *v
     return new_folio
 
 
+cdef inline bint has_index(vm_area_struct *vma, ksm_rmap_item *rmap_item) noexcept nogil:
+    # OURS: a walk of 7.3 visits only the vmas that have the page's index: anon_rmap_tree_foreach(vmac, anon_vma, index, index).
+    return vma.vm_pgoff <= rmap_item.linear_page_index < vma.vm_pgoff + vma_pages(vma)
+
+
 cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept nogil:
     """Call rmap_one() for every mapping of a merged page. The folio is locked, which guards its node's hlist."""
     cdef ksm_stable_node *stable_node
@@ -2457,6 +2492,8 @@ cdef void rmap_walk_ksm(struct_folio *folio, rmap_walk_control *rwc) noexcept no
                 addr = rmap_item.address & page_mask()
 
                 if addr < vma.vm_start or addr >= vma.vm_end:
+                    continue
+                if since_7_3(globals_of(vma.vm_mm)) and not has_index(vma, rmap_item):
                     continue
                 # The first round takes the item's own process, the second its relatives. A child maps the page at the same address and has
                 # no item before ksmd has been there.
@@ -2500,11 +2537,13 @@ cdef void collect_procs_ksm(struct_folio *folio, to_kill_list *tokill) noexcept 
         vmac = anon_vma_interval_tree_iter_first(&av.rb_root, 0, ULONG_MAX)
         while vmac != NULL:
             vma = vmac.vma
+            vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
+            if since_7_3(globals_of(vma.vm_mm)) and not has_index(vma, rmap_item):
+                continue
             # OURS: an address space without users has no process
             if atomic_read(&vma.vm_mm.mm_users) > 0:
                 addr = rmap_item.address & page_mask()
                 add_to_kill_ksm(vma.vm_mm, tokill, addr)
-            vmac = anon_vma_interval_tree_iter_next(vmac, 0, ULONG_MAX)
         anon_vma_unlock_read(av)
         pos = pos.next
 
@@ -3050,6 +3089,7 @@ cdef int memory_callback_hook(machine *m, unsigned long action, void *arg) noexc
 cdef ksm_operations ksm_ops
 ksm_ops.madvise = ksm_madvise
 ksm_ops.add_vma = ksm_add_vma
+ksm_ops.vma_flags = ksm_vma_flags
 ksm_ops.enable_merge_any = ksm_enable_merge_any
 ksm_ops.disable_merge_any = ksm_disable_merge_any
 ksm_ops.disable = ksm_disable

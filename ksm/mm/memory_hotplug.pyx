@@ -17,7 +17,8 @@ from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, me
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
 from linux.page_flags cimport (PG_file, PG_hwpoison, PG_lru, PG_node_shift, PG_offline, PG_plugged, PG_reserved, PageHWPoison,
-                               folio_ref_count, folio_try_get, page_folio, page_to_nid, pfn_to_page, test_page_flag)
+                               folio_mapped, folio_ref_count, folio_try_get, page_folio, page_to_nid, pfn_folio, pfn_to_page,
+                               test_page_flag)
 from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_unlock
 
 from ksm.mm.huge_memory cimport split_folio
@@ -70,6 +71,7 @@ cdef long add_memory_file(machine *m, int nid, int fd, unsigned long offset, uns
 cdef void __remove_memory(machine *m, memory_block *block) noexcept nogil:
     cdef unsigned long pfn, end = m.zones[m.nr_node_ids - 1].zone_end_pfn
     block.online = False
+    put_broken_pages(m, block.start_pfn, block.start_pfn + block.nr_pages)
     for pfn in range(block.start_pfn, block.start_pfn + block.nr_pages):
         WRITE_ONCE_uint(m.mem_map[pfn].flags, PG_reserved)
     arena_remove(m, block.start_pfn, block.nr_pages)
@@ -90,15 +92,25 @@ cdef memory_block *find_memory_block(machine *m, unsigned long start_pfn) noexce
 
 
 cdef bint frames_unused(machine *m, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
-    """OURS: whether all frames are free and put aside."""
+    """OURS: whether all frames are free and put aside, or broken and no longer mapped."""
     cdef unsigned long pfn
     cdef unsigned int flags
     for pfn in range(start_pfn, end_pfn):
         # The load acquires: the thread that has put the frame aside is done with it.
         flags = <unsigned int>smp_load_acquire_int((<int *>&m.mem_map[pfn].flags)[0])
+        if flags & PG_hwpoison and folio_ref_count(m.mem_map + pfn) == 1 and not folio_mapped(pfn_folio(m, pfn)):
+            continue
         if folio_ref_count(m.mem_map + pfn) != 0 or not flags & (PG_offline | PG_hwpoison):
             return False
     return True
+
+
+cdef void put_broken_pages(machine *m, unsigned long start_pfn, unsigned long end_pfn) noexcept nogil:
+    """OURS: drop the references that memory_failure() has kept. The range is unused, and goes."""
+    cdef unsigned long pfn
+    for pfn in range(start_pfn, end_pfn):
+        if PageHWPoison(pfn_folio(m, pfn)) and folio_ref_count(pfn_folio(m, pfn)) == 1:
+            folio_put(m, pfn_folio(m, pfn))
 
 
 cdef void memory_is_used(machine *m, unsigned long start_pfn) noexcept nogil:
@@ -230,6 +242,7 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
         memory_notify(m, MEM_CANCEL_OFFLINE, start_pfn, nr_pages)
     else:
         if z != NULL:
+            put_broken_pages(m, start_pfn, end_pfn)
             spin_lock(&z.lock)
             z.isolate_start = 0
             z.isolate_end = 0

@@ -6,6 +6,7 @@ from linux.mm_types cimport machine, mm_struct, pmd_t, pte_t, struct_folio, stru
 
 cdef void migration_entry_wait(mm_struct *mm, pmd_t *pmd, unsigned long address) noexcept nogil
 cdef enum migrate_reason:
+    MR_MEMORY_FAILURE = 1
     MR_MEMORY_HOTPLUG = 2
     MR_SYSCALL = 3
 

@@ -184,9 +184,15 @@ cdef void migrate_folio_undo(machine *m, struct_folio *src, struct_folio *dst, b
     folio_unlock(dst)
 
 
+cdef void migrate_folio_done(machine *m, struct_folio *src, int reason) noexcept nogil:
+    """Free the frame that the page had. page_handle_poison() frees one that is not to be used again."""
+    if reason != MR_MEMORY_FAILURE:
+        folio_put(m, src)
+
+
 cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst, int reason) noexcept nogil:
     """migrate_folio_unmap() and migrate_folio_move(): one attempt. On success the caller's reference on src is gone, and dst belongs to the
-    processes. -EAGAIN and -EBUSY leave all as it was.
+    processes; with MR_MEMORY_FAILURE the reference stays. -EAGAIN and -EBUSY leave all as it was.
     """
     cdef struct_anon_vma *anon_vma = NULL
     cdef bint page_was_mapped = False
@@ -220,7 +226,7 @@ cdef int unmap_and_move(machine *m, struct_folio *src, struct_folio *dst, int re
     if anon_vma != NULL:
         put_anon_vma(m, anon_vma)
     folio_unlock(src)
-    folio_put(m, src)           # migrate_folio_done(): the last reference frees the frame
+    migrate_folio_done(m, src, reason)
     return 0
 
 
@@ -232,7 +238,7 @@ cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long n
     cdef int rc = 0, _retry
     if folio_ref_count(folio) == 1:
         # The page was freed meanwhile: this is the last reference.
-        folio_put(m, folio)
+        migrate_folio_done(m, folio, reason)
         new_pfn[0] = 0
         return 0
     dst = __alloc_pages(m, nid, nodemask, 0, False)

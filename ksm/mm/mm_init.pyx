@@ -19,7 +19,7 @@ from ksm.fast.seams cimport fast_exit, fast_init
 from ksm.fingerprint.frames cimport frame_maker_init
 from ksm.host.arena cimport arena_add_ram, arena_create, arena_destroy
 from ksm.kernel.fork cimport mm_discard
-from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
+from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ERA_6_12, ksm_exit_machine, ksm_globals, ksm_init, ksmd_stop
 from ksm.mm.page_alloc cimport zone_destroy, zone_init
 from ksm.mm.slub cimport kmem_cache_create, kmem_cache_create_typesafe, kmem_cache_destroy
 from ksm.mm.swapfile cimport swap_exit
@@ -83,6 +83,8 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     m.protnone_is_no_page = plan.era == ERA_6_1
     m.ksm_pages_fail = plan.era > ERA_6_1
     m.fork_resets_ksm_counts = plan.era > ERA_6_1
+    m.ksm_flags_first = plan.era > ERA_6_12
+    m.mremap_moves_many = plan.era > ERA_6_12
     mutex_init(&m.hotplug_lock)
     mutex_init(&m.store_lock)
     mutex_init(&m.mf_mutex)

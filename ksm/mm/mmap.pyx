@@ -8,7 +8,7 @@ A process has no CAP_SYS_RAWIO, so it can map nothing below mmap_min_addr, also 
 from libc.errno cimport EEXIST, EINVAL, ENOMEM, EPERM
 from libc.stdlib cimport calloc, free
 
-from linux.ksm cimport ksm_add_vma
+from linux.ksm cimport ksm_add_vma, ksm_vma_flags
 from linux.mm cimport (VM_ACCOUNT, VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_READ, VM_SHARED,
                        VM_WRITE, find_vma, vma_find_index)
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, file, mm_struct, page_mask, struct_page, vm_area_struct, vm_flags_t
@@ -86,7 +86,8 @@ cdef long mmap_region(mm_struct *mm, unsigned long addr, unsigned long length, v
     if (vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
         vm_flags |= VM_ACCOUNT
     # After prctl(PR_SET_MEMORY_MERGE), VM_MERGEABLE is set after the attempt to join neighbours. So the new mapping stays apart from
-    # mergeable neighbours.
+    # mergeable neighbours. Since 6.17 it is set before.
+    vm_flags = ksm_vma_flags(mm, vm_flags)
     if not (vm_flags & VM_SHARED):
         vma = vma_merge_new_range(mm, addr, addr + length, vm_flags, pgoff, NULL)
         if vma != NULL:

@@ -3,7 +3,8 @@
 """mremap: resize a mapping in place, or move it with its pages.
 
 Pages keep their index when they move, so the new vma gets the old one's offset and anon_vmas. Merged pages do not move. They are unmerged
-first, because at the new address they could not be matched with their rmap_items. MREMAP_DONTUNMAP is not offered.
+first, because at the new address they could not be matched with their rmap_items. MREMAP_DONTUNMAP is not offered. The era 7.3 moves all
+mappings of a range, as Linux does since 6.17.
 """
 
 from libc.errno cimport EFAULT, EINVAL, ENOMEM
@@ -163,14 +164,22 @@ cdef long vma_to_resize(vm_area_struct *vma, unsigned long addr, unsigned long o
     return 0
 
 
-cdef long mremap_to(mm_struct *mm, unsigned long addr, unsigned long old_len, unsigned long new_addr,
-                    unsigned long new_len) noexcept nogil:
-    cdef vm_area_struct *vma
-    cdef long ret
+cdef int check_mremap_params(unsigned long addr, unsigned long old_len, unsigned long new_addr, unsigned long new_len) noexcept nogil:
+    # The checks of a new place, which since 6.17 come before all others.
     if new_addr & (PAGE_SIZE - 1) or new_len > task_size() or new_addr > task_size() - new_len:
         return -EINVAL
     if addr + old_len > new_addr and new_addr + new_len > addr:
         return -EINVAL
+    return 0
+
+
+cdef long mremap_to(mm_struct *mm, unsigned long addr, unsigned long old_len, unsigned long new_addr,
+                    unsigned long new_len) noexcept nogil:
+    cdef vm_area_struct *vma
+    cdef long ret
+    ret = check_mremap_params(addr, old_len, new_addr, new_len)
+    if ret:
+        return ret
     ret = do_munmap(mm, new_addr, new_len)
     if ret:
         return ret
@@ -192,6 +201,27 @@ cdef long mremap_to(mm_struct *mm, unsigned long addr, unsigned long old_len, un
     return move_vma(vma, addr, old_len, new_len, new_addr)
 
 
+cdef long remap_move(mm_struct *mm, unsigned long start, unsigned long length, unsigned long new_addr) noexcept nogil:
+    """Move all mappings of a range, and keep the gaps between them (since 6.17)."""
+    cdef unsigned long end = start + length, addr = start, target = new_addr, last_end = 0, extent
+    cdef vm_area_struct *vma = find_vma(mm, start)
+    cdef long ret
+    if vma == NULL or vma.vm_start > start:
+        return -EFAULT
+    while vma != NULL and vma.vm_start < end:
+        if last_end:
+            addr = vma.vm_start
+            target += addr - last_end
+        last_end = vma.vm_end
+        extent = min(end, last_end) - addr
+        ret = mremap_to(mm, addr, extent, target, extent)
+        if ret < 0:
+            return ret
+        target = <unsigned long>ret + extent
+        vma = find_vma(mm, last_end)
+    return <long>new_addr
+
+
 cdef long do_mremap(mm_struct *mm, unsigned long addr, unsigned long old_len, unsigned long new_len, int flags,
                     unsigned long new_addr) noexcept nogil:
     """mremap(2): the new address, or -EINVAL, -EFAULT, -ENOMEM, -EPERM. mmap_lock is held for writing."""
@@ -204,9 +234,20 @@ cdef long do_mremap(mm_struct *mm, unsigned long addr, unsigned long old_len, un
     new_len = (new_len + PAGE_SIZE - 1) & page_mask()
     if new_len == 0:
         return -EINVAL
+    if flags & MREMAP_FIXED and mm.machine.mremap_moves_many:
+        ret = check_mremap_params(addr, old_len, new_addr, new_len)
+        if ret:
+            return ret
+        if old_len == new_len:
+            return remap_move(mm, addr, old_len, new_addr)
     vma = vma_lookup(mm, addr)
     if vma == NULL:
         return -EFAULT
+    if flags & MREMAP_FIXED and mm.machine.mremap_moves_many:
+        # Since 6.17, nothing is unmapped at the new place if the old one cannot be moved.
+        ret = vma_to_resize(vma, addr, min(old_len, new_len), new_len)
+        if ret:
+            return ret
     if flags & MREMAP_FIXED:
         return mremap_to(mm, addr, old_len, new_addr, new_len)
     if old_len >= new_len:

@@ -30,18 +30,22 @@ OPS: dict[str, tuple[set[str], set[str]]] = {
     "munmap": ({"proc", "vma"}, _PAGES),
     "pageout": ({"proc", "vma"}, _PAGES),
     "migrate": ({"proc", "vma", "node"}, _PAGES),
+    "soft_offline": ({"proc", "vma"}, _PAGES | {"by"}),
+    "hwpoison": ({"proc", "vma"}, _PAGES | {"by"}),
     "mmap": ({"proc", "vma", "pages"}, _VMA),
     "mremap": ({"proc", "vma"}, {"pages", "slot"}),
     "move": ({"proc", "vma", "into"}, {"page", "count", "slot"}),
     "fork": ({"proc", "child"}, set()),
     "exec": ({"proc"}, set()),
-    "prctl": ({"proc", "merge"}, set()),
+    "prctl": ({"proc", "merge"}, {"arg3"}),
     "exit": ({"proc"}, set()),
     "sysfs": ({"file", "value"}, set()),
     "scan": (set(), {"passes"}),
     "batch": (set(), {"pages"}),
     "record": (set(), set()),
     "sleep": ({"ms"}, set()),
+    "offline": ({"node"}, set()),
+    "online": ({"node"}, set()),
 }
 RESIZING = ("mmap", "mremap", "munmap", "move", "fork", "exec", "exit")
 
@@ -77,6 +81,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     "advice": lambda value: isinstance(value, str) and value in ADVICE,
     "prot": lambda value: is_number(value, 0, 3),
     "merge": lambda value: is_number(value, 0, 1),
+    "arg3": lambda value: is_number(value, 0, (1 << 64) - 1),
     "file": lambda value: isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]{1,64}", value)),  # in KSM's folder, and in no other
     "value": is_setting,
     "slot": lambda value: is_number(value, 0, SLOTS - 1),
@@ -84,6 +89,7 @@ VALUES: dict[str, Callable[[Any], bool]] = {
     "count": lambda value: is_number(value, 0, MAX_PAGES),
     "pages": lambda value: is_number(value, 1, MAX_PAGES),
     "passes": lambda value: is_number(value, 1, 1_000_000),
+    "by": lambda value: value in ("frame", "madvise"),
     "node": lambda value: is_number(value, 0, MAX_NODES - 1),
     "swap": lambda value: is_number(value, 1, MAX_PAGES),
     "nodes": lambda value: is_number(value, 1, MAX_NODES),
@@ -238,6 +244,9 @@ RECORD: dict[str, Callable[[Any], bool]] = {
     "ksm": lambda value: isinstance(value, dict) and is_plain(value, 1),
     "procs": lambda value: isinstance(value, dict) and is_plain(value, 3),
     "pages": lambda value: isinstance(value, dict) and is_plain(value, 3),
+    "nodes": lambda value: isinstance(value, dict) and is_plain(value, 3),
+    "killed": lambda value: isinstance(value, dict) and is_plain(value, 1),
+    "rss": lambda value: isinstance(value, list) and all(isinstance(size, list) and is_plain(size, 1) for size in value),
     "events": lambda value: isinstance(value, list) and all(isinstance(event, list) and is_plain(event, 1) for event in value),
 }
 

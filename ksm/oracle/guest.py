@@ -25,11 +25,15 @@ from typing import Any
 from ksm.host.json_file import LARGEST, parse_json
 from ksm.oracle.check import check_outcome
 from ksm.oracle.kernels import initramfs, kernel_of
-from ksm.oracle.workload import Json, OracleError
+from ksm.oracle.workload import Json, OracleError, Stalled
 
 QEMU = "qemu-system-x86_64"
 SERVERS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "virtiofsd")
-NODE = 1 << 30  # bytes of memory of each node
+# The last version whose nodes may be without memory at the start. QEMU asks for its memory to be merged otherwise, and the kernel of this
+# computer could not be compared meanwhile.
+MACHINE = "pc-q35-5.0,memory-backend=m0,mem-merge=off"
+APPEND = "console=ttyS0 panic=-1 quiet movable_node memhp_default_state=online_movable"
+NODE, MODULE = 1 << 30, 1 << 28  # bytes of memory of node 0, and of each other node
 BOOT = 240.0  # seconds
 OUTCOME = 900.0
 PAUSE = 0.02
@@ -86,17 +90,18 @@ class Guest:
             time.sleep(PAUSE)
 
     def boot(self, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-        memory = []
-        for node in range(self.nodes):
-            memory += ["-object", f"memory-backend-memfd,id=m{node},size={NODE},share=on",
-                       "-numa", f"node,nodeid={node},memdev=m{node}" + (",cpus=0" if node == 0 else "")]
+        # Node 0 has what is there from the beginning. Each other node has a module that can be taken out, so its pages can all move.
+        memory = ["-object", f"memory-backend-memfd,id=m0,size={NODE},share=on", "-numa", f"node,nodeid=0,cpus=0,mem={NODE >> 20}"]
+        for node in range(1, self.nodes):
+            memory += ["-numa", f"node,nodeid={node},mem=0", "-object", f"memory-backend-memfd,id=m{node},size={MODULE},share=on",
+                       "-device", f"pc-dimm,id=dimm{node},memdev=m{node},node={node}"]
         files = []
         for name in ("root", "exchange"):
             files += ["-chardev", f"socket,id={name},path={self.folder / name}.socket",
                       "-device", f"vhost-user-fs-pci,chardev={name},tag={name}"]
-        words = [QEMU, "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", str(self.nodes * NODE >> 20), "-smp", "1", *memory, *files,
-                 "-kernel", str(self.kernel.image), "-initrd", str(self.folder / "initramfs"),
-                 "-append", "console=ttyS0 panic=-1 quiet", "-nographic", "-no-reboot", "-net", "none"]
+        words = [QEMU, "-accel", "tcg", "-cpu", "max", "-machine", MACHINE, "-m", f"{NODE >> 20},slots={self.nodes},maxmem=16G", "-smp", "1",
+                 *memory, *files, "-kernel", str(self.kernel.image), "-initrd", str(self.folder / "initramfs"), "-append", APPEND,
+                 "-nographic", "-no-reboot", "-net", "none"]
         self.qemu = started(words, self.folder / "console")
         stack.callback(end, self.qemu)
         return self.qemu
@@ -108,14 +113,14 @@ class Guest:
             process.wait(10)
 
     def wait(self, name: str, seconds: float) -> None:
-        """Until the guest has made this file. OracleError if it ends or takes too long."""
+        """Until the guest has made this file. Stalled if it ends or takes too long."""
         deadline = time.monotonic() + seconds
         while not (self.exchange / name).exists():
             ended = self.qemu.poll() is not None or (self.exchange / "ended").exists()
             if ended or time.monotonic() > deadline:
                 said = tail(self.exchange / "log") or tail(self.folder / "console")
                 how = "ended" if ended else f"did not answer in {seconds:g} s"
-                raise OracleError(f"the guest with Linux {self.kernel.release} {how}: {said}")
+                raise Stalled(f"the guest with Linux {self.kernel.release} {how}: {said}")
             time.sleep(PAUSE)
 
     def run(self, workload: Json) -> Json:
@@ -130,12 +135,45 @@ class Guest:
                 raise OracleError(f"the outcome in Linux {self.kernel.release} is too long")
             answer: Json = parse_json(path.read_bytes())
             if "error" in answer:
-                raise OracleError(f"Linux {self.kernel.release}: {answer['error']}")
+                raise (Stalled if answer.get("stalled") else OracleError)(f"Linux {self.kernel.release}: {answer['error']}")
             check_outcome(answer)
         except ValueError as error:
             raise OracleError(f"Linux {self.kernel.release}: not an outcome: {error}") from None
         path.unlink()
         return answer
+
+
+class Guests:
+    """Another kernel as a reference: a guest that is booted again after one has ended."""
+
+    def __init__(self, what: str, nodes: int) -> None:
+        self.what, self.nodes = what, nodes
+        self.guest: Guest | None = None
+
+    def __enter__(self) -> Guests:
+        self.booted()  # at once: a kernel that cannot be had is found out before anything runs
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.guest is not None:
+            self.guest.stack.close()
+            self.guest = None
+
+    def booted(self) -> Guest:
+        if self.guest is None:
+            self.guest = Guest(self.what, self.nodes)
+        return self.guest
+
+    @property
+    def files(self) -> list[str]:
+        return self.booted().files
+
+    def run(self, workload: Json) -> Json:
+        try:
+            return self.booted().run(workload)
+        except Stalled:
+            self.__exit__()
+            raise
 
 
 def server() -> str:
@@ -182,9 +220,9 @@ def serve(folder: Path) -> None:
             time.sleep(PAUSE)
             continue
         try:
-            answer = running_kernel(json.loads(path.read_text()))
+            answer = running_kernel(json.loads(path.read_text()), guest=True)
         except OracleError as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "stalled": isinstance(error, Stalled)}
         path.unlink()
         write(folder / f"{number}.outcome", answer)
         number += 1

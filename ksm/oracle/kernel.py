@@ -32,6 +32,7 @@ from typing import Any
 from ksm.host.files import FileError, open_to_write, write_whole
 from ksm.host.json_file import read_json, shown
 from ksm.host.knobs import chosen
+from ksm.oracle import breaking
 from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
 from ksm.oracle.observe import Events, has_events
@@ -125,8 +126,10 @@ def leaves_traces(workload: Json) -> str:
     return ""
 
 
-def wrong_machine(workload: Json) -> str:
-    """Why this machine cannot run a workload; empty if it can."""
+def wrong_machine(workload: Json, guest: bool = False) -> str:
+    """Why this machine cannot run a workload; empty if it can. A guest may lose memory."""
+    if breaking.breaks(workload) and not guest:
+        return "the workload breaks frames or takes memory away: only a guest does that (ksm verify --kernel)"
     nodes = len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
     if workload.get("nodes", 1) > nodes:
         return f"the workload needs {workload['nodes']} NUMA nodes, and this machine has {nodes}"
@@ -278,6 +281,9 @@ class KernelSide(Side):
     def sleep(self, ms: float) -> None:
         time.sleep(ms / 1000)
 
+    def set_online(self, node: int, online: bool) -> None:
+        (breaking.bring_back if online else breaking.take_away)(node)
+
     def spawn(self, name: str) -> RealTask:
         return RealTask.start(self.window, self.nodes > 1)
 
@@ -289,10 +295,10 @@ class KernelSide(Side):
         return self.events.take(owners) if self.events else []
 
 
-def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, lock: Path | None = None) -> Json:
+def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, lock: Path | None = None, guest: bool = False) -> Json:
     """The outcome of a workload on the running kernel. OracleError if it cannot be run. Settings of KSM are restored."""
     check_workload(workload)
-    if reason := unavailable() or wrong_machine(workload) or leaves_traces(workload):
+    if reason := unavailable() or wrong_machine(workload, guest) or leaves_traces(workload):
         raise OracleError(reason)
     lock = lock or default_lock()
     with contextlib.ExitStack() as stack:
@@ -306,6 +312,8 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
             stack.callback(tracer.close)
         if "swap" in workload:
             stack.callback(Swap(workload["swap"]).close)
+        if breaking.breaks(workload):
+            stack.callback(breaking.Breaking(workload.get("nodes", 1)).close)
         huge = HugePages() if wants_huge_pages(workload) else None
         if huge:
             stack.callback(huge.close)

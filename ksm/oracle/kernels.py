@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# No twin in the kernel: where kernels come from.
-"""Kernels of Debian: their packages, what is in them, and the first file system that they see.
+# No twin in the kernel: kernels that are to be booted.
+"""Kernels of Debian: what is in their packages, and the first file system that they see.
 
 A kernel is a folder into which a package linux-image-* was unpacked. It is named by such a folder, by the package's file, or by the
 package's name, or the version in it: then apt downloads it. Nothing is installed, and nothing is kept.
@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ksm.host.command import CommandError, output_of
+from ksm.oracle.packages import download, unpack
 from ksm.oracle.workload import OracleError
 
-LARGEST = 1 << 24  # bytes of what a command prints
 UNPACKERS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 # What a guest needs, and not every kernel has built in: its root file system, and a device to swap to.
@@ -67,48 +66,19 @@ def kernel_of(what: str, folder: Path) -> Kernel:
         raise OracleError(f"{what}: neither a package of a kernel nor a folder with one")
     unpacked = folder / "unpacked"
     unpacked.mkdir(parents=True, exist_ok=True)
-    command("dpkg-deb", "-x", str(path), str(unpacked))
+    unpack(path, unpacked, folder)
     return kernel_in(unpacked)
 
 
 def kernel_in(folder: Path) -> Kernel:
-    """The kernel in a folder. OracleError."""
-    images = sorted(folder.glob("boot/vmlinuz-*"))
+    """The kernel in a folder: in its boot, or, as Debian has it since 6.19, with its modules. OracleError."""
+    images = sorted([*folder.glob("boot/vmlinuz-*"), *folder.glob("usr/lib/modules/*/vmlinuz")])
     if len(images) != 1:
         raise OracleError(f"{folder}: {len(images)} kernels in it, and not one")
+    if images[0].name == "vmlinuz":
+        return Kernel(images[0], images[0].parent, images[0].parent.name)
     release = images[0].name.removeprefix("vmlinuz-")
     return Kernel(images[0], folder / "lib" / "modules" / release, release)
-
-
-def download(what: str, folder: Path) -> Path:
-    """The package of this name, or the newest one for clouds that begins so. OracleError."""
-    if not re.fullmatch(r"[0-9a-z][0-9A-Za-z.+~-]*", what):
-        raise OracleError(f"{what}: there is no such file, and no package can be called so")
-    name = what if what.startswith("linux-image-") else newest(what)
-    folder.mkdir(parents=True, exist_ok=True)
-    command("apt-get", "download", "-qq", name, folder=folder)
-    found = sorted(folder.glob("*.deb"))
-    if not found:
-        raise OracleError(f"{name}: apt has not downloaded it")
-    return found[0]
-
-
-def newest(version: str) -> str:
-    """The name of the newest package of this version that is made for clouds, whose kernels are small and boot quickly. OracleError."""
-    pattern = rf"^linux-image-{re.escape(version)}([.+-][0-9a-z.+-]*)?-?cloud-amd64$"
-    names = [line.split()[0] for line in command("apt-cache", "search", "--names-only", pattern).splitlines()]
-    names = [name for name in names if re.search(r"^  Candidate: [^(]", command("apt-cache", "policy", name), re.M)]
-    if not names:
-        raise OracleError(f"{version}: apt knows no linux-image-{version}*-cloud-amd64; is its list of packages there (apt-get update)?")
-    return max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
-
-
-def command(*words: str, folder: Path | None = None) -> str:
-    """What a command prints. OracleError."""
-    try:
-        return output_of([*(["env", f"--chdir={folder}"] if folder else []), *words], LARGEST).decode()
-    except CommandError as error:
-        raise OracleError(str(error)) from None
 
 
 def modules_of(kernel: Kernel) -> Iterator[tuple[str, bytes]]:

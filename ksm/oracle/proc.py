@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ksm.oracle.workload import OracleError
+from ksm.oracle.workload import OracleError, Stalled
 
 PROC = Path("/proc")
 KTHREADD = "2"  # the parent of every kernel thread; any other process may be called ksmd, too
@@ -37,10 +37,10 @@ def kernel_thread(name: str) -> Path:
 
 
 def wait_asleep(name: str, stat: int, timeout: float, pause: float = 0.0) -> None:
-    """Until the thread sleeps whose /proc/PID/stat this file is: looked at again and again, with `pause` seconds between."""
+    """Until the thread sleeps whose /proc/PID/stat this file is: looked at again and again, with `pause` seconds between. Stalled."""
     deadline = time.monotonic() + timeout
     while os.pread(stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
         if time.monotonic() > deadline:
-            raise OracleError(f"{name} does not come to rest")
+            raise Stalled(f"{name} does not come to rest")
         if pause:
             time.sleep(pause)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import mmap
 import os
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ksm.constants import MAP_FIXED_NOREPLACE, MREMAP_FIXED, MREMAP_MAYMOVE, PR_SET_MEMORY_MERGE
+from ksm.oracle import breaking
 from ksm.oracle.ptrace import PATH_AT, SYS_MMAP, SYS_MUNMAP, Tracee, Window, libc
 from ksm.oracle.workload import ADVICE, PAGE, PLACES, Json, OracleError, Task, errno_name, expand, memory_of, page_bytes
 
 SYS_MPROTECT, SYS_MREMAP, SYS_MADVISE, SYS_PRCTL, SYS_SET_MEMPOLICY, SYS_MOVE_PAGES = 10, 25, 28, 157, 238, 279
-MADV_PAGEOUT = 21  # which the port does not have
+MADV_PAGEOUT, MADV_HWPOISON, MADV_SOFT_OFFLINE = 21, 100, 101  # which the port does not have
 MPOL_BIND, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 2, 4
 # Of a mapping in /proc/PID/smaps: kB in memory, anonymous, merged, in whole huge pages, swapped out.
 SMAPS = ("Rss", "Anonymous", "KSM", "AnonHugePages", "Swap")
@@ -117,11 +119,25 @@ class RealTask(Task):
     def do_mremap(self, addr: int, old: int, new: int, to: int) -> None:
         self.tracee.syscall(SYS_MREMAP, addr, old * PAGE, new * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED if to != addr else 0, to)
 
-    def do_prctl(self, merge: int) -> None:
-        self.tracee.syscall(SYS_PRCTL, PR_SET_MEMORY_MERGE, merge, 0, 0, 0)
+    def do_prctl(self, merge: int, arg3: int) -> None:
+        self.tracee.syscall(SYS_PRCTL, PR_SET_MEMORY_MERGE, merge, arg3, 0, 0)
 
     def do_migrate(self, addr: int, count: int, node: int) -> None:
         move_pages(self.pid, [addr + number * PAGE for number in range(count)], [node] * count, MPOL_MF_MOVE_ALL)
+
+    def do_soft_offline(self, addr: int, count: int, by: str = "frame") -> None:
+        for number, frame in enumerate(self.frames(addr, count)):
+            if frame >= 0 and by == "frame":
+                breaking.soft_offline(frame)
+            elif frame >= 0:
+                self.tracee.dangerous_syscall(SYS_MADVISE, addr + number * PAGE, PAGE, MADV_SOFT_OFFLINE)
+
+    def do_hwpoison(self, addr: int, count: int, by: str = "frame") -> None:
+        frame, = self.frames(addr, min(count, 1))
+        if frame >= 0 and by == "frame":
+            breaking.hwpoison(frame)
+        elif frame >= 0:
+            self.tracee.dangerous_syscall(SYS_MADVISE, addr, PAGE, MADV_HWPOISON)
 
     def fork(self, child: str) -> RealTask:
         return RealTask(self.tracee.fork(), self)
@@ -141,6 +157,19 @@ class RealTask(Task):
         stat["ksm_merging_pages_file"] = (proc / "ksm_merging_pages").read_text()
         counts: Json = {key: value if value in ("yes", "no") else int(value) for key, value in stat.items()}
         return counts | memory_in((proc / "smaps").read_text())
+
+    def rss(self) -> int | None:
+        return anonymous_memory(self.pid) if counts_exactly() else None
+
+    def killed_at(self) -> int | None:
+        return self.tracee.bus_error if self.tracee.bus_error is not None else self.tracee.pending_bus_error()
+
+    def frames(self, addr: int, count: int) -> list[int]:
+        """The frame of each page; -1 where there is none, or the zero page."""
+        return [-1 if kind == "0" else frame for frame, kind in self.pages(addr, count, kinds=True)]
+
+    def nodes(self, addr: int, count: int) -> list[int]:
+        return [max(-1, node) for node in move_pages(self.pid, [addr + number * PAGE for number in range(count)], None, MPOL_MF_MOVE)]
 
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as file:
@@ -163,6 +192,24 @@ def memory_in(smaps: str) -> Json:
     if len(names) < len(SMAPS):
         del memory["smaps"]
     return memory
+
+
+def anonymous_memory(pid: int) -> int:
+    """Bytes, as the kernel counts them."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(found[1]) << 10 if found else 0
+
+
+@functools.cache
+def counts_exactly() -> bool:
+    """Whether the kernel adds the counts of all processors up when it is asked. Linux 6.1 does not, nor do early releases of 6.12."""
+    with mmap.mmap(-1, 3 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        sizes = []
+        for page in range(3):
+            memory[page * PAGE] = 1
+            sizes.append(anonymous_memory(os.getpid()))
+        return sizes == [sizes[0] + page * PAGE for page in range(3)]
 
 
 def kind_of_own_page(addr: int) -> str:

@@ -21,7 +21,7 @@ from ksm.constants import MAP_FIXED_NOREPLACE
 from ksm.oracle.workload import PAGE, OracleError
 
 SYS_MMAP, SYS_MUNMAP, SYS_SIGACTION, SYS_FORK, SYS_EXECVE, SYS_EXIT_GROUP = 9, 11, 13, 57, 59, 231
-SEIZE, INTERRUPT, GETREGS, SETREGS, CONT, GETEVENTMSG = 0x4206, 0x4207, 12, 13, 7, 0x4201
+SEIZE, INTERRUPT, GETREGS, SETREGS, CONT, GETEVENTMSG, GETSIGINFO, PEEKSIGINFO = 0x4206, 0x4207, 12, 13, 7, 0x4201, 0x4202, 0x4209
 OPTIONS = 1 << 1 | 1 << 4 | 1 << 20  # TRACEFORK, TRACEEXEC, EXITKILL
 EVENT_FORK, EVENT_EXEC, EVENT_STOP = 1, 4, 128
 WALL = 0x40000000
@@ -38,6 +38,7 @@ PIECES = {
 HEADERS = 64 + 2 * 56
 IMAGE, WINDOW = 0x400000, 0x10000000            # addresses: of the program as exec maps it, of the shared memory
 DATA_PAGES = 128
+SIGINFO = 128                                   # bytes of a siginfo_t
 PATH_AT = 1024                                  # of strings and structures in the window's first page
 
 
@@ -104,9 +105,17 @@ libc.ptrace.restype = ctypes.c_long
 libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 
 
-def ptrace(request: int, pid: int, data: int = 0) -> None:
-    if libc.ptrace(request, pid, None, data) < 0:
+def ptrace(request: int, pid: int, data: int = 0, addr: int = 0) -> int:
+    answer: int = libc.ptrace(request, pid, addr, data)
+    if answer < 0:
         raise OracleError("ptrace() failed: " + os.strerror(ctypes.get_errno()))
+    return answer
+
+
+def address_of(siginfo: bytes) -> int:
+    """The address that a signal is about."""
+    address: int = struct.unpack_from("<Q", siginfo, 16)[0]
+    return address
 
 
 class Tracee:
@@ -115,6 +124,7 @@ class Tracee:
     def __init__(self, window: Window, pid: int = 0) -> None:
         self.window = window
         self.regs = Registers()
+        self.bus_error: int | None = None  # the address of the SIGBUS that has ended its last system call
         self.pid = pid or self.start()
 
     def start(self) -> int:
@@ -182,6 +192,31 @@ class Tracee:
         """Make a system call in the process. OSError if it fails."""
         self.run("syscall", rax=number, **dict(zip(("rdi", "rsi", "rdx", "r10", "r8", "r9"), args, strict=False)))
         return self.result()
+
+    def dangerous_syscall(self, number: int, *args: int) -> None:
+        """Make a system call that may end with a SIGBUS. Then the process does no more. OSError."""
+        self.resume("syscall", rax=number, **dict(zip(("rdi", "rsi", "rdx", "r10", "r8", "r9"), args, strict=False)))
+        while (found := self.stop()) != (0, signal.SIGTRAP):
+            if found == (0, signal.SIGBUS):
+                siginfo = ctypes.create_string_buffer(SIGINFO)
+                ptrace(GETSIGINFO, self.pid, ctypes.addressof(siginfo))
+                self.bus_error = address_of(siginfo.raw)
+                return
+            ptrace(CONT, self.pid)
+        self.result()
+
+    def pending_bus_error(self) -> int | None:
+        """The address of a SIGBUS that waits for the process."""
+        siginfo = ctypes.create_string_buffer(SIGINFO)
+        which = ctypes.create_string_buffer(16)
+        number = 0
+        while True:
+            struct.pack_into("<QIi", which, 0, number, 0, 1)
+            if not ptrace(PEEKSIGINFO, self.pid, ctypes.addressof(siginfo), ctypes.addressof(which)):
+                return None
+            if struct.unpack_from("<i", siginfo.raw)[0] == signal.SIGBUS:
+                return address_of(siginfo.raw)
+            number += 1
 
     def result(self) -> int:
         ptrace(GETREGS, self.pid, ctypes.addressof(self.regs))

@@ -36,9 +36,9 @@ TRACE_CAPACITY = 1 << 16
 class PortTask(Task):
     """A process of the port's machine."""
 
-    def __init__(self, process: ksm.Process, names: dict[int, str], parent: Task | None = None) -> None:
+    def __init__(self, process: ksm.Process, names: dict[int, str], told: dict[int, int], parent: Task | None = None) -> None:
         super().__init__(parent)
-        self.process, self.names = process, names
+        self.process, self.names, self.told = process, names, told
         names[process.mm_id] = process.name
 
     def call(self, op: str, **args: Any) -> Json:
@@ -90,6 +90,20 @@ class PortTask(Task):
     def do_migrate(self, addr: int, count: int, node: int) -> None:
         self.process.move_pages(addr, count * PAGE, node)
 
+    def frames(self, addr: int, count: int) -> list[int]:
+        """The frames of the pages that are there, without the zero page."""
+        return [word >> ksm.PAGE_FLAGS_SHIFT for word in self.process.page_table(addr, count * PAGE) if is_own(word)]
+
+    def do_soft_offline(self, addr: int, count: int, by: str = "frame") -> None:
+        for frame in self.frames(addr, count):
+            self.process.machine.soft_offline(frame)
+
+    def do_hwpoison(self, addr: int, count: int, by: str = "frame") -> None:
+        for frame in self.frames(addr, min(count, 1)):
+            for process, where in self.process.machine.memory_failure(frame):
+                if process is not None:
+                    self.told.setdefault(process.pid, where)
+
     def do_pageout(self, addr: int, count: int) -> None:
         """MADV_PAGEOUT: a page that another process maps stays."""
         mapped = Counter(word >> ksm.PAGE_FLAGS_SHIFT for process in self.process.machine.processes.values() for vma in process.maps()
@@ -110,11 +124,11 @@ class PortTask(Task):
         else:
             self.process.mremap(addr, old * PAGE, new * PAGE, new_addr=to)
 
-    def do_prctl(self, merge: int) -> None:
-        self.process.prctl(ksm.PR_SET_MEMORY_MERGE, merge)
+    def do_prctl(self, merge: int, arg3: int) -> None:
+        self.process.prctl(ksm.PR_SET_MEMORY_MERGE, merge, arg3)
 
     def fork(self, child: str) -> PortTask:
-        return PortTask(self.process.fork(child), self.names, self)
+        return PortTask(self.process.fork(child), self.names, self.told, self)
 
     def execute(self) -> None:
         self.process.exec()
@@ -126,7 +140,18 @@ class PortTask(Task):
         self.process.exit()
 
     def kill(self) -> None:
-        """Nothing to do: the process ends with its machine."""
+        self.process.exit()
+
+    def rss(self) -> int:
+        return self.process.rss() * PAGE
+
+    def killed_at(self) -> int | None:
+        return self.told.pop(self.process.pid, None)
+
+    def nodes(self, addr: int, count: int) -> list[int]:
+        machine = self.process.machine
+        return [min((word >> ksm.PAGE_FLAGS_SHIFT) // frames_of_node(machine), machine.nodes - 1) if is_own(word) else -1
+                for word in self.process.page_table(addr, count * PAGE)]
 
     def stat(self) -> Json:
         """The counters of the process, with two that only newer kernels have."""
@@ -144,6 +169,15 @@ class PortTask(Task):
                 for word in self.process.page_table(addr, count * PAGE)]
 
 
+def is_own(word: int) -> bool:
+    """Whether an entry of a page table has a page in memory that is not the zero page."""
+    return bool(word & ksm.PAGE_PRESENT and not word & ksm.PAGE_ZERO)
+
+
+def frames_of_node(machine: ksm.Machine) -> int:
+    return machine.memory // PAGE // machine.nodes & -512
+
+
 def frame_kind(word: int) -> str:
     return "0" if word & ksm.PAGE_ZERO else "k" if word & ksm.PAGE_KSM else "a"
 
@@ -155,6 +189,7 @@ class PortSide(Side):
         self.kernel = f"ksm {ksm.__version__} (Linux {machine.era})"
         self.machine, self.ksm = machine, machine.ksm
         self.names: dict[int, str] = {}  # of address spaces
+        self.told: dict[int, int] = {}  # of a broken frame: the process's number, and the page's address
         self.recording: Recording | None = None
         if events:
             self.ksm.trace.start(TRACE_CAPACITY)
@@ -183,7 +218,11 @@ class PortSide(Side):
         self.machine.advance(ms / 1000)
 
     def spawn(self, name: str) -> PortTask:
-        return PortTask(self.machine.spawn(name), self.names)
+        return PortTask(self.machine.spawn(name), self.names, self.told)
+
+    def set_online(self, node: int, online: bool) -> None:
+        frames = frames_of_node(self.machine)
+        (self.machine.online if online else self.machine.offline)(node * frames, frames)
 
     def done(self, what: str) -> None:
         if self.recording is not None:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ksm.estimate.eras import nearest_era
 from ksm.host.command import CommandError, output_of
 from ksm.host.json_file import LARGEST, parse_json
 from ksm.oracle.check import check_outcome
@@ -23,9 +23,9 @@ ATTEMPTS = 5
 Reference = Callable[[Json], Json]  # a workload's true outcome, with pages and events
 
 
-def running_kernel(workload: Json) -> Json:
+def running_kernel(workload: Json, guest: bool = False) -> Json:
     """The outcome on the running kernel."""
-    return run_kernel(workload, pages=True, events=True)
+    return run_kernel(workload, pages=True, events=True, guest=guest)
 
 
 def command(words: list[str]) -> Reference:
@@ -43,10 +43,8 @@ def command(words: list[str]) -> Reference:
 
 
 def era_of(outcome: Json) -> Era:
-    """The era whose KSM the kernel of an outcome has: the last one that is no newer. 6.1 has to do for what came between 2.6 and it."""
-    found = re.match(r"(\d+)\.(\d+)", str(outcome.get("kernel", "")))
-    release = (int(found[1]), int(found[2])) if found else (6, 12)
-    return "2.6.38" if release < (3, 0) else "6.1" if release < (6, 12) else "6.12"
+    """The era whose KSM the kernel of an outcome has, or one that is near: docs/eras.md says how near."""
+    return nearest_era(str(outcome.get("kernel", "")))
 
 
 def verify(workload: Json, reference: Reference = running_kernel) -> Difference | None:

@@ -23,26 +23,31 @@ STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: pag
   munmap  pages
   pageout pages                     write to the swap area what only this process maps
   migrate pages, node               move_pages(2), also of pages that are shared
+  soft_offline pages [by]           the pages leave their frames, which are about to break; by "frame" (the default) or "madvise"
+  hwpoison pages [by]               the frame of the first page breaks: who has it is killed, and all its further steps fail with ESRCH
   mmap    proc, vma, keys of VMA    a new VMA
   mremap  proc, vma [pages] [slot]  in place if only "pages" is given, else the whole VMA moves to a new slot
   move    pages, into [slot]        mremap of a part of a VMA, which becomes the VMA "into" in a new slot
   fork    proc, child               "proc" forks; the new process is "child"
   exec    proc                      an empty address space, which inherits "merge"
-  prctl   proc, merge               1: all memory that can be merged, now and in future; 0: none
+  prctl   proc, merge [arg3]        1: all memory that can be merged, now and in future; 0: none. EINVAL if arg3 is not 0
   exit    proc
   sysfs   file, value               errors are recorded; run=1 is "batch"; sleep_millisecs is refused
   scan    [passes]                  full scans; the first completes one that "batch" has cut
   batch   [pages]                   one batch: of pages_to_scan, or of "pages"
   record                            "scan" (after every pass) and "batch" record, too
   sleep   ms
+  offline node                      the memory of a NUMA node goes, and its pages move to other nodes
+  online  node                      it comes back
 
 Content: the low 32 bits of the id, as a little-endian word, fill the page; then the last byte is XORed with bits 32-39 and the first
 with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their last byte only.
 
 OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
-          {"error"} of an operation that failed, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
+          {"error"} of an operation that failed, {"killed": {process: address}} by SIGBUS, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
           "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and
-          "events". An outcome with more than 4,000,000 values is refused.
+          "events". "rss" is [step, process, bytes of its own in memory] after each step since the last record; with several nodes, "nodes"
+          is like "pages", and has the node that a page is on, or -1. An outcome with more than 4,000,000 values is refused.
 
 Counters that the kernel counts since boot (SINCE_BOOT) count from the workload's start. A scan while no process is registered is "stalled".
 In events, pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
@@ -84,11 +89,16 @@ SINCE_BOOT = ("pages_scanned", "pages_skipped", "ksm_zero_pages", "general_profi
 UNRECORDED = ("sleep_millisecs", "run")  # a side uses these files to step ksmd
 
 MOST_VALUES = 4_000_000  # in the records of an outcome: they take less than half a GiB
-RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "pageout", "migrate")
+RANGE_OPS = ("write", "touch", "read", "poke", "peek", "madvise", "mprotect", "munmap", "pageout", "migrate", "soft_offline", "hwpoison")
+BREAKING = ("offline", "online", "soft_offline", "hwpoison")  # what only a guest's kernel is asked to do
 
 
 class OracleError(Exception):
     """The workload cannot be run, or the machine is not in a usable state."""
+
+
+class Stalled(OracleError):
+    """The kernel does not get on with a workload, or has ended."""
 
 
 def page_bytes(content: int) -> bytes:
@@ -158,6 +168,18 @@ class Task(ABC):
         """The counters of the process."""
 
     @abstractmethod
+    def rss(self) -> int | None:
+        """Bytes of its anonymous memory by the kernel's own count; None where that count is not exact."""
+
+    @abstractmethod
+    def killed_at(self) -> int | None:
+        """Where the broken frame was for which the process is being killed; None if it is not."""
+
+    @abstractmethod
+    def nodes(self, addr: int, count: int) -> list[int]:
+        """The NUMA node of each page; -1 where there is no page of the process's own."""
+
+    @abstractmethod
     def pages(self, addr: int, count: int, kinds: bool) -> list[tuple[int, str]]:
         """Frame and kind of each page. Without `kinds`, the kind of all is "a"."""
 
@@ -202,6 +224,10 @@ class Side(ABC):
     def mark(self, process: str) -> None:
         """Name the process that does the next operation."""
 
+    @abstractmethod
+    def set_online(self, node: int, online: bool) -> None:
+        """Take the memory of a node away, or bring it back. Raises OSError as the kernel does."""
+
     def done(self, what: str) -> None:  # noqa: B027 most sides do not care
         """A step of the workload is done."""
 
@@ -218,6 +244,10 @@ class Run:
         self.tasks: dict[str, Task] = {}
         self.records: list[Json] = []
         self.values = 0  # in the records so far
+        self.nodes = workload.get("nodes", 1)
+        self.offline: set[int] = set()  # nodes
+        self.dead: set[str] = set()  # processes that were killed, and their children that never were
+        self.rss: list[list[Any]] = []  # since the last record
         self.mid_scan = False
         self.owners: dict[int, str] = {}  # of frames, for the events
         self.there = set(side.files())
@@ -233,14 +263,23 @@ class Run:
                 self.op_mmap(-1, process["name"], vma["name"], **{key: vma[key] for key in vma if key != "name"})
         self.side.done("The processes have their memory.")
         for number, step in enumerate(self.workload["steps"]):
-            args = {key: value for key, value in step.items() if key != "op"}
-            if step["op"] in RANGE_OPS:
-                self.range_op(number, step["op"], **args)
-            else:
-                getattr(self, "op_" + step["op"])(number, **args)
+            self.step(number, step["op"], {key: value for key, value in step.items() if key != "op"})
             self.side.done(in_words(number, step))
         outcome = {"workload": self.workload.get("name", ""), "kernel": self.side.kernel, "records": self.records}
         return outcome | ({"by_frames": True} if self.side.by_frames and self.with_pages else {})
+
+    def step(self, number: int, op: str, args: Json) -> None:
+        if args.get("proc") in self.dead:
+            self.dead |= {args["child"]} if op == "fork" else set()
+            self.note(number, {"error": "ESRCH"})
+            return
+        if op in RANGE_OPS:
+            self.range_op(number, op, **args)
+        else:
+            getattr(self, "op_" + op)(number, **args)
+        for name in (args.get("proc"), args.get("child")):
+            if name in self.tasks and (size := self.tasks[name].rss()) is not None:
+                self.rss.append([number, name, size])
 
     # Records
 
@@ -277,15 +316,19 @@ class Run:
         record: Json = {"step": number, **more, "ksm": ksm, "procs": {name: task.stat() for name, task in self.tasks.items()}}
         if self.with_pages:
             record["pages"] = self.page_kinds()
+            if self.nodes > 1:
+                record["nodes"] = {name: {vma: task.nodes(*where) for vma, where in task.vmas.items()} for name, task in self.tasks.items()}
         if self.with_events:
             record["events"] = self.side.take_events(self.owners)
+        if self.rss:
+            record["rss"], self.rss = self.rss, []
         self.add(record)
 
     def add(self, record: Json) -> None:
         """Add a record. OracleError if the outcome has too many values, before they take all the memory."""
         self.values += len(record) + len(record.get("ksm", ())) + sum(map(len, record.get("procs", {}).values()))
-        self.values += sum(map(len, record.get("events", ()))) + sum(len(pages) for vmas in record.get("pages", {}).values()
-                                                                     for pages in vmas.values())
+        self.values += sum(map(len, [*record.get("events", ()), *record.get("rss", ())]))
+        self.values += sum(len(pages) for key in ("pages", "nodes") for vmas in record.get(key, {}).values() for pages in vmas.values())
         if self.values > MOST_VALUES:
             raise OracleError(f"step {record['step']}: the outcome has more than {MOST_VALUES:,} values")
         self.records.append(record)
@@ -308,10 +351,19 @@ class Run:
     def range_op(self, number: int, op: str, proc: str, vma: str, page: int = 0, count: int | None = None, **args: Any) -> None:
         task = self.task(number, proc)
         self.side.mark(proc)
-        if op == "pageout":
+        if op == "pageout" or op in BREAKING:
             self.side.drain_lru()
         addr, pages = self.vma(number, task, vma, page)
+        if args.get("node") in self.offline:
+            self.note(number, {"error": "ENODEV"})
+            return
         self.note(number, task.call(op, addr=addr + page * PAGE, count=pages - page if count is None else count, **args))
+        if op == "hwpoison":
+            killed = {name: where for name, other in self.tasks.items() if (where := other.killed_at()) is not None}
+            self.add({"step": number, "killed": {name: f"{where - BASE:#x}" for name, where in killed.items()}})
+            for name in killed:
+                self.tasks.pop(name).kill()
+            self.dead |= set(killed)
 
     def op_mmap(self, number: int, proc: str, vma: str, pages: int, contents: Any = (), mergeable: bool = True,
                 slot: int | None = None) -> None:
@@ -349,14 +401,37 @@ class Run:
         task.execute()
         task.vmas, task.next_slot = {}, 0
 
-    def op_prctl(self, number: int, proc: str, merge: int) -> None:
+    def op_prctl(self, number: int, proc: str, merge: int, arg3: int = 0) -> None:
         task = self.task(number, proc)
         self.side.mark(proc)
-        self.note(number, task.call("prctl", merge=merge))
+        self.note(number, task.call("prctl", merge=merge, arg3=arg3))
 
     def op_exit(self, number: int, proc: str) -> None:
         self.task(number, proc)
         self.tasks.pop(proc).exit()
+
+    # Operations of the machine
+
+    def set_online(self, number: int, node: int, online: bool) -> None:
+        if node >= self.nodes:
+            raise OracleError(f"step {number}: there is no node {node}")
+        if online != (node in self.offline):
+            self.note(number, {"error": "EINVAL"})
+            return
+        self.side.drain_lru()
+        try:
+            self.side.set_online(node, online)
+        except OSError as error:
+            self.note(number, {"error": errno_name(error)})
+        else:
+            (self.offline.discard if online else self.offline.add)(node)
+        self.side.drain_lru()
+
+    def op_offline(self, number: int, node: int) -> None:
+        self.set_online(number, node, False)
+
+    def op_online(self, number: int, node: int) -> None:
+        self.set_online(number, node, True)
 
     # Operations of KSM
 

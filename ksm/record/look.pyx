@@ -6,10 +6,10 @@ from libc.stdlib cimport realloc
 
 from linux.atomic cimport atomic_inc_not_zero, atomic_read
 from linux.list cimport list_head
-from linux.mm_types cimport COW_KSM, PAGE_SHIFT, machine, mm_of_mmlist, mm_struct, pte_t, struct_page, vm_area_struct
+from linux.mm_types cimport COW_KSM, PAGE_SHIFT, machine, mm_of_mmlist, mm_struct, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
-from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, page_folio
-from linux.pgtable cimport pte_write
+from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, page_folio, pfn_to_page
+from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, pte_write, ptep_get
 from linux.rbtree cimport rb_node, rb_root
 from linux.spinlock cimport spin_lock, spin_unlock
 from linux.types cimport hlist_node
@@ -18,8 +18,8 @@ from ksm.fs.proc.task_mmu cimport (PAGE_ANON, PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_K
                                    pagemap_walk)
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_first, rb_next
-from ksm.mm.ksm cimport (ERA_2_6_38, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot, ksm_rmap_item,
-                         ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup, stable_node_of_list)
+from ksm.mm.ksm cimport (ERA_2_6_38, ERA_7_3, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot,
+                         ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup, stable_node_of_list)
 from ksm.step cimport STEP_PASS_ENDS
 
 
@@ -96,6 +96,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
     cdef ksm_rmap_item *item
     cdef int i, place
     cdef long where
+    cdef bint known
     counters[0], counters[1], counters[2], counters[3] = g.ksm_scan.seqnr, g.ksm_pages_scanned, g.ksm_pages_shared, g.ksm_pages_sharing
     counters[4], counters[5] = g.ksm_pages_unshared, g.ksm_rmap_items - in_trees if g.ksm_rmap_items > in_trees else 0
     counters[6], counters[7] = g.ksm_pages_skipped, <unsigned long>g.m.ksm_zero_pages
@@ -130,8 +131,9 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
                 place, where = ITEM_UNSTABLE, 0 if g.era == ERA_2_6_38 else item.nid
                 if between or (item.address & SEQNR_MASK) != (g.ksm_scan.seqnr & SEQNR_MASK):
                     place = ITEM_STALE
-            saw(seen, ITEM, <unsigned long>item, <long>item.mm.id, <long>(item.address >> PAGE_SHIFT), place, where, item.oldchecksum,
-                item.age | item.remaining_skips << 8)
+            known = g.era < ERA_7_3 or place != ITEM_STABLE     # else the index of the page lies over them
+            saw(seen, ITEM, <unsigned long>item, <long>item.mm.id, <long>(item.address >> PAGE_SHIFT), place, where,
+                item.oldchecksum if known else 0, item.age | item.remaining_skips << 8 if known else 0)
             item = item.rmap_list
         saw(seen, MM, slot.slot.mm.id, <long>slot.slot.mm.id, <long>slot.slot.mm.ksm_rmap_items,
             <long>slot.slot.mm.ksm_merging_pages, 1, 0, 0)
@@ -192,3 +194,10 @@ cdef void look_at_mms(longs *seen, machine *m) noexcept nogil:
             return
         look_at_mm(seen, mm)
         last = mm
+
+
+cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
+    """The page that is mapped at the item's address, or NULL."""
+    cdef pmd_t *pmd = pmd_offset_mm(item.mm, item.address)
+    cdef pte_t *pte = pte_offset_map(pmd, item.address) if pmd != NULL else NULL
+    return pfn_to_page(m, pte_pfn(ptep_get(pte))) if pte != NULL and pte_present(ptep_get(pte)) else NULL

@@ -24,9 +24,8 @@ from libc.string cimport memcpy, memset
 from linux.atomic cimport READ_ONCE_int
 from linux.err cimport PTR_ERR
 from linux.highmem cimport frame_size
-from linux.mm_types cimport PAGE_SHIFT, machine, mm_struct, pmd_t, pte_t, struct_page
-from linux.page_flags cimport folio_raw_mapping, folio_test_ksm, page_address, page_folio, pfn_to_page
-from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, ptep_get
+from linux.mm_types cimport PAGE_SHIFT, machine, mm_struct, struct_page
+from linux.page_flags cimport folio_raw_mapping, folio_test_ksm, page_address, page_folio
 from linux.rbtree cimport rb_node
 from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
 
@@ -41,7 +40,7 @@ from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
                        STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
                        STEP_ZERO_MERGED, WRITE_ONCE_step)
 from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
-                              look_at_ksm, look_at_mms, put)
+                              look_at_ksm, look_at_mms, page_of, put)
 
 # How many kinds of steps ksm/step.pxd has
 KINDS_OF_STEP = NR_STEPS
@@ -255,13 +254,6 @@ cdef long difference(machine *m, long a, long b) noexcept nogil:
 
 
 # Steps that ksm.pyx reports in part: the recorder finds out the rest
-
-cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil:
-    """The page that is mapped at the item's address, or NULL."""
-    cdef pmd_t *pmd = pmd_offset_mm(item.mm, item.address)
-    cdef pte_t *pte = pte_offset_map(pmd, item.address) if pmd != NULL else NULL
-    return pfn_to_page(m, pte_pfn(ptep_get(pte))) if pte != NULL and pte_present(ptep_get(pte)) else NULL
-
 
 cdef int compared(recorder *r, ksm_globals *g, void **item, void **page, void **node, long *value) noexcept nogil:
     """Find out which search compares. A search of the stable tree right after two pages became one is stable_tree_insert()'s."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ksm.fingerprint.classes import CLASSES
 from ksm.fingerprint.rows import frames_from, runs_of
 from ksm.host.text import printable
 from ksm.rows.foot import check_pages, read_foot
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 BATCH = 1 << 16  # rows that are read at once
 BUFFER = 256 << 10  # bytes of a column that are read at once
 HIGHEST = 1 << 63  # addresses of pages end below
+
+PLACES = {name: place for place, name in enumerate(CLASSES)}
 
 Run = tuple[int, int]
 
@@ -99,6 +102,20 @@ class RowsFile:
                     yield batch
                 if rows != self.found[group].rows:
                     raise RowsError(f"damaged: {rows:,} rows in a row group")
+
+    def classes(self, place: int) -> Iterator[tuple[list[int], bytes]]:
+        """Of the rows of a source: the first 8 bytes of each fingerprint, as numbers of this computer, and the classes. RowsError."""
+        with errors():
+            for group in self.groups[place]:
+                check_pages(self.fd, self.found[group])
+                for part in self.file.iter_batches(BATCH, [group], columns=["fingerprint", "class"], use_threads=False):
+                    if any(column.null_count for column in part.columns):
+                        raise RowsError("damaged: a row without a value")
+                    names = part.column("class").to_pylist()
+                    if not PLACES.keys() >= set(names):
+                        raise RowsError(f"damaged: a class {(set(names) - PLACES.keys()).pop()!r}"[:200])
+                    keys = memoryview(bytes(values(part.column("fingerprint"), 16))).cast("Q")[::2].tolist()
+                    yield keys, bytes(map(PLACES.__getitem__, names))
 
     def close(self) -> None:
         self.file.close(force=True)

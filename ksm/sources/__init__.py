@@ -96,9 +96,12 @@ def open_sources(
             if os.path.isdir(text):
                 from ksm.sources.dumps.criu import open_criu  # only a folder needs it
 
-                sources += open_criu(text)
-                continue
-            sources += open_source(text, host, which=which, holes=holes).parts()
+                opened: list[Source] = [*open_criu(text)]
+            else:
+                opened = open_source(text, host, which=which, holes=holes).parts()
+            for source in opened:
+                source.text = text
+            sources += opened
             # The same image twice stands for two equal machines. The same process cannot be there twice.
             if sources[-1].live and sources[-1].name in names:
                 raise SourceError(f"{text}: given twice")

@@ -46,6 +46,7 @@ class Source(ABC):
         close()             let go of files; the process, if the machine still exists, exits
 
     name            as the report shows it
+    text            what the user wrote for it; "" if he named none
     kind            "process", "image", "core" or "dump"
     live            whether the memory may change between passes
     still           whether it is memory of one moment
@@ -60,7 +61,7 @@ class Source(ABC):
     holes           pages that the source does not have, although it could: holes of a file, and what a dump leaves out
     zero_holes      pages of it that lie in holes of a file, and count as pages of zeros
     zeros_are_real  whether its pages of zeros are there in the running machine, or perhaps only what was written for memory without pages
-    zeros           pages of zeros that were set apart, because they are perhaps not real
+    zeros           pages of zeros that were set apart, because they are perhaps not real; `apart` has where they were in the process
     same_checksums  whether its frames get the checksum of 6.12 in every era, as those of fingerprint files, to be equal to them
     threads         how many threads may read at the same time
     standing        what a process has of KSM, pins and shared frames already
@@ -75,6 +76,7 @@ class Source(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.text = ""
         self.hash = ""
         self.snapshots = 0
         self.copied = 0
@@ -86,6 +88,7 @@ class Source(ABC):
         self.holes = 0
         self.zero_holes = 0
         self.zeros = 0
+        self.apart: list[tuple[int, int]] = []
         self.same_checksums = False
         self.threads = 1
         self.standing = Standing()
@@ -102,10 +105,12 @@ class Source(ABC):
         """Take the pages of zeros away from the machine's process, and count them."""
         assert self.process is not None
         self.zeros = 0
+        self.apart.clear()
         for start, words in self.page_tables():
             for first, end in zero_runs(machine, start, words):
                 self.process.madvise(first, end - first, MADV_DONTNEED)
                 self.zeros += (end - first) // PAGE_SIZE
+                self.apart.append((first, end))
 
     def page_tables(self) -> Iterator[tuple[int, array[int]]]:
         """The page tables of the machine's process, in parts: the address of the first page of each, and Process.page_table()."""
@@ -133,6 +138,10 @@ class Source(ABC):
 
     @abstractmethod
     def ranges(self) -> list[tuple[int, int]]: ...
+
+    def places(self) -> list[tuple[int, int, int]]:
+        """What of the source lies where in the process: (address in the process, address in the source, length)."""
+        return [(addr, addr, length) for addr, length in self.ranges()]
 
     @abstractmethod
     def pieces(self) -> Iterator[Piece]: ...

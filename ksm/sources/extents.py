@@ -113,6 +113,7 @@ class FileSource(Source):
         in_order = all(before.address + before.length <= after.address for before, after in pairwise(self.extents))
         self.ordered = in_order and not self.hollow
         self._ranges: list[tuple[int, int]] = []
+        self._places: list[tuple[int, int, int]] = []
 
     def attach(self, machine: Machine) -> None:
         process = self.spawn(machine)
@@ -139,10 +140,15 @@ class FileSource(Source):
             return
         addr = process.mmap(total)
         self._ranges.append((addr, total))
+        self._place(full + self.hollow, addr)
         pieces = self.pieces_of(*(list(placed(extents, at)) for extents, at in ((full, addr), (self.hollow, addr + length_of(full)))))
         sink = bring(process, same_checksums=self.same_checksums)
         for _ in in_order(pieces, lambda piece, buffer: piece.read(buffer, sink), self.threads):
             pass
+
+    def _place(self, extents: list[Extent], addr: int) -> None:
+        """Note that the extents lie in the process one after the other, from this address on."""
+        self._places += [(at.address, extent.address, extent.length) for at, extent in zip(placed(extents, addr), extents, strict=True)]
 
     def pieces(self) -> Iterator[Piece]:
         return self.pieces_of(self.extents, self.hollow)
@@ -167,10 +173,12 @@ class FileSource(Source):
             if before.end < after.offset:
                 process.madvise(addr + before.end - first, after.offset - before.end, MADV_DONTNEED)
         self._ranges.append((addr, length))
+        self._places += [(addr + extent.offset - first, extent.address, extent.length) for extent in group]
 
     def _copy(self, process: Process) -> None:
         addr = process.mmap(self.copied)
         self._ranges.append((addr, self.copied))
+        self._place(self.odd + self.hollow, addr)
         with memoryview(bytearray(CHUNK)) as buffer:
             for extent in self.odd:
                 for at in range(0, extent.length, CHUNK):
@@ -188,6 +196,9 @@ class FileSource(Source):
 
     def ranges(self) -> list[tuple[int, int]]:
         return self._ranges
+
+    def places(self) -> list[tuple[int, int, int]]:
+        return self._places
 
     def close(self) -> None:
         super().close()
@@ -216,6 +227,7 @@ class ExtentStream(InputSource):
             raise SourceError(f"{self.name}: its parts overlap, so that it cannot be read from front to back: unpack it to a file")
         self.ordered = all(before.address + before.length <= after.address for before, after in pairwise(self.extents))
         self._ranges: list[tuple[int, int]] = []
+        self._places: list[tuple[int, int, int]] = []
         self._placed = self.extents
 
     def attach(self, machine: Machine) -> None:
@@ -225,6 +237,7 @@ class ExtentStream(InputSource):
                 addr = process.mmap(self.copied)
                 self._ranges.append((addr, self.copied))
                 self._placed = list(placed(self.extents, addr))
+                self._places = [(at.address, each.address, each.length) for at, each in zip(self._placed, self.extents, strict=True)]
             self.take(process, self.pieces())
         finally:
             self._placed = self.extents
@@ -238,3 +251,6 @@ class ExtentStream(InputSource):
 
     def ranges(self) -> list[tuple[int, int]]:
         return self._ranges
+
+    def places(self) -> list[tuple[int, int, int]]:
+        return self._places

@@ -68,6 +68,9 @@ class RowsSource(Source):
     def ranges(self) -> list[Run]:
         return self.follower.ranges() if self.follower else []
 
+    def places(self) -> list[tuple[int, int, int]]:
+        return self.follower.places() if self.follower else []
+
     def pieces(self) -> Iterator[Piece]:
         raise SourceError(f"{self.name}: {NO_BYTES}")
 

@@ -87,6 +87,10 @@ class Follower:
     def ranges(self) -> list[Run]:
         return [self._range(block) for block in sorted(self.mapped)]
 
+    def places(self) -> list[tuple[int, int, int]]:
+        """See Source.places()."""
+        return [(addr, addr - self.base, length) for addr, length in self.ranges()]
+
 
 def bits(word: int) -> Iterable[Run]:
     """The groups of neighbouring bits that are set: (first, count)."""

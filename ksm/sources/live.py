@@ -132,14 +132,14 @@ class LiveSource(Source):
         self.others: list[Run] = []
         self.mergeable: list[Run] = []  # mappings in which KSM may have merged pages
         self.shared_huge: list[Run] = []  # others that have huge pages, and pages that others map, too
-        with self._inside():
+        with self.inside():
             guest = guest_name(self._text("cmdline"))
             self.name = f"pid {pid} ({self._text('comm').rstrip()}{f', {guest}' if guest else ''})"
             self.copied = sum(mapping.anonymous for mapping in self._mappings())
             self.most = self.copied, self._resident()
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def inside(self) -> Iterator[None]:
         """Open /proc/PID as self.folder, and check that it is still the same process: another one may have its number. SourceError."""
         try:
             self.folder = os.open(f"/proc/{self.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -247,7 +247,7 @@ class LiveSource(Source):
 
     def look_back(self, merged: MergedFrames) -> None:
         super().look_back(merged)
-        with suppress(SourceError), self._inside():  # of one that has exited, what was known stays
+        with suppress(SourceError), self.inside():  # of one that has exited, what was known stays
             if stat := self._ksm_stat():
                 self.standing.take_ksm_stat(stat)
             self.standing.take_pins(self._text("status"), self.maps)
@@ -275,7 +275,7 @@ class LiveSource(Source):
 
     def refresh(self, number: int) -> None:
         self.host.begin(number)
-        with self._inside():
+        with self.inside():
             self._follow()
 
     def _follow(self) -> None:
@@ -393,7 +393,7 @@ class LiveSource(Source):
         """The pages that no other process has given in this pass."""
         self.host.begin(self.host.number)
         self.shared = self.hidden = 0
-        with self._inside():
+        with self.inside():
             mem = Memory(self._open("mem"))
             pagemap = self._open("pagemap")
             try:
@@ -432,7 +432,7 @@ class LiveSource(Source):
 
     def look(self, old: Frames | None = None) -> Frames:
         """The frames that it has in common with others, and those of the pages that `old` has as shared. SourceError."""
-        with self._inside():
+        with self.inside():
             runs = self._present()
             pagemap = self._open("pagemap")
             try:
@@ -444,7 +444,7 @@ class LiveSource(Source):
         """Fault the huge pages that it has into a process of the machine, which has nothing yet in these blocks: which they are. The parts
         that are in no run are left out. SourceError.
         """
-        with self._inside():
+        with self.inside():
             huge = self.huge(blocks)
             fault_huge(process, huge, runs)
         return huge
@@ -454,7 +454,7 @@ class LiveSource(Source):
         or were gone. SourceError.
         """
         changed: list[Run] = []
-        with self._inside():
+        with self.inside():
             mem = Memory(self._open("mem"))
             pagemap = self._open("pagemap")
             try:

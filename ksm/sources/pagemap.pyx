@@ -27,9 +27,6 @@ cdef extern from "<sys/uio.h>" nogil:
     ssize_t process_vm_readv(int pid, const iovec *local, unsigned long nr_local, const iovec *remote, unsigned long nr_remote,
                              unsigned long flags)
 
-cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request, ...)
-
 cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
     int getpid()
@@ -43,37 +40,8 @@ cdef extern from "<sys/syscall.h>" nogil:
     long SYS_kcmp
 
 
-# include/uapi/linux/fs.h, since Linux 6.7: newer than the headers of many systems.
-cdef struct pm_scan_arg:
-    uint64_t size
-    uint64_t flags
-    uint64_t start
-    uint64_t end
-    uint64_t walk_end
-    uint64_t vec
-    uint64_t vec_len
-    uint64_t max_pages
-    uint64_t category_inverted
-    uint64_t category_mask
-    uint64_t category_anyof_mask
-    uint64_t return_mask
-
-cdef struct page_region:
-    uint64_t start
-    uint64_t end
-    uint64_t categories
-
 cdef enum:
-    PAGE_IS_FILE = 1 << 2
-    PAGE_IS_PRESENT = 1 << 3
-    PAGE_IS_PFNZERO = 1 << 5
-    NR_REGIONS = 512
-
     IN_HUGE = HPAGE_PMD_NR - 1  # the bits of a page's number that say where in a block of 2 MiB it is
-
-    # PAGEMAP_SCAN takes the mmap_lock until it has found so many pages, or has walked over so many bytes: 0.1 ms
-    FOUND_AT_ONCE = 1024
-    WALKED_AT_ONCE = 64 << 20
 
     KCMP_VM = 1
 
@@ -83,6 +51,7 @@ cdef uint64_t PAGEMAP_SCAN = (<uint64_t>3 << 30) | (<uint64_t>sizeof(pm_scan_arg
 
 # Bits of a pagemap entry
 cdef uint64_t PM_PRESENT = <uint64_t>1 << 63
+cdef uint64_t PM_SWAP = <uint64_t>1 << 62
 cdef uint64_t PM_FILE = <uint64_t>1 << 61
 cdef uint64_t PM_MMAP_EXCLUSIVE = <uint64_t>1 << 56
 cdef uint64_t PM_ALONE = PM_PRESENT | PM_FILE | PM_MMAP_EXCLUSIVE

@@ -74,6 +74,9 @@ class SnapshotSource(Source):
     def ranges(self) -> list[Run]:
         return self.follower.ranges() if self.follower else []
 
+    def places(self) -> list[tuple[int, int, int]]:
+        return self.follower.places() if self.follower else []
+
     def pieces(self) -> Iterator[Piece]:
         raise SourceError(f"{self.name}: several snapshots are not memory of one moment")
 

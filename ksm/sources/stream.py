@@ -103,6 +103,9 @@ class StreamSource(Source):
     def ranges(self) -> list[Run]:
         return [(BASE + block * BLOCK, BLOCK) for block in sorted(self._blocks)]
 
+    def places(self) -> list[tuple[int, int, int]]:
+        return [(addr, addr - BASE, length) for addr, length in self.ranges()]
+
 
 class InputSource(StreamSource):
     """Pages from an Input, which it takes over. Subclasses have read()."""

@@ -49,7 +49,7 @@ def counted(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def prepared(code: Code, normaliser: Normaliser) -> Body:
-    """The function in the form of normalise.py. Steps of a recording and branches of older eras are left out, and only counted."""
+    """The function in the form of normalise.py. Steps of a recording and branches of other eras are left out, and only counted."""
     body = Body(code, [])
     body.statements = _prepared(code.body, normaliser, body, None)
     return body

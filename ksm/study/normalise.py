@@ -13,7 +13,7 @@
     f(g, x), f(g.m, x)          f(x)
     READ_ONCE_ulong(x)          READ_ONCE(x)
     stand-ins                   ksm/study/standins.py
-    era_2011(g), until_6_1(g)   0: what 6.12 does is compared
+    era_2011(g), until_6_1(g), since_7_3(g)     0: what 6.12 does is compared
 
 Nothing is sorted, and nothing is dropped but what this table has: two statements are the same if their forms are equal.
 """
@@ -29,7 +29,7 @@ from ksm.study.cython_reader import CythonReader, plain, python_tokens
 from ksm.study.expressions import ONE, ZERO, Expr, Unreadable
 from ksm.study.standins import IN_THE_KERNEL, IN_THE_PORT, WITHOUT_READERS
 
-ERAS = ("era_2011", "until_6_1")
+ERAS = ("era_2011", "until_6_1", "since_7_3")
 _WORDS = {"NULL": ZERO, "True": ONE, "False": ZERO, "true": ONE, "false": ZERO}
 _ONCE = re.compile(r"(READ_ONCE|WRITE_ONCE|smp_load_acquire|smp_store_release)_\w+")
 _VARIABLE = re.compile(r"[A-Z]")

@@ -19,7 +19,7 @@ from ksm.study.kernel import Kernel, read_kernel
 from ksm.study.same import Row, Table, tables
 from ksm.study.standins import IN_THE_KERNEL, IN_THE_PORT, WITHOUT_READERS
 
-COLUMNS = ("statements", "same", "marked", "named", "ours", "recording", "older")
+COLUMNS = ("statements", "same", "marked", "named", "ours", "recording", "eras")
 BEGIN, END = "<!-- ksm study --same: begin -->", "<!-- ksm study --same: end -->"
 
 

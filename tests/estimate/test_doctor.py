@@ -146,6 +146,14 @@ def test_formulas_of_versions(kernel, saved, name):
     assert found.metadata == (15 + 2) * 64
 
 
+@pytest.mark.parametrize(("kernel", "size"), [("6.12", 64), ("6.1", 64), ("4.13", 64), ("4.12", 48), ("3.9", 48), ("3.8", 40), ("2.6.38", 40), ("1.0", 40)])
+def test_a_stable_node_has_grown(kernel, size):
+    """With merge_across_nodes in 3.9, and with chains in 4.13."""
+    found = ksm.doctor({"pages_shared": 2, "pages_sharing": 10, "pages_unshared": 0, "pages_volatile": 3}, kernel=kernel)
+    assert found.metadata == 15 * 64 + 2 * size
+    assert f"2 stable nodes x {size}" in found.formulas[1][1]
+
+
 @pytest.mark.parametrize(("kernel", "told"), [
     ("6.6", ("6.10", "6.18")), ("6.10", ("6.18",)), ("6.12.5", ("6.18",)), ("6.12.117", ()), ("6.18", ())])  # fmt: skip
 def test_the_version_that_mended_zero_pages(kernel, told):

@@ -75,7 +75,7 @@ def check(result, images, most=256):
         assert result.savings[1:] == (rest - across, across)
     values = result.ksm
     assert values["pages_sharing"] + values.get("ksm_zero_pages", 0) == result.savings.pages == result.savings.bytes // PAGE
-    if result.era == "6.12":
+    if result.era in ("7.3", "6.12"):
         assert values["general_profit"] == result.savings.bytes - 64 * sum(source.ksm_stat["ksm_rmap_items"] for source in result.sources)
     elif result.era == "6.1":
         assert sum(source.ksm_stat["ksm_merging_pages"] for source in result.sources) == values["pages_sharing"] + values["pages_shared"]
@@ -95,7 +95,7 @@ numbers = st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=1, max_size
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(numbers, min_size=1, max_size=4), st.sampled_from([2, 3, 4, 256, UNLIMITED]), st.sampled_from(["6.12", "6.1"]))
+@given(st.lists(numbers, min_size=1, max_size=4), st.sampled_from([2, 3, 4, 256, UNLIMITED]), st.sampled_from(["7.3", "6.12", "6.1"]))
 def test_savings_are_what_a_count_says(folder, images, most, era):
     paths = [write_image(folder / f"image{place}", image) for place, image in enumerate(images)]
     if os.stat(paths[0]).st_blocks * 512 > PAGE * (sum(number is not None for number in images[0]) + 1):

@@ -23,6 +23,7 @@ MACHINE = {
     "drain_all_pages": lambda m: m.drain_all_pages(), "era": lambda m: m.era, "frame": lambda m: m.frame(0),
     "fail": lambda m: m.fail("page"), "free_pages": lambda m: m.free_pages(), "ksm": lambda m: m.ksm.run,
     "lru_add_drain_all": lambda m: m.lru_add_drain_all(), "memory_failure": lambda m: m.memory_failure(1),
+    "soft_offline": lambda m: m.soft_offline(1),
     "memory": lambda m: m.memory, "nodes": lambda m: m.nodes, "migrate": lambda m: m.migrate(1),
     "offline": lambda m: m.offline(512, 512), "online": lambda m: m.online(512, 512),
     "pages": lambda m: m.pages, "key_name": lambda m: m.key_name, "threads": lambda m: m.threads, "plain": lambda m: m.plain,

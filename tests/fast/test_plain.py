@@ -157,7 +157,7 @@ class Life:
         self.places = self.random.choice([[0], [0, 1, 5, 7], [4, 5, 6], [4095], [0, 6, 8, 100, 4095]])
         knobs = self.machines.ksm
         smart_scan = self.random.random() < 0.3
-        if era == "6.12":
+        if era != "6.1":
             knobs.smart_scan = smart_scan
         knobs.use_zero_pages = self.random.random() < 0.3
         knobs.max_page_sharing = self.random.choice([2, 3, 256])
@@ -288,13 +288,13 @@ def test_a_first_look_ends_with_its_pass():
         machine.close()
 
 
-@pytest.mark.parametrize("seed, era", [*((seed, "6.12") for seed in range(8)), *((seed, "6.1") for seed in range(4))])
+@pytest.mark.parametrize("seed, era", [(seed, era) for era, seeds in (("6.12", 8), ("7.3", 3), ("6.1", 4)) for seed in range(seeds)])
 def test_heavy_writes(seed, era):
     live(seed, 60, nodes=1 + seed % 2, era=era)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("era", ["6.12", "6.1"])
+@pytest.mark.parametrize("era", ["7.3", "6.12", "6.1"])
 @pytest.mark.parametrize("seed", range(100, 140))
 def test_heavy_writes_for_long(seed, era):
     live(seed, 600, nodes=1 + seed % 2, era=era)

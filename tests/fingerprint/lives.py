@@ -15,8 +15,9 @@ from ksm.estimate.savings import Tally
 from ksm.fingerprint.frames import frames_of
 
 PAGE = ksm.PAGE_SIZE
-Era = Literal["6.12", "6.1", "2.6.38"]
-ERAS: tuple[Era, ...] = ("6.12", "6.1", "2.6.38")
+Era = Literal["7.3", "6.12", "6.1", "2.6.38"]
+ERAS: tuple[Era, ...] = ("6.12", "6.1", "2.6.38")  # of the fast tests
+EVERY_ERA: tuple[Era, ...] = ("7.3", *ERAS)
 Observation = dict[str, Any]
 
 # Contents that many pages have: zeros, one byte repeated, pages that differ in one bit, text, and noise
@@ -50,7 +51,7 @@ class Life:
         self.addr = 0x40000000
         self.seen: list[Observation] = []
         files = self.machine.ksm
-        if era == "6.12":
+        if era in ("7.3", "6.12"):
             files.smart_scan = rng.choice([0, 1])
         if era != "2.6.38":
             files.max_page_sharing = rng.choice([2, 3, 5, 17, 256])

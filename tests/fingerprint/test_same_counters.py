@@ -13,7 +13,7 @@ here, and only these may differ:
 """
 
 import pytest
-from lives import ERAS, Life
+from lives import ERAS, EVERY_ERA, Life
 
 SPLIT = {"savings", "sharing"}
 NODES = {"stable_node_chains", "stable_node_dups", "slabinfo"}
@@ -76,7 +76,7 @@ def test_a_plain_machine_of_fingerprints_counts_the_same():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("era", EVERY_ERA)
 def test_every_counter_is_equal_in_many_lives(era):
     for seed in range(60, 400):
         check_steady(seed, era)
@@ -105,7 +105,7 @@ def test_stale_stable_nodes_change_only_when_they_are_dropped(era):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("era", EVERY_ERA)
 def test_stale_stable_nodes_of_many_lives(era):
     for seed in range(40, 300):
         check_loose(seed, era)
@@ -114,7 +114,7 @@ def test_stale_stable_nodes_of_many_lives(era):
 def check_busy(seed, era, kind="busy", passes=8):
     one, other = both(kind, seed, era, passes)
     for life in (one, other):
-        if era == "6.12":
+        if era in ("7.3", "6.12"):
             life.machine.ksm.smart_scan = 0
         life.scan(3)
         assert list(life.wrong_pages()) == []
@@ -137,6 +137,13 @@ def test_swap_fork_migration_and_exit(era):
         check_busy(seed, era)
 
 
+def test_some_lives_of_7_3():
+    for seed in range(8):
+        check_steady(seed, "7.3")
+        check_loose(seed, "7.3")
+        check_busy(seed, "7.3")
+
+
 def test_huge_pages_of_2011():
     for seed in range(6):
         check_steady(seed, "2.6.38", "huge", 4)
@@ -149,7 +156,7 @@ def test_huge_pages():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("era", EVERY_ERA)
 def test_swap_fork_migration_and_exit_in_many_lives(era):
     for seed in range(30, 400):
         check_busy(seed, era)

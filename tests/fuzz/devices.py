@@ -171,7 +171,7 @@ class Devices(Images):
         if asked is None:
             return
         error = asked[0].error
-        if isinstance(error, OSError) and error.errno == EBUSY and self.config["machine"]["era"] != "6.12":
+        if isinstance(error, OSError) and error.errno == EBUSY and self.config["machine"]["era"] not in ("7.3", "6.12"):
             self.common.poisoned = True  # until 6.1, the frame of a merged page is marked all the same
         if error is not None:
             return
@@ -270,9 +270,8 @@ class Devices(Images):
                 outcome = self.call(f"getattr {name}", getattr, owner, name)
                 if self.gone(name, outcome, owner is process and subject.space is None):
                     continue
-                if not (
-                    isinstance(outcome.error, AttributeError) and name.startswith("ksm_") and self.config["machine"]["era"] != "6.12"
-                ):
+                modern = self.config["machine"]["era"] in ("7.3", "6.12")
+                if modern or not (isinstance(outcome.error, AttributeError) and name.startswith("ksm_")):
                     self.legal(name, outcome, set())
         [repr(self.machine), repr(process), process.alive, process.pid, process.name, self.machine.closed]
 

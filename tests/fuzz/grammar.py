@@ -65,7 +65,9 @@ def mremap(r: Roll) -> Args:
         to = ["at", r.choice([0, 0, PAGE, LOWEST - PAGE])]
     place = r.place() if r.chance(0.97) else r.anywhere()
     flags = r.choice([1, 1, 1, 0, 0, r.choice([1, 1, 1, 1, 3, 4])])
-    return {"who": r.who(), "place": place, "old": r.length(1 << 34), "new": r.length(1 << 34), "flags": flags, "to": to, "odd": r.odd(4)}
+    old = r.length(1 << 34)
+    new = old if to is not None and r.chance(0.4) else r.length(1 << 34)
+    return {"who": r.who(), "place": place, "old": old, "new": new, "flags": flags, "to": to, "odd": r.odd(4)}
 
 
 def write(r: Roll, force: bool = False) -> Args:

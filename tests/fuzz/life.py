@@ -69,7 +69,7 @@ def make_config(rng: random.Random, kinds: list[str], life: str) -> dict[str, An
         memory = rng.choice(["8M", "16M", "32M"])
     chance = rng.random()
     modern = chance < 0.85
-    era = "6.1" if chance < 0.15 else "6.12" if modern else "2.6.38"
+    era = "6.1" if chance < 0.15 else "6.12" if chance < 0.75 else "7.3" if modern else "2.6.38"
     machine = {
         "memory": memory, "max_memory": "40M", "nodes": nodes, "swap": rng.choice(["64K", "400K", "4M"]) if "swap" in kinds else None,
         "clock": "manual" if rng.random() < 0.8 or "clock" in kinds else "real", "era": era,

@@ -185,6 +185,12 @@ class Memory(World):
         target = fixed[0] if fixed else 0 if flags & 2 else None
         old_end, size = addr + up(old), up(new)
         vma = next((vma for vma in vmas if vma.start <= addr < vma.end), None)
+        together = target is not None and up(old) == size and self.config["machine"]["era"] == "7.3"
+        if together and (outcome.error is None or outcome.errno == ENOMEM):
+            if outcome.error is None and (vma is None or addr & MASK or size == 0 or flags & ~3 or outcome.value != target):
+                raise Finding("mremap", f"success with invalid arguments, or to another place than {target:#x}")
+            self.move_together(subject, addr, old_end, target, moved=outcome.error is None)
+            return
         if outcome.error is not None:
             # Parts of the target, and of the end that would be cut off, may be gone.
             holes = [(target, target + size)] if target is not None else []
@@ -219,6 +225,22 @@ class Memory(World):
         # As in the kernel: a mapping that cannot be split for want of memory stays mapped, without its pages.
         if self.common.short and left is not None and start != addr and any(line.start <= addr < line.end for line in process.maps()):
             space.map(left)
+
+    def move_together(self, subject: Subject, addr: int, end: int, target: int, *, moved: bool) -> None:
+        """mremap() since 6.17: each mapping of the range moves, or stays for want of memory."""
+        space = subject.space
+        assert space is not None
+        lines = subject.process.maps()
+        for low, high in [(max(area.start, addr), min(area.end, end)) for area in space.areas if area.start < end and area.end > addr]:
+            stays = any(line.start <= low < line.end for line in lines)
+            if stays and not moved:
+                continue
+            left = vma_part(space, low, high)
+            space.move(low, high - low, low - addr + target, high - low)
+            # As above: it stays mapped, without its pages.
+            if stays and left is not None:
+                space.map(left)
+        self.resync(subject, [(target, target + end - addr)])
 
     def do_brk(self, who: int, end: int, odd: Any = None) -> None:
         subject = self.subject(who)

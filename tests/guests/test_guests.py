@@ -4,11 +4,15 @@
     tox -e kernels              all workloads of every kernel, for some hours
     KSM_GUEST_WORKLOADS=30 pytest -m kernel tests/guests      some of each
 
-A kernel's package is downloaded by apt, and not kept.
+A kernel's package is downloaded by apt, and not kept. That of 7.3 is in a newer suite of the mirror, and only until a newer kernel comes:
+then its tests are skipped.
 """
 
+import itertools
+import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,14 +22,19 @@ from ksm.oracle.verify import verify
 from ksm.oracle.workload import OracleError
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+HERE = Path(__file__).parent  # a folder for each version has workloads that no older one runs to their end
 NEEDED = bool(os.environ.get("CI"))
 MOST = int(os.environ.get("KSM_GUEST_WORKLOADS", "1000000"))
+
+NEWER = ("7.3",)  # kernels that a suite has for some weeks
 
 # Each kernel with so many nodes: the seeds of its workloads, which begin with those of every run.
 RUNS = {
     ("6.12", 1): [1000, 1001, *range(1000), *range(1002, 1050)],
     ("6.12", 2): [*range(500)],
     ("6.1", 1): [1000, *range(300), *range(1001, 1010)],
+    ("7.3", 1): [2, 1000, *range(300), *range(1001, 1020)],
+    ("7.3", 2): [*range(50)],
 }
 
 
@@ -38,14 +47,24 @@ def guest(request):
     try:
         guest = Guest(version, nodes)
     except OracleError as error:
-        (pytest.fail if NEEDED or "apt" not in str(error) else pytest.skip)(str(error))
+        gone = "apt knows no" in str(error) and version in NEWER
+        (pytest.fail if (NEEDED and not gone) or "apt" not in str(error) else pytest.skip)(str(error))
     with guest:
         yield guest
+
+
+def test_a_guest_leaves_the_running_kernel_free(guest):
+    """Its memory is not mergeable: else `ksm verify` could not use the KSM of this computer meanwhile."""
+    counters = Path(f"/proc/{guest.qemu.pid}/ksm_stat")
+    if counters.exists() and "ksm_mergeable" in (text := counters.read_text()):
+        assert "ksm_mergeable: no" in text
 
 
 def test_same_as_another_kernel(guest, request):
     version, nodes = request.node.callspec.params["guest"]
     assert guest.kernel.release.startswith(version)
-    for seed in RUNS[version, nodes][:MOST]:
-        found = verify(fitting(generate(seed, nodes=nodes), guest.files), guest.run)
-        assert found is None, found.report(f"seed {seed}, {nodes} nodes, Linux {guest.kernel.release}")
+    seeds = (fitting(generate(seed, nodes=nodes), guest.files) for seed in RUNS[version, nodes][:MOST])
+    own = (json.loads(file.read_text()) for file in sorted((HERE / version).glob("*.json")))
+    for workload in itertools.chain(own, seeds):
+        found = verify(workload, guest.run)
+        assert found is None, found.report(f"{workload['name']}, {nodes} nodes, Linux {guest.kernel.release}")

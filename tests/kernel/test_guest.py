@@ -2,6 +2,7 @@
 """What is booted: packages of kernels, and the first file system of a guest. Guests themselves: tests/guests."""
 
 import lzma
+import re
 import shutil
 import subprocess
 
@@ -9,10 +10,11 @@ import pytest
 from commands import refused
 
 import ksm
-from ksm.oracle import kernels
+from ksm.oracle import kernels, packages
 from ksm.oracle.generate_nodes import runs
 from ksm.oracle.kernel import wrong_machine
 from ksm.oracle.kernels import Archive, Kernel, initramfs, kernel_of, modules_of
+from ksm.oracle.packages import find
 from ksm.oracle.process import memory_in
 from ksm.oracle.replay import run_port
 from ksm.oracle.seeds import fitting, generate
@@ -68,20 +70,65 @@ def test_what_is_no_kernel(folder, tmp_path):
             kernel_of(name or str(tmp_path), tmp_path)
 
 
-def test_the_newest_of_a_version(monkeypatch):
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is missing")
+def test_a_kernel_in_several_packages(tmp_path):
+    """Since 6.19, linux-image-* is empty, and its modules are in usr/lib."""
+    release = "7.3.0-test"
+    modules = tmp_path / "contents/modules/usr/lib/modules" / release
+    (modules / "kernel").mkdir(parents=True)
+    (modules / "kernel/fuse.ko.xz").write_bytes(lzma.compress(module("")))
+    (tmp_path / "contents/binary/usr/lib/modules" / release).mkdir(parents=True)
+    (tmp_path / "contents/binary/usr/lib/modules" / release / "vmlinuz").write_bytes(b"kernel")
+    needs = f"linux-initramfs-tool, linux-base-{release} (= 1), linux-binary-{release} (= 1), linux-modules-{release} (= 1)"
+    for part, depends in (("image", needs), ("binary", "linux-base"), ("modules", "kmod")):
+        (tmp_path / "contents" / part / "DEBIAN").mkdir(parents=True)
+        control = f"Package: linux-{part}-{release}\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: test\n"
+        (tmp_path / "contents" / part / "DEBIAN/control").write_text(f"{control}Depends: {depends}\n")
+        subprocess.run(["dpkg-deb", "-b", tmp_path / "contents" / part, tmp_path / f"linux-{part}-{release}_1_all.deb"], check=True,
+                       capture_output=True)
+    kernel = kernel_of(str(tmp_path / f"linux-image-{release}_1_all.deb"), tmp_path / "new")
+    assert kernel.release == release
+    assert kernel.image.read_bytes() == b"kernel"
+    assert [path.name for path in kernel.modules.glob("kernel/*")] == ["fuse.ko.xz"]
+
+
+def test_the_newest_of_a_version(monkeypatch, tmp_path):
     names = ["linux-image-6.12.107+deb12-cloud-amd64", "linux-image-6.12.117+deb12-cloud-amd64", "linux-image-6.12.99+deb12-cloud-amd64",
              "linux-image-6.12.120+deb12-cloud-amd64"]
 
-    def answer(*words, folder=None):
-        if words[0] == "apt-cache" and words[1] == "search":
-            return "".join(f"{name} - Linux\n" for name in names)
-        return "x:\n  Installed: (none)\n  Candidate: " + ("(none)" if "120" in words[2] else "6.12") + "\n"
+    newer = ["linux-image-7.3.4+deb13-cloud-amd64"]
+    sites = ["http://mirror/debian"]
+    updates = []
 
-    monkeypatch.setattr(kernels, "command", answer)
-    assert kernels.newest("6.12") == "linux-image-6.12.117+deb12-cloud-amd64"
-    names.clear()
-    with pytest.raises(OracleError, match=r"apt knows no linux-image-6\.12\*-cloud-amd64"):
-        kernels.newest("6.12")
+    def answer(*words, folder=None):
+        options, words = words[:-1], words[-1]
+        if "indextargets" in options:
+            return "".join(f"{site}\n" for site in sites)
+        if "update" in (*options, words):
+            updates.append(options)
+            return ""
+        there = newer if any("Dir::State::lists=" in word for word in options) else names
+        if "search" in options:
+            return "".join(f"{name} - Linux\n" for name in there if re.match(words, name))
+        return "x:\n  Installed: (none)\n  Candidate: " + ("(none)" if "120" in words else "6.12") + "\n"
+
+    monkeypatch.setattr(packages, "command", answer)
+    assert find("6.12", tmp_path) == ("linux-image-6.12.117+deb12-cloud-amd64", ())
+    assert find("linux-image-6.12.99+deb12-cloud-amd64", tmp_path) == ("linux-image-6.12.99+deb12-cloud-amd64", ())
+    assert updates == []
+    for _ in range(2):
+        name, options = find("7.3", tmp_path)
+        assert name == newer[0]
+        assert f"Dir::State::lists={tmp_path}/trixie-backports/lists" in options
+        assert (tmp_path / "trixie-backports/sources.list").read_text().endswith("http://mirror/debian trixie-backports main\n")
+    assert len(updates) == 1            # its list is read once
+    for wanted, said in (("9.9", r"apt knows no linux-image-9\.9\*-cloud-amd64; .*: trixie-backports has no such package"),
+                         ("linux-image-9", r"apt knows no linux-image-9; ")):
+        with pytest.raises(OracleError, match=said):
+            find(wanted, tmp_path)
+    sites.clear()
+    with pytest.raises(OracleError, match="trixie-backports: apt has no mirror of Debian"):
+        find("9.9", tmp_path / "other")
 
 
 @pytest.mark.skipif(not shutil.which("cpio"), reason="cpio is missing")
@@ -154,8 +201,8 @@ def test_smaps_of_kernels_that_do_not_know_ksm():
 
 
 @pytest.mark.parametrize("release, era", [
-    ("6.18.44", "6.12"), ("6.12.117+deb12-cloud-amd64", "6.12"), ("6.8.0", "6.1"), ("6.1.0-56-cloud-amd64", "6.1"), ("5.15.0", "6.1"),
-    ("2.6.38", "2.6.38"), ("", "6.12"),
+    ("6.18.44", "6.12"), ("6.12.117+deb12-cloud-amd64", "6.12"), ("6.8.0", "6.12"), ("6.1.0-56-cloud-amd64", "6.1"), ("5.15.0", "6.1"),
+    ("2.6.38", "2.6.38"), ("", "6.12"), ("7.2.12+deb13-cloud-amd64", "6.12"), ("7.3.4+deb13-cloud-amd64", "7.3"),
 ])  # fmt: skip
 def test_the_era_of_a_kernel(release, era):
     assert era_of({"kernel": release}) == era

@@ -133,7 +133,7 @@ def test_a_deviation_is_found(kernel, name):
 
 def statements_of(lines, function):
     """The numbers of the lines that are a whole statement, and whose mutation has to be found. Left out are marked lines, steps of a
-    recording, branches of older eras, and first values that only quiet the C compiler."""
+    recording, branches of other eras, and first values that only quiet the C compiler."""
     for number in range(function.first, function.last):
         line, above = lines[number], number - 1
         code = line.split("  #")[0].strip()
@@ -141,7 +141,8 @@ def statements_of(lines, function):
             above -= 1
         if not STATEMENT.fullmatch(code) or code.count("(") != code.count(")") or lines[number - 1].rstrip().endswith((",", "(")):
             continue
-        if not re.search(r"OURS|ksm_step|era_2011|until_6_1", line + lines[above]) and code not in QUIET and not inside(lines, number):
+        marked = re.search(r"OURS|ksm_step|era_2011|until_6_1|since_7_3", line + lines[above])
+        if not marked and code not in QUIET and not inside(lines, number):
             yield number
 
 
@@ -151,12 +152,12 @@ QUIET = ("folio = NULL", "tmp_page = NULL")
 
 
 def inside(lines, number):
-    """Whether the line is inside a block of an older era, or a block that is marked as a whole."""
+    """Whether the line is inside a block of another era, or a block that is marked as a whole."""
     indent = len(lines[number]) - len(lines[number].lstrip())
     for line in reversed(lines[:number]):
         depth = len(line) - len(line.lstrip())
         if line.strip() and depth < indent:
-            if re.search(r"(?<!not )(era_2011|until_6_1)\(|OURS", line):
+            if re.search(r"(?<!not )(era_2011|until_6_1|since_7_3)\(|OURS", line):
                 return True
             indent = depth
     return False

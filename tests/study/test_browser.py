@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The page in headless Chromium: tox -e study. Screenshots go to the folder KSM_SCREENSHOTS, if it is set.
-
-Needs Debian's chromium and chromium-driver, and selenium. In CI it fails where they are missing.
-"""
+"""The page in headless Chromium: tox -e study. See chromium.py."""
 
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 
 import pytest
+from chromium import LAPTOP, screenshot, start
 
 import ksm
 from ksm.record.recorder import COUNTERS
@@ -21,31 +18,11 @@ from ksm.study.pairing import read_port, study
 from ksm.study.steps import PORT
 
 pytestmark = pytest.mark.browser
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-LAPTOP = (1440, 900)
-
-
-def missing(what):
-    if os.environ.get("CI"):
-        pytest.fail(f"CI needs {what}")
-    pytest.skip(f"needs {what}")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if not CHROMIUM or not DRIVER:
-        missing("Debian's chromium and chromium-driver")
-    try:
-        from selenium import webdriver
-        from selenium.webdriver.chrome.service import Service
-    except ImportError:
-        missing("selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size={},{}".format(*LAPTOP)):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = start()
     yield driver
     driver.quit()
 
@@ -96,13 +73,6 @@ def one(browser, selector):
 
 def every(browser, selector):
     return browser.find_elements("css selector", selector)
-
-
-def screenshot(browser, name):
-    folder = os.environ.get("KSM_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        browser.save_screenshot(f"{folder}/{name}.png")
 
 
 def visible(browser, element):

@@ -415,7 +415,7 @@ def test_the_command(linux):
     ksm = data["files"][0]
     assert data["kernel"].startswith("Linux 6.12")
     assert ksm["total"]["statements"] == sum(function["statements"] for function in ksm["functions"])
-    assert {"name", "statements", "same", "marked", "named", "ours", "recording", "older", "differences"} <= ksm["functions"][0].keys()
+    assert {"name", "statements", "same", "marked", "named", "ours", "recording", "eras", "differences"} <= ksm["functions"][0].keys()
 
 
 def test_a_kernel_that_differs(tiny):

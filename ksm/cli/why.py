@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: the command line.
+"""ksm why: why does memory merge, or not?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from ksm.cli import options
+from ksm.cli.scan import Seconds, settings
+from ksm.constants import PAGE_SIZE
+from ksm.estimate import why_report
+from ksm.estimate.pace import BUDGET
+from ksm.estimate.report import terminal_width
+from ksm.estimate.scan import Zeros
+from ksm.estimate.settings import ERA
+from ksm.estimate.why import Look, examine
+from ksm.machine import ERAS
+from ksm.sources import Host, Source, SourceError, Which, open_sources
+from ksm.sources.advice import of_which
+from ksm.sources.gentle import gently
+
+if TYPE_CHECKING:
+    from ksm.machine import _Era as Era
+    from ksm.sources.input import Holes
+
+ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+HIGHEST = 1 << 64
+
+
+def address_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
+    """The sources, and the address behind them, if there is one. UsageError."""
+    if len(words) < 2 or not ADDRESS.fullmatch(words[-1]) or os.path.lexists(words[-1]):
+        return words, None
+    address = int(words[-1], 16) if words[-1][:2] in ("0x", "0X") else int(words[-1][:25])
+    if address >= HIGHEST:
+        raise click.UsageError(f"{words[-1][:40]}: an address has 64 bits", click.get_current_context())
+    return words[:-1], address // PAGE_SIZE * PAGE_SIZE
+
+
+@click.command(short_help="Why does memory merge, or not, and what would help?")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]... [ADDRESS]")
+@options.mappings
+@click.option(
+    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
+)
+@click.option(
+    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
+    help="Use the kernel's defaults, or what the running kernel has.",
+)
+@click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
+@click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
+@click.option(
+    "--budget", type=Seconds(0, 30 * 86400), default=BUDGET, metavar="SECONDS",
+    help=f"Watch processes for as long as ksmd takes at these knobs, and so long at most.  [default: {BUDGET:g}]",
+)
+@click.option("--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait so long between passes, whatever ksmd takes.")
+@click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
+@click.option("--quick", is_flag=True, help="Do not read what KSM never looks at: then it is not said how much of that would merge.")
+@options.holes
+@options.zeros
+@click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
+@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
+@options.threads
+@options.gentle
+@options.page
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, with all regions.")
+def why(
+    sources: tuple[str, ...],
+    which: Which | None,
+    advised: bool,
+    era: Era,
+    knobs: str,
+    settings: dict[str, str],
+    passes: int | None,
+    budget: float,
+    interval: float | None,
+    as_passes: bool,
+    quick: bool,
+    holes: Holes | None,
+    zeros: Zeros,
+    exact: bool,
+    key_file: str | None,
+    threads: int | None,
+    gentle: bool,
+    html: str | None,
+    as_json: bool,
+) -> None:
+    """Why does memory merge, or not, and what would help?
+
+    Scans the SOURCEs as `ksm scan` does (ksm scan --help says what a SOURCE is), and says of each page why it is merged or not: as KSM has
+    decided it in its last visit. Of processes, memory that KSM never looks at counts, too: shared memory, files, hugetlb, what is swapped
+    out. It is read and compared with the rest, so that it can be said how much of it would merge if it were private; --quick leaves that
+    out.
+
+    What could be gained comes with what would have to be done, the largest gain first.
+
+    With an ADDRESS (0x7f12345000, or a decimal number; of a file, the offset of the memory), it tells the story of one page, which is the
+    first SOURCE's: what each visit decided, which pages share its frame, and what would change that. More SOURCEs show who else has it.
+
+    It reads /proc/PID/smaps, which makes who maps memory in the process wait: 10 ms and more for each GiB.
+    """
+    ctx = click.get_current_context()
+    names, address = address_of(sources)
+    if as_passes and len(names) < 2:
+        raise click.UsageError("--as-passes needs two snapshots at least", ctx)
+    if as_passes and passes is not None and passes < len(names):
+        raise click.UsageError(f"--passes {passes}: with --as-passes, there is one for each snapshot at least", ctx)
+    if exact and key_file is not None:
+        raise click.UsageError("--key is for fingerprints, and --exact makes none", ctx)
+    if html is not None and address is not None:
+        raise click.UsageError("--html is for all pages, and not for the one at an ADDRESS", ctx)
+    mappings = options.which_of(which, advised)
+    key = None if key_file is None else options.key_in(key_file)
+    threads = options.threads_of(threads, gentle)
+    ctx.with_resource(gently(gentle))
+    host = Host(gentle=gentle)
+    opened: list[Source] = []
+    remarks: list[str] = []
+    try:
+        if as_passes:
+            from ksm.sources.snapshots import open_snapshots
+
+            opened, passes = open_snapshots(names, holes), passes or len(names)
+        else:
+            opened, remarks = open_sources(names, host, which=mappings, holes=holes)
+        if not opened:
+            raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
+        with options.progress_bar() as progress, Look(
+            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, zeros=zeros, progress=progress,
+        ) as look:  # fmt: skip
+            look.quick, look.key = quick, key
+            if address is not None:
+                look.followed = 0, address
+            found = examine(look, passes, interval, budget)
+    except SourceError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        for source in opened:
+            source.close()
+        host.close()
+    found.scan.notes[:0] = of_which(opened, mappings)
+    found.scan.notes.extend(remarks)
+    width = terminal_width()
+    if html is not None:
+        from ksm.pictures import page
+        from ksm.pictures.html import html as page_of
+
+        page.write(html, page_of(found))
+    if found.story is not None:
+        if as_json:
+            click.echo(json.dumps(why_report.story_json(found.story), indent=2))
+        else:
+            echo(why_report.story_lines(found.story, width))
+    elif as_json:
+        click.echo(json.dumps(why_report.as_json(found), indent=2))
+    else:
+        echo(why_report.lines(found, width))
+
+
+def echo(lines: Iterable[tuple[str, bool]]) -> None:
+    plain = os.environ.get("TERM") in ("dumb", "unknown") or "NO_COLOR" in os.environ
+    for text, bold in lines:
+        click.echo(click.style(text, bold=True) if bold and not plain else text)

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The types of contents.pyx.
+from array import array
+
+from typing_extensions import Buffer
+
+from ksm.machine import Machine
+
+class Contents:
+    def __init__(self, machine: Machine) -> None: ...
+    def add(self, words: array[int], reasons: Buffer, region: int) -> None: ...
+    def add_frames(self, frames: Buffer, region: int, reason: int) -> None: ...
+    def gains(self) -> list[tuple[int, int, int, int]]: ...

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: it prints numbers.
+"""The page of a report, whatever the report is of."""
+
+from __future__ import annotations
+
+from ksm.estimate import report, sweep_report, why_report
+from ksm.estimate.scan import Result
+from ksm.estimate.sweep import Sweep
+from ksm.estimate.why import Why
+from ksm.pictures import of_scan, of_sweep, of_why, page
+
+
+def html(found: Result | Sweep | Why) -> str:
+    """The page, as text. PicturesError without altair and vl-convert-python."""
+    page.need_altair()
+    if isinstance(found, Result):
+        data = report.as_json(found)
+        return page.render(of_scan.page_of(data, report.answer(found)), data)
+    if isinstance(found, Why):
+        data = {**why_report.as_json(found), "map": of_why.map_of(found)}
+        return page.render(of_why.page_of(data, why_report.answer(found)), data)
+    data = sweep_report.as_json(found)
+    return page.render(of_sweep.page_of(data, sweep_report.answer(found)), data)

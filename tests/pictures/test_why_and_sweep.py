@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pages of ksm why and ksm sweep: their numbers are those of --json."""
+
+import json
+
+import pytest
+from commands import invoke, refused
+from reader import Reader
+
+from ksm.pictures import of_why
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+
+def number(text):
+    return float(text.replace(",", ""))
+
+
+def test_the_page_of_a_sweep(images, tmp_path):
+    path = tmp_path / "sweep.html"
+    out, _ = invoke("sweep", images["web"], images["db"], "--vary", "use_zero_pages=0,1", "--cost", 1000, "--html", path, "--json")
+    data, page = json.loads(out), Reader(path.read_text())
+    assert json.loads(page.scripts["report"]) == data
+    rows = page.tables["Settings"][1:]
+    assert [row[0] for row in rows] == [row["name"] for row in data["rows"]]
+    assert [number(row[1]) for row in rows] == [pytest.approx(row["ledger"]["freed"] / 256, abs=0.051) for row in data["rows"]]
+    rows = page.tables["What is freed after each pass"][1:]
+    assert [number(row[3]) for row in rows] == [
+        pytest.approx(pages / 256, abs=0.051) for row in data["rows"] for _, pages in row["curve"]
+    ]
+    assert {"chart-settings", "chart-curves", "chart-cost"} <= page.scripts.keys()
+
+
+def test_the_page_of_why(images, tmp_path):
+    path = tmp_path / "why.html"
+    out, _ = invoke("why", images["web"], images["<img src=x onerror=alert(1)>"], "--html", path, "--json")
+    data, page = json.loads(out), Reader(path.read_text())
+    inside = json.loads(page.scripts["report"])
+    found = inside.pop("map")
+    assert inside == data
+    rows = page.tables["Pages by reason"][1:]
+    assert [number(row[2]) for row in rows] == [each["pages"] for each in data["reasons"] if each["name"] != of_why.ABSENT]
+    assert found["states"] == [each["name"] for each in data["reasons"] if each["name"] != of_why.ABSENT]
+    assert sum(found["cells"]) == sum(each["pages"] for each in data["reasons"] if each["name"] != of_why.ABSENT)
+    rows = page.tables["Pages of each mapping, by reason"][1:]
+    assert sum(number(cell) for row in rows for cell in row[1:]) == sum(found["cells"])
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+
+
+def test_the_story_of_a_page_has_no_page(images, tmp_path):
+    assert "--html is for all pages" in refused("why", images["web"], "0x0", "--html", tmp_path / "why.html", code=2)
