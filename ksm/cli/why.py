@@ -19,7 +19,7 @@ from ksm.estimate import why_report
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.report import terminal_width
 from ksm.estimate.scan import Zeros
-from ksm.estimate.settings import ERA
+from ksm.estimate.eras import ERA
 from ksm.estimate.why import Look, examine
 from ksm.machine import ERAS
 from ksm.sources import Host, Source, SourceError, Which, open_sources
