@@ -98,6 +98,17 @@ def test_the_clock_goes_as_ksmd_would(tmp_path, opened):
     assert {row.saved for row in found.rows} == {0}
 
 
+def test_knobs_that_take_longer_than_a_clock_counts(tmp_path, opened):
+    """A page every 50 days."""
+    path = write_image(tmp_path / "image", [*range(1, 3000), 5])
+    slow = {"pages_to_scan": ["1"], "sleep_millisecs": ["4294967295"], "advisor_mode": ["none", "scan-time"]}
+    found = swept(opened([path]), slow)
+    for row in found.rows:
+        assert row.settled
+        assert row.seconds > 3000 * 4294967 / 500
+    assert max(len(line) for line, _ in sweep_report.lines(found, 80)) <= 80
+
+
 def test_the_advisor_sets_the_pace(tmp_path, opened):
     """It begins with 500 pages at once. A pass that takes no second has a share of a processor of less than one percent, and so may take
     ten times as many pages the next time: see scan_time_advisor() of mm/ksm.c."""
@@ -175,6 +186,20 @@ def test_processes_are_read_twice_for_all_rows():
         assert (row.settled, row.ledger.volatile) == (True, 20)
 
 
+def test_a_pace_that_decides(monkeypatch):
+    """Where memory changes and there are chains, settings that differ in ksmd's pace have a machine each; else they have one."""
+    machines = []
+    make = Replay.make_machine
+    monkeypatch.setattr(Replay, "make_machine", lambda self, *args: (machines.append(1), make(self, *args))[1])
+    paces = {"pages_to_scan": ["10", "100", "1000"]}
+    for most, expected in (("2", 3), ("256", 1)):  # 20 pages are equal
+        machines.clear()
+        found = swept([Changing()], {"max_page_sharing": [most], **paces})
+        assert len(machines) == expected + 1  # one is for what perfect deduplication would free
+        assert len({row.ledger for row in found.rows}) == 1
+        assert [row.ksm["pages_to_scan"] for row in found.rows] == [10, 100, 1000]
+
+
 class ComesAndGoes(Changing):
     """20 pages in the first reading, of which the second one has 10, and 10 others, equal to those."""
 
@@ -191,6 +216,22 @@ def test_pages_that_come_and_go_are_those_of_the_last_reading():
     [row] = found.rows
     assert (row.ledger.pages, row.ledger.volatile, row.saved) == (20, 0, 10)
     assert found.bound == 10
+
+
+class Grows(Changing):
+    """40 pages, which the second reading has unmapped, and 40 others in a mapping that is new."""
+
+    def refresh(self, number):
+        if number:
+            self.process.munmap(self.addr, 40 * PAGE)
+            self.addr = self.process.mmap(40 * PAGE)
+        self.process.update(self.addr, page(number + 1) * 40)
+
+
+def test_mappings_that_come_between_the_readings():
+    found = swept([Grows()], {"smart_scan": ["0", "1"], "advisor_mode": ["none", "scan-time"]})
+    assert [row.saved for row in found.rows] == [39] * 4
+    assert found.bound == 39
 
 
 def test_a_process_that_exits_between_the_readings():
