@@ -34,6 +34,7 @@ CALLED_BY_METHODS = {
     ("ksm", "ksm.estimate.answers"),
     ("ksm", "ksm.estimate.sweep"),
     ("ksm", "ksm.estimate.watching"),
+    ("ksm", "ksm.estimate.why"),
     ("ksm", "ksm.sources"),
     ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),
