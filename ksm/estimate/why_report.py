@@ -195,6 +195,8 @@ def said(chance: Chance, several: bool) -> str:
     total = chance.pages * PAGE_SIZE
     if chance.freed is None:
         known = "their contents were not read (--quick)"
+    elif chance.reason.group == "compared":
+        known = f"of which {percent(chance.equal or 0, chance.pages)} have an equal now: {size(chance.freed * PAGE_SIZE)} could be freed"
     else:
         known = f"of which {percent(chance.equal or 0, chance.pages)} would merge, and free {size(chance.freed * PAGE_SIZE)}"
     where = ""
