@@ -41,7 +41,8 @@ def load(name):
     return module
 
 
-mutants, GUEST_MUTANTS = load("build"), load("table").GUEST_MUTANTS
+mutants = load("build")
+GUEST_MUTANTS = load("table").GUEST_MUTANTS[:1 if MOST else None]
 
 # Each kernel with so many nodes: the seeds of its workloads, which begin with those of every run.
 RUNS = {
