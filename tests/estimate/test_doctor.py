@@ -185,6 +185,17 @@ def content(number):
     return number.to_bytes(8, "little") * (PAGE // 8)
 
 
+def test_the_counters_of_7_3():
+    with ksm.Machine("16M", era="7.3") as machine:
+        process = machine.spawn()
+        process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
+        process.write(process.mmap(8 * PAGE), content(1) * 8)
+        machine.ksm.scan(3)
+        found = ksm.doctor(machine.ksm.attributes(), {"1 a": process.ksm_stat()}, kernel="7.3.4+deb13-cloud-amd64")
+        assert found.kernel == (7, 3, 4)
+        assert found.profit == machine.ksm.general_profit == 7 * PAGE - 8 * 64
+
+
 def test_empty_chains_are_harmless():
     """11 contents in 8 pages each, at most 2 to a frame. When the process has gone, its chains are all that is left."""
     with ksm.Machine("16M") as machine:
