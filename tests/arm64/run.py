@@ -159,7 +159,7 @@ def run_tests(root: Path, asked: list[str]) -> int:
         chunk = waiting.pop(0)
         code, text = run(root, *pytest, "-q", "-rfE", *chunk)
         if code == -signal.SIGKILL and len(chunk) > 1:  # too much memory: again, in smaller chunks
-            size = max(1, len(chunk) // 5)
+            size = max(1, len(chunk) // 8)
             waiting[:0] = [chunk[first:first + size] for first in range(0, len(chunk), size)]
             continue
         print(text, end="", flush=True)
