@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ksm.estimate.scanned import Report
     from ksm.estimate.sweep import Sweep
     from ksm.estimate.watching import Look
+    from ksm.estimate.why import Why
     from ksm.machine import _Era as Era
     from ksm.sources import Which
 
@@ -99,6 +100,37 @@ def scan(
     return scan_of(
         sources, settings=settings or {}, era=era, passes=passes, interval=interval, budget=budget, which=which, zeros=zeros, exact=exact,
         threads=threads, tenants=tenants or {}, details=details, contents=contents,
+    )  # fmt: skip
+
+
+def why(
+    sources: Sequence[str] = (),
+    address: int | None = None,
+    *,
+    settings: Mapping[str, str | int] | None = None,
+    era: Era = "6.12",
+    passes: int | None = None,
+    interval: float | None = None,
+    budget: float = 10.0,
+    which: Which = "prctl",
+    zeros: Literal["apart", "count"] = "apart",
+    quick: bool = False,
+    threads: int | None = None,
+) -> Why:
+    """Why each page of some memory is merged, or not: an object, with what `ksm why` prints.
+
+    `sources` are what a command takes: "pid:N", a file of memory, or a fingerprint file; without any, all processes that may be read.
+    `address`, in bytes, asks for the story of one page of the first source. `quick` does not read what KSM never looks at. The other
+    arguments are as for scan().
+
+    ValueError for settings that KSM refuses, OSError(EIO) with the reason for a source that cannot be used. The reasons are decisions of
+    cmp_and_merge_page(), should_skip_rmap_item() and vma_ksm_compatible().
+    """
+    from ksm.estimate.answers import why_of  # an import that few callers need
+
+    return why_of(
+        sources, address, settings=settings or {}, era=era, passes=passes, interval=interval, budget=budget, which=which, zeros=zeros,
+        quick=quick, threads=threads,
     )  # fmt: skip
 
 

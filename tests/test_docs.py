@@ -13,6 +13,7 @@ import pytest
 import ksm
 from ksm.cli.group import COMMANDS, main
 from ksm.estimate.counters import KSM_STAT, SYSFS, VMSTAT
+from ksm.estimate.reasons import REASONS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -40,7 +41,7 @@ def test_every_file_of_sysfs_is_told_of():
                     setattr(machine.ksm, name, 0)
 
 
-@pytest.mark.parametrize("page", ["advise.md", "sweep.md", "watch.md"])
+@pytest.mark.parametrize("page", ["advise.md", "pictures.md", "sweep.md", "tenants.md", "watch.md"])
 def test_examples_in_python_run(page, tmp_path, monkeypatch):
     """The example of a page, in a folder with two images."""
     chance = random.Random(1)
@@ -81,12 +82,32 @@ def test_every_counter_is_told_of():
     assert all(misread for table in told.values() for _, _, misread in table.values())
 
 
+def example(page):
+    """What the example of a page prints, and what its comments say that it prints."""
+    [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, page, "exec"), {})
+    return output.getvalue().splitlines(), re.findall(r"^ *print\(.*\) +# (.*)$", code, re.MULTILINE)
+
+
 def test_example_of_ksm_doctor():
     """It prints what its comments say."""
-    [code] = re.findall(r"^```python\n(.*?)^```", (DOCS / "counters.md").read_text(), re.MULTILINE | re.DOTALL)
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        exec(compile(code, "counters.md", "exec"), {})
-    assert output.getvalue().splitlines() == re.findall(r"^ *print\(.*\) +# (.*)$", code, re.MULTILINE) != []
+    printed, said = example("counters.md")
+    assert printed == said != []
+
+
+def test_example_of_ksm_why():
+    """It prints what its comments say, and a line for each run of pages."""
+    printed, said = example("why.md")
+    assert [line for line in printed if not line.startswith("0x")] == said != []
+    assert printed[1:4] == ["0x0 0x1000 alone", "0x1000 0x3000 within", "0x3000 0x4000 alone"]
+
+
+def test_every_reason_is_told_of():
+    """docs/why.md has a row for each reason of ksm why, in the same words."""
+    text = (DOCS / "why.md").read_text().partition("## The reasons\n")[2].partition("\n## ")[0]
+    told = [tuple(cell.strip() for cell in row.strip("|").split(" | ")) for row in text.splitlines() if "| `" in row]
+    assert told == [(reason.title, f"`{reason.name}`", reason.sentence, reason.remedy or "-") for reason in REASONS]
 
 
 def test_every_flag_of_a_page_is_told_of():

@@ -14,17 +14,12 @@ import click
 
 from ksm.cli import options
 from ksm.cli.scan import Seconds, settings
-from ksm.constants import PAGE_SIZE
 from ksm.estimate import why_report
+from ksm.estimate.look import ask
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.report import terminal_width
 from ksm.estimate.scan import Zeros
-from ksm.estimate.eras import ERA
-from ksm.estimate.why import Look, examine
-from ksm.machine import ERAS
-from ksm.sources import Host, Source, SourceError, Which, open_sources
-from ksm.sources.advice import of_which
-from ksm.sources.gentle import gently
+from ksm.sources import SourceError, Which
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -32,6 +27,7 @@ if TYPE_CHECKING:
 
 ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 HIGHEST = 1 << 64
+MANY = 5000  # regions
 
 
 def address_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
@@ -41,19 +37,14 @@ def address_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
     address = int(words[-1], 16) if words[-1][:2] in ("0x", "0X") else int(words[-1][:25])
     if address >= HIGHEST:
         raise click.UsageError(f"{words[-1][:40]}: an address has 64 bits", click.get_current_context())
-    return words[:-1], address // PAGE_SIZE * PAGE_SIZE
+    return words[:-1], address
 
 
 @click.command(short_help="Why does memory merge, or not, and what would help?")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]... [ADDRESS]")
 @options.mappings
-@click.option(
-    "--era", type=click.Choice([*ERAS]), default=ERA, show_default=True, is_eager=True, help="Use the KSM of this Linux version."
-)
-@click.option(
-    "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
-    help="Use the kernel's defaults, or what the running kernel has.",
-)
+@options.era
+@options.knobs
 @click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
 @click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
 @click.option(
@@ -118,35 +109,16 @@ def why(
         raise click.UsageError("--html is for all pages, and not for the one at an ADDRESS", ctx)
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
-    threads = options.threads_of(threads, gentle)
-    ctx.with_resource(gently(gentle))
-    host = Host(gentle=gentle)
-    opened: list[Source] = []
-    remarks: list[str] = []
     try:
-        if as_passes:
-            from ksm.sources.snapshots import open_snapshots
-
-            opened, passes = open_snapshots(names, holes), passes or len(names)
-        else:
-            opened, remarks = open_sources(names, host, which=mappings, holes=holes)
-        if not opened:
-            raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
-        with options.progress_bar() as progress, Look(
-            opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, zeros=zeros, progress=progress,
-        ) as look:  # fmt: skip
-            look.quick, look.key = quick, key
-            if address is not None:
-                look.followed = 0, address
-            found = examine(look, passes, interval, budget)
+        with options.progress_bar() as progress:
+            found = ask(
+                names, address, which=mappings, era=era, settings=settings, passes=passes, budget=budget, interval=interval,
+                as_passes=as_passes, quick=quick, holes=holes, zeros=zeros, exact=exact, key=key,
+                threads=options.threads_of(threads, gentle), gentle=gentle, progress=progress,
+            )  # fmt: skip
     except SourceError as error:
         raise click.ClickException(str(error)) from None
-    finally:
-        for source in opened:
-            source.close()
-        host.close()
-    found.scan.notes[:0] = of_which(opened, mappings)
-    found.scan.notes.extend(remarks)
+    found.scan.notes.extend(ctx.meta["era_note"])
     width = terminal_width()
     if html is not None:
         from ksm.pictures import page
@@ -159,7 +131,9 @@ def why(
         else:
             echo(why_report.story_lines(found.story, width))
     elif as_json:
-        click.echo(json.dumps(why_report.as_json(found), indent=2))
+        # With an indent, Python writes JSON by code that takes many times as long.
+        many = sum(len(source.regions) for source in found.sources) > MANY
+        click.echo(json.dumps(why_report.as_json(found), indent=None if many else 2))
     else:
         echo(why_report.lines(found, width))
 

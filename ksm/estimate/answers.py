@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: what commands print, as objects.
-"""The functions of the package that open sources: ksm.sweep(), ksm.advise() and ksm.watch(). What is wrong is a ValueError or OSError."""
+"""The functions of the package that open sources: ksm.why(), ksm.sweep(), ksm.advise() and ksm.watch(). What is wrong is a ValueError or
+OSError.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ksm.estimate.advise import Advice, advise
+from ksm.estimate.look import ask
 from ksm.estimate.replay import Reader
 from ksm.estimate.scan import Zeros
 from ksm.estimate.settings import SettingError, check_settings
 from ksm.estimate.sweep import Sweep, Sweeper, settings_of
 from ksm.estimate.watching import Ended, Look, Watcher, watch
+from ksm.estimate.why import Why
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 
 if TYPE_CHECKING:
@@ -52,6 +56,28 @@ def opened(texts: Sequence[str], which: Which) -> Iterator[tuple[list[Source], l
         for source in sources:
             source.close()
         host.close()
+
+
+def why_of(
+    texts: Sequence[str], address: int | None, *, settings: Mapping[str, str | int], era: Era, passes: int | None, interval: float | None,
+    budget: float, which: Which, zeros: Zeros, quick: bool, threads: int | None,
+) -> Why:  # fmt: skip
+    """See ksm.why()."""
+    if isinstance(texts, str):
+        raise TypeError("sources are a sequence of strings, and not one string")
+    if address is not None and not 0 <= address < 1 << 64:
+        raise ValueError(f"an address has 64 bits, and not {address:#x}")
+    base = {name: str(value) for name, value in settings.items()}
+    try:
+        check_settings(base, era)
+        return ask(
+            list(texts), address, settings=base, era=era, passes=passes, interval=interval, budget=budget, which=which, zeros=zeros,
+            quick=quick, threads=threads,
+        )  # fmt: skip
+    except SettingError as error:
+        raise ValueError(str(error)) from None
+    except SourceError as error:
+        raise OSError(errno.EIO, str(error)) from None
 
 
 def advise_of(texts: Sequence[str], *, settings: Mapping[str, str | int], era: Era, interval: float, threads: int | None) -> Advice:

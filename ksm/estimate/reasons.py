@@ -184,6 +184,9 @@ READABLE = frozenset({
     outcomes.NOT_MERGEABLE,
 })  # fmt: skip
 
+# What the page cache has once, whoever maps it
+FILES = frozenset({outcomes.FILE_PAGE, outcomes.SHARED_FILE})
+
 # What was looked at and could merge, if something else were otherwise
 UNLUCKY = frozenset({
     outcomes.VOLATILE, outcomes.WAITING, outcomes.SMART_SCAN, outcomes.FULL, outcomes.OTHER_NODE, outcomes.HELD, outcomes.AGAIN,

@@ -64,11 +64,11 @@ def ranges_of(source: Source, scanned: PageCodes, first: int) -> Found:
         notes.append("of a still image: what a running machine keeps writing to looks as if it held still")
     if source.holes:
         notes.append(f"{source.holes:,} pages are left out of the file, and are in no region")
-    return Found(first, of_places(source), scanned, notes)
+    return Found(first, of_places(source, scanned), scanned, notes)
 
 
-def of_places(source: Source) -> list[Range]:
-    """Of a file: its neighbouring pages together."""
+def of_places(source: Source, scanned: PageCodes) -> list[Range]:
+    """Of a file: its neighbouring pages together. Where the machine has them in blocks, a block has more than the file."""
     names = {"image": "image", "core": "segment"}
     ranges: list[Range] = []
     for start, length in sorted((start, length) for _, start, length in source.places()):
@@ -76,7 +76,8 @@ def of_places(source: Source) -> list[Range]:
             ranges[-1] = ranges[-1]._replace(end=max(ranges[-1].end, start + length))
         else:
             ranges.append(Range(start, start + length, names.get(source.kind, "")))
-    return ranges
+    spans = ((range, scanned.span(range.start, range.end)) for range in ranges)
+    return [range._replace(start=span[0], end=span[1]) for range, span in spans if span is not None]
 
 
 def of_process(source: LiveSource, scanned: PageCodes, first: int) -> Found:
@@ -84,10 +85,9 @@ def of_process(source: LiveSource, scanned: PageCodes, first: int) -> Found:
     found = Found(first, [], PageCodes())
     every = source.which == "prctl" and not source.standing.merge_any
     with source.inside():
-        every_area = areas(source)
         hypervisor = is_hypervisor(source)
         with pagemap_of(source) as pagemap:
-            for area in every_area:
+            for area in areas(source):
                 if area.start < KERNEL_HALF:  # pagemap has nothing of [vsyscall]
                     fill(found.codes, scanned, area, pagemap, source.host.kpageflags, every, hypervisor)
                 found.regions.append(Range(
@@ -124,3 +124,19 @@ def fill(
 def in_memory(path: str) -> bool:
     """Whether a file lies where guests have their memory: in a file system that is memory, as a rule."""
     return path.startswith(("/dev/shm/", "/dev/hugepages", "/run/"))
+
+
+def memory_of_guests(found: list[Found]) -> None:
+    """What a guest has is a guest's in other processes, too, as virtiofsd: they map the same file."""
+    files = {
+        range.file
+        for each in found
+        for range in each.regions
+        if range.file and each.codes.counts(range.start, range.end)[outcomes.GUEST]
+    }
+    for each in found if files else ():
+        for range in each.regions:
+            if range.file in files:
+                for start, end, code in list(each.codes.runs(range.start, range.end)):
+                    if code in (outcomes.SHARED_MEMORY, outcomes.SHARED_FILE):
+                        each.codes.fill(start, end, outcomes.GUEST)

@@ -22,7 +22,8 @@ GROUPS: dict[Group, str] = {
 }  # fmt: skip
 SHOWN = 20  # regions, sources
 SHOWN_WHERE = 3  # sources of a chance
-LEAST_NAME = 16
+LEAST_NAME = 17
+LEAST_SHARE = 0.01  # of the pages of a reason: a smaller gain is in the table only
 LISTED = 20  # pages that share a frame
 
 # What a visit has decided
@@ -98,10 +99,11 @@ def as_json(why: Why) -> dict[str, Any]:
 
 def lines(why: Why, width: int) -> Iterator[Line]:
     """The lines of the report, and whether each is bold."""
-    yield answer(why), True
+    for line, _ in wrapped(answer(why), width, "  "):
+        yield line, True
     yield "", False
     yield from table(why, width)
-    chances = [chance for chance in why.chances() if chance.freed or chance.freed is None]
+    chances = [chance for chance in why.chances() if chance.freed is None or chance.freed >= LEAST_SHARE * chance.pages]
     if chances:
         yield "", False
         yield "What could be gained", True
@@ -193,6 +195,8 @@ def said(chance: Chance, several: bool) -> str:
     total = chance.pages * PAGE_SIZE
     if chance.freed is None:
         known = "their contents were not read (--quick)"
+    elif chance.reason.group == "compared":
+        known = f"of which {percent(chance.equal or 0, chance.pages)} have an equal now: {size(chance.freed * PAGE_SIZE)} could be freed"
     else:
         known = f"of which {percent(chance.equal or 0, chance.pages)} would merge, and free {size(chance.freed * PAGE_SIZE)}"
     where = ""
@@ -226,38 +230,45 @@ def there_of(reasons: dict[str, int]) -> int:
 
 def sources_table(why: Why, width: int) -> Iterator[Line]:
     every = sorted(why.sources, key=lambda source: -there_of(source.reasons))
-    yield from listing(
-        "Source", [(source.name, source.reasons, sum(gain.freed for region in source.regions for gain in region.gains.values()))
-                   for source in every], width, "sources",
-    )  # fmt: skip
+    rows = [((source.name, ""), source.reasons, sum(region.freed for region in source.regions)) for source in every]
+    yield from listing("Source", rows, width, "sources")
 
 
 def regions_table(why: Why, width: int) -> Iterator[Line]:
-    """The largest regions, with what could be freed in each."""
-    every = sorted(why.regions, key=lambda each: -(each[1].there + each[1].freed))
+    """The regions with what could be freed, those with most first; then the largest."""
+    every = sorted(why.regions, key=lambda each: (-each[1].freed, -each[1].there))
     several = len(why.sources) > 1
     rows = [(named(source, region, several), region.reasons, region.freed) for source, region in every if region.there]
     yield from listing("Region", rows, width, "regions")
 
 
-def named(source: Examined, region: Region, several: bool) -> str:
-    name = f"{region.start:x} {region.name}".rstrip()
-    return f"{source.name}: {name}" if several else name
+def named(source: Examined, region: Region, several: bool) -> tuple[str, str]:
+    """Where a region is, and its name."""
+    at = f"{region.start:x}"
+    name = source.name.partition(" (")[0] if source.kind == "process" else source.name.rpartition("/")[2]
+    return (f"{name}: {at}" if several else at), region.name
 
 
-def listing(title: str, every: list[tuple[str, dict[str, int], int]], width: int, what: str) -> Iterator[Line]:
-    rows = [([title, "MiB", "merged", "could free", "most of its pages"], True)]
-    room = max(LEAST_NAME, width - 58)
-    for name, reasons, freed in every[:SHOWN]:
+def listing(title: str, every: list[tuple[tuple[str, str], dict[str, int], int]], width: int, what: str) -> Iterator[Line]:
+    """A line for each source or region: `every` has its name in two parts, of which the first is not cut, its reasons and what could be
+    freed.
+    """
+    cells = [["MiB", "merged", "gain", "most of its pages"]]
+    for _, reasons, freed in every[:SHOWN]:
         there = there_of(reasons)
-        rows.append(([
-            shortened(printable(name), room), mib(there * PAGE_SIZE), mib(merged_of(reasons) * PAGE_SIZE), mib(freed * PAGE_SIZE),
-            main_reason(reasons, there),
-        ], False))  # fmt: skip
+        mibs = (mib(count * PAGE_SIZE) for count in (there, merged_of(reasons), freed))
+        cells.append([*mibs, main_reason(reasons, there)])
+    room = max(LEAST_NAME, width - 1 - sum(max(columns(row[column]) for row in cells) + 2 for column in range(4)))
+    rows = [([title, *cells[0]], True)]
+    for ((first, rest), _, _), row in zip(every, cells[1:], strict=False):
+        name = shortened(printable(first), room)
+        if rest:
+            name += " " + shortened(printable(rest.rpartition("/")[2]), max(4, room - columns(name) - 1))
+        rows.append(([name, *row], False))
     yield from laid_out(rows, width, last_left=True)
     if len(every) > SHOWN:
-        rest = sum(there_of(reasons) for _, reasons, _ in every[SHOWN:])
-        yield f"and {len(every) - SHOWN:,} more {what}, with {size(rest * PAGE_SIZE)}; --json lists all", False
+        left = sum(there_of(reasons) for _, reasons, _ in every[SHOWN:])
+        yield from wrapped(f"and {len(every) - SHOWN:,} more {what}, with {size(left * PAGE_SIZE)}; --json lists all", width, "  ")
 
 
 # One page

@@ -8,7 +8,8 @@
     its checksum                                            known_checksum()
     a dup that a search need not look at                    passes_over()
 
-Only a machine without the speed layer is recorded (ksm/step.pxd). In it the seams tell a recording what they are asked.
+Only a machine without the speed layer is recorded step by step (ksm/step.pxd). In it the seams tell a recording what they are asked. What
+is decided of each page is the same with the speed layer, and ksm.pyx tells it in both (ksm/record/decisions.pyx).
 
 ksm_page_changed() and ksm_range_changed() of include/linux/ksm.pxd make the speed layer forget a page. Built with KSM_STUB=1, the module
 remembers nothing: tests/fast/seams_stub.pyx.

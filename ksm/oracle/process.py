@@ -185,7 +185,7 @@ class RealTask(Task):
 
 
 def memory_in(smaps: str) -> Json:
-    """What /proc/PID/smaps says of the mappings of a workload. Before Linux 6.8 it has no line on KSM, and then no sizes are told."""
+    """What /proc/PID/smaps says of the mappings of a workload. Before Linux 6.6 it has no line on KSM, and then no sizes are told."""
     names = [name for name in SMAPS if name != "KSM" or "\nKSM:" in smaps]
     found = re.findall(r"^([0-9a-f]+)-.*\n" + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in names), smaps, re.M)
     told = [dict(zip(names, (int(kb) << 10 for kb in sizes), strict=True)) for start, *sizes in found if int(start, 16) in PLACES]

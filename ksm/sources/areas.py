@@ -24,6 +24,8 @@ SHARED_MEMORY = ("/dev/shm/", "/memfd:", "/SYSV", "/dev/zero", "[anon_shmem", "/
 # Programs that run virtual machines
 HYPERVISOR = re.compile(r"qemu|kvm|cloud-hyperviso|firecracker|crosvm|dragonball|VBoxHeadless")
 
+PART = 1 << 18  # characters of smaps that are read at once
+
 SPECIAL = frozenset({"io", "pf", "de", "mm"})
 
 
@@ -91,12 +93,23 @@ def areas_of(smaps: str) -> Iterator[Area]:
 # Of a process whose folder is open: LiveSource.inside()
 
 
-def areas(source: LiveSource) -> list[Area]:
-    """All its mappings. SourceGone without any: it is a zombie, or has exited."""
-    smaps = source._text("smaps")
-    if not smaps:
+def areas(source: LiveSource) -> Iterator[Area]:
+    """All its mappings. SourceGone without any: it is a zombie, or has exited.
+
+    smaps has a kilobyte for each mapping, of which there may be very many: it is read in parts.
+    """
+    any_read = False
+    rest = ""
+    with os.fdopen(source._open("smaps"), errors="replace") as stream:
+        while part := stream.read(PART):
+            any_read = True
+            rest += part
+            # The last line of a mapping are its flags.
+            end = rest.find("\n", rest.rfind("\nVmFlags:") + 1) + 1 if "\nVmFlags:" in rest else 0
+            yield from areas_of(rest[:end])
+            rest = rest[end:]
+    if not any_read:
         raise source.gone()
-    return list(areas_of(smaps))
 
 
 def is_hypervisor(source: LiveSource) -> bool:
@@ -114,20 +127,32 @@ def pagemap_of(source: LiveSource) -> Iterator[int]:
         os.close(pagemap)
 
 
-def contents(source: LiveSource, runs: list[Run], make: Callable[[memoryview], bytes]) -> Iterator[bytes]:
-    """What `make` makes of the pages of these runs, which may be shared memory, or of a file. Pages that go meanwhile are left out.
-    SourceError.
+def contents(source: LiveSource, runs: list[Run], make: Callable[[memoryview], bytes]) -> Iterator[tuple[list[Run], bytes]]:
+    """What `make` makes of the pages of these runs, which may be shared memory, or of a file: some runs, and what was made of their pages.
+
+    Pages that go meanwhile are left out. SourceError.
     """
 
-    def work(piece: InProcess, buffer: memoryview) -> bytes:
-        made: list[bytes] = []
-        piece.read(buffer, lambda some, view: made.append(make(view)))
-        return b"".join(made)
+    def work(piece: InProcess, buffer: memoryview) -> list[tuple[list[Run], bytes]]:
+        made: list[tuple[list[Run], bytes]] = []
+        piece.read(buffer, lambda some, view: made.append((list(some), make(view))))
+        return made
 
     with source.inside():
         mem = Memory(source._open("mem"))
         pieces = (InProcess(part, source.pid, mem, by_file=True) for part in parts_of(runs, PIECE))
-        yield from in_order(pieces, work, source.threads)
+        for made in in_order(pieces, work, source.threads):
+            yield from made
+
+
+class Part(NamedTuple):
+    """Pages of a file or of shared memory: places in it, in bytes; they are mapped at these plus `offset`, in a region, and have a code."""
+
+    start: int
+    end: int
+    offset: int
+    region: int
+    code: int
 
 
 class Unread:
@@ -136,9 +161,20 @@ class Unread:
     def __init__(self) -> None:
         self.read: dict[tuple[str, int], list[Run]] = {}
 
-    def of(self, area: tuple[str, int], runs: list[Run], offset: int) -> list[Run]:
-        """The runs without what an earlier call has had of this file. `offset` is between addresses and places in the file."""
-        before = self.read.get(area, [])
-        new = without([(start + offset, end + offset) for start, end in runs], before)
-        self.read[area] = joined(sorted(before + new))
-        return [(start - offset, end - offset) for start, end in new]
+    def of(self, file: tuple[str, int], parts: list[Part]) -> Iterator[Part]:
+        """What no earlier call has had of this file; what several of the parts have is in the first of them."""
+        apart: list[Part] = []
+        done = 0
+        for part in sorted(parts):
+            start = max(part.start, done)
+            if start < part.end:
+                apart.append(part._replace(start=start))
+                done = part.end
+        before = self.read.get(file, [])
+        new = without([(part.start, part.end) for part in apart], before)
+        self.read[file] = joined(sorted(before + new))
+        place = 0
+        for start, end in new:
+            while apart[place].end <= start:
+                place += 1
+            yield apart[place]._replace(start=start, end=end)

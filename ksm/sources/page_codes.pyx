@@ -134,13 +134,36 @@ cdef class PageCodes:
             addr = last
         return [counts[i] for i in range(CODES)]
 
+    def span(self, start, end):
+        """The run cut to the first and the last page in it that have a code; None if none has."""
+        cdef Py_ssize_t first, last
+        cdef uint64_t low = 0, high = 0
+        cdef bytes codes
+        for number in self.numbers(start, end):
+            addr = max(<uint64_t>start, <uint64_t>number << BLOCK_SHIFT)
+            codes = bytes(self.codes(addr, min(<uint64_t>end, (<uint64_t>number + 1) << BLOCK_SHIFT)))
+            last = len(codes.rstrip(b"\0"))
+            if last:
+                first = len(codes) - len(codes.lstrip(b"\0"))
+                if not high:
+                    low = <uint64_t>addr + (<uint64_t>first << PAGE_SHIFT)
+                high = <uint64_t>addr + (<uint64_t>last << PAGE_SHIFT)
+        return (low, high) if high else None
+
+    cdef list numbers(self, uint64_t start, uint64_t end):
+        """The blocks of a range that are there. It may be reserved, and have few; or it is small, and there are very many elsewhere."""
+        cdef uint64_t first = start >> BLOCK_SHIFT, last = (end + ((<uint64_t>1 << BLOCK_SHIFT) - 1)) >> BLOCK_SHIFT
+        if last - first < <uint64_t>len(self.blocks):
+            return [number for number in range(first, last) if number in self.blocks]
+        return sorted([number for number in self.blocks if first <= number < last])
+
     def runs(self, start, end):
         """Neighbouring pages of the same code, (start, end, code), by address; those of code 0 are left out."""
         cdef uint64_t first = 0, addr, last
         cdef unsigned char code = 0
         cdef Py_ssize_t i
         cdef bytes codes
-        for number in sorted(self.blocks):
+        for number in self.numbers(start, end):
             addr = max(<uint64_t>start, <uint64_t>number << BLOCK_SHIFT)
             last = min(<uint64_t>end, (<uint64_t>number + 1) << BLOCK_SHIFT)
             if addr >= last:

@@ -22,6 +22,7 @@ import ksm.cli.scan
 import ksm.cli.study
 import ksm.cli.sweep
 import ksm.cli.watch
+import ksm.cli.why
 import ksm.cli.workloads
 import ksm.estimate.eras
 import ksm.oracle.__main__

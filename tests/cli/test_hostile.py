@@ -143,7 +143,8 @@ FILES = {"{rows}": NO_ROWS, "{any}": NO_FILES, "{json}": NO_JSON, "{workload}": 
 # The commands, and where the file stands in them. No command runs on this computer's kernel.
 COMMANDS = [
     ("scan", "{any}"), ("scan", "{core}"), ("scan", "{rows}"), ("scan", "--as-passes", "good.img", "{rows}"),
-    ("fingerprint", "-o", "out.parquet", "{core}"), ("doctor", "{any}"), ("doctor", "{json}"), ("doctor", "--sysfs-dir", "{any}"),
+    ("why", "{core}"), ("fingerprint", "-o", "out.parquet", "{core}"),
+    ("doctor", "{any}"), ("doctor", "{json}"), ("doctor", "--sysfs-dir", "{any}"),
     ("replay", "{any}"), ("replay", "{json}"), ("replay", "{workload}"),
     ("replay", "--record", "out.json", "{workload}"), ("verify", "--recorded", "{any}"),
     ("verify", "--recorded", "{json}"), ("verify", "--recorded", "{workload}"), ("verify", "--against", "cat", "{workload}"),
@@ -172,6 +173,9 @@ OPTIONS = {
     "fingerprint -o f {}": ["missing", "pid:", "pid:999999999", "good.json", "fifo", WRONG],
     "scan {}": ["", "pid:", "pid:x", "pid:-1", "pid:0", f"pid:{LONG}", "pid:999999999", "pid:\u0661", "pid:1 2", WRONG, "x" * 5000,
                 f"--{LONG}", f"-{WRONG}"],
+    "why {}": ["", "pid:", "pid:999999999", "0x10", WRONG, "x" * 5000, f"--{LONG}"],
+    "why good.img {}": ["0x", "0xg", LONG, "9" * 30, "-5", "1.5", "missing", f"0x1{'0' * 16}", WRONG],
+    "why --as-passes good.img {}": ["", "missing", "0x1000", "pid:1"],
     "doctor {}": ["", "missing", "fifo", "/", "/dev/zero", "good.img", "good.json", WRONG, "x" * 5000],
     "doctor --sysfs-dir {}": ["", "missing", "fifo", "good.img", "with-fifo", "/dev", WRONG, "x" * 5000],
     "doctor --kernel {}": ["", "x", "6", "-1", LONG, f"6.{LONG}", "x6.1" * 5000, WRONG],
@@ -247,7 +251,8 @@ def check(result, *, code=(1, 2)):
 def harmless(kind, name, command):
     """Whether a file does no harm to this command: an image may be zeros, a core may have empty notes, a text may be long."""
     return (command[0], kind, name) in {
-        ("scan", "{any}", "sparse"), ("scan", "{any}", "huge"), ("scan", "{core}", "zeros"), ("study", "{kernel}", "comments")}
+        ("scan", "{any}", "sparse"), ("scan", "{any}", "huge"), ("scan", "{core}", "zeros"), ("why", "{core}", "zeros"),
+        ("study", "{kernel}", "comments")}
 
 
 def cases(commands):

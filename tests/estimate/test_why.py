@@ -11,9 +11,10 @@ from targets import Target
 
 import ksm
 from ksm.estimate import outcomes
+from ksm.estimate.look import Look, examine
 from ksm.estimate.reasons import BY_CODE, BY_NAME, REASONS
 from ksm.estimate.scan import Scan
-from ksm.estimate.why import Gain, Look, examine
+from ksm.estimate.why import Gain
 from ksm.sources import Host, SourceGone, open_sources
 from ksm.sources.areas import areas_of
 from ksm.sources.page_codes import PageCodes, fill_kinds
@@ -267,6 +268,23 @@ def test_guard_pages_are_not_swapped_out(start, ask_ioctl):
             ask_ioctl=ask_ioctl,
         )  # fmt: skip
     assert list(codes.codes(addr, addr + 4 * PAGE)) == [1, 1, 0, 0]
+
+
+def test_what_is_swapped_out(start):
+    target = start("a = area(8); fill(a, 0, list(range(1000, 1008))); a.madvise(21, 0, 4 * PAGE)")  # MADV_PAGEOUT
+    why = look_at(pid(target), threads=1)
+    region = next(region for _, region in why.regions if region.start <= where(target, "a")["a"] < region.end)
+    if not region.swap:
+        pytest.skip("no swap here")
+    assert reasons_at(why, where(target, "a")["a"], 8) == ["swapped"] * (region.swap // PAGE) + ["alone"] * (8 - region.swap // PAGE)
+
+
+def test_hugetlb(start):
+    with open("/proc/meminfo") as meminfo:
+        if not int(re.search(r"HugePages_Free: *(\d+)", meminfo.read())[1]):
+            pytest.skip("no pages of hugetlb here")
+    target = start("a = mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000); a[0] = 1")
+    assert reasons_at(look_at(pid(target), threads=1), where(target, "a")["a"], 512) == ["hugetlb"] * 512
 
 
 def test_a_huge_page_that_no_part_of_merges(start):
