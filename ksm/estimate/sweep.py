@@ -336,18 +336,18 @@ def marked(rows: list[Row]) -> list[Row]:
         return rows
     reasons: dict[int, list[str]] = {}
 
-    def mark(among: list[Row], figure: Callable[[Row], float], reason: Callable[[Row], str]) -> None:
-        best, others = lowest(among, figure)
+    def mark(rows: list[Row], figure: Callable[[Row], float], reason: Callable[[Row], str], among: str = "") -> None:
+        best, others = lowest(rows, figure)
         as_good = f", as {others} others" if others > 1 else ", as one other" if others else ""
-        reasons.setdefault(id(best), []).append(reason(best) + as_good)
+        reasons.setdefault(id(best), []).append(reason(best) + as_good + among)
 
     mark(able, loss, lambda row: f"the most profit, {amount(row.ledger.profit)}")
     as_much = [row for row in able if row.saved >= NEAR * max(each.saved for each in able)]
     if len(as_much) > 1:
-        among = "" if len(as_much) == len(able) else f" of the {len(as_much)} that save as much but for 1 %"
+        among = "" if len(as_much) == len(able) else ", of those that save as much to within 1 %"
         if settled := [row for row in as_much if row.settled]:
-            mark(settled, lambda row: row.seconds or 0.0, lambda row: f"settles soonest{among}, after {spell(row.seconds or 0.0)}")
-        mark(as_much, lambda row: row.cpu, lambda row: f"takes the least of a processor{among}, {share(row.cpu)}")
+            mark(settled, lambda row: row.seconds or 0.0, lambda row: f"settles soonest, after {spell(row.seconds or 0.0)}", among)
+        mark(as_much, lambda row: row.cpu, lambda row: f"takes the least of a processor, {share(row.cpu)}", among)
     return [row._replace(best=reasons.get(id(row), [])) for row in rows]
 
 
