@@ -35,6 +35,7 @@ from ksm.host.knobs import chosen
 from ksm.oracle import breaking
 from ksm.oracle.check import check_workload
 from ksm.oracle.huge import HugePages, wants_huge_pages, without_huge_pages
+from ksm.oracle.lru import OlderLists
 from ksm.oracle.observe import Events, has_events
 from ksm.oracle.proc import kernel_thread, proc_text, processes, wait_asleep
 from ksm.oracle.process import MPOL_MF_MOVE, RealTask, kind_of_own_page, move_pages
@@ -307,6 +308,7 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
         ksmd = Ksmd(lock.with_name(lock.name + ".saved"))
         stack.callback(ksmd.restore)
         ksmd.start()
+        stack.callback(OlderLists().close)
         tracer = Events() if events and has_events() else None
         if tracer:
             stack.callback(tracer.close)
