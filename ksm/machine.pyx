@@ -642,7 +642,7 @@ pages="bytes", key=None, threads=1)
             raise oserror(err, f"offlining of {nr} frames from {start} on")
 
     def online(self, start_pfn, nr_pages):
-        """Bring frames back that offline() has taken. OSError EINVAL."""
+        """Bring frames back that offline() has taken. OSError EINVAL; EHWPOISON if one of them is broken."""
         cdef unsigned long start = ulong("start_pfn", start_pfn), nr = ulong("nr_pages", nr_pages)
         cdef int err
         with nogil:

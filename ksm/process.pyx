@@ -43,7 +43,7 @@ from ksm.mm.migrate cimport MR_SYSCALL, add_folio_for_migration, migrate_pages
 from ksm.mm.mmap cimport do_brk, do_mmap, do_munmap
 from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
-from ksm.mm.swap cimport lru_add_drain_all
+from ksm.mm.swap cimport lru_cache_disable, lru_cache_enable
 from ksm.mm.vmscan cimport reclaim_range
 from ksm.procfs cimport ksm_stat_lines, read_maps, read_page_table, show_ksm_stat, show_maps, show_smaps, vma_lines
 
@@ -578,8 +578,7 @@ cdef class Process:
             # Each round leaves the machine, so that a signal handler may do anything.
             with nogil:
                 mm = self.get_mm()
-                if i == 0:
-                    lru_add_drain_all(mm.machine)
+                lru_cache_disable(mm.machine)
                 stop = min(i + 1024, nr_pages)
                 while i < stop:
                     err = add_folio_for_migration(mm, caddr + i * PAGE_SIZE, nid, &folio)
@@ -588,6 +587,7 @@ cdef class Process:
                     if err < 0:
                         status[i] = err
                     i += 1
+                lru_cache_enable(mm.machine)
                 self.put_mm(mm)
             if i == nr_pages:
                 break

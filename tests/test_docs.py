@@ -41,7 +41,7 @@ def test_every_file_of_sysfs_is_told_of():
                     setattr(machine.ksm, name, 0)
 
 
-@pytest.mark.parametrize("page", ["advise.md", "sweep.md", "watch.md"])
+@pytest.mark.parametrize("page", ["advise.md", "pictures.md", "sweep.md", "tenants.md", "watch.md"])
 def test_examples_in_python_run(page, tmp_path, monkeypatch):
     """The example of a page, in a folder with two images."""
     chance = random.Random(1)

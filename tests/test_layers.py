@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ["include", "lib", "mm", "face", "record", "check", "rows", "sources", "estimate", "study", "oracle", "bench", "cli"]
+ORDER = ["include", "lib", "mm", "face", "record", "check", "rows", "sources", "estimate", "pictures", "study", "oracle", "bench", "cli"]
 
 # The layer of each room
 ROOMS = {
@@ -23,7 +23,7 @@ ROOMS = {
     # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",
     "ksm.record": "record", "ksm.check": "check", "ksm.rows": "rows", "ksm.sources": "sources", "ksm.estimate": "estimate",
-    "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
+    "ksm.pictures": "pictures", "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip
 FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace", "ksm.views"}
 
@@ -32,10 +32,14 @@ CALLED_BY_METHODS = {
     ("ksm", "ksm.estimate.doctor"),
     ("ksm", "ksm.estimate.advise"),  # for type checkers, as sweep and sources
     ("ksm", "ksm.estimate.answers"),
+    ("ksm", "ksm.estimate.scanned"),
     ("ksm", "ksm.estimate.sweep"),
     ("ksm", "ksm.estimate.watching"),
     ("ksm", "ksm.estimate.why"),
     ("ksm", "ksm.sources"),
+    ("ksm.estimate.scanned", "ksm.pictures"),
+    ("ksm.estimate.scanned", "ksm.pictures.html"),
+    ("ksm.estimate.scanned", "ksm.pictures.page"),
     ("ksm.machine", "ksm.check"),
     ("ksm.machine", "ksm.record.recording"),
 }

@@ -13,7 +13,8 @@ from mkdocs.structure.pages import Page
 
 from ksm.cli.group import COMMANDS, main
 
-OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "tests/kernel/README.md", "tests/truth/README.md")
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "tests/kernel/README.md", "tests/truth/README.md",
+           "tests/arm64/README.md")
 HELP = re.compile(r"^<!-- ksm (\w+) --help -->$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 

@@ -302,6 +302,7 @@ cdef struct machine:
     spinlock_t lru_lock
     struct_folio *lru_add[FOLIO_BATCH_SIZE]     # the folio_batch of the one CPU
     int nr_lru_add
+    int lru_disable_count       # of calls that move pages
     struct_folio *lru_activate[FOLIO_BATCH_SIZE]
     int nr_lru_activate
 

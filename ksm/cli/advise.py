@@ -63,6 +63,7 @@ def advise(
         for source in opened:
             source.close()
         host.close()
+    found.notes.extend(click.get_current_context().meta["era_note"])
     if as_json:
         import json
 

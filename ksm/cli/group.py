@@ -20,7 +20,7 @@ from ksm.host.text import printable, size_said
 # The commands by what they are for, each with the questions that it answers. None has to be imported for that.
 QUESTIONS: dict[str, dict[str, str]] = {
     "To know what KSM would do here": {
-        "scan": "What would I save? Is it only zero pages? Has it settled?",
+        "scan": "What would I save? Is it only zero pages? Has it settled? Is it safe between tenants (--tenant)?",
         "why": "Why does nothing merge, or no more? What has become of this page?",
         "sweep": "Which knobs? What does ksmd cost? When has it settled?",
         "advise": "Which mappings of a process are worth madvise()? Does prctl() do as well?",

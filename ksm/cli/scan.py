@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,8 +52,8 @@ def tenants_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
         texts = [rest] if os.path.exists(rest) else rest.split(",")
         if not name or not equals or not all(texts):
             raise click.BadParameter(f"{value}: it is written NAME=SOURCE,SOURCE,...", ctx, param)
-        if name == scanner.NO_TENANT:
-            raise click.BadParameter(f"{value}: {scanner.NO_TENANT} is the name of all other sources", ctx, param)
+        if name == "no tenant":
+            raise click.BadParameter(f"{value}: {name} is the name of all other sources", ctx, param)
         for text in texts:
             if owner := next((each for each in result if text in result[each]), None):
                 raise click.BadParameter(f"{value}: {text} is {owner}'s already", ctx, param)
@@ -191,9 +192,16 @@ def scan(
             raise click.UsageError("--project needs two sources at least: of one, nothing can be said", click.get_current_context())
         if not opened:
             raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
-        with options.progress_bar() as progress, scanner.Scan(
+        make: Callable[..., scanner.Scan] = scanner.Scan
+        more: dict[str, Any] = {}
+        if html is not None or tenants:
+            from ksm.estimate.closer import CloserScan
+
+            make = CloserScan
+            more = {"details": html is not None, "contents": contents, "tenants": owned(opened, tenants) if tenants else None}
+        with options.progress_bar() as progress, make(
             opened, settings=settings, era=era, exact=exact or None, key=key, threads=threads, zeros=zeros, project=project or 0,
-            details=html is not None, contents=contents, tenants=owned(opened, tenants) if tenants else None, progress=progress,
+            progress=progress, **more,
         ) as running:
             result = running.run(passes, interval, budget)
     except SourceError as error:

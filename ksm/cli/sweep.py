@@ -135,7 +135,7 @@ def sweep(
             source.close()
         host.close()
     found.notes[:0] = [*of_which(opened, mappings), *remarks]
-    found.notes.extend(others)
+    found.notes.extend([*others, *context.meta["era_note"]])
     if html is not None:
         from ksm.pictures import page
         from ksm.pictures.html import html as page_of

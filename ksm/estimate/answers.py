@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ksm.estimate.advise import Advice, advise
@@ -16,7 +16,7 @@ from ksm.estimate.look import ask
 from ksm.estimate.replay import Reader
 from ksm.estimate.scan import Zeros
 from ksm.estimate.settings import SettingError, check_settings
-from ksm.estimate.sweep import Sweep, sweep
+from ksm.estimate.sweep import Sweep, Sweeper, settings_of
 from ksm.estimate.watching import Ended, Look, Watcher, watch
 from ksm.estimate.why import Why
 from ksm.sources import Host, Source, SourceError, Which, open_sources
@@ -25,9 +25,24 @@ if TYPE_CHECKING:
     from ksm.machine import _Era as Era
 
 
+def texts_of(settings: Mapping[str, str | int]) -> dict[str, str]:
+    return {name: str(value) for name, value in settings.items()}
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """ValueError for a setting that is refused, OSError for a source."""
+    try:
+        yield
+    except SettingError as error:
+        raise ValueError(str(error)) from None
+    except SourceError as error:
+        raise OSError(errno.EIO, str(error)) from None
+
+
 @contextmanager
 def opened(texts: Sequence[str], which: Which) -> Iterator[tuple[list[Source], list[str]]]:
-    """The sources, and remarks on what is left out. ValueError for a setting, OSError for a source."""
+    """The sources, and remarks on what is left out. SourceError."""
     if isinstance(texts, str):
         raise TypeError("sources are a sequence of strings, and not one string")
     host = Host()
@@ -37,10 +52,6 @@ def opened(texts: Sequence[str], which: Which) -> Iterator[tuple[list[Source], l
         if not sources:
             raise SourceError("there is no process that you may read")
         yield sources, remarks
-    except SettingError as error:
-        raise ValueError(str(error)) from None
-    except SourceError as error:
-        raise OSError(errno.EIO, str(error)) from None
     finally:
         for source in sources:
             source.close()
@@ -73,9 +84,11 @@ def advise_of(texts: Sequence[str], *, settings: Mapping[str, str | int], era: E
     """See ksm.advise()."""
     if not texts:
         raise ValueError("at least one process is needed")
-    with opened(texts, "prctl") as (sources, remarks):
-        reader = Reader(sources, threads=threads, interval=interval)
-        found = advise(reader, settings={name: str(value) for name, value in settings.items()}, era=era)
+    base = texts_of(settings)
+    with refusals():
+        check_settings(base, era)
+        with opened(texts, "prctl") as (sources, remarks):
+            found = advise(Reader(sources, threads=threads, interval=interval), settings=base, era=era)
     return found._replace(notes=[*found.notes, *remarks])
 
 
@@ -88,20 +101,14 @@ def watch_of(
         raise TypeError("sources are a sequence of strings, and not one string")
     if not every > 0:
         raise ValueError(f"every is more than 0 seconds, not {every}")
-    base = {name: str(value) for name, value in settings.items()}
-    try:
+    base = texts_of(settings)
+    with refusals():
         check_settings(base, era)
-    except SettingError as error:
-        raise ValueError(str(error)) from None
     watcher = Watcher(texts, settings=base, era=era, which=which, zeros=zeros, budget=budget, threads=threads)
 
     def looks() -> Iterator[Look]:
-        try:
+        with refusals(), suppress(Ended):
             yield from watch(watcher, every=every, count=count)
-        except SourceError as error:
-            raise OSError(errno.EIO, str(error)) from None
-        except Ended:
-            return
 
     return looks()
 
@@ -113,9 +120,10 @@ def sweep_of(
     """See ksm.sweep()."""
     if cost is not None and not cost > 0:
         raise ValueError(f"cost is more than 0 nanoseconds, not {cost}")
-    base = {name: str(value) for name, value in settings.items()}
-    varied = {name: [str(value) for value in values] for name, values in vary.items()}
-    with opened(texts, which) as (sources, remarks):
-        reader = Reader(sources, threads=threads, zeros=zeros, interval=interval)
-        found = sweep(reader, varied, base=base, era=era, cost=cost, threads=threads, rules=rules)
-    return found._replace(notes=[*found.notes, *remarks])
+    base, varied = texts_of(settings), {name: [str(value) for value in values] for name, values in vary.items()}
+    with refusals():
+        rows, remarks = settings_of(varied, base, era, rules=rules)
+        with opened(texts, which) as (sources, others):
+            reader = Reader(sources, threads=threads, zeros=zeros, interval=interval)
+            found = Sweeper(reader, rows, cost=cost, threads=threads).run()
+    return found._replace(notes=[*found.notes, *remarks, *others])

@@ -17,10 +17,10 @@ from ksm.mm.ksm cimport ERA_2_6_38
 
 
 def copied_frames(Machine machine not None, const unsigned long[::1] words not None, const unsigned char[::1] wanted not None):
-    """The frames, 32 bytes each, of the pages of a page table for which `wanted` has no 0: what Process.load() takes, in a machine of the
-    same era and key. ValueError for a frame that is not there.
+    """Of the pages of a page table for which `wanted` has 1, or 2 and they are merged, the frames, 32 bytes each: what Process.load() takes, in
+    a machine of the same era and key. Returns (frames, how many of them are those with 2). ValueError for a frame that is not there.
     """
-    cdef Py_ssize_t i, nr = 0
+    cdef Py_ssize_t i, nr = 0, merged = 0
     cdef unsigned long word
     cdef struct_machine *m
     cdef frame_maker maker
@@ -32,7 +32,7 @@ def copied_frames(Machine machine not None, const unsigned long[::1] words not N
         raise ValueError("wanted needs a byte for each word")
     made = bytearray(words.shape[0] * sizeof(ksm_frame))
     if words.shape[0] == 0:
-        return made
+        return made, 0
     result = made
     with nogil:
         frame_maker_init(&maker, machine.g.era == ERA_2_6_38, NULL)
@@ -43,6 +43,10 @@ def copied_frames(Machine machine not None, const unsigned long[::1] words not N
             word = words[i]
             if not wanted[i] or not word & (PAGE_PRESENT | PAGE_KSM | PAGE_ZERO):
                 continue
+            if wanted[i] == 2:
+                if not word & (PAGE_KSM | PAGE_ZERO):
+                    continue
+                merged += 1
             frame = <ksm_frame *>&result[nr * <Py_ssize_t>sizeof(ksm_frame)]
             nr += 1
             if word & PAGE_ZERO:
@@ -62,4 +66,4 @@ def copied_frames(Machine machine not None, const unsigned long[::1] words not N
     if beyond:
         raise ValueError("the page table has frames that the machine has not")
     del made[nr * sizeof(ksm_frame):]
-    return made
+    return made, merged

@@ -7,18 +7,17 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.again import look_again
-from ksm.estimate.page_map import Map, make_map
+from ksm.estimate.found import Content, Details, Matrix
+from ksm.estimate.page_map import make_map
+from ksm.estimate.result import Stretch
 from ksm.estimate.savings import STATES
 from ksm.estimate.shares import Shares
 from ksm.fingerprint.classes import CLASSES, classes_of
-
-if TYPE_CHECKING:
-    from ksm.estimate.scan import Scan, Stretch
-    from ksm.sources import Source
+from ksm.machine import Machine
+from ksm.sources import Source
 
 MOST_CONTENTS = 20
 MOST_GROUPS = 32  # rows of the matrix
@@ -28,59 +27,9 @@ OTHERS = "all others"
 PRESENT = re.compile(rb"[^\0]+")
 
 
-class Content(NamedTuple):
-    """What equal pages have.
-
-    pages    that have it
-    frames   that are kept for it: one for each max_page_sharing pages; 0 where it has become the kernel's zero page
-    sources  that have it
-    source   the name of one of them
-    address  of the first page there, in the source's own addresses: virtual ones, offsets in a file, or physical ones
-    kind     its class, a word of CLASSES; "unknown" where its bytes could not be read again
-    bytes    its first LOOK bytes; None where nobody asked, or they could not be read again
-    """
-
-    pages: int
-    frames: int
-    sources: int
-    source: str
-    address: int
-    kind: str
-    bytes: bytes | None
-
-    @property
-    def freed(self) -> int:
-        return self.pages - self.frames
-
-    def as_json(self) -> dict[str, Any]:
-        data = {**self._asdict(), "freed": self.freed, "bytes": self.bytes.hex() if self.bytes is not None else None}
-        data["class"] = data.pop("kind")
-        return data
-
-
-class Matrix(NamedTuple):
-    """pages[a][b]: how many pages of the source names[a] have contents that names[b] has, too; of a itself, that another page of a has."""
-
-    names: list[str]
-    pages: list[list[int]]
-
-
-class Details(NamedTuple):
-    """What became of the pages of each source, by STATES; a map of them; contents that free most; and who shares with whom."""
-
-    states: list[dict[str, int]]
-    map: Map
-    contents: list[Content]
-    matrix: Matrix
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "states": self.states, "map": self.map.as_json(), "contents": [content.as_json() for content in self.contents],
-            "matrix": self.matrix._asdict(),
-        }  # fmt: skip
-
-
-def make_details(scan: Scan, shares: Shares, states: Sequence[Sequence[Stretch]], *, contents: bool) -> Details:
+def make_details(
+    sources: Sequence[Source], machine: Machine, shares: Shares, states: Sequence[Sequence[Stretch]], *, key: bytes | None, contents: bool
+) -> Details:
     """The details after the last pass. `contents`: with bytes."""
     counts = []
     for stretches in states:
@@ -89,9 +38,9 @@ def make_details(scan: Scan, shares: Shares, states: Sequence[Sequence[Stretch]]
     totals = [sum(each.values()) for each in counts]
     return Details(
         counts,
-        make_map([pieces_of(source, each) for source, each in zip(scan.sources, states, strict=True)], totals, STATES[1:]),
-        most_shared(scan, shares, bytes_too=contents),
-        make_matrix(scan, shares, counts),
+        make_map([pieces_of(source, each) for source, each in zip(sources, states, strict=True)], totals, STATES[1:]),
+        most_shared(sources, machine, shares, key, bytes_too=contents),
+        make_matrix(sources, shares, counts),
     )
 
 
@@ -125,34 +74,34 @@ def pieces_of(source: Source, stretches: Sequence[Stretch]) -> Iterator[tuple[in
                 at += pages
 
 
-def most_shared(scan: Scan, shares: Shares, *, bytes_too: bool) -> list[Content]:
+def most_shared(sources: Sequence[Source], machine: Machine, shares: Shares, key: bytes | None, *, bytes_too: bool) -> list[Content]:
     rows = shares.most(MOST_CONTENTS)
     pages: dict[int, bytes] = {0: bytes(PAGE_SIZE)}
     kinds: dict[int, int] = {}
-    if scan.machine.pages == "bytes":
+    if machine.pages == "bytes":
         for row in rows:
             if row.key:
-                with scan.machine.frame(row.frame) as frame:
+                with machine.frame(row.frame) as frame:
                     pages[row.key] = bytes(frame)
         kinds = {key: classes_of(data)[0] for key, data in pages.items()}
     else:
         keys = {row.key for row in rows} - {0}
-        found = look_again(scan.sources, keys, keep=keys if bytes_too else (), key=scan.key)
+        found = look_again(sources, keys, keep=keys if bytes_too else (), key=key)
         kinds = {0: CLASSES.index("zero"), **found.classes}
         pages.update(found.bytes)
     contents = []
-    addresses = {place: Addresses(scan.sources[place]) for place in {row.source for row in rows}}
+    addresses = {place: Addresses(sources[place]) for place in {row.source for row in rows}}
     for row in rows:
-        source = scan.sources[row.source]
+        source = sources[row.source]
         kind = CLASSES[kinds[row.key]] if row.key in kinds else "unknown"
         look = pages[row.key][:LOOK] if bytes_too and row.key in pages else None
         contents.append(Content(row.pages, row.frames, row.sources, source.name, addresses[row.source].own(row.address), kind, look))
     return contents
 
 
-def make_matrix(scan: Scan, shares: Shares, counts: list[dict[str, int]]) -> Matrix:
+def make_matrix(sources: Sequence[Source], shares: Shares, counts: list[dict[str, int]]) -> Matrix:
     """Of many sources, those with most pages have a row each, and all others one together."""
-    names = [source.name for source in scan.sources]
+    names = [source.name for source in sources]
     sizes = [sum(states.values()) for states in counts]
     own = sorted(range(len(names)), key=lambda place: -sizes[place])
     if len(names) > MOST_GROUPS:

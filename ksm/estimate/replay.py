@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 APART = 1.0  # seconds between two readings of processes
 LEAST_BATCH, MOST_BATCH = 64, 16384  # pages between two looks at the clock
+LATEST, LONGEST = 5e9, 9e8  # seconds of a machine's clock, and at once
 BATCHES = 64  # in a pass, or more: so exactly the advisor knows how long a pass took
 
 
@@ -144,12 +145,12 @@ class Replay(Scan):
 
     def read(self, number: int) -> None:
         readings = self.reader.readings
-        if number == 0 and self.perfect:
-            for steps in readings:
+        if self.perfect:
+            for steps in readings if number == 0 else []:
                 self.play(steps)
         elif number < len(readings):
             self.play(readings[number])
-        elif not self.perfect and any(self.reader.turns):
+        elif any(self.reader.turns):
             self.play(self.reader.turns[number % len(self.reader.turns)])
 
     def play(self, steps: Sequence[Step]) -> None:
@@ -204,7 +205,7 @@ class Replay(Scan):
             pages = max(0, min(batch, left))
             at_once, sleep = self.knobs.at(before + took)
             seconds = pages / max(1, at_once) * sleep + pages * self.cost
-            self.machine.advance(seconds, ksmd=pages * self.cost)
+            self.advance(seconds, pages * self.cost)
             took += seconds
             busy += pages * self.cost
             left -= pages
@@ -218,6 +219,11 @@ class Replay(Scan):
         self.saved.append(self.counter("pages_sharing") + self.counter("ksm_zero_pages"))
         self.chains = self.chains or self.counter("stable_node_chains") > 0
         return self.looked[-1]
+
+    def advance(self, seconds: float, busy: float) -> None:
+        """Move the machine's clock, which ends after 292 years: with knobs that need longer, it stops before that."""
+        left = max(0.0, min(LATEST - self.machine.time(), LONGEST))
+        self.machine.advance(min(seconds, left), ksmd=min(busy, seconds, left))
 
     def go_on(self, passes: int, most: int) -> None:
         """Make further passes, `most` of them, until the advisor leaves pages_to_scan as it is."""

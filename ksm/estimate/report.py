@@ -15,7 +15,8 @@ from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import differences
 from ksm.estimate.next_step import in_a_word
 from ksm.estimate.pace import spell
-from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE, Result, SourceResult
+from ksm.estimate.result import Result, SourceResult
+from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE
 from ksm.estimate.terminal import print_lines, wrapped
 from ksm.host.text import printable, size, size_said
 

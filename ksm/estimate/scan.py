@@ -9,18 +9,18 @@ import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from ksm.constants import PAGE_SIZE
-from ksm.estimate.already import Already, already_freed, doubts_of
-from ksm.estimate.doubt import Doubt, Freed, freed_between
+from ksm.estimate.already import already_freed, doubts_of
 from ksm.estimate.eras import ERA
-from ksm.estimate.ledger import SIZES, Ledger, make_ledger
-from ksm.estimate.pace import BUDGET, Pace, Watch, doubt_of_hurry, doubt_of_skips, pace_of, spell
+from ksm.estimate.ledger import SIZES, make_ledger
+from ksm.estimate.pace import BUDGET, Watch, doubt_of_hurry, doubt_of_skips, pace_of, spell
 from ksm.estimate.project import LEAST_SOURCES, Projection, Share, project
+from ksm.estimate.result import Result as Result
+from ksm.estimate.result import Savings, SourceResult, Stretch
 from ksm.estimate.savings import Tally
 from ksm.estimate.settings import SettingError, apply_settings
-from ksm.estimate.shares import Shares
 from ksm.fingerprint.frames import key_name
 from ksm.host.ksm import merged_frames
 from ksm.host.memory import available_memory, total_memory
@@ -37,8 +37,6 @@ from ksm.sources.pieces import BUFFER
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
-    from ksm.estimate.details import Details
-    from ksm.estimate.tenants import Tenants
     from ksm.machine import _Era as Era
     from ksm.process import Process
 
@@ -59,91 +57,10 @@ HISTORY = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", 
 
 PASS_STATE = ("pages_shared", "pages_sharing", "ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
-NO_TENANT = "no tenant"  # whose those sources are that no tenant has
-
 Zeros = Literal["apart", "count"]  # what is done with pages of zeros that may be no pages in the running machine
 
 # What is being done, and how far it is: (what, done, total)
 Progress = Callable[[str, int, int], None]
-
-
-class Savings(NamedTuple):
-    """Frames that merging frees; see ksm.estimate.savings.Tally. `zero` has those of huge pages that are split, too."""
-
-    zero: int
-    within: int
-    across: int
-
-    @property
-    def pages(self) -> int:
-        return sum(self)
-
-    @property
-    def bytes(self) -> int:
-        return self.pages * PAGE_SIZE
-
-
-class Stretch(NamedTuple):
-    """Neighbouring pages of a source, from an address of the machine's process on: a place in ksm.estimate.savings.STATES for each."""
-
-    start: int
-    states: bytearray
-
-
-class SourceResult(NamedTuple):
-    """A source after the last pass: its pages, and what /proc/PID says of KSM: all lines of ksm_stat, or in the era 6.1 ksm_rmap_items and
-    ksm_merging_pages. 2011 had nothing of that.
-
-    holes        pages that lie in holes of a file, or that a dump has left out: they are not counted
-    zero_holes   pages that lie in holes of a file and are pages of zeros
-    zeros        pages of zeros that were set apart: the running machine may not have them. They are not counted either
-    """
-
-    name: str
-    kind: str
-    pages: int
-    ksm_stat: dict[str, int]
-    holes: int = 0
-    zero_holes: int = 0
-    still: bool = True
-    zeros: int = 0
-
-
-class Result(NamedTuple):
-    """What a scan found."""
-
-    era: Era
-    ksm: dict[str, Any]  # every sysfs file after the last pass
-    sources: list[SourceResult]
-    savings: Savings
-    ledger: Ledger
-    already: Already
-    passes: int
-    settled: bool  # the last pass changed nothing
-    skipped: int  # pages that smart_scan passed over in the last pass; KSM counts them as volatile
-    live: bool
-    notes: list[str]
-    source_notes: list[tuple[str, str]]  # (name of a source, note)
-    doubts: list[Doubt]
-    projection: Projection | None
-    pace: Pace
-    seconds: list[float]  # that ksmd takes for each pass, without the last one if that changed nothing
-    snapshots: int = 0  # that the passes saw, one after the other
-    shared: int = 0  # pages of processes whose frames other processes of the scan have since a fork
-    again: int = 0  # those of them that KSM has not merged
-    history: Sequence[dict[str, float]] = ()  # HISTORY after each pass, and the seconds that ksmd takes for it
-    details: Details | None = None  # what pictures are made of; None if nobody asked
-    tenants: Tenants | None = None
-
-    @property
-    def pages(self) -> int:
-        """Frames: what processes share since a fork counts once."""
-        return sum(source.pages for source in self.sources) - self.shared
-
-    @property
-    def freed(self) -> Freed:
-        """What would be freed on top of what is freed already."""
-        return freed_between(self.ledger, self.doubts, self.already.least)
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -236,6 +153,8 @@ def add_zeros(counters: dict[str, Any], profit: str, zeros: int) -> None:
 class Scan:
     """Sources in a machine of an era. The sources stay the caller's to close."""
 
+    keeps_states = False  # whether `states` has what became of each page: for each source, a stretch for each part of its page tables
+
     def __init__(
         self,
         sources: list[Source],
@@ -247,17 +166,9 @@ class Scan:
         threads: int | None = None,
         zeros: Zeros = "count",
         project: int = 0,
-        details: bool = False,
-        contents: bool = False,
-        tenants: Mapping[str, Sequence[Source]] | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        """details    keep what pictures are made of; `contents`: also the bytes of the contents that free most, where there are any
-        tenants    the sources of each, by its name; a source has one tenant at most
-        """
         self.sources = list(sources)
-        self.details, self.contents, self.tenants = details, contents, tenants
-        self.settings, self.key = dict(settings or {}), key
         self.zeros = zeros
         self.project = project
         self.era = era
@@ -344,25 +255,7 @@ class Scan:
             if self.counter("smart_scan"):
                 doubts.append(doubt_of_skips(result.ledger.freed, merged, broken, watch))
             result.doubts.extend(doubt for doubt in doubts if doubt is not None)
-        if self.details or self.tenants is not None:
-            result = self.look_closer(result)
         return result
-
-    def look_closer(self, result: Result) -> Result:
-        """The result with what pictures are made of, and with what is between tenants. SourceError."""
-        from ksm.estimate.details import make_details
-        from ksm.estimate.tenants import make_tenants
-
-        shares = Shares(self.machine)
-        for source in self.sources:
-            shares.next_source()
-            for start, words in source.page_tables():
-                source.repeat(start, words)
-                shares.add(start, words)
-        shares.done()
-        details = make_details(self, shares, self.states, contents=self.contents) if self.details else None
-        tenants = make_tenants(self, shares, self.states, result, self.tenants) if self.tenants is not None else None
-        return result._replace(details=details, tenants=tenants)
 
     def spawn_zeros(self) -> Process | None:
         """A process with two pages of zeros, which are merged before any others are.
@@ -473,11 +366,10 @@ class Scan:
             stretches: list[Stretch] = []
             for start, words in source.page_tables():
                 shared += source.repeat(start, words)
-                if self.details or self.tenants is not None:
-                    stretches.append(Stretch(start, bytearray(len(words))))
-                    pages += tally.add(words, stretches[-1].states)
-                else:
-                    pages += tally.add(words)
+                states = bytearray(len(words)) if self.keeps_states else None
+                pages += tally.add(words, states)
+                if states is not None:
+                    stretches.append(Stretch(start, states))
             self.states.append(stretches)
             still = source.still and not source.live
             stat = source.process.ksm_stat()

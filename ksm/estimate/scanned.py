@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate import report
 from ksm.estimate.answers import opened
+from ksm.estimate.closer import CloserScan
+from ksm.estimate.found import NO_TENANT
 from ksm.estimate.ledger import Ledger
-from ksm.estimate.scan import NO_TENANT, Result, Scan, Zeros
+from ksm.estimate.result import Result
+from ksm.estimate.scan import Scan, Zeros
 from ksm.sources import Which
 from ksm.sources.advice import of_which
 
@@ -108,9 +111,11 @@ def scan_of(
                 raise ValueError(f"{text} is {owned[text]}'s, and cannot be {name}'s, too")
     with opened([*texts, *(text for text in owned if text not in texts)], which) as (sources, remarks):
         by_name = {name: [source for source in sources if owned.get(source.text) == name] for name in tenants} if tenants else None
-        with Scan(
+        more = {"details": details or contents, "contents": contents, "tenants": by_name} if details or contents or tenants else {}
+        make: Callable[..., Scan] = CloserScan if more else Scan
+        with make(
             sources, settings={name: str(value) for name, value in settings.items()}, era=era, exact=exact or None, threads=threads,
-            zeros=zeros, details=details, contents=contents, tenants=by_name,
+            zeros=zeros, **more,
         ) as running:  # fmt: skip
             result = running.run(passes, interval, budget)
         result.notes[:0] = of_which(sources, which)

@@ -158,12 +158,10 @@ cdef class Shares:
 
         Contents are told apart by 64 bits of their fingerprints.
         """
+        cdef size_t i, contents = 0
         if self.now == NULL:
             raise ValueError("done() is called once")
         self.end_source()
-        self.contents = <content *>calloc(self.nr + 1, sizeof(content))
-        if self.contents == NULL:
-            raise MemoryError
         with nogil:
             self.machine.enter()
             mutex_lock(&self.machine.m.hotplug_lock)
@@ -171,6 +169,12 @@ cdef class Shares:
             mutex_unlock(&self.machine.m.hotplug_lock)
             self.machine.leave()
             qsort(self.shares, self.nr, sizeof(share), compare_shares)
+            for i in range(self.nr):
+                contents += i == 0 or self.shares[i].key != self.shares[i - 1].key
+        self.contents = <content *>calloc(contents + 1, sizeof(content))
+        if self.contents == NULL:
+            raise MemoryError
+        with nogil:
             self.nr_contents = find_contents(self.shares, self.nr, self.contents, self.machine.m.zero_pfn, self.now)
             qsort(self.contents, self.nr_contents, sizeof(content), compare_contents)
         free(self.now)

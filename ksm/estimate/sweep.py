@@ -22,6 +22,7 @@ from ksm.estimate.terminal import amount
 from ksm.estimate.tuners import Knobs, Ksmtuned, Still, Timing, Tuner, timing
 from ksm.host.memory import total_memory
 from ksm.machine import ERAS, Machine
+from ksm.sources import SourceError
 from ksm.sources.work import usable_threads
 
 if TYPE_CHECKING:
@@ -217,10 +218,16 @@ class Sweeper:
         with ThreadPoolExecutor(self.threads, "ksm-sweep") as pool:
             jobs: dict[Future[Done], list[int]] = {pool.submit(self.one, perfect()): []}
             jobs.update({pool.submit(self.one, self.settings[group[0]]): group for group in groups.values()})
+            later: list[list[int]] = []
             try:
                 while jobs:
                     for job in wait(jobs, timeout=LOOK, return_when=FIRST_COMPLETED).done:
-                        first, *others = jobs.pop(job) or [-1]
+                        numbers = jobs.pop(job)
+                        if isinstance(job.exception(), SourceError) and jobs:
+                            # Others have taken the memory that it needs: when these are done, it is tried once more.
+                            later.append(numbers)
+                            continue
+                        first, *others = numbers or [-1]
                         done = job.result()
                         if first < 0:
                             self.bound = done.result
@@ -231,6 +238,9 @@ class Sweeper:
                                 jobs[pool.submit(self.one, self.settings[number])] = [number]
                             else:
                                 self.found[number] = self.as_well(done, self.settings[number])
+                    while later and len(jobs) < self.threads:
+                        numbers = later.pop()
+                        jobs[pool.submit(self.one, self.settings[numbers[0]] if numbers else perfect())] = numbers
                     progress("settings", len(self.found), len(self.settings))
             finally:
                 self.stopping = True
@@ -356,13 +366,3 @@ def most_profit(rows: Sequence[Row]) -> Row:
 def share(part: float) -> str:
     """A share of a processor for a person."""
     return f"{100 * part:.0f} %" if part >= 0.1 else f"{100 * part:.1f} %" if part >= 0.0005 else "under 0.1 %"
-
-
-def sweep(
-    reader: Reader, vary: Mapping[str, Sequence[str]], *, base: Mapping[str, str] | None = None, era: Era = ERA,
-    cost: float | None = None, threads: int | None = None, rules: bool = True, progress: Progress = no_progress,
-) -> Sweep:  # fmt: skip
-    """See ksm.sweep(). SettingError, SourceError."""
-    settings, notes = settings_of(vary, base or {}, era, rules=rules)
-    found = Sweeper(reader, settings, cost=cost, threads=threads).run(progress)
-    return found._replace(notes=[*found.notes, *notes])

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator
 
 from ksm.constants import PAGE_SIZE
-from ksm.estimate.tenants import HOW, Tenants
+from ksm.estimate.found import HOW, Tenants
 from ksm.estimate.terminal import amount, print_lines
 from ksm.host.text import printable
 

@@ -22,8 +22,9 @@ def line_of(look: Look) -> str:
     if look.change is not None:
         parts.append(f"{'+' if look.change >= 0 else ''}{amount(look.change)}")
     parts.append(f"profit {amount(look.profit)}")
-    if look.most - look.least > look.most / 100:
-        parts.append(f"{size(max(0, look.least))} to {size(look.most)} of it on top, as far as can be seen")
+    least, most = size(max(0, look.least)), size(look.most)
+    if look.most - look.least > look.most / 100 and least != most:
+        parts.append(f"{least} to {most} of it on top, as far as can be seen")
     if not look.settled:
         parts.append("not settled")
     if look.kernel is not None:

@@ -13,6 +13,7 @@ from libc.stdlib cimport realloc
 
 from ksm.host.arena cimport arena_add_file, arena_add_ram, arena_remove
 from linux.atomic cimport WRITE_ONCE_uint, smp_load_acquire_int, smp_store_release_ulong
+from linux.err cimport EHWPOISON
 from linux.memory cimport MEM_CANCEL_OFFLINE, MEM_GOING_OFFLINE, MEM_OFFLINE, memory_notify
 from linux.mm cimport signal_pending
 from linux.mm_types cimport HPAGE_PMD_NR, machine, memory_block, struct_folio, zone
@@ -24,7 +25,7 @@ from linux.spinlock cimport backoff, mutex_lock, mutex_unlock, spin_lock, spin_u
 from ksm.mm.huge_memory cimport split_folio
 from ksm.mm.migrate cimport MR_MEMORY_HOTPLUG, migrate_pages
 from ksm.mm.page_alloc cimport folio_put, release_plugged, start_isolate_page_range, undo_isolate_page_range
-from ksm.mm.swap cimport lru_add_drain_all
+from ksm.mm.swap cimport lru_cache_disable, lru_cache_enable
 from ksm.mm.vmscan cimport folio_isolate_lru
 
 
@@ -224,17 +225,18 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
                 return ret
         start_isolate_page_range(m, z, start_pfn, end_pfn)
 
+    lru_cache_disable(m)
     memory_notify(m, MEM_GOING_OFFLINE, start_pfn, nr_pages)
     for _round in range(NR_OFFLINE_ROUNDS):
         if signal_pending(m):
             ret = -EINTR
             break
-        lru_add_drain_all(m)
         do_migrate_range(m, start_pfn, end_pfn, page_to_nid(m.mem_map + start_pfn))
         if test_pages_isolated(m, z, start_pfn, end_pfn):
             ret = 0
             break
 
+    lru_cache_enable(m)
     if ret:
         # failed_removal_isolated:
         if z != NULL:
@@ -256,7 +258,7 @@ cdef int offline_pages(machine *m, unsigned long start_pfn, unsigned long nr_pag
 
 
 cdef int online_pages(machine *m, unsigned long start_pfn, unsigned long nr_pages) noexcept nogil:
-    """Bring frames back that went offline: 0, or -EINVAL if some of them did not."""
+    """Bring frames back that went offline: 0, -EINVAL if some of them did not, or -EHWPOISON if one of them is broken."""
     cdef unsigned long end_pfn = start_pfn + nr_pages, pfn
     cdef zone *z = NULL
     cdef int ret = 0
@@ -271,6 +273,8 @@ cdef int online_pages(machine *m, unsigned long start_pfn, unsigned long nr_page
             if not test_page_flag(m.mem_map + pfn, PG_offline | PG_hwpoison):
                 ret = -EINVAL
                 break
+            if PageHWPoison(pfn_folio(m, pfn)) and m.ksm_pages_fail:
+                ret = -EHWPOISON        # memory_block_online() of drivers/base/memory.c, since 6.2
     if not ret:
         undo_isolate_page_range(m, z, start_pfn, end_pfn)
         m.nr_offline -= nr_pages

@@ -5,12 +5,13 @@ batch.
 
 These references are what KSM sees of the LRU. While a page is in a batch, it has more references than mappings. write_protect_page()
 refuses it, and an unmapped KSM page is not stale yet. The machine has the batches of one processor, of 31 pages like the kernel's. A full
-batch is drained, and ksmd drains both at the start of a full scan.
+batch is drained, and ksmd drains both at the start of a full scan. While move_pages() moves pages or memory goes offline, pages do not wait.
 
 The first mark_page_accessed() makes a page referenced, the second activates it. Merging marks a page, and so does access by another process
 (access_remote_vm()): a KSM page that a debugger reads once gets into the batch.
 """
 
+from linux.atomic cimport atomic_dec, atomic_inc, atomic_read
 from linux.mm_types cimport FOLIO_BATCH_SIZE, machine, struct_folio, struct_page
 from linux.page_flags cimport (PG_active, PG_lru, PG_referenced, clear_page_flag, folio_get, folio_test_large, folio_test_lru, page_folio,
                                set_page_flag, test_page_flag)
@@ -36,6 +37,10 @@ cdef void folio_batch_move_lru(machine *m, struct_folio **folios, int nr, unsign
         folio_put(m, folios[i])
 
 
+cdef inline bint lru_cache_disabled(machine *m) noexcept nogil:
+    return atomic_read(&m.lru_disable_count) != 0
+
+
 cdef void folio_batch_add_and_move(machine *m, struct_folio **batch, int *count, struct_folio *folio, unsigned int flag) noexcept nogil:
     """Put a folio into the batch. A full batch moves on to the lists, and so does a batch with a huge page."""
     cdef struct_folio *folios[FOLIO_BATCH_SIZE]
@@ -44,7 +49,7 @@ cdef void folio_batch_add_and_move(machine *m, struct_folio **batch, int *count,
     spin_lock(&m.lru_lock)
     batch[count[0]] = folio
     count[0] += 1
-    if count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio):
+    if count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio) or lru_cache_disabled(m):
         nr = folio_batch_take(batch, count, folios)
     spin_unlock(&m.lru_lock)
     folio_batch_move_lru(m, folios, nr, flag)
@@ -101,3 +106,15 @@ cdef void lru_add_drain(machine *m) noexcept nogil:
 cdef void lru_add_drain_all(machine *m) noexcept nogil:
     """Empty the batches of all processors. There is one processor."""
     lru_add_drain(m)
+
+
+cdef void lru_cache_disable(machine *m) noexcept nogil:
+    """Empty the batches, and have pages go to the lists at once until lru_cache_enable()."""
+    if m.ksm_pages_move:        # in 2011 the batches are emptied only: migrate_prep()
+        atomic_inc(&m.lru_disable_count)
+    lru_add_drain_all(m)
+
+
+cdef void lru_cache_enable(machine *m) noexcept nogil:
+    if m.ksm_pages_move:
+        atomic_dec(&m.lru_disable_count)

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from ksm.oracle.workload import BREAKING, Json
+from ksm.oracle.workload import BREAKING, Json, OracleError
 
 SYSTEM = Path("/sys/devices/system")
 PATIENCE = 5.0  # seconds
@@ -84,6 +84,8 @@ class Breaking:
     """While a workload runs that breaks frames, each process with the page is killed at once, and not only when it touches the page."""
 
     def __init__(self, nodes: int) -> None:
+        if not EARLY_KILL.exists():
+            raise OracleError("the workload breaks frames, and this kernel has no CONFIG_MEMORY_FAILURE")
         self.nodes = nodes
         self.saved = EARLY_KILL.read_text()
         EARLY_KILL.write_text("1")

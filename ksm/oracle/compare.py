@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from ksm.host.text import printable
 from ksm.oracle.workload import Json
 
-NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps", "anon_huge_pages", "nodes", "rss")  # keys that Linux 6.12, or an older recording, does not have
+# Keys that Linux 6.12, or an older recording, does not have
+NEWER = ("ksm_merge_any", "ksm_mergeable", "smaps", "anon_huge_pages", "nodes", "rss")
 ADVISED = ("pages_to_scan", "batches")  # in scan-time mode they depend on the processor time that ksmd has had since boot
 MISSING = "nothing"
 LONGEST = 500  # characters of a value that are shown

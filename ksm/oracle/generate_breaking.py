@@ -3,7 +3,8 @@
 """Seeded random workloads for guests with several NUMA nodes, whose memory goes and comes back, and whose frames break.
 
 The memory of a node goes as a whole: in which of its blocks a page is does not repeat itself. Processes have memory on node 0 only, until
-it migrates, so node 0 stays. What a process's own calls leave in the counters is recorded at once.
+it migrates, so node 0 stays. Only frames of node 0 break: memory with a broken frame never comes back (memory_block_online()). What a
+process's own calls leave in the counters is recorded at once.
 """
 
 from __future__ import annotations
@@ -48,4 +49,4 @@ class BreakingGenerator(NodesGenerator):
         page, count = self.run_of_pages(vma, 1)
         count = min(count, 1) if op == "hwpoison" else count
         where = {"proc": proc, "vma": vma.name, "page": page, "count": count}
-        return [{"op": op, **where, "by": self.rng.choice(("frame", "madvise"))}] if count else []
+        return [{"op": op, **where, "node": 0, "by": self.rng.choice(("frame", "madvise"))}] if count else []

@@ -99,8 +99,8 @@ class Guest:
         for name in ("root", "exchange"):
             files += ["-chardev", f"socket,id={name},path={self.folder / name}.socket",
                       "-device", f"vhost-user-fs-pci,chardev={name},tag={name}"]
-        words = [QEMU, "-accel", "tcg", "-cpu", "max", "-machine", MACHINE, "-m", f"{NODE >> 20},slots={self.nodes},maxmem=16G", "-smp", "1",
-                 *memory, *files, "-kernel", str(self.kernel.image), "-initrd", str(self.folder / "initramfs"), "-append", APPEND,
+        words = [QEMU, "-accel", "tcg", "-cpu", "max", "-machine", MACHINE, "-m", f"{NODE >> 20},slots={self.nodes},maxmem=16G", *memory,
+                 *files, "-smp", "1", "-kernel", str(self.kernel.image), "-initrd", str(self.folder / "initramfs"), "-append", APPEND,
                  "-nographic", "-no-reboot", "-net", "none"]
         self.qemu = started(words, self.folder / "console")
         stack.callback(end, self.qemu)

@@ -60,7 +60,7 @@ def download(what: str, folder: Path) -> Path:
 
 def find(what: str, folder: Path) -> tuple[str, Options]:
     """The name of the package that is meant, and with which options apt knows it. OracleError."""
-    tried = []
+    tried: list[str] = []
     for options in lists(folder, tried):
         names = candidates(what, options)
         if names:

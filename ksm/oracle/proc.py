@@ -36,10 +36,23 @@ def kernel_thread(name: str) -> Path:
     raise OracleError(f"this kernel has no {name}")
 
 
+def is_asleep(stat: int) -> bool:
+    """Whether the thread sleeps whose /proc/PID/stat this file is.
+
+    State S alone does not say so: a thread has it for a moment before it looks once more whether it has something to do. Another processor
+    may see this, above all a guest's, which may stand still meanwhile. The kernel tells of the thread's system call only when the thread is
+    on no processor and waits for none.
+    """
+    def sleeps() -> bool:
+        return os.pread(stat, 512, 0).rpartition(b") ")[2][:1] == b"S"
+
+    return sleeps() and proc_text(Path(os.readlink(f"/proc/self/fd/{stat}")).with_name("syscall")) != "running\n" and sleeps()
+
+
 def wait_asleep(name: str, stat: int, timeout: float, pause: float = 0.0) -> None:
     """Until the thread sleeps whose /proc/PID/stat this file is: looked at again and again, with `pause` seconds between. Stalled."""
     deadline = time.monotonic() + timeout
-    while os.pread(stat, 512, 0).rpartition(b") ")[2][:1] != b"S":
+    while not is_asleep(stat):
         if time.monotonic() > deadline:
             raise Stalled(f"{name} does not come to rest")
         if pause:

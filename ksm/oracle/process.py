@@ -125,15 +125,15 @@ class RealTask(Task):
     def do_migrate(self, addr: int, count: int, node: int) -> None:
         move_pages(self.pid, [addr + number * PAGE for number in range(count)], [node] * count, MPOL_MF_MOVE_ALL)
 
-    def do_soft_offline(self, addr: int, count: int, by: str = "frame") -> None:
-        for number, frame in enumerate(self.frames(addr, count)):
+    def do_soft_offline(self, addr: int, count: int, by: str = "frame", node: int | None = None) -> None:
+        for number, frame in enumerate(self.frames(addr, count, node)):
             if frame >= 0 and by == "frame":
                 breaking.soft_offline(frame)
             elif frame >= 0:
                 self.tracee.dangerous_syscall(SYS_MADVISE, addr + number * PAGE, PAGE, MADV_SOFT_OFFLINE)
 
-    def do_hwpoison(self, addr: int, count: int, by: str = "frame") -> None:
-        frame, = self.frames(addr, min(count, 1))
+    def do_hwpoison(self, addr: int, count: int, by: str = "frame", node: int | None = None) -> None:
+        frame = self.frames(addr, 1, node)[0]
         if frame >= 0 and by == "frame":
             breaking.hwpoison(frame)
         elif frame >= 0:
@@ -164,9 +164,10 @@ class RealTask(Task):
     def killed_at(self) -> int | None:
         return self.tracee.bus_error if self.tracee.bus_error is not None else self.tracee.pending_bus_error()
 
-    def frames(self, addr: int, count: int) -> list[int]:
-        """The frame of each page; -1 where there is none, or the zero page."""
-        return [-1 if kind == "0" else frame for frame, kind in self.pages(addr, count, kinds=True)]
+    def frames(self, addr: int, count: int, node: int | None = None) -> list[int]:
+        """The frame of each page; -1 where there is none, or the zero page, or where it is on another node."""
+        return [frame if kind != "0" and node in (None, on) else -1
+                for (frame, kind), on in zip(self.pages(addr, count, kinds=True), self.nodes(addr, count), strict=True)]
 
     def nodes(self, addr: int, count: int) -> list[int]:
         return [max(-1, node) for node in move_pages(self.pid, [addr + number * PAGE for number in range(count)], None, MPOL_MF_MOVE)]
@@ -184,7 +185,7 @@ class RealTask(Task):
 
 
 def memory_in(smaps: str) -> Json:
-    """What /proc/PID/smaps says of the mappings of a workload. Before Linux 6.8 it has no line on KSM, and then no sizes are told."""
+    """What /proc/PID/smaps says of the mappings of a workload. Before Linux 6.6 it has no line on KSM, and then no sizes are told."""
     names = [name for name in SMAPS if name != "KSM" or "\nKSM:" in smaps]
     found = re.findall(r"^([0-9a-f]+)-.*\n" + "".join(rf"(?:\w+:.*\n)*?{name}: +(\d+) kB\n" for name in names), smaps, re.M)
     told = [dict(zip(names, (int(kb) << 10 for kb in sizes), strict=True)) for start, *sizes in found if int(start, 16) in PLACES]

@@ -90,16 +90,18 @@ class PortTask(Task):
     def do_migrate(self, addr: int, count: int, node: int) -> None:
         self.process.move_pages(addr, count * PAGE, node)
 
-    def frames(self, addr: int, count: int) -> list[int]:
-        """The frames of the pages that are there, without the zero page."""
-        return [word >> ksm.PAGE_FLAGS_SHIFT for word in self.process.page_table(addr, count * PAGE) if is_own(word)]
+    def frames(self, addr: int, count: int, node: int | None = None) -> list[int]:
+        """The frames of the pages that are there, or on this node, without the zero page."""
+        return [word >> ksm.PAGE_FLAGS_SHIFT
+                for word, on in zip(self.process.page_table(addr, count * PAGE), self.nodes(addr, count), strict=True)
+                if is_own(word) and node in (None, on)]
 
-    def do_soft_offline(self, addr: int, count: int, by: str = "frame") -> None:
-        for frame in self.frames(addr, count):
+    def do_soft_offline(self, addr: int, count: int, by: str = "frame", node: int | None = None) -> None:
+        for frame in self.frames(addr, count, node):
             self.process.machine.soft_offline(frame)
 
-    def do_hwpoison(self, addr: int, count: int, by: str = "frame") -> None:
-        for frame in self.frames(addr, min(count, 1)):
+    def do_hwpoison(self, addr: int, count: int, by: str = "frame", node: int | None = None) -> None:
+        for frame in self.frames(addr, 1, node):
             for process, where in self.process.machine.memory_failure(frame):
                 if process is not None:
                     self.told.setdefault(process.pid, where)

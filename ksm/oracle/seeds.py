@@ -28,7 +28,8 @@ def generate(seed: int, *, steps: int = 40, nodes: int = 1) -> Json:
     several, memory goes and breaks in some.
     """
     if nodes > 1:
-        return (BreakingGenerator if breaks_memory(seed) else NodesGenerator)(seed, nodes).workload(f"random-{seed}-nodes-{nodes}", steps)
+        drawn = (BreakingGenerator if breaks_memory(seed) else NodesGenerator)(seed, nodes)
+        return drawn.workload(f"random-{seed}-nodes-{nodes}", steps)
     return (HugeGenerator if has_huge_pages(seed) else Generator)(seed).workload(f"random-{seed}", steps)
 
 

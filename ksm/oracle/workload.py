@@ -23,8 +23,8 @@ STEP      {"op": op, its keys}. "proc", "vma", "page", "count" select pages: pag
   munmap  pages
   pageout pages                     write to the swap area what only this process maps
   migrate pages, node               move_pages(2), also of pages that are shared
-  soft_offline pages [by]           the pages leave their frames, which are about to break; by "frame" (the default) or "madvise"
-  hwpoison pages [by]               the frame of the first page breaks: who has it is killed, and all its further steps fail with ESRCH
+  soft_offline pages [by] [node]    pages (that are on the node) leave their frames, which are about to break; by "frame" or "madvise"
+  hwpoison pages [by] [node]        the frame of the first page breaks: who has it is killed, and all its further steps fail with ESRCH
   mmap    proc, vma, keys of VMA    a new VMA
   mremap  proc, vma [pages] [slot]  in place if only "pages" is given, else the whole VMA moves to a new slot
   move    pages, into [slot]        mremap of a part of a VMA, which becomes the VMA "into" in a new slot
@@ -44,10 +44,11 @@ Content: the low 32 bits of the id, as a little-endian word, fill the page; then
 with bits 40-47. So id 0 is the zero page, and 5 and 5|1<<32 differ in their last byte only.
 
 OUTCOME   {"workload": name, "kernel": release, "records": [RECORD]}. RECORD has the step's number, and {"sysfs", "value", "error"},
-          {"error"} of an operation that failed, {"killed": {process: address}} by SIGBUS, or {"op", "ksm": {file: value}, "procs": {process: {counter: value}}} and, on request,
-          "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous, "0" the zero page, "s" swapped out, n the nth KSM page, and
-          "events". "rss" is [step, process, bytes of its own in memory] after each step since the last record; with several nodes, "nodes"
-          is like "pages", and has the node that a page is on, or -1. An outcome with more than 4,000,000 values is refused.
+          {"error"} of an operation that failed, {"killed": {process: address}} by SIGBUS, or {"op", "ksm": {file: value},
+          "procs": {process: {counter: value}}} and, on request, "pages" {process: {vma: [kind]}} with "-" absent, "a" anonymous,
+          "0" the zero page, "s" swapped out, n the nth KSM page, and "events". "rss" is [step, process, bytes of its own in memory] after
+          each step since the last record. With several nodes, "nodes" is like "pages", and has the node of each page, or -1. An outcome
+          with more than 4,000,000 values is refused.
 
 Counters that the kernel counts since boot (SINCE_BOOT) count from the workload's start. A scan while no process is registered is "stalled".
 In events, pages are named after the process, VMA and page that map them just before the scan, address spaces after their process.
@@ -354,7 +355,7 @@ class Run:
         if op == "pageout" or op in BREAKING:
             self.side.drain_lru()
         addr, pages = self.vma(number, task, vma, page)
-        if args.get("node") in self.offline:
+        if op == "migrate" and args["node"] in self.offline:
             self.note(number, {"error": "ENODEV"})
             return
         self.note(number, task.call(op, addr=addr + page * PAGE, count=pages - page if count is None else count, **args))

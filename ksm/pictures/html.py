@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 from ksm.estimate import report, sweep_report, why_report
-from ksm.estimate.scan import Result
+from ksm.estimate.result import Result
 from ksm.estimate.sweep import Sweep
 from ksm.estimate.why import Why
 from ksm.pictures import of_scan, of_sweep, of_why, page
 
 
 def html(found: Result | Sweep | Why) -> str:
-    """The page, as text. PicturesError without altair and vl-convert-python."""
+    """The page of a scan's result, or of what ksm.sweep() or ksm.why() returns, as text. PicturesError without altair and vl-convert-python.
+    """
     page.need_altair()
     if isinstance(found, Result):
         data = report.as_json(found)

@@ -294,6 +294,8 @@ class Shadow:
                 self.put(process, given[0], given[1])
             elif call == "munmap" or (call == "madvise" and given[2] == MADV_DONTNEED):
                 self.drop(process, (given[0], given[0] + given[1]))
+            elif call == "exit":
+                self.blocks = {place: block for place, block in self.blocks.items() if place[0] != process}
 
 
 def turns(readings: list[list[Step]]) -> list[list[Step]]:

@@ -85,7 +85,7 @@ def test_ctrl_c_prints_what_is_done(tmp_path):
         command("--cost", "2000", "--no-rules", "--vary", f"max_page_sharing={every}", path), env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        time.sleep(1.5)
+        time.sleep(0.7)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "ksm: interrupted\n")

@@ -225,7 +225,7 @@ def test_an_empty_file(tmp_path):
         read_looks(b"", "log")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(0, 3 * 86400), st.booleans()), min_size=1, max_size=30))
 def test_summary(figures):
     """The least, the median and the most, and by hour: nothing is lost, and a log gives the same as the looks themselves."""

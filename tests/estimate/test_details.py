@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ksm.estimate import details, page_map, report
+from ksm.estimate.closer import CloserScan
 from ksm.estimate.savings import STATES, Tally
 from ksm.estimate.scan import Scan
 from ksm.sources import open_file
@@ -30,7 +31,7 @@ def looked(paths, **options):
     for exact in (False, True):
         sources = [open_file(path) for path in paths]
         try:
-            with Scan(sources, exact=exact, details=True, contents=True, **options) as running:
+            with CloserScan(sources, exact=exact, details=True, contents=True, **options) as running:
                 results.append(running.run())
         finally:
             for source in sources:
@@ -102,7 +103,7 @@ def test_what_changes_is_volatile_and_what_has_gone_has_no_place():
         def refresh(self, number):
             self.process.update(self.addr, b"".join(page(1000 * number + place) for place in range(1, 41)))
 
-    with Scan([Restless()], details=True) as running:
+    with CloserScan([Restless()], details=True) as running:
         result = running.run(passes=3, interval=0)
     [states] = result.details.states
     assert (states["volatile"], sum(states.values())) == (40, 40)
@@ -130,7 +131,7 @@ def test_many_sources_share_the_last_row_of_the_matrix(folder, monkeypatch):
 def test_bytes_are_left_out_unless_they_are_asked_for(folder):
     path = write_image(folder / "secret", [7, 7])
     source = open_file(path)
-    with Scan([source], details=True) as running:
+    with CloserScan([source], details=True) as running:
         [content] = running.run().details.contents
     source.close()
     assert content.bytes is None and content.kind == "word"

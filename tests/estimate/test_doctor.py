@@ -146,7 +146,8 @@ def test_formulas_of_versions(kernel, saved, name):
     assert found.metadata == (15 + 2) * 64
 
 
-@pytest.mark.parametrize(("kernel", "size"), [("6.12", 64), ("6.1", 64), ("4.13", 64), ("4.12", 48), ("3.9", 48), ("3.8", 40), ("2.6.38", 40), ("1.0", 40)])
+@pytest.mark.parametrize(("kernel", "size"), [
+    ("6.12", 64), ("6.1", 64), ("4.13", 64), ("4.12", 48), ("3.9", 48), ("3.8", 40), ("2.6.38", 40), ("1.0", 40)])  # fmt: skip
 def test_a_stable_node_has_grown(kernel, size):
     """With merge_across_nodes in 3.9, and with chains in 4.13."""
     found = ksm.doctor({"pages_shared": 2, "pages_sharing": 10, "pages_unshared": 0, "pages_volatile": 3}, kernel=kernel)
@@ -182,6 +183,17 @@ def test_pages_to_scan_that_is_proposed_does_what_is_said():
 
 def content(number):
     return number.to_bytes(8, "little") * (PAGE // 8)
+
+
+def test_the_counters_of_7_3():
+    with ksm.Machine("16M", era="7.3") as machine:
+        process = machine.spawn()
+        process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
+        process.write(process.mmap(8 * PAGE), content(1) * 8)
+        machine.ksm.scan(3)
+        found = ksm.doctor(machine.ksm.attributes(), {"1 a": process.ksm_stat()}, kernel="7.3.4+deb13-cloud-amd64")
+        assert found.kernel == (7, 3, 4)
+        assert found.profit == machine.ksm.general_profit == 7 * PAGE - 8 * 64
 
 
 def test_empty_chains_are_harmless():

@@ -31,13 +31,14 @@ numbers = st.lists(st.integers(0, 9), min_size=1, max_size=60)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(numbers, min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(["", "use_zero_pages", "2011", "6.1", "uncounted"]))
+@given(st.lists(numbers, min_size=1, max_size=3), st.integers(1, 8),
+       st.sampled_from(["", "use_zero_pages", "2011", "6.1", "7.3", "uncounted"]))
 def test_every_page_is_in_one_line(folder, images, passes, variant):
     """Text and JSON have the same, and it is what a count says that knows nothing of KSM."""
     paths = [write_image(folder / f"image{place}", image) for place, image in enumerate(images)]
     zero_pages = variant in ("use_zero_pages", "uncounted")
     options = {"settings": {"use_zero_pages": "1"}} if zero_pages else {}
-    options["era"] = {"2011": "2.6.38", "6.1": "6.1", "uncounted": "6.1"}.get(variant, "6.12")
+    options["era"] = {"2011": "2.6.38", "6.1": "6.1", "7.3": "7.3", "uncounted": "6.1"}.get(variant, "6.12")
     result = run(paths, passes=passes, **options)
     ledger = report.as_json(result)["ledger"]
     assert ledger["pages"] == ledger["freed"] + ledger["kept"] == sum(map(len, images))

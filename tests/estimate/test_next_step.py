@@ -81,7 +81,7 @@ def test_next(result_of):
 ASKED = {
     "What would I save?": "scan", "Why does nothing merge": "why", "Which knobs?": "sweep", "What does ksmd cost?": "sweep",
     "Has it settled?": "scan", "When has it settled?": "sweep", "Is it only zero pages?": "scan",
-    "What do these counters mean": "doctor",
+    "What do these counters mean": "doctor", "Is it safe between tenants (--tenant)?": "scan",
 }  # fmt: skip
 
 

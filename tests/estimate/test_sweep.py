@@ -8,9 +8,9 @@ from ksm.estimate import cost, sweep_report
 from ksm.estimate.replay import Reader, Replay
 from ksm.estimate.scan import Scan
 from ksm.estimate.settings import SettingError
-from ksm.estimate.sweep import USUAL, Sweeper, marked, settings_of, sweep
+from ksm.estimate.sweep import USUAL, Sweeper, marked, settings_of
 from ksm.estimate.tuners import Ksmtuned
-from ksm.sources import SourceGone, open_file
+from ksm.sources import SourceError, SourceGone, open_file
 
 from .test_scan import PAGE, Changing, page, write_image
 
@@ -39,16 +39,21 @@ def opened():
         source.close()
 
 
+def sweep(reader, vary, *, cost=COST, rules=False, threads=None):
+    rows, _ = settings_of(vary, {}, "6.12", rules=rules)
+    return Sweeper(reader, rows, cost=cost, threads=threads).run()
+
+
 def swept(sources, vary, **options):
     with Reader(sources, interval=0.0) as reader:
-        return sweep(reader, vary, **{"cost": COST, "rules": False, **options})
+        return sweep(reader, vary, **options)
 
 
 @pytest.mark.parametrize("zeros", ["count", "apart"])
 def test_each_row_is_a_scan(images, opened, zeros):
     vary = {"max_page_sharing": ["2", "8", "256"], "use_zero_pages": ["0", "1"], "smart_scan": ["0", "1"]}
     with Reader(opened(images), zeros=zeros) as reader:
-        found = sweep(reader, vary, cost=COST, rules=False, threads=2)
+        found = sweep(reader, vary, threads=2)
     assert len(found.rows) == found.asked == 12
     for row in found.rows:
         with Scan(opened(images), settings=row.settings, zeros=zeros) as scan:
@@ -93,6 +98,17 @@ def test_the_clock_goes_as_ksmd_would(tmp_path, opened):
     assert {row.saved for row in found.rows} == {0}
 
 
+def test_knobs_that_take_longer_than_a_clock_counts(tmp_path, opened):
+    """A page every 50 days."""
+    path = write_image(tmp_path / "image", [*range(1, 3000), 5])
+    slow = {"pages_to_scan": ["1"], "sleep_millisecs": ["4294967295"], "advisor_mode": ["none", "scan-time"]}
+    found = swept(opened([path]), slow)
+    for row in found.rows:
+        assert row.settled
+        assert row.seconds > 3000 * 4294967 / 500
+    assert max(len(line) for line, _ in sweep_report.lines(found, 80)) <= 80
+
+
 def test_the_advisor_sets_the_pace(tmp_path, opened):
     """It begins with 500 pages at once. A pass that takes no second has a share of a processor of less than one percent, and so may take
     ten times as many pages the next time: see scan_time_advisor() of mm/ksm.c."""
@@ -129,7 +145,7 @@ def test_rules_are_rows(images, opened):
         ({"pages_shared": ["1"]}, "pages_shared can only be read"),
         ({"max_page_sharing": ["256", "1"]}, "max_page_sharing=1: Invalid argument"),
         ({"pages_to_scan": ["0"]}, "pages_to_scan=0: ksmd looks at no page"),
-        ({"era": ["6.12", "5.0"]}, "era=5.0: there are 6.12, 6.1, 2.6.38"),
+        ({"era": ["6.12", "5.0"]}, "era=5.0: there are "),
         ({"era": ["6.1"], "smart_scan": ["0", "1"]}, "era 6.1: KSM has no smart_scan"),
         ({"sleep_millisecs": list(map(str, range(1001)))}, "1,001 settings are more than the 1,000"),
     ],
@@ -170,6 +186,20 @@ def test_processes_are_read_twice_for_all_rows():
         assert (row.settled, row.ledger.volatile) == (True, 20)
 
 
+def test_a_pace_that_decides(monkeypatch):
+    """Where memory changes and there are chains, settings that differ in ksmd's pace have a machine each; else they have one."""
+    machines = []
+    make = Replay.make_machine
+    monkeypatch.setattr(Replay, "make_machine", lambda self, *args: (machines.append(1), make(self, *args))[1])
+    paces = {"pages_to_scan": ["10", "100", "1000"]}
+    for most, expected in (("2", 3), ("256", 1)):  # 20 pages are equal
+        machines.clear()
+        found = swept([Changing()], {"max_page_sharing": [most], **paces})
+        assert len(machines) == expected + 1  # one is for what perfect deduplication would free
+        assert len({row.ledger for row in found.rows}) == 1
+        assert [row.ksm["pages_to_scan"] for row in found.rows] == [10, 100, 1000]
+
+
 class ComesAndGoes(Changing):
     """20 pages in the first reading, of which the second one has 10, and 10 others, equal to those."""
 
@@ -188,11 +218,27 @@ def test_pages_that_come_and_go_are_those_of_the_last_reading():
     assert found.bound == 10
 
 
+class Grows(Changing):
+    """40 pages, which the second reading has unmapped, and 40 others in a mapping that is new."""
+
+    def refresh(self, number):
+        if number:
+            self.process.munmap(self.addr, 40 * PAGE)
+            self.addr = self.process.mmap(40 * PAGE)
+        self.process.update(self.addr, page(number + 1) * 40)
+
+
+def test_mappings_that_come_between_the_readings():
+    found = swept([Grows()], {"smart_scan": ["0", "1"], "advisor_mode": ["none", "scan-time"]})
+    assert [row.saved for row in found.rows] == [39] * 4
+    assert found.bound == 39
+
+
 def test_a_process_that_exits_between_the_readings():
     images = [Changing(), Changing("other", end=1)]
     with Reader(images, interval=0.0) as reader:
         assert [source.name for source in reader.sources] == ["changing"]
-        found = sweep(reader, {"smart_scan": ["0"]}, cost=COST, rules=False)
+        found = sweep(reader, {"smart_scan": ["0"]})
     assert found.rows[0].ledger.pages == 40
     assert any("other: gone" in note for note in found.notes)
     gone = Changing(end=1)
@@ -209,7 +255,7 @@ def test_memory_changes_between_the_visits_of_ksmd():
             self.process.update(self.addr, page(7) * (40 - len(others)) + b"".join(map(page, others)))
 
     with Reader([HalfMerged()], interval=0.05) as reader:
-        found = sweep(reader, {"sleep_millisecs": ["1", "10000"]}, cost=COST, rules=False)
+        found = sweep(reader, {"sleep_millisecs": ["1", "10000"]})
     fast, slow = found.rows
     assert fast.freed.least <= fast.freed.most == slow.freed.most
     assert slow.freed.least < fast.freed.most
@@ -266,6 +312,25 @@ def test_what_a_page_costs():
     """More pages cost more each; and it is measured, so it is some nanoseconds and no second."""
     few, many = cost.measured(1000), cost.measured(1 << 24)
     assert 1e-8 < few < many < 1e-3
+
+
+def test_memory_that_others_have_taken(images, opened, monkeypatch):
+    """A machine that finds no room while others are there is made when they are done. One that finds none alone is an error."""
+    make = Replay.make_machine
+    refused = []
+
+    def making(self, *args):
+        if len(refused) < 3:
+            refused.append(1)
+            raise SourceError("not enough memory")
+        return make(self, *args)
+
+    monkeypatch.setattr(Replay, "make_machine", making)
+    found = swept(opened(images), {"max_page_sharing": ["2", "3", "4", "5", "6"]}, threads=2)
+    assert (len(found.rows), found.bound > 0, len(refused)) == (5, True, 3)
+    monkeypatch.setattr(Replay, "make_machine", lambda *_: (_ for _ in ()).throw(SourceError("not enough memory")))
+    with pytest.raises(SourceError, match="not enough memory"):
+        swept(opened(images), {"max_page_sharing": ["2", "3"]}, threads=2)
 
 
 def test_narrow_terminals(images, opened):

@@ -14,11 +14,11 @@ from commands import invoke, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ksm.estimate import report, tenants_report
-from ksm.estimate.scan import NO_TENANT, Scan
-from ksm.estimate.tenants import KINDS
+from ksm.estimate import closer, report, tenants_report
+from ksm.estimate.closer import CloserScan
+from ksm.estimate.found import KINDS, NO_TENANT
 from ksm.fingerprint.classes import CLASSES, classes_of
-from ksm.sources import Host, open_file, open_source
+from ksm.sources import Host, SourceError, open_file, open_source, open_sources
 
 from .test_scan import PAGE, saved
 
@@ -63,7 +63,7 @@ def between(paths, owners, **options):
         for source, owner in zip(sources, owners, strict=True):
             if owner:
                 owned.setdefault(owner, []).append(source)
-        with Scan(sources, exact=exact, tenants=owned, **options) as running:
+        with CloserScan(sources, exact=exact, tenants=owned, **options) as running:
             found.append(running.run())
         for source in sources:
             source.close()
@@ -123,7 +123,7 @@ def test_classes_of_what_is_read_once(folder):
         return open_file(f"/dev/fd/{ours}")
 
     sources = [pipe(), pipe()]
-    with Scan(sources, exact=False, tenants={"a": sources[:1], "b": sources[1:]}) as running:
+    with CloserScan(sources, exact=False, tenants={"a": sources[:1], "b": sources[1:]}) as running:
         found = {kind.name: kind.contents for kind in running.run().tenants.kinds}
     for source in sources:
         source.close()
@@ -139,7 +139,7 @@ def test_fingerprints_have_their_classes(folder):
         save_file(str(folder / f"{place}.parquet"), [source], progress=lambda *_: None)
         source.close()
     opened = [open_file(str(folder / f"{place}.parquet")) for place in range(2)]
-    with Scan(opened, tenants={"a": opened[:1], "b": opened[1:]}) as running:
+    with CloserScan(opened, tenants={"a": opened[:1], "b": opened[1:]}) as running:
         kinds = running.run().tenants.kinds
     for source in opened:
         source.close()
@@ -159,7 +159,7 @@ def test_processes_of_two_tenants(tmp_path):
         child.stdout.readline()
         host = Host()
         sources = [open_source(f"pid:{child.pid}", host), open_file(write(tmp_path / "image", [2]))]
-        with Scan(sources, tenants={"a": sources[:1], "b": sources[1:]}) as running:
+        with CloserScan(sources, tenants={"a": sources[:1], "b": sources[1:]}) as running:
             found = running.run(interval=0).tenants
         for source in sources:
             source.close()
@@ -168,6 +168,51 @@ def test_processes_of_two_tenants(tmp_path):
     [text] = [kind for kind in found.kinds if kind.name == "text"]
     assert (text.contents, text.tenants) == (1, [50, 1])
     assert found.tenants[0].pages > 50
+
+
+FORKS = """
+import mmap, os, sys
+data = mmap.mmap(-1, 4096 * 1200, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+data.write(os.urandom(4096) * 600 + bytes(4096) * 300 + os.urandom(4096 * 300))
+children = []
+for number in range(3):
+    children.append(os.fork())
+    if not children[-1]:
+        data[: 4096 * 100] = os.urandom(4096) * 100
+        sys.stdin.read()
+        os._exit(0)
+print(*children, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("most, off", [(256, 2), (16, 30)])
+def test_one_tenant_has_nothing_to_forbid(most, off):
+    """Also where his processes share pages since a fork, each of which counts against max_page_sharing.
+
+    The copy has no forks. So pages come to other frames of their contents, which makes a difference where max_page_sharing is small.
+    """
+    with subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        pids = [str(child.pid), *child.stdout.readline().split()]
+        host = Host()
+        sources, _ = open_sources([f"pid:{pid}" for pid in pids], host)
+        with CloserScan(sources, tenants={"all": sources}, settings={"max_page_sharing": str(most)}) as running:
+            result = running.run(passes=4, interval=0)
+        for source in sources:
+            source.close()
+        host.close()
+        child.stdin.close()
+    assert result.ledger.freed > 800 and result.ledger.volatile < 20
+    assert result.tenants.merged == 0
+    assert abs(result.tenants.cost) <= off
+
+
+def test_memory_that_is_not_there(folder, monkeypatch):
+    source = open_file(write(folder / "large", [2] * 100))
+    monkeypatch.setattr(closer, "available_memory", lambda: 5999)
+    with CloserScan([source], details=True) as running, pytest.raises(SourceError, match="to look who shares what takes 5"):
+        running.run()
+    source.close()
 
 
 # The command

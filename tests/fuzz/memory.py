@@ -185,8 +185,8 @@ class Memory(World):
         target = fixed[0] if fixed else 0 if flags & 2 else None
         old_end, size = addr + up(old), up(new)
         vma = next((vma for vma in vmas if vma.start <= addr < vma.end), None)
-        together = target is not None and up(old) == size and self.config["machine"]["era"] == "7.3"
-        if together and (outcome.error is None or outcome.errno == ENOMEM):
+        together = up(old) == size and self.config["machine"]["era"] == "7.3"
+        if target is not None and together and (outcome.error is None or outcome.errno == ENOMEM):
             if outcome.error is None and (vma is None or addr & MASK or size == 0 or flags & ~3 or outcome.value != target):
                 raise Finding("mremap", f"success with invalid arguments, or to another place than {target:#x}")
             self.move_together(subject, addr, old_end, target, moved=outcome.error is None)

@@ -79,6 +79,7 @@ METHODS: list[Callable[[Any], object]] = [
     lambda m: ksm.Ksm(m).scan(), lambda m: m.vmstat(), lambda m: m.spawn(), lambda m: m.free_pages(), lambda m: m.swapoff(),
     lambda m: m.migrate(5), lambda m: memoryview(m), lambda m: repr(m), lambda m: m.record(), lambda m: m.transparent_hugepage,
     lambda m: ksm.Ksm(m).trace.start(), lambda m: ksm.Ksm(m).names(), lambda m: m.offline(512, 512), lambda m: m.memory_failure(5),
+    lambda m: m.soft_offline(5),
     lambda m: m.swapon("64K"), lambda m: m.__init__("1M"), lambda m: m.lru_add_drain_all(),
 ]  # fmt: skip
 

@@ -42,8 +42,9 @@ WRONG = [None, True, -1, 1.5, "", "x", "\ud800", "a\nb", "\x1b[31m", "x" * 201, 
 
 
 def kinds_of_steps():
-    values = {"proc": "a", "vma": "v", "contents": [5], "advice": "dontneed", "prot": 3, "node": 0, "pages": 2, "into": "w", "child": "b",
-              "merge": 1, "file": "run", "value": 0, "ms": 1, "page": 0, "count": 1, "slot": 3, "mergeable": True, "passes": 1}
+    values = {"proc": "a", "vma": "v", "contents": [5], "advice": "dontneed", "prot": 3, "by": "frame", "node": 0, "pages": 2, "into": "w",
+              "child": "b", "merge": 1, "arg3": 1, "file": "run", "value": 0, "ms": 1, "page": 0, "count": 1, "slot": 3, "mergeable": True,
+              "passes": 1}
     for op, (must, may) in OPS.items():
         yield {"op": op, **{key: values[key] for key in sorted(must | may)}}
 

@@ -11,15 +11,16 @@ from commands import refused
 
 import ksm
 from ksm.oracle import kernels, packages
+from ksm.oracle.generate_breaking import BREAKING_SEEDS
 from ksm.oracle.generate_nodes import runs
-from ksm.oracle.kernel import wrong_machine
+from ksm.oracle.kernel import run_kernel, wrong_machine
 from ksm.oracle.kernels import Archive, Kernel, initramfs, kernel_of, modules_of
 from ksm.oracle.packages import find
 from ksm.oracle.process import memory_in
 from ksm.oracle.replay import run_port
 from ksm.oracle.seeds import fitting, generate
 from ksm.oracle.verify import era_of
-from ksm.oracle.workload import OracleError
+from ksm.oracle.workload import BREAKING, OracleError
 
 
 def module(depends):
@@ -173,6 +174,83 @@ def test_workloads_of_several_nodes():
     assert kinds == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert generate(3, nodes=1) == generate(3)
     assert runs([True, False, True, True]) == [(0, 1), (2, 2)]
+
+
+def test_workloads_whose_memory_goes_and_breaks():
+    """Seeds of their own, for guests. The others stay as they are."""
+    kinds, killed, errors = set(), 0, set()
+    for seed in BREAKING_SEEDS[:25]:
+        workload = generate(seed, nodes=2)
+        steps = workload["steps"]
+        kinds |= {(step["op"], step.get("by")) for step in steps if step["op"] in BREAKING}
+        assert {step["node"] for step in steps if step["op"] in ("offline", "online")} <= {1}
+        assert {step["node"] for step in steps if step["op"] in ("soft_offline", "hwpoison")} <= {0}
+        assert "swap" not in workload or "hwpoison" not in {step["op"] for step in steps}
+        if seed < 2010:
+            records = run_port(workload, pages=True)["records"]
+            killed += sum(len(record.get("killed", ())) for record in records)
+            errors |= {record.get("error") for record in records if "sysfs" not in record}
+    assert kinds == {("offline", None), ("online", None), ("soft_offline", "frame"), ("soft_offline", "madvise"), ("hwpoison", "frame"),
+                     ("hwpoison", "madvise")}
+    assert killed
+    assert "ESRCH" in errors
+    assert not any(step["op"] in BREAKING for seed in range(40) for step in generate(seed, nodes=2)["steps"])
+
+
+@pytest.mark.parametrize("op", BREAKING)
+def test_only_a_guest_breaks_frames(op):
+    step = {"op": op, "node": 1} if op.endswith("line") and op != "soft_offline" else {"op": op, "proc": "a", "vma": "v"}
+    workload = {"procs": [{"name": "a", "vmas": [{"name": "v", "pages": 1}]}], "steps": [step]}
+    assert "only a guest does that" in wrong_machine(workload)
+    assert wrong_machine(workload, guest=True) == ""
+    with pytest.raises(OracleError):
+        run_kernel(workload)
+
+
+def life(*steps, **more):
+    """The records of some steps on two nodes, of a process `a` with equal pages in `v`, and of `b` with one."""
+    procs = [{"name": name, "vmas": [{"name": "v", "pages": pages, "contents": [[1, pages]], "slot": 0}]}
+             for name, pages in (("a", 3), ("b", 1))]
+    return run_port({"procs": procs, "steps": list(steps), "nodes": 2, **more}, pages=True)["records"]
+
+
+RECORD, SCAN = {"op": "record"}, {"op": "scan", "passes": 3}
+
+
+def test_who_is_killed():
+    """Each process once, at the place that was merged last. What is left of a workload goes on without them."""
+    fork = {"op": "fork", "proc": "a", "child": "c"}
+    records = life(SCAN, fork, {"op": "hwpoison", "proc": "b", "vma": "v"}, {"op": "touch", "proc": "a", "vma": "v"},
+                   {"op": "fork", "proc": "c", "child": "d"}, {"op": "exit", "proc": "d"}, RECORD)
+    assert [record for record in records if "ksm" not in record] == [
+        {"step": 2, "killed": {"a": "0x2000", "b": "0x0", "c": "0x2000"}}, *({"step": step, "error": "ESRCH"} for step in (3, 4, 5))]
+    assert records[-1]["procs"] == {}
+    # By the frame of a page that others do not have, the others stay.
+    records = life({"op": "hwpoison", "proc": "a", "vma": "v", "page": 2, "by": "madvise"}, RECORD)
+    assert records[0] == {"step": 0, "killed": {"a": "0x2000"}}
+    assert set(records[-1]["procs"]) == {"b"}
+    # No page, or none of this node
+    records = life({"op": "madvise", "proc": "a", "vma": "v", "advice": "dontneed"}, {"op": "hwpoison", "proc": "a", "vma": "v"},
+                   *({"op": op, "proc": "b", "vma": "v", "node": 1} for op in ("hwpoison", "soft_offline")), RECORD)
+    assert [record.get("killed") for record in records] == [{}, {}, None]
+
+
+def test_memory_goes_and_comes_back():
+    migrate = {"op": "migrate", "proc": "a", "vma": "v", "node": 1}
+    online, offline = {"op": "online", "node": 1}, {"op": "offline", "node": 1}
+    records = life(online, migrate, RECORD, offline, RECORD, offline, migrate, online, migrate, RECORD)
+    assert [(record["step"], record["error"]) for record in records if "error" in record] == [(0, "EINVAL"), (5, "EINVAL"), (6, "ENODEV")]
+    assert [record["nodes"]["a"]["v"] for record in records if "nodes" in record] == [[1] * 3, [0] * 3, [1] * 3]
+    with pytest.raises(OracleError, match="no node 2"):
+        life({"op": "offline", "node": 2})
+
+
+def test_memory_in_use_after_each_step():
+    dontneed = {"op": "madvise", "proc": "a", "vma": "v", "count": 1, "advice": "dontneed"}
+    records = life(dontneed, {"op": "fork", "proc": "a", "child": "c"}, {"op": "exec", "proc": "a"}, RECORD, {"op": "exit", "proc": "c"},
+                   SCAN)
+    assert records[0]["rss"] == [[0, "a", 8192], [1, "a", 8192], [1, "c", 8192], [2, "a", 0]]
+    assert not any("rss" in record for record in records[1:])
 
 
 def test_pages_by_the_frames_that_they_share():

@@ -28,6 +28,7 @@ def load(name):
 
 
 MUTANTS, build, verify = load("table").MUTANTS, load("build").build, load("build").verify
+GUEST_MUTANTS = load("table").GUEST_MUTANTS
 
 
 def marked(test):
@@ -36,7 +37,7 @@ def marked(test):
     return test
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *GUEST_MUTANTS], ids=lambda mutant: mutant.name)
 def test_fits(mutant):
     """The code that a mutant changes is there, once."""
     assert (load("build").PACKAGE / mutant.file).read_text().count(mutant.old) == 1

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Workloads with the outcome that a kernel had, replayed on the port: every counter, page and event must be the same.
 
-recorded/ holds random workloads, regress/ one for each bug that was found. Each file names its kernel. To record files anew, as root on
-a machine that uses KSM for nothing else:
+recorded/ holds random workloads, regress/ one for each bug that was found, reports/ public reports. Each file names its kernel. To record
+files anew, as root on a machine that uses KSM for nothing else:
 
-    python -m ksm.oracle record tests/kernel/recorded/*.json tests/kernel/regress/*.json
+    python -m ksm.oracle record tests/kernel/{recorded,regress,reports}/*.json
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from ksm.oracle import recorded
 
 HERE = Path(__file__).parent
-FILES = sorted([*(HERE / "recorded").glob("*.json"), *(HERE / "regress").glob("*.json")])
+FILES = sorted(path for folder in ("recorded", "regress", "reports") for path in (HERE / folder).glob("*.json"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ksm.cli import workloads
 from ksm.cli.group import main
 from ksm.oracle import kernel, proc
 from ksm.oracle.kernel import Ksmd, run_kernel
+from ksm.oracle.proc import is_asleep
 from ksm.oracle.workload import OracleError
 
 HANDLED = (signal.SIGTERM, signal.SIGHUP)
@@ -234,3 +236,27 @@ def test_a_process_that_only_has_the_name_is_not_ksmd(sysfs, tmp_path):
     (tmp_path / "proc/8/stat").unlink()
     with pytest.raises(OracleError, match="this kernel has no ksmd"):
         proc.kernel_thread("ksmd")
+
+
+@pytest.mark.parametrize("code, asleep", [("input()", True), ("while True: pass", False)])
+def test_whether_a_thread_sleeps(code, asleep):
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        stat = os.open(f"/proc/{process.pid}/stat", os.O_RDONLY)
+        try:
+            deadline = time.monotonic() + 20
+            while is_asleep(stat) != asleep and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert is_asleep(stat) == asleep
+        finally:
+            os.close(stat)
+            process.kill()
+
+
+def test_a_thread_in_the_middle_of_falling_asleep_does_not_sleep(tmp_path):
+    """It has state S, and goes on: the kernel does not tell of its system call then."""
+    (tmp_path / "stat").write_text("37 (ksmd) S 2 0 0")
+    for syscall, asleep in (("running\n", False), ("0 0x0 0x0\n", True)):
+        (tmp_path / "syscall").write_text(syscall)
+        stat = os.open(tmp_path / "stat", os.O_RDONLY)
+        assert is_asleep(stat) == asleep
+        os.close(stat)

@@ -48,8 +48,10 @@ def state(machine):
 
 # What a page meets: the item of a page that was merged has neither checksum nor age
 
-def test_a_page_that_gets_the_same_bytes_again(machine):
+@pytest.mark.parametrize("smart", [0, 1])
+def test_a_page_that_gets_the_same_bytes_again(machine, smart):
     """After the copy on write, 6.12 still knows the checksum, and merges at the next visit. 7.3 merges at the one after it."""
+    machine.ksm.smart_scan = smart
     process = machine.spawn()
     addr = mergeable(process, "aaa")
     machine.ksm.scan(2)
@@ -72,9 +74,11 @@ def test_a_page_that_gets_other_bytes(machine):
     assert state(machine) == (2, 3, 0, 0)
 
 
+@pytest.mark.parametrize("smart", [0, 1])
 @pytest.mark.parametrize("way", ["madvise", "prctl", "mremap"])
-def test_unmerged_pages_merge_again(machine, way):
+def test_unmerged_pages_merge_again(machine, way, smart):
     """The nodes of their pages are stale, and found so before the items are."""
+    machine.ksm.smart_scan = smart
     process = machine.spawn()
     if way == "prctl":
         process.prctl(ksm.PR_SET_MEMORY_MERGE, 1)
@@ -98,8 +102,10 @@ def test_unmerged_pages_merge_again(machine, way):
     assert state(machine) == (1, 1, 1, 0)
 
 
-def test_a_merge_that_is_broken_at_once(machine):
+@pytest.mark.parametrize("smart", [0, 1])
+def test_a_merge_that_is_broken_at_once(machine, smart):
     """There is no memory for the stable node, so both pages are broken: break_cow()."""
+    machine.ksm.smart_scan = smart
     process = machine.spawn()
     mergeable(process, "aa")
     machine.ksm.scan()
@@ -112,8 +118,10 @@ def test_a_merge_that_is_broken_at_once(machine):
     assert state(machine) == (1, 1, 0, 0)
 
 
-def test_a_page_that_comes_back_from_swap(machine):
+@pytest.mark.parametrize("smart", [0, 1])
+def test_a_page_that_comes_back_from_swap(machine, smart):
     """Its frame is another one, and its node stale."""
+    machine.ksm.smart_scan = smart
     process = machine.spawn()
     addr = mergeable(process, "aa")
     machine.ksm.scan(2)
@@ -146,6 +154,25 @@ def test_an_old_page_is_young_after_its_merge(machine):
     write(process, addr, "x")
     assert passes_until(machine, (1, 2)) == (2 if new(machine) else 9)
     assert machine.ksm.pages_skipped > skipped
+
+
+@pytest.mark.parametrize("way", ["item", "node", "break_cow"])
+def test_when_smart_scan_begins_to_skip(machine, way):
+    """A page is skipped first when it is 3 passes old. 6.12 counts from its first pass, 7.3 from the end of its merge, however that ended."""
+    machine.ksm.smart_scan = 1
+    process = machine.spawn()
+    addr = mergeable(process, "aaa" if way == "item" else "aa")
+    machine.ksm.scan()
+    if way == "break_cow":
+        machine.fail("ksm_stable_node")
+    machine.ksm.scan()
+    write(process, addr, "z" if way == "item" else "yz")
+    passes = 0
+    while not machine.ksm.pages_skipped:
+        machine.ksm.scan()
+        passes += 1
+    # The next pass does not count for an item that is still at its node. The second page's item has left it with the first one's.
+    assert passes == (3 if not new(machine) else 6 if way == "item" else 5)
 
 
 # The walk over those who map a merged page

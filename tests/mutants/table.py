@@ -178,9 +178,12 @@ DRAWN = (
     Mutant("ksm:remove_rmap_item_from_tree-2", "ksm/mm/ksm.pyx", "A reference on an anon_vma is kept",
            """\
         put_anon_vma(g.m, rmap_item.anon_vma)
+        if since_7_3(g):        # as in break_cow()
+            rmap_item.linear_page_index = 0
         rmap_item.head = NULL
 """, """\
-        pass
+        if since_7_3(g):        # as in break_cow()
+            rmap_item.linear_page_index = 0
         rmap_item.head = NULL
 """),
     Mutant("ksm:free_rmap_item", "ksm/mm/ksm.pyx", "Items that were freed are counted",

@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def look_as(browser, width, scheme, media=""):
 
 def one(browser, selector):
     return browser.find_element("css selector", selector)
+
+
+def eventually(true, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
 
 
 def brightness(browser, colour):
@@ -178,6 +186,21 @@ def test_no_network_is_asked_or_needed(opened):
         assert urls and {url.split(":")[0] for url in urls} <= {"file", "data"}
     finally:
         opened.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **rates})
+
+
+def test_what_a_bar_is_is_said_beside_it(opened):
+    """A tooltip has the name as text."""
+    from selenium.webdriver import ActionChains
+
+    bars = opened.find_elements("css selector", "[data-chart=sources] .mark-rect path")
+    seen = set()
+    for bar in bars:
+        opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", bar)
+        ActionChains(opened).move_to_element(bar).perform()
+        eventually(lambda: one(opened, "#vg-tooltip-element").text not in {"", *seen})
+        seen.add(one(opened, "#vg-tooltip-element").text)
+    assert len(seen) == len(bars) > 6 and any("<img src=x onerror=alert(1)>" in text for text in seen)
+    assert all("MiB" in text for text in seen)
 
 
 def test_a_hostile_name_runs_nothing(opened):

@@ -7,7 +7,9 @@ import pytest
 from commands import invoke, refused
 from reader import Reader
 
+import ksm
 from ksm.pictures import of_why
+from ksm.pictures.html import html
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -46,6 +48,17 @@ def test_the_page_of_why(images, tmp_path):
     rows = page.tables["Pages of each mapping, by reason"][1:]
     assert sum(number(cell) for row in rows for cell in row[1:]) == sum(found["cells"])
     assert not [tag for tag, _ in page.tags if tag == "img"]
+
+
+def test_pages_of_objects(images):
+    assert 'id="map"' in html(ksm.why([images["web"]]))
+    found = ksm.sweep([images["web"]], {"use_zero_pages": [0, 1]}, cost=1000.0, rules=False)
+    assert json.loads(Reader(html(found)).scripts["report"])["cost"] == 1000
+
+
+def test_a_sweep_that_was_interrupted_at_once_has_a_page(images):
+    found = ksm.sweep([images["web"]], {"use_zero_pages": [0, 1]}, cost=1000.0, rules=False)
+    assert "Interrupted: 0 of 2 settings are done" in html(found._replace(rows=[]))
 
 
 def test_the_story_of_a_page_has_no_page(images, tmp_path):

@@ -118,7 +118,7 @@ def test_several_processes_are_advised_together(start):
     assert not region.advised
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 2), st.dictionaries(st.integers(0, 5), st.integers(1, 3))), max_size=6))
 def test_no_other_choice_gives_more(mappings):
     """The mappings that are chosen give as much as the best of all choices, and are the largest of those."""

@@ -157,7 +157,7 @@ def pages_of(shadow):
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps, steps)
 def test_what_differs_between_two_readings(first, second):
     """The second reading without what has not changed gives the same memory. In turn, pages that both have are as in one and the other."""

@@ -10,6 +10,7 @@ class Mutant(NamedTuple):
     new: str
     file: str = "mm/ksm.pyx"
     modules: tuple[str, ...] = ("mm/ksm.pyx",)  # to be built again when the file changes
+    shown_by: tuple[int | str, ...] = ()  # seeds of workloads for two nodes, and names of files in traps/
 
 
 MUTANTS = (
@@ -62,4 +63,42 @@ MUTANTS = (
     if not err:
         return tree_page
 """),
+)
+
+# Only several nodes show these: they are compared with a guest of two.
+GUEST_MUTANTS = (
+    Mutant("stable-tree-of-another-page", "    nid = get_kpfn_nid(g, kpfn)\n", "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n",
+           shown_by=(13, 2040)),
+    Mutant("unstable-tree-of-another-page", "    nid = get_kpfn_nid(g, page_to_pfn(g.m, page))\n    root = g.root_unstable_tree + nid\n",
+           "    nid = get_kpfn_nid(g, g.m.zero_pfn)\n    root = g.root_unstable_tree + nid\n", shown_by=(9, 2015)),
+    Mutant("migrate-nodes-not-pruned", """\
+                folio = ksm_get_folio(g, stable_node, KSM_GET_FOLIO_NOLOCK)
+                if folio != NULL:
+                    folio_put(g.m, folio)
+                cond_resched()
+                pos = next
+""", """\
+                cond_resched()
+                pos = next
+""", shown_by=("trap-9-offline",)),
+    Mutant("run-2-leaves-migrate-nodes", """\
+        if remove_stable_node(g, stable_node):
+            err = -EBUSY
+        cond_resched()
+        pos = next
+    return err
+""", """\
+        cond_resched()
+        pos = next
+    return err
+""", shown_by=("trap-9-run-2",)),
+    Mutant("frames-that-go-leave-migrate-nodes", """\
+        if start_pfn <= READ_ONCE_ulong(stable_node.kpfn) < end_pfn:
+            remove_node_from_stable_tree(g, stable_node)
+        cond_resched()
+        pos = next
+""", """\
+        cond_resched()
+        pos = next
+""", shown_by=("trap-9-frames-that-go",)),
 )
