@@ -17,6 +17,7 @@ from ksm.host.memory import available_memory
 from ksm.host.text import size
 from ksm.sources import Source, SourceError
 
+CLASS_OF_CONTENT = 250  # bytes, while the sources are read once more for the classes of what tenants have in common
 SHARE_OF_PAGE = 60  # bytes of a merged page: a share of its source, and half of a content, if all are pairs
 
 
@@ -48,6 +49,8 @@ class CloserScan(Scan):
         result = super().run(passes, interval, budget)
         self.progress("looking who shares what", 0, 0)
         needed = (self.counter("pages_shared") + self.counter("pages_sharing")) * SHARE_OF_PAGE
+        if self.tenants is not None and self.machine.pages == "fingerprints":
+            needed += self.counter("pages_shared") * CLASS_OF_CONTENT
         if needed > available_memory():
             left = size(available_memory())
             raise SourceError(f"not enough memory: to look who shares what takes {size(needed)}, and {left} are available")

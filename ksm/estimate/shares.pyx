@@ -61,7 +61,7 @@ cdef class Shares:
     The merged contents of the sources: next_source() and add() as for a Tally, then done(). A content is what equal pages have, in however
     many frames max_page_sharing puts them. Pages whose frame counts for another one since a fork are left out.
 
-    Not for several threads at once.
+    RuntimeError where a thread calls while another one does.
     """
 
     cdef Machine machine
@@ -71,6 +71,7 @@ cdef class Shares:
     cdef content *contents
     cdef size_t nr_contents
     cdef uint32_t nr_sources
+    cdef bint busy
 
     def __cinit__(self, Machine machine not None):
         with nogil:
@@ -94,8 +95,12 @@ cdef class Shares:
 
     def next_source(self):
         """The page tables that are added from now on belong to the next source."""
-        self.end_source()
-        self.nr_sources += 1
+        take(self)
+        try:
+            self.end_source()
+            self.nr_sources += 1
+        finally:
+            self.busy = False
 
     def add(self, unsigned long start, const unsigned long[::1] words):
         """Note the merged pages of a page table from the address `start` on. ValueError for a frame that is not there."""
@@ -103,32 +108,36 @@ cdef class Shares:
         cdef unsigned long word, zero, pfn
         cdef struct_machine *m
         cdef int ret = 0
-        if self.nr_sources == 0 or self.now == NULL:
-            raise ValueError("add() comes after next_source() and before done()")
-        with nogil:
-            self.machine.enter()
-            m = self.machine.m
-            zero = PAGE_KSM_ZERO if self.machine.g.era > ERA_6_1 else PAGE_ZERO
-            mutex_lock(&m.hotplug_lock)
-            for i in range(words.shape[0]):
-                word = words[i]
-                if not word & (PAGE_KSM | zero) or word & PAGE_REPEATED:
-                    continue
-                pfn = m.zero_pfn if word & zero else word >> PAGE_FLAGS_SHIFT
-                if not frame_is_there(m, pfn):
-                    ret = 1
-                    break
-                if self.now[pfn] == 0:
-                    ret = self.begin_share(pfn, start + (<unsigned long>i << PAGE_SHIFT))
-                    if ret:
+        take(self)
+        try:
+            if self.nr_sources == 0 or self.now == NULL:
+                raise ValueError("add() comes after next_source() and before done()")
+            with nogil:
+                self.machine.enter()
+                m = self.machine.m
+                zero = PAGE_KSM_ZERO if self.machine.g.era > ERA_6_1 else PAGE_ZERO
+                mutex_lock(&m.hotplug_lock)
+                for i in range(words.shape[0]):
+                    word = words[i]
+                    if not word & (PAGE_KSM | zero) or word & PAGE_REPEATED:
+                        continue
+                    pfn = m.zero_pfn if word & zero else word >> PAGE_FLAGS_SHIFT
+                    if not frame_is_there(m, pfn):
+                        ret = 1
                         break
-                self.now[pfn] += 1
-            mutex_unlock(&m.hotplug_lock)
-            self.machine.leave()
-        if ret < 0:
-            raise MemoryError
-        if ret:
-            raise ValueError("the page table has frames that the machine has not")
+                    if self.now[pfn] == 0:
+                        ret = self.begin_share(pfn, start + (<unsigned long>i << PAGE_SHIFT))
+                        if ret:
+                            break
+                    self.now[pfn] += 1
+                mutex_unlock(&m.hotplug_lock)
+                self.machine.leave()
+            if ret < 0:
+                raise MemoryError
+            if ret:
+                raise ValueError("the page table has frames that the machine has not")
+        finally:
+            self.busy = False
 
     cdef int begin_share(self, unsigned long pfn, unsigned long addr) noexcept nogil:
         cdef share *more
@@ -159,38 +168,46 @@ cdef class Shares:
         Contents are told apart by 64 bits of their fingerprints.
         """
         cdef size_t i, contents = 0
-        if self.now == NULL:
-            raise ValueError("done() is called once")
-        self.end_source()
-        with nogil:
-            self.machine.enter()
-            mutex_lock(&self.machine.m.hotplug_lock)
-            find_keys(self.machine.m, self.shares, self.nr)
-            mutex_unlock(&self.machine.m.hotplug_lock)
-            self.machine.leave()
-            qsort(self.shares, self.nr, sizeof(share), compare_shares)
-            for i in range(self.nr):
-                contents += i == 0 or self.shares[i].key != self.shares[i - 1].key
-        self.contents = <content *>calloc(contents + 1, sizeof(content))
-        if self.contents == NULL:
-            raise MemoryError
-        with nogil:
-            self.nr_contents = find_contents(self.shares, self.nr, self.contents, self.machine.m.zero_pfn, self.now)
-            qsort(self.contents, self.nr_contents, sizeof(content), compare_contents)
-        free(self.now)
-        self.now = NULL
+        take(self)
+        try:
+            if self.now == NULL:
+                raise ValueError("done() is called once")
+            self.end_source()
+            with nogil:
+                self.machine.enter()
+                mutex_lock(&self.machine.m.hotplug_lock)
+                find_keys(self.machine.m, self.shares, self.nr)
+                mutex_unlock(&self.machine.m.hotplug_lock)
+                self.machine.leave()
+                qsort(self.shares, self.nr, sizeof(share), compare_shares)
+                for i in range(self.nr):
+                    contents += i == 0 or self.shares[i].key != self.shares[i - 1].key
+            self.contents = <content *>calloc(contents + 1, sizeof(content))
+            if self.contents == NULL:
+                raise MemoryError
+            with nogil:
+                self.nr_contents = find_contents(self.shares, self.nr, self.contents, self.machine.m.zero_pfn, self.now)
+                qsort(self.contents, self.nr_contents, sizeof(content), compare_contents)
+            free(self.now)
+            self.now = NULL
+        finally:
+            self.busy = False
 
     def most(self, size_t number):
         """The contents that free most, as Shared."""
         cdef size_t i
         cdef share *s
         cdef content *c
-        result = []
-        for i in range(min(number, self.nr_contents)):
-            s = self.shares + self.contents[i].first
-            c = self.contents + i
-            result.append(Shared(c.pages, c.frames, c.sources, s.source, s.addr, s.pfn, s.key))
-        return result
+        take(self)
+        try:
+            result = []
+            for i in range(min(number, self.nr_contents)):
+                s = self.shares + self.contents[i].first
+                c = self.contents + i
+                result.append(Shared(c.pages, c.frames, c.sources, s.source, s.addr, s.pfn, s.key))
+            return result
+        finally:
+            self.busy = False
 
     def matrix(self, list groups not None, size_t nr):
         """Of groups of sources, rows[a][b]: how many pages of a have contents that b has, too; rows[a][a]: that another page of a has, too.
@@ -201,17 +218,21 @@ cdef class Shares:
         cdef uint64_t *here
         cdef uint64_t[::1] counts = new_array("Q", bytes(8 * (nr * nr + nr + 1)))
         cdef int[::1] group = self.groups_in(groups, nr)
-        here = &counts[nr * nr]
-        with nogil:
-            for i in range(self.nr_contents):
-                memset(here, 0, nr * sizeof(uint64_t))
-                self.pages_of_groups(self.contents + i, group, here)
-                for a in range(nr):
-                    if here[a]:
-                        for b in range(nr):
-                            if here[b] and (a != b or here[a] > 1):
-                                counts[a * nr + b] += here[a]
-        return [[counts[a * nr + b] for b in range(nr)] for a in range(nr)]
+        take(self)
+        try:
+            here = &counts[nr * nr]
+            with nogil:
+                for i in range(self.nr_contents):
+                    memset(here, 0, nr * sizeof(uint64_t))
+                    self.pages_of_groups(self.contents + i, group, here)
+                    for a in range(nr):
+                        if here[a]:
+                            for b in range(nr):
+                                if here[b] and (a != b or here[a] > 1):
+                                    counts[a * nr + b] += here[a]
+            return [[counts[a * nr + b] for b in range(nr)] for a in range(nr)]
+        finally:
+            self.busy = False
 
     def between(self, list groups not None, size_t nr):
         """The contents that several groups have, as arrays: (place of a source, address there, key of the contents, class) of each.
@@ -225,33 +246,38 @@ cdef class Shares:
         cdef int[::1] group = self.groups_in(groups, nr)
         cdef uint64_t[::1] here = new_array("Q", bytes(8 * (nr + 1)))
         cdef size_t most = self.nr_contents
-        places, addrs, keys, classes = (new_array(code, bytes(most * size)) for code, size in (("I", 4), ("Q", 8), ("Q", 8), ("B", 1)))
-        cdef unsigned int[::1] place = places
-        cdef uint64_t[::1] addr = addrs, key = keys
-        cdef unsigned char[::1] kind = classes
-        with nogil:
-            self.machine.enter()
-            m = self.machine.m
-            mutex_lock(&m.hotplug_lock)
-            for i in range(self.nr_contents):
-                if self.has_several(self.contents + i, group, &here[0], nr):
-                    s = self.shares + self.contents[i].first
-                    place[n] = s.source
-                    addr[n] = s.addr
-                    key[n] = s.key
-                    if s.key == 0:
-                        kind[n] = 0
-                    elif has_bytes(m):
-                        kind[n] = <unsigned char>page_class(<const char *>page_address(m, m.mem_map + s.pfn), form)
-                    else:
-                        kind[n] = NO_CLASS
-                    n += 1
-            mutex_unlock(&m.hotplug_lock)
-            self.machine.leave()
-        del place, addr, key, kind
-        for each in (places, addrs, keys, classes):
-            del each[n:]
-        return places, addrs, keys, classes
+        cdef unsigned int[::1] place
+        cdef uint64_t[::1] addr, key
+        cdef unsigned char[::1] kind
+        take(self)
+        try:
+            places, addrs, keys, classes = (new_array(code, bytes(most * size)) for code, size in (("I", 4), ("Q", 8), ("Q", 8), ("B", 1)))
+            place, addr, key, kind = places, addrs, keys, classes
+            with nogil:
+                self.machine.enter()
+                m = self.machine.m
+                mutex_lock(&m.hotplug_lock)
+                for i in range(self.nr_contents):
+                    if self.has_several(self.contents + i, group, &here[0], nr):
+                        s = self.shares + self.contents[i].first
+                        place[n] = s.source
+                        addr[n] = s.addr
+                        key[n] = s.key
+                        if s.key == 0:
+                            kind[n] = 0
+                        elif has_bytes(m):
+                            kind[n] = <unsigned char>page_class(<const char *>page_address(m, m.mem_map + s.pfn), form)
+                        else:
+                            kind[n] = NO_CLASS
+                        n += 1
+                mutex_unlock(&m.hotplug_lock)
+                self.machine.leave()
+            place, addr, key, kind = None, None, None, None
+            for each in (places, addrs, keys, classes):
+                del each[n:]
+            return places, addrs, keys, classes
+        finally:
+            self.busy = False
 
     def by_class(self, list groups not None, size_t nr, const unsigned char[::1] classes not None):
         """Contents that several groups have, by the classes that are known by now: a dictionary of class: (contents, pages, pages of each
@@ -261,28 +287,32 @@ cdef class Shares:
         cdef int[::1] group = self.groups_in(groups, nr)
         cdef uint64_t[::1] here = new_array("Q", bytes(8 * (nr + 1)))
         cdef uint64_t *counts = <uint64_t *>calloc(256 * (nr + 2), sizeof(uint64_t))
-        if counts == NULL:
-            raise MemoryError
+        take(self)
         try:
-            for i in range(self.nr_contents):
-                k = self.has_several(self.contents + i, group, &here[0], nr)
-                if not k:
-                    continue
-                if n >= <size_t>classes.shape[0]:
-                    raise ValueError("each content has a class")
-                for a in range(nr):
-                    counts[classes[n] * (nr + 2) + a] += here[a]
-                counts[classes[n] * (nr + 2) + nr] += 1
-                counts[classes[n] * (nr + 2) + nr + 1] += k - 1
-                n += 1
-            result = {}
-            for k in range(256):
-                here_too = [counts[k * (nr + 2) + a] for a in range(nr)]
-                if any(here_too):
-                    result[k] = (counts[k * (nr + 2) + nr], sum(here_too), here_too, counts[k * (nr + 2) + nr + 1])
-            return result
+            if counts == NULL:
+                raise MemoryError
+            try:
+                for i in range(self.nr_contents):
+                    k = self.has_several(self.contents + i, group, &here[0], nr)
+                    if not k:
+                        continue
+                    if n >= <size_t>classes.shape[0]:
+                        raise ValueError("each content has a class")
+                    for a in range(nr):
+                        counts[classes[n] * (nr + 2) + a] += here[a]
+                    counts[classes[n] * (nr + 2) + nr] += 1
+                    counts[classes[n] * (nr + 2) + nr + 1] += k - 1
+                    n += 1
+                result = {}
+                for k in range(256):
+                    here_too = [counts[k * (nr + 2) + a] for a in range(nr)]
+                    if any(here_too):
+                        result[k] = (counts[k * (nr + 2) + nr], sum(here_too), here_too, counts[k * (nr + 2) + nr + 1])
+                return result
+            finally:
+                free(counts)
         finally:
-            free(counts)
+            self.busy = False
 
     cdef size_t has_several(self, content *c, const int[::1] group, uint64_t *here, size_t nr) noexcept nogil:
         """How many groups have the content, if several have; `here` gets the pages of each."""
@@ -307,6 +337,15 @@ cdef class Shares:
         if <size_t>len(groups) != self.nr_sources or not all(-1 <= group < <Py_ssize_t>nr for group in groups):
             raise ValueError(f"each source has a group: -1 to {nr - 1}")
         return new_array("i", groups or [-1])
+
+
+@cython.critical_section
+cdef int take(Shares shares) except -1:
+    """The shares are this thread's, until it says that they are not busy."""
+    if shares.busy:
+        raise RuntimeError("another thread uses these shares")
+    shares.busy = True
+    return 0
 
 
 cdef void find_keys(struct_machine *m, share *shares, size_t nr) noexcept nogil:

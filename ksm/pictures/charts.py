@@ -28,7 +28,8 @@ def finished(chart: Any, description: str) -> dict[str, Any]:
         chart.properties(width="container", description=description, background="transparent", padding=4)
         .properties(autosize=altair.AutoSizeParams(type="fit-x", contains="padding"))
         .configure(font=FONT)
-        .configure_axis(labelLimit=LARGEST_LABEL, **text, **lines)
+        .configure_axis(labelLimit=LARGEST_LABEL, labelSeparation=4, **text, **lines)
+        .configure_axisQuantitative(labelFlush=False, labelOverlap="greedy")
         .configure_legend(orient="bottom", direction="vertical", labelLimit=320, symbolLimit=40, **text)
         .configure_view(stroke=None)
     )
@@ -75,7 +76,7 @@ def lines(
     data = [{"x": row["x"], "what": parts[row["part"]], "value": row["value"]} for row in rows]
     scale = altair.Scale(domain=[parts[key] for key in there], range=colours(there))
     ticks = sorted({row["x"] for row in rows})
-    axis = altair.Axis(values=ticks, format="d") if whole and len(ticks) <= MOST_TICKS else altair.Axis(tickCount=8, format="~s")
+    axis = altair.Axis(values=ticks, format="d") if whole and len(ticks) <= MOST_TICKS else altair.Axis(tickCount=8, format="~g")
     along = altair.Scale(nice=False, zero=False) if whole else altair.Scale(type="log", nice=False)
     chart = (
         altair.Chart(altair.InlineData(values=data), height=260)

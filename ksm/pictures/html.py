@@ -12,8 +12,7 @@ from ksm.pictures import of_scan, of_sweep, of_why, page
 
 
 def html(found: Result | Sweep | Why) -> str:
-    """The page of a scan's result, or of what ksm.sweep() or ksm.why() returns, as text. PicturesError without altair and vl-convert-python.
-    """
+    """The page of a scan's result, or of what ksm.sweep() or ksm.why() returns, as text. PicturesError without the packages."""
     page.need_altair()
     if isinstance(found, Result):
         data = report.as_json(found)

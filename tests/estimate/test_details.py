@@ -3,6 +3,7 @@
 
 import base64
 import random
+import threading
 import zlib
 from array import array
 from collections import Counter
@@ -11,10 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ksm
 from ksm.estimate import details, page_map, report
 from ksm.estimate.closer import CloserScan
+from ksm.estimate.copies import copied_frames
 from ksm.estimate.savings import STATES, Tally
 from ksm.estimate.scan import Scan
+from ksm.estimate.shares import Shares
 from ksm.sources import open_file
 
 from .test_scan import PAGE, Changing, page, write_image
@@ -147,3 +151,78 @@ def test_states_need_room(folder):
         with pytest.raises(ValueError, match="a byte for each word"):
             tally.add(words, bytearray(len(words) - 1))
     source.close()
+
+
+def merged():
+    """A machine with a process of 8 equal pages, merged, and its page table."""
+    machine = ksm.Machine(memory="4M", max_memory="4M")
+    process = machine.spawn()
+    addr = process.mmap(8 * PAGE)
+    process.write(addr, page(7) * 8)
+    process.madvise(addr, 8 * PAGE, ksm.MADV_MERGEABLE)
+    machine.ksm.scan(passes=3)
+    return machine, process.page_table(addr, 8 * PAGE)
+
+
+def test_shares_are_asked_in_order():
+    machine, words = merged()
+    with machine:
+        shares = Shares(machine)
+        with pytest.raises(ValueError, match="comes after next_source"):
+            shares.add(0, words)
+        shares.next_source()
+        shares.add(0, words)
+        for early in (lambda: shares.matrix([0], 1), lambda: shares.between([0], 1), lambda: shares.by_class([0], 1, b"")):
+            with pytest.raises(ValueError, match=r"done\(\) comes first"):
+                early()
+        shares.done()
+        for late in (shares.done, lambda: shares.add(0, words)):
+            with pytest.raises(ValueError, match="done"):
+                late()
+        assert shares.matrix([0], 1) == [[8]] and shares.matrix([-1], 0) == []
+        for groups in ([], [1], [-2], [0, 0]):
+            with pytest.raises(ValueError, match="each source has a group"):
+                shares.matrix(groups, 1)
+
+
+def test_frames_that_the_machine_has_not():
+    machine, words = merged()
+    with machine:
+        for frame in (1 << 20, (1 << 56) - 1):
+            bad = array("L", [frame << ksm.PAGE_FLAGS_SHIFT | ksm.PAGE_PRESENT | ksm.PAGE_KSM])
+            shares = Shares(machine)
+            shares.next_source()
+            with pytest.raises(ValueError, match="frames that the machine has not"):
+                shares.add(0, bad)
+            with pytest.raises(ValueError, match="frames that the machine has not"):
+                copied_frames(machine, bad, b"\1")
+        with pytest.raises(ValueError, match="a byte for each word"):
+            copied_frames(machine, words, b"\1" * 7)
+    for closed in (lambda: Shares(machine), lambda: shares.done(), lambda: copied_frames(machine, words, b"\1" * 8)):
+        with pytest.raises(ValueError, match="the machine is closed"):
+            closed()
+
+
+def test_threads_that_use_the_same_shares():
+    """A call is refused while another one goes on, and nothing is lost or freed twice."""
+    machine, words = merged()
+    with machine:
+        shares = Shares(machine)
+        shares.next_source()
+        refused = []
+
+        def add():
+            for _ in range(300):
+                try:
+                    shares.add(0, words)
+                except RuntimeError:
+                    refused.append(1)
+
+        threads = [threading.Thread(target=add) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        shares.done()
+        [content] = shares.most(5)
+        assert content.pages == 8 * (1200 - len(refused))
