@@ -689,8 +689,8 @@ pages="bytes", key=None, threads=1)
     def soft_offline(self, pfn):
         """Move the page in this frame to another frame, and do not use this one again, because it is about to break. Nobody is killed.
 
-        A frame that is broken already is left alone. OSError EBUSY for a free frame, for a page that cannot be moved, and in the era of 2011
-        for a merged one; EIO for the zero page and for a page that somebody else holds; ENXIO for a frame that does not exist; ENOMEM.
+        A frame that is broken already is left alone. OSError EBUSY for a free frame, for a page that cannot be moved, and in the era of
+        2011 for a merged one; EIO for the zero page and for a page that somebody else holds; ENXIO for a frame that does not exist; ENOMEM.
         Follows soft_offline_page() in mm/memory-failure.c.
         """
         cdef unsigned long cpfn = ulong("pfn", pfn)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from ksm.constants import PAGE_SIZE
+from ksm.constants import MADV_DONTNEED, PAGE_SIZE
 from ksm.estimate.eras import ERA
 from ksm.estimate.pace import spell
 from ksm.estimate.scan import PAGE_OF_FINGERPRINT, Progress, Result, Scan, Zeros, make_machine, no_progress
@@ -24,6 +24,7 @@ from ksm.sources.families import Family
 from ksm.sources.live import LiveSource
 from ksm.sources.merged import MergedFrames
 from ksm.sources.notebook import Notebook, NotedProcess, Stage, Step, changed, turns
+from ksm.sources.runs import without
 
 if TYPE_CHECKING:
     from ksm.machine import Machine
@@ -174,13 +175,11 @@ class Replay(Scan):
         self.given[number].set_zeros_apart(self.machine)
 
     def drop_others(self, only: Mapping[str, list[tuple[int, int]]]) -> None:
-        from ksm.constants import MADV_DONTNEED
-        from ksm.sources.runs import without
-
+        """Take away what does not count. A range that the machine's process has not mapped yet has nothing."""
         for source in self.sources:
             for start, end in without([(addr, addr + length) for addr, length in source.ranges()], only.get(source.name, [])):
                 assert source.process is not None
-                with suppress(OSError):  # a block of the last reading, which is not mapped yet
+                with suppress(OSError):
                     source.process.madvise(start, end - start, MADV_DONTNEED)
 
     def spawn_zeros(self) -> Process | None:

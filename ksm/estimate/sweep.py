@@ -14,7 +14,7 @@ from ksm.estimate.cost import measured
 from ksm.estimate.doubt import Doubt, Freed
 from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import Ledger
-from ksm.estimate.pace import lost_in, spell
+from ksm.estimate.pace import Pace, lost_in, spell
 from ksm.estimate.replay import Reader, Replay, fitting
 from ksm.estimate.scan import Progress, Result, no_progress
 from ksm.estimate.settings import SettingError, apply_settings, check_settings
@@ -265,14 +265,14 @@ class Sweeper:
             apply_settings(machine, setting.settings)
             knobs = {name: getattr(machine.ksm, name) for name in PACE}
             still = Still(*Knobs(machine).at(0.0))
-        result = done.result._replace(ksm={**done.result.ksm, **knobs})
+        result = done.result._replace(ksm={**done.result.ksm, **knobs}, pace=Pace(*still))
         return Done(result, timing(done.replay.looked, setting.tuner or still, self.cost), done.replay)
 
     def sweep(self) -> Sweep:
         """What is done so far."""
         bound = self.bound.ledger.freed if self.bound is not None else 0
         rows = [self.row(self.settings[number], self.found[number], bound) for number in sorted(self.found)]
-        results = [done.result for done in self.found.values()] + ([self.bound] if self.bound is not None else [])
+        results = [self.found[number].result for number in sorted(self.found)] + ([self.bound] if self.bound is not None else [])
         notes = self.notes(results)
         return Sweep(
             rows=marked(rows), bound=bound, pages=results[0].ledger.pages if results else 0, cost=round(self.cost * 1e9, 1),
@@ -283,11 +283,13 @@ class Sweeper:
         result, replay, (took, busy) = done.result, done.replay, done.timing
         until = result.passes - (replay.period if result.settled else 0)
         doubt = self.doubt_of_pace(took[-1], replay, result)
+        looks = setting.tuner is not None or result.pace.pages or result.pace.target
+        seconds = round(sum(took[:until]), 3) if looks else None
         freed = result._replace(doubts=[*result.doubts, *([doubt] if doubt else [])]).freed
         return Row(
             name=setting.name, settings=setting.settings, era=setting.era, ledger=result.ledger, freed=freed, ksm=result.ksm,
-            passes=result.passes, settled=result.settled, seconds=round(sum(took[:until]), 3), cpu_seconds=round(sum(busy[:until]), 3),
-            cpu=busy[-1] / took[-1] if took[-1] else 0.0, reached=result.ledger.freed / bound if bound else 0.0,
+            passes=result.passes, settled=result.settled, seconds=seconds, cpu_seconds=round(sum(busy[:until]), 3),
+            cpu=busy[-1] / took[-1] if took[-1] and looks else 0.0, reached=result.ledger.freed / bound if bound else 0.0,
             curve=list(zip(itertools.accumulate(took), replay.saved, strict=True)), best=[],
         )  # fmt: skip
 
@@ -334,17 +336,18 @@ def marked(rows: list[Row]) -> list[Row]:
         return rows
     reasons: dict[int, list[str]] = {}
 
-    def mark(among: list[Row], figure: Callable[[Row], float], reason: Callable[[Row], str]) -> None:
-        best, others = lowest(among, figure)
+    def mark(rows: list[Row], figure: Callable[[Row], float], reason: Callable[[Row], str], among: str = "") -> None:
+        best, others = lowest(rows, figure)
         as_good = f", as {others} others" if others > 1 else ", as one other" if others else ""
-        reasons.setdefault(id(best), []).append(reason(best) + as_good)
+        reasons.setdefault(id(best), []).append(reason(best) + as_good + among)
 
     mark(able, loss, lambda row: f"the most profit, {amount(row.ledger.profit)}")
     as_much = [row for row in able if row.saved >= NEAR * max(each.saved for each in able)]
     if len(as_much) > 1:
-        among = "" if len(as_much) == len(able) else f" of the {len(as_much)} that save as much but for 1 %"
-        mark(as_much, lambda row: row.seconds or 0.0, lambda row: f"settles soonest{among}, after {spell(row.seconds or 0.0)}")
-        mark(as_much, lambda row: row.cpu, lambda row: f"takes the least of a processor{among}, {share(row.cpu)}")
+        among = "" if len(as_much) == len(able) else ", of those that save as much to within 1 %"
+        if settled := [row for row in as_much if row.settled]:
+            mark(settled, lambda row: row.seconds or 0.0, lambda row: f"settles soonest, after {spell(row.seconds or 0.0)}", among)
+        mark(as_much, lambda row: row.cpu, lambda row: f"takes the least of a processor, {share(row.cpu)}", among)
     return [row._replace(best=reasons.get(id(row), [])) for row in rows]
 
 

@@ -5,7 +5,8 @@ batch.
 
 These references are what KSM sees of the LRU. While a page is in a batch, it has more references than mappings. write_protect_page()
 refuses it, and an unmapped KSM page is not stale yet. The machine has the batches of one processor, of 31 pages like the kernel's. A full
-batch is drained, and ksmd drains both at the start of a full scan. While move_pages() moves pages or memory goes offline, pages do not wait.
+batch is drained, and ksmd drains both at the start of a full scan. While move_pages() moves pages or memory goes offline, pages do not
+wait.
 
 The first mark_page_accessed() makes a page referenced, the second activates it. Merging marks a page, and so does access by another process
 (access_remote_vm()): a KSM page that a debugger reads once gets into the batch.

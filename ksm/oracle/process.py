@@ -203,14 +203,16 @@ def anonymous_memory(pid: int) -> int:
 
 @functools.cache
 def counts_exactly() -> bool:
-    """Whether the kernel adds the counts of all processors up when it is asked. Linux 6.1 does not, nor do early releases of 6.12."""
-    with mmap.mmap(-1, 3 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+    """Whether the kernel adds the counts of all processors up when it is asked. Linux 6.1 does not, nor do early releases of 6.12: a page
+    more shows only when a processor has counted some dozens.
+    """
+    with mmap.mmap(-1, 8 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-        sizes = []
-        for page in range(3):
+        sizes = [anonymous_memory(os.getpid())]
+        for page in range(8):
             memory[page * PAGE] = 1
             sizes.append(anonymous_memory(os.getpid()))
-        return sizes == [sizes[0] + page * PAGE for page in range(3)]
+        return all(after - before >= PAGE for before, after in itertools.pairwise(sizes))
 
 
 def kind_of_own_page(addr: int) -> str:

@@ -154,15 +154,21 @@ def run_tests(root: Path, asked: list[str]) -> int:
         sys.exit(f"there are no tests: {text[-2000:]}")
     counts: dict[str, int] = {}
     failed: list[str] = []
-    for chunk in chunks(tests):
+    waiting = list(chunks(tests))
+    while waiting:
+        chunk = waiting.pop(0)
         code, text = run(root, *pytest, "-q", "-rfE", *chunk)
+        if code == -signal.SIGKILL and len(chunk) > 1:  # too much memory: again, in smaller chunks
+            size = max(1, len(chunk) // 8)
+            waiting[:0] = [chunk[first:first + size] for first in range(0, len(chunk), size)]
+            continue
         print(text, end="", flush=True)
         for number, what in re.findall(r"(\d+) (passed|failed|skipped|errors?|xfailed)\b", (text.splitlines() or [""])[-1]):
             counts[what] = counts.get(what, 0) + int(number)
         failed += re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
         if code not in (0, 1, 5):
             failed.append(f"{chunk[0]} and the {len(chunk) - 1} after it: ended with {code}")
-    print(f"arm64 ({platform.machine()} under qemu-user): {counts}, left out: {len(SKIPPED)}")
+    print(f"arm64, under qemu-user: {', '.join(f'{number:,} {what}' for what, number in counts.items())}; {len(SKIPPED)} left out")
     print("\n".join(failed))
     return len(failed)
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import commands
 import pytest
+from click.testing import CliRunner
 from commands import write_image
 
 import ksm
+from ksm.cli.group import main
 
 HOME = Path(ksm.__file__).resolve().parents[1]
 invoke, refused = partial(commands.invoke, "sweep", "--cost", "2000"), partial(commands.refused, "sweep")
@@ -93,12 +95,20 @@ def test_ctrl_c_prints_what_is_done(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variables", "bold"), [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
-)
-def test_on_a_terminal(images, variables, bold):
-    """Bold on a terminal that can do that and may; the lines fit; the progress leaves nothing behind on standard output."""
+    ("variables", "bold"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": ""}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+     ({"TERM": "dumb"}, False)],
+)  # fmt: skip
+def test_colours(images, variables, bold):
+    """Bold on a terminal that can do that and may."""
+    result = CliRunner(env={"NO_COLOR": None, **variables}).invoke(main, ["sweep", "--cost", "2000", *images], color=True)
+    assert ("\x1b[1m" in result.stdout) == bold
+
+
+def test_on_a_terminal(images):
+    """The lines fit, with LANG=C, too; the progress leaves nothing behind on standard output."""
     here, there = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(HOME), "COLUMNS": "50", "LANG": "C", "LC_ALL": "C", **variables}
+    environment = {**os.environ, "PYTHONPATH": str(HOME), "COLUMNS": "50", "LANG": "C", "LC_ALL": "C", "TERM": "xterm"}
     process = subprocess.Popen(command("--cost", "2000", *images), env=environment, stdout=there, stderr=subprocess.DEVNULL)
     os.close(there)
     text = b""
@@ -110,6 +120,5 @@ def test_on_a_terminal(images, variables, bold):
         text += some
     os.close(here)
     assert process.wait() == 0
-    assert (b"\x1b[1m" in text) == bold
     plain = text.replace(b"\x1b[1m", b"").replace(b"\x1b[0m", b"").decode()
     assert max(len(line) for line in plain.splitlines()) <= 50

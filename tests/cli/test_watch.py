@@ -30,6 +30,12 @@ invoke, refused = partial(commands.invoke, "watch"), partial(commands.refused, "
 A_LOOK = Look(1e9, 2, 8000 * PAGE, 500 * PAGE, 400 * PAGE, 500 * PAGE, 300 * PAGE, True, None, [], [], None)
 
 
+@pytest.fixture(autouse=True)
+def no_ksm(tmp_path, monkeypatch):
+    """What the running kernel's KSM has is another test's."""
+    monkeypatch.setattr(watching, "RUNNING", str(tmp_path / "none"))
+
+
 def sleeper():
     """A process with 40 equal pages, that ends when its standard input does."""
     program = "import mmap; m = mmap.mmap(-1, 40 * 4096, flags=34); m[:] = b'%4096d' % 7 * 40; print(flush=True); input()"

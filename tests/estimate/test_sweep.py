@@ -155,6 +155,19 @@ def test_settings_that_cannot_be(vary, said):
         settings_of(vary, {}, "6.12")
 
 
+def test_knobs_with_which_ksmd_looks_at_no_page(images, opened):
+    """They are no row that is asked for. Where they are those of all rows, the row of them never settles, and others set the knob."""
+    settings, _ = settings_of({"sleep_millisecs": ["10"], "pages_to_scan": ["50"]}, {"pages_to_scan": "0"}, "6.12")
+    with Reader(opened(images)) as reader:
+        rows = {row.name: row for row in Sweeper(reader, settings, cost=COST).run().rows}
+    idle = rows["as set with --set"]
+    assert (idle.seconds, idle.cpu, idle.best) == (None, 0.0, [])
+    assert rows["sleep_millisecs=10, pages_to_scan=50"].seconds > 0
+    assert rows["ksmtuned, memory free"].seconds > 0
+    text = [line for line, _ in sweep_report.table(sweep(reader, {"smart_scan": ["0"]})._replace(rows=[idle]), 80)]
+    assert "never" in text[1]
+
+
 def test_a_knob_that_an_era_has_not():
     settings, notes = settings_of({"era": ["6.12", "6.1", "2.6.38"], "use_zero_pages": ["0", "1"]}, {}, "6.12", rules=False)
     assert [(setting.era, setting.settings) for setting in settings] == [

@@ -232,7 +232,7 @@ def test_a_machine_is_recorded_once():
         kept.stop()
 
 
-@pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])
+@pytest.mark.parametrize("era", [*ksm.machine.ERAS])
 @pytest.mark.parametrize("plain", [True, False])
 def test_nothing_else_changes(era, plain):
     """Two machines with the same random life, of which one is watched: every counter, tree and frame is the same after each pass."""

@@ -47,7 +47,7 @@ def refusal(path: str | os.PathLike[str], holes: Holes | None = None) -> str:
 
 
 def same_but_for_the_name(report: str) -> list[str]:
-    """The lines of a report, but for those that name the source."""
-    lines = report.splitlines()
+    """The lines of a report, but for those that name the source, and for the command to type next, which a pipe has not."""
+    lines = report.partition("\nNext: ")[0].splitlines()
     assert lines
     return [line for line in lines if " image " not in line and "─" not in line and "---" not in line and "Source" not in line]
