@@ -17,7 +17,7 @@ from ksm.mm.ksm cimport ERA_2_6_38
 
 
 def copied_frames(Machine machine not None, const unsigned long[::1] words not None, const unsigned char[::1] wanted not None):
-    """The frames, 32 bytes each, of the pages of a page table for which `wanted` has 1, or 2 and they are merged: what Process.load() takes,
+    """The frames, 32 bytes each, of pages of a page table for which `wanted` has 1, or 2 and they are merged: what Process.load() takes,
     in a machine of the same era and key. Returns (frames, how many are those with 2). ValueError for a frame that is not there.
     """
     cdef Py_ssize_t i, nr = 0, merged = 0
