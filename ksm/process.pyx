@@ -23,7 +23,7 @@ from linux.highmem cimport frame_damaged, has_bytes, ksm_frame
 from linux.ksm cimport ksm_add_vma, ksm_disable_merge_any, ksm_enable_merge_any, ksm_vma_flags
 from linux.mm cimport VM_DONTEXPAND, get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
-                             struct_folio, vm_area_struct)
+                             vm_area_struct)
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
                          PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget

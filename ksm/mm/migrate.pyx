@@ -338,8 +338,8 @@ cdef bint move_pages_and_store_status(machine *m, struct_folio **pagelist, int q
 cdef unsigned long do_pages_move(mm_struct *mm, unsigned long addr, int nr_pages, int node, int *status, pages_move *state) noexcept nogil:
     """Move pages, MOST_QUEUED at most, to a node. Returns how many were tried; `state` goes on to the next call.
 
-    Pages that can be isolated are queued. The first one that cannot, or is on the node already, has the queue moved; a page of it that stays
-    ends the call (since 4.17).
+    Pages that can be isolated are queued. The first one that cannot, or is on the node already, has the queue moved. A page of it that
+    stays ends the call (since 4.17).
     """
     cdef struct_folio *pagelist[MOST_QUEUED]
     cdef int i = 0, queued = 0, err
