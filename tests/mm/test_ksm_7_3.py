@@ -285,6 +285,16 @@ def test_what_a_failed_mremap_leaves(machine):
             process.read(target, 1)
 
 
+def test_a_mapping_that_is_to_be_larger_than_all_addresses(machine):
+    """Since 6.17, the new size is looked at before the mapping."""
+    process = machine.spawn()
+    addr = process.mmap(PAGE)
+    for start, older in ((addr, errno.ENOMEM), (addr - (1 << 40), errno.EFAULT)):
+        with pytest.raises(OSError, match="mremap") as caught:
+            process.mremap(start, PAGE, 1 << 47)
+        assert caught.value.errno == (errno.EINVAL if new(machine) else older)
+
+
 # The batches of the LRU lists: who waits in one has a reference more
 
 @pytest.mark.parametrize("way", ["munmap", "exit", "exec", "madvise"])
