@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate import report
-from ksm.estimate.answers import opened
+from ksm.estimate.answers import opened, refusals
+from ksm.estimate.arguments import check_arguments
 from ksm.estimate.closer import CloserScan
 from ksm.estimate.found import NO_TENANT
 from ksm.estimate.ledger import Ledger
@@ -98,18 +99,17 @@ def scan_of(
     which: Which, zeros: Zeros, exact: bool, threads: int | None, tenants: Mapping[str, Sequence[str]], details: bool, contents: bool,
 ) -> Report:  # fmt: skip
     """See ksm.scan()."""
-    if isinstance(texts, str):
-        raise TypeError("sources are a sequence of strings, and not one string")
+    check_arguments(
+        texts, era=era, which=which, zeros=zeros, threads=threads, passes=passes, interval=interval, budget=budget,
+    )  # fmt: skip
     if NO_TENANT in tenants:
         raise ValueError(f"{NO_TENANT!r} is the name of all other sources")
-    if passes is not None and passes < 1:
-        raise ValueError(f"passes is 1 at least, not {passes}")
     owned: dict[str, str] = {}
     for name, each in tenants.items():
         for text in each:
             if owned.setdefault(text, name) != name:
                 raise ValueError(f"{text} is {owned[text]}'s, and cannot be {name}'s, too")
-    with opened([*texts, *(text for text in owned if text not in texts)], which) as (sources, remarks):
+    with refusals(), opened([*texts, *(text for text in owned if text not in texts)], which) as (sources, remarks):
         by_name = {name: [source for source in sources if owned.get(source.text) == name] for name in tenants} if tenants else None
         more = {"details": details or contents, "contents": contents, "tenants": by_name} if details or contents or tenants else {}
         make: Callable[..., Scan] = CloserScan if more else Scan
