@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Arguments that make no sense: ksm.scan(), why(), sweep(), advise() and watch() refuse them before they open a source."""
 
+import inspect
 import math
 
 import pytest
 
 import ksm
+from ksm.estimate.pace import BUDGET
 
 MISSING = ["/no/such/file"]
 ALL = (ksm.scan, ksm.why, ksm.sweep, ksm.watch, ksm.advise)
@@ -39,3 +41,8 @@ def test_refused(function, arguments, said):
 def test_sources_are_no_string(function):
     with pytest.raises(TypeError, match="a sequence of strings"):
         function("pid:1")
+
+
+@pytest.mark.parametrize("function", [ksm.scan, ksm.why, ksm.watch])
+def test_the_budget_is_that_of_the_commands(function):
+    assert inspect.signature(function).parameters["budget"].default == BUDGET
