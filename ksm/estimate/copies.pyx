@@ -17,8 +17,8 @@ from ksm.mm.ksm cimport ERA_2_6_38
 
 
 def copied_frames(Machine machine not None, const unsigned long[::1] words not None, const unsigned char[::1] wanted not None):
-    """Of the pages of a page table for which `wanted` has 1, or 2 and they are merged, the frames, 32 bytes each: what Process.load() takes,
-    in a machine of the same era and key. Returns (frames, how many of them are those with 2). ValueError for a frame that is not there.
+    """The frames, 32 bytes each, of pages of a page table for which `wanted` has 1, or 2 and they are merged: what Process.load() takes,
+    in a machine of the same era and key. Returns (frames, how many are those with 2). ValueError for a frame that is not there.
     """
     cdef Py_ssize_t i, nr = 0, merged = 0
     cdef unsigned long word

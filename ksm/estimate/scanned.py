@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate import report
-from ksm.estimate.answers import opened, refusals
+from ksm.estimate.answers import opened, refusals, texts_of
 from ksm.estimate.arguments import check_arguments
 from ksm.estimate.closer import CloserScan
 from ksm.estimate.found import NO_TENANT
 from ksm.estimate.ledger import Ledger
 from ksm.estimate.result import Result
 from ksm.estimate.scan import Scan, Zeros
+from ksm.estimate.settings import check_settings
 from ksm.sources import Which
 from ksm.sources.advice import of_which
 
@@ -109,12 +110,15 @@ def scan_of(
         for text in each:
             if owned.setdefault(text, name) != name:
                 raise ValueError(f"{text} is {owned[text]}'s, and cannot be {name}'s, too")
+    knobs = texts_of(settings)
+    with refusals():
+        check_settings(knobs, era)  # before memory is read
     with refusals(), opened([*texts, *(text for text in owned if text not in texts)], which) as (sources, remarks):
         by_name = {name: [source for source in sources if owned.get(source.text) == name] for name in tenants} if tenants else None
         more = {"details": details or contents, "contents": contents, "tenants": by_name} if details or contents or tenants else {}
         make: Callable[..., Scan] = CloserScan if more else Scan
         with make(
-            sources, settings={name: str(value) for name, value in settings.items()}, era=era, exact=exact or None, threads=threads,
+            sources, settings=knobs, era=era, exact=exact or None, threads=threads,
             zeros=zeros, **more,
         ) as running:  # fmt: skip
             result = running.run(passes, interval, budget)

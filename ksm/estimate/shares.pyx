@@ -33,7 +33,7 @@ UNKNOWN = 255                   # the class of a page whose bytes are not kept
 
 # A content: how many pages have it; in how many frames; how many sources have it; one of them by its place, with the address in the
 # machine's process, and the frame; and the key.
-Shared = namedtuple("Shared", "pages frames sources source address frame key")
+Shared = namedtuple("Shared", "pages frames sources source address frame key", module=__name__)
 
 cdef enum:
     NO_CLASS = 255

@@ -158,7 +158,7 @@ def test_an_old_page_is_young_after_its_merge(machine):
 
 @pytest.mark.parametrize("way", ["item", "node", "break_cow"])
 def test_when_smart_scan_begins_to_skip(machine, way):
-    """A page is skipped first when it is 3 passes old. 6.12 counts from its first pass, 7.3 from the end of its merge, however that ended."""
+    """A page is skipped first when it is 3 passes old. 6.12 counts from its first pass, 7.3 from the end of its merge, however it ended."""
     machine.ksm.smart_scan = 1
     process = machine.spawn()
     addr = mergeable(process, "aaa" if way == "item" else "aa")
