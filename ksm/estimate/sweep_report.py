@@ -119,6 +119,9 @@ def least(row: Row) -> int:
 
 
 def notes(sweep: Sweep) -> list[str]:
+    """What the columns mean, and what to know before believing them."""
+    if not sweep.rows:
+        return sweep.notes
     how = "measured here, with the port's own steps" if sweep.measured else "as given with --cost"
     said = [f"of all: of the {size(sweep.bound * PAGE_SIZE)} that would be free if of all equal pages one were kept, and none of zeros"]
     if not sweep.bound:
