@@ -1374,6 +1374,8 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
                 break
 
             ret = memcmp_pages(g.m, page, tree_folio)
+            if era_2011(g) and ret == 0:    # 2011 takes any equal page, also one without items, or one that somebody has locked
+                return tree_folio
             folio_put(g.m, tree_folio)
 
             parent = new[0]     # new[0] is read again: a chain may have been replaced by its last dup
