@@ -570,11 +570,11 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
     # Not here: BUILD_BUG_ON: the kernel's compiler checks that STABLE_NODE_DUP_HEAD lies within migrate_nodes, behind its start
 
     trace_ksm_remove_ksm_page(&g.trace, stable_node.kpfn)
-    ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
     if stable_node.head == &g.migrate_nodes:
         list_del(&stable_node.list)
     else:
         stable_node_dup_del(g, stable_node)
+    ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
     free_stable_node(g, stable_node)
 
 
