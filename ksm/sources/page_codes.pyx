@@ -6,20 +6,16 @@ A process may reserve a thousand times as much as it has. So the bytes lie in bl
 pages.
 """
 
-import os
-
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EINTR, ENOTTY, errno
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from linux.mm_types cimport PAGE_SHIFT, PAGE_SIZE
 
-from ksm.sources.pace cimport look_ends, now
-from ksm.sources.pagemap cimport (FOUND_AT_ONCE, KPF_ZERO_PAGE, NR_ENTRIES, NR_REGIONS, PAGE_IS_FILE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT,
-                                  PAGE_IS_SWAPPED, PAGEMAP_SCAN, PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, PM_SWAP,
-                                  WALKED_AT_ONCE, ioctl, page_flags, page_region, pm_scan_arg, read_entries)
+from ksm.sources.pagemap cimport (KPF_ZERO_PAGE, NR_ENTRIES, NR_REGIONS, PAGE_IS_FILE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED,
+                                  PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME, PM_PRESENT, PM_SWAP, find_regions, page_flags, page_region,
+                                  pm_scan_arg, read_entries)
 
 
 cdef uint64_t PM_GUARD_REGION = <uint64_t>1 << 58      # since Linux 6.15
@@ -249,31 +245,15 @@ cdef bint fill_by_scan(int fd, uint64_t start, uint64_t end, PageCodes into, Pag
     """False if the kernel does not have PAGEMAP_SCAN."""
     cdef page_region regions[NR_REGIONS]
     cdef pm_scan_arg arg
-    cdef long long begun
     cdef uint64_t what
-    cdef int n, i, error
+    cdef int n, i
+    memset(&arg, 0, sizeof(arg))
+    arg.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED
+    arg.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_FILE | PAGE_IS_PFNZERO
     while start < end:
-        memset(&arg, 0, sizeof(arg))
-        arg.size = sizeof(arg)
-        arg.start = start
-        arg.end = end if end - start < WALKED_AT_ONCE else start + WALKED_AT_ONCE
-        arg.max_pages = FOUND_AT_ONCE
-        arg.vec = <uint64_t>&regions[0]
-        arg.vec_len = NR_REGIONS
-        arg.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED
-        arg.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_FILE | PAGE_IS_PFNZERO
-        with nogil:
-            begun = now()
-            n = ioctl(fd, PAGEMAP_SCAN, &arg)
-            error = errno
-            look_ends(begun)
+        n = find_regions(fd, &arg, start, end, regions)
         if n < 0:
-            if error == EINTR:
-                PyErr_CheckSignals()
-                continue
-            if error == ENOTTY:
-                return False
-            raise OSError(error, os.strerror(error))
+            return False
         for i in range(n):
             what = regions[i].categories
             if not what & PAGE_IS_PRESENT:

@@ -64,6 +64,7 @@ cdef uint64_t PM_PFRAME
 cdef uint64_t known_flags
 
 cdef void append(list runs, uint64_t start, uint64_t end)
+cdef int find_regions(int fd, pm_scan_arg *arg, uint64_t start, uint64_t end, page_region *regions) except -2
 cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs, uint64_t also) except -1
 cdef ssize_t read_entries(int fd, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1
 cdef ssize_t read_counted(int fd, int kpagecount, uint64_t *entries, uint64_t addr, uint64_t nr_pages) except -1

@@ -87,35 +87,46 @@ def has_scan(int pagemap):
     return scan_area(pagemap, 0, PAGE_SIZE, [], 0)
 
 
+cdef int find_regions(int fd, pm_scan_arg *arg, uint64_t start, uint64_t end, page_region *regions) except -2:
+    """Ask PAGEMAP_SCAN once, for the categories in `arg`: how many regions were found, NR_REGIONS at most; the next look begins at
+    `arg.walk_end`. -1 if the kernel does not have it.
+    """
+    cdef long long begun
+    cdef int n, error
+    arg.size = sizeof(arg[0])
+    arg.start = start
+    arg.end = end if end - start < WALKED_AT_ONCE else start + WALKED_AT_ONCE
+    arg.max_pages = FOUND_AT_ONCE
+    arg.vec = <uint64_t>regions
+    arg.vec_len = NR_REGIONS
+    while True:
+        with nogil:
+            begun = now()
+            n = ioctl(fd, PAGEMAP_SCAN, arg)
+            error = errno
+            look_ends(begun)
+        if n >= 0:
+            return n
+        if error == ENOTTY:
+            return -1
+        if error != EINTR:
+            raise OSError(error, os.strerror(error))
+        PyErr_CheckSignals()
+
+
 cdef bint scan_area(int fd, uint64_t start, uint64_t end, list runs, uint64_t also) except -1:
     """Add the area's runs, found by PAGEMAP_SCAN: pages that are also in these categories. False if the kernel does not have it."""
     cdef page_region regions[NR_REGIONS]
     cdef pm_scan_arg arg
-    cdef long long begun
-    cdef int n, i, error
+    cdef int n, i
+    memset(&arg, 0, sizeof(arg))
+    arg.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO
+    arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO | also
+    arg.return_mask = PAGE_IS_PRESENT
     while start < end:
-        memset(&arg, 0, sizeof(arg))
-        arg.size = sizeof(arg)
-        arg.start = start
-        arg.end = end if end - start < WALKED_AT_ONCE else start + WALKED_AT_ONCE
-        arg.max_pages = FOUND_AT_ONCE
-        arg.vec = <uint64_t>&regions[0]
-        arg.vec_len = NR_REGIONS
-        arg.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO
-        arg.category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO | also
-        arg.return_mask = PAGE_IS_PRESENT
-        with nogil:
-            begun = now()
-            n = ioctl(fd, PAGEMAP_SCAN, &arg)
-            error = errno
-            look_ends(begun)
+        n = find_regions(fd, &arg, start, end, regions)
         if n < 0:
-            if error == EINTR:
-                PyErr_CheckSignals()
-                continue
-            if error == ENOTTY:
-                return False
-            raise OSError(error, os.strerror(error))
+            return False
         for i in range(n):
             append(runs, regions[i].start, regions[i].end)
         if arg.walk_end <= start:
