@@ -509,6 +509,8 @@ cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
     cdef bint unshare = vmf.flags & FAULT_FLAG_UNSHARE
     cdef vm_area_struct *vma = vmf.vma
     cdef struct_folio *folio = NULL
+    cdef struct_folio *merged = NULL
+    cdef vm_fault_t ret
     vmf.page = vm_normal_page(vma, vmf.address, vmf.orig_pte)
     if vmf.page != NULL:
         folio = page_folio(vmf.page)
@@ -532,8 +534,11 @@ cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
     pte_unmap_unlock(vmf.pte, vmf.ptl)
     if folio != NULL and folio_test_ksm(folio):
         count_vm_event(vma.vm_mm.machine, COW_KSM)
-        ksm_step(vma.vm_mm.machine, STEP_COW, vma.vm_mm, folio, NULL, <long>vmf.address)
-    return wp_page_copy(vmf)
+        merged = folio
+    ret = wp_page_copy(vmf)
+    if merged != NULL and not ret & VM_FAULT_ERROR:
+        ksm_step(vma.vm_mm.machine, STEP_COW, vma.vm_mm, merged, NULL, <long>vmf.address)
+    return ret
 
 
 cdef vm_fault_t do_anonymous_page(vm_fault *vmf) noexcept nogil:
