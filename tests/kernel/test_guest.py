@@ -72,8 +72,8 @@ def test_what_is_no_kernel(folder, tmp_path):
     with pytest.raises(OracleError, match="neither a package of a kernel nor a folder with one"):
         kernel_of(str(folder / "boot/vmlinuz-6.1.0-test"), tmp_path)
     for name in ("no such file", "../x", "-x", ""):
-        with pytest.raises(OracleError, match=r"there is no such file|0 kernels"):
-            kernel_of(name or str(tmp_path), tmp_path)
+        with pytest.raises(OracleError, match="there is no such file"):
+            kernel_of(name, tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is missing")
