@@ -47,8 +47,11 @@ class Forever:
         self.began = time.monotonic()
 
     def run(self, seed: int, minutes: float | None, first: bool = False) -> int:
-        """Begin with this seed; how many workloads differ. With `first`, end after one. OracleError if nothing can be compared any more."""
+        """Begin with this seed; how many workloads differ. With `first`, end after one. OracleError if nothing can be compared any more, or
+        if nothing was.
+        """
         self.seed = seed
+        last: OracleError | None = None
         end = self.began + minutes * 60 if minutes is not None else float("inf")
         told = self.began
         in_a_row = 0
@@ -61,6 +64,7 @@ class Forever:
                 except OracleError as error:
                     self.say(f"random-{self.seed}: not compared: {error}")
                     self.undone += not isinstance(error, Stalled)
+                    last = error
                     if in_a_row == len(PAUSES):
                         raise OracleError(f"{in_a_row + 1} workloads in a row could not be compared; the last one: {error}") from None
                     time.sleep(max(0.0, min(PAUSES[in_a_row], end - time.monotonic())))
@@ -73,6 +77,8 @@ class Forever:
             pass
         finally:
             self.say(self.summary(seed))
+        if last is not None and not self.same + self.different:
+            raise OracleError(f"no workload could be compared; the last one: {last}")
         return self.different
 
     def summary(self, first: int) -> str:

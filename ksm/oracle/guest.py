@@ -109,7 +109,9 @@ class Guest:
         return self.qemu
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
-        """Have the guest switch itself off."""
+        """Have the guest switch itself off. One that has not booted yet does not know how."""
+        if not (self.exchange / "ready").exists():
+            return
         (self.exchange / "stop").touch()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)

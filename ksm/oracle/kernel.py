@@ -308,7 +308,7 @@ def run_kernel(workload: Json, *, pages: bool = False, events: bool = False, loc
         ksmd = Ksmd(lock.with_name(lock.name + ".saved"))
         stack.callback(ksmd.restore)
         ksmd.start()
-        stack.callback(OlderLists().close)
+        stack.callback(OlderLists(lock.with_name(lock.name + ".lru")).close)
         tracer = Events() if events and has_events() else None
         if tracer:
             stack.callback(tracer.close)

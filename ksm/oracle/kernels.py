@@ -58,9 +58,9 @@ class Kernel(NamedTuple):
 def kernel_of(what: str, folder: Path) -> Kernel:
     """The kernel that is meant; what has to be unpacked or downloaded goes into the folder. OracleError."""
     path = Path(what)
-    if path.is_dir():
+    if what and path.is_dir():  # the path without a name is this folder
         return kernel_in(path)
-    if not path.exists():
+    if not what or not path.exists():
         path = download(what, folder)
     if path.suffix != ".deb":
         raise OracleError(f"{what}: neither a package of a kernel nor a folder with one")

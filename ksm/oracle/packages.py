@@ -48,7 +48,7 @@ def unpack(package: Path, folder: Path, downloads: Path) -> None:
 def download(what: str, folder: Path) -> Path:
     """The package of this name, or the newest one for clouds that begins so, in the folder. OracleError."""
     if not re.fullmatch(r"[0-9a-z][0-9A-Za-z.+~-]*", what):
-        raise OracleError(f"{what}: there is no such file, and no package can be called so")
+        raise OracleError(f"{what or 'a kernel without a name'}: there is no such file, and no package can be called so")
     folder.mkdir(parents=True, exist_ok=True)
     name, options = find(what, folder)
     command("apt-get", *options, "download", "-qq", name, folder=folder)

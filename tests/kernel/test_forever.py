@@ -123,6 +123,16 @@ def test_what_cannot_be_compared_again_and_again_ends_it(tmp_path):
     assert "6 the same, 0 different, 0 stalls of the kernel, 3 not compared" in hunt.lines[-1]
 
 
+def test_a_run_that_has_compared_nothing_is_no_success(tmp_path):
+    """Too few for the end by themselves, but all of them."""
+    def reference(seed, _workload):
+        raise (Stalled if seed % 2 else OracleError)("a reason")
+
+    with pytest.raises(OracleError, match="no workload could be compared; the last one: a reason"):
+        Hunt(tmp_path, reference, 2)
+    assert Hunt(tmp_path, reference, 0).different == 0
+
+
 def test_a_port_that_fails_is_a_difference(tmp_path, monkeypatch):
     def broken(_workload, _reference):
         raise ZeroDivisionError("integer modulo by zero")

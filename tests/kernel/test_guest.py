@@ -16,6 +16,7 @@ import ksm
 from ksm.oracle import kernels, packages
 from ksm.oracle.generate_breaking import BREAKING_SEEDS
 from ksm.oracle.generate_nodes import runs
+from ksm.oracle.guest import Guest
 from ksm.oracle.kernel import run_kernel, wrong_machine
 from ksm.oracle.kernels import Archive, Kernel, initramfs, kernel_of, modules_of
 from ksm.oracle.packages import find
@@ -71,8 +72,8 @@ def test_what_is_no_kernel(folder, tmp_path):
     with pytest.raises(OracleError, match="neither a package of a kernel nor a folder with one"):
         kernel_of(str(folder / "boot/vmlinuz-6.1.0-test"), tmp_path)
     for name in ("no such file", "../x", "-x", ""):
-        with pytest.raises(OracleError, match=r"there is no such file|0 kernels"):
-            kernel_of(name or str(tmp_path), tmp_path)
+        with pytest.raises(OracleError, match="there is no such file"):
+            kernel_of(name, tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is missing")
@@ -347,3 +348,14 @@ def test_a_guest_ends_with_a_run_that_is_killed(tmp_path):
     while (text := proc_text(stat)) and text.rpartition(") ")[2][0] not in "ZX":
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_guest_that_has_not_booted_is_not_waited_for(tmp_path):
+    """Ctrl-C meanwhile would take ten seconds."""
+    guest = Guest.__new__(Guest)
+    guest.exchange = tmp_path
+    with subprocess.Popen(["sleep", "60"]) as process:
+        began = time.monotonic()
+        guest.stop(process)
+        assert time.monotonic() - began < 5
+        process.kill()
