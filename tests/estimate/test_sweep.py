@@ -346,6 +346,13 @@ def test_memory_that_others_have_taken(images, opened, monkeypatch):
         swept(opened(images), {"max_page_sharing": ["2", "3"]}, threads=2)
 
 
+@pytest.mark.parametrize("rules", [True, False])
+def test_ksmtuned_may_stop_ksmd(images, opened, rules):
+    """The row is of a host whose guests have more than four fifths of it, while memory is free."""
+    notes = sweep_report.notes(swept(opened(images), {}, rules=rules))
+    assert any(note.startswith("ksmtuned, memory free: ") and "stops ksmd" in note for note in notes) is rules
+
+
 def test_narrow_terminals(images, opened):
     found = swept(opened(images), {}, rules=True)
     for width in (200, 80, 60, 40, 30):
