@@ -6,7 +6,7 @@ A spinlock is one word. A thread that has to wait long gives the processor away,
 counts its readers; a waiting writer holds off new ones. A mutex is the C library's, because a scan can hold ksm_thread_mutex for seconds.
 """
 
-from linux.atomic cimport (atomic_add_return, atomic_read, atomic_try_cmpxchg, cpu_relax,
+from linux.atomic cimport (READ_ONCE_ulong, WRITE_ONCE_ulong, atomic_add_return, atomic_read, atomic_try_cmpxchg, cpu_relax,
                            smp_store_release_int, xchg_int)
 
 
@@ -22,7 +22,9 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *lock, void *attr)
     int pthread_mutex_destroy(pthread_mutex_t *lock)
     int pthread_mutex_lock(pthread_mutex_t *lock)
+    int pthread_mutex_trylock(pthread_mutex_t *lock)
     int pthread_mutex_unlock(pthread_mutex_t *lock)
+    unsigned long pthread_self "(unsigned long)pthread_self"()
 
 
 cdef struct spinlock_t:
@@ -36,6 +38,7 @@ cdef struct rw_semaphore:
 
 cdef struct mutex:
     pthread_mutex_t lock
+    unsigned long owner         # the thread that holds it; 0 for none
 
 
 cdef inline void backoff(int *spins) noexcept nogil:
@@ -112,6 +115,7 @@ cdef inline bint rwsem_is_write_locked(rw_semaphore *sem) noexcept nogil:
 
 cdef inline void mutex_init(mutex *lock) noexcept nogil:
     pthread_mutex_init(&lock.lock, NULL)
+    lock.owner = 0
 
 
 cdef inline void mutex_destroy(mutex *lock) noexcept nogil:
@@ -120,7 +124,21 @@ cdef inline void mutex_destroy(mutex *lock) noexcept nogil:
 
 cdef inline void mutex_lock(mutex *lock) noexcept nogil:
     pthread_mutex_lock(&lock.lock)
+    WRITE_ONCE_ulong(lock.owner, pthread_self())
+
+
+cdef inline bint mutex_trylock(mutex *lock) noexcept nogil:
+    if pthread_mutex_trylock(&lock.lock):
+        return False
+    WRITE_ONCE_ulong(lock.owner, pthread_self())
+    return True
+
+
+cdef inline bint mutex_is_mine(mutex *lock) noexcept nogil:
+    # OURS: whether this thread holds it.
+    return READ_ONCE_ulong(lock.owner) == pthread_self()
 
 
 cdef inline void mutex_unlock(mutex *lock) noexcept nogil:
+    WRITE_ONCE_ulong(lock.owner, 0)
     pthread_mutex_unlock(&lock.lock)

@@ -570,11 +570,11 @@ cdef void remove_node_from_stable_tree(ksm_globals *g, ksm_stable_node *stable_n
     # Not here: BUILD_BUG_ON: the kernel's compiler checks that STABLE_NODE_DUP_HEAD lies within migrate_nodes, behind its start
 
     trace_ksm_remove_ksm_page(&g.trace, stable_node.kpfn)
-    ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
     if stable_node.head == &g.migrate_nodes:
         list_del(&stable_node.list)
     else:
         stable_node_dup_del(g, stable_node)
+    ksm_step(g.m, STEP_NODE_STALE, NULL, NULL, stable_node, <long>stable_node.kpfn)
     free_stable_node(g, stable_node)
 
 
@@ -1374,6 +1374,8 @@ cdef struct_page *stable_tree_search(ksm_globals *g, struct_page *page) noexcept
                 break
 
             ret = memcmp_pages(g.m, page, tree_folio)
+            if era_2011(g) and ret == 0:    # 2011 takes any equal page, also one without items, or one that somebody has locked
+                return tree_folio
             folio_put(g.m, tree_folio)
 
             parent = new[0]     # new[0] is read again: a chain may have been replaced by its last dup

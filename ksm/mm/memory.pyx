@@ -474,9 +474,13 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
 
 cdef bint wp_can_reuse_anon_folio(struct_folio *folio, vm_area_struct *vma) noexcept nogil:
     """Whether this process is the only one that can see the page. Never true of a merged page: its stable node may hand it out again."""
+    # 7.3 counts the references that may be there, before it empties the batches.
+    cdef int most = 3
+    if vma.vm_mm.machine.lru_drained_seldom:
+        most = 1 + (not folio_test_lru(folio)) + folio_test_swapcache(folio)
     if folio_test_large(folio):
         return False
-    if folio_test_ksm(folio) or folio_ref_count(folio) > 3:
+    if folio_test_ksm(folio) or folio_ref_count(folio) > most:
         return False
     if not folio_test_lru(folio):
         lru_add_drain(vma.vm_mm.machine)
@@ -505,6 +509,8 @@ cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
     cdef bint unshare = vmf.flags & FAULT_FLAG_UNSHARE
     cdef vm_area_struct *vma = vmf.vma
     cdef struct_folio *folio = NULL
+    cdef struct_folio *merged = NULL
+    cdef vm_fault_t ret
     vmf.page = vm_normal_page(vma, vmf.address, vmf.orig_pte)
     if vmf.page != NULL:
         folio = page_folio(vmf.page)
@@ -528,8 +534,11 @@ cdef vm_fault_t do_wp_page(vm_fault *vmf) noexcept nogil:
     pte_unmap_unlock(vmf.pte, vmf.ptl)
     if folio != NULL and folio_test_ksm(folio):
         count_vm_event(vma.vm_mm.machine, COW_KSM)
-        ksm_step(vma.vm_mm.machine, STEP_COW, vma.vm_mm, folio, NULL, <long>vmf.address)
-    return wp_page_copy(vmf)
+        merged = folio
+    ret = wp_page_copy(vmf)
+    if merged != NULL and not ret & VM_FAULT_ERROR:
+        ksm_step(vma.vm_mm.machine, STEP_COW, vma.vm_mm, merged, NULL, <long>vmf.address)
+    return ret
 
 
 cdef vm_fault_t do_anonymous_page(vm_fault *vmf) noexcept nogil:
@@ -728,7 +737,8 @@ cdef vm_fault_t do_swap_page(vm_fault *vmf) noexcept nogil:
         folio_put(m, swapcache)
         put_swap_device(si)
         return ret
-    if vmf.flags & FAULT_FLAG_WRITE and folio == swapcache and not folio_test_ksm(folio) and not folio_test_lru(folio):
+    if (vmf.flags & FAULT_FLAG_WRITE and folio == swapcache and not folio_test_ksm(folio) and not folio_test_lru(folio)
+            and not m.lru_drained_seldom):
         lru_add_drain(m)
 
     vmf.pte = pte_offset_map_lock(vma.vm_mm, vmf.pmd, vmf.address, &vmf.ptl)

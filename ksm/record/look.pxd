@@ -2,7 +2,7 @@
 # No twin in the kernel: recording what KSM does.
 """What a recorder sees, as a row of numbers: of each object its kind, its address or number, and VALUES values."""
 
-from linux.mm_types cimport machine, struct_page
+from linux.mm_types cimport machine, mm_struct, struct_page
 
 from ksm.mm.ksm cimport ksm_globals, ksm_rmap_item
 
@@ -45,6 +45,7 @@ cdef struct longs:
 
 
 cdef bint put(longs *row, long value) noexcept nogil
+cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int which) noexcept nogil
 cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil
-cdef void look_at_mms(longs *seen, machine *m) noexcept nogil
+cdef bint look_at_mms(longs *seen, machine *m, bint wait, mm_struct *held) noexcept nogil
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil

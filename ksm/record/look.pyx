@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # No twin in the kernel: recording what KSM does.
-"""Looking at the whole state: look_at_ksm() wants ksm_thread_mutex held, look_at_mms() wants no other lock held."""
+"""Looking at the whole state: look_at_ksm() wants ksm_thread_mutex held. look_at_mms() wants no other lock held, if it is to wait."""
 
 from libc.stdlib cimport realloc
 
 from linux.atomic cimport atomic_inc_not_zero, atomic_read
 from linux.list cimport list_head
 from linux.mm_types cimport COW_KSM, PAGE_SHIFT, machine, mm_of_mmlist, mm_struct, pmd_t, pte_t, struct_page, vm_area_struct
-from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
+from linux.mmap_lock cimport mmap_read_lock, mmap_read_trylock, mmap_read_unlock
 from linux.page_flags cimport PageAnonExclusive, folio_mapcount, folio_ref_count, page_folio, pfn_to_page
 from linux.pgtable cimport pmd_offset_mm, pte_offset_map, pte_pfn, pte_present, pte_write, ptep_get
 from linux.rbtree cimport rb_node, rb_root
@@ -86,6 +86,24 @@ cdef void look_at_tree(longs *seen, ksm_globals *g, rb_root *root, int nid, bint
         node = rb_next(node)
 
 
+cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int which) noexcept nogil:
+    # Between two passes, and when one has just ended, see look_at_ksm().
+    cdef bint between = g.ksm_scan.mm_slot == &g.ksm_mm_head and which != STEP_PASS_ENDS
+    cdef unsigned long pass_of_tree = g.ksm_scan.seqnr - (which == STEP_PASS_ENDS)
+    cdef int place = ITEM_VOLATILE
+    cdef long where = -1
+    cdef bint known
+    if item.address & STABLE_FLAG:
+        place, where = ITEM_STABLE, <long>item.head
+    elif item.address & UNSTABLE_FLAG:
+        place, where = ITEM_UNSTABLE, 0 if g.era == ERA_2_6_38 else item.nid
+        if between or (item.address & SEQNR_MASK) != (pass_of_tree & SEQNR_MASK):
+            place = ITEM_STALE
+    known = g.era < ERA_7_3 or place != ITEM_STABLE     # else the index of the page lies over them
+    saw(seen, ITEM, <unsigned long>item, <long>item.mm.id, <long>(item.address >> PAGE_SHIFT), place, where,
+        item.oldchecksum if known else 0, item.age | item.remaining_skips << 8 if known else 0)
+
+
 cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
     cdef unsigned long[12] counters
     cdef unsigned long in_trees = g.ksm_pages_shared + g.ksm_pages_sharing + g.ksm_pages_unshared
@@ -94,9 +112,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
     cdef list_head *pos
     cdef ksm_mm_slot *slot
     cdef ksm_rmap_item *item
-    cdef int i, place
-    cdef long where
-    cdef bint known
+    cdef int i
     counters[0], counters[1], counters[2], counters[3] = g.ksm_scan.seqnr, g.ksm_pages_scanned, g.ksm_pages_shared, g.ksm_pages_sharing
     counters[4], counters[5] = g.ksm_pages_unshared, g.ksm_rmap_items - in_trees if g.ksm_rmap_items > in_trees else 0
     counters[6], counters[7] = g.ksm_pages_skipped, <unsigned long>g.m.ksm_zero_pages
@@ -123,17 +139,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
         slot = mm_slot_of(pos)
         item = slot.rmap_list
         while item != NULL:
-            where = -1
-            place = ITEM_VOLATILE
-            if item.address & STABLE_FLAG:
-                place, where = ITEM_STABLE, <long>item.head
-            elif item.address & UNSTABLE_FLAG:
-                place, where = ITEM_UNSTABLE, 0 if g.era == ERA_2_6_38 else item.nid
-                if between or (item.address & SEQNR_MASK) != (g.ksm_scan.seqnr & SEQNR_MASK):
-                    place = ITEM_STALE
-            known = g.era < ERA_7_3 or place != ITEM_STABLE     # else the index of the page lies over them
-            saw(seen, ITEM, <unsigned long>item, <long>item.mm.id, <long>(item.address >> PAGE_SHIFT), place, where,
-                item.oldchecksum if known else 0, item.age | item.remaining_skips << 8 if known else 0)
+            look_at_item(seen, g, item, which)
             item = item.rmap_list
         saw(seen, MM, slot.slot.mm.id, <long>slot.slot.mm.id, <long>slot.slot.mm.ksm_rmap_items,
             <long>slot.slot.mm.ksm_merging_pages, 1, 0, 0)
@@ -161,22 +167,31 @@ cdef void look_at_entry(vm_area_struct *vma, unsigned long addr, pte_t pte, unsi
         saw(<longs *>seen, FRAME, pfn, <long>pfn, folio_mapcount(page_folio(page)), folio_ref_count(page_folio(page)), -1, of_frame, 0)
 
 
-cdef void look_at_mm(longs *seen, mm_struct *mm) noexcept nogil:
+cdef bint look_at_mm(longs *seen, mm_struct *mm, bint wait, mm_struct *held) noexcept nogil:
     cdef vm_area_struct *vma
     cdef int i
-    mmap_read_lock(mm)
+    if wait:
+        mmap_read_lock(mm)
+    elif mm != held and not mmap_read_trylock(mm):
+        return False
     for i in range(mm.map_count if atomic_read(&mm.mm_users) else 0):
         vma = mm.vmas[i]
         if vma.anon_vma != NULL:
             pagemap_walk(vma, vma.vm_start, vma.vm_end, look_at_entry, seen)
-    mmap_read_unlock(mm)
+    if mm != held:
+        mmap_read_unlock(mm)
+    return True
 
 
-cdef void look_at_mms(longs *seen, machine *m) noexcept nogil:
-    """All address spaces, one after the other, in the order of their birth."""
+cdef bint look_at_mms(longs *seen, machine *m, bint wait, mm_struct *held) noexcept nogil:
+    """All address spaces, one after the other, in the order of their birth. False without `wait`, if mmap_lock of one is not to be had.
+
+    `held`: the one whose mmap_lock the thread holds, for reading or writing. Without `wait` it may also hold others for reading.
+    """
     cdef mm_struct *mm
     cdef mm_struct *last = NULL
     cdef list_head *pos
+    cdef bint seen_all = True
     while True:
         spin_lock(&m.mmlist_lock)
         pos = m.mmlist.next if last == NULL else last.mmlist.next
@@ -191,8 +206,8 @@ cdef void look_at_mms(longs *seen, machine *m) noexcept nogil:
         if last != NULL:
             mmdrop(last)
         if mm == NULL:
-            return
-        look_at_mm(seen, mm)
+            return seen_all
+        seen_all = seen_all and look_at_mm(seen, mm, wait, held)
         last = mm
 
 

@@ -21,26 +21,29 @@ from libc.errno cimport EBUSY
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from linux.atomic cimport READ_ONCE_int
+from linux.atomic cimport READ_ONCE_int, READ_ONCE_ulong
 from linux.err cimport PTR_ERR
 from linux.highmem cimport frame_size
 from linux.mm_types cimport PAGE_SHIFT, machine, mm_struct, struct_page
 from linux.page_flags cimport folio_raw_mapping, folio_test_ksm, page_address, page_folio
 from linux.rbtree cimport rb_node
-from linux.spinlock cimport mutex_lock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock, spinlock_t
+from linux.spinlock cimport (mutex_is_mine, mutex_lock, mutex_trylock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock,
+                             spinlock_t)
 
 from ksm.lib.xxhash cimport xxhash
 from ksm.machine cimport Machine, oserror
-from ksm.mm.ksm cimport UNSTABLE_FLAG, ksm_globals, ksm_rmap_item, rmap_item_of, stable_node_of, wait_while_offlining
+from ksm.mm.ksm cimport (KSM_RUN_OFFLINE, UNSTABLE_FLAG, ksm_globals, ksm_rmap_item, rmap_item_of, stable_node_of,
+                         wait_while_offlining)
 from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
-                       STEP_AT_ITS_NODE, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED, STEP_COW,
-                       STEP_DUP_ADDED, STEP_APPENDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_MERGED, STEP_NEXT, STEP_NODE_MOVED,
-                       STEP_NOTE, STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE,
-                       STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED,
-                       STEP_UNCHANGED, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
-                       STEP_ZERO_MERGED, WRITE_ONCE_step)
+                       STEP_AT_ITS_NODE, STEP_BECAME_KSM, STEP_BREAK_COW, STEP_BREAK_KSM, STEP_CHAIN_MADE, STEP_CHANGED, STEP_COW,
+                       STEP_DIFFERS, STEP_DUP_ADDED, STEP_APPENDED, STEP_FORKED, STEP_INSERT_COMPARE, STEP_LEFT_STABLE,
+                       STEP_LEFT_UNSTABLE, STEP_MERGED, STEP_NEXT, STEP_NODE_MOVED, STEP_NODE_STALE, STEP_NOT_PROTECTED, STEP_NOTE,
+                       STEP_PASS_BEGINS, STEP_PASS_ENDS, STEP_REPLACED, STEP_SKIPPED, STEP_STABLE_BUSY, STEP_STABLE_COMPARE,
+                       STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED,
+                       STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
+                       STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, WRITE_ONCE_step)
 from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
-                              look_at_ksm, look_at_mms, page_of, put)
+                              look_at_item, look_at_ksm, look_at_mms, page_of, put)
 
 # How many kinds of steps ksm/step.pxd has
 KINDS_OF_STEP = NR_STEPS
@@ -55,14 +58,19 @@ cdef enum:
     LOOK_NOT = 0                # at nothing: another lock is held, or ksm_thread_mutex is not
     LOOK_KSM = 1                # at what KSM keeps: the thread holds ksm_thread_mutex
     LOOK_ALL = 2                # at the page tables, too: the thread holds no other lock
+    LOOK_TRY = 3                # as LOOK_ALL, if no other thread is in the way; else as LOOK_KSM
+    LOOK_FAULT = 4              # as LOOK_TRY, if the thread holds ksm_thread_mutex, or gets it at once; else as LOOK_NOT
 
 cdef int[NR_KINDS] widths
 widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 0]
 
 cdef int[NR_STEPS] look
 memset(look, 0, sizeof(look))
-look[<int>STEP_SKIPPED] = look[<int>STEP_APPENDED] = look[<int>STEP_INSERT_COMPARE] = LOOK_KSM
-look[<int>STEP_STABLE_INSERTED] = look[<int>STEP_DUP_ADDED] = look[<int>STEP_CHAIN_MADE] = LOOK_KSM
+look[<int>STEP_BREAK_KSM] = look[<int>STEP_COW] = LOOK_FAULT
+for _step in (STEP_SKIPPED, STEP_NODE_STALE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_WRITE_PROTECTED, STEP_NOT_PROTECTED,
+              STEP_BECAME_KSM, STEP_REPLACED, STEP_DIFFERS, STEP_APPENDED, STEP_INSERT_COMPARE, STEP_STABLE_INSERTED, STEP_DUP_ADDED,
+              STEP_CHAIN_MADE):
+    look[<int>_step] = LOOK_TRY
 for _step in (STEP_NOTE, STEP_PASS_BEGINS, STEP_NEXT, STEP_PASS_ENDS, STEP_AT_ITS_NODE, STEP_FORKED, STEP_NODE_MOVED, STEP_CHANGED,
               STEP_UNCHANGED, STEP_ZERO_MERGED, STEP_STABLE_COMPARE, STEP_STABLE_FOUND, STEP_STABLE_MISS, STEP_STABLE_FULL,
               STEP_STABLE_BUSY, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_MERGED,
@@ -306,8 +314,10 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
     cdef ksm_globals *g = <ksm_globals *>m.ksm
     cdef long pfn, item_number = -1, node_number = -1, offset = -1
     cdef int looked
-    cdef size_t i, header, start
+    cdef size_t i, header, start, of_ksm
     cdef int _i
+    cdef mm_struct *held = NULL
+    cdef bint locked = False
     if not READ_ONCE_int(r.active):
         return
     if which == COMPARED:
@@ -318,12 +328,27 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
         which = unstable_searched(r, g, &item, &page, &node, &value)
     looked = look[which]
     pfn = -1 if page == NULL else <long>(<struct_page *>page - m.mem_map)
+    if looked == LOOK_FAULT:
+        held = <mm_struct *>item
+        looked = LOOK_TRY
+        if not mutex_is_mine(&g.ksm_thread_mutex):
+            locked = mutex_trylock(&g.ksm_thread_mutex)
+            if not locked or READ_ONCE_ulong(g.ksm_run) & KSM_RUN_OFFLINE:
+                looked = LOOK_NOT
     if looked:
-        r.last = which
+        # What happens on the way of a search does not end it: see compared().
+        if which not in (STEP_NODE_STALE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_BREAK_KSM, STEP_COW):
+            r.last = which
         r.seen.n = 0
         look_at_ksm(&r.seen, g, which)
-        if looked == LOOK_ALL:
-            look_at_mms(&r.seen, m)
+        if which in (STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE):
+            look_at_item(&r.seen, g, <ksm_rmap_item *>item, which)      # it may have left its process's list already, and be freed next
+        of_ksm = r.seen.n
+        if look_at_mms(&r.seen, m, looked == LOOK_ALL, held):
+            looked = LOOK_ALL
+        else:
+            looked = LOOK_KSM
+            r.seen.n = of_ksm
         if which == STEP_NEXT:
             r.pfn = pfn
         elif which == STEP_PASS_BEGINS or which == STEP_NOTE:
@@ -364,6 +389,8 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
             r.out.a[header + 4], r.out.a[header + 5], r.out.a[header + 6] = value, offset, <long>(r.out.n - start)
             r.steps += 1
     spin_unlock(&r.lock)
+    if locked:
+        mutex_unlock(&g.ksm_thread_mutex)
 
 
 cdef void empty(recorder *r) noexcept nogil:

@@ -7,39 +7,15 @@ import json
 import threading
 
 import pytest
+from played import FRAME, ITEM, LINK, NODE, PTE, ROOT, counters, machine_of, of_kind, states
 
 import ksm
 from ksm.record.recorder import COUNTERS
-from ksm.record.recording import HEADER, RecordingError, load
+from ksm.record.recording import RecordingError, load
 from ksm.study.lessons import LESSONS, pages, record_lesson
 from ksm.study.steps import NAMES, STEPS
 
 PAGE = ksm.PAGE_SIZE
-COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM = range(9)
-WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4]
-
-
-def states(data):
-    """For each step its name, its numbers, and all objects that are there then, as {number: (kind, values)}."""
-    things = {}
-    for step in data["steps"]:
-        changes = iter(step[HEADER - 1:])
-        for code in changes:
-            number = next(changes)
-            if code < 0:
-                assert things.pop(number)[0] == -code - 1
-            else:
-                things[number] = (code - 1, list(itertools.islice(changes, WIDTHS[code - 1])))
-                assert len(things[number][1]) == WIDTHS[code - 1]
-        yield NAMES[step[0]], step, things
-
-
-def of_kind(things, kind):
-    return [values for what, values in things.values() if what == kind]
-
-
-def counters(things):
-    return {COUNTERS[number]: value for number, value in of_kind(things, COUNTER)}
 
 
 def of_machine(machine):
@@ -69,10 +45,6 @@ def check_trees(things):
                     stack.append((child, blacks + (not red)))
         assert len(depths) <= 1
     assert seen == set(links)
-
-
-def machine_of(era="6.12", **more):
-    return ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True, era=era, **more)
 
 
 def some_life(machine, note=lambda text: None):
@@ -129,7 +101,8 @@ def test_every_step_is_consistent(era):
         count = counters(things)
         in_tree = sum(values[2] in (1, 3) for values in of_kind(things, ITEM))
         assert count["pages_unshared"] == in_tree, name
-        assert count["rmap_items"] == len(of_kind(things, ITEM))
+        # A stale node is found when an item is taken from it that has left its list.
+        assert count["rmap_items"] - len(of_kind(things, ITEM)) in ((0, 1) if name == "NODE_STALE" else (0,)), name
         assert count["stable_node_dups"] == sum(values[0] == 1 for values in of_kind(things, NODE))
         at_nodes = [values[3] for values in of_kind(things, ITEM) if values[2] == 2]
         for number, (kind, values) in things.items():

@@ -17,6 +17,8 @@ from ksm.study.page import NAME, render
 from ksm.study.pairing import base_hashes, read_port, study
 from ksm.study.same import share
 
+pytestmark = pytest.mark.once
+
 PLAYER = Path(ksm.__file__).with_name("study") / "player.js"
 LOOK = Path(ksm.__file__).with_name("record") / "look.pxd"
 
