@@ -184,7 +184,7 @@ def rules_of(base: Mapping[str, str], era: Era, others: list[dict[str, str]]) ->
     still = {name: value for name, value in paced.items() if not name.startswith("advisor_")}
     total = total_memory()
     found.append(Setting("ksmtuned, memory short", still, era, Ksmtuned(True, total)))
-    found.append(Setting("ksmtuned, memory free", still, era, Ksmtuned(False, total)))
+    found.append(Setting(KSMTUNED_FREE, still, era, Ksmtuned(False, total)))
     return found
 
 
@@ -319,6 +319,7 @@ class Sweeper:
         return notes
 
 
+KSMTUNED_FREE = "ksmtuned, memory free"
 PERFECTLY = ""  # the name of the setting that is none
 
 

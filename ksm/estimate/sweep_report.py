@@ -10,7 +10,7 @@ from typing import Any
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.pace import spell
 from ksm.estimate.report import LEAST_NAME, columns, mib, percent
-from ksm.estimate.sweep import Row, Sweep, most_profit, share
+from ksm.estimate.sweep import KSMTUNED_FREE, Row, Sweep, most_profit, share
 from ksm.estimate.terminal import amount, wrapped
 from ksm.host.text import printable, size
 
@@ -132,6 +132,8 @@ def notes(sweep: Sweep) -> list[str]:
     ]
     if any(not row.settled for row in sweep.rows):
         said.append("never: this memory does not hold still, and the last pass still changed something")
+    if any(row.name == KSMTUNED_FREE for row in sweep.rows):
+        said.append(f"{KSMTUNED_FREE}: where QEMU's guests have less than four fifths of the host, ksmtuned stops ksmd instead")
     worst = min(sweep.rows, key=lambda row: row.ledger.profit)
     if worst.ledger.profit < 0:
         said.append(f"{worst.name} costs more than it saves: {amount(worst.ledger.profit)}")

@@ -231,6 +231,17 @@ def test_an_empty_file(tmp_path):
         read_looks(b"", "log")
 
 
+@pytest.mark.parametrize(("zone", "hour"), [("UTC", 1), ("XXX-5", 6)])
+def test_hours_are_local(monkeypatch, zone, hour):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        found = summary([A_LOOK._replace(time=1e9)])  # 2001-09-09 01:46:40 UTC
+    time.tzset()
+    assert set(found.hours) == {hour}
+
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(0, 3 * 86400), st.booleans()), min_size=1, max_size=30))
 def test_summary(figures):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import dataclass
 
 import pytest
 from commands import PAGE, invoke, refused, write_image
@@ -13,6 +14,7 @@ from targets import Target
 import ksm
 from ksm.estimate import why_report
 from ksm.estimate.reasons import BY_NAME, REASONS
+from ksm.estimate.why import Chance, Why
 
 
 @pytest.fixture
@@ -115,6 +117,32 @@ def test_the_story_of_a_page(images):
     assert [visit["pass"] for visit in alone["visits"]] == [1, 2, 3]
     nowhere = json.loads(why("--json", *images, "0xffffffffff000"))
     assert (nowhere["region"], nowhere["reason"], nowhere["visits"]) == (None, "absent", [])
+
+
+def test_the_story_of_a_page_that_very_many_equal(tmp_path):
+    """A thousand pages are listed, and it is said that there are more; of fewer, the number is exact."""
+    few, many = (write_image(tmp_path / name, [7] * pages) for name, pages in (("few", 999), ("many", 1002)))
+    options = ("--set", "max_page_sharing=100000", "0x0")
+    assert "Pages in the same frame: 998\n" in why(few, *options)
+    assert "Pages in the same frame: 999 or more\n" in why(many, *options)
+
+
+def test_small_gains_are_in_the_table_only(tmp_path):
+    """Of pages that are a file's, a hundredth has to be freed for advice to be given."""
+    def chances(freed):
+        chance = Chance(BY_NAME["file"], 1000, freed, freed, [("a", 1000)])
+        found = ksm.why([write_image(tmp_path / "image", [1, 2])])
+        text = [line for line, _ in why_report.lines(WithChance(found.scan, found.sources, found.gains, chance=chance), 80)]
+        return "What could be gained" in text
+
+    @dataclass(frozen=True)
+    class WithChance(Why):
+        chance: Chance | None = None
+
+        def chances(self):
+            return [self.chance]
+
+    assert (chances(9), chances(10)) == (False, True)
 
 
 def test_snapshots(tmp_path):

@@ -73,6 +73,9 @@ def test_next(result_of):
     done = some._replace(already=Already(some.ledger.freed, some.ledger.freed))
     assert next_command(done, ["pid:5"], ALL) == ("what the counters of KSM mean, and what is wrong", "ksm doctor")
     unsettled = live(Changing())._replace(settled=False)
+    half = some.ledger.pages // 2
+    for volatile, name in ((half, "sweep"), (half + 1, "why")):
+        assert next_command(some._replace(ledger=some.ledger._replace(volatile=volatile)), ["image"], ALL)[1] == f"ksm {name} image"
     moving = unsettled._replace(ledger=unsettled.ledger._replace(volatile=2))
     assert next_command(moving, [], ALL) == ("how it changes, and when it settles", "ksm watch")
 

@@ -120,6 +120,14 @@ def test_the_advisor_sets_the_pace(tmp_path, opened):
     assert row.ksm["pages_to_scan"] == 30000
 
 
+def test_the_share_of_a_processor_is_that_of_the_pace_that_the_advisor_ends_at(tmp_path, opened):
+    """From 5 pages at once it takes more passes than all that merge, each time ten times as many pages."""
+    path = write_image(tmp_path / "image", range(1, 2001))
+    [row] = swept(opened([path]), {"advisor_mode": ["scan-time"], "advisor_min_pages_to_scan": ["5"]}).rows
+    assert (row.passes, row.ksm["pages_to_scan"]) == (3, 5000)
+    assert row.cpu == pytest.approx(30000 * COST / (30000 * COST + 20e6), rel=0.01)
+
+
 def test_ksmtuned():
     """300 pages more each minute up to 1,250, or never more than 64. 10 ms on a host of 16 GiB, and longer on smaller ones."""
     short, free = Ksmtuned(True, 16 << 30), Ksmtuned(False, 4 << 30)
@@ -327,6 +335,13 @@ def test_what_a_page_costs():
     assert 1e-8 < few < many < 1e-3
 
 
+def test_what_a_page_costs_goes_on_as_the_logarithm(monkeypatch):
+    monkeypatch.setattr(cost, "a_page", {2048: 1e-6, 8192: 2e-6}.get)
+    assert [cost.measured(pages) for pages in (8192, 8192 * 4, 8192 * 16)] == pytest.approx([2e-6, 3e-6, 4e-6])
+    monkeypatch.setattr(cost, "a_page", {2048: 2e-6, 8192: 1e-6}.get)
+    assert cost.measured(1 << 24) == 2e-6  # never less than what was measured
+
+
 def test_memory_that_others_have_taken(images, opened, monkeypatch):
     """A machine that finds no room while others are there is made when they are done. One that finds none alone is an error."""
     make = Replay.make_machine
@@ -344,6 +359,13 @@ def test_memory_that_others_have_taken(images, opened, monkeypatch):
     monkeypatch.setattr(Replay, "make_machine", lambda *_: (_ for _ in ()).throw(SourceError("not enough memory")))
     with pytest.raises(SourceError, match="not enough memory"):
         swept(opened(images), {"max_page_sharing": ["2", "3"]}, threads=2)
+
+
+@pytest.mark.parametrize("rules", [True, False])
+def test_ksmtuned_may_stop_ksmd(images, opened, rules):
+    """The row is of a host whose guests have more than four fifths of it, while memory is free."""
+    notes = sweep_report.notes(swept(opened(images), {}, rules=rules))
+    assert any(note.startswith("ksmtuned, memory free: ") and "stops ksmd" in note for note in notes) is rules
 
 
 def test_narrow_terminals(images, opened):

@@ -208,6 +208,22 @@ def test_one_tenant_has_nothing_to_forbid(most, off):
     assert abs(result.tenants.cost) <= off
 
 
+def test_zeros_of_split_huge_pages_cost_nothing_to_forbid(folder):
+    """They are free in a machine for all tenants and in one for each."""
+    class Split(CloserScan):
+        def result(self, *arguments):
+            found = super().result(*arguments)
+            return found._replace(ledger=found.ledger._replace(split=found.ledger.split + 5))
+
+    for make, more in ((CloserScan, 0), (Split, 5)):
+        sources = [open_file(write(folder / name, image)) for name, image in (("s0", [2, 2, 3]), ("s1", [2, 3]))]
+        with make(sources, tenants={"A": sources[:1], "B": sources[1:]}) as running:
+            found = running.run().tenants
+        for source in sources:
+            source.close()
+        assert (found.freed, found.apart, found.cost) == (3 + more, 1 + more, 2)
+
+
 def test_memory_that_is_not_there(folder, monkeypatch):
     source = open_file(write(folder / "large", [2] * 100))
     monkeypatch.setattr(closer, "available_memory", lambda: 5999)

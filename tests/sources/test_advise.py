@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import ksm
 from ksm.cli.group import main
 from ksm.estimate import advise_report
-from ksm.estimate.advise import PAGE_SIZE, Found, gain_of, gains_of, value, worth_it
+from ksm.estimate.advise import PAGE_SIZE, Found, Outcome, better, gain_of, gains_of, value, worth_it
 from ksm.estimate.scan import Scan
 from ksm.sources import Host, open_source
 
@@ -143,6 +143,13 @@ def test_no_other_choice_gives_more(mappings):
         else:
             assert gains[number] == profit(chosen | {number}) - profit(chosen) <= 0 or not found[number].pages
     assert gain_of(Found(3, 0, Counter()), Counter()) == -192
+
+
+@pytest.mark.parametrize(("advised", "whole", "said"), [
+    (1000, 949, "madvise"), (1000, 951, "prctl"), (1000, 2000, "prctl"), (1000, -5, "madvise"), (0, -5, "nothing"), (-1, -5, "nothing"),
+])
+def test_prctl_does_as_well_with_95_percent_of_the_profit(advised, whole, said):
+    assert better(Outcome(0, 0, 0, advised), Outcome(0, 0, 0, whole)) == said
 
 
 def run(*arguments, code=0):
