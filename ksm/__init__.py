@@ -70,7 +70,7 @@ def scan(
     era: Era = "6.12",
     passes: int | None = None,
     interval: float | None = None,
-    budget: float = 60.0,
+    budget: float = 10.0,
     which: Which = "prctl",
     zeros: Literal["apart", "count"] = "apart",
     exact: bool = False,

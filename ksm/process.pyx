@@ -23,7 +23,7 @@ from linux.highmem cimport frame_damaged, has_bytes, ksm_frame
 from linux.ksm cimport ksm_add_vma, ksm_disable_merge_any, ksm_enable_merge_any, ksm_vma_flags
 from linux.mm cimport VM_DONTEXPAND, get_mm_counter, vma_lookup
 from linux.mm_types cimport (MMF_VM_MERGE_ANY, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, PAGE_SHIFT, PAGE_SIZE, mm_struct, page_mask,
-                             struct_folio, vm_area_struct)
+                             vm_area_struct)
 from linux.mman cimport (MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE,
                          PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, mmget
@@ -39,11 +39,10 @@ from ksm.mm.ksm cimport ERA_2_6_38, ERA_6_1, ERA_7_3
 from ksm.mm.madvise cimport do_madvise
 from ksm.mm.memory cimport access_remote_vm, insert_frames
 from ksm.mm.memory_hotplug cimport add_memory_file, memory_is_used, remove_memory, remove_unused_memory
-from ksm.mm.migrate cimport MR_SYSCALL, add_folio_for_migration, migrate_pages
+from ksm.mm.migrate cimport MOST_QUEUED, do_pages_move, do_pages_stat, pages_move
 from ksm.mm.mmap cimport do_brk, do_mmap, do_munmap
 from ksm.mm.mprotect cimport do_mprotect
 from ksm.mm.mremap cimport do_mremap
-from ksm.mm.swap cimport lru_cache_disable, lru_cache_enable
 from ksm.mm.vmscan cimport reclaim_range
 from ksm.procfs cimport ksm_stat_lines, read_maps, read_page_table, show_ksm_stat, show_maps, show_smaps, vma_lines
 
@@ -559,13 +558,14 @@ cdef class Process:
 
     def move_pages(self, addr, length, node):
         """Move the range's pages to a node, also those that are shared. Returns a list that has, for every page, the node where it is now,
-        or -errno: -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. OSError E2BIG for more than 4,194,304 pages at
-        once. Follows move_pages(2) with MPOL_MF_MOVE_ALL.
+        or -errno: -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. As in the kernel since 4.17, pages behind one
+        that cannot be moved may not be tried. OSError E2BIG for more than 4,194,304 pages at once. Follows move_pages(2) with
+        MPOL_MF_MOVE_ALL.
         """
-        cdef unsigned long caddr, end, nr_pages, i = 0, stop, new_pfn = 0
-        cdef int nid = self.machine.check_node(node), err
+        cdef unsigned long caddr, end, nr_pages, i = 0
+        cdef int nid = self.machine.check_node(node)
         cdef mm_struct *mm
-        cdef struct_folio *folio = NULL
+        cdef pages_move state
         cdef int[::1] status
         page_range(addr, length, &caddr, &end)
         nr_pages = pages_in(end - caddr)
@@ -574,24 +574,19 @@ cdef class Process:
         self.check_alive()
         result = array("i", [nid]) * nr_pages
         status = result
-        while True:
+        state.stayed = state.ended = False
+        while i < nr_pages:
             # Each round leaves the machine, so that a signal handler may do anything.
             with nogil:
                 mm = self.get_mm()
-                lru_cache_disable(mm.machine)
-                stop = min(i + 1024, nr_pages)
-                while i < stop:
-                    err = add_folio_for_migration(mm, caddr + i * PAGE_SIZE, nid, &folio)
-                    if err > 0:
-                        err = migrate_pages(mm.machine, folio, nid, <unsigned long>1 << nid, MR_SYSCALL, &new_pfn)
-                    if err < 0:
-                        status[i] = err
-                    i += 1
-                lru_cache_enable(mm.machine)
+                if state.ended:
+                    do_pages_stat(mm, caddr + i * PAGE_SIZE, min(MOST_QUEUED, nr_pages - i), &status[i])
+                    i = min(i + MOST_QUEUED, nr_pages)
+                else:
+                    i += do_pages_move(mm, caddr + i * PAGE_SIZE, min(MOST_QUEUED, nr_pages - i), nid, &status[i], &state)
                 self.put_mm(mm)
-            if i == nr_pages:
-                break
-            PyErr_CheckSignals()
+            if i < nr_pages:
+                PyErr_CheckSignals()
         return result.tolist()
 
     # The state of the memory

@@ -11,6 +11,8 @@ import pytest
 import ksm
 from ksm.bench.contents import WORKLOADS, duplicates, fill, read_once
 
+pytestmark = pytest.mark.once
+
 PASSES = Path(__file__).resolve().parents[1] / "benchmarks" / "passes.py"
 
 

@@ -326,6 +326,7 @@ cdef struct machine:
     bint fork_resets_ksm_counts  # a child does not begin with the counts of its parent
     bint ksm_flags_first        # a new mapping is mergeable before it is joined with its neighbours: since 6.17
     bint mremap_moves_many      # mremap() moves all mappings of a range: since 6.17
+    bint lru_drained_seldom     # unmapping and swapping in leave the LRU batches alone, and most write faults do: 7.3
     bint manual_clock           # jiffies and ktime are `clock_ns`, which the caller moves
     long clock_ns
     int sigpending              # value of signal_pending(current) outside ksmd: 1 when the machine is being closed

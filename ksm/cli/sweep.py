@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ksm.machine import _Era as Era
     from ksm.sources.input import Holes
 
-COST = click.FloatRange(1, 1e9)
+COST = Seconds(1, 1e9)  # nanoseconds
 
 
 def varied(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:

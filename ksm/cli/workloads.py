@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import signal
 import sys
@@ -210,6 +211,8 @@ def verify(
     one_of(files, seeds, forever)
     if not forever and (minutes is not None or findings is not None):
         raise click.UsageError("--minutes and --findings are for --forever")
+    if minutes is not None and math.isnan(minutes):
+        raise click.UsageError("Invalid value for '--minutes': nan is not in the range x>0.")
     if from_file and (words is not None or other is not None or not files):
         raise click.UsageError("--recorded is for FILEs, and needs nothing else to compare with")
     if words is not None and other is not None:

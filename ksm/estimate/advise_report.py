@@ -18,6 +18,11 @@ SHOWN = 15  # mappings
 CALLS = 30
 MOST_NAME = 48  # columns of a mapping
 DROPPED = ("items", "ksm profit", "pages")  # columns, in the order in which a narrow terminal loses them
+LEGEND = {
+    "gain": "what a mapping adds to the profit of those with a star, or would take away",
+    "items": f"rmap_items for a merged page: above {THUMB}, a mapping costs more than it gives",
+    "ksm profit": "as ksm_process_profit counts, which takes the one copy that is kept for saved, too",
+}
 
 
 def as_json(advice: Advice) -> dict[str, Any]:
@@ -38,17 +43,21 @@ def lines(advice: Advice, width: int) -> Iterator[tuple[str, bool]]:
     if not advice.regions:
         return
     yield "", False
-    yield from table(advice, width)
+    head, *rows = table(advice, width)
+    yield head
+    yield from rows
     yield "", False
+    several = len({region.source for region in advice.regions}) > 1
     chosen = [region for region in advice.regions if region.advised]
     if chosen:
-        yield "The calls, from within the process:", False
+        yield f"The calls, from within the process{'es' if several else ''}:", False
         for region in chosen[:CALLS]:
-            yield f"  {call(region)};", False
+            yield f"  {pid_of(region) + ': ' if several else ''}{call(region)};", False
         if len(chosen) > CALLS:
             yield f"  and {len(chosen) - CALLS:,} more; --json has all", False
         yield "", False
-    for note in [*explained(advice, chosen), *advice.notes]:
+    legend = [f"{name}: {text}" for name, text in LEGEND.items() if f"  {name}" in head[0]]
+    for note in [*legend, *explained(advice, chosen), *advice.notes]:
         yield from wrapped(note, width, "- ", "  ")
 
 
@@ -74,12 +83,18 @@ def told(outcome: Outcome) -> str:
 def title(region: Region, several: bool) -> str:
     name = os.path.basename(region.name) if region.name.startswith("/") else region.name or "anonymous"
     where = f"{region.start:x}-{region.end:x} {name}"
-    return f"{region.source.split()[1]}: {where}" if several else where
+    return f"{pid_of(region)}: {where}" if several else where
+
+
+def pid_of(region: Region) -> str:
+    return region.source.split()[1]
 
 
 def table(advice: Advice, width: int) -> Iterator[tuple[str, bool]]:
-    """A line for each mapping that has pages; those that are advised have a star."""
-    every = [region for region in advice.regions if region.pages]
+    """A line for each mapping that has pages: those that are advised, with a star; then the others, those that would cost most first."""
+    ranked = [region for region in advice.regions if region.pages]
+    every = [region for region in ranked if region.advised]
+    every += sorted((region for region in ranked if not region.advised), key=lambda region: region.gain)
     shown = every[:SHOWN]
     several = len({region.source for region in advice.regions}) > 1
     cells = {
@@ -109,19 +124,14 @@ def table(advice: Advice, width: int) -> Iterator[tuple[str, bool]]:
 
 
 def explained(advice: Advice, chosen: list[Region]) -> list[str]:
-    notes = [
-        "gain: what a mapping adds to the profit of those with a star, or would take away",
-        f"items: rmap_items for a merged page: above {THUMB}, a mapping costs more than it gives",
-        "ksm profit: as ksm_process_profit counts, which takes the one copy that is kept for saved, too",
-    ]
+    notes = []
     if any(region.mergeable for region in advice.regions):
         count = sum(region.mergeable for region in advice.regions)
         notes.append(f"{count:,} mappings are mergeable already: MADV_UNMERGEABLE takes that back where it does not pay")
     if chosen:
         first = chosen[0]
-        pid = first.source.split()[1]
         notes.append(
-            f"no other process can call it. A debugger can let it do so: gdb -p {pid} --batch -ex"
+            f"no other process can call it. A debugger can let it do so: gdb -p {pid_of(first)} --batch -ex"
             f" 'call (int)madvise({first.start:#x}, {first.end - first.start:#x}, {MADV_MERGEABLE})'"
         )
         notes.append("addresses are those of this run: what the next run calls by its own is what stands behind them")

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ksm.estimate.advise import Advice, advise
+from ksm.estimate.arguments import check_arguments
 from ksm.estimate.look import ask
 from ksm.estimate.replay import Reader
 from ksm.estimate.scan import Zeros
@@ -43,8 +44,6 @@ def refusals() -> Iterator[None]:
 @contextmanager
 def opened(texts: Sequence[str], which: Which) -> Iterator[tuple[list[Source], list[str]]]:
     """The sources, and remarks on what is left out. SourceError."""
-    if isinstance(texts, str):
-        raise TypeError("sources are a sequence of strings, and not one string")
     host = Host()
     sources: list[Source] = []
     try:
@@ -63,8 +62,9 @@ def why_of(
     budget: float, which: Which, zeros: Zeros, quick: bool, threads: int | None,
 ) -> Why:  # fmt: skip
     """See ksm.why()."""
-    if isinstance(texts, str):
-        raise TypeError("sources are a sequence of strings, and not one string")
+    check_arguments(
+        texts, era=era, which=which, zeros=zeros, threads=threads, passes=passes, interval=interval, budget=budget,
+    )  # fmt: skip
     if address is not None and not 0 <= address < 1 << 64:
         raise ValueError(f"an address has 64 bits, and not {address:#x}")
     base = {name: str(value) for name, value in settings.items()}
@@ -82,6 +82,7 @@ def why_of(
 
 def advise_of(texts: Sequence[str], *, settings: Mapping[str, str | int], era: Era, interval: float, threads: int | None) -> Advice:
     """See ksm.advise()."""
+    check_arguments(texts, era=era, threads=threads, interval=interval)
     if not texts:
         raise ValueError("at least one process is needed")
     base = texts_of(settings)
@@ -97,8 +98,7 @@ def watch_of(
     budget: float, threads: int | None,
 ) -> Iterator[Look]:  # fmt: skip
     """See ksm.watch()."""
-    if isinstance(texts, str):
-        raise TypeError("sources are a sequence of strings, and not one string")
+    check_arguments(texts, era=era, which=which, zeros=zeros, threads=threads, count=count, budget=budget)
     if not every > 0:
         raise ValueError(f"every is more than 0 seconds, not {every}")
     base = texts_of(settings)
@@ -118,8 +118,9 @@ def sweep_of(
     cost: float | None, which: Which, zeros: Zeros, interval: float, threads: int | None,
 ) -> Sweep:  # fmt: skip
     """See ksm.sweep()."""
-    if cost is not None and not cost > 0:
-        raise ValueError(f"cost is more than 0 nanoseconds, not {cost}")
+    check_arguments(texts, era=era, which=which, zeros=zeros, threads=threads, interval=interval)
+    if cost is not None and not 0 < cost <= 1e9:
+        raise ValueError(f"cost is above 0 and at most 1e9 nanoseconds, not {cost}")
     base, varied = texts_of(settings), {name: [str(value) for value in values] for name, values in vary.items()}
     with refusals():
         rows, remarks = settings_of(varied, base, era, rules=rules)

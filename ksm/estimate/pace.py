@@ -50,7 +50,7 @@ class Pace(NamedTuple):
     def __str__(self) -> str:
         if self.target:
             return f"advisor_target_scan_time {self.target:g}"
-        return f"pages_to_scan {self.pages:,}, sleep_millisecs {self.sleep * 1000:g}"
+        return f"pages_to_scan {self.pages:,}, sleep_millisecs {round(self.sleep * 1000)}"
 
 
 def pace_of(machine: Machine) -> Pace:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ksm.constants import PAGE_SIZE
@@ -328,13 +328,18 @@ def shown_notes(result: Result) -> list[str]:
     """All notes; where many are on sources, those that are the same in one line, and not all."""
     if len(result.source_notes) <= SHOWN_NOTES:
         return all_notes(result)
-    names: dict[str, list[str]] = {}
-    for name, note in result.source_notes:
-        names.setdefault(note, []).append(name)
-    lines = [f"{each[0] if len(each) == 1 else f'{len(each):,} sources'}: {note}" for note, each in names.items()]
+    lines = noted(result.source_notes)
     if len(lines) > SHOWN_NOTES:
         lines[SHOWN_NOTES:] = [f"{len(lines) - SHOWN_NOTES:,} more notes on sources; --json lists all"]
     return notes_around(result, lines)
+
+
+def noted(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """Notes on sources, each with a source's name: those that are the same in one line."""
+    names: dict[str, list[str]] = {}
+    for name, note in notes:
+        names.setdefault(note, []).append(name)
+    return [f"{each[0] if len(each) == 1 else f'{len(each):,} sources'}: {note}" for note, each in names.items()]
 
 
 def counters(result: Result) -> list[str]:

@@ -199,7 +199,7 @@ def advisor_cannot_reach_target(c: Counters) -> str:
     assert pace
     return (
         f"the advisor is to make a pass take {pace.target:g} s, and {c.items:,} pages take {spell(pace.seconds(c.items))} at "
-        f"advisor_max_pages_to_scan {pace.most:,} and sleep_millisecs {pace.sleep * 1000:g}"
+        f"advisor_max_pages_to_scan {pace.most:,} and sleep_millisecs {round(pace.sleep * 1000)}"
     )
 
 

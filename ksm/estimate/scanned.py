@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ksm.constants import PAGE_SIZE
 from ksm.estimate import report
 from ksm.estimate.answers import opened, refusals, texts_of
+from ksm.estimate.arguments import check_arguments
 from ksm.estimate.closer import CloserScan
 from ksm.estimate.found import NO_TENANT
 from ksm.estimate.ledger import Ledger
@@ -99,12 +100,11 @@ def scan_of(
     which: Which, zeros: Zeros, exact: bool, threads: int | None, tenants: Mapping[str, Sequence[str]], details: bool, contents: bool,
 ) -> Report:  # fmt: skip
     """See ksm.scan()."""
-    if isinstance(texts, str):
-        raise TypeError("sources are a sequence of strings, and not one string")
+    check_arguments(
+        texts, era=era, which=which, zeros=zeros, threads=threads, passes=passes, interval=interval, budget=budget,
+    )  # fmt: skip
     if NO_TENANT in tenants:
         raise ValueError(f"{NO_TENANT!r} is the name of all other sources")
-    if passes is not None and passes < 1:
-        raise ValueError(f"passes is 1 at least, not {passes}")
     owned: dict[str, str] = {}
     for name, each in tenants.items():
         for text in each:

@@ -120,6 +120,11 @@ def settings_of(
     With `rules` the defaults, the advisor of the kernel and ksmtuned have a row each.
     """
     wanted: list[dict[str, str]] = []
+    if "run" in vary:
+        raise SettingError("run: ksmd runs for every row")
+    for name, some in vary.items():
+        if not some:
+            raise SettingError(f"{name} has no value to try")
     if vary:
         wanted = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
     else:

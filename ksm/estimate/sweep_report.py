@@ -9,12 +9,11 @@ from typing import Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.pace import spell
-from ksm.estimate.report import LEAST_NAME, columns, mib, percent, shortened
+from ksm.estimate.report import LEAST_NAME, columns, mib, percent
 from ksm.estimate.sweep import Row, Sweep, most_profit, share
 from ksm.estimate.terminal import amount, wrapped
 from ksm.host.text import printable, size
 
-MOST_NAME = 44  # columns of a setting
 DROPPED = ("passes", "of all", "at least", "CPU", "profit", "settled")  # columns, in the order in which a narrow terminal loses them
 
 
@@ -78,7 +77,7 @@ def table(sweep: Sweep, width: int) -> Iterator[tuple[str, bool]]:
     }
     if all(row.freed.most - row.freed.least <= row.freed.most / 100 for row in sweep.rows):
         del cells["at least"]
-    longest = min(MOST_NAME, max(columns(printable(row.name)) for row in sweep.rows))
+    longest = max(columns(printable(row.name)) for row in sweep.rows)
     widths = {name: max(len(name), *map(len, column)) for name, column in cells.items()}
     for name in DROPPED:
         if 2 + LEAST_NAME + sum(widths.values()) + 2 * len(widths) <= width:
@@ -88,9 +87,30 @@ def table(sweep: Sweep, width: int) -> Iterator[tuple[str, bool]]:
     heads = "".join(f"  {name:>{wide}}" for name, wide in widths.items())
     yield f"  {'Setting':<{room}}{heads}", True
     for number, row in enumerate(sweep.rows):
-        name = shortened(printable(row.name), room)
+        *before, name = name_lines(printable(row.name), room, width - 2)
+        for line, text in enumerate(before):
+            yield f"{'*' if row.best and not line else ' '} {text}", bool(row.best)
         text = name + " " * (room - columns(name)) + "".join(f"  {cells[column][number]:>{wide}}" for column, wide in widths.items())
-        yield f"{'*' if row.best else ' '} {text}", bool(row.best)
+        yield f"{'*' if row.best and not before else ' '} {text}", bool(row.best)
+
+
+def name_lines(name: str, room: int, width: int) -> list[str]:
+    """The name of a row in lines of `width` columns. The last one, which has the figures beside it, has `room`."""
+    if columns(name) <= room:
+        return [name]
+    lines = [""]
+    for part in name.split(", "):
+        longer = f"{lines[-1]}, {part}" if lines[-1] else part
+        if columns(longer) < width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    before, comma, last = lines[-1].rpartition(", ")
+    if 2 + columns(last) <= room and (before or lines[:-1]):
+        lines[-1:] = [*([before] if comma else []), "  " + last]
+    else:
+        lines.append("")
+    return [line + "," if line and after else line for line, after in zip(lines, [*lines[1:], ""], strict=True)]
 
 
 def least(row: Row) -> int:
@@ -99,6 +119,9 @@ def least(row: Row) -> int:
 
 
 def notes(sweep: Sweep) -> list[str]:
+    """What the columns mean, and what to know before believing them."""
+    if not sweep.rows:
+        return sweep.notes
     how = "measured here, with the port's own steps" if sweep.measured else "as given with --cost"
     said = [f"of all: of the {size(sweep.bound * PAGE_SIZE)} that would be free if of all equal pages one were kept, and none of zeros"]
     if not sweep.bound:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.found import HOW, Tenants
+from ksm.estimate.report import LEAST_NAME, columns, mib, shortened
 from ksm.estimate.terminal import amount, print_lines
 from ksm.host.text import printable
 
@@ -27,12 +28,15 @@ def lines(tenants: Tenants, width: int) -> Iterator[tuple[str, bool]]:
         said = f"No page merges with one of another tenant; with a machine for each tenant, {in_bytes(tenants.apart)} are freed, too."
     yield from ((line, True) for line in textwrap.wrap(said, width))
     yield "", False
-    names = [shortened(printable(tenant.name)) for tenant in tenants.tenants]
-    room = max(len(name) for name in ["Tenant", *names])
-    yield f"{'Tenant':<{room}}  {'MiB':>9}  {'in common':>9}  {'alone':>9}", True
-    for name, tenant in zip(names, tenants.tenants, strict=True):
-        figures = "  ".join(f"{pages * PAGE_SIZE / (1 << 20):>9,.1f}" for pages in (tenant.pages, tenant.merged, tenant.apart))
-        yield f"{name:<{room}}  {figures}", False
+    heads = ("MiB", "in common", "alone")
+    rows = [[mib(pages * PAGE_SIZE) for pages in (tenant.pages, tenant.merged, tenant.apart)] for tenant in tenants.tenants]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    most = max(LEAST_NAME, min(NAME, width - sum(widths) - 2 * len(widths)))
+    names = [shortened(printable(tenant.name), most) for tenant in tenants.tenants]
+    room = max(map(columns, ["Tenant", *names]))
+    for name, row in zip(["Tenant", *names], [heads, *rows], strict=True):
+        figures = "".join(f"  {figure:>{wide}}" for figure, wide in zip(row, widths, strict=True))
+        yield name + " " * (room - columns(name)) + figures, row is heads
     yield from ((line, False) for line in textwrap.wrap(
         "(in common: merged with another tenant's; alone: freed of his pages in a machine of their own)", width))
     if tenants.merged:
@@ -41,17 +45,13 @@ def lines(tenants: Tenants, width: int) -> Iterator[tuple[str, bool]]:
     for kind in tenants.kinds:
         if kind.contents:
             yield "", False
-            yield f"{kind.name}: {kind.contents:,} contents in {kind.pages:,} pages", True
+            yield f"{kind.name}: {kind.contents:,} content{'' if kind.contents == 1 else 's'} in {kind.pages:,} pages", True
             yield from ((line, False) for line in textwrap.wrap(kind.tells, width, initial_indent=" " * INDENT,
                                                                 subsequent_indent=" " * INDENT))
 
 
 def in_bytes(pages: int) -> str:
     return amount(pages * PAGE_SIZE)
-
-
-def shortened(name: str) -> str:
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
 
 def print_tenants(tenants: Tenants, width: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.reasons import BY_NAME, REASONS, Group
-from ksm.estimate.report import all_notes, columns, mib, shortened, shown_notes
+from ksm.estimate.report import all_notes, columns, mib, noted, shortened, shown_notes
 from ksm.estimate.why import Chance, Examined, Gain, Region, Story, Why
 from ksm.host.text import printable, size
 from ksm.record import decisions
@@ -115,9 +115,8 @@ def lines(why: Why, width: int) -> Iterator[Line]:
     yield "", False
     yield from regions_table(why, width)
     yield "", False
-    for source in why.sources:
-        for note in source.notes:
-            yield from wrapped(f"- {source.name}: {note}", width, "  ")
+    for line in noted([(source.name, note) for source in why.sources for note in source.notes]):
+        yield from wrapped(f"- {line}", width, "  ")
     for note in shown_notes(why.scan):
         yield from wrapped(f"- {note}", width, "  ")
 
@@ -135,6 +134,8 @@ def answer(why: Why) -> str:
         return "There are no pages."
     merged = sum(count for name, count in pages.items() if BY_NAME[name].group == "merged")
     text = f"Of {size(there * PAGE_SIZE)}, {size(merged * PAGE_SIZE)} are merged ({100 * merged / there:.1f} %)"
+    if why.scan.ledger.freed:
+        text += f", which frees {size(why.scan.ledger.freed * PAGE_SIZE)}"
     rest = {name: count for name, count in pages.items() if BY_NAME[name].group in ("compared", "not looked at")}
     if rest:
         name = max(rest, key=lambda each: rest[each])
@@ -263,12 +264,27 @@ def listing(title: str, every: list[tuple[tuple[str, str], dict[str, int], int]]
     for ((first, rest), _, _), row in zip(every, cells[1:], strict=False):
         name = shortened(printable(first), room)
         if rest:
-            name += " " + shortened(printable(rest.rpartition("/")[2]), max(4, room - columns(name) - 1))
+            name += " " + begin(short_name(printable(rest)), max(4, room - columns(name) - 1))
         rows.append(([name, *row], False))
     yield from laid_out(rows, width, last_left=True)
     if len(every) > SHOWN:
         left = sum(there_of(reasons) for _, reasons, _ in every[SHOWN:])
         yield from wrapped(f"and {len(every) - SHOWN:,} more {what}, with {size(left * PAGE_SIZE)}; --json lists all", width, "  ")
+
+
+def short_name(name: str) -> str:
+    """Of a file, its name without folders, and without what /proc says of one that has none."""
+    name = name.removesuffix(" (deleted)")
+    return name if name == "/dev/zero" else name.rpartition("/")[2]
+
+
+def begin(name: str, room: int) -> str:
+    """The name, cut to fit: its beginning stays."""
+    if columns(name) <= room:
+        return name
+    while columns(name) >= room:
+        name = name[:-1]
+    return name + "…"
 
 
 # One page

@@ -29,7 +29,8 @@ cdef bint madvise_need_mmap_write(int behavior) noexcept nogil:
 cdef int madvise_dontneed(vm_area_struct *vma, unsigned long start, unsigned long end) noexcept nogil:
     if vma.vm_flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
         return -EINVAL
-    lru_add_drain(vma.vm_mm.machine)
+    if not vma.vm_mm.machine.lru_drained_seldom:
+        lru_add_drain(vma.vm_mm.machine)
     unmap_page_range(vma, start, end)
     return 0
 

@@ -474,9 +474,13 @@ cdef vm_fault_t wp_page_copy(vm_fault *vmf) noexcept nogil:
 
 cdef bint wp_can_reuse_anon_folio(struct_folio *folio, vm_area_struct *vma) noexcept nogil:
     """Whether this process is the only one that can see the page. Never true of a merged page: its stable node may hand it out again."""
+    # 7.3 counts the references that may be there, before it empties the batches.
+    cdef int most = 3
+    if vma.vm_mm.machine.lru_drained_seldom:
+        most = 1 + (not folio_test_lru(folio)) + folio_test_swapcache(folio)
     if folio_test_large(folio):
         return False
-    if folio_test_ksm(folio) or folio_ref_count(folio) > 3:
+    if folio_test_ksm(folio) or folio_ref_count(folio) > most:
         return False
     if not folio_test_lru(folio):
         lru_add_drain(vma.vm_mm.machine)
@@ -733,7 +737,8 @@ cdef vm_fault_t do_swap_page(vm_fault *vmf) noexcept nogil:
         folio_put(m, swapcache)
         put_swap_device(si)
         return ret
-    if vmf.flags & FAULT_FLAG_WRITE and folio == swapcache and not folio_test_ksm(folio) and not folio_test_lru(folio):
+    if (vmf.flags & FAULT_FLAG_WRITE and folio == swapcache and not folio_test_ksm(folio) and not folio_test_lru(folio)
+            and not m.lru_drained_seldom):
         lru_add_drain(m)
 
     vmf.pte = pte_offset_map_lock(vma.vm_mm, vmf.pmd, vmf.address, &vmf.ptl)

@@ -10,7 +10,15 @@ cdef enum migrate_reason:
     MR_MEMORY_HOTPLUG = 2
     MR_SYSCALL = 3
 
+cdef enum:
+    MOST_QUEUED = 1024
+
+cdef struct pages_move:
+    bint stayed     # a page of the queue has not moved
+    bint ended      # the rest is not tried
+
 cdef int migrate_pages(machine *m, struct_folio *folio, int nid, unsigned long nodemask, int reason, unsigned long *new_pfn) noexcept nogil
 cdef long migrate_pfn(machine *m, unsigned long pfn, int nid) noexcept nogil
-cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, struct_folio **folio) noexcept nogil
+cdef unsigned long do_pages_move(mm_struct *mm, unsigned long addr, int nr_pages, int node, int *status, pages_move *state) noexcept nogil
+cdef void do_pages_stat(mm_struct *mm, unsigned long addr, unsigned long nr_pages, int *status) noexcept nogil
 cdef void map_in_place_of_migration_pte(vm_area_struct *vma, unsigned long addr, pte_t *ptep, struct_page *page) noexcept nogil

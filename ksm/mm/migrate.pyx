@@ -15,7 +15,7 @@ from linux.bug cimport VM_BUG_ON
 from linux.ksm cimport folio_migrate_ksm
 from linux.mm cimport count_vm_event, vma_lookup
 from linux.highmem cimport copy_highpage
-from linux.mm_types cimport (PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machine, mm_struct, pmd_t, pte_t, struct_anon_vma,
+from linux.mm_types cimport (PAGE_SIZE, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, machine, mm_struct, pmd_t, pte_t, struct_anon_vma,
                              struct_folio, struct_page, swap_info_struct, vm_area_struct)
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_unlock
 from linux.page_flags cimport (PG_active, PG_dirty, PG_ksm_relatives, PG_referenced, PG_reserved, PG_swapcache, PG_uptodate,
@@ -38,7 +38,7 @@ from ksm.mm.page_vma_mapped cimport (DEFINE_FOLIO_VMA_WALK, PVMW_MIGRATION, page
                                      page_vma_mapped_walk_done)
 from ksm.mm.pagewalk cimport folio_walk_start
 from ksm.mm.rmap cimport folio_add_anon_rmap_pte, folio_get_anon_vma, put_anon_vma, rmap_walk, try_to_migrate
-from ksm.mm.swap cimport folio_add_lru, lru_add_drain_all
+from ksm.mm.swap cimport folio_add_lru, lru_add_drain_all, lru_cache_disable, lru_cache_enable
 from ksm.mm.vmscan cimport folio_isolate_lru, folio_putback_lru
 
 
@@ -321,3 +321,60 @@ cdef int add_folio_for_migration(mm_struct *mm, unsigned long addr, int node, st
             folio_walk_end(&fw, vma)
     mmap_read_unlock(mm)
     return err
+
+
+cdef bint move_pages_and_store_status(machine *m, struct_folio **pagelist, int queued, int node, int *status) noexcept nogil:
+    """Move the isolated pages, and store for each its node, or -errno. Whether one has stayed."""
+    cdef unsigned long new_pfn = 0
+    cdef bint stayed = False
+    cdef int i, rc
+    for i in range(queued):
+        rc = migrate_pages(m, pagelist[i], node, <unsigned long>1 << node, MR_SYSCALL, &new_pfn)
+        status[i] = rc if rc else node
+        stayed |= rc != 0
+    return stayed
+
+
+cdef unsigned long do_pages_move(mm_struct *mm, unsigned long addr, int nr_pages, int node, int *status, pages_move *state) noexcept nogil:
+    """Move pages, MOST_QUEUED at most, to a node. Returns how many were tried; `state` goes on to the next call.
+
+    Pages that can be isolated are queued. The first one that cannot, or is on the node already, has the queue moved. A page of it that
+    stays ends the call (since 4.17).
+    """
+    cdef struct_folio *pagelist[MOST_QUEUED]
+    cdef int i = 0, queued = 0, err
+    lru_cache_disable(mm.machine)
+    while i < nr_pages and not state.ended:
+        err = add_folio_for_migration(mm, addr + i * PAGE_SIZE, node, &pagelist[queued])
+        i += 1
+        if err > 0:
+            queued += 1
+            continue
+        status[i - 1] = err if err else node
+        state.stayed |= move_pages_and_store_status(mm.machine, pagelist, queued, node, status + i - 1 - queued)
+        state.ended = state.stayed and mm.machine.ksm_pages_move
+        queued = 0
+    # OURS: the kernel's queue has no end. Here the next call goes on with it.
+    state.stayed |= move_pages_and_store_status(mm.machine, pagelist, queued, node, status + i - queued)
+    lru_cache_enable(mm.machine)
+    return i
+
+
+cdef void do_pages_stat(mm_struct *mm, unsigned long addr, unsigned long nr_pages, int *status) noexcept nogil:
+    """Store the node of each page, -ENOENT without one, -EFAULT for the zero page and where nothing is mapped."""
+    cdef vm_area_struct *vma
+    cdef struct_folio *folio
+    cdef folio_walk fw
+    cdef unsigned long i
+    mmap_read_lock(mm)
+    for i in range(nr_pages):
+        status[i] = -EFAULT
+        vma = vma_lookup(mm, addr + i * PAGE_SIZE)
+        if vma == NULL:
+            continue
+        folio = folio_walk_start(&fw, vma, addr + i * PAGE_SIZE, FW_ZEROPAGE)
+        status[i] = -ENOENT
+        if folio != NULL:
+            status[i] = -EFAULT if is_zero_pfn(mm.machine, folio_pfn(mm.machine, folio)) else page_to_nid(folio)
+            folio_walk_end(&fw, vma)
+    mmap_read_unlock(mm)

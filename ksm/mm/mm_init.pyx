@@ -85,6 +85,7 @@ cdef machine *machine_init(const machine_plan *plan, int *error) noexcept nogil:
     m.fork_resets_ksm_counts = plan.era > ERA_6_1
     m.ksm_flags_first = plan.era > ERA_6_12
     m.mremap_moves_many = plan.era > ERA_6_12
+    m.lru_drained_seldom = plan.era > ERA_6_12
     mutex_init(&m.hotplug_lock)
     mutex_init(&m.store_lock)
     mutex_init(&m.mf_mutex)

@@ -232,7 +232,7 @@ cdef long do_mremap(mm_struct *mm, unsigned long addr, unsigned long old_len, un
         return -EINVAL
     old_len = (old_len + PAGE_SIZE - 1) & page_mask()
     new_len = (new_len + PAGE_SIZE - 1) & page_mask()
-    if new_len == 0:
+    if new_len == 0 or (new_len > task_size() and mm.machine.mremap_moves_many):    # 6.17 looks at the size first
         return -EINVAL
     if flags & MREMAP_FIXED and mm.machine.mremap_moves_many:
         ret = check_mremap_params(addr, old_len, new_addr, new_len)

@@ -340,7 +340,8 @@ cdef int do_vma_munmap(mm_struct *mm, unsigned long start, unsigned long end) no
         if err:
             return err
     floor = mm.vmas[first - 1].vm_end if first > 0 else 0
-    lru_add_drain(mm.machine)           # unmapped pages can then be freed at once
+    if not mm.machine.lru_drained_seldom:
+        lru_add_drain(mm.machine)       # unmapped pages can then be freed at once
     tables_start = mm.vmas[first].vm_start
     tables_end = tables_start
     while first < mm.map_count and mm.vmas[first].vm_start < end:
@@ -358,7 +359,8 @@ cdef int do_vma_munmap(mm_struct *mm, unsigned long start, unsigned long end) no
 cdef void exit_mmap(mm_struct *mm) noexcept nogil:
     """Unmap the whole address space (mm/mmap.c)."""
     cdef int i
-    lru_add_drain(mm.machine)
+    if not mm.machine.lru_drained_seldom:
+        lru_add_drain(mm.machine)
     mmap_write_lock(mm)
     for i in range(mm.map_count):
         unmap_page_range(mm.vmas[i], mm.vmas[i].vm_start, mm.vmas[i].vm_end)

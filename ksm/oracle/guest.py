@@ -25,9 +25,11 @@ from typing import Any
 from ksm.host.json_file import LARGEST, parse_json
 from ksm.oracle.check import check_outcome
 from ksm.oracle.kernels import initramfs, kernel_of
+from ksm.oracle.ptrace import libc
 from ksm.oracle.workload import Json, OracleError, Stalled
 
 QEMU = "qemu-system-x86_64"
+PR_SET_PDEATHSIG = 1
 SERVERS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "virtiofsd")
 # The last version whose nodes may be without memory at the start. QEMU asks for its memory to be merged otherwise, and the kernel of this
 # computer could not be compared meanwhile.
@@ -182,9 +184,10 @@ def server() -> str:
 
 
 def started(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """A process in a session of its own, which ends with this one, and whose output goes into a file."""
+    """A process in a session of its own, whose output goes into a file. It ends with this one, also when this one is killed."""
     with log.open("wb") as out:
-        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

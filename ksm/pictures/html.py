@@ -21,4 +21,4 @@ def html(found: Result | Sweep | Why) -> str:
         data = {**why_report.as_json(found), "map": of_why.map_of(found)}
         return page.render(of_why.page_of(data, why_report.answer(found)), data)
     data = sweep_report.as_json(found)
-    return page.render(of_sweep.page_of(data, sweep_report.answer(found)), data)
+    return page.render(of_sweep.page_of(data, sweep_report.answer(found), sweep_report.notes(found)), data)

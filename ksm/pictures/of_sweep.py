@@ -18,8 +18,8 @@ CURVES = 8  # as many colours as there are
 PARTS = {"across": "freed", "unshared": "could be freed, too"}
 
 
-def page_of(report: dict[str, Any], answer: str) -> Page:
-    """`answer` is the first line of the report in words."""
+def page_of(report: dict[str, Any], answer: str, notes: list[str]) -> Page:
+    """`answer` is the first line of the report in words, and `notes` are those below it: what the columns mean, too."""
     rows = report["rows"]
     names = distinct([row["name"] for row in rows])
     figures = [
@@ -30,7 +30,7 @@ def page_of(report: dict[str, Any], answer: str) -> Page:
     sections = []
     if rows:
         sections = [rows_section(rows, names, report), curves_section(rows, names), cost_section(rows, names)]
-    return Page("What KSM would save with other settings", answer, figures, sections, report["notes"])
+    return Page("What KSM would save with other settings", answer, figures, sections, notes)
 
 
 def rows_section(rows: list[dict[str, Any]], names: list[str], report: dict[str, Any]) -> Section:

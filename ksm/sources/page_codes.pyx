@@ -83,6 +83,7 @@ cdef class PageCodes:
         self.fill_run(start, end, code)
 
     def get(self, addr):
+        """The code of the page at an address."""
         cdef uint64_t at = addr
         cdef unsigned char *there = self.block(at >> BLOCK_SHIFT, False)
         return there[(at >> PAGE_SHIFT) % IN_BLOCK] if there != NULL else 0

@@ -63,6 +63,8 @@ def test_json(images):
         (["--vary", "smart_scan=0", "--vary", "smart_scan=1"], "smart_scan is given twice: write smart_scan=0,1"),
         (["--era", "6.1", "--vary", "smart_scan=0,1"], "--vary: era 6.1: KSM has no smart_scan"),
         (["--cost", "0"], "0.0 is not in the range"),
+        (["--cost", "nan"], "nan is not in the range"),
+        (["--vary", "run=0,1"], "--vary: run: ksmd runs for every row"),
         (["--gentle", "--threads", "2"], "--gentle works with one thread"),
     ],
 )

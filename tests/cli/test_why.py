@@ -48,13 +48,27 @@ def lines(text):
 
 def test_a_report(images):
     found = lines(why(*images))
-    assert " ".join(found[:2]) == "Of 108.0 KiB, 12.0 KiB are merged (11.1 %); most of the rest (88 %): no page is   equal."
+    assert " ".join(found[:2]) == (
+        "Of 108.0 KiB, 12.0 KiB are merged (11.1 %), which frees 8.0 KiB; most of the   rest (88 %): no page is equal."
+    )
     assert "Merged                          3  0.0  11.1" in found
     assert "  zeros, perhaps not there      3  0.0  11.1         0.0" in found
     text = " ".join(" ".join(found).split())
     assert "1. zeros, perhaps not there: 12.0 KiB, of which 100 % would merge, and free 8.0 KiB" in text
     assert any(line.startswith("Source") for line in found) and any(line.startswith("Region") for line in found)
-    assert "of a still image" in text
+    assert text.count("of a still image") == 1 and "- 2 sources: of a still image" in text
+
+
+def test_mappings_are_called_by_the_beginnings_of_their_names(start):
+    target = start(
+        "s = area(20, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS); fill(s, 0, [1000] * 20)",
+        "import os; fd = os.memfd_create('guest'); os.ftruncate(fd, 30 * PAGE); m = mmap.mmap(fd, 30 * PAGE); m[:] = b'x' * 30 * PAGE",
+    )
+    found = lines(why(f"pid:{target.pid}"))
+    at = next(number for number, line in enumerate(found) if line.startswith("Region"))
+    assert re.match(r"[0-9a-f]+ memfd:g", found[at + 1])
+    assert re.match(r"[0-9a-f]+ /dev/zero ", found[at + 2])
+    assert "deleted" not in "".join(found)
 
 
 def test_json(images):

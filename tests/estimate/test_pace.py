@@ -210,3 +210,8 @@ def test_a_ksmd_that_looks_at_no_page(tmp_path):
 def test_times_for_a_person():
     assert [spell(seconds) for seconds in (0.0123, 3.21, 45.4, 600, 86400)] == ["12 ms", "3.2 s", "45 s", "10 minutes", "24.0 hours"]
     assert all(spell(seconds) for seconds in range(0, 10000, 7))
+
+
+def test_a_long_sleep_is_written_as_it_is_set():
+    assert str(Pace(4_000_000_000, 4_294_967.295)) == "pages_to_scan 4,000,000,000, sleep_millisecs 4294967295"
+    assert str(DEFAULT) == "pages_to_scan 100, sleep_millisecs 20"

@@ -15,6 +15,8 @@ from ksm.sources.blocks import blocks_of
 from ksm.sources.live import LiveSource
 from ksm.sources.runs import without
 
+pytestmark = pytest.mark.once
+
 PAGE = ksm.PAGE_SIZE
 PASSES = 4
 

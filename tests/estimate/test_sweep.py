@@ -357,6 +357,18 @@ def test_narrow_terminals(images, opened):
     assert all(row.name in wide for row in found.rows)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_rows_of_several_knobs_can_be_told_apart(images, opened, width):
+    """A name that has no room in its column goes on in further lines, the figures stand in the last one."""
+    vary = {"pages_to_scan": ["100", "1000"], "max_page_sharing": ["16", "256"], "use_zero_pages": ["0", "1"]}
+    found = swept(opened(images), vary)
+    text = [line for line, _ in sweep_report.lines(found, width)]
+    begin, end = (number for number, line in enumerate(text) if not line)
+    names = " ".join(line.removeprefix("*").split("  0.")[0].strip() for line in text[begin + 2 : end])
+    assert " ".join(names.split()) == " ".join(row.name for row in found.rows)
+    assert max(map(len, text)) <= width
+
+
 def test_nothing_to_merge(tmp_path, opened):
     found = swept(opened([write_image(tmp_path / "image", range(1, 50))]), {"smart_scan": ["0", "1"]})
     text = [line for line, _ in sweep_report.lines(found, 80)]

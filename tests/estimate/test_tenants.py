@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ksm.estimate import closer, report, tenants_report
 from ksm.estimate.closer import CloserScan
 from ksm.estimate.found import KINDS, NO_TENANT
+from ksm.estimate.report import columns
 from ksm.fingerprint.classes import CLASSES, classes_of
 from ksm.sources import Host, SourceError, open_file, open_source, open_sources
 
@@ -227,7 +228,7 @@ def test_the_command(folder):
     assert (data["merged"], data["freed"], data["apart"], data["cost"]) == (7, 4, 1, 3)
     text, _ = invoke("scan", "--tenant", f"A={a}", "--tenant", f"B={b}", c, "--zeros", "count")
     assert "28.0 KiB of pages merge with those of another tenant. To forbid that would cost" in text
-    assert "text: 1 contents in 3 pages" in text
+    assert "text: 1 content in 3 pages" in text
 
 
 @pytest.mark.parametrize("arguments, line", [
@@ -254,7 +255,7 @@ def test_names_that_direct_a_terminal(folder):
 
 
 def test_lines_fit_into_a_narrow_terminal(folder):
-    result = between([write(folder / "n0", [0, 2, 3, 4]), write(folder / "n1", [0, 2, 3, 4])], ["a" * 60, "b"])
-    for width in (60, 80, 120):
-        assert max(len(text) for text, _ in tenants_report.lines(result.tenants, width)) <= width
+    result = between([write(folder / "n0", [0, 2, 3, 4]), write(folder / "n1", [0, 2, 3, 4])], ["a" * 60, "\u65e5\u672c" * 20])
+    for width in (40, 60, 80, 120):
+        assert max(columns(text) for text, _ in tenants_report.lines(result.tenants, width)) <= width
     assert report.as_json(result)["tenants"]["how"]

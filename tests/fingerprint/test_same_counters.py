@@ -15,6 +15,8 @@ here, and only these may differ:
 import pytest
 from lives import ERAS, EVERY_ERA, Life
 
+pytestmark = pytest.mark.once
+
 SPLIT = {"savings", "sharing"}
 NODES = {"stable_node_chains", "stable_node_dups", "slabinfo"}
 PAGES = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")

@@ -14,6 +14,8 @@ from fuzz.player import Player
 from fuzz.shadow import PAGE
 from ksm.testing.corrupt import machine_fields
 
+pytestmark = pytest.mark.once
+
 PG_DIRTY, PG_SWAPCACHE = 0x8, 0x20
 
 

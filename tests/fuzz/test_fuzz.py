@@ -25,6 +25,8 @@ from fuzz.shadow import PAGE, ZEROS, Area, Shared, Space
 from fuzz.shrink import shrink
 from ksm.testing.corrupt import machine_fields
 
+pytestmark = pytest.mark.once
+
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 ONE, TWO = bytes(odd.content(1)), bytes(odd.content(2))
 

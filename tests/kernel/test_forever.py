@@ -183,7 +183,7 @@ def test_a_guest_that_has_ended_is_booted_again(monkeypatch):
 
 @pytest.mark.parametrize("arguments", [
     ("--forever", "--seed", "1"), ("--minutes", "1", "--seed", "1"), ("--findings", "x", "--seed", "1"), ("--forever", "--minutes", "0"),
-    ("--forever", "--recorded"), ("--forever", __file__)])
+    ("--forever", "--minutes", "nan"), ("--forever", "--recorded"), ("--forever", __file__)])
 def test_wrong_usage(arguments):
     result = CliRunner().invoke(main, ["verify", *arguments], prog_name="ksm")
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)

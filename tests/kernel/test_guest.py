@@ -5,6 +5,9 @@ import lzma
 import re
 import shutil
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from commands import refused
@@ -16,6 +19,7 @@ from ksm.oracle.generate_nodes import runs
 from ksm.oracle.kernel import run_kernel, wrong_machine
 from ksm.oracle.kernels import Archive, Kernel, initramfs, kernel_of, modules_of
 from ksm.oracle.packages import find
+from ksm.oracle.proc import proc_text
 from ksm.oracle.process import memory_in
 from ksm.oracle.replay import run_port
 from ksm.oracle.seeds import fitting, generate
@@ -321,3 +325,25 @@ def test_wrong_usage(arguments, text):
 
 def test_a_kernel_that_is_not_there(tmp_path):
     assert refused("verify", "--kernel", str(tmp_path), "--seed", "0", code=2) == f"ksm: {tmp_path}: 0 kernels in it, and not one"
+
+
+STARTS = """
+import sys, time
+from pathlib import Path
+from ksm.oracle.guest import started
+print(started(["sleep", "60"], Path(sys.argv[1])).pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_guest_ends_with_a_run_that_is_killed(tmp_path):
+    """Nobody else would end it."""
+    words = ["env", f"PYTHONPATH={Path(ksm.__file__).resolve().parents[1]}", sys.executable, "-c", STARTS, tmp_path / "log"]
+    with subprocess.Popen(words, text=True, stdout=subprocess.PIPE) as process:
+        stat = Path("/proc", process.stdout.readline().strip(), "stat")
+        assert stat.exists()
+        process.kill()
+    deadline = time.monotonic() + 5
+    while (text := proc_text(stat)) and text.rpartition(") ")[2][0] not in "ZX":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from ksm.testing.rbtree import SIZES, RBTree, empty_node
 
+pytestmark = pytest.mark.once
+
 GOLDEN = json.loads(Path(__file__).with_name("golden_rbtree.json").read_text())
 KINDS = ["plain", "cached", "augmented", "augmented_cached"]
 

@@ -314,13 +314,13 @@ def test_a_child_counts_what_its_parent_had(machine):
 
 def test_prctl(machine):
     process = machine.spawn()
-    for option in (ksm.PR_SET_MEMORY_MERGE, ksm.PR_GET_MEMORY_MERGE):
+    for arguments in ((ksm.PR_SET_MEMORY_MERGE, 1), (ksm.PR_GET_MEMORY_MERGE,)):
         if old(machine):
             with pytest.raises(OSError, match="Invalid argument") as caught:
-                process.prctl(option, 1)
+                process.prctl(*arguments)
             assert caught.value.errno == errno.EINVAL
         else:
-            process.prctl(option, 1)
+            process.prctl(*arguments)
     addr = process.mmap(PAGE)
     assert next(each for each in process.maps() if each.start <= addr < each.end).mergeable == (not old(machine))
 

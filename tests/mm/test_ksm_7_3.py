@@ -158,7 +158,7 @@ def test_an_old_page_is_young_after_its_merge(machine):
 
 @pytest.mark.parametrize("way", ["item", "node", "break_cow"])
 def test_when_smart_scan_begins_to_skip(machine, way):
-    """A page is skipped first when it is 3 passes old. 6.12 counts from its first pass, 7.3 from the end of its merge, however that ended."""
+    """A page is skipped first when it is 3 passes old. 6.12 counts from its first pass, 7.3 from the end of its merge, however it ended."""
     machine.ksm.smart_scan = 1
     process = machine.spawn()
     addr = mergeable(process, "aaa" if way == "item" else "aa")
@@ -283,6 +283,62 @@ def test_what_a_failed_mremap_leaves(machine):
     else:
         with pytest.raises(OSError, match="Bad address"):
             process.read(target, 1)
+
+
+def test_a_mapping_that_is_to_be_larger_than_all_addresses(machine):
+    """Since 6.17, the new size is looked at before the mapping."""
+    process = machine.spawn()
+    addr = process.mmap(PAGE)
+    for start, older in ((addr, errno.ENOMEM), (addr - (1 << 40), errno.EFAULT)):
+        with pytest.raises(OSError, match="mremap") as caught:
+            process.mremap(start, PAGE, 1 << 47)
+        assert caught.value.errno == (errno.EINVAL if new(machine) else older)
+
+
+# The batches of the LRU lists: who waits in one has a reference more
+
+@pytest.mark.parametrize("way", ["munmap", "exit", "exec", "madvise"])
+def test_unmapped_pages_wait_in_the_batch(machine, way):
+    """6.12 empties the batches before it unmaps, so the pages are free at once. In 7.3 the batch keeps them."""
+    process = machine.spawn()
+    addr = process.mmap(4 * PAGE)
+    process.write(addr, b"abcd" * PAGE)
+    before = machine.free_pages()
+    if way == "madvise":
+        process.madvise(addr, 4 * PAGE, ksm.MADV_DONTNEED)
+    elif way == "munmap":
+        process.munmap(addr, 4 * PAGE)
+    else:
+        getattr(process, way)()
+    freed = machine.free_pages() - before
+    machine.lru_add_drain_all()
+    assert (freed >= 4) != new(machine)
+    assert machine.free_pages() - before >= 4
+
+
+@pytest.mark.parametrize("way", ["shared", "left by a child", "swapped out"])
+def test_write_faults_and_the_batch(machine, way):
+    """A new page merges when it has left the batch. In 6.12 each of these faults empties it; in 7.3 only that of a page that the process
+    seems to have alone.
+    """
+    process, other = machine.spawn(), machine.spawn()
+    addr = mergeable(process, "aa")
+    there = other.mmap(PAGE)
+    if way == "swapped out":
+        write(other, there, "b")
+        other.swap_out(there, PAGE)
+    machine.ksm.scan()
+    machine.ksm.scan(pages=1)
+    process.madvise(addr + PAGE, PAGE, ksm.MADV_DONTNEED)
+    process.write(addr + PAGE, b"a" * PAGE)
+    if way != "swapped out":
+        other.write(there, b"b")
+        child = other.fork()
+        if way == "left by a child":
+            child.exit()
+    other.write(there, b"c")
+    machine.ksm.scan(pages=1)
+    assert machine.ksm.pages_shared == (way == "left by a child" or not new(machine))
 
 
 # What can be read

@@ -256,6 +256,37 @@ def test_move_pages(numa):
     assert process.read(addr, 2 * PAGE) == fill(1) + fill(2)
 
 
+@pytest.mark.parametrize("era", ksm.machine.ERAS)
+def test_a_page_that_stays_ends_the_call(era):
+    """Pages are queued until one cannot be. Then the queue moves, and if a page of it stays, the rest is not tried (since 4.17)."""
+    with ksm.Machine("4M", nodes=2, era=era) as numa:
+        process = numa.spawn()
+        addr = process.mmap(6 * PAGE)
+        for number in (0, 1, 3, 5):
+            process.write(addr + number * PAGE, fill(number))
+        held = frames(process, addr)[0]
+        numa.lru_add_drain_all()
+        numa._get_page(held)
+        rest = 1 if era == "2.6.38" else 0
+        assert process.move_pages(addr, 6 * PAGE, 1) == [-errno.EAGAIN, 1, -errno.ENOENT, rest, -errno.ENOENT, rest]
+        assert process.move_pages(addr + PAGE, 5 * PAGE, 1) == [1, -errno.ENOENT, 1, -errno.ENOENT, 1]
+        numa._put_page(held)
+
+
+def test_a_page_that_is_in_the_range_twice(numa):
+    """It is isolated for its first place already, so for the second it says EBUSY, and moves all the same."""
+    process = numa.spawn()
+    addr = process.mmap(3 * PAGE)
+    process.write(addr, fill(1) * 2 + fill(2))
+    process.madvise(addr, 3 * PAGE, ksm.MADV_MERGEABLE)
+    numa.ksm.run = 1
+    numa.ksm.scan(passes=2)
+    numa.lru_add_drain_all()
+    assert process.move_pages(addr, 3 * PAGE, 1) == [1, -errno.EBUSY, 1]
+    assert {node_of(numa, frame) for frame in frames(process, addr, 3)} == {1}
+    assert process.move_pages(addr, 3 * PAGE, 1) == [1, 1, 1]
+
+
 def test_move_pages_of_more_than_can_be_told(numa):
     """The answer has an entry for each page, so the range has a limit."""
     process = numa.spawn()

@@ -20,6 +20,8 @@ from ksm.study.same import PAIRS, Port, compare, compare_function, kernel_bodies
 from ksm.study.share import differences, percent, written
 from ksm.study.standins import IN_THE_KERNEL, IN_THE_PORT, OMITTED, WITHOUT_READERS
 
+pytestmark = pytest.mark.once
+
 README = Path(__file__).parents[2] / "README.md"
 PAGE = README.parent / "docs/same.md"
 KSM, RBTREE, _ = PAIRS

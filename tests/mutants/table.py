@@ -368,8 +368,8 @@ DRAWN = (
            "    clear_highpage(m, folio)",
            "    pass"),
     Mutant("swap:folio_batch_add_and_move-2", "ksm/mm/swap.pyx", "A full batch goes on being filled",
-           "if count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio):",
-           "if False and (count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio)):"),
+           "if count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio) or lru_cache_disabled(m):",
+           "if False and (count[0] == FOLIO_BATCH_SIZE or folio_test_large(folio) or lru_cache_disabled(m)):"),
     Mutant("mprotect:change_protection", "ksm/mm/mprotect.pyx", "Only tables that do not exist are protected",
            "if pmd != NULL and not pmd_none(pmdp_get_lockless(pmd)):",
            "if pmd != NULL and pmd_none(pmdp_get_lockless(pmd)):"),
@@ -522,11 +522,11 @@ DRAWN = (
            "if columns(name) < room:"),
     Mutant("savings:count_word", "ksm/estimate/savings.pyx", "Zero pages are counted down",
            """\
-        counts[ZERO] += 1
-    elif last[frame] == source:
+        state = ZERO if last[frame] & ZEROS else WITHIN if last[frame] == source else ACROSS
+        counts[state] += 1
 """, """\
-        counts[ZERO] -= 1
-    elif last[frame] == source:
+        state = ZERO if last[frame] & ZEROS else WITHIN if last[frame] == source else ACROSS
+        counts[state] += -1 if state == ZERO else 1
 """),
     Mutant("settings:writable", "ksm/estimate/settings.py", "After the first file that can only be read no other is listed",
            "continue",
@@ -535,8 +535,8 @@ DRAWN = (
            "room = NAME_WIDTH + max(0, width - 80)",
            "room = NAME_WIDTH + min(0, width - 80)"),
     Mutant("savings:count_word-2", "ksm/estimate/savings.pyx", "Sharing within one source counts as sharing across sources",
-           "elif last[frame] == source:",
-           "elif last[frame] != source:"),
+           "else WITHIN if last[frame] == source else ACROSS",
+           "else WITHIN if last[frame] != source else ACROSS"),
 )
 
 MUTANTS = KNOWN + DRAWN

@@ -32,6 +32,9 @@ def test_the_page_of_a_sweep(images, tmp_path):
         pytest.approx(pages / 256, abs=0.051) for row in data["rows"] for _, pages in row["curve"]
     ]
     assert {"chart-settings", "chart-curves", "chart-cost"} <= page.scripts.keys()
+    text = path.read_text()
+    assert "of all: of the " in text
+    assert "CPU: ksmd&#39;s share of a processor from then on, at 1,000 ns a page (as given with --cost)" in text
 
 
 def test_the_page_of_why(images, tmp_path):

@@ -113,6 +113,9 @@ def test_several_processes_are_advised_together(start):
     for each, address in zip(targets, addresses, strict=True):
         [region] = [one for one in both.regions if one.source.startswith(f"pid {each.pid} ") and one.start <= address < one.end]
         assert region.advised
+    text = [line for line, _ in advise_report.lines(both, 80)]
+    for each, address in zip(targets, addresses, strict=True):
+        assert any(line.startswith(f"  {each.pid}: madvise((void *){address:#x}, ") for line in text)
     alone = ksm.advise([f"pid:{targets[0].pid}"], interval=0.0)
     [region] = regions_at(alone, addresses[:1])
     assert not region.advised
@@ -156,6 +159,25 @@ def test_command(target, areas):
     found = json.loads(run("--json", "--interval", "0", f"pid:{target.pid}")[0])
     assert found["better"] in ("madvise", "prctl")
     assert found["regions"][0]["call"].startswith("madvise((void *)0x")
+
+
+def test_where_it_costs_is_shown(target, areas):
+    """After the mappings that pay come those that cost most."""
+    advice = ksm.advise([f"pid:{target.pid}"], interval=0.0)
+    shown = [line for line, _ in advise_report.lines(advice, 80) if line[:2] in ("* ", "  ") and line[2:3].isalnum() and "-" in line]
+    starts = [int(line[2:].partition("-")[0], 16) for line in shown if not line.startswith("  and ") and "madvise" not in line]
+    gains = {region.start: (region.advised, region.gain) for region in advice.regions}
+    pays, costs = ([gains[start][1] for start in starts if gains[start][0] is advised] for advised in (True, False))
+    assert pays == sorted(pays, reverse=True) and len(pays) >= 3
+    assert costs == sorted(gain for advised, gain in gains.values() if not advised)[: len(costs)] and costs[0] <= -400 * 64
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_columns_that_are_left_out_are_not_explained(target, areas, width):
+    text = [line for line, _ in advise_report.lines(ksm.advise([f"pid:{target.pid}"], interval=0.0), width)]
+    [head] = [line for line in text if line.startswith("  Mapping")]
+    for name in ("gain", "items", "ksm profit"):
+        assert any(line.startswith(f"- {name}: ") for line in text) is (f"  {name}" in head)
 
 
 def test_narrow_terminals(target, areas):

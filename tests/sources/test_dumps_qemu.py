@@ -38,6 +38,8 @@ from qemu_guest import Guest, there
 from ksm.sources import open_file
 from ksm.sources.dumps.qemu import open_qemu
 
+pytestmark = pytest.mark.once
+
 needs_qemu = pytest.mark.skipif(not there(), reason="qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
 MEMORY = 32 * MIB
 

@@ -22,6 +22,8 @@ from ksm.sources import kdump as reader
 from ksm.sources.formats import packing_of
 from ksm.sources.input import FileInput, open_path
 
+pytestmark = pytest.mark.once
+
 FIGURES = ("pages", "zero", "within", "pages_shared", "pages_sharing", "pages_unshared")
 
 

@@ -26,6 +26,8 @@ from ksm.study.kernel import StudyError, read_kernel, unlike
 from ksm.study.lessons import record_lesson
 from ksm.study.page import render
 
+pytestmark = pytest.mark.once
+
 MIB, GIB = 1 << 20, 1 << 30
 NAMES = ("stable_tree_search", "unstable_tree_search_insert", "cmp_and_merge_page")
 PASSES = "".join(f"static void {name}(void)\n{{\n}}\n\n" for name in NAMES)  # for a mm/ksm.c

@@ -18,6 +18,8 @@ from ksm.study.pairing import base_hashes, read_port, study
 from ksm.study.same import share
 from ksm.study.steps import STEPS, era_of, kernel_line
 
+pytestmark = pytest.mark.once
+
 PLAYER = Path(ksm.__file__).with_name("study") / "player.js"
 LOOK = Path(ksm.__file__).with_name("record") / "look.pxd"
 
