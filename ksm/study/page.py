@@ -25,7 +25,7 @@ from ksm.study.kernel import Kernel
 from ksm.study.notes import ELSEWHERE
 from ksm.study.pairing import Pair, Row, Study, base_version, differs, study
 from ksm.study.same import share
-from ksm.study.steps import STEPS, era_of, kernel_line, port_lines
+from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_lines
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
@@ -127,7 +127,8 @@ def steps_for(subject: Study) -> list[dict[str, Any]]:
     source = subject.kernel.source if subject.kernel else None
     return [
         {"name": step.name, "text": step.text, "kind": step.kind, "function": step.function,
-         "kernel": kernel_line(step, source) if source else 0, "port": port_lines(step, subject.port)}
+         "kernel": kernel_line(step, source) if source else 0, "port": port_lines(step, subject.port),
+         **({"cases": gave_up_lines(source, subject.port)} if step.name == "UNSTABLE_GAVE_UP" else {})}
         for step in STEPS
     ]
 

@@ -3,7 +3,8 @@
 // @ts-check
 "use strict";
 
-/** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[]}} StepType */
+/** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[],
+ *   cases?: Record<string, number[]>}} StepType */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
  *   notes: string[], contents: string[], steps: number[][]}} RecordingData */
 /** @typedef {{kind: number, v: number[]}} Thing */
@@ -289,7 +290,9 @@ class Replay {
       : r.data.era === "6.1" && ["CHANGED", "UNCHANGED", "ZERO_MERGED"].includes(type.name);
     // In a version of another era the kernel's line did not run.
     const same = document.documentElement.dataset.era === r.data.era || (newer(document.documentElement.dataset.era) && newer(r.data.era));
-    const lines = [same && type.kernel && `k${type.kernel}`, type.port.length && `p${type.port[late ? type.port.length - 1 : 0]}`];
+    const step = r.data.steps[r.at], one = type.cases?.[step[4] === 1 ? "node" : step[2] < 0 ? "gone" : "same"];
+    const [kernel, port] = one || [type.kernel, type.port.length ? type.port[late ? type.port.length - 1 : 0] : 0];
+    const lines = [same && kernel && `k${kernel}`, port && `p${port}`];
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);

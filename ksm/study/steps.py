@@ -26,6 +26,8 @@ class Step:
     kind: str = ""  # what it means for the page: seen, volatile, unstable, stable, broken; or compare, merge, pass
 
 
+UNSTABLE = "unstable_tree_search_insert"
+
 STEPS = (
     Step("NOTE", "", "", ""),
     Step("PASS_BEGINS", "scan_get_next_rmap_item", r"root_unstable_tree(?:\[nid\])? = RB_ROOT",
@@ -63,7 +65,7 @@ STEPS = (
          "In the unstable tree: {current} is compared with {item}, in frame {page}: {compared}.", "compare"),
     Step("UNSTABLE_INSERTED", "unstable_tree_search_insert", r"rb_insert_color",
          "No equal on the way down: {item} becomes a leaf of the unstable tree, red at first.", "unstable"),
-    Step("UNSTABLE_GAVE_UP", "unstable_tree_search_insert", r"if \((?:!tree_page|IS_ERR_OR_NULL\(tree_page\))\)",
+    Step("UNSTABLE_GAVE_UP", UNSTABLE, r"if \((?:!tree_page|IS_ERR_OR_NULL\(tree_page\))\)",
          "The search ends at {item}: {gone}. The scanned page is in no tree."),
     Step("UNSTABLE_FOUND", "unstable_tree_search_insert", r"\*tree_pagep = tree_page",
          "An equal: {item}, in frame {page}. The two can become one.", "merge"),
@@ -97,6 +99,13 @@ STEPS = (
 )
 NAMES = tuple(step.name for step in STEPS)
 
+# A search of the unstable tree gives up for one of three reasons, each with a line of its own: what finds it on either side.
+GAVE_UP = {
+    "gone": (r"if \((?:!tree_page|IS_ERR_OR_NULL\(tree_page\))\)", "if tree_page == NULL"),
+    "same": (r"if \(page == tree_page\)", "if page == tree_page"),
+    "node": (r"page_to_nid\(tree_page\) != nid", r"page_to_nid\(tree_page\) != nid"),
+}
+
 # Steps that no call of ksm_step() in the port's function names: a seam or the recorder makes them. What finds their lines
 PORT = {
     "NEXT": r"scan_ahead\(",
@@ -121,12 +130,21 @@ def names_of_enum() -> tuple[str, ...]:
 
 def kernel_line(step: Step, source: Source) -> int:
     """The line where this version of mm/ksm.c takes the step; 0 if it does not take it."""
-    function = source.functions.get(step.function)
-    for anchor in (step.anchors,) if isinstance(step.anchors, str) else step.anchors:
-        for number in range(function.first, function.last + 1) if function else ():
-            if re.search(anchor, source.lines[number - 1]):
-                return number
-    return 0
+    anchors = (step.anchors,) if isinstance(step.anchors, str) else step.anchors
+    return next(filter(None, (line_with(source, step.function, anchor) for anchor in anchors)), 0)
+
+
+def gave_up_lines(source: Source | None, port: Source) -> dict[str, list[int]]:
+    """The line of the kernel and that of the port for each reason of a search to give up; 0 if there is none."""
+    return {reason: [line_with(source, UNSTABLE, theirs) if source else 0, line_with(port, UNSTABLE, ours)]
+            for reason, (theirs, ours) in GAVE_UP.items()}
+
+
+def line_with(source: Source, name: str, sign: str) -> int:
+    """The first line of a function with something in it; 0 if no line has it, or without the function."""
+    function = source.functions.get(name)
+    lines = range(function.first, function.last + 1) if function else ()
+    return next((number for number in lines if re.search(sign, source.lines[number - 1])), 0)
 
 
 def era_of(source: Source) -> str:

@@ -16,7 +16,7 @@ from ksm.study.lessons import LESSONS, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.pairing import base_hashes, read_port, study
 from ksm.study.same import share
-from ksm.study.steps import STEPS, era_of, kernel_line
+from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line
 
 pytestmark = pytest.mark.once
 
@@ -205,6 +205,10 @@ def test_the_steps_of_6_12(linux):
     lit = {step.name: kernel.source.lines[kernel_line(step, kernel.source) - 1] for step in STEPS if step.function}
     for name, words in LIT.items():
         assert words in lit[name], name
+    port = read_port()
+    for reason, (theirs, ours) in gave_up_lines(kernel.source, port).items():
+        words = {"gone": ("!tree_page", "tree_page == NULL"), "same": ("page == tree_page",) * 2, "node": ("!= nid",) * 2}[reason]
+        assert words[0] in kernel.source.lines[theirs - 1] and words[1] in port.lines[ours - 1]
 
 
 LIT = {
