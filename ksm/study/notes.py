@@ -16,6 +16,10 @@ OMITTED_IN_RBTREE_H = {
     "rb_add_augmented_cached": _ORDER,
 }
 
+# Functions that mm/ksm.c of older versions has, and mm/util.c of 6.12
+_UTIL = "in ksm/mm/util.pxd: later versions have it in mm/util.c"
+IN_ANOTHER_FILE = {"memcmp_pages": _UTIL, "pages_identical": _UTIL}
+
 # Pieces of mm/ksm.c that are not functions: the piece, a string in its text, and where it is here.
 ELSEWHERE = (
     ("struct ksm_mm_slot, ksm_scan, ksm_stable_node, ksm_rmap_item", "struct ksm_scan",

@@ -50,6 +50,10 @@ function show(...lines) {
   requestAnimationFrame(settle);
 }
 
+/** Mark the function in the index: this one, or without an argument the one that is in sight.
+ * @param {Element | null} [section] */
+let mark = (section) => {};
+
 (() => {
   const search = byId("search", HTMLInputElement), found = byId("found", HTMLElement);
   const entries = [...document.querySelectorAll("#index li")];
@@ -100,19 +104,42 @@ function show(...lines) {
 
   // The function that is in sight is marked in the index.
   const links = new Map(entries.map((entry) => [(entry.querySelector("a") || entry).getAttribute("href"), entry]));
+  const sections = [...document.querySelectorAll("section.pair")];
   /** @type {Element | undefined} */
   let here;
-  const watcher = new IntersectionObserver((changes) => {
-    for (const change of changes) {
-      const entry = links.get(`#${change.target.id}`);
-      if (!change.isIntersecting || !entry || entry === here) continue;
-      here?.classList.remove("here");
-      here = entry;
-      entry.classList.add("here");
-      entry.scrollIntoView({ block: "nearest" });
+  let asked = false;
+
+  /** The section of the line that is lit, if that is in sight; else the one below the headings. */
+  function shown() {
+    const frame = code.getBoundingClientRect(), top = frame.top + 60;
+    const lit = [...code.querySelectorAll("code.lit")].pop(), box = lit?.getBoundingClientRect();
+    if (lit && box && box.bottom > frame.top && box.top < frame.bottom) return lit.closest("section.pair");
+    // The last ones cannot come to the top.
+    const asked = location.hash ? document.getElementById(location.hash.slice(1))?.closest("section.pair") : null;
+    if (asked && code.scrollTop + code.clientHeight >= code.scrollHeight - 2 && asked.getBoundingClientRect().top >= top) return asked;
+    let found = sections[0];
+    for (const section of sections) {
+      if (section.getBoundingClientRect().top > top) break;
+      found = section;
     }
-  }, { root: code, rootMargin: "-8% 0px -85% 0px" });
-  for (const section of document.querySelectorAll("section.pair")) watcher.observe(section);
+    return found;
+  }
+
+  mark = (section) => {
+    const entry = links.get(`#${(section || shown())?.id}`);
+    if (!entry || entry === here) return;
+    here?.classList.remove("here");
+    here = entry;
+    entry.classList.add("here");
+    entry.scrollIntoView({ block: "nearest" });
+  };
+  code.addEventListener("scroll", () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => { asked = false; mark(); });
+  }, { passive: true });
+  addEventListener("hashchange", () => mark());
+  mark();
 
   const themes = ["", "light", "dark"];
   byId("theme", HTMLButtonElement).addEventListener("click", () => {

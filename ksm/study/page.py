@@ -25,11 +25,11 @@ from ksm.study.kernel import Kernel
 from ksm.study.notes import ELSEWHERE
 from ksm.study.pairing import Pair, Row, Study, base_version, differs, study
 from ksm.study.same import share
-from ksm.study.steps import STEPS, kernel_line, port_lines
+from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_lines
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-WORDS = {"changed": "differs from 6.12", "new": "not in 6.12", "gone": "only in 6.12"}
+WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
 # Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.
 CLASSES = (
@@ -127,7 +127,8 @@ def steps_for(subject: Study) -> list[dict[str, Any]]:
     source = subject.kernel.source if subject.kernel else None
     return [
         {"name": step.name, "text": step.text, "kind": step.kind, "function": step.function,
-         "kernel": kernel_line(step, source) if source else 0, "port": port_lines(step, subject.port)}
+         "kernel": kernel_line(step, source) if source else 0, "port": port_lines(step, subject.port),
+         **({"cases": gave_up_lines(source, subject.port)} if step.name == "UNSTABLE_GAVE_UP" else {})}
         for step in STEPS
     ]
 
@@ -169,9 +170,12 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     template = environment.get_template("page.html")
+    versions = {"function": base_version(), "change": older.name.removeprefix("Linux ") if older else base_version()}
+    words = {where: {what: text.format(version) for what, text in WORDS.items()} for where, version in versions.items()}
     scripts = [Markup((HERE / name).read_text()) for name in ("page.js", "tree.js", "player.js")]
     return template.render(
-        version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=WORDS, base=base_version(),
+        version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=words,
+        base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},
         callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
         style=Markup((HERE / "page.css").read_text()), scripts=scripts, steps=as_script(steps_for(subject)),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],

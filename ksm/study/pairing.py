@@ -15,7 +15,7 @@ from pathlib import Path
 import ksm
 from ksm.study.functions import Function, Source, code_hash, cython_source, normalised, words
 from ksm.study.kernel import FILE, Kernel, StudyError
-from ksm.study.notes import LABELS, OMITTED, RENAMED
+from ksm.study.notes import IN_ANOTHER_FILE, LABELS, OMITTED, RENAMED
 
 PORT = Path(ksm.__file__).parent / "mm/ksm.pyx"
 BASE = "6.12"
@@ -126,7 +126,7 @@ def study(kernel: Kernel | None) -> Study:
             pair.labels = labels_of(function, own, port, theirs)
             pair.renamed = function.name if function.name != own.name else ""
         elif function:
-            pair.reason = OMITTED.get(name) or ("not in Linux 6.12" if name not in base_hashes() else "left out")
+            pair.reason = (OMITTED | IN_ANOTHER_FILE).get(name) or ("not in Linux 6.12" if name not in base_hashes() else "left out")
         else:
             pair.reason = "OURS" if name not in base_hashes() else "not in this version"
         if function:

@@ -3,7 +3,8 @@
 // @ts-check
 "use strict";
 
-/** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[]}} StepType */
+/** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[],
+ *   cases?: Record<string, number[]>}} StepType */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
  *   notes: string[], contents: string[], steps: number[][]}} RecordingData */
 /** @typedef {{kind: number, v: number[]}} Thing */
@@ -198,6 +199,41 @@ class Replay {
     return path;
   }
 
+  /** Whether a step of this name came since the cursor came to the item. @param {string} wanted */
+  since(wanted) {
+    for (let i = this.at; i >= 0; i--) {
+      const name = this.types[this.data.steps[i][0]].name;
+      if (name === wanted) return true;
+      if (["NEXT", "NOTE", "PASS_BEGINS", "PASS_ENDS"].includes(name)) return false;
+    }
+    return false;
+  }
+
+  /** What a thing was before this step. @param {number} id @returns {Thing | undefined} */
+  before(id) {
+    const replaced = (this.undo[this.at] || []).find(([each]) => each === id);
+    return replaced ? replaced[1] : this.things.get(id);
+  }
+
+  /** Words that depend on more than the numbers of the step, by what stands for them in its text. @returns {Record<string, string>} */
+  words() {
+    const [, item, page, node, value] = this.data.steps[this.at], name = this.itemName(item);
+    const thing = this.things.get(item), held = this.things.get(node), had = this.before(item);
+    const entry = thing && this.all(PTE).find(([, v]) => v[0] === thing.v[0] && v[1] === thing.v[1])?.[1];
+    const older = ["2.6.38", "6.1"].includes(this.data.era);
+    return {
+      "{checksum}": had && had.v[4] ? `The checksum of ${name} is not that of the last visit.` : `${name} has no checksum of an earlier visit: it gets one.`,
+      "{miss}": (this.since("STABLE_FULL") ? "No merged page with its bytes can take it" : this.since("NODE_STALE") && this.data.era === "2.6.38"
+        ? "The search has found no merged page" : "No merged page is its equal") + (older ? ": now its checksum counts." : ": on to the unstable tree."),
+      "{full}": value ? `There is an equal, but it has ${value} sharers: max_page_sharing allows no more.`
+        : "There is an equal, but its stable node has no items: a page that nobody is known to map may be freed at any time, and takes nobody.",
+      "{mapped}": entry && held && held.kind === NODE && entry[2] === held.v[1] && entry[3] & BIT_KSM ? "" : ": it does not map that page any more",
+      "{gone}": value === 1 ? "its page is equal, but on another NUMA node" : page < 0 ? "its page is gone" : "its page is the scanned one, which both map",
+      "{replaced}": value ? "The page table entry has changed meanwhile: it stays as it is. No merge."
+        : `The page table entry leads to frame ${page} now; the old frame loses a user.`,
+    };
+  }
+
   /** The sentence of the step. */
   sentence() {
     const [which, item, page, node, value, offset] = this.data.steps[this.at], type = this.types[which];
@@ -207,7 +243,9 @@ class Replay {
     }
     const where = offset < 0 ? "" : ` at byte ${offset}`;
     const equal = value === 0 ? "equal" : value < 0 ? `it is smaller${where}, so on to the left` : `it is greater${where}, so on to the right`;
-    const text = type.text.replace("{fault}", this.askedFor(this.at)
+    let words = type.text;
+    for (const [key, text] of type.text.includes("{") ? Object.entries(this.words()) : []) words = words.replace(key, text);
+    const text = words.replace("{fault}", this.askedFor(this.at)
       ? ", as break_ksm() has asked for: page {value} of {process} is the merged frame {page}."
       : ": {process} writes to its page {value}, which is the merged frame {page}.")
       .replace("{item}", this.itemName(item)).replace("{current}", this.itemName(this.current()))
@@ -240,6 +278,9 @@ class Replay {
     return short && name.length > 13 ? `${name.slice(0, 12)}…` : name;
   }
 
+  /** Whether an era takes its steps in the order of 6.12. @param {string | undefined} era */
+  const newer = (era) => era === "6.12" || era === "7.3";
+
   /** @param {Replay} r */
   function light(r) {
     for (const line of lit) line.classList.remove("lit");
@@ -247,10 +288,15 @@ class Replay {
     // If the step is taken in two places, the later one is that of 2011, or of 6.1, which does these three after the stable tree.
     const late = r.data.era === "2.6.38" ? type.name !== "AT_ITS_NODE" && type.name !== "UNSTABLE_GAVE_UP"
       : r.data.era === "6.1" && ["CHANGED", "UNCHANGED", "ZERO_MERGED"].includes(type.name);
-    const lines = [type.kernel && `k${type.kernel}`, type.port.length && `p${type.port[late ? type.port.length - 1 : 0]}`];
+    // In a version of another era the kernel's line did not run.
+    const same = document.documentElement.dataset.era === r.data.era || (newer(document.documentElement.dataset.era) && newer(r.data.era));
+    const step = r.data.steps[r.at], one = type.cases?.[step[4] === 1 ? "node" : step[2] < 0 ? "gone" : "same"];
+    const [kernel, port] = one || [type.kernel, type.port.length ? type.port[late ? type.port.length - 1 : 0] : 0];
+    const lines = [same && kernel && `k${kernel}`, port && `p${port}`];
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
+    if (lit.length) mark(lit[lit.length - 1].closest("section.pair"));
   }
 
   /** @param {Replay} r */
@@ -297,7 +343,10 @@ class Replay {
     const waiting = [...nodes.values()].filter((v) => v[0] === MIGRATING).length;
     byId("stable-note", HTMLElement).textContent = `${count([...nodes.values()].filter((v) => v[0] === IN_TREE || v[0] === IN_CHAIN).length, "merged page")}`
       + (waiting ? `, ${waiting} waiting in migrate_nodes` : "") + "; inside: frame, below: sharers";
-    byId("unstable-note", HTMLElement).textContent = `${count([...items.values()].filter((v) => v[2] === 1).length, "page")}; inside: frame, below: whose`;
+    // Between two passes the tree is there no more, and its pages still count in pages_unshared.
+    const left = [...items.values()].filter((v) => v[2] === 3).length;
+    byId("unstable-note", HTMLElement).textContent = `${count([...items.values()].filter((v) => v[2] === 1).length, "page")}`
+      + (left ? `, ${left} of the last pass's tree still in pages_unshared` : "") + "; inside: frame, below: whose";
     drawMemory(r, entries, frames, items);
   }
 
@@ -413,8 +462,10 @@ class Replay {
     replay = new Replay(data, types);
     [chosen, before] = ["", {}];
     slider.max = String(replay.length - 1);
+    const era = document.documentElement.dataset.era, both = document.documentElement.classList.contains("both");
+    const other = both && era !== data.era && !(newer(era) && newer(data.era));
     byId("text", HTMLElement).replaceChildren(make("h3", {}, data.title), ...data.text.split("\n\n").map((part) => make("p", {}, part)),
-      make("p", {}, make("small", {}, `${replay.length} steps, on the KSM of Linux ${data.era}.`)));
+      make("p", {}, make("small", {}, `${replay.length} steps, on the KSM of Linux ${data.era}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`)));
     byId("text", HTMLElement).scrollTop = 0;
     draw();
   }

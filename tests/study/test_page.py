@@ -16,6 +16,7 @@ from ksm.study.lessons import LESSONS, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.pairing import base_hashes, read_port, study
 from ksm.study.same import share
+from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line
 
 pytestmark = pytest.mark.once
 
@@ -149,6 +150,73 @@ def test_two_kernels_are_compared(tmp_path, tiny):
     invoke("--kernel", newer, "--kernel", tiny, "-o", tmp_path)
     text = (tmp_path / NAME).read_text()
     assert "1 functions differ" in text and '<span class="add">+        barrier();</span>' in text
+
+
+def test_words_name_the_version_that_is_compared_with(tmp_path, tiny):
+    """The labels at functions are against 6.12, whose functions are known. The list of changes is against the second tree."""
+    newer, older = tmp_path / "newer.c", tmp_path / "older.c"
+    text = (tiny / "mm/ksm.c").read_text()
+    newer.write_text(text.replace("\treturn;\n", "\tbarrier();\n") + "\nstatic void brand_new(void)\n{\n\tbarrier();\n}\n")
+    older.write_text(text + "\nstatic void long_gone(void)\n{\n\tbarrier();\n}\n")
+    (tiny / "mm/ksm.c").write_text(older.read_text())
+    page = render(read_kernel(str(newer)), [], read_kernel(str(tiny)))
+    changes = page[page.index('<section class="prose" id="changes">'):]
+    assert "Against 6.99.3-rc1</a>" in page and "The labels at the functions compare with Linux 6.12" in changes
+    labels = set(re.findall(r'<small class="tag \w+">(.*?)</small>', changes))
+    assert labels == {"differs from 6.99.3-rc1", "not in 6.99.3-rc1", "only in 6.99.3-rc1"}
+    assert "6.12" not in changes[changes.index("functions differ"):].split("</section>")[0]
+    check_page(page)            # no link to the function that neither file here has
+
+
+def test_a_function_that_moved_to_another_file_is_no_omission(tiny):
+    (tiny / "mm/ksm.c").write_text((tiny / "mm/ksm.c").read_text() + "\nstatic int memcmp_pages(void)\n{\n\treturn 0;\n}\n")
+    page = render(read_kernel(str(tiny)), [])
+    assert '<small class="tag">in ksm/mm/util.pxd: later versions have it in mm/util.c</small>' in page
+
+
+# Orders of a visit, in our own words: what tells a version's era
+STABLE = "\tkpage = stable_tree_search(page);\n"
+CHECKSUM = "\tchecksum = calc_checksum(page);\n"
+FUNCTIONS = {"limit": "is_page_sharing_candidate", "smart": "should_skip_rmap_item"}
+
+
+@pytest.mark.parametrize(("order", "has", "sign", "era"), [
+    (STABLE + CHECKSUM, [], "", "2.6.38"), (STABLE + CHECKSUM, [], "merge_across_nodes", ""),
+    (STABLE + CHECKSUM, ["limit"], "merge_across_nodes", "6.1"), (STABLE + CHECKSUM, ["limit", "smart"], "", ""),
+    (CHECKSUM + STABLE, ["limit", "smart"], "", "6.12"), (CHECKSUM + STABLE, ["limit", "smart"], "item->linear_page_index", "7.3"),
+    ("", ["limit"], "", ""),
+])
+def test_lines_are_lit_where_the_version_takes_the_steps_in_that_order(tiny, order, has, sign, era):
+    text = (tiny / "mm/ksm.c").read_text().replace("\tstable_tree_search();\n\tunstable", order + "\tunstable")
+    text += "".join(f"\nstatic bool {FUNCTIONS[name]}(void)\n{{\n\treturn true;\n}}\n" for name in has) + f"/* {sign} */\n"
+    (tiny / "mm/ksm.c").write_text(text)
+    kernel = read_kernel(str(tiny))
+    assert era_of(kernel.source) == era
+    # A step that this version does not take has no line.
+    lines = {step.name: kernel_line(step, kernel.source) for step in STEPS}
+    assert lines["CHANGED"] == lines["SKIPPED"] == 0
+    assert bool(lines["STABLE_MISS"]) == bool(order)
+
+
+def test_the_steps_of_6_12(linux):
+    """Each step lights the line that takes it."""
+    kernel = read_kernel(str(linux))
+    assert era_of(kernel.source) == "6.12"
+    lit = {step.name: kernel.source.lines[kernel_line(step, kernel.source) - 1] for step in STEPS if step.function}
+    for name, words in LIT.items():
+        assert words in lit[name], name
+    port = read_port()
+    for reason, (theirs, ours) in gave_up_lines(kernel.source, port).items():
+        words = {"gone": ("!tree_page", "tree_page == NULL"), "same": ("page == tree_page",) * 2, "node": ("!= nid",) * 2}[reason]
+        assert words[0] in kernel.source.lines[theirs - 1] and words[1] in port.lines[ours - 1]
+
+
+LIT = {
+    "STABLE_MISS": "stable_tree_search(page)", "STABLE_FOUND": "if (kpage)", "STABLE_FULL": "is_page_sharing_candidate(stable_node_dup)",
+    "FORKED": "is_page_sharing_candidate(stable_node)", "LEFT_STABLE": "head = NULL", "PASS_BEGINS": "RB_ROOT",
+    "CHANGED": "oldchecksum = checksum",
+    "UNSTABLE_GAVE_UP": "!tree_page", "STABLE_BUSY": "EBUSY", "NODE_STALE": "free_stable_node", "BREAK_KSM": "handle_mm_fault",
+}
 
 
 def test_a_function_in_the_terminal(linux, tmp_path):
