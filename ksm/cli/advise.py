@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ksm.cli import options
-from ksm.cli.scan import Seconds, settings
 from ksm.estimate import advise_report
 from ksm.estimate.advise import advise as advise_of
 from ksm.estimate.replay import APART, Reader
@@ -26,16 +25,23 @@ if TYPE_CHECKING:
 @click.argument("sources", nargs=-1, required=True, metavar="pid:N...")
 @options.era
 @options.knobs
-@click.option("--set", "base", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
+@options.settings
 @click.option(
-    "--interval", type=Seconds(0, 86400), default=APART, show_default=True, metavar="SECONDS",
+    "--interval", type=options.Seconds(0, 86400), default=APART, show_default=True, metavar="SECONDS",
     help="Read the process twice, so far apart: what differs is volatile.",
 )
 @options.threads
 @options.gentle
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def advise(
-    sources: tuple[str, ...], era: Era, knobs: str, base: dict[str, str], interval: float, threads: int | None, gentle: bool, as_json: bool
+    sources: tuple[str, ...],
+    era: Era,
+    knobs: str,
+    settings: dict[str, str],
+    interval: float,
+    threads: int | None,
+    gentle: bool,
+    as_json: bool,
 ) -> None:
     """Which mappings of a process are worth madvise(MADV_MERGEABLE), or all of them by prctl(PR_SET_MEMORY_MERGE)?
 
@@ -56,7 +62,7 @@ def advise(
         opened, _ = open_sources(sources, host)
         with options.progress_bar() as progress:
             reader = Reader(opened, threads=threads, interval=interval, progress=progress)
-            found = advise_of(reader, settings=base, era=era, progress=progress)
+            found = advise_of(reader, settings=settings, era=era, progress=progress)
     except SourceError as error:
         raise click.ClickException(str(error)) from None
     finally:

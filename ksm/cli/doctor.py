@@ -11,7 +11,7 @@ import time
 
 import click
 
-from ksm.cli.scan import Seconds
+from ksm.cli import options
 from ksm.constants import PAGE_SIZE
 from ksm.estimate import doctor as diagnosis
 from ksm.estimate.counters import KSM_STAT, SYSTEM, Counters, version_of
@@ -71,7 +71,7 @@ def counted(reading: Reading, kernel: str | None, size: int) -> Counters:
     "--page-size", "size", type=click.IntRange(4096, 1 << 20), metavar="BYTES", callback=size_of_page,
     help="Say how large a page is.  [default: of this computer; 4096 of copies]",
 )
-@click.option("--watch", type=Seconds(0.1, 86400), metavar="SECONDS", help="Say it again and again, so often, until Ctrl-C.")
+@click.option("--watch", type=options.Seconds(0.1, 86400), metavar="SECONDS", help="Say it again and again, so often, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; with --watch, a line each time.")
 @click.option("--prometheus", is_flag=True, help="Write the text format of Prometheus.")
 def doctor(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ import click
 
 from ksm.estimate import eras, report
 from ksm.estimate import scan as scanner
+from ksm.estimate.pace import BUDGET
+from ksm.estimate.settings import SettingError, check_settings, writable
 from ksm.host.text import printable
-from ksm.machine import ERAS
+from ksm.machine import ERAS, Machine
 from ksm.sources.mappings import EACH_WHICH, Which
 
 if TYPE_CHECKING:
@@ -58,6 +61,60 @@ knobs = click.option(
     "--knobs", type=click.Choice(["default", "running"]), default="default", is_eager=True,
     help="Use the kernel's defaults, or what the running kernel has.",
 )  # fmt: skip
+
+
+class Seconds(click.FloatRange):
+    """A range that also leaves out NaN, which is neither below nor above anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{number} is not in the range {self.min}<=x<={self.max}.", param, ctx)
+        return number
+
+
+def running(ctx: click.Context, param: click.Parameter) -> dict[str, str]:
+    """The knobs of the running kernel that this era has, too."""
+    from ksm.host import knobs
+
+    with Machine(memory=1 << 16, max_memory=1 << 16, era=ctx.params["era"]) as machine:
+        names = writable(machine)
+    try:
+        return knobs.running_knobs([name for name in names if name != "run"], knobs.RUNNING)
+    except OSError as error:
+        raise click.ClickException(f"--knobs running: {error.filename}: {error.strerror}") from None
+
+
+def settings_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """What --knobs and --set say, tried before anything is read."""
+    result = running(ctx, param) if ctx.params["knobs"] == "running" else {}
+    for value in values:
+        name, equals, setting = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{value}: it is written KNOB=VALUE", ctx, param)
+        result[name] = setting
+    try:
+        if result:
+            check_settings(result, ctx.params["era"])
+    except SettingError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return result
+
+
+settings = click.option(
+    "--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings_in, help="Write a file of /sys/kernel/mm/ksm first."
+)
+passes = click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
+budget = click.option(
+    "--budget", type=Seconds(0, 30 * 86400), default=BUDGET, metavar="SECONDS",
+    help=f"Watch processes for as long as ksmd takes at these knobs, and so long at most.  [default: {BUDGET:g}]",
+)  # fmt: skip
+interval = click.option("--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait so long between passes, whatever ksmd takes.")
+as_passes = click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
+exact = click.option(
+    "--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again."
+)
+key = click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
 holes = click.option(
     "--holes", type=click.Choice(["absent", "zeros"]), help="Say what holes of files are.  [default: what the format means by them]"
 )

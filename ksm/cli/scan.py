@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,6 @@ from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
 from ksm.estimate.next_step import next_command
-from ksm.estimate.pace import BUDGET
-from ksm.estimate.settings import SettingError, check_settings, writable
-from ksm.machine import Machine
 from ksm.sources import Host, Source, SourceError, Which, open_sources
 from ksm.sources.advice import of_which
 from ksm.sources.gentle import gently
@@ -25,22 +21,6 @@ from ksm.sources.gentle import gently
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
     from ksm.sources.input import Holes
-
-
-def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """What --knobs and --set say, tried before anything is read."""
-    result = running(ctx, param) if ctx.params["knobs"] == "running" else {}
-    for value in values:
-        name, equals, setting = value.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{value}: it is written KNOB=VALUE", ctx, param)
-        result[name] = setting
-    try:
-        if result:
-            check_settings(result, ctx.params["era"])
-    except SettingError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-    return result
 
 
 def tenants_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:
@@ -66,46 +46,21 @@ def owned(opened: list[Source], tenants: dict[str, list[str]]) -> dict[str, list
     return {name: [source for source in opened if source.text in texts] for name, texts in tenants.items()}
 
 
-def running(ctx: click.Context, param: click.Parameter) -> dict[str, str]:
-    """The knobs of the running kernel that this era has, too."""
-    from ksm.host import knobs
-
-    with Machine(memory=1 << 16, max_memory=1 << 16, era=ctx.params["era"]) as machine:
-        names = writable(machine)
-    try:
-        return knobs.running_knobs([name for name in names if name != "run"], knobs.RUNNING)
-    except OSError as error:
-        raise click.ClickException(f"--knobs running: {error.filename}: {error.strerror}") from None
-
-
-class Seconds(click.FloatRange):
-    """A range that also leaves out NaN, which is neither below nor above anything."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{number} is not in the range {self.min}<=x<={self.max}.", param, ctx)
-        return number
-
-
 @click.command(short_help="What would KSM save here?")
 @options.sources
 @options.mappings
 @options.era
 @options.knobs
-@click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
-@click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
-@click.option(
-    "--budget", type=Seconds(0, 30 * 86400), default=BUDGET, metavar="SECONDS",
-    help=f"Watch processes for as long as ksmd takes at these knobs, and so long at most.  [default: {BUDGET:g}]",
-)
-@click.option("--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait so long between passes, whatever ksmd takes.")
-@click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
+@options.settings
+@options.passes
+@options.budget
+@options.interval
+@options.as_passes
 @options.holes
 @options.zeros
 @click.option("--project", type=click.IntRange(1, 1_000_000), metavar="N", help="Say what N further machines like these would add.")
-@click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
-@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
+@options.exact
+@options.key
 @options.threads
 @options.gentle
 @click.option(

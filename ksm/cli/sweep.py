@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ksm.cli import options
-from ksm.cli.scan import Seconds, settings
 from ksm.estimate import sweep_report
 from ksm.estimate.replay import APART, Reader
 from ksm.estimate.report import terminal_width
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from ksm.machine import _Era as Era
     from ksm.sources.input import Holes
 
-COST = Seconds(1, 1e9)  # nanoseconds
+COST = options.Seconds(1, 1e9)  # nanoseconds
 
 
 def varied(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:
@@ -58,15 +57,16 @@ def varied(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @options.era
 @options.knobs
 @click.option(
-    "--set", "base", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm, for all rows."
+    "--set", "base", multiple=True, metavar="KNOB=VALUE", callback=options.settings_in,
+    help="Write a file of /sys/kernel/mm/ksm, for all rows.",
 )
 @click.option(
-    "--interval", type=Seconds(0, 86400), default=APART, show_default=True, metavar="SECONDS",
+    "--interval", type=options.Seconds(0, 86400), default=APART, show_default=True, metavar="SECONDS",
     help="Read processes twice, so far apart: what differs is volatile.",
 )
 @options.holes
 @options.zeros
-@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
+@options.key
 @options.threads
 @options.gentle
 @options.page

@@ -13,7 +13,6 @@ import click
 
 from ksm.cli import options
 from ksm.cli.fingerprint import seconds
-from ksm.cli.scan import Seconds, settings
 from ksm.estimate import watch_report
 from ksm.estimate.pace import BUDGET
 from ksm.estimate.report import terminal_width
@@ -42,9 +41,9 @@ MOST_KEPT = 100_000  # looks that are summed up at the end
 @options.mappings
 @options.era
 @options.knobs
-@click.option("--set", "base", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
+@options.settings
 @click.option(
-    "--budget", type=Seconds(0, 30 * 86400), default=BUDGET, metavar="SECONDS",
+    "--budget", type=options.Seconds(0, 30 * 86400), default=BUDGET, metavar="SECONDS",
     help=f"Watch processes so long at most in each look, as ksm scan does.  [default: {BUDGET:g}]",
 )
 @options.zeros
@@ -61,7 +60,7 @@ def watch(
     advised: bool,
     era: Era,
     knobs: str,
-    base: dict[str, str],
+    settings: dict[str, str],
     budget: float,
     zeros: Zeros,
     threads: int | None,
@@ -101,7 +100,8 @@ def watch(
             raise click.ClickException(str(error)) from None
         progress = stack.enter_context(options.progress_bar())
         watcher = Watcher(
-            sources, settings=base, era=era, which=mappings, zeros=zeros, budget=budget, threads=threads, gentle=gentle, progress=progress
+            sources, settings=settings, era=era, which=mappings, zeros=zeros, budget=budget, threads=threads, gentle=gentle,
+            progress=progress,
         )
         try:
             for look in watching(watcher, every=EVERY if every is None else every, count=count):

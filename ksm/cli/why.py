@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ksm.cli import options
-from ksm.cli.scan import Seconds, settings
 from ksm.estimate import why_report
 from ksm.estimate.look import ask
-from ksm.estimate.pace import BUDGET
 from ksm.estimate.report import terminal_width
 from ksm.estimate.scan import Zeros
 from ksm.sources import SourceError, Which
@@ -45,19 +43,16 @@ def address_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
 @options.mappings
 @options.era
 @options.knobs
-@click.option("--set", "settings", multiple=True, metavar="KNOB=VALUE", callback=settings, help="Write a file of /sys/kernel/mm/ksm first.")
-@click.option("--passes", type=click.IntRange(1, 1_000_000), metavar="N", help="Make N passes.  [default: until nothing changes]")
-@click.option(
-    "--budget", type=Seconds(0, 30 * 86400), default=BUDGET, metavar="SECONDS",
-    help=f"Watch processes for as long as ksmd takes at these knobs, and so long at most.  [default: {BUDGET:g}]",
-)
-@click.option("--interval", type=Seconds(0, 86400), metavar="SECONDS", help="Wait so long between passes, whatever ksmd takes.")
-@click.option("--as-passes", is_flag=True, help="The SOURCEs are snapshots of the same memory: each pass sees the next one.")
+@options.settings
+@options.passes
+@options.budget
+@options.interval
+@options.as_passes
 @click.option("--quick", is_flag=True, help="Do not read what KSM never looks at: then it is not said how much of that would merge.")
 @options.holes
 @options.zeros
-@click.option("--exact", is_flag=True, help="Keep the bytes of processes and streams, and not fingerprints. Takes as much memory again.")
-@click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with this key, beside a file of ksm fingerprint --key.")
+@options.exact
+@options.key
 @options.threads
 @options.gentle
 @options.page
