@@ -9,6 +9,7 @@ import math
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -216,6 +217,8 @@ def verify(
         raise click.UsageError("--minutes and --findings are for --forever")
     if minutes is not None and math.isnan(minutes):
         raise click.UsageError("Invalid value for '--minutes': nan is not in the range x>0.")
+    if forever:
+        check_writable(findings or Path(FINDINGS))
     if from_file and (words is not None or other is not None or not files):
         raise click.UsageError("--recorded is for FILEs, and needs nothing else to compare with")
     if words is not None and other is not None:
@@ -255,6 +258,15 @@ def verify(
         except OracleError as error:
             raise click.ClickException(str(error)) from None
     sys.exit(DIFFERENT if different else SAME)
+
+
+def check_writable(folder: Path) -> None:
+    """Before a long run: whether the folder can be written to, or made. UsageError."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise click.UsageError(f"--findings {folder}: {there} cannot be written to: {error.strerror}") from None
 
 
 def compare_all(

@@ -199,6 +199,13 @@ def test_wrong_usage(arguments):
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.parametrize("folder", ["/proc/none", "/proc/none/none", "/dev/null/none"])
+def test_findings_that_will_have_no_place_are_refused_at_once(folder):
+    result = CliRunner().invoke(main, ["verify", "--forever", "--findings", folder, "--against", "true"], prog_name="ksm")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "cannot be written to" in result.stderr
+
+
 CHANGED = """
 import json, sys
 from ksm.oracle.replay import run_port
