@@ -20,6 +20,7 @@ from ksm.estimate.scan import LEAST_PASSES, MOST_PASSES, MOST_PASSES_LIVE
 from ksm.estimate.terminal import print_lines, wrapped
 from ksm.host.text import printable, size, size_said
 
+NARROW = 80  # a terminal has as many columns, or is narrow
 NAME_WIDTH = 28  # of a source, where the terminal has 80 columns
 LEAST_NAME = 12  # of a source, where the terminal is narrow: rather fewer columns of the table than less
 FULL_WIDTH = 74  # of the table of pages
@@ -78,7 +79,10 @@ def print_report(result: Result, width: int, next_step: tuple[str, str] = ("", "
 
 def lines(result: Result, width: int) -> Iterator[tuple[str, bool]]:
     """The lines of the report, and whether each is bold."""
-    yield answer(result), True
+    if width < NARROW:
+        yield from ((line, True) for line, _ in wrapped(answer(result), width, "", "  "))
+    else:  # one line, also for a program that reads it
+        yield answer(result), True
     if result.pages:
         yield "", False
         yield from breakdown(result, width)

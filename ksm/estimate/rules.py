@@ -185,7 +185,8 @@ def chains_carry_most(c: Counters) -> str:
       "nothing; while pages_shared is 0, another value in max_page_sharing clears them")  # fmt: skip
 def empty_chains(c: Counters) -> str:
     count = c.get("stable_node_chains")
-    return f"{count:,} chains are empty and harmless: ksmd drops one when a search meets it, and nothing has; they take {size(64 * count)}"
+    chains, they = ("chain is", "it takes") if count == 1 else ("chains are", "they take")
+    return f"{count:,} {chains} empty and harmless: ksmd drops one when a search meets it, and nothing has; {they} {size(64 * count)}"
 
 
 def advisor_limits(c: Counters) -> bool:

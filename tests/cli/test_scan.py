@@ -87,6 +87,14 @@ def test_report_for_a_person(images):
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("columns", [20, 30, 40, 79])
+def test_the_first_line_fits_into_a_narrow_terminal(tmp_path, columns):
+    image = write_image(tmp_path / "image", [1, 1, 2, 2, 3])
+    said = command(image, capture_output=True, env={"COLUMNS": str(columns)}).stdout.partition("\n\n")[0]
+    assert max(map(len, said.splitlines())) <= columns
+    assert " ".join(said.split()) == command(image, capture_output=True, env={"COLUMNS": "80"}).stdout.splitlines()[0]
+
+
 def test_names_that_are_wide_or_long(tmp_path):
     """The table counts the columns that a terminal shows a name in. A name that is too long shows its end."""
     short = write_image(tmp_path / "名前", [1, 2, 2])
