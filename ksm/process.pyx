@@ -557,13 +557,13 @@ cdef class Process:
             PyErr_CheckSignals()
 
     def move_pages(self, addr, length, node):
-        """Move the range's pages to a node, also those that are shared. Returns a list that has, for every page, the node where it is now,
-        or -errno: -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. As in the kernel since 4.17, pages behind one
-        that cannot be moved may not be tried. OSError E2BIG for more than 4,194,304 pages at once. Follows move_pages(2) with
-        MPOL_MF_MOVE_ALL.
+        """Move the range's pages to a node, also those that are shared; with node None, only say where they are. Returns a list that has,
+        for every page, the node where it is now, or -errno: -ENOENT for none, -EFAULT for the zero page, -EBUSY, -EAGAIN, -ENOMEM. As in
+        the kernel since 4.17, pages behind one that cannot be moved may not be tried. OSError E2BIG for more than 4,194,304 pages at once.
+        Follows move_pages(2) with MPOL_MF_MOVE_ALL.
         """
         cdef unsigned long caddr, end, nr_pages, i = 0
-        cdef int nid = self.machine.check_node(node)
+        cdef int nid = 0 if node is None else self.machine.check_node(node)
         cdef mm_struct *mm
         cdef pages_move state
         cdef int[::1] status
@@ -574,7 +574,7 @@ cdef class Process:
         self.check_alive()
         result = array("i", [nid]) * nr_pages
         status = result
-        state.stayed = state.ended = False
+        state.stayed, state.ended = False, node is None
         while i < nr_pages:
             # Each round leaves the machine, so that a signal handler may do anything.
             with nogil:

@@ -151,9 +151,7 @@ class PortTask(Task):
         return self.told.pop(self.process.pid, None)
 
     def nodes(self, addr: int, count: int) -> list[int]:
-        machine = self.process.machine
-        return [min((word >> ksm.PAGE_FLAGS_SHIFT) // frames_of_node(machine), machine.nodes - 1) if is_own(word) else -1
-                for word in self.process.page_table(addr, count * PAGE)]
+        return [max(-1, node) for node in self.process.move_pages(addr, count * PAGE, None)]
 
     def stat(self) -> Json:
         """The counters of the process, with two that only newer kernels have."""

@@ -49,10 +49,11 @@ RUNS = {
     ("6.12", 1): [1000, 1001, 709, *range(1000), *range(1002, 1050)],
     ("6.12", 2): [2000, 2015, 175, 2056, *range(500), *BREAKING_SEEDS[:100]],
     ("6.1", 1): [1000, *range(300), *range(1001, 1010)],
+    ("6.1", 2): [47, 54, *range(60)],
     ("7.3", 1): [2, 0, 3, *range(300), *range(1000, 1020)],
     ("7.3", 2): [12, *range(50)],
 }
-FEWER = {("7.3", 1): 3, ("7.3", 2): 0}  # the most of a run that does not have all
+FEWER = {("6.1", 2): 0, ("7.3", 1): 3, ("7.3", 2): 0}  # the most of a run that does not have all
 
 
 def seeds_of(run):

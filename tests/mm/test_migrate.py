@@ -273,6 +273,19 @@ def test_a_page_that_stays_ends_the_call(era):
         numa._put_page(held)
 
 
+@pytest.mark.parametrize("era", ksm.machine.ERAS)
+def test_where_pages_are(era):
+    """move_pages(2) without nodes. 6.1 says that a page to which its mapping gives no access is not there."""
+    with ksm.Machine("4M", nodes=2, era=era) as numa:
+        process = numa.spawn(node=1)
+        addr = process.mmap(5 * PAGE)
+        process.write(addr, fill(1) * 2)
+        process.read(addr + 2 * PAGE, 1)
+        assert process.move_pages(addr, 6 * PAGE, None) == [1, 1, -errno.EFAULT, -errno.ENOENT, -errno.ENOENT, -errno.EFAULT]
+        process.mprotect(addr, PAGE, ksm.PROT_NONE)
+        assert process.move_pages(addr, 2 * PAGE, None) == [-errno.ENOENT if era == "6.1" else 1, 1]
+
+
 def test_a_page_that_is_in_the_range_twice(numa):
     """It is isolated for its first place already, so for the second it says EBUSY, and moves all the same."""
     process = numa.spawn()
