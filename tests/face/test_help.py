@@ -2,6 +2,7 @@
 """inspect.signature() and help() know every public class, method, attribute and function."""
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import pydoc
@@ -18,10 +19,11 @@ COMMON = {"__enter__", "__exit__"}
 
 def compiled_modules():
     for found in pkgutil.walk_packages(ksm.__path__, "ksm."):
-        if found.name.split(".")[1] != "testing" and not found.name.endswith("__main__"):
-            module = importlib.import_module(found.name)
-            if module.__file__.endswith(".so"):
-                yield module
+        if found.name.split(".")[1] == "testing" or found.name.endswith("__main__"):
+            continue
+        # Others may need packages that are not installed.
+        if importlib.util.find_spec(found.name).origin.endswith(".so"):
+            yield importlib.import_module(found.name)
 
 
 def public():

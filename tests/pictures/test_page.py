@@ -10,11 +10,10 @@ import pytest
 from commands import invoke, refused
 from reader import Reader
 
-from ksm.pictures import of_scan
 from ksm.pictures.sections import STATES, distinct
 
-pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
+of_scan = pytest.importorskip("ksm.pictures.of_scan")  # which needs altair
 
 
 @pytest.fixture(scope="module")

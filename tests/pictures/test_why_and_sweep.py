@@ -8,11 +8,10 @@ from commands import invoke, refused
 from reader import Reader
 
 import ksm
-from ksm.pictures import of_why
-from ksm.pictures.html import html
 
-pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
+of_why = pytest.importorskip("ksm.pictures.of_why")  # which needs altair
+html = pytest.importorskip("ksm.pictures.html").html
 
 
 def number(text):
