@@ -16,6 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import ksm
 
+pytestmark = pytest.mark.once
+
 PAGE = ksm.PAGE_SIZE
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 ZEROS = bytes(PAGE)

@@ -16,6 +16,8 @@ from ksm.testing.trees import first_looks, look_from, state
 
 from ..test_stateful import FAST, LONG, World
 
+pytestmark = pytest.mark.once
+
 PAGE = ksm.PAGE_SIZE
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 

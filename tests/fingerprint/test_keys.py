@@ -14,6 +14,8 @@ from ksm.fingerprint import frames_of, key_name
 from ksm.fingerprint.key import read_key
 from ksm.host.files import FileError
 
+pytestmark = pytest.mark.once
+
 PAGE, FRAME = ksm.PAGE_SIZE, 32
 ROOT = Path(__file__).resolve().parents[2]
 KEY = bytes(range(32))

@@ -19,6 +19,8 @@ from pages import PAGE, damage, finish, frames, looks_like_zeros
 import ksm
 from ksm.testing.corrupt import machine_fields, slot_fields
 
+pytestmark = pytest.mark.once
+
 RW = ksm.PROT_READ | ksm.PROT_WRITE
 HUGE = 512 * PAGE
 BASE = 16 * HUGE

@@ -14,7 +14,7 @@ from ksm.estimate.scan import Scan
 from ksm.sources import Host, open_source
 
 PAGE = 4096
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees frames")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(os.geteuid() != 0, reason="only root sees frames")]
 UNIQUE = "fill(a, 0, list(range(1000, 1300)))"
 
 
