@@ -213,7 +213,7 @@ def test_wrong_usage(tmp_path):
         (A_LOOK._replace(came=[1]).line(), "came and gone are lists of names"),
         (A_LOOK.line().replace('"kernel": null', '"kernel": 5'), "kernel is no object"),
         (A_LOOK.line().replace('"kernel": null', '"kernel": {"run": 1}'), "it has no saved"),
-        ("[" * 5000, "it is nested too deeply"),
+        ("[" * 100_000, "it is nested too deeply"),
         ("\ud800", "it is not UTF-8"),
     ],
 )
