@@ -155,6 +155,14 @@ page = click.option(
 )
 
 
+def write_page(path: str, found: Any) -> None:
+    """Write the page of what scan, why or sweep have found. What draws it is imported here, because few calls need it."""
+    from ksm.pictures import page
+    from ksm.pictures.html import html
+
+    page.write(path, html(found))
+
+
 def threads_of(threads: int | None, gentle: bool) -> int | None:
     """What --threads and --gentle say together. UsageError."""
     if gentle and threads not in (None, 1):

@@ -168,10 +168,7 @@ def scan(
     result.notes[:0] = of_which(opened, mappings)
     result.notes.extend([*remarks, *click.get_current_context().meta["era_note"]])
     if html is not None:
-        from ksm.pictures import page
-        from ksm.pictures.html import html as page_of
-
-        page.write(html, page_of(result))
+        options.write_page(html, result)
     if as_json:
         import json
 

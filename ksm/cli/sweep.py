@@ -137,10 +137,7 @@ def sweep(
     found.notes[:0] = [*of_which(opened, mappings), *remarks]
     found.notes.extend([*others, *context.meta["era_note"]])
     if html is not None:
-        from ksm.pictures import page
-        from ksm.pictures.html import html as page_of
-
-        page.write(html, page_of(found))
+        options.write_page(html, found)
     show(found, as_json)
     if len(found.rows) < found.asked:
         raise KeyboardInterrupt

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +16,7 @@ from ksm.estimate import why_report
 from ksm.estimate.look import ask
 from ksm.estimate.report import terminal_width
 from ksm.estimate.scan import Zeros
+from ksm.estimate.terminal import print_lines
 from ksm.sources import SourceError, Which
 
 if TYPE_CHECKING:
@@ -116,24 +116,15 @@ def why(
     found.scan.notes.extend(ctx.meta["era_note"])
     width = terminal_width()
     if html is not None:
-        from ksm.pictures import page
-        from ksm.pictures.html import html as page_of
-
-        page.write(html, page_of(found))
+        options.write_page(html, found)
     if found.story is not None:
         if as_json:
             click.echo(json.dumps(why_report.story_json(found.story), indent=2))
         else:
-            echo(why_report.story_lines(found.story, width))
+            print_lines(why_report.story_lines(found.story, width))
     elif as_json:
         # With an indent, Python writes JSON by code that takes many times as long.
         many = sum(len(source.regions) for source in found.sources) > MANY
         click.echo(json.dumps(why_report.as_json(found), indent=None if many else 2))
     else:
-        echo(why_report.lines(found, width))
-
-
-def echo(lines: Iterable[tuple[str, bool]]) -> None:
-    plain = os.environ.get("TERM") in ("dumb", "unknown") or "NO_COLOR" in os.environ
-    for text, bold in lines:
-        click.echo(click.style(text, bold=True) if bold and not plain else text)
+        print_lines(why_report.lines(found, width))
