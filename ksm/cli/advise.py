@@ -14,8 +14,7 @@ from ksm.estimate.advise import advise as advise_of
 from ksm.estimate.replay import APART, Reader
 from ksm.estimate.report import terminal_width
 from ksm.estimate.terminal import print_lines
-from ksm.sources import Host, Source, SourceError, open_sources
-from ksm.sources.gentle import gently
+from ksm.sources import open_sources
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -55,20 +54,10 @@ def advise(
         if not text.startswith("pid:"):
             raise click.UsageError(f"{text}: a process is written as pid:N", click.get_current_context())
     threads = options.threads_of(threads, gentle)
-    click.get_current_context().with_resource(gently(gentle))
-    host = Host(gentle=gentle)
-    opened: list[Source] = []
-    try:
-        opened, _ = open_sources(sources, host)
-        with options.progress_bar() as progress:
-            reader = Reader(opened, threads=threads, interval=interval, progress=progress)
-            found = advise_of(reader, settings=settings, era=era, progress=progress)
-    except SourceError as error:
-        raise click.ClickException(str(error)) from None
-    finally:
-        for source in opened:
-            source.close()
-        host.close()
+    opening = options.opened_sources(lambda host: open_sources(sources, host), gentle=gentle)
+    with opening as (opened, _, _), options.progress_bar() as progress:
+        reader = Reader(opened, threads=threads, interval=interval, progress=progress)
+        found = advise_of(reader, settings=settings, era=era, progress=progress)
     found.notes.extend(click.get_current_context().meta["era_note"])
     if as_json:
         import json

@@ -15,9 +15,8 @@ from ksm.cli import options
 from ksm.estimate.scan import Progress
 from ksm.host.text import printable, size
 from ksm.rows.format import RowsError, need_pyarrow
-from ksm.sources import Host, Source, SourceError, SourceGone, Which, open_sources
+from ksm.sources import Host, Source, SourceGone, Which, open_sources
 from ksm.sources.advice import of_which
-from ksm.sources.gentle import gently
 from ksm.sources.input import Holes
 from ksm.sources.save import save_file
 from ksm.sources.work import usable_threads
@@ -90,27 +89,19 @@ def fingerprint(
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     threads = options.threads_of(threads, gentle)
-    context.with_resource(gently(gentle))
-    host = Host(gentle=gentle)
-    opened: list[Source] = []
+    opening = options.opened_sources(lambda host: open_sources(sources, host, which=mappings, holes=holes), gentle=gentle)
     try:
         need_pyarrow()
-        opened, remarks = open_sources(sources, host, which=mappings, holes=holes)
-        if not opened:
-            raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
-        for source in opened:
-            source.threads = threads or usable_threads()
-        with options.progress_bar() as progress:
-            if every is None or count is None:
-                remarks += write(output, opened, key, progress)[1]
-            else:
-                snapshots(output, opened, key, every, count, host, progress)
-    except (SourceError, RowsError) as error:
+        with opening as (opened, remarks, host):
+            for source in opened:
+                source.threads = threads or usable_threads()
+            with options.progress_bar() as progress:
+                if every is None or count is None:
+                    remarks += write(output, opened, key, progress)[1]
+                else:
+                    snapshots(output, opened, key, every, count, host, progress)
+    except RowsError as error:
         raise click.ClickException(str(error)) from None
-    finally:
-        for source in opened:
-            source.close()
-        host.close()
     if any(source.standing.left for source in opened):
         remarks = [*of_which(opened, mappings), *remarks]
     for remark in remarks:

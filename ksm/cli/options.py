@@ -20,6 +20,8 @@ from ksm.estimate.pace import BUDGET
 from ksm.estimate.settings import SettingError, check_settings, writable
 from ksm.host.text import printable
 from ksm.machine import ERAS, Machine
+from ksm.sources import Host, Source, SourceError
+from ksm.sources.gentle import gently
 from ksm.sources.mappings import EACH_WHICH, Which
 
 if TYPE_CHECKING:
@@ -168,6 +170,27 @@ def threads_of(threads: int | None, gentle: bool) -> int | None:
     if gentle and threads not in (None, 1):
         raise click.UsageError(f"--gentle works with one thread, and not with --threads {threads}", click.get_current_context())
     return 1 if gentle else threads
+
+
+@contextmanager
+def opened_sources(
+    how: Callable[[Host], tuple[list[Source], list[str]]], *, gentle: bool
+) -> Iterator[tuple[list[Source], list[str], Host]]:
+    """The sources that are opened so, what there is to remark of them, and the host; closed at the end. A SourceError is one line."""
+    click.get_current_context().with_resource(gently(gentle))
+    host = Host(gentle=gentle)
+    opened: list[Source] = []
+    try:
+        opened, remarks = how(host)
+        if not opened:
+            raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
+        yield opened, remarks, host
+    except SourceError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        for source in opened:
+            source.close()
+        host.close()
 
 
 @contextmanager

@@ -14,9 +14,8 @@ from ksm.cli import options
 from ksm.estimate import report
 from ksm.estimate import scan as scanner
 from ksm.estimate.next_step import next_command
-from ksm.sources import Host, Source, SourceError, Which, open_sources
+from ksm.sources import Host, Source, Which, open_sources
 from ksm.sources.advice import of_which
-from ksm.sources.gentle import gently
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -132,21 +131,19 @@ def scan(
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     threads = options.threads_of(threads, gentle)
-    click.get_current_context().with_resource(gently(gentle))
-    host = Host(gentle=gentle)
-    opened: list[Source] = []
-    remarks: list[str] = []
-    try:
+
+    def how(host: Host) -> tuple[list[Source], list[str]]:
         if as_passes:
             from ksm.sources.snapshots import open_snapshots
 
-            opened, passes = open_snapshots(sources, holes), passes or len(sources)
-        else:
-            opened, remarks = open_sources(sources, host, which=mappings, holes=holes)
+            return open_snapshots(sources, holes), []
+        return open_sources(sources, host, which=mappings, holes=holes)
+
+    if as_passes:
+        passes = passes or len(sources)
+    with options.opened_sources(how, gentle=gentle) as (opened, remarks, _):
         if project and len(opened) == 1:
             raise click.UsageError("--project needs two sources at least: of one, nothing can be said", click.get_current_context())
-        if not opened:
-            raise click.ClickException("there is no process that you may read" + (f": {remarks[0]}" if remarks else ""))
         make: Callable[..., scanner.Scan] = scanner.Scan
         more: dict[str, Any] = {}
         if html is not None or tenants:
@@ -159,12 +156,6 @@ def scan(
             progress=progress, **more,
         ) as running:
             result = running.run(passes, interval, budget)
-    except SourceError as error:
-        raise click.ClickException(str(error)) from None
-    finally:
-        for source in opened:
-            source.close()
-        host.close()
     result.notes[:0] = of_which(opened, mappings)
     result.notes.extend([*remarks, *click.get_current_context().meta["era_note"]])
     if html is not None:

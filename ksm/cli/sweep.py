@@ -16,9 +16,8 @@ from ksm.estimate.scan import Zeros
 from ksm.estimate.settings import SettingError
 from ksm.estimate.sweep import Sweep, Sweeper, settings_of
 from ksm.estimate.terminal import print_lines
-from ksm.sources import Host, Source, SourceError, Which, open_sources
+from ksm.sources import Which, open_sources
 from ksm.sources.advice import of_which
-from ksm.sources.gentle import gently
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -113,27 +112,16 @@ def sweep(
     mappings = options.which_of(which, advised)
     key = None if key_file is None else options.key_in(key_file)
     threads = options.threads_of(threads, gentle)
-    context.with_resource(gently(gentle))
-    host = Host(gentle=gentle)
-    opened: list[Source] = []
-    try:
-        opened, others = open_sources(sources, host, which=mappings, holes=holes)
-        if not opened:
-            raise click.ClickException("there is no process that you may read" + (f": {others[0]}" if others else ""))
-        with options.progress_bar() as progress:
-            reader = Reader(opened, key=key, threads=threads, zeros=zeros, interval=interval, progress=progress)
-            progress("measuring what a page costs", 0, 0)
-            sweeper = Sweeper(reader, rows, cost=cost, threads=threads)
-            try:
-                found = sweeper.run(progress)
-            except KeyboardInterrupt:
-                found = sweeper.sweep()
-    except SourceError as error:
-        raise click.ClickException(str(error)) from None
-    finally:
-        for source in opened:
-            source.close()
-        host.close()
+    with options.opened_sources(
+        lambda host: open_sources(sources, host, which=mappings, holes=holes), gentle=gentle
+    ) as (opened, others, _), options.progress_bar() as progress:
+        reader = Reader(opened, key=key, threads=threads, zeros=zeros, interval=interval, progress=progress)
+        progress("measuring what a page costs", 0, 0)
+        sweeper = Sweeper(reader, rows, cost=cost, threads=threads)
+        try:
+            found = sweeper.run(progress)
+        except KeyboardInterrupt:
+            found = sweeper.sweep()
     found.notes[:0] = [*of_which(opened, mappings), *remarks]
     found.notes.extend([*others, *context.meta["era_note"]])
     if html is not None:
