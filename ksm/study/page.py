@@ -172,7 +172,7 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     template = environment.get_template("page.html")
     versions = {"function": base_version(), "change": older.name.removeprefix("Linux ") if older else base_version()}
     words = {where: {what: text.format(version) for what, text in WORDS.items()} for where, version in versions.items()}
-    scripts = [Markup((HERE / name).read_text()) for name in ("page.js", "tree.js", "player.js")]
+    scripts = [Markup((HERE / name).read_text()) for name in ("page.js", "tree.js", "replay.js", "player.js")]
     return template.render(
         version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=words,
         base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},

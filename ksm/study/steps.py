@@ -16,7 +16,7 @@ from ksm.study.functions import Source
 class Step:
     """`text` is filled in by the player: {item} is a page of a process, {current} the one that is scanned, {page} a frame, {node} a stable
     node, {fault} who has caused a page fault; {value} and {offset} are those of recorder.pyx. Where more depends on what has happened
-    before, player.js has the words. `anchors` find the line in the kernel's function: the first of them that is there, for versions differ.
+    before, replay.js has the words. `anchors` find the line in the kernel's function: the first of them that is there, for versions differ.
     The port's line is the one that names the step, or that PORT finds in the function."""
 
     name: str

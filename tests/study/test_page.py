@@ -20,7 +20,7 @@ from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line
 
 pytestmark = pytest.mark.once
 
-PLAYER = Path(ksm.__file__).with_name("study") / "player.js"
+PLAYER = Path(ksm.__file__).with_name("study") / "replay.js"
 LOOK = Path(ksm.__file__).with_name("record") / "look.pxd"
 
 
