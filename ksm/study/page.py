@@ -29,6 +29,8 @@ from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_line
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
+STYLES = ("page.css", "nav.css", "player.css", "source.css", "narrow.css")
+SCRIPTS = ("page.js", "tree.js", "replay.js", "player.js")
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
 # Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.
@@ -172,11 +174,12 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     template = environment.get_template("page.html")
     versions = {"function": base_version(), "change": older.name.removeprefix("Linux ") if older else base_version()}
     words = {where: {what: text.format(version) for what, text in WORDS.items()} for where, version in versions.items()}
-    scripts = [Markup((HERE / name).read_text()) for name in ("page.js", "tree.js", "replay.js", "player.js")]
+    style = Markup("\n").join(Markup((HERE / name).read_text()) for name in STYLES)
+    scripts = [Markup((HERE / name).read_text()) for name in SCRIPTS]
     return template.render(
         version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=words,
         base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},
         callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
-        style=Markup((HERE / "page.css").read_text()), scripts=scripts, steps=as_script(steps_for(subject)),
+        style=style, scripts=scripts, steps=as_script(steps_for(subject)),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )
