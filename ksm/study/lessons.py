@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ksm
 from ksm.record.recording import Recording
+from ksm.study.scenes import Scene, resolve
 
 if TYPE_CHECKING:
     from ksm.machine import _Era as Era
@@ -173,6 +174,69 @@ LESSONS: tuple[tuple[str, Era, Lesson], ...] = (
     ("write", "6.12", copy_on_write),
     ("equal-2011", "2.6.38", equal_pages),
 )
+# What the story of a lesson stops at, by the key of the lesson
+EQUAL = (
+    Scene("two-memories", "NOTE", "Two memories, six frames", """
+        Alice and Bob each have three pages. Below each page is the number of the frame that holds its bytes, and W: its owner may write to
+        it. One text is in both memories, in two frames. madvise() has told KSM that it may look at these pages.""", nth=2,
+          question="ksmd comes to a page for the first time. What does it do with it?",
+          answers=("It compares the page with all others", "It computes a checksum of it, and goes on", "It makes the page read-only"),
+          right=1, why="A page that is being written to is not worth comparing, and one visit cannot tell whether it is."),
+    Scene("checksum", "CHANGED", "The first visit: a checksum", """
+        The first page gets a checksum, which is kept in its rmap_item, and is left alone. Nothing is compared as yet: neither tree has a
+        page in it."""),
+    Scene("all-seen", "PASS_ENDS", "One pass is over", """
+        Each page was seen once. All six count as volatile: nobody knows as yet whether they hold still."""),
+    Scene("still", "UNCHANGED", "The second visit: it kept still", """
+        The checksum is that of the last visit, so the page may be worth a search. First in the stable tree, which has the pages that are
+        merged already.""",
+          question="The stable tree is empty. Where does the page go?",
+          answers=("Into the stable tree", "Into the unstable tree", "Nowhere, until the next pass"),
+          right=1, why="The stable tree has merged pages only. A page without an equal waits for one in the unstable tree.",
+          eras=("6.12", "7.3")),
+    Scene("still", "UNCHANGED", "The second visit: it kept still", """
+        The stable tree, which has the pages that are merged already, was searched first, and is empty. Only then does the checksum count:
+        it is that of the last visit, so the page may be worth a search of the other tree.""",
+          question="No merged page is its equal. Where does the page go?",
+          answers=("Into the stable tree", "Into the unstable tree", "Nowhere, until the next pass"),
+          right=1, why="The stable tree has merged pages only. A page without an equal waits for one in the unstable tree.",
+          eras=("2.6.38", "6.1")),
+    Scene("leaf", "UNSTABLE_INSERTED", "The unstable tree", """
+        The page is the root of the unstable tree. It was not made read-only: its owner may still write to it, and this is what the
+        tree's name is about."""),
+    Scene("left-or-right", "UNSTABLE_COMPARE", "Smaller to the left, greater to the right", """
+        Alice's second page is compared with the first, byte by byte. The first byte that differs decides to which side it goes."""),
+    Scene("rotation", "UNSTABLE_INSERTED", "The tree balances itself", """
+        Three pages in a row would make a list. A red-black tree turns instead, and so a search never needs more than 2 log2(n + 1)
+        comparisons.""", nth=3),
+    Scene("found", "UNSTABLE_FOUND", "Bob's page meets its equal", """
+        On its way down Bob's second page is compared with Alice's first: equal in all 4096 bytes. The two are to become one.""",
+          question="Whose page table entry will be changed to another frame?",
+          answers=("Alice's, whose page was in the tree", "Bob's, whose page was searched for", "Both: the bytes go to a third frame"),
+          right=0, why="Bob's frame becomes the merged page. Alice's entry is made to lead there, and her frame is free."),
+    Scene("protected", "WRITE_PROTECTED", "W falls", """
+        Bob's entry loses its W. From now on nobody can change this frame without a page fault, so that what is compared now stays so."""),
+    Scene("swung", "REPLACED", "Alice's entry swings over", """
+        Alice's entry lost its W as well, the two pages were compared once more, and now her entry leads to Bob's frame. Nobody maps the
+        other frame: it is free. This is the page that KSM has saved."""),
+    Scene("node", "STABLE_INSERTED", "A node in the stable tree", """
+        The merged frame gets a stable node. Each page with the same bytes will find it here on its way, before it comes to the unstable
+        tree."""),
+    Scene("two-sharers", "APPENDED", "Who shares it", """
+        An rmap_item for each place that maps the frame hangs at the node: Alice's and Bob's. pages_shared is 1, the frames in the tree;
+        pages_sharing is 1, the frames that were saved.""", nth=2,
+          question="A new pass begins. What becomes of the two trees?",
+          answers=("Both stay", "Both are built anew", "The unstable tree is dropped, the stable tree stays"),
+          right=2, why="Nobody can write to merged pages, so their order holds. The order of the others may be lost by any write."),
+    Scene("anew", "PASS_BEGINS", "The unstable tree is dropped", """
+        Four pages had no equal. Their tree is dropped at once, by setting its root to nothing, and is built again in this pass from what
+        the pages hold now.""", nth=3),
+    Scene("at-home", "AT_ITS_NODE", "Merged pages are passed over", """
+        Alice's first page is at its node already: nothing to do. The four others are compared and sorted again, pass after pass.""",
+          eras=("6.1", "6.12", "7.3")),
+)
+SCENES = {"equal": EQUAL, "equal-2011": EQUAL}
+
 IN_2011 = """The first lesson once more, on the KSM of 2011. The stable tree is searched first, before anybody looks at the
 checksum: a page that changes all the time can still merge with one that is merged. The checksum, jhash2 then, only guards
 the unstable tree. There are no chains, no skipped pages, and a merged page is passed over at once."""
@@ -190,4 +254,5 @@ def record_lesson(key: str) -> dict[str, Any]:
         wrong = machine.check()
     assert not wrong, wrong
     paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
-    return {"key": key, **recording.data(title.strip(), "\n\n".join(paragraphs))}
+    data = recording.data(title.strip(), "\n\n".join(paragraphs))
+    return {"key": key, **data, "lesson": key, "scenes": resolve(SCENES.get(key, ()), data["steps"], era)}
