@@ -21,6 +21,7 @@ from pygments.token import Token, _TokenType, is_token_subtype
 
 import ksm
 from ksm.study.functions import Source
+from ksm.study.glossary import terms
 from ksm.study.kernel import Kernel
 from ksm.study.notes import ELSEWHERE
 from ksm.study.pairing import Pair, Row, Study, base_version, differs, study
@@ -29,9 +30,9 @@ from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_line
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "source.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "tree.js", "replay.js", "player.js")
+SCRIPTS = ("page.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "player.js")
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
 # Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.
@@ -182,5 +183,6 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},
         callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
         style=style, view=Markup((HERE / VIEW).read_text()), article=Markup(""), scripts=scripts, steps=as_script(steps_for(subject)),
+        glossary=as_script(terms()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

@@ -6,11 +6,12 @@
 /** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[],
  *   cases?: Record<string, number[]>}} StepType */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
- *   notes: string[], contents: string[], steps: number[][]}} RecordingData */
+ *   notes: string[], contents: string[], steps: number[][], lesson?: string, scenes?: SceneData[]}} RecordingData */
+/** @typedef {{key: string, step: number, title: string, text: string, question: string, answers: string[], right: number, why: string}} SceneData */
 /** @typedef {{kind: number, v: number[]}} Thing */
 
-const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-const WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4];
+const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM, BYTES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2];
 const [IN_TREE, IN_CHAIN, MIGRATING, CHAIN] = [0, 1, 2, 3];
 const PLACES = ["volatile", "unstable", "stable", "stale"];
 const [BIT_KSM, BIT_ZERO, BIT_KSM_ZERO, BIT_SWAPPED, BIT_WRITE, BIT_HUGE] = [2, 4, 8, 32, 64, 256];
@@ -99,6 +100,13 @@ class Replay {
   /** @returns {Record<string, number>} */
   counters() {
     return Object.fromEntries(this.all(COUNTER).map(([, v]) => [this.data.counters[v[0]], v[1]]));
+  }
+
+  /** What the counters were before this step. @returns {Record<string, number>} */
+  countersBefore() {
+    const all = this.counters();
+    for (const [, was] of this.undo[this.at] || []) if (was && was.kind === COUNTER) all[this.data.counters[was.v[0]]] = was.v[1];
+    return all;
   }
 
   /** @param {number} mm */
