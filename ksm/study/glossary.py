@@ -11,8 +11,10 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("glossary.json")
 # Words of the glossary that mean too much else in a sentence about pages
-LEFT_OUT = {"address space", "arena", "book", "class", "decision", "fingerprint file", "folio", "full scan", "key", "ledger",
-            "look ahead", "machine", "oracle", "page", "pass", "plain machine", "seam", "slot", "snapshot", "source", "substrate", "watched page", "workload"}
+LEFT_OUT = {
+    "address space", "arena", "book", "class", "decision", "fingerprint file", "folio", "full scan", "key", "ledger", "look ahead",
+    "machine", "oracle", "page", "pass", "plain machine", "seam", "slot", "snapshot", "source", "substrate", "watched page", "workload",
+}
 
 
 def parse(text: str) -> dict[str, str]:

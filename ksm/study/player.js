@@ -317,7 +317,7 @@
   // What other parts of the page, and who reads it, may ask for
   // What other parts of the page, and who reads it, may ask for
   Object.assign(window, { player: {
-    open, choose, get replay() { return replay; }, get stage() { return stage; }, go: (/** @type {number} */ at) => { pause(); go(at); },
+    open, choose, glossary, get replay() { return replay; }, get stage() { return stage; }, go: (/** @type {number} */ at) => { pause(); go(at); },
     show: (/** @type {number} */ number, /** @type {Depth} */ wanted) => { depth = wanted; load(String(number), catalogue[number].eras[0]); },
   } });
 })();
