@@ -32,7 +32,8 @@ function changesOf(r) {
     found.kinds.add(kind);
     if (kind === PTE || kind === ITEM) found.pages.add(`${v[0]}:${v[1]}`);
     if (kind === PTE) for (const each of [was, now]) if (each) found.frames.add(each[2]);
-    if (kind === FRAME) found.frames.add(v[0]);
+    // References come and go with each look at a page.
+    if (kind === FRAME && !(was && now && was[1] === now[1] && was[3] === now[3] && was[4] === now[4])) found.frames.add(v[0]);
     if (kind === COUNTER) found.counters.add(r.data.counters[v[0]]);
     if (kind === LINK) found.objects.add(v[0]);
     if (kind === ITEM || kind === NODE) found.objects.add(id);

@@ -30,9 +30,9 @@ from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_line
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "source.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "booklet.css", "source.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "player.js")
+SCRIPTS = ("page.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "booklet.js", "player.js")
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
 # Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.

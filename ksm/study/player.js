@@ -99,6 +99,8 @@
     const scene = story.sceneAt(r.at);
     if (goal < 0) story.draw(r.at, depth === "story" && !timer);
     chapter.value = String(scene);
+    byId("step", HTMLButtonElement).textContent = depth !== "story" ? "Next step" : story.scenes.some((each) => each.step > r.at) ? "Next scene"
+      : r.at < r.length - 1 ? "To the end" : following() ? "Next lesson" : "First lesson";
     drawCounters(r);
     stage.draw(r, chosen);
     drawLife(r);
@@ -180,7 +182,7 @@
     story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
     const end = replay.length - 1;
     ticks.replaceChildren(...story.scenes.map((scene) => { const tick = make("i"); tick.style.left = `${100 * scene.step / end}%`; return tick; }));
-    chapter.replaceChildren(...(story.scenes.length ? [make("option", { value: "-1", hidden: "" }, "Before the first scene")] : []), ...story.scenes.map((scene, i) => make("option", { value: String(i) }, `${i + 1}. ${scene.title}`)));
+    chapter.replaceChildren(...(story.scenes.length ? [make("option", { value: "-1", hidden: "" }, "Before the first scene")] : []), ...story.scenes.map((scene, i) => make("option", { value: String(i) }, `Scene ${i + 1} of ${story.scenes.length}: ${scene.title}`)));
     chapter.hidden = !story.scenes.length;
     telling.scrollTop = 0;
     if (depth === "story" && story.scenes.length) replay.seek(story.scenes[0].step);
@@ -195,7 +197,7 @@
       mine.setAttribute("aria-pressed", String(mine.dataset.depth === depth));
       if (mine.dataset.depth === "story") mine.disabled = !story.scenes.length;
     }
-    byId("step", HTMLButtonElement).textContent = depth === "story" ? "Next scene" : "Next step";
+    settle();
     draw();
   }
 
@@ -250,11 +252,15 @@
     story.draw(replay.at, false);
   }
 
-  /** To the next scene of the story; after the last one to the end. */
+  /** The lesson after this one. */
+  const following = () => catalogue.find((each) => each.number === lesson.options[lesson.selectedIndex + 1]?.value);
+
+  /** To the next scene of the story; after the last one to the end, and then to the next lesson. */
   function onward() {
     if (!replay) return;
     const now = replay.at;
     if (goal >= 0) return go(goal);
+    if (now === replay.length - 1) return load(following()?.number || lesson.options[0].value, era);
     run(story.scenes.find((scene) => scene.step > now)?.step ?? replay.length - 1);
   }
 
@@ -293,9 +299,19 @@
     moves[keys[event.key]]();
   });
 
+  // On paper: the lessons of the chosen era. A browser prints whenever the reader says so, not only by our button.
+  byId("print", HTMLButtonElement).addEventListener("click", () => print());
+  addEventListener("beforeprint", () => {
+    if (root.dataset.view !== "lessons") return;
+    const shown = [...lesson.options].map((option) => JSON.parse(document.getElementById(`recording-${option.value}`)?.textContent || "null"));
+    document.getElementById("booklet")?.remove();
+    document.body.append(bookletOf(shown, types));
+  });
+  addEventListener("afterprint", () => document.getElementById("booklet")?.remove());
+
   /** Where questions and lives stand: beside the picture, or above the buttons of a phone. */
   function settle() {
-    const narrow = player.clientWidth < 760;
+    const narrow = player.clientWidth < 760 || depth === "source";
     if (narrow !== (aside.parentElement === dock)) (narrow ? dock : telling)[narrow ? "prepend" : "append"](aside);
     if (replay && player.clientWidth !== width) {
       width = player.clientWidth;

@@ -232,6 +232,12 @@ class Replay {
     return replaced ? replaced[1] : this.things.get(id);
   }
 
+  /** The page whose page table entry the step has changed. */
+  entryOf() {
+    const moved = incrementsOf(this.data.steps[this.at]).find(([kind, , v]) => kind === PTE && v)?.[2];
+    return moved ? this.pageName(`${moved[0]}:${moved[1]}`) : "the page";
+  }
+
   /** Words that depend on more than the numbers of the step, by what stands for them in its text. @returns {Record<string, string>} */
   words() {
     const [, item, page, node, value] = this.data.steps[this.at], name = this.itemName(item);
@@ -247,7 +253,7 @@ class Replay {
       "{mapped}": entry && held && held.kind === NODE && entry[2] === held.v[1] && entry[3] & BIT_KSM ? "" : ": it does not map that page any more",
       "{gone}": value === 1 ? "its page is equal, but on another NUMA node" : page < 0 ? "its page is gone" : "its page is the scanned one, which both map",
       "{replaced}": value ? "The page table entry has changed meanwhile: it stays as it is. No merge."
-        : `The page table entry leads to frame ${page} now; the old frame loses a user.`,
+        : `The entry of ${this.entryOf()} leads to frame ${page} now; the old frame loses a user.`,
     };
   }
 

@@ -28,7 +28,7 @@ class Stage {
     this.memory.append(this.large, this.grids);
     const figure = (/** @type {string} */ name, /** @type {string} */ kind) => {
       const box = make("div", { class: "tree", tabindex: "0", role: "group", "aria-label": name }), note = make("small"), meter = make("span", { class: "meter" }, make("i")), height = make("small", { class: "height" });
-      return { box, note, meter, height, all: make("figure", { class: kind }, make("figcaption", {}, make("b", {}, name), " ", note, make("span", { class: "room" }), meter, height), box) };
+      return { box, note, meter, height, all: make("figure", { class: kind }, make("figcaption", {}, make("b", {}, name), make("span", { class: "room" }), meter, height, note), box) };
     };
     this.stable = figure("Stable tree", "of-stable");
     this.unstable = figure("Unstable tree", "of-unstable");
@@ -64,6 +64,7 @@ class Stage {
     for (const [room, picture] of /** @type {[Room, TreePicture][]} */ ([[extent.stable, this.stablePicture], [extent.unstable, this.unstablePicture]])) {
       picture.fit(room.columns > LARGE ? null : room);
     }
+    this.trees.style.setProperty("--rows", `minmax(7.2rem, ${this.stablePicture.high}fr) minmax(7.2rem, ${this.unstablePicture.high}fr)`);
     if (!this.many) return;
     for (const [mm, pages] of [...r.pagesOf].sort((a, b) => a[0] - b[0])) {
       const grid = make("div", { class: `grid ${pages.length > 100 ? "more" : ""}` });
@@ -185,7 +186,7 @@ class Stage {
   /** Put tiles and frames where they belong, and make those that are not there yet. @param {Replay} r @param {string[]} shown @param {number[]} frameList */
   place(r, shown, frameList) {
     const width = this.options.width || this.memory.clientWidth || 360;
-    const wide = Math.min(240, Math.round(width * 0.45)), box = Math.min(190, Math.round(width * 0.36));
+    const wide = Math.min(240, Math.round(width * 0.44)), box = Math.min(190, Math.round(width * 0.4));
     this.spots = { right: wide + 12, left: width - box, y: new Map() };
     /** @type {Map<string, number>} */
     const rows = new Map();

@@ -65,11 +65,9 @@ class Story {
   /** @param {HTMLElement} telling @param {HTMLElement} ask @param {Glossary} glossary @param {() => void} onward */
   constructor(telling, ask, glossary, onward) {
     [this.ask, this.glossary, this.onward] = [ask, glossary, onward];
-    this.count = make("p", { class: "count" });
-    this.title = make("h2", {});
-    this.text = make("div", { class: "words" });
+    this.scene = make("div", { class: "scenes" });
     this.more = make("details", {}, make("summary", {}, "About this lesson"), make("div", {}));
-    telling.prepend(this.count, this.title, this.text, this.more);
+    /** @type {HTMLElement} */ (telling.firstElementChild).after(this.scene, this.more);
     /** @type {SceneData[]} */
     this.scenes = [];
     /** @type {Map<string, number>} what was answered, by the scene */
@@ -85,6 +83,9 @@ class Story {
     const paragraphs = data.text.split("\n\n").map((part) => make("p", {}, ...this.glossary.marked(part)));
     this.more.children[1].replaceChildren(...paragraphs, make("p", {}, make("small", {}, remark)));
     /** @type {HTMLDetailsElement} */ (this.more).open = !this.scenes.length;
+    // All scenes lie in one place, so that it is as high as the longest one, and the picture stays where it is.
+    const told = this.scenes.map((scene) => make("div", { "data-scene": scene.key }, make("h2", {}, scene.title), make("p", {}, ...this.glossary.marked(scene.text))));
+    this.scene.replaceChildren(make("div", { "data-scene": "" }, make("h2", {}, data.title)), ...told);
   }
 
   /** The scene that a step belongs to: the last one that has begun; -1 before the first. @param {number} at */
@@ -97,12 +98,10 @@ class Story {
   /** Show the scene of a step; with its question, if the story stops here. @param {number} at @param {boolean} stops */
   draw(at, stops) {
     const number = this.sceneAt(at), scene = this.scenes[number], here = Boolean(scene) && scene.step === at && stops;
-    const key = `${this.data?.title} ${number} ${here}`;
+    const key = `${number} ${here}`;
     if (key === this.shown) return;
     this.shown = key;
-    this.count.textContent = this.scenes.length ? `Scene ${number + 1} of ${this.scenes.length}` : "";
-    this.title.textContent = scene ? scene.title : this.data?.title || "";
-    this.text.replaceChildren(...(scene ? [make("p", {}, ...this.glossary.marked(scene.text))] : []));
+    [...this.scene.children].forEach((each, i) => each.classList.toggle("shown", i === number + 1));
     this.drawQuestion(here && scene.question ? scene : null);
   }
 

@@ -77,8 +77,7 @@ class TreePicture {
     [this.box, this.name, this.chosen] = [box, name, chosen];
     this.edges = svg("g", {});
     this.knots = svg("g", {});
-    this.empty = svg("text", { class: "empty", y: 30 }, "empty");
-    this.drawing = svg("svg", { role: "img" }, this.edges, this.knots, this.empty);
+    this.drawing = svg("svg", { role: "img" }, this.edges, this.knots);
     box.replaceChildren(this.drawing);
     /** @type {Map<number, SVGElement>} */
     this.nodes = new Map();
@@ -88,7 +87,10 @@ class TreePicture {
   }
 
   /** Keep room for all pictures of a recording; null: each picture takes what it needs. @param {Room | null} room */
-  fit(room) { this.room = room; }
+  fit(room) {
+    this.room = room;
+    this.high = room ? room.levels * 62 + 14 + room.below * 13 : 400;
+  }
 
   /** @param {number[]} roots @param {Map<number, Link>} whole @param {(id: number) => Face} faceOf
    * @param {number[]} path the nodes that a search has met, the last one now
@@ -117,10 +119,10 @@ class TreePicture {
     const at = new Map(places.map((place) => [place.id, { x: left + (place.x + 0.5) * wide, y: place.y * high + 34 }]));
     for (const [name, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, width, height,
       "aria-label": `${this.name}: ${most.n} nodes, height ${most.height}` })) this.drawing.setAttribute(name, String(value));
-    // A large tree is so large that its names can be read, and the box scrolls.
-    this.drawing.style.minWidth = this.room ? "" : `${Math.round(width * 0.8)}px`;
-    this.empty.setAttribute("x", String(width / 2));
-    this.empty.classList.toggle("hidden", places.length > 0);
+    // A tree takes the room that there is, within limits. A large one is so large that its names can be read, and the box scrolls.
+    const [least, largest] = this.room ? [0.6, 1.4] : [0.8, 1.2];
+    Object.assign(this.drawing.style, { minWidth: `${Math.round(width * (this.room ? 0 : least))}px`, minHeight: `${Math.round(height * least)}px`, maxWidth: `${Math.round(width * largest)}px`, maxHeight: `${Math.round(height * largest)}px` });
+    this.high = height;
 
     for (const { id } of places) this.node(id, /** @type {Link} */ (links.get(id)), faceOf(id), whole, links)
       .setAttribute("class", ["n", met.has(id) ? "path" : "", id === now ? "now" : "", faceOf(id).lost ? "lost" : "", faceOf(id).stale ? "stale" : "", hot.has(id) ? "hot" : ""].filter(Boolean).join(" "));

@@ -19,8 +19,8 @@ function drawn() {
       marks: has(n, "path", "now", "lost", "stale"),
       at: n.style.transform}]);
     const figure = stage.querySelector(`.of-${side}`);
-    return {nodes: sorted(nodes), edges: all(".edge", figure).length, note: text(figure, "figcaption small"), height: figure.dataset.height,
-      said: text(figure, ".height"), box: figure.querySelector("svg").getAttribute("viewBox")};
+    return {nodes: sorted(nodes), edges: all(".edge", figure).length, note: text(figure, "figcaption small:last-child"),
+      height: figure.dataset.height,      said: text(figure, ".height"), box: figure.querySelector("svg").getAttribute("viewBox")};
   };
   return {
     at: document.getElementById("at").value, sentence: document.querySelector("#sentence > span").textContent,
