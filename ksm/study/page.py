@@ -29,7 +29,8 @@ from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_line
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "player.css", "source.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "narrow.css")
+VIEW = "view.js"  # runs before the page is drawn
 SCRIPTS = ("page.js", "tree.js", "replay.js", "player.js")
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
@@ -180,6 +181,6 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=words,
         base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},
         callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
-        style=style, scripts=scripts, steps=as_script(steps_for(subject)),
+        style=style, view=Markup((HERE / VIEW).read_text()), article=Markup(""), scripts=scripts, steps=as_script(steps_for(subject)),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

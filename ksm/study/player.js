@@ -6,9 +6,8 @@
 (() => {
   /** @type {StepType[]} */
   const types = JSON.parse(byId("steps", HTMLElement).textContent || "[]");
-  const panel = byId("player", HTMLElement), lesson = byId("lesson", HTMLSelectElement), slider = byId("slider", HTMLInputElement);
+  const lesson = byId("lesson", HTMLSelectElement), slider = byId("slider", HTMLInputElement);
   const playButton = byId("play", HTMLButtonElement), speed = byId("speed", HTMLSelectElement), life = byId("life", HTMLElement);
-  const watch = byId("watch", HTMLButtonElement);
   /** @type {Replay | undefined} */
   let replay;
   let timer = 0, chosen = "";
@@ -215,21 +214,16 @@
     draw();
   }
 
-  /** @param {boolean} on */
+  /** Begin or end with the part of the page. @param {boolean} on */
   function toggle(on) {
-    if (!on && panel.contains(document.activeElement)) watch.focus();
-    panel.hidden = !on;
-    if (on) playButton.focus();
-    if (on && !replay) load(lesson.value);
     if (!on) {
       pause();
       for (const line of lit) line.classList.remove("lit");
     } else if (replay) draw();
+    else load(lesson.value);
   }
 
-  watch.hidden = !lesson.options.length;
-  watch.addEventListener("click", () => toggle(Boolean(panel.hidden)));
-  byId("close", HTMLButtonElement).addEventListener("click", () => toggle(false));
+  addEventListener("view", (event) => toggle(/** @type {CustomEvent} */ (event).detail === "lessons"));
   lesson.addEventListener("change", () => load(lesson.value));
   slider.addEventListener("input", () => go(Number(slider.value)));
   playButton.addEventListener("click", play);
@@ -237,12 +231,12 @@
     ["last", () => replay && go(replay.length - 1)]]);
   for (const [id, action] of buttons) byId(id, HTMLButtonElement).addEventListener("click", () => { pause(); action(); });
   document.addEventListener("keydown", (event) => {
-    if (panel.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (document.documentElement.dataset.view !== "lessons" || event.ctrlKey || event.metaKey || event.altKey) return;
     // Keys that the slider or a list of choices uses itself are left to it.
     const theirs = event.target instanceof HTMLInputElement ? ["ArrowLeft", "ArrowRight", "Home", "End"]
-      : event.target instanceof HTMLSelectElement ? ["Home", "End", " ", "Escape"] : [];
+      : event.target instanceof HTMLSelectElement ? ["Home", "End", " "] : [];
     if (theirs.includes(event.key)) return;
-    const keys = /** @type {Record<string, string>} */ ({ ArrowLeft: "back", ArrowRight: "step", Home: "first", End: "last", " ": "play", Escape: "close" });
+    const keys = /** @type {Record<string, string>} */ ({ ArrowLeft: "back", ArrowRight: "step", Home: "first", End: "last", " ": "play" });
     if (!keys[event.key] || (event.key === " " && event.target instanceof HTMLButtonElement)) return;
     event.preventDefault();
     byId(keys[event.key], HTMLButtonElement).click();

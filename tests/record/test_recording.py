@@ -346,3 +346,38 @@ def test_numa_nodes_have_their_own_trees_and_migrated_nodes_wait():
         roots |= {(tree, nid) for tree, nid, root in of_kind(things, ROOT) if root >= 0}
     assert roots == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert "NODE_MOVED" in names
+
+
+def test_what_is_taken_piece_by_piece_is_the_whole():
+    """Two machines live the same; of one the steps are taken after every call."""
+    def live(machine, after):
+        a, b = machine.spawn("a"), machine.spawn("b")
+        starts = [process.mmap(2 * PAGE) for process in (a, b)]
+        for process, start in zip((a, b), starts, strict=True):
+            process.write(start, b"the same")
+            process.madvise(start, 2 * PAGE, ksm.MADV_MERGEABLE)
+        after("written")
+        for number in range(3):
+            machine.ksm.scan()
+            after(f"pass {number}")
+        a.write(starts[0], b"another")
+        after("a has written")
+
+    with machine_of() as machine:
+        with machine.record() as recording:
+            live(machine, recording.note)
+        whole = recording.data()
+    parts = []
+    with machine_of() as machine, machine.record(steps=25) as recording:
+        def take(text):
+            recording.note(text)
+            parts.append(recording.take())
+
+        live(machine, take)
+        assert not recording.truncated
+    with pytest.raises(ValueError, match="has ended"):
+        recording.take()
+    joined = {key: [each for part in parts for each in part[key]] for key in ("steps", "notes", "contents")}
+    assert len(joined["steps"]) > 25
+    assert (joined["steps"], joined["contents"]) == (whole["steps"][:-1], whole["contents"])
+    assert joined["notes"] == whole["notes"][:-1] and parts[-1]["mms"] == whole["mms"]

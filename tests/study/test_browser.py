@@ -65,7 +65,8 @@ def page(linux, tmp_path_factory):
 @pytest.fixture
 def opened(browser, page):
     browser.get_log("browser")
-    browser.get(f"file://{page[0]}")
+    browser.get("about:blank")      # another part of the same page would not be loaded anew
+    browser.get(f"file://{page[0]}#source")
     yield browser
     assert browser.get_log("browser") == []
 
@@ -93,7 +94,8 @@ def eventually(true, seconds=10.0):
 
 def watch(browser, number):
     if not one(browser, "#player").is_displayed():
-        one(browser, "#watch").click()
+        one(browser, '#views a[href="#lessons"]').click()
+        eventually(one(browser, "#player").is_displayed)
     one(browser, f'#lesson option[value="{number}"]').click()
 
 
@@ -105,6 +107,33 @@ def counters(browser):
 
 def at(browser):
     return one(browser, "#at").text
+
+
+# The parts of the page
+
+def test_the_address_says_which_part_is_shown(opened):
+    shown = "return ['door', 'player', 'code', 'nav'].filter(id => document.getElementById(id).getClientRects().length)"
+    parts = {"door": ["door"], "lessons": ["player", "code"], "source": ["code", "nav"]}
+    for part, seen in parts.items():
+        one(opened, f'#views a[href="#{part}"]').click()
+        eventually(lambda part=part, seen=seen: opened.execute_script(shown) == seen and opened.current_url.endswith(f"#{part}"))
+        assert [link.get_attribute("href").partition("#")[2] for link in every(opened, '#views [aria-current="page"]')] == [part]
+    opened.back()
+    eventually(lambda: opened.execute_script(shown) == parts["lessons"])
+    opened.refresh()
+    assert opened.execute_script(shown) == parts["lessons"]
+    opened.back()
+    opened.execute_script("location.hash = '#f-break_cow'")
+    eventually(lambda: opened.execute_script(shown) == parts["source"])
+    eventually(lambda: visible(opened, one(opened, "#f-break_cow h2")))
+    opened.refresh()
+    eventually(lambda: visible(opened, one(opened, "#f-break_cow h2")))
+
+
+def test_it_opens_at_the_front_door(opened, page):
+    opened.get("about:blank")
+    opened.get(f"file://{page[0]}")
+    assert one(opened, "#door").is_displayed() and not one(opened, "#code").is_displayed()
 
 
 # Reading
@@ -312,8 +341,6 @@ def test_keys(opened):
     assert at(opened).startswith("2 / ")
     body.send_keys("\ue010")        # end
     assert at(opened).split(" / ")[0] == at(opened).split(" / ")[1]
-    body.send_keys("\ue00c")        # escape
-    assert not one(opened, "#player").is_displayed()
 
 
 def test_the_first_lesson_in_2011(opened):
@@ -385,8 +412,7 @@ def test_what_is_lit_is_in_sight_on_both_sides(opened, page):
 
 
 def test_the_keyboard_stays_where_it_was(opened):
-    one(opened, "#watch").send_keys("\n")
-    assert opened.switch_to.active_element.get_attribute("id") == "play"
+    watch(opened, 0)
     assert one(opened, "#play").text == "Play"
     one(opened, "#last").click()
     page = every(opened, "#mms .page")[1]
@@ -397,8 +423,6 @@ def test_the_keyboard_stays_where_it_was(opened):
     assert opened.switch_to.active_element.get_attribute("data-event") == "2"
     one(opened, "#lesson").send_keys("\ue014")         # right: a step, not another lesson
     assert one(opened, "#lesson").get_attribute("value") == "0"
-    one(opened, "#slider").send_keys("\ue00c")         # escape
-    assert not one(opened, "#player").is_displayed() and opened.switch_to.active_element.get_attribute("id") == "watch"
 
 
 def test_many_pages_follow_the_cursor(opened):

@@ -110,7 +110,7 @@ def test_nothing_in_a_recording_or_a_kernel_ends_the_script(tiny):
     evil = {**record_lesson("equal"), "title": "</script><script>alert(1)</script>", "notes": ["</script>", "<!--"]}
     (tiny / "mm/ksm.c").write_text((tiny / "mm/ksm.c").read_text() + "/* </code></script><img src=x onerror=y> & \" ' */\n")
     page = check_page(render(read_kernel(str(tiny)), [evil]))
-    assert json.loads(page.scripts[1][1])["title"] == evil["title"]
+    assert json.loads(page.scripts[2][1])["title"] == evil["title"]
 
 
 # The command
