@@ -7,7 +7,7 @@ import json
 import threading
 
 import pytest
-from played import FRAME, ITEM, LINK, NODE, PTE, ROOT, counters, machine_of, of_kind, states
+from played import BYTES, FRAME, ITEM, LINK, NODE, PTE, ROOT, counters, machine_of, of_kind, states
 
 import ksm
 from ksm.record.recorder import COUNTERS
@@ -114,8 +114,10 @@ def test_a_search_tells_where_pages_differ():
     with machine_of() as machine, machine.record() as recording:
         pages(machine.spawn("a"), ["abcd", "abxd"])
         machine.ksm.scan(passes=2)
-    (step,) = [step for name, step, _ in states(recording.data()) if name == "UNSTABLE_COMPARE"]
-    assert step[4] > 0 and step[5] == 2
+    seen = [(name, step, of_kind(things, BYTES)) for name, step, things in states(recording.data())]
+    ((step, found),) = [(step, found) for name, step, found in seen if name == "UNSTABLE_COMPARE"]
+    assert step[4] > 0 and step[5] == 2 and found == [[ord("x"), ord("c")]]
+    assert [name for name, _, found in seen if found] == ["UNSTABLE_COMPARE"]
 
 
 @pytest.mark.parametrize("era", ["6.12", "6.1", "2.6.38"])

@@ -46,7 +46,7 @@ def final_counters(data):
         while at < len(changes):
             if changes[at] == 1:
                 result[COUNTERS[changes[at + 2]]] = changes[at + 3]
-            at += 2 + ([2, 3, 5, 6, 6, 4, 5, 3, 4][changes[at] - 1] if changes[at] > 0 else 0)
+            at += 2 + ([2, 3, 5, 6, 6, 4, 5, 3, 4, 2][changes[at] - 1] if changes[at] > 0 else 0)
     return result
 
 
