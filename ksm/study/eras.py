@@ -3,8 +3,8 @@
 """Which lines of the port run in which era.
 
 A line does not run in an era if it stands in a branch that asks for another one (era_2011(g), until_6_1(g), since_7_3(g)), behind a return
-that this era always takes, or in a function that no line of the era calls. What is left is not all that the era's kernel had: a function
-that its mm/ksm.c does not have may still be asked here, and does nothing there. functions_of() knows those.
+that this era always takes, or in a function that no line of the era calls; or if it makes a file of sysfs that the era does not have. A
+function that the era's mm/ksm.c does not have may still be called here, and does nothing then: functions_of() knows those.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from ksm.study.cython_reader import CythonFunction
@@ -30,6 +30,7 @@ QUESTIONS: dict[str, frozenset[str]] = {
 }
 _SINCE = {"ERA_2_6_38": 0, "ERA_6_1": 1, "ERA_6_12": 2, "ERA_7_3": 3}
 _ASKS = re.compile(rf"\b(?:{'|'.join(QUESTIONS)})\b|\b_?ERA_\d")
+_FILE = re.compile(r"\bksm_attr\([^()]*\b(ERA_\w+)\)")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -47,7 +48,7 @@ def answer(expr: Expr | None, era: str) -> bool | None:
         return None if inner is None else not inner
     if kind == "two" and expr[1] in ("&&", "||"):
         left, right = answer(expr[2], era), answer(expr[3], era)
-        decides = expr[1] == "||"
+        decides = bool(expr[1] == "||")
         if decides in (left, right):
             return decides
         return None if None in (left, right) else not decides
@@ -57,12 +58,12 @@ def answer(expr: Expr | None, era: str) -> bool | None:
 class _Body:
     """The lines of one function that an era never comes to."""
 
-    def __init__(self, function: Function, era: str) -> None:
-        reader = CythonFunction(function.text, function.first)
-        code = reader.function(function.name)
+    def __init__(self, name: str, first: int, text: str, era: str) -> None:
+        reader = CythonFunction(text, first)
+        code = reader.function(name)
         self.era = era
         # Of a token, start counts from the beginning of the file, and end from that of the function.
-        self.ends = {line.tokens[0].start[0]: line.tokens[-1].end[0] + function.first - 1 for line in reader.lines}
+        self.ends = {line.tokens[0].start[0]: line.tokens[-1].end[0] + first - 1 for line in reader.lines}
         self.found: set[int] = set()
         self.block(code.body)
 
@@ -105,19 +106,30 @@ class _Body:
 
 def unreached(function: Function, era: str) -> frozenset[int]:
     """The lines of a function that the era never comes to; none of a function that cannot be read."""
+    return _unreached(function.name, function.first, function.text, era)
+
+
+@lru_cache(4096)
+def _unreached(name: str, first: int, text: str, era: str) -> frozenset[int]:
+    if not _ASKS.search(text):
+        return frozenset()
     try:
-        return frozenset(_Body(function, era).found)
+        return frozenset(_Body(name, first, text, era).found) | frozenset(_files(first, text, era))
     except (Unreadable, StopIteration, IndexError):
         return frozenset()
 
 
+def _files(first: int, text: str, era: str) -> Iterator[int]:
+    """The lines that make a file of sysfs which the era does not have."""
+    for found in _FILE.finditer(text):
+        if _SINCE[found[1]] > ERAS.index(era):
+            yield from range(first + text.count("\n", 0, found.start()), first + text.count("\n", 0, found.end()) + 1)
+
+
 def _mentioned(source: Source, function: Function, era: str, skipped: frozenset[int]) -> Iterator[str]:
-    """The functions of the file that a function names in an era. A file of sysfs is there from its era on."""
+    """The functions of the file that a function names in an era."""
     for number, code in enumerate(without_words(function.text).split("\n"), function.first):
         if number in skipped:
-            continue
-        since = re.search(r"\bERA_\w+", code)
-        if since and code.lstrip().startswith("ksm_attr(") and _SINCE.get(since[0], 0) > ERAS.index(era):
             continue
         yield from (name for name in _NAME.findall(code) if name in source.functions and name != function.name)
 
