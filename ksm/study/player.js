@@ -30,8 +30,6 @@
   /** @type {Element[]} */
   let lit = [];
 
-  /** Whether an era takes its steps in the order of 6.12. @param {string | undefined} each */
-  const newer = (each) => each === "6.12" || each === "7.3";
 
   /** @param {Replay} r */
   function light(r) {
@@ -39,14 +37,7 @@
     lit = [];
     if (depth !== "source") return;
     const type = types[r.data.steps[r.at][0]];
-    // If the step is taken in two places, the later one is that of 2011, or of 6.1, which does these three after the stable tree.
-    const late = r.data.era === "2.6.38" ? type.name !== "AT_ITS_NODE" && type.name !== "UNSTABLE_GAVE_UP"
-      : r.data.era === "6.1" && ["CHANGED", "UNCHANGED", "ZERO_MERGED"].includes(type.name);
-    // In a version of another era the kernel's line did not run.
-    const same = root.dataset.era === r.data.era || (newer(root.dataset.era) && newer(r.data.era));
-    const step = r.data.steps[r.at], one = type.cases?.[step[4] === 1 ? "node" : step[2] < 0 ? "gone" : "same"];
-    const [kernel, port] = one || [type.kernel, type.port.length ? type.port[late ? type.port.length - 1 : 0] : 0];
-    const lines = [same && kernel && `k${kernel}`, port && `p${port}`];
+    const lines = window.lens.lines(type, r.data.steps[r.at], window.lens.eraOf(r.data));
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
@@ -138,14 +129,14 @@
   function arrive() {
     const [, key = "", version = "", where = "", more = ""] = location.hash.split("/").map(decodeURIComponent);
     const wanted = key || catalogue.find((each) => each.number === loaded)?.lesson || catalogue[0]?.lesson;
-    if (key && version && typeof window.lens !== "undefined" && window.lens.chosen !== version) window.lens.choose(version);
+    if (key && version && window.lens.chosen !== version) window.lens.choose(version);
     open({ lesson: wanted, era: version || era, step: /^\d+$/.test(where) ? Number(where) - 1 : undefined, scene: /^\d+$/.test(where) ? undefined : where, depth: !where ? undefined : more === "source" ? "source" : /^\d+$/.test(where) ? "steps" : "story" });
   }
 
   /** The recording of a lesson in an era, or in the nearest that there is. @param {string} key @param {string} version */
   function recordingOf(key, version) {
-    const all = catalogue.filter((each) => each.lesson === key);
-    return all.find((each) => each.eras.includes(version)) || all.find((each) => each.eras.includes("6.12")) || all[0] || catalogue[0];
+    const number = window.lens.recording(key, version);
+    return catalogue.find((each) => each.number === String(number)) || catalogue[0];
   }
 
   /** @param {{lesson?: string, era?: string, step?: number, scene?: string, depth?: Depth}} wanted */
@@ -161,7 +152,7 @@
   }
 
   /** @returns {string} */
-  const chosenEra = () => (typeof window.lens !== "undefined" && window.lens.chosen) || era || "6.12";
+  const chosenEra = () => window.lens.chosen;
 
   /** @param {string} number @param {string} version */
   function load(number, version) {
@@ -178,7 +169,7 @@
     const shown = catalogue.filter((each) => recordingOf(each.lesson, version) === each);
     lesson.replaceChildren(...shown.map((each) => make("option", { value: each.number }, each.title)));
     lesson.value = number;
-    const other = root.classList.contains("both") && root.dataset.era !== data.era && !(newer(root.dataset.era) && newer(data.era));
+    const other = root.classList.contains("both") && root.dataset.era !== version;
     story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
     const end = replay.length - 1;
     ticks.replaceChildren(...story.scenes.map((scene) => { const tick = make("i"); tick.style.left = `${100 * scene.step / end}%`; return tick; }));

@@ -20,7 +20,8 @@ function drawn() {
       at: n.style.transform}]);
     const figure = stage.querySelector(`.of-${side}`);
     return {nodes: sorted(nodes), edges: all(".edge", figure).length, note: text(figure, "figcaption small:last-child"),
-      height: figure.dataset.height,      said: text(figure, ".height"), box: figure.querySelector("svg").getAttribute("viewBox")};
+      height: figure.dataset.height,
+      said: text(figure, ".height"), box: figure.querySelector("svg").getAttribute("viewBox")};
   };
   return {
     at: document.getElementById("at").value, sentence: document.querySelector("#sentence > span").textContent,

@@ -134,6 +134,32 @@ def test_recording_changes_nothing(era):
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.parametrize("era", ["2.6.38", "6.1", "6.12", "7.3"])
+@pytest.mark.parametrize("pages", [None, 2])
+def test_unmerging_everything_is_recorded(era, pages):
+    """run=2 goes through the processes, and frees items to which the unstable tree of the last pass still leads."""
+    with machine_of(era) as machine:
+        for number in range(3):
+            process = machine.spawn()
+            at = process.mmap(2 * PAGE)
+            process.write(at, b"the same")
+            process.write(at + PAGE, b"another %d" % number)
+            process.madvise(at, 2 * PAGE, ksm.MADV_MERGEABLE)
+        with machine.record() as recording:
+            machine.ksm.scan(passes=2)
+            if pages:
+                machine.ksm.scan(pages=pages)       # in the middle of a pass the tree has items
+            machine.ksm.run = 2
+            recording.note("unmerged")
+            machine.ksm.run = 0
+            machine.ksm.scan(passes=2)
+        found = [(name, step, dict(things)) for name, step, things in states(recording.data())]
+        (at,) = (number for number, (name, step, _) in enumerate(found) if name == "NOTE" and 0 < number < len(found) - 1)
+        assert found[at][2] and not of_kind(found[at][2], ITEM) and counters(found[at][2])["pages_unshared"] == 0
+        assert counters(found[-1][2])["pages_sharing"] == 2
+        assert any(name == "LEFT_UNSTABLE" for name, _, _ in found[:at])
+
+
 # The lessons say what happens in them
 
 def steps_of(data, name):
