@@ -11,10 +11,11 @@ from click.testing import CliRunner
 
 import ksm
 from ksm.cli.group import main
+from ksm.study.base import base_hashes
 from ksm.study.kernel import read_kernel
 from ksm.study.lessons import LESSONS, record_lesson
 from ksm.study.page import NAME, render
-from ksm.study.pairing import base_hashes, read_port, study
+from ksm.study.pairing import read_port, study
 from ksm.study.same import share
 from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line
 
