@@ -13,26 +13,15 @@ from markupsafe import Markup
 
 import ksm
 from ksm.study.kernel import Kernel
-from ksm.study.pairing import Study
+from ksm.study.lens import section_eras, steps_for, table
 from ksm.study.source import context
-from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_lines
+from ksm.study.steps import era_of
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "lens.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "source.js", "tree.js", "replay.js", "player.js")
-
-
-def steps_for(subject: Study) -> list[dict[str, Any]]:
-    """The table of steps that the player has, with the lines that it lights."""
-    source = subject.kernel.source if subject.kernel else None
-    return [
-        {"name": step.name, "text": step.text, "kind": step.kind, "function": step.function,
-         "kernel": kernel_line(step, source) if source else 0, "port": port_lines(step, subject.port),
-         **({"cases": gave_up_lines(source, subject.port)} if step.name == "UNSTABLE_GAVE_UP" else {})}
-        for step in STEPS
-    ]
+SCRIPTS = ("page.js", "source.js", "lens.js", "tree.js", "replay.js", "player.js")
 
 
 def as_script(data: Any) -> Markup:
@@ -46,11 +35,12 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
                               lstrip_blocks=True)
     template = environment.get_template("page.html")
     source = context(kernel, older)
+    theirs = {file.subject.file.name: file.subject.theirs for file in source["files"][1:] if file.subject.theirs}
+    steps, lens = steps_for(kernel, source["subject"].port, theirs), table(kernel, recordings)
     style = Markup("\n").join(Markup((HERE / name).read_text()) for name in STYLES)
     scripts = [Markup((HERE / name).read_text()) for name in SCRIPTS]
     return template.render(
-        **source, version=ksm.__version__, era=era_of(kernel.source) if kernel else "",
-        style=style, view=Markup((HERE / VIEW).read_text()), article=Markup(""), scripts=scripts,
-        steps=as_script(steps_for(source["subject"])),
+        **source, version=ksm.__version__, era=era_of(kernel.source) if kernel else "", style=style, view=Markup((HERE / VIEW).read_text()),
+        article=Markup(""), scripts=scripts, steps=as_script(steps), lens=lens, lens_data=as_script(lens), section_eras=section_eras,
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

@@ -20,6 +20,7 @@ from ksm.study.base import base_version
 from ksm.study.evolution import KINDS, Change, changes
 from ksm.study.functions import Source
 from ksm.study.kernel import Kernel
+from ksm.study.lens import running
 from ksm.study.notes import ELSEWHERE
 from ksm.study.pairing import BESIDE, KSM, Pair, Study, study
 from ksm.study.same import share
@@ -99,6 +100,7 @@ class Sheet:
         lexer = CLexer(stripnl=False)  # type: ignore[no-untyped-call]  # types-Pygments says nothing of its options
         self.left = highlighted(self.subject.theirs, lexer, self.links) if self.subject.theirs else []
         self.right = highlighted(self.subject.port, CythonLexer(stripnl=False), self.links)
+        self.eras = running(self.subject.port)
         self.new_lines = {line for change in self.changed.values() for line in change.lines}
 
     @property
@@ -124,7 +126,7 @@ class Sheet:
         return cell("k" + self.key, number, self.subject.theirs.lines, self.left, {"data-new": ""} if number in self.new_lines else {})
 
     def ports(self, number: int, part: Part | None) -> str:
-        attributes = {"data-hook": ""} if number in self.subject.hooks else {}
+        attributes = {**self.eras.get(number, {}), **({"data-hook": ""} if number in self.subject.hooks else {})}
         if part:
             attributes["data-part"] = part.name
         return cell("p" + self.key, number, self.subject.port.lines, self.right, attributes)
