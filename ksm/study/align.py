@@ -13,11 +13,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from statistics import median
 
 from ksm.study.functions import Function, Source, without_comments
 
 Row = tuple[int | None, int | None]  # a line of the kernel and one of the port
+
+Kinds = tuple[dict[int, str], dict[int, str]]  # of the kernel's lines and the port's
+CODE, COMMENT, BLANK, ALONE = "code", "comment", "blank", "alone"
 
 LIKE = 0.4  # how alike two lines have to be: twice the weight of the words in common, by the weight of all words
 SAME = 4.0  # what two lines count that the comparing test has found to be the same
@@ -25,6 +29,7 @@ JUMP = 0.2  # what two lines count that only say where to go on
 
 LABEL_NAMED = re.compile(r"\b([a-z_]\w*):(?=\s|$|,)|goto (\w+)|\"(\w+)\"")
 _BARE = frozenset(("cdef", "struct", "int", "unsigned", "long", "bint", "static", "inline", "void", "const", "noexcept", "nogil", "goto"))
+_PYTHONS = {"True": "true", "False": "false"}
 _LABEL_LINE = re.compile(r"^\s?([a-z_]\w*):\s*;?\s*$")
 _JUMP = re.compile(r"\s*(?:\} )?(?:(?:goto \w+|break|continue|return(?: -?\w+)?)\s*;?|(?:for \(;;\)|do|while \(1\)) ?\{?|while True:|"
                    r"(?:\} )?else:?(?: \{)?|err = -?\w+;?)\s*$")
@@ -49,13 +54,38 @@ class Aligned:
     twins: set[tuple[int, int]] = field(default_factory=set)
 
 
-def stacked(left: Sequence[int] | None, right: Sequence[int] | None, alone: frozenset[int] = frozenset()) -> list[Row]:
-    """Two blocks side by side from the top. Lines of the port that are in `alone` have nothing beside them."""
+def stacked(left: Sequence[int] | None, right: Sequence[int] | None) -> list[Row]:
+    """Two blocks side by side from the top."""
+    return list(zip_longest(left or (), right or ()))
+
+
+def between(left: Sequence[int], right: Sequence[int], kinds: Kinds) -> list[Row]:
+    """Lines that have no twins, side by side in their order: comments beside comments, code beside code."""
     rows: list[Row] = []
-    theirs = list(left or ())
-    for line in right or ():
-        rows.append((theirs.pop(0) if theirs and line not in alone else None, line))
-    return rows + [(line, None) for line in theirs]
+    i = j = 0
+    while i < len(left) or j < len(right):
+        one, other = (kinds[0][left[i]] if i < len(left) else ""), (kinds[1][right[j]] if j < len(right) else "")
+        if one == other or (one and other and BLANK in (one, other)):
+            rows.append((left[i], right[j]))
+            i, j = i + 1, j + 1
+        elif one and (not other or one == COMMENT):
+            rows.append((left[i], None))
+            i += 1
+        else:
+            rows.append((None, right[j]))
+            j += 1
+    return rows
+
+
+def kinds_of(theirs: Source, left: Sequence[int], port: Source, right: Sequence[int], alone: frozenset[int]) -> Kinds:
+    """What each line is: code, a comment, or blank."""
+    bare = without_comments("\n".join(theirs.lines[line - 1] for line in left)).split("\n")
+    ours = {}
+    for line in right:
+        text = port.lines[line - 1].strip()
+        ours[line] = ALONE if line in alone else COMMENT if text.startswith(("#", '"""')) else CODE if text else BLANK
+    return {line: CODE if code.strip() else COMMENT if theirs.lines[line - 1].strip() else BLANK
+            for line, code in zip(left, bare, strict=True)}, ours
 
 
 def tokens_of(lines: list[str], comment: str) -> list[Counter[str]]:
@@ -71,7 +101,7 @@ def tokens_of(lines: list[str], comment: str) -> list[Counter[str]]:
                 code = line.partition("*/")[2] if not inside else ""
             elif remark:
                 inside = "*/" not in remark
-        found = Counter(word for word in re.findall(r"[A-Za-z_]\w+|\d+", code) if word not in _BARE)
+        found = Counter(_PYTHONS.get(word, word) for word in re.findall(r"[A-Za-z_]\w+|\d+", code) if word not in _BARE)
         label = _LABEL_LINE.match(code) if comment == "/*" else None
         if label:
             found = Counter({f"{label[1]}:": 3})
@@ -90,6 +120,7 @@ def aligned(theirs: Source, left: Sequence[int], port: Source, right: Sequence[i
     """
     if not left or not right:
         return Aligned([(line, None) for line in left] or [(None, line) for line in right])
+    kinds = kinds_of(theirs, left, port, right, alone)
     score = scores(theirs, left, port, right, frozenset(same), alone)
     n, m = len(left), len(right)
     best = [[0.0] * (m + 1) for _ in range(n + 1)]
@@ -104,7 +135,7 @@ def aligned(theirs: Source, left: Sequence[int], port: Source, right: Sequence[i
     i = j = top = start = 0
     while i < n and j < m:
         if (i, j) in score and best[i][j] == best[i + 1][j + 1] + score[i, j]:
-            result.rows += stacked(left[top:i], right[start:j], alone)
+            result.rows += between(left[top:i], right[start:j], kinds)
             result.rows.append((left[i], right[j]))
             result.twins.add((left[i], right[j]))
             i, j = i + 1, j + 1
@@ -113,7 +144,7 @@ def aligned(theirs: Source, left: Sequence[int], port: Source, right: Sequence[i
             i += 1
         else:
             j += 1
-    result.rows += stacked(left[top:], right[start:], alone)
+    result.rows += between(left[top:], right[start:], kinds)
     return result
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import takewhile
 
 from ksm.study.cython_reader import MARK, NOT_HERE, PART_OF, CythonFunction, read_cython
 from ksm.study.expressions import ZERO, Unreadable
@@ -50,7 +51,24 @@ def _read(name: str, text: str, first: int) -> tuple[list[Statement], dict[int, 
     return code.body, ends, code.ours is not None
 
 
-def _in_function(function: Function, paired: frozenset[int]) -> Iterator[int]:
+def _in_function(function: Function, paired: frozenset[int]) -> set[int]:
+    found = set(_marked(function, paired))
+    lines = dict(enumerate(function.text.split("\n"), function.first))
+    for number, line in lines.items():
+        # An "else" goes with its block.
+        if line.strip().startswith("else:") and number not in found:
+            block = takewhile(partial(_deeper, lines, line), range(number + 1, function.last + 1))
+            if all(at in found for at in block if lines[at].strip()):
+                found.add(number)
+    return found
+
+
+def _deeper(lines: dict[int, str], head: str, number: int) -> bool:
+    line = lines[number]
+    return not line.strip() or len(line) - len(line.lstrip()) > len(head) - len(head.lstrip())
+
+
+def _marked(function: Function, paired: frozenset[int]) -> Iterator[int]:
     statements, ends, ours = _read(function.name, function.text, function.first)
     if ours:
         return
