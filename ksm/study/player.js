@@ -127,7 +127,7 @@
 
   /** Go where the address says, or to the lesson that was shown. */
   function arrive() {
-    const [, key = "", version = "", where = "", more = ""] = location.hash.split("/").map(decodeURIComponent);
+    const [, key = "", version = "", where = "", more = ""] = plainHash().split("/");
     const wanted = key || catalogue.find((each) => each.number === loaded)?.lesson || catalogue[0]?.lesson;
     if (key && version && window.lens.chosen !== version) window.lens.choose(version);
     open({ lesson: wanted, era: version || era, step: /^\d+$/.test(where) ? Number(where) - 1 : undefined, scene: /^\d+$/.test(where) ? undefined : where, depth: !where ? undefined : more === "source" ? "source" : /^\d+$/.test(where) ? "steps" : "story" });
@@ -306,6 +306,7 @@
     if (narrow !== (aside.parentElement === dock)) (narrow ? dock : telling)[narrow ? "prepend" : "append"](aside);
     if (replay && player.clientWidth !== width) {
       width = player.clientWidth;
+      stage.measure();
       stage.draw(replay, chosen);
     }
   }

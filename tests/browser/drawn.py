@@ -45,16 +45,24 @@ function drawn() {
 """
 
 
+def look_as(browser: Any, size: tuple[int, int], scheme: str = "light", motion: str = "reduce") -> None:
+    """Let the window have this size, and the reader want these colours, and motion or not."""
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                            {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 700})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme},
+                                                                        {"name": "prefers-reduced-motion", "value": motion}]})
+
+
 def drawn(browser: Any) -> dict[str, Any]:
     """The picture as it is now."""
     return dict(browser.execute_script(READ + "return drawn()"))
 
 
-def drawn_at_each_step(browser: Any, number: int, depth: str = "steps") -> list[dict[str, Any]]:
-    """Play a recording of the page from its first step to its last one: the picture at each of them."""
+def drawn_at_each_step(browser: Any, number: int, every: int = 1) -> list[dict[str, Any]]:
+    """Play a recording of the page from its first step to its last one: the picture at each of them, or at every so many and the last."""
     browser.set_script_timeout(240)
     return list(browser.execute_script(
-        READ + "player.show(arguments[0], arguments[1]); const n = player.replay.length, found = [];"
+        READ + "player.show(arguments[0], 'steps'); const n = player.replay.length, found = [], step = document.getElementById('step');"
         "document.getElementById('first').click();"
-        "for (let at = 0; at < n; at++) { if (at) document.getElementById('step').click(); found.push(drawn()); }"
-        "return found", number, depth))
+        "for (let at = 0; at < n; at++) { if (at) step.click(); if (at % arguments[1] === 0 || at === n - 1) found.push(drawn()); }"
+        "return found", number, every))
