@@ -104,10 +104,11 @@ cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int whi
         item.oldchecksum if known else 0, item.age | item.remaining_skips << 8 if known else 0)
 
 
-cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
+cdef void look_at_ksm(longs *seen, ksm_globals *g, int which, bint in_pass) noexcept nogil:
     cdef unsigned long[12] counters
     cdef unsigned long in_trees = g.ksm_pages_shared + g.ksm_pages_sharing + g.ksm_pages_unshared
-    # Between two passes the unstable roots may lead to freed items. When a pass has just ended, they do not yet.
+    # Between two passes the unstable roots may lead to freed items, also while run 2 goes from slot to slot. When a pass has just ended,
+    # they do not yet.
     cdef bint between = g.ksm_scan.mm_slot == &g.ksm_mm_head
     cdef list_head *pos
     cdef ksm_mm_slot *slot
@@ -122,7 +123,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
         saw(seen, COUNTER, <unsigned long>i, i, <long>counters[i], 0, 0, 0, 0)
     for i in range(g.ksm_nr_node_ids):
         look_at_tree(seen, g, g.root_stable_tree + i, i, False)
-        if not between or which == STEP_PASS_ENDS:
+        if (in_pass and not between) or which == STEP_PASS_ENDS:
             look_at_tree(seen, g, g.root_unstable_tree + i, i, True)
     pos = g.migrate_nodes.next
     i = 0

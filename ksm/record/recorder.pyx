@@ -107,6 +107,7 @@ cdef struct recorder:
     unsigned int looks
     long pfn                    # the page that is being scanned
     bint refresh                # the contents of all frames are to be read again
+    bint in_pass                # the unstable trees are those of the pass under way
     int last                    # the thread's last step
     rb_node *compared_at        # the node whose page was compared last, that page, and whether it was equal
     struct_page *compared_page
@@ -327,6 +328,8 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
     elif which == UNSTABLE_SEARCHED:
         which = unstable_searched(r, g, &item, &page, &node, &value)
     looked = look[which]
+    if which == STEP_PASS_BEGINS or which == STEP_PASS_ENDS:
+        r.in_pass = which == STEP_PASS_BEGINS
     pfn = -1 if page == NULL else <long>(<struct_page *>page - m.mem_map)
     if looked == LOOK_FAULT:
         held = <mm_struct *>item
@@ -340,7 +343,7 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
         if which not in (STEP_NODE_STALE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_BREAK_KSM, STEP_COW):
             r.last = which
         r.seen.n = 0
-        look_at_ksm(&r.seen, g, which)
+        look_at_ksm(&r.seen, g, which, r.in_pass)
         if which in (STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE):
             look_at_item(&r.seen, g, <ksm_rmap_item *>item, which)      # it may have left its process's list already, and be freed next
         of_ksm = r.seen.n
@@ -456,6 +459,7 @@ cdef class Recorder:
                 r.pfn = -1
                 mutex_lock(&of.g.ksm_thread_mutex)
                 busy = of.m.step != NULL
+                r.in_pass = of.g.ksm_scan.mm_slot != &of.g.ksm_mm_head
                 if not busy:
                     r.older = <recorder *>of.m.recorder
                     of.m.recorder = r
