@@ -74,7 +74,7 @@ def write_page(kernels: list[Kernel], output: str, recordings: tuple[str, ...]) 
     from ksm.record.recording import load
     from ksm.study import lessons, page
 
-    played = [load(name) for name in recordings] + [lessons.record_lesson(key) for key, _, _ in lessons.LESSONS]
+    played = [load(name) for name in recordings] + lessons.record_all()
     text = page.render(kernels[0] if kernels else None, played, kernels[1] if len(kernels) > 1 else None)
     path = Path(output) / page.NAME
     try:

@@ -51,6 +51,11 @@ def blanked(text: str, noise: re.Pattern[str]) -> str:
     return noise.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
+def without_words(text: str) -> str:
+    """Cython with spaces for its comments and strings, so that every character stays at its place."""
+    return blanked(text, _CYTHON_NOISE)
+
+
 def bare(text: str) -> str:
     """C with one character for each comment and string."""
     return _C_NOISE.sub("x", text)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Reading: the index, the search, light and dark.
+// The part that is shown; reading: the index, the search, light and dark.
 // @ts-check
 "use strict";
 
@@ -49,6 +49,24 @@ function show(...lines) {
   settle();
   requestAnimationFrame(settle);
 }
+
+/** Show the part of the page that the address says, and what the address names in it. The window gets an event "view" whenever the address
+ * has changed, whose detail is the part. @param {string} [before] the part that was shown */
+function showView(before) {
+  const root = document.documentElement, view = viewOf(location.hash);
+  root.dataset.view = view;
+  for (const link of document.querySelectorAll("#views a")) {
+    if (link.getAttribute("href") === `#${view}`) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+  }
+  // The browser could not scroll to what was not drawn, and does not when a page is loaded again. Sections that were not drawn yet may have another height than estimated: scroll twice.
+  const target = before === view ? null : document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target && target.id !== view) {
+    target.scrollIntoView();
+    requestAnimationFrame(() => { target.scrollIntoView(); requestAnimationFrame(() => target.scrollIntoView()); });
+  }
+  dispatchEvent(new CustomEvent("view", { detail: view }));
+}
+addEventListener("hashchange", () => showView(document.documentElement.dataset.view));
 
 /** Mark the function in the index: this one, or without an argument the one that is in sight.
  * @param {Element | null} [section] */
@@ -138,8 +156,14 @@ let mark = (section) => {};
     asked = true;
     requestAnimationFrame(() => { asked = false; mark(); });
   }, { passive: true });
-  addEventListener("hashchange", () => mark());
-  mark();
+  addEventListener("view", () => { if (code.offsetParent) mark(); });
+
+  // On a phone the list of functions opens and closes.
+  const functions = byId("functions", HTMLButtonElement), nav = byId("nav", HTMLElement);
+  const open = (/** @type {boolean} */ on) => { nav.classList.toggle("open", on); functions.setAttribute("aria-expanded", String(on)); };
+  functions.addEventListener("click", () => open(!nav.classList.contains("open")));
+  search.addEventListener("input", () => open(search.value.trim() !== ""));
+  byId("index", HTMLElement).addEventListener("click", (event) => { if (event.target instanceof HTMLAnchorElement) open(false); });
 
   const themes = ["", "light", "dark"];
   byId("theme", HTMLButtonElement).addEventListener("click", () => {

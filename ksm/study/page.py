@@ -22,15 +22,17 @@ from pygments.token import Token, _TokenType, is_token_subtype
 import ksm
 from ksm.study.functions import Source
 from ksm.study.kernel import Kernel
+from ksm.study.lens import running, section_eras, steps_for, table
 from ksm.study.notes import ELSEWHERE
 from ksm.study.pairing import Pair, Row, Study, base_version, differs, study
 from ksm.study.same import share
-from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_lines
+from ksm.study.steps import era_of
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "player.css", "source.css", "narrow.css")
-SCRIPTS = ("page.js", "tree.js", "replay.js", "player.js")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "lens.css", "narrow.css")
+VIEW = "view.js"  # runs before the page is drawn
+SCRIPTS = ("page.js", "lens.js", "tree.js", "replay.js", "player.js")
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
 # Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.
@@ -124,22 +126,12 @@ def callers(subject: Study) -> dict[str, list[str]]:
     return result
 
 
-def steps_for(subject: Study) -> list[dict[str, Any]]:
-    """The table of steps that the player has, with the lines that it lights."""
-    source = subject.kernel.source if subject.kernel else None
-    return [
-        {"name": step.name, "text": step.text, "kind": step.kind, "function": step.function,
-         "kernel": kernel_line(step, source) if source else 0, "port": port_lines(step, subject.port),
-         **({"cases": gave_up_lines(source, subject.port)} if step.name == "UNSTABLE_GAVE_UP" else {})}
-        for step in STEPS
-    ]
-
-
-def cell(side: str, number: int, lines: list[str], code: list[Markup]) -> str:
+def cell(side: str, number: int, lines: list[str], code: list[Markup], more: dict[str, str] | None = None) -> str:
     """A line of code. When it has to be broken, its rest is indented a little more than the line."""
     line = lines[number - 1]
     indent = len(line) - len(line.lstrip())
-    return f'<code id="{side}{number}" data-n="{number}"' + (f' style="--i:{indent}"' if indent else "") + f">{code[number - 1]}</code>"
+    attributes = {"id": f"{side}{number}", "data-n": str(number), **({"style": f"--i:{indent}"} if indent else {}), **(more or {})}
+    return "<code" + "".join(f' {name}="{value}"' for name, value in attributes.items()) + f">{code[number - 1]}</code>"
 
 
 def as_script(data: Any) -> Markup:
@@ -154,6 +146,7 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     lexer = CLexer(stripnl=False)  # type: ignore[no-untyped-call]  # types-Pygments says nothing of its options
     left = highlighted(subject.kernel.source, lexer, links) if subject.kernel else []
     right = highlighted(subject.port, CythonLexer(stripnl=False), links)
+    eras = running(subject.port)
     both = kernel is not None
 
     def cells(rows: list[Row]) -> Markup:
@@ -161,7 +154,7 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         for a, b in rows:
             if both:
                 out.append(cell("k", a, subject.kernel.source.lines, left) if subject.kernel and a else "<i></i>")
-            out.append(cell("p", b, subject.port.lines, right) if b else "<i></i>")
+            out.append(cell("p", b, subject.port.lines, right, eras.get(b)) if b else "<i></i>")
         return Markup("".join(out))
 
     def state(pair: Pair) -> str:
@@ -180,6 +173,8 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=words,
         base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},
         callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
-        style=style, scripts=scripts, steps=as_script(steps_for(subject)),
+        style=style, view=Markup((HERE / VIEW).read_text()), article=Markup(""), scripts=scripts,
+        steps=as_script(steps_for(kernel, subject.port)),
+        lens=table(kernel, recordings), section_eras=section_eras, lens_data=as_script(table(kernel, recordings)),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

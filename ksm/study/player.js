@@ -6,9 +6,8 @@
 (() => {
   /** @type {StepType[]} */
   const types = JSON.parse(byId("steps", HTMLElement).textContent || "[]");
-  const panel = byId("player", HTMLElement), lesson = byId("lesson", HTMLSelectElement), slider = byId("slider", HTMLInputElement);
+  const lesson = byId("lesson", HTMLSelectElement), slider = byId("slider", HTMLInputElement);
   const playButton = byId("play", HTMLButtonElement), speed = byId("speed", HTMLSelectElement), life = byId("life", HTMLElement);
-  const watch = byId("watch", HTMLButtonElement);
   /** @type {Replay | undefined} */
   let replay;
   let timer = 0, chosen = "";
@@ -23,21 +22,11 @@
     return short && name.length > 13 ? `${name.slice(0, 12)}…` : name;
   }
 
-  /** Whether an era takes its steps in the order of 6.12. @param {string | undefined} era */
-  const newer = (era) => era === "6.12" || era === "7.3";
-
   /** @param {Replay} r */
   function light(r) {
     for (const line of lit) line.classList.remove("lit");
     const type = types[r.data.steps[r.at][0]];
-    // If the step is taken in two places, the later one is that of 2011, or of 6.1, which does these three after the stable tree.
-    const late = r.data.era === "2.6.38" ? type.name !== "AT_ITS_NODE" && type.name !== "UNSTABLE_GAVE_UP"
-      : r.data.era === "6.1" && ["CHANGED", "UNCHANGED", "ZERO_MERGED"].includes(type.name);
-    // In a version of another era the kernel's line did not run.
-    const same = document.documentElement.dataset.era === r.data.era || (newer(document.documentElement.dataset.era) && newer(r.data.era));
-    const step = r.data.steps[r.at], one = type.cases?.[step[4] === 1 ? "node" : step[2] < 0 ? "gone" : "same"];
-    const [kernel, port] = one || [type.kernel, type.port.length ? type.port[late ? type.port.length - 1 : 0] : 0];
-    const lines = [same && kernel && `k${kernel}`, port && `p${port}`];
+    const lines = window.lens.lines(type, r.data.steps[r.at], window.lens.eraOf(r.data));
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
@@ -208,28 +197,23 @@
     [chosen, before] = ["", {}];
     slider.max = String(replay.length - 1);
     const era = document.documentElement.dataset.era, both = document.documentElement.classList.contains("both");
-    const other = both && era !== data.era && !(newer(era) && newer(data.era));
+    const other = both && era !== window.lens.eraOf(data);
     byId("text", HTMLElement).replaceChildren(make("h3", {}, data.title), ...data.text.split("\n\n").map((part) => make("p", {}, part)),
       make("p", {}, make("small", {}, `${replay.length} steps, on the KSM of Linux ${data.era}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`)));
     byId("text", HTMLElement).scrollTop = 0;
     draw();
   }
 
-  /** @param {boolean} on */
+  /** Begin or end with the part of the page. @param {boolean} on */
   function toggle(on) {
-    if (!on && panel.contains(document.activeElement)) watch.focus();
-    panel.hidden = !on;
-    if (on) playButton.focus();
-    if (on && !replay) load(lesson.value);
     if (!on) {
       pause();
       for (const line of lit) line.classList.remove("lit");
     } else if (replay) draw();
+    else load(lesson.value);
   }
 
-  watch.hidden = !lesson.options.length;
-  watch.addEventListener("click", () => toggle(Boolean(panel.hidden)));
-  byId("close", HTMLButtonElement).addEventListener("click", () => toggle(false));
+  addEventListener("view", (event) => toggle(/** @type {CustomEvent} */ (event).detail === "lessons"));
   lesson.addEventListener("change", () => load(lesson.value));
   slider.addEventListener("input", () => go(Number(slider.value)));
   playButton.addEventListener("click", play);
@@ -237,12 +221,12 @@
     ["last", () => replay && go(replay.length - 1)]]);
   for (const [id, action] of buttons) byId(id, HTMLButtonElement).addEventListener("click", () => { pause(); action(); });
   document.addEventListener("keydown", (event) => {
-    if (panel.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (document.documentElement.dataset.view !== "lessons" || event.ctrlKey || event.metaKey || event.altKey) return;
     // Keys that the slider or a list of choices uses itself are left to it.
     const theirs = event.target instanceof HTMLInputElement ? ["ArrowLeft", "ArrowRight", "Home", "End"]
-      : event.target instanceof HTMLSelectElement ? ["Home", "End", " ", "Escape"] : [];
+      : event.target instanceof HTMLSelectElement ? ["Home", "End", " "] : [];
     if (theirs.includes(event.key)) return;
-    const keys = /** @type {Record<string, string>} */ ({ ArrowLeft: "back", ArrowRight: "step", Home: "first", End: "last", " ": "play", Escape: "close" });
+    const keys = /** @type {Record<string, string>} */ ({ ArrowLeft: "back", ArrowRight: "step", Home: "first", End: "last", " ": "play" });
     if (!keys[event.key] || (event.key === " " && event.target instanceof HTMLButtonElement)) return;
     event.preventDefault();
     byId(keys[event.key], HTMLButtonElement).click();

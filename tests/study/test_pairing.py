@@ -13,7 +13,7 @@ from ksm.study.kernel import StudyError, read_kernel
 from ksm.study.notes import ELSEWHERE, LABELS, RENAMED
 from ksm.study.page import changes, omissions
 from ksm.study.pairing import HASHES, base_hashes, base_version, hashes_of, read_port, study
-from ksm.study.steps import NAMES, STEPS, kernel_line, names_of_enum, port_lines
+from ksm.study.steps import NAMES, names_of_enum
 
 GIT = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t", "HOME": "/nowhere",
        "PATH": "/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM": "1"}
@@ -90,13 +90,8 @@ def test_nothing_has_changed_against_the_version_of_the_hashes(linux):
         assert len(changes(subject, None)) < 20
 
 
-def test_steps_are_taken_in_both_files(linux):
+def test_the_steps_are_those_of_the_port():
     assert names_of_enum() == NAMES
-    source = read_kernel(str(linux)).source
-    for step in STEPS:
-        if step.function:
-            assert kernel_line(step, source) > source.functions[step.function].first, step.name
-            assert port_lines(step, read_port()), step.name
 
 
 # Older and newer ones
