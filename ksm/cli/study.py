@@ -56,7 +56,8 @@ def study(kernels: tuple[str, ...], output: str | None, recordings: tuple[str, .
     if port is not None and not serve:
         raise click.UsageError("--port needs --serve", click.get_current_context())
     if serve and (output is not None or function is not None or same):
-        raise click.UsageError("--serve writes no file and prints no function: it goes with --kernel and --recording", click.get_current_context())
+        raise click.UsageError("--serve goes with --kernel and --recording: it writes no file, and prints no function",
+                               click.get_current_context())
     try:
         if function is not None:
             from ksm.study.terminal import print_diff

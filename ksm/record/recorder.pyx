@@ -41,7 +41,7 @@ from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED,
                        STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
                        STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, WRITE_ONCE_step)
-from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
+from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, PTE, ROOT, VALUES, longs,
                               look_at_item, look_at_ksm, look_at_mms, page_of, put)
 
 # How many kinds of steps ksm/step.pxd has
@@ -59,7 +59,6 @@ cdef enum:
     LOOK_TRY = 3                # as LOOK_ALL, if no other thread is in the way; else as LOOK_KSM
     LOOK_FAULT = 4              # as LOOK_TRY, if the thread holds ksm_thread_mutex, or gets it at once; else as LOOK_NOT
 
-cdef int[NR_KINDS] widths
 widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 0]
 
 cdef int[NR_STEPS] look

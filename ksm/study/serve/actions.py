@@ -2,7 +2,8 @@
 # No twin in the kernel: a machine behind a page.
 """What a visitor of the page may do, each as calls on a ksm.Machine: a write, a fork, madvise, a setting, passes of ksmd.
 
-An action is a dict of JSON: "do" names it, and it has the keys of its row in ACTIONS, no others. What is wrong with one is said in a sentence.
+An action is a dict of JSON: "do" names it, and it has the keys of its row in ACTIONS, no others. What is wrong with one is said in a
+sentence.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class World:
         if not isinstance(mergeable, bool):
             raise ActionError("“mergeable” is true or false.")
         self.advise(who, mergeable)
-        return f"{who.name} has said madvise({'MADV_MERGEABLE): ksmd may look at these pages' if mergeable else 'MADV_UNMERGEABLE): ' + ALONE}."
+        return f"{who.name} has said madvise({TOGETHER if mergeable else ALONE}."
 
     def setting(self, name: Any, value: Any) -> str:
         """A file of /sys/kernel/mm/ksm."""
@@ -187,7 +188,8 @@ class World:
         for process in self.machine.processes.values():
             if process.name == name:
                 return process
-        raise ActionError(f"There is no process “{shown(name)}”: {', '.join(each.name for each in self.machine.processes.values()) or 'none'}.")
+        names = ", ".join(process.name for process in self.machine.processes.values())
+        raise ActionError(f"There is no process “{shown(name)}”: {names or 'none'}.")
 
     def free_name(self) -> str:
         """A name that nobody has."""
@@ -197,7 +199,8 @@ class World:
         return next(name for name in NAMES if name not in taken)
 
 
-ALONE = "what was merged has pages of its own again"
+TOGETHER = "MADV_MERGEABLE): ksmd may look at these pages"
+ALONE = "MADV_UNMERGEABLE): what was merged has pages of its own again"
 ACTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "write": (("process", "page", "text"), World.write),
     "fork": (("process",), World.fork),

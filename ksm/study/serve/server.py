@@ -2,9 +2,9 @@
 # No twin in the kernel: a machine behind a page.
 """The server of `ksm study --serve`: one page, and one address to which it sends actions. There is nothing else, and no file is read.
 
-It listens on 127.0.0.1. The address has a token that cannot be guessed, so that other users of this computer do not have it. A page of the web
-that knows it still gets nothing: the Host of each request has to be this server (DNS rebinding), an action has to come from its own page
-(Origin), and as JSON. A visit is named in the body, not by a cookie, which every server of 127.0.0.1 would be sent.
+It listens on 127.0.0.1. The address has a token that cannot be guessed, so that other users of this computer do not have it. A page of the
+web that knows it still gets nothing: the Host of each request has to be this server (DNS rebinding), an action has to come from its own
+page (Origin), and as JSON. A visit is named in the body, not by a cookie, which every server of 127.0.0.1 would be sent.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TIMEOUT = 10.0  # seconds that a connection may stand still
 SWEEP = 15.0  # seconds between two looks for idle visits
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-                               "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+                               "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -126,10 +126,8 @@ class Handler(BaseHTTPRequestHandler):
                 raise ActionError("An action is an object of JSON.")
             visit = action.pop("visit", None)
             visits = self.server.visits
-            if action.get("do") == "begin":
-                answer = visits.begin(action.get("era"), visit)
-            else:
-                answer = visits.do(visit, action)
+            begins = action.get("do") == "begin"
+            answer = visits.begin(action.get("era"), visit) if begins else visits.do(visit, action)
         except (ValueError, RecursionError):
             self.refuse(HTTPStatus.BAD_REQUEST, "An action is an object of JSON.")
         except ActionError as error:
@@ -151,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def is_for_us(self) -> bool:
         """Whether the request was meant for this server: a name that leads here by other means is not among its names."""
-        if self.headers.get_all("Host") in ([host] for host in self.server.hosts):
+        if any(self.headers.get_all("Host") == [host] for host in self.server.hosts):
             return True
         self.refuse(HTTPStatus.FORBIDDEN, "This server has another name.")
         return False
