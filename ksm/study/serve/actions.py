@@ -235,7 +235,7 @@ def contents(text: Any) -> bytes:
 
 def within(what: str, value: Any, allowed: range) -> int:
     if type(value) is not int or value not in allowed:
-        raise ActionError(f"{what} is a number from {allowed[0]} to {allowed[-1]}.")
+        raise ActionError(f"“{what}” is a number from {allowed[0]} to {allowed[-1]}.")
     return value
 
 

@@ -47,6 +47,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64
 
     def __init__(self, page: str, port: int = 0, *, most: int = MOST, idle: float = IDLE) -> None:
         super().__init__((ADDRESS, port), Handler)
