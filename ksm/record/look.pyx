@@ -18,8 +18,9 @@ from ksm.fs.proc.task_mmu cimport (PAGE_ANON, PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_K
                                    pagemap_walk)
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_first, rb_next
-from ksm.mm.ksm cimport (ERA_2_6_38, ERA_7_3, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot,
-                         ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup, stable_node_of_list)
+from ksm.mm.ksm cimport (ERA_2_6_38, ERA_7_3, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals,
+                         ksm_mm_slot, ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup,
+                         stable_node_of_list)
 from ksm.step cimport STEP_PASS_ENDS
 
 

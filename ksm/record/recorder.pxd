@@ -6,11 +6,14 @@ from linux.mm_types cimport machine, struct_page
 from linux.rbtree cimport rb_node
 from linux.spinlock cimport spinlock_t
 
-from ksm.record.look cimport VALUES, longs
+from ksm.record.look cimport NR_KINDS, VALUES, longs
 
 
 cdef enum:
     LABEL = 24                  # bytes of a page that are kept
+
+
+cdef int[NR_KINDS] widths       # how many values each kind has
 
 
 cdef struct entry:

@@ -59,7 +59,6 @@ cdef enum:
     LOOK_TRY = 3                # as LOOK_ALL, if no other thread is in the way; else as LOOK_KSM
     LOOK_FAULT = 4              # as LOOK_TRY, if the thread holds ksm_thread_mutex, or gets it at once; else as LOOK_NOT
 
-cdef int[NR_KINDS] widths
 widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2, 0]
 
 cdef int[NR_STEPS] look

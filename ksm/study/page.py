@@ -20,6 +20,8 @@ from pygments.lexers.python import CythonLexer
 from pygments.token import Token, _TokenType, is_token_subtype
 
 import ksm
+from ksm.machine import ERAS
+from ksm.study import door
 from ksm.study.functions import Source
 from ksm.study.kernel import Kernel
 from ksm.study.lens import running, section_eras, steps_for, table
@@ -32,7 +34,8 @@ HERE = Path(__file__).parent
 NAME = "ksm-study.html"
 STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "lens.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "lens.js", "tree.js", "replay.js", "player.js")
+SCRIPTS = ("page.js", "lens.js", "tree.js", "replay.js", "player.js", "door_words.js", "door_draw.js", "door.js")
+LIVE = "door_live.js"  # only where a machine answers
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
 # Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.
@@ -139,8 +142,8 @@ def as_script(data: Any) -> Markup:
     return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kernel | None = None) -> str:
-    """The page. `older`: the reader's 6.12, to show what `kernel` has changed against it, line by line."""
+def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kernel | None = None, live: bool = False) -> str:
+    """The page. `older`: the reader's 6.12, to show what `kernel` has changed against it, line by line. `live`: for ksm.study.serve."""
     subject = study(kernel)
     links = section_names(subject)
     lexer = CLexer(stripnl=False)  # type: ignore[no-untyped-call]  # types-Pygments says nothing of its options
@@ -168,7 +171,7 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     versions = {"function": base_version(), "change": older.name.removeprefix("Linux ") if older else base_version()}
     words = {where: {what: text.format(version) for what, text in WORDS.items()} for where, version in versions.items()}
     style = Markup("\n").join(Markup((HERE / name).read_text()) for name in STYLES)
-    scripts = [Markup((HERE / name).read_text()) for name in SCRIPTS]
+    scripts = [Markup((HERE / name).read_text()) for name in ((LIVE, *SCRIPTS) if live else SCRIPTS)]
     return template.render(
         version=ksm.__version__, subject=subject, kernel=kernel, older=older, cells=cells, state=state, words=words,
         base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},
@@ -176,5 +179,6 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         style=style, view=Markup((HERE / VIEW).read_text()), article=Markup(""), scripts=scripts,
         steps=as_script(steps_for(kernel, subject.port)),
         lens=table(kernel, recordings), section_eras=section_eras, lens_data=as_script(table(kernel, recordings)),
+        eras=list(ERAS), door="" if live else as_script(door.recorded()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )
