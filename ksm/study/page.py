@@ -23,6 +23,7 @@ import ksm
 from ksm.machine import ERAS
 from ksm.study import door
 from ksm.study.functions import Source
+from ksm.study.glossary import terms
 from ksm.study.kernel import Kernel
 from ksm.study.lens import running, section_eras, steps_for, table
 from ksm.study.notes import ELSEWHERE
@@ -32,9 +33,10 @@ from ksm.study.steps import era_of
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "lens.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "booklet.css", "source.css", "lens.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "lens.js", "tree.js", "replay.js", "player.js", "door_words.js", "door_draw.js", "door.js")
+SCRIPTS = ("page.js", "lens.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "booklet.js", "player.js",
+           "door_words.js", "door_draw.js", "door.js")
 LIVE = "door_live.js"  # only where a machine answers
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
@@ -180,5 +182,6 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         steps=as_script(steps_for(kernel, subject.port)),
         lens=table(kernel, recordings), section_eras=section_eras, lens_data=as_script(table(kernel, recordings)),
         eras=list(ERAS), door="" if live else as_script(door.recorded()),
+        glossary=as_script(terms()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )
