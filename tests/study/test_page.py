@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 import ksm
 from ksm.cli.group import main
+from ksm.study.base import base_hashes
 from ksm.study.kernel import read_kernel
 from ksm.study.lens import steps_for
 from ksm.study.lessons import LESSONS, record_lesson
 from ksm.study.page import NAME, render
-from ksm.study.pairing import base_hashes, read_port, study
+from ksm.study.pairing import read_port, study
 from ksm.study.same import share
 from ksm.study.steps import era_of
 
@@ -92,7 +93,7 @@ def test_both_sides(linux):
     page = check_page(text)
     shown = set(page.ids)
     same = share(kernel)
-    assert f'<b id="same">{same.same} of {same.statements}</b> statements the same' in text
+    assert f"of the statements are the same,\n      {same.same} of {same.statements}, in" in text
     for source, side in ((kernel.source, "k"), (read_port(), "p")):
         assert [number for number, line in enumerate(source.lines, 1) if line.strip() and f"{side}{number}" not in shown] == []
     data = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
