@@ -106,9 +106,7 @@ def engine_of(options: Options, temp: str) -> Engine:
 
 @contextmanager
 def asking(fleet: Fleet, options: Options, *, sample: int = 1, progress: Progress) -> Iterator[Asking]:
-    """The fleet, or those of its contents whose fingerprint is a multiple of `sample`, spread into a working folder that is gone at the end.
-    FleetError.
-    """
+    """The fleet, spread into a working folder that is gone at the end; of `sample` contents one, by their fingerprints. FleetError."""
     steps.need_duckdb()
     temp = options.temp or tempfile.gettempdir()
     try:

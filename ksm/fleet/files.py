@@ -183,10 +183,10 @@ def fetched(address: str, only_foot: bool, folder: str | None) -> Iterator[int]:
         yield file.fileno()
 
 
-def open_fleet(texts: Sequence[str], *, hosts: str | None = None, tenants: Mapping[str, Sequence[str]] | None = None) -> Fleet:
+def open_fleet(texts: Sequence[str], *, placement: str | None = None, tenants: Mapping[str, Sequence[str]] | None = None) -> Fleet:
     """The fleet of these files. Nothing but the end of each file is read. FleetError.
 
-    `hosts` is a file with the columns source and host, in place of the hosts that the files name. `tenants` has the sources of each tenant.
+    `placement` is a file with the columns source and host, in place of the hosts that the files name. `tenants` has the sources of each tenant.
     """
     files = files_of(texts)
     if not files:
@@ -214,8 +214,8 @@ def open_fleet(texts: Sequence[str], *, hosts: str | None = None, tenants: Mappi
     if not members:
         raise FleetError(f"{printable(files[0])}: a fingerprint file without sources")
     assert first is not None
-    if hosts is not None:
-        members = with_hosts(members, hosts)
+    if placement is not None:
+        members = with_hosts(members, placement)
     if tenants:
         members = with_tenants(members, tenants)
     return Fleet(members, files, first[1].hashed, bool(tenants))

@@ -17,48 +17,50 @@ from ksm.rows.format import Head
 from ksm.rows.write import Writer
 
 PAGE = ksm.PAGE_SIZE
-HOSTS, MACHINES, IMAGES, FAMILIES = 40, 400, 12, 3
-LEAST, MOST = 8, 64  # MiB of a machine
+SIZES = [8, 8, 16, 16, 32, 32, 48, 48, 64, 64]  # MiB of the machines of each host
+HOMES = [4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 3]  # hosts that the machines of each image fill
+HOSTS = sum(HOMES)
 WHOLE = 256  # pages for a MiB; fewer make the same fleet smaller
 
 
 class Machine(NamedTuple):
-    """A machine. `contents` has a number for each page, 0 for zeros: equal numbers are equal pages."""
+    """A machine. `contents` has a number for each page, 0 for zeros: equal numbers are equal pages. On their `home`, the machines of an image
+    live with none of another one.
+    """
 
     name: str
     host: str
+    home: str
     image: int
     contents: list[int]
 
 
-class Image(NamedTuple):
-    """What machines of an image have: `own` contents that no other image has, and `family` contents that those of its family have, too."""
+def made(scale: int = WHOLE, *, seed: int = 1) -> list[Machine]:
+    """The fleet, with `scale` pages for each MiB: 400 machines. Each host has the same sizes, and machines of several images.
 
-    own: int
-    family: int
-
-
-def made(scale: int = WHOLE, *, seed: int = 1, hosts: int = HOSTS, machines: int = MACHINES) -> list[Machine]:
-    """The fleet, with `scale` pages for each MiB. Machine n is on host n * hosts // machines.
-
-    Of a machine's pages, a tenth are zeros, a half come from the front of its image's contents, a tenth from the front of its family's,
-    a tenth are copies of pages of its own that nobody else has, and the others are its own, each once.
+    Of a machine's pages, a tenth are zeros; four tenths come from the front of its image's contents, a tenth from the front of those that all
+    images have, a tenth from the front of those that two neighbouring images have. A tenth are copies of pages of its own, and the others are
+    its own, each once.
     """
     chance = random.Random(seed)
+    images = [image for image, homes in enumerate(HOMES) for _ in range(homes)]
+    hosts = [chance.sample(range(HOSTS), HOSTS) for _ in SIZES]
     result = []
-    for number in range(machines):
-        pages = chance.randint(LEAST, MOST) * scale
-        image = chance.randrange(IMAGES)
-        zero, own, family, copies = pages // 10, pages // 2, pages // 10, pages // 10
-        private = pages - zero - own - family - copies
-        base = 1 << 40 | number << 20
-        contents = [0] * zero
-        contents += [1 << 38 | image << 20 | place for place in range(own)]
-        contents += [1 << 39 | image % FAMILIES << 20 | place for place in range(family)]
-        contents += [base | place for place in range(private)]
-        contents += [base | chance.randrange(private) for _ in range(copies)]
-        chance.shuffle(contents)
-        result.append(Machine(f"vm{number:03}.img", f"host{number * hosts // machines:02}", image, contents))
+    for home, image in enumerate(images):
+        for slot, size in enumerate(SIZES):
+            number = len(result)
+            pages = size * scale
+            tenth = pages // 10
+            base = 1 << 40 | number << 20
+            private = pages - 8 * tenth
+            contents = [0] * tenth
+            contents += [1 << 38 | image << 20 | place for place in range(4 * tenth)]
+            contents += [1 << 39 | place for place in range(tenth)]
+            contents += [1 << 39 | (1 + image // 2) << 20 | place for place in range(tenth)]
+            contents += [base | place for place in range(private)]
+            contents += [base | chance.randrange(private) for _ in range(tenth)]
+            chance.shuffle(contents)
+            result.append(Machine(f"vm{number:03}.img", f"host{hosts[slot][home]:02}", f"host{home:02}", image, contents))
     return result
 
 
@@ -96,7 +98,7 @@ def write_fleet(folder: Path, machines: list[Machine], *, key: str = "") -> list
     for machine in machines:
         by_host.setdefault(machine.host, []).append(machine)
     paths = []
-    for host, some in by_host.items():
+    for host, some in sorted(by_host.items()):
         path = folder / f"{host}.parquet"
         write_file(path, host, some, key=key)
         paths.append(os.fspath(path))

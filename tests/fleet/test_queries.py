@@ -19,7 +19,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture(scope="module")
 def machines():
-    return made(2)
+    return sorted(made(2), key=lambda machine: machine.host)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def fleet(machines, tmp_path_factory):
 
 
 def having(machines):
-    """For each contents that is not zero, the numbers of the machines that have it."""
+    """For each contents that is not zero, the numbers of the sources that have it."""
     found = defaultdict(set)
     for number, machine in enumerate(machines):
         for content in machine.contents:
