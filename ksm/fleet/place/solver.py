@@ -21,6 +21,7 @@ from ksm.fleet.place.problem import Numbers, Problem
 
 MOST_VARIABLES = 4000
 MOST_ENTRIES = 40_000
+NODES = 2000  # of the tree
 DOUBT = 1e-6  # of a bound: what floating-point numbers may make of it
 
 
@@ -131,7 +132,7 @@ def solve(problem: Problem, copies: Numbers, at: Numbers, deadline: float, seed:
     highs.HandleUserInterrupt = True  # else cancelSolve() does nothing
     options = {
         "time_limit": max(0.1, deadline - time.monotonic()), "mip_rel_gap": 0.0, "mip_abs_gap": 0.5, "threads": 1,
-        "random_seed": seed % (1 << 31),
+        "random_seed": seed % (1 << 31), "mip_max_nodes": NODES,
     }  # fmt: skip
     for name, value in options.items():
         highs.setOptionValue(name, value)
