@@ -64,12 +64,12 @@ def small(seed: int, fit: Fit = "after", *, sources: int = 6, hosts: int = 3, ro
              for source in range(sources)]
     tenants = [chance.choice(["blue", "red", None]) for _ in range(sources)]
     pinned = [chance.random() < 0.1 for _ in range(sources)]
-    those = [Source(f"s{number}", pages[number], own[number], start[number], tenants[number], pinned[number]) for number in range(sources)]
-    plain = Problem([Host(f"h{number}", 0, 0) for number in range(hosts)], those, [*groups.items()], fit=fit)
+    each = [Source(f"s{number}", pages[number], own[number], start[number], tenants[number], pinned[number]) for number in range(sources)]
+    plain = Problem([Host(f"h{number}", 0, 0) for number in range(hosts)], each, [*groups.items()], fit=fit)
     now = plain.used(plain.start) if fit == "after" else plain.filled(plain.start)
-    room = [int(each * (2 if roomy else chance.uniform(0.8, 1.6))) for each in now + 1]
+    room = [int(load * (2 if roomy else chance.uniform(0.8, 1.6))) for load in now + 1]
     return Problem(
-        [Host(f"h{number}", max(room[number], int(now[number])), room[number]) for number in range(hosts)], those, [*groups.items()],
+        [Host(f"h{number}", max(room[number], int(now[number])), room[number]) for number in range(hosts)], each, [*groups.items()],
         apart=[frozenset(chance.sample(range(sources), 2))] if chance.random() < 0.4 else [],
         tenants_apart=chance.random() < 0.2, moves=chance.choice([None, None, 1, 2, 3]), fit=fit,
     )  # fmt: skip

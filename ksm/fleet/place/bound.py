@@ -2,8 +2,8 @@
 # No twin in the kernel: it merges within one host, and knows no others.
 """What all hosts need at least, whatever the placement: no search can come below that.
 
-Each content is on as many hosts as have one of its sources. So if the sources of group g have to be spread over n(g) hosts at least, then all
-hosts together have at least the sum of own pages and of weight(g) * n(g). This holds for each group by itself, and so for the sum.
+Each content is on as many hosts as have one of its sources. So if the sources of group g have to be spread over n(g) hosts at least, then
+all hosts together have at least the sum of own pages and of weight(g) * n(g). This holds for each group by itself, and so for the sum.
 
 n(g) is the largest of these, each of which holds for any set M of sources:
 
@@ -16,8 +16,9 @@ n(g) is the largest of these, each of which holds for any set M of sources:
     pinned    as many as the pinned sources of M are on.
     moves     with K moves, a host is left by M when all sources that M has there move. The hosts with the fewest are left first.
 
-With K moves there is a second bound. A host loses its copy of a content when all sources that have it there move; each of them gets its share
-of that copy. What K moves save is at most the sum of the K largest sums of shares. Contents that are on n(g) hosts already save nothing.
+With K moves there is a second bound. A host loses its copy of a content when all sources that have it there move; each of them gets its
+share of that copy. What K moves save is at most the sum of the K largest sums of shares. Contents that are on n(g) hosts already save
+nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import numpy as np
 
 from ksm.fleet.place.problem import Numbers, Problem
 
+MOST_GROUPS = 4000  # that are looked at; the others count as on one host, which is true of each
+
 
 class Bound(NamedTuple):
     """All hosts together have `least` pages at least. `copies` has the hosts that each group needs at least."""
@@ -38,10 +41,11 @@ class Bound(NamedTuple):
 
 
 def bound_of(problem: Problem, deadline: float = float("inf")) -> Bound:
-    """By counting. Groups whose turn has not come by the deadline count as on one host, which is true of each."""
+    """By counting. Groups whose turn has not come by the deadline count as on one host, too."""
     finder = Finder(problem)
     # Small sets first: what they need counts in the larger ones around them.
-    for group in sorted(range(len(problem.groups)), key=lambda each: (len(problem.members[each]), -problem.weights[each])):
+    heavy = sorted(range(len(problem.groups)), key=lambda each: -problem.weights[each] * len(problem.members[each]))[:MOST_GROUPS]
+    for group in sorted(heavy, key=lambda each: (len(problem.members[each]), -problem.weights[each])):
         if time.monotonic() >= deadline:
             break
         finder.copies[group] = finder.hosts_for(problem.members[group])

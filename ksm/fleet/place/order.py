@@ -2,9 +2,9 @@
 # No twin in the kernel: it merges within one host, and knows no others.
 """The moves from one placement to another, in an order in which they can be made: what fits now, and of that what gains most, is next.
 
-Midway a host may be filled up to its capacity, and the reserve of `limit` with it; KSM has time to merge between two moves. Where nothing that
-is left fits, as when two full hosts exchange sources, one of them waits on a third host, if the moves that are allowed suffice for that. Where
-that does not help either, the move that exceeds a capacity least is next, and says so.
+Midway a host may be filled up to its capacity, and the reserve of `limit` with it; KSM has time to merge between two moves. Where nothing
+that is left fits, as when two full hosts exchange sources, one of them waits on a third host, if the moves that are allowed suffice for
+that. Where that does not help either, the move that exceeds a capacity least is next, and says so.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def ordered(problem: Problem, at: Numbers) -> list[Step]:
         sources = np.array(left)
         targets = at[sources]
         gains, over = looked_at(state, sources, targets, capacity)
-        meets = np.array([not state.allowed(source)[host] for source, host in zip(left, targets, strict=True)])
+        meets = np.array([not state.allowed(source)[host] for source, host in zip(left, targets.tolist(), strict=True)])
         fine = np.flatnonzero((over <= 0) & ~meets)
         if len(fine):
             place = int(fine[np.argmax(gains[fine])])
@@ -95,7 +95,8 @@ def way_out(state: State, at: Numbers, movable: list[int], left: list[int], capa
             others = [other for other in left if other != source]
             targets = at[others]
             _, over = looked_at(state, np.array(others, np.int64), targets, capacity)
-            opens = any(not more and state.allowed(other)[target] for other, target, more in zip(others, targets, over, strict=True))
+            rest = zip(others, targets.tolist(), over.tolist(), strict=True)
+            opens = any(not more and state.allowed(other)[target] for other, target, more in rest)
             state.move(source, origin)
             if opens:
                 best = int(costs[host]), source, int(host)

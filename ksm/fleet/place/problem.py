@@ -144,7 +144,7 @@ class Problem:
         """What is not as it was asked for: a line each. Of a placement that place() gives, there are none."""
         lines = []
         load = self.used(at) if self.fit == "after" else self.filled(at)
-        for number in np.flatnonzero(load > self.limits):
+        for number in np.flatnonzero(load > self.limits).tolist():
             lines.append(f"{self.hosts[number].name} has {load[number]:,} pages, and room for {self.limits[number]:,}")
         for clique in self.apart:
             for first, second in pairs_that_meet(clique, at):
@@ -152,7 +152,7 @@ class Problem:
         for number in range(len(self.hosts) if self.tenants_apart else 0):
             if len(set(self.tenants[at == number].tolist())) > 1:
                 lines.append(f"{self.hosts[number].name} has sources of several tenants")
-        for number in np.flatnonzero(at != self.start):
+        for number in np.flatnonzero(at != self.start).tolist():
             if self.sources[number].pinned:
                 lines.append(f"{self.sources[number].name} is pinned, and not on {self.hosts[self.start[number]].name}")
         if self.moves is not None and self.moved(at) > self.moves:

@@ -2,9 +2,9 @@
 # No twin in the kernel: it merges within one host, and knows no others.
 """A small fleet as a mixed-integer program for HiGHS: an exact answer, or a bound and a placement by the time that is left.
 
-Variables: x(s, h), whether source s is on host h; y(g, h), whether one of the sources of group g is; with tenants apart z(t, h), whether host h
-is tenant t's. All hosts have the sum of own pages, and of weight(g) * y(g, h). The hosts that a group needs at least (bound.py) are a row
-each, without which the program's relaxation would spread each source over all hosts and say little.
+Variables: x(s, h), whether source s is on host h; y(g, h), whether one of the sources of group g is; with tenants apart z(t, h), whether
+host h is tenant t's. All hosts have the sum of own pages, and of weight(g) * y(g, h). The hosts that a group needs at least (bound.py) are
+a row each, without which the program's relaxation would spread each source over all hosts and say little.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 
 from ksm.fleet.place.problem import Numbers, Problem
 
-MOST_VARIABLES = 4000
+MOST_VARIABLES = 2000
 MOST_ENTRIES = 40_000
-NODES = 2000  # of the tree
+NODES = 500  # of the tree
 DOUBT = 1e-6  # of a bound: what floating-point numbers may make of it
 
 
@@ -121,14 +121,7 @@ def solve(problem: Problem, copies: Numbers, at: Numbers, deadline: float, seed:
     """See the top of the file. `at` is a placement that is known, from which HiGHS starts."""
     import highspy
 
-    class Quiet(highspy.Highs):
-        """highspy gives itself callbacks when it is made, and so prints HiGHS's banner before it can be told not to."""
-
-        def enableCallbacks(self) -> None:
-            self.setOptionValue("output_flag", False)
-            super().enableCallbacks()
-
-    highs = Quiet()
+    highs = quiet(highspy.Highs)
     highs.HandleUserInterrupt = True  # else cancelSolve() does nothing
     options = {
         "time_limit": max(0.1, deadline - time.monotonic()), "mip_rel_gap": 0.0, "mip_abs_gap": 0.5, "threads": 1,
@@ -152,6 +145,16 @@ def solve(problem: Problem, copies: Numbers, at: Numbers, deadline: float, seed:
     return Solved(least, found)
 
 
+def quiet(kind: Any) -> Any:
+    """A Highs that prints nothing. It gives itself callbacks when it is made, and with these comes a banner, unless it was told not to."""
+
+    def enable(highs: Any) -> None:
+        highs.setOptionValue("output_flag", False)
+        kind.enableCallbacks(highs)
+
+    return type("Quiet", (kind,), {"enableCallbacks": enable})()
+
+
 def values_of(problem: Problem, at: Numbers) -> list[float]:
     """The values of all variables for a placement."""
     hosts = len(problem.hosts)
@@ -160,7 +163,8 @@ def values_of(problem: Problem, at: Numbers) -> list[float]:
     parts = [placed, problem.counts(at) > 0]
     if problem.tenants_apart:
         parts.append(np.array([placed[problem.tenants == tenant].any(0) for tenant in range(int(problem.tenants.max(initial=0)) + 1)]))
-    return np.concatenate([part.ravel() for part in parts]).astype(float).tolist()
+    values: list[float] = np.concatenate([part.ravel() for part in parts]).astype(float).tolist()
+    return values
 
 
 def run(highs: Any) -> None:

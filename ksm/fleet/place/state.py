@@ -15,7 +15,9 @@ NOWHERE = -1
 
 
 class State:
-    """`at` has the host of each source, or NOWHERE. `costs` has, for each source and host, the pages that it adds there to what others have."""
+    """`at` has the host of each source, or NOWHERE. `costs` has, for each source and host, the pages that it adds there to what others
+    have.
+    """
 
     def __init__(self, problem: Problem, at: Numbers) -> None:
         self.problem = problem
@@ -59,7 +61,7 @@ class State:
                 column = self._costs[:, host]
                 column[:] = problem.own + sums(np.where(here == 0, problem.weights, 0)[groups], starts)
                 alone = np.where(here == 1, problem.weights, 0)
-                for source in np.flatnonzero(self.at == host):
+                for source in np.flatnonzero(self.at == host).tolist():
                     column[source] = problem.own[source] + alone[problem.groups_of(source)].sum()
             self._stale.clear()
         return self._costs
