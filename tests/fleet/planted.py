@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ksm.fleet.place.problem import Fit, Host, Numbers, Problem, Source
+from ksm.fleet.placing.problem import Fit, Host, Numbers, Problem, Source
 
 MIB = 256  # pages
 SIZES = (8, 8, 16, 16, 32, 32, 48, 48, 64, 64)  # MiB of the machines on each host

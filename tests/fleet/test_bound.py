@@ -11,9 +11,9 @@ import planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.fleet.place import solver
-from ksm.fleet.place.bound import bound_of
-from ksm.fleet.place.problem import Host, Problem, Source
+from ksm.fleet.placing import solver
+from ksm.fleet.placing.bound import bound_of
+from ksm.fleet.placing.problem import Host, Problem, Source
 
 pytestmark = pytest.mark.once
 fits = st.sampled_from(["after", "before"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ksm.fleet.place: a placement that takes less memory, within what was asked for."""
+"""ksm.fleet.placing: a placement that takes less memory, within what was asked for."""
 
 from dataclasses import replace
 
@@ -13,11 +13,11 @@ import planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.fleet.place import solver
-from ksm.fleet.place.order import ordered
-from ksm.fleet.place.place import place
-from ksm.fleet.place.problem import Host, PlaceError, Problem, Source, merge_groups, own_of
-from ksm.fleet.place.state import State
+from ksm.fleet.placing import solver
+from ksm.fleet.placing.order import ordered
+from ksm.fleet.placing.placing import place
+from ksm.fleet.placing.problem import Host, PlaceError, Problem, Source, merge_groups, own_of
+from ksm.fleet.placing.state import State
 
 pytestmark = pytest.mark.once
 fits = st.sampled_from(["after", "before"])

@@ -13,11 +13,11 @@ from ksm.fleet import queries
 from ksm.fleet.asking import Answers, asking
 from ksm.fleet.engines.steps import Options
 from ksm.fleet.files import NO_TENANT, Fleet, FleetError
-from ksm.fleet.place.order import ordered
-from ksm.fleet.place.place import ROUNDS, SECONDS, Progress, no_progress, place
-from ksm.fleet.place.plan import Plan
-from ksm.fleet.place.problem import Fit, Host, PlaceError, Problem, Source, merge_groups, own_of
-from ksm.fleet.place.tables import Headroom, Room, Wishes, apart_of, numbers_of, read_hosts, read_wishes, rooms_of
+from ksm.fleet.placing.order import ordered
+from ksm.fleet.placing.placing import ROUNDS, SECONDS, Progress, no_progress, place
+from ksm.fleet.placing.plan import Plan
+from ksm.fleet.placing.problem import Fit, Host, PlaceError, Problem, Source, merge_groups, own_of
+from ksm.fleet.placing.tables import Headroom, Room, Wishes, apart_of, numbers_of, read_hosts, read_wishes, rooms_of
 from ksm.host.text import printable, size
 
 USUAL = Headroom(share=0.1)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ksm.fleet.place.problem import Numbers, Problem
+from ksm.fleet.placing.problem import Numbers, Problem
 
 NOWHERE = -1
 
@@ -118,15 +118,15 @@ class State:
         """The hosts on which a source, wherever it is now, meets none that it must not meet. A pinned one has its own host alone."""
         problem = self.problem
         if problem.sources[source].pinned:
-            return np.arange(len(problem.hosts)) == problem.start[source]
+            return np.equal(np.arange(len(problem.hosts)), self.problem.sources[source].host)
         if self.free:
             return np.ones(len(problem.hosts), np.bool_)
         tenant = problem.tenants[source]
         others = self.meet[problem.cliques[source]].sum(0) + self.tenant_counts.sum(0) - self.tenant_counts[tenant]
         if self.at[source] != NOWHERE:
             others[self.at[source]] -= len(problem.cliques[source])
-        result: NDArray[np.bool_] = others == 0
-        return result
+        fine: NDArray[np.bool_] = others == 0
+        return fine
 
     def conflicts(self) -> Numbers:
         """How many others each source must not meet and meets."""

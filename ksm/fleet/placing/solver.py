@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ksm.fleet.place.problem import Numbers, Problem
+from ksm.fleet.placing.problem import Numbers, Problem
 
-MOST_VARIABLES = 2000
-MOST_ENTRIES = 40_000
-NODES = 500  # of the tree
+MOST_VARIABLES = 500
+MOST_ENTRIES = 10_000
+NODES = 1000  # of the tree
 DOUBT = 1e-6  # of a bound: what floating-point numbers may make of it
 
 

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ksm.fleet.place.problem import Numbers
-from ksm.fleet.place.state import State, sums
+from ksm.fleet.placing.problem import Numbers
+from ksm.fleet.placing.state import State, sums
 
 How = Literal["regret", "largest", "chance"]  # who is next: whose second choice is much worse, the largest, anybody
 EACH_HOW: tuple[How, ...] = ("regret", "largest", "chance")

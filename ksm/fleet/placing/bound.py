@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ksm.fleet.place.problem import Numbers, Problem
+from ksm.fleet.placing.problem import Numbers, Problem
 
 MOST_GROUPS = 4000  # that are looked at; the others count as on one host, which is true of each
 

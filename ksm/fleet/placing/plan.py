@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.report import columns, mib, shortened
 from ksm.estimate.terminal import amount, wrapped
-from ksm.fleet.place.state import State
-from ksm.fleet.place.tables import Headroom
+from ksm.fleet.placing.state import State
+from ksm.fleet.placing.tables import Headroom
 from ksm.host.text import printable
 
 if TYPE_CHECKING:
-    from ksm.fleet.place.order import Step
-    from ksm.fleet.place.place import Ended
-    from ksm.fleet.place.problem import Numbers, Problem
+    from ksm.fleet.placing.order import Step
+    from ksm.fleet.placing.placing import Ended
+    from ksm.fleet.placing.problem import Numbers, Problem
 
 SHOWN = 20  # moves, and hosts
 NAME = 28  # columns of a name

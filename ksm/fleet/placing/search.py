@@ -9,8 +9,8 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from ksm.fleet.place.problem import Numbers
-from ksm.fleet.place.state import State
+from ksm.fleet.placing.problem import Numbers
+from ksm.fleet.placing.state import State
 
 MOST_ROWS = 1024  # sources of which all exchanges are looked at, at once
 TRIED = 64  # exchanges that look good, of which the exact gain is computed

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ksm.fleet.place.problem import Numbers, Problem
-from ksm.fleet.place.state import State
+from ksm.fleet.placing.problem import Numbers, Problem
+from ksm.fleet.placing.state import State
 
 
 class Step(NamedTuple):

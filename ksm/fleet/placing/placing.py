@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ksm.fleet.place import solver
-from ksm.fleet.place.bound import bound_of
-from ksm.fleet.place.problem import Numbers, PlaceError, Problem
-from ksm.fleet.place.search import descend
-from ksm.fleet.place.shake import EACH_HOW, rebuild, shake
-from ksm.fleet.place.state import State
+from ksm.fleet.placing import solver
+from ksm.fleet.placing.bound import bound_of
+from ksm.fleet.placing.problem import Numbers, PlaceError, Problem
+from ksm.fleet.placing.search import descend
+from ksm.fleet.placing.shake import EACH_HOW, rebuild, shake
+from ksm.fleet.placing.state import State
 
 SECONDS = 60.0
 ROUNDS = 2000
