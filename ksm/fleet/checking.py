@@ -14,7 +14,8 @@ from ksm.estimate.eras import ERA
 from ksm.estimate.ledger import Ledger
 from ksm.estimate.result import Result
 from ksm.estimate.scan import PAGE_OF_FINGERPRINT, WORKING, Scan, Zeros
-from ksm.fleet.files import Fleet, FleetError, Member, open_rows
+from ksm.fleet import checking_text
+from ksm.fleet.files import Fleet, FleetError, Member, open_rows, with_hosts
 from ksm.host.files import allow_files
 from ksm.host.memory import available_memory
 from ksm.host.text import printable, size
@@ -60,19 +61,32 @@ class Check(NamedTuple):
         return total(self.hosts)
 
     @property
+    def ledger_now(self) -> Ledger:
+        """The same where the sources are now."""
+        return total(self.now or self.hosts)
+
+    @property
     def saving(self) -> int | None:
         """Pages that are freed more than now, or None if that was not asked for."""
-        return None if self.now is None else self.ledger.freed - total(self.now).freed
+        return None if self.now is None else self.ledger.freed - self.ledger_now.freed
 
     def json(self) -> dict[str, Any]:
         """All of it as `ksm fleet check --json` prints it: pages, but for metadata and profit, which are in bytes."""
-        return {
-            "ledger": self.ledger.as_json(),
-            "hosts": [host_json(host) for host in self.hosts],
-            **({} if self.now is None else {
-                "now": {"ledger": total(self.now).as_json(), "hosts": [host_json(host) for host in self.now]}, "saving": self.saving,
-            }),
-        }  # fmt: skip
+        value = {"ledger": self.ledger.as_json(), "hosts": [host_json(host) for host in self.hosts], "notes": checking_text.notes(self)}
+        if self.now is not None:
+            value["saving"] = self.saving
+            value["now"] = {"ledger": self.ledger_now.as_json(), "hosts": [host_json(host) for host in self.now]}
+        return value
+
+    def text(self, width: int = 80) -> str:
+        """What `ksm fleet check` prints on a terminal of this many columns."""
+        return "\n".join(line for line, _ in checking_text.lines(self, width)) + "\n"
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return f"<ksm fleet check: {checking_text.answer(self)}>"
 
 
 def total(hosts: Sequence[HostCheck]) -> Ledger:
@@ -166,8 +180,8 @@ def check_fleet(
     With `compare`, also on the hosts of the fleet. Hosts are run side by side, as many as `threads` and `memory` (bytes) allow. `hosts`
     names some that have no sources.
     """
-    now = by_host(fleet, {}, hosts)
     then = by_host(fleet, placement or {}, hosts)
+    now = by_host(fleet, {}, [*then])
     jobs: dict[tuple[int, ...], list[Member]] = {}
     for some in [*then.values(), *(now.values() if compare else ())]:
         if any(member.pages for member in some):
@@ -185,6 +199,13 @@ def check_fleet(
         return [HostCheck(name, [member.name for member in some], found.get(numbers(some))) for name, some in placed.items()]
 
     return Check(checked(then), checked(now) if compare else None)
+
+
+def placed(fleet: Fleet, placement: str | None) -> dict[int, str]:
+    """The hosts that a CSV file says, by the numbers of sources. FleetError."""
+    if placement is None:
+        return {}
+    return {member.number: member.host for member in with_hosts(fleet.members, placement)}
 
 
 def numbers(members: Sequence[Member]) -> tuple[int, ...]:

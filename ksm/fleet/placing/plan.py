@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.constants import PAGE_SIZE
-from ksm.estimate.report import columns, mib, shortened
-from ksm.estimate.terminal import amount, wrapped
+from ksm.estimate.report import mib
+from ksm.estimate.terminal import wrapped
 from ksm.fleet.placing.state import State
 from ksm.fleet.placing.tables import Headroom
+from ksm.fleet.placing.text import in_bytes, rest, table
 from ksm.host.text import printable
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ksm.fleet.placing.problem import Numbers, Problem
 
 SHOWN = 20  # moves, and hosts
-NAME = 28  # columns of a name
 
 ENDED: dict[str, str] = {
     "proved": "No placement saves more.",
@@ -203,7 +203,7 @@ class Plan(NamedTuple):
                 for step in self.steps[:SHOWN]
             ]
             yield from table(("Move", "from", "to", "MiB saved"), rows, 3, width)
-            yield from rest(len(self.steps), "moves")
+            yield from rest(len(self.steps), SHOWN, "moves")
             yield "", False
             yield from self.hosts_table(names, width)
         yield "", False
@@ -222,30 +222,4 @@ class Plan(NamedTuple):
             for number in changed[:SHOWN]
         ]  # fmt: skip
         yield from table(("Host", "sources", "then", "MiB now", "then", "capacity"), rows, 1, width)
-        yield from rest(len(changed), "hosts that change")
-
-
-def rest(count: int, what: str) -> Iterator[tuple[str, bool]]:
-    if count > SHOWN:
-        yield f"({count - SHOWN:,} more {what}: --json has all)", False
-
-
-def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], names: int, width: int) -> Iterator[tuple[str, bool]]:
-    """A table whose first columns are `names` names, which are shortened where the terminal is narrow, and whose others are figures."""
-    widths = [max(columns(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
-    figures = sum(widths[names:]) + 2 * (len(heads) - 1)
-    most = max(8, min(NAME, (width - figures) // names))
-    for row in [heads, *rows]:
-        cells = []
-        for place, cell in enumerate(row):
-            if place < names:
-                room = min(most, widths[place])
-                short = shortened(cell, room)
-                cells.append(short + " " * (room - columns(short)))
-            else:
-                cells.append(f"{cell:>{widths[place]}}")
-        yield "  ".join(cells).rstrip(), row is heads
-
-
-def in_bytes(pages: int) -> str:
-    return amount(pages * PAGE_SIZE)
+        yield from rest(len(changed), SHOWN, "hosts that change")
