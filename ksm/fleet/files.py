@@ -186,7 +186,8 @@ def fetched(address: str, only_foot: bool, folder: str | None) -> Iterator[int]:
 def open_fleet(texts: Sequence[str], *, placement: str | None = None, tenants: Mapping[str, Sequence[str]] | None = None) -> Fleet:
     """The fleet of these files. Nothing but the end of each file is read. FleetError.
 
-    `placement` is a file with the columns source and host, in place of the hosts that the files name. `tenants` has the sources of each tenant.
+    `placement` is a file with the columns source and host, in place of the hosts that the files name. `tenants` has the sources of each
+    tenant.
     """
     files = files_of(texts)
     if not files:

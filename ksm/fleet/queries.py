@@ -26,9 +26,12 @@ DENSE = 20  # contents that more than one in so many sources have are counted by
 
 
 class Query(NamedTuple):
+    """`table`: the answer may have many rows, and stays a table of Arrow."""
+
     name: str
     text: str
     sums: int
+    table: bool = False
 
 
 PREPARE = [
@@ -73,21 +76,27 @@ PATTERNS = Query("patterns", """
     SELECT sources, count(*) FROM (SELECT list_sort(list(s)) AS sources FROM common GROUP BY f) GROUP BY sources""", 1)  # fmt: skip
 
 
-def pairs(sources: int) -> Query:
-    """For each two of so many sources, contents that both have.
+def pairs(sources: int, sample: int = 1) -> Query:
+    """For each two of so many sources, contents that both have; of `sample` contents, one counts.
 
     Contents that few sources have are joined with themselves, which takes a step for each pair of them. For those that many have, each
     source has strings of bits, a bit for each contents, and each two sources count the bits that both have.
     """
     least = max(8, sources // DENSE)
+    counts = f"AND {sampled('f', sample)}" if sample > 1 else ""
     return Query("pairs", f"""
-    WITH few AS (SELECT f, s FROM common WHERE k <= {least}),
-         numbered AS (SELECT f, (row_number() OVER ()) - 1 AS i FROM met WHERE k > {least}),
+    WITH few AS (SELECT f, s FROM common WHERE k <= {least} {counts}),
+         numbered AS (SELECT f, (row_number() OVER ()) - 1 AS i FROM met WHERE k > {least} {counts}),
          bits AS (
              SELECT s, i // {CHUNK} AS chunk, bitstring_agg((i % {CHUNK})::INTEGER, 0, {CHUNK - 1}) AS bits
              FROM common JOIN numbered USING (f) GROUP BY s, chunk)
-    SELECT a, b, sum(contents)::HUGEINT FROM (
+    SELECT a, b, sum(contents)::UBIGINT AS contents FROM (
         SELECT a.s AS a, b.s AS b, count(*) AS contents FROM few AS a JOIN few AS b ON a.f = b.f AND a.s < b.s GROUP BY a.s, b.s
         UNION ALL
         SELECT a.s, b.s, sum(bit_count(a.bits & b.bits)) FROM bits AS a JOIN bits AS b ON a.chunk = b.chunk AND a.s < b.s GROUP BY a.s, b.s
-    ) WHERE contents > 0 GROUP BY a, b""", 1)  # fmt: skip
+    ) WHERE contents > 0 GROUP BY a, b""", 1, table=True)  # fmt: skip
+
+
+def sampled(fingerprint: str, sample: int) -> str:
+    """The condition that holds for one of `sample` fingerprints. The last bits decide, and the first ones divide the parts."""
+    return f"({fingerprint} & 18446744073709551615::UHUGEINT)::UBIGINT % {sample} = 0"

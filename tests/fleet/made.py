@@ -24,8 +24,8 @@ WHOLE = 256  # pages for a MiB; fewer make the same fleet smaller
 
 
 class Machine(NamedTuple):
-    """A machine. `contents` has a number for each page, 0 for zeros: equal numbers are equal pages. On their `home`, the machines of an image
-    live with none of another one.
+    """A machine. `contents` has a number for each page, 0 for zeros: equal numbers are equal pages. On their `home`, the machines of an
+    image live with none of another one.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Machine(NamedTuple):
 def made(scale: int = WHOLE, *, seed: int = 1) -> list[Machine]:
     """The fleet, with `scale` pages for each MiB: 400 machines. Each host has the same sizes, and machines of several images.
 
-    Of a machine's pages, a tenth are zeros; four tenths come from the front of its image's contents, a tenth from the front of those that all
-    images have, a tenth from the front of those that two neighbouring images have. A tenth are copies of pages of its own, and the others are
-    its own, each once.
+    Of a machine's pages, a tenth are zeros; four tenths come from the front of its image's contents, a tenth from the front of those that
+    all images have, a tenth from the front of those that two neighbouring images have. A tenth are copies of pages of its own, and the
+    others are its own, each once.
     """
     chance = random.Random(seed)
     images = [image for image, homes in enumerate(HOMES) for _ in range(homes)]
     hosts = [chance.sample(range(HOSTS), HOSTS) for _ in SIZES]
-    result = []
+    result: list[Machine] = []
     for home, image in enumerate(images):
         for slot, size in enumerate(SIZES):
             number = len(result)

@@ -1,55 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The queries of a fleet beside a plain count in Python, on a made fleet."""
 
-from collections import Counter, defaultdict
-from itertools import combinations
+from collections import Counter
 
 import pytest
-
-pytest.importorskip("duckdb")
-pytest.importorskip("pyarrow")
-from made import class_of, made, write_fleet
+from made import class_of
+from plain import having, pairs_of
 
 from ksm.fleet import queries
-from ksm.fleet.asking import Options, asking, bits_of, no_progress
-from ksm.fleet.files import open_fleet
+from ksm.fleet.asking import asking, bits_of, no_progress
+from ksm.fleet.engines.steps import Options
 
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture(scope="module")
-def machines():
-    return sorted(made(2), key=lambda machine: machine.host)
-
-
-@pytest.fixture(scope="module")
-def fleet(machines, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fleet")
-    write_fleet(folder, machines)
-    return open_fleet([str(folder)])
-
-
-def having(machines):
-    """For each contents that is not zero, the numbers of the sources that have it."""
-    found = defaultdict(set)
-    for number, machine in enumerate(machines):
-        for content in machine.contents:
-            if content:
-                found[content].add(number)
-    return found
-
-
 def test_pairs_and_patterns_are_those_of_a_plain_count(machines, fleet, tmp_path):
-    found = having(machines)
-    pairs = Counter(pair for numbers in found.values() for pair in combinations(sorted(numbers), 2))
-    patterns = Counter(tuple(sorted(numbers)) for numbers in found.values() if len(numbers) > 1)
+    pairs = pairs_of(machines)
+    patterns = Counter(tuple(sorted(numbers)) for numbers in having(machines).values() if len(numbers) > 1)
     assert [member.own for member in fleet.members] == [machine.name for machine in machines]
     with asking(fleet, Options(temp=str(tmp_path)), progress=no_progress) as asked:
         answers = asked.ask([queries.PATTERNS])
         assert answers["patterns"] == {(key,): (count,) for key, count in patterns.items()}
         for dense in (20 * 10**6, 0):  # all by joining, or by bits as far as may be
-            answers = asked.ask([queries.pairs(dense)])
-            assert answers["pairs"] == {key: (count,) for key, count in pairs.items()}
+            answers = asked.ask([queries.pairs(dense)], narrow=True)
+            assert {(row["a"], row["b"]): row["contents"] for row in answers["pairs"].to_pylist()} == pairs
     assert list(tmp_path.iterdir()) == []
 
 

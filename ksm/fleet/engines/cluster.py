@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ksm.fleet.engines.steps import Job, Options, Progress, Room, Rows, ask, spread
+from ksm.fleet.engines.steps import Answer, Asked, Job, Options, Progress, Room, ask, spread
 from ksm.fleet.files import FleetError, one_line
-from ksm.fleet.queries import Query
 
 NEEDED = "a cluster needs dask and distributed: pip install 'ksm[cluster]'"
 WAIT = 10  # seconds for the scheduler to answer
@@ -47,11 +46,9 @@ class Cluster:
         tasks = [self.client.submit(spread, job, self.room, work, pure=False) for job in jobs]
         return list(self.results(tasks, "reading fingerprints", progress))
 
-    def ask(
-        self, parts: int, folders: Sequence[str], places: Sequence[tuple[int, ...]], queries: Sequence[Query], progress: Progress
-    ) -> Iterator[dict[str, Rows]]:
-        [known] = self.client.scatter([(list(folders), list(places), list(queries))], broadcast=True)
-        tasks = [self.client.submit(ask_known, part, known, self.room, pure=False) for part in range(parts)]
+    def ask(self, parts: int, asked: Asked, work: str, progress: Progress) -> Iterator[Answer]:
+        known = self.client.scatter(asked, broadcast=True)
+        tasks = [self.client.submit(ask, part, known, self.room, work, pure=False) for part in range(parts)]
         yield from self.results(tasks, "comparing", progress)
 
     def results(self, tasks: list[Any], what: str, progress: Progress) -> Iterator[Any]:
@@ -71,8 +68,3 @@ class Cluster:
 
     def close(self) -> None:
         self.client.close()
-
-
-def ask_known(part: int, known: tuple[list[str], list[tuple[int, ...]], list[Query]], room: Room) -> dict[str, Rows]:
-    folders, places, queries = known
-    return ask(part, folders, places, queries, room)

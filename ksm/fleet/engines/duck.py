@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ksm.fleet.engines.steps import Job, Options, Progress, Room, Rows, ask, spread
-from ksm.fleet.queries import Query
+from ksm.fleet.engines.steps import Answer, Asked, Job, Options, Progress, Room, ask, spread
 from ksm.host.memory import available_memory
 
 SHARE = 2  # of the memory that is available, one in so many is taken if nobody says
@@ -28,12 +27,10 @@ class Duck:
             folders.append(spread(job, self.room, work))
         return folders
 
-    def ask(
-        self, parts: int, folders: Sequence[str], places: Sequence[tuple[int, ...]], queries: Sequence[Query], progress: Progress
-    ) -> Iterator[dict[str, Rows]]:
+    def ask(self, parts: int, asked: Asked, work: str, progress: Progress) -> Iterator[Answer]:
         for part in range(parts):
             progress("comparing", part, parts)
-            yield ask(part, folders, places, queries, self.room)
+            yield ask(part, asked, self.room, work)
 
     def close(self) -> None:
         pass

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ksm.fleet.files import FleetError, Member, open_rows
-from ksm.fleet.queries import PREPARE, Query
+from ksm.fleet.queries import PREPARE, Query, sampled
 from ksm.host.text import printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ NEEDED = "a fleet needs duckdb and pyarrow: pip install 'ksm[fleet]'"
 OWN = 192 << 20  # bytes that a process has beside what DuckDB counts: the interpreter, Arrow and the buffers of a file
 LEAST = 96 << 20  # bytes that DuckDB needs at least
 
-Rows = list[tuple[int, ...]]
+# Parquet has no numbers of 128 bits.
+HALVES = "(f >> 64)::UBIGINT AS high, (f & 18446744073709551615::UHUGEINT)::UBIGINT AS low"
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -134,14 +136,10 @@ def spread(job: Job, room: Room, work: str) -> str:
     with connected(room) as con:
         con.register("rows", pa.RecordBatchReader.from_batches(schema, caught()))
         try:
-            # Parquet has no numbers of 128 bits.
-            con.execute(f"""
-                COPY (
-                    SELECT (f >> 64)::UBIGINT AS high, (f & 18446744073709551615::UHUGEINT)::UBIGINT AS low, s, count(*)::UINTEGER AS n,
-                           min(c) AS c, {f"((f >> 64)::UBIGINT >> {64 - job.bits})::UINTEGER" if job.bits else "0::UINTEGER"} AS part
-                    FROM rows {f"WHERE (f & 18446744073709551615::UHUGEINT) % {job.sample} = 0" if job.sample > 1 else ""}
-                    GROUP BY s, f
-                ) TO '{folder.replace("'", "''")}' (FORMAT parquet, PARTITION_BY (part), COMPRESSION uncompressed)""")
+            part = f"((f >> 64)::UBIGINT >> {64 - job.bits})::UINTEGER" if job.bits else "0::UINTEGER"
+            counts = f"WHERE {sampled('f', job.sample)}" if job.sample > 1 else ""
+            query = f"SELECT {HALVES}, s, count(*)::UINTEGER AS n, min(c) AS c, {part} AS part FROM rows {counts} GROUP BY s, f"
+            write(con, query, folder, ", PARTITION_BY (part)")
         except Exception:
             if broken:
                 raise broken[0] from None
@@ -149,25 +147,52 @@ def spread(job: Job, room: Room, work: str) -> str:
     return folder
 
 
-def ask(part: int, folders: Sequence[str], places: Sequence[tuple[int, ...]], queries: Sequence[Query], room: Room) -> dict[str, Rows]:
-    """The answers of one part. `places` has number, host, tenant and group of each source; -1 for no group."""
-    own = [os.path.join(folder, f"part={part}") for folder in folders]
+class Asked(NamedTuple):
+    """What is asked: the folders that spread() has written; number, host, tenant and group of each source, with -1 for no group; queries;
+    and whether what `common` has is written into a folder, too. That will do in place of the others, for queries that need no more.
+    """
+
+    folders: list[str]
+    places: list[tuple[int, int, int, int]]
+    queries: list[Query]
+    keep: bool = False
+
+
+class Answer(NamedTuple):
+    """Rows of each query by its name, or a table; and the folder with what `common` has."""
+
+    found: dict[str, Any]
+    folder: str | None
+
+
+def ask(part: int, asked: Asked, room: Room, work: str) -> Answer:
+    """The answers of one part."""
+    own = [os.path.join(folder, f"part={part}") for folder in asked.folders]
     files = [os.path.join(folder, name) for folder in own if os.path.isdir(folder) for name in os.listdir(folder)]
-    if not files:
-        return {query.name: [] for query in queries}
     with connected(room) as con:
-        con.execute(
-            "CREATE TEMP TABLE held AS SELECT (high::UHUGEINT << 64) | low AS f, s, n, c FROM read_parquet($1, hive_partitioning = false)",
-            [files],
-        )
+        con.execute("CREATE TEMP TABLE held (f UHUGEINT, s UINTEGER, n UINTEGER, c UTINYINT)")
+        if files:
+            read = "read_parquet($1, hive_partitioning = false)"
+            con.execute(f"INSERT INTO held SELECT (high::UHUGEINT << 64) | low, s, n, c FROM {read}", [files])
         con.execute("CREATE TEMP TABLE place (s UINTEGER, h UINTEGER, t UINTEGER, g INTEGER)")
-        con.execute(
-            "INSERT INTO place SELECT unnest($1), unnest($2), unnest($3), nullif(unnest($4), -1)",
-            [[row[column] for row in places] for column in range(4)],
-        )
+        columns = [[row[column] for row in asked.places] for column in range(4)]
+        con.execute("INSERT INTO place SELECT unnest($1), unnest($2), unnest($3), nullif(unnest($4), -1)", columns)
         for text in PREPARE:
             con.execute(text)
-        return {query.name: con.execute(query.text).fetchall() for query in queries}
+        folder = None
+        if asked.keep:
+            folder = os.path.join(work, uuid.uuid4().hex)
+            os.makedirs(os.path.join(folder, f"part={part}"))
+            write(con, f"SELECT {HALVES}, s, n, c FROM common", os.path.join(folder, f"part={part}", "common.parquet"), "")
+        found: dict[str, Any] = {}
+        for query in asked.queries:
+            answer = con.sql(query.text)
+            found[query.name] = answer.to_arrow_table() if query.table else answer.fetchall()
+        return Answer(found, folder)
+
+
+def write(con: duckdb.DuckDBPyConnection, query: str, path: str, options: str) -> None:
+    con.execute(f"COPY ({query}) TO '{path.replace(chr(39), 2 * chr(39))}' (FORMAT parquet, COMPRESSION uncompressed{options})")
 
 
 def forget(work: str) -> None:
