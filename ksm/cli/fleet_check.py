@@ -52,8 +52,8 @@ def check(
 ) -> None:
     """What would KSM do on each host of a placement?
 
-    FILES are fingerprint files, as for ksm fleet report. For each host a machine of fingerprints merges the pages of its sources, as ksm scan
-    of the same sources does. So max_page_sharing counts, and all other settings. Without --placement, the hosts are those of the FILES.
+    FILES are fingerprint files, as for ksm fleet report. For each host a machine of fingerprints merges the pages of its sources, as ksm
+    scan of the same sources does. So max_page_sharing counts, and all other settings. Without --placement, the hosts are those of FILES.
 
     A host needs 160 bytes of memory for each of its pages. As many hosts as fit into --memory are checked side by side.
     """

@@ -14,7 +14,8 @@ from ksm.cli import fleet_options, options
 from ksm.estimate.report import terminal_width
 from ksm.estimate.terminal import print_lines
 from ksm.fleet.files import open_fleet
-from ksm.fleet.placing.tables import Headroom, headroom_of, pages_of
+from ksm.fleet.placing import SECONDS
+from ksm.fleet.placing.tables import Headroom, headroom_of, pages_of, split_names
 from ksm.host.files import write_whole
 
 Value = TypeVar("Value")
@@ -32,6 +33,14 @@ def read_by(read: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     return callback
 
 
+def sets_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[list[str]]:
+    """What --apart says."""
+    try:
+        return [split_names(value) for value in values]
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
 @click.command(short_help="Which source should live on which host, so that KSM saves most?")
 @fleet_options.files
 @click.option("--hosts", metavar="CSV", help="A file with the columns host and capacity: 64GiB, 512MiB, or a number of pages.")
@@ -45,12 +54,14 @@ def read_by(read: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     "--fit", type=click.Choice(["after", "before"]), default="after", show_default=True,
     help="What must fit into a capacity: memory after sharing, or all pages before.",
 )
-@click.option("--apart", multiple=True, metavar="SOURCE,...", help="No two of these SOURCEs may meet on a host.")
+@click.option("--apart", multiple=True, metavar="SOURCE,...", callback=sets_in, help="No two of these SOURCEs may meet on a host.")
 @click.option("--pin", "pinned", multiple=True, metavar="SOURCE", help="This SOURCE stays where it is.")
 @fleet_options.tenants
-@click.option("--tenants-apart", is_flag=True, help="A host has sources of one tenant only; those that no --tenant names are one tenant.")
+@click.option("--tenants-apart", is_flag=True, help="A host has sources of one tenant only; those that have none are one, too.")
 @click.option("--moves", type=click.IntRange(0, 1 << 31), metavar="K", help="Make K moves at most.  [default: any number]")
-@click.option("--seconds", type=options.Seconds(0, 7 * 86400), default=60, show_default=True, metavar="S", help="Search for so long at most.")
+@click.option(
+    "--seconds", type=options.Seconds(0, 7 * 86400), default=SECONDS, show_default=True, metavar="S", help="Search for so long at most."
+)
 @click.option("--seed", type=click.IntRange(0, (1 << 32) - 1), default=0, show_default=True, metavar="N", help="Search in another order.")
 @fleet_options.sample
 @fleet_options.engines
@@ -64,7 +75,7 @@ def place(
     placement: str | None,
     headroom: Headroom,
     fit: Any,
-    apart: tuple[str, ...],
+    apart: list[list[str]],
     pinned: tuple[str, ...],
     tenants: dict[str, list[str]],
     tenants_apart: bool,
@@ -85,12 +96,13 @@ def place(
 
     FILES are fingerprint files, as for ksm fleet report. Each says on which host its sources are now, or --placement does.
 
-    A host's memory is one page for each contents that its sources have. The search looks for the placement in which all hosts together have
-    the fewest pages, within their capacities. The moves that lead there are in an order in which they can be made, with what each of them
-    saves; and the last lines say how much no placement can exceed. The same seed gives the same placement, unless the time is over first.
+    A host's memory is one page for each contents that its sources have. The search looks for the placement in which all hosts together
+    have the fewest pages, within their capacities. The moves that lead there are in an order in which they can be made, with what each of
+    them saves; and the last lines say how much no placement can exceed. The same seed gives the same placement, unless the time is over
+    first.
 
-    The file of --placement may have more columns: pinned (yes or no), tenant, and apart, with the names of sets (divided by ";") of which no
-    two sources may meet. A SOURCE is HOST:SOURCE, SOURCE, or a pattern of either; one with a comma stands in quotes.
+    The file of --placement may have more columns: pinned (yes or no), tenant, and apart, with the names of sets (divided by ";") of which
+    no two sources may meet. A SOURCE is HOST:SOURCE, SOURCE, or a pattern of either; one with a comma stands in quotes.
 
     ksm fleet check says what KSM itself would do on these hosts.
     """

@@ -72,7 +72,7 @@ class Check(NamedTuple):
 
     def json(self) -> dict[str, Any]:
         """All of it as `ksm fleet check --json` prints it: pages, but for metadata and profit, which are in bytes."""
-        value = {"ledger": self.ledger.as_json(), "hosts": [host_json(host) for host in self.hosts], "notes": checking_text.notes(self)}
+        value: dict[str, Any] = {"ledger": self.ledger.as_json(), "hosts": [host_json(host) for host in self.hosts], "notes": checking_text.notes(self)}
         if self.now is not None:
             value["saving"] = self.saving
             value["now"] = {"ledger": self.ledger_now.as_json(), "hosts": [host_json(host) for host in self.now]}

@@ -10,14 +10,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ksm.fleet.placing import solver
+from ksm.fleet.placing import SECONDS, solver
 from ksm.fleet.placing.bound import bound_of
 from ksm.fleet.placing.problem import Numbers, PlaceError, Problem
 from ksm.fleet.placing.search import descend
 from ksm.fleet.placing.shake import EACH_HOW, rebuild, shake
 from ksm.fleet.placing.state import State
 
-SECONDS = 60.0
 ROUNDS = 2000
 PATIENCE = 400  # rounds that may find nothing better, and one for each source
 REPAIRS = 50

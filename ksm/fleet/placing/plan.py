@@ -95,6 +95,11 @@ class Plan(NamedTuple):
     def change(self) -> str:
         return f"{in_bytes(self.before)} of memory now, {in_bytes(self.after)} then"
 
+    @property
+    def emptied(self) -> int:
+        """Hosts that have sources now, and none then."""
+        return len({*self.problem.start.tolist()} - {*self.at.tolist()})
+
     def notes(self) -> list[str]:
         """What to know before believing the figures: a sentence each."""
         notes = [f"{ENDED[self.ended]} {self.said_bound()}"]
@@ -108,6 +113,8 @@ class Plan(NamedTuple):
                 "its memory after sharing" if self.problem.fit == "after" else "all pages of its sources, before sharing"
             ) + ", beside the headroom. A host that is fuller now does not get fuller."
         )  # fmt: skip
+        if left := self.emptied:
+            notes.append(f"{left:,} host{' has' if left == 1 else 's have'} no sources any more.")
         over = [step for step in self.steps if step.over]
         if over:
             notes.append(

@@ -13,8 +13,9 @@ from ksm.fleet import queries
 from ksm.fleet.asking import Answers, asking
 from ksm.fleet.engines.steps import Options
 from ksm.fleet.files import NO_TENANT, Fleet, FleetError
+from ksm.fleet.placing import SECONDS
 from ksm.fleet.placing.order import ordered
-from ksm.fleet.placing.placing import ROUNDS, SECONDS, Progress, no_progress, place
+from ksm.fleet.placing.placing import ROUNDS, Progress, no_progress, place
 from ksm.fleet.placing.plan import Plan
 from ksm.fleet.placing.problem import Fit, Host, PlaceError, Problem, Source, merge_groups, own_of
 from ksm.fleet.placing.tables import Headroom, Room, Wishes, apart_of, numbers_of, read_hosts, read_wishes, rooms_of
@@ -26,19 +27,20 @@ ZERO = 0  # the class of pages of zeros, as a number
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user asks for. `hosts` and `placement` are CSV files; `capacity`, in pages, is that of hosts which no file names.
+    """What a user asks for. `hosts` is a CSV file, or capacities in pages by the names of hosts; `capacity`, in pages, is that of all
+    others. `placement` is a CSV file.
 
-    apart, pinned   names of sources: sets divided by commas, and single ones
+    apart, pinned   names of sources, or patterns of them: in sets, and single ones
     tenants_apart   a host has sources of one tenant only
     moves           how many sources may move
     """
 
-    hosts: str | None = None
+    hosts: str | Mapping[str, int] | None = None
     capacity: int | None = None
     placement: str | None = None
     headroom: Headroom = USUAL
     fit: Fit = "after"
-    apart: Sequence[str] = ()
+    apart: Sequence[Sequence[str]] = ()
     pinned: Sequence[str] = ()
     tenants_apart: bool = False
     moves: int | None = None
@@ -53,7 +55,13 @@ def plan_for(
     need_numpy()
     if asked.hosts is None and asked.capacity is None:
         raise FleetError("the capacities of hosts are needed: --hosts FILE with the columns host and capacity, or --capacity SIZE for all")
-    rooms = rooms_of(fleet, read_hosts(asked.hosts) if asked.hosts is not None else {}, asked.capacity, asked.hosts or "--capacity")
+    where = "hosts"
+    if isinstance(asked.hosts, str):
+        where = asked.hosts
+        named = read_hosts(where)
+    else:
+        named = {name: Room(pages, where) for name, pages in (asked.hosts or {}).items()}
+    rooms = rooms_of(fleet, named, asked.capacity, where)
     wishes = wishes_of(fleet, asked)
     with asking(fleet, options, sample=asked.sample, progress=progress) as question:
         answers = question.ask([queries.HELD, queries.PATTERNS])

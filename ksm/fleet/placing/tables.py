@@ -134,19 +134,15 @@ def numbers_of(fleet: Fleet, names: Iterable[str], option: str) -> list[int]:
     return found
 
 
-def apart_of(fleet: Fleet, texts: Sequence[str]) -> list[frozenset[int]]:
+def apart_of(fleet: Fleet, sets: Sequence[Sequence[str]]) -> list[frozenset[int]]:
     """The sets of --apart. FleetError."""
-    sets = []
-    for text in texts:
-        try:
-            names = split_names(text)
-        except ValueError as error:
-            raise FleetError(f"--apart {error}") from None
+    found = []
+    for names in sets:
         numbers = frozenset(numbers_of(fleet, names, "--apart"))
         if len(numbers) < 2:
-            raise FleetError(f"--apart {printable(text)!r}: two sources at least are needed")
-        sets.append(numbers)
-    return sets
+            raise FleetError(f"--apart {printable(','.join(names))}: two sources at least are needed")
+        found.append(numbers)
+    return found
 
 
 def rooms_of(fleet: Fleet, named: Mapping[str, Room], usual: int | None, path: str) -> dict[str, Room]:
