@@ -58,7 +58,6 @@ def check(
     A host needs 160 bytes of memory for each of its pages. As many hosts as fit into --memory are checked side by side.
     """
     from ksm.fleet.checking import check_fleet, placed
-    from ksm.fleet.checking_text import lines
 
     if compare and placement is None:
         raise click.UsageError("--compare is for --placement", click.get_current_context())
@@ -77,4 +76,4 @@ def check(
         value["notes"] += notes
         click.echo(json.dumps(value, indent=2))
     else:
-        print_lines(lines(found, terminal_width(), notes))
+        print_lines(found.lines(terminal_width(), notes))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ksm.estimate.scan import Zeros
-    from ksm.fleet.checking import Check
+    from ksm.fleet.answers import Report
+    from ksm.fleet.checks import Check
     from ksm.fleet.matrices import Matrix
     from ksm.fleet.placing.plan import Plan
-    from ksm.fleet.sharing import FleetReport
     from ksm.machine import _Era as Era
 
 

@@ -11,7 +11,8 @@ from ksm.estimate.answers import refusals as setting_refusals
 from ksm.estimate.answers import texts_of
 from ksm.estimate.arguments import check_arguments
 from ksm.fleet.answers import LEAST_MEMORY, checked, options_of, refusals
-from ksm.fleet.checking import Check, check_fleet, placed
+from ksm.fleet.checking import check_fleet, placed
+from ksm.fleet.checks import Check
 from ksm.fleet.files import open_fleet
 from ksm.fleet.placing.tables import headroom_of, pages_of
 from ksm.machine import parse_size
