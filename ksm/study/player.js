@@ -30,7 +30,6 @@
   /** @type {Element[]} */
   let lit = [];
 
-
   /** @param {Replay} r */
   function light(r) {
     for (const line of lit) line.classList.remove("lit");
@@ -169,7 +168,7 @@
     const shown = catalogue.filter((each) => recordingOf(each.lesson, version) === each);
     lesson.replaceChildren(...shown.map((each) => make("option", { value: each.number }, each.title)));
     lesson.value = number;
-    const other = root.classList.contains("both") && root.dataset.era !== version;
+    const other = root.classList.contains("both") && root.dataset.era !== window.lens.eraOf(data);
     story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
     const end = replay.length - 1;
     ticks.replaceChildren(...story.scenes.map((scene) => { const tick = make("i"); tick.style.left = `${100 * scene.step / end}%`; return tick; }));
@@ -322,7 +321,6 @@
     const one = catalogue.find((each) => each.number === loaded);
     if (root.dataset.view === "lessons" && one && chosenEra() !== era) open({ lesson: one.lesson, era: chosenEra(), step: undefined, scene: story.scenes[story.sceneAt(replay?.at ?? 0)]?.key });
   });
-  // What other parts of the page, and who reads it, may ask for
   // What other parts of the page, and who reads it, may ask for
   Object.assign(window, { player: {
     open, choose, glossary, get replay() { return replay; }, get stage() { return stage; }, go: (/** @type {number} */ at) => { pause(); go(at); },

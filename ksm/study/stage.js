@@ -165,7 +165,7 @@ class Stage {
     for (const [number, box] of this.boxes) {
       const frame = frames.get(number), zero = !frame && [...entries.values()].some((entry) => entry[2] === number && entry[3] & (BIT_ZERO | BIT_KSM_ZERO) && !(entry[3] & BIT_SWAPPED));
       const ksm = Boolean(frame && frame[4] & BIT_KSM);
-      put(box, "class", ["frame", ksm ? "ksm" : "", frame || zero ? "" : "free", roles.get(number) || "", changes.frames.has(number) ? "hot" : ""].filter(Boolean).join(" "));
+      put(box, "class", ["pageframe", ksm ? "ksm" : "", frame || zero ? "" : "free", roles.get(number) || "", changes.frames.has(number) ? "hot" : ""].filter(Boolean).join(" "));
       const word = zero ? "the zero page" : frame ? this.contentName(r, frame[3], false) : "";
       const [name, what, count] = box.children;
       say(name, String(number));

@@ -32,7 +32,7 @@ function drawn() {
       place: each.dataset.place, marks: has(each, "now", "other", "none", "volatile", "unstable", "stable", "stale")}])),
     words: sorted(all(".page", stage).map(each => [each.dataset.page, text(each, "span")])),
     writable: all(".page", stage).filter(each => !each.querySelector(".w.off")).map(each => each.dataset.page).sort(),
-    frames: sorted(all(".frame", stage).map(each => [each.dataset.frame, {mapcount: each.dataset.mapcount, ksm: each.dataset.ksm,
+    frames: sorted(all(".pageframe", stage).map(each => [each.dataset.frame, {mapcount: each.dataset.mapcount, ksm: each.dataset.ksm,
       word: text(each, "span"),
       marks: has(each, "free", "now")}])),
     arrows: sorted(all(".arrow", stage).map(each => [each.dataset.page, each.dataset.frame])),
