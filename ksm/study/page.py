@@ -21,6 +21,7 @@ from pygments.token import Token, _TokenType, is_token_subtype
 
 import ksm
 from ksm.study.functions import Source
+from ksm.study.glossary import terms
 from ksm.study.kernel import Kernel
 from ksm.study.lens import running, section_eras, steps_for, table
 from ksm.study.notes import ELSEWHERE
@@ -30,9 +31,9 @@ from ksm.study.steps import era_of
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "lens.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "booklet.css", "source.css", "lens.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "lens.js", "tree.js", "replay.js", "player.js")
+SCRIPTS = ("page.js", "lens.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "booklet.js", "player.js")
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
 # Kinds of tokens, with their classes in the page's style. The first kind that a token is of counts.
@@ -174,7 +175,7 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         base=versions["change"], era=era_of(kernel.source) if kernel else "", shown={pair.name for pair in subject.pairs},
         callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
         style=style, view=Markup((HERE / VIEW).read_text()), article=Markup(""), scripts=scripts,
-        steps=as_script(steps_for(kernel, subject.port)),
+        steps=as_script(steps_for(kernel, subject.port)), glossary=as_script(terms()),
         lens=table(kernel, recordings), section_eras=section_eras, lens_data=as_script(table(kernel, recordings)),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )
