@@ -11,11 +11,11 @@ from typing import Any
 
 import ksm
 from ksm.study.anchors import KSM, MEMORY, lines
+from ksm.study.base import base_hashes
 from ksm.study.eras import ERAS, absent, functions_of
 from ksm.study.functions import Source, cython_source
 from ksm.study.kernel import Kernel
 from ksm.study.notes import RENAMED
-from ksm.study.pairing import base_hashes
 from ksm.study.steps import STEPS, era_of
 
 PREFIX = {KSM: "", MEMORY: "m"}  # of a line's id in the page, behind k or p

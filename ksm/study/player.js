@@ -321,7 +321,6 @@
     if (root.dataset.view === "lessons" && one && chosenEra() !== era) open({ lesson: one.lesson, era: chosenEra(), step: undefined, scene: story.scenes[story.sceneAt(replay?.at ?? 0)]?.key });
   });
   // What other parts of the page, and who reads it, may ask for
-  // What other parts of the page, and who reads it, may ask for
   Object.assign(window, { player: {
     open, choose, glossary, get replay() { return replay; }, get stage() { return stage; }, go: (/** @type {number} */ at) => { pause(); go(at); },
     show: (/** @type {number} */ number, /** @type {Depth} */ wanted) => { depth = wanted; load(String(number), catalogue[number].eras[0]); },

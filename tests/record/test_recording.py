@@ -409,3 +409,24 @@ def test_what_is_taken_piece_by_piece_is_the_whole():
     assert len(joined["steps"]) > 25
     assert (joined["steps"], joined["contents"]) == (whole["steps"][:-1], whole["contents"])
     assert joined["notes"] == whole["notes"][:-1] and parts[-1]["mms"] == whole["mms"]
+
+
+@pytest.mark.parametrize("before", ["between two passes", "in the middle of a pass"])
+def test_unmerging_does_not_look_at_the_tree_of_the_last_pass(before):
+    """Writing 2 to run moves the cursor, and the roots still lead to items that it frees."""
+    with machine_of() as machine:
+        for name in ("a", "b"):
+            pages(machine.spawn(name), ["same", f"{name} 1", f"{name} 2", f"{name} 3"])
+        machine.ksm.scan(passes=3)
+        if before != "between two passes":
+            machine.ksm.scan(pages=6)
+        with machine.record() as recording:
+            machine.ksm.run = 2
+        steps = list(states(recording.data()))[1:]
+        assert len(steps) > 5 and machine.check() == []
+    for name, _, things in steps:
+        unstable = {number for number, (kind, _) in things.items() if kind == ITEM}
+        linked = {values[0] for values in of_kind(things, LINK)} & unstable
+        in_tree = {number for number in unstable if things[number][1][2] == 1}
+        assert linked == in_tree, name
+    assert of_kind(steps[-1][2], ITEM) == of_kind(steps[-1][2], NODE) == []
