@@ -178,8 +178,7 @@ cdef bint look_at_mm(longs *seen, mm_struct *mm, bint wait, mm_struct *held) noe
         return False
     for i in range(mm.map_count if atomic_read(&mm.mm_users) else 0):
         vma = mm.vmas[i]
-        if vma.anon_vma != NULL:
-            pagemap_walk(vma, vma.vm_start, vma.vm_end, look_at_entry, seen)
+        pagemap_walk(vma, vma.vm_start, vma.vm_end, look_at_entry, seen)
     if mm != held:
         mmap_read_unlock(mm)
     return True

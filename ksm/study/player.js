@@ -36,7 +36,7 @@
     lit = [];
     if (depth !== "source") return;
     const type = types[r.data.steps[r.at][0]];
-    const lines = window.lens.lines(type, r.data.steps[r.at], window.lens.eraOf(r.data));
+    const lines = window.lens.lines(type, r.data.steps[r.at], era);
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
@@ -168,7 +168,7 @@
     const shown = catalogue.filter((each) => recordingOf(each.lesson, version) === each);
     lesson.replaceChildren(...shown.map((each) => make("option", { value: each.number }, each.title)));
     lesson.value = number;
-    const other = root.classList.contains("both") && root.dataset.era !== window.lens.eraOf(data);
+    const other = root.classList.contains("both") && window.lens.file !== version;
     story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
     const end = replay.length - 1;
     ticks.replaceChildren(...story.scenes.map((scene) => { const tick = make("i"); tick.style.left = `${100 * scene.step / end}%`; return tick; }));
