@@ -88,7 +88,7 @@ def page_of(kernels: list[Kernel], recordings: tuple[str, ...], live: bool = Fal
     from ksm.record.recording import load
     from ksm.study import lessons, page
 
-    played = [load(name) for name in recordings] + [lessons.record_lesson(key) for key, _, _ in lessons.LESSONS]
+    played = [load(name) for name in recordings] + lessons.record_all()
     return page.render(kernels[0] if kernels else None, played, kernels[1] if len(kernels) > 1 else None, live)
 
 

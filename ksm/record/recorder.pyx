@@ -41,8 +41,8 @@ from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED,
                        STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
                        STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, WRITE_ONCE_step)
-from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, PTE, ROOT, VALUES, longs,
-                              look_at_item, look_at_ksm, look_at_mms, page_of, put)
+from ksm.record.look cimport (BYTES, CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, PTE, ROOT, VALUES, longs,
+                              look_at_item, look_at_ksm, look_at_mms, page_of, put, saw)
 
 # How many kinds of steps ksm/step.pxd has
 KINDS_OF_STEP = NR_STEPS
@@ -59,7 +59,7 @@ cdef enum:
     LOOK_TRY = 3                # as LOOK_ALL, if no other thread is in the way; else as LOOK_KSM
     LOOK_FAULT = 4              # as LOOK_TRY, if the thread holds ksm_thread_mutex, or gets it at once; else as LOOK_NOT
 
-widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 0]
+widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2, 0]
 
 cdef int[NR_STEPS] look
 memset(look, 0, sizeof(look))
@@ -222,6 +222,10 @@ cdef long difference(machine *m, long a, long b) noexcept nogil:
     return -1
 
 
+cdef long byte_of(machine *m, long pfn, long offset) noexcept nogil:
+    return (<const unsigned char *>page_address(m, m.mem_map + pfn))[offset]
+
+
 # Steps that ksm.pyx reports in part: the recorder finds out the rest
 
 cdef int compared(recorder *r, ksm_globals *g, void **item, void **page, void **node, long *value) noexcept nogil:
@@ -320,6 +324,8 @@ cdef void write_step(recorder *r, machine *m, int which, void *item, void *page,
             r.pfn = -1
         if (which == STEP_STABLE_COMPARE or which == STEP_UNSTABLE_COMPARE or which == STEP_INSERT_COMPARE) and r.pfn >= 0:
             offset = difference(m, r.pfn, pfn)
+            if offset >= 0:
+                saw(&r.seen, BYTES, 0, byte_of(m, r.pfn, offset), byte_of(m, pfn, offset), 0, 0, 0, 0)
 
     spin_lock(&r.lock)
     if r.active and r.steps >= r.most_steps:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ksm.machine import Machine
 
-FORMAT = "ksm recording 1"
+FORMAT = "ksm recording 2"
+OLDER = ("ksm recording 1",)  # without the bytes that decide a comparison
 MOST_STEPS = 1_000_000
 HEADER = 7  # numbers before the changes of a step: recorder.pyx
 
@@ -164,7 +165,7 @@ def load(path: str) -> dict[str, Any]:
         raise RecordingError(str(error)) from None
     except ValueError as error:
         raise RecordingError(f"{path} is not a recording: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in (FORMAT, *OLDER):
         raise RecordingError(f"{path} is not a recording of this version ({FORMAT})")
     if reason := damage(data):
         raise RecordingError(f"{path} is damaged: {reason}")

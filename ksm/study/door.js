@@ -91,6 +91,8 @@ const door = (() => {
     }
     log.scrollTop = log.scrollHeight;
     cards.scrollTop = 0;
+    const newest = cards.firstElementChild?.cloneNode(true);
+    if (newest) byId("door-why", HTMLElement).replaceChildren(newest);
     [...cards.children].forEach((card, i) => card.classList.toggle("new", i === 0));
     return cards.childElementCount > before;
   }

@@ -23,6 +23,7 @@ import ksm
 from ksm.machine import ERAS
 from ksm.study import door
 from ksm.study.functions import Source
+from ksm.study.glossary import terms
 from ksm.study.kernel import Kernel
 from ksm.study.notes import ELSEWHERE
 from ksm.study.pairing import Pair, Row, Study, base_version, differs, study
@@ -31,9 +32,10 @@ from ksm.study.steps import STEPS, era_of, gave_up_lines, kernel_line, port_line
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "booklet.css", "source.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "tree.js", "replay.js", "player.js", "door_words.js", "door_draw.js", "door.js")
+SCRIPTS = ("page.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "booklet.js", "player.js",
+           "door_words.js", "door_draw.js", "door.js")
 LIVE = "door_live.js"  # only where a machine answers
 WORDS = {"changed": "differs from {}", "new": "not in {}", "gone": "only in {}"}
 
@@ -186,5 +188,6 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
         callers=callers(subject), omissions=omissions(subject), changes=changes(subject, older), same=share(kernel) if kernel else None,
         style=style, view=Markup((HERE / VIEW).read_text()), article=Markup(""), scripts=scripts,
         eras=list(ERAS), door="" if live else as_script(door.recorded()), steps=as_script(steps_for(subject)),
+        glossary=as_script(terms()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )
