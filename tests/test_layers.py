@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ["include", "lib", "mm", "face", "record", "draw", "check", "rows", "sources", "estimate", "pictures", "study", "oracle", "bench",
-         "cli"]
+ORDER = [
+    "include", "lib", "mm", "face", "record", "draw", "check", "rows", "sources", "estimate", "fleet", "pictures", "study", "oracle",
+    "bench", "cli",
+]  # fmt: skip
 
 # The layer of each room
 ROOMS = {
@@ -23,9 +25,9 @@ ROOMS = {
     "ksm.fingerprint.store": "face", "ksm.fingerprint": "mm",
     # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",
-    "ksm.record": "record", "ksm.draw": "draw",
-    "ksm.check": "check", "ksm.rows": "rows", "ksm.sources": "sources", "ksm.estimate": "estimate",
-    "ksm.pictures": "pictures", "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
+    "ksm.record": "record", "ksm.draw": "draw", "ksm.check": "check", "ksm.rows": "rows", "ksm.sources": "sources",
+    "ksm.estimate": "estimate", "ksm.fleet": "fleet", "ksm.pictures": "pictures", "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench",
+    "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip
 FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace", "ksm.views"}
 

@@ -105,10 +105,10 @@ cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int whi
         item.oldchecksum if known else 0, item.age | item.remaining_skips << 8 if known else 0)
 
 
-cdef bint in_use(ksm_globals *g, rb_root *root) noexcept nogil:
-    """Whether an unstable tree is that of the pass under way.
+cdef bint of_this_pass(ksm_globals *g, rb_root *root) noexcept nogil:
+    """Whether an unstable tree is that of the pass under way, while all is unmerged: after a run = 2 that has failed there is none.
 
-    While all is unmerged, the cursor moves though there may be no pass. The root of the last one may lead to items that are freed by now.
+    The pass was broken off, and the root is still that of its tree, whose items the next run = 2 frees.
     """
     cdef list_head *pos
     cdef ksm_rmap_item *item
@@ -128,10 +128,11 @@ cdef bint in_use(ksm_globals *g, rb_root *root) noexcept nogil:
     return found
 
 
-cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
+cdef void look_at_ksm(longs *seen, ksm_globals *g, int which, bint in_pass) noexcept nogil:
     cdef unsigned long[12] counters
     cdef unsigned long in_trees = g.ksm_pages_shared + g.ksm_pages_sharing + g.ksm_pages_unshared
-    # Between two passes the unstable roots may lead to freed items. When a pass has just ended, they do not yet.
+    # Between two passes the unstable roots may lead to freed items, also while run 2 goes from slot to slot. When a pass has just ended,
+    # they do not yet.
     cdef bint between = g.ksm_scan.mm_slot == &g.ksm_mm_head
     cdef list_head *pos
     cdef ksm_mm_slot *slot
@@ -146,7 +147,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
         saw(seen, COUNTER, <unsigned long>i, i, <long>counters[i], 0, 0, 0, 0)
     for i in range(g.ksm_nr_node_ids):
         look_at_tree(seen, g, g.root_stable_tree + i, i, False)
-        if which == STEP_PASS_ENDS or not between and in_use(g, g.root_unstable_tree + i):
+        if (in_pass and not between and of_this_pass(g, g.root_unstable_tree + i)) or which == STEP_PASS_ENDS:
             look_at_tree(seen, g, g.root_unstable_tree + i, i, True)
     pos = g.migrate_nodes.next
     i = 0

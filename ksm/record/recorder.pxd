@@ -45,6 +45,7 @@ cdef struct recorder:
     unsigned int looks
     long pfn                    # the page that is being scanned
     bint refresh                # the contents of all frames are to be read again
+    bint in_pass                # the unstable trees are those of the pass under way
     int last                    # the thread's last step
     rb_node *compared_at        # the node whose page was compared last, that page, and whether it was equal
     struct_page *compared_page

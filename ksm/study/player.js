@@ -30,23 +30,13 @@
   /** @type {Element[]} */
   let lit = [];
 
-  /** Whether an era takes its steps in the order of 6.12. @param {string | undefined} each */
-  const newer = (each) => each === "6.12" || each === "7.3";
-
   /** @param {Replay} r */
   function light(r) {
     for (const line of lit) line.classList.remove("lit");
     lit = [];
     if (depth !== "source") return;
     const type = types[r.data.steps[r.at][0]];
-    // If the step is taken in two places, the later one is that of 2011, or of 6.1, which does these three after the stable tree.
-    const late = r.data.era === "2.6.38" ? type.name !== "AT_ITS_NODE" && type.name !== "UNSTABLE_GAVE_UP"
-      : r.data.era === "6.1" && ["CHANGED", "UNCHANGED", "ZERO_MERGED"].includes(type.name);
-    // In a version of another era the kernel's line did not run.
-    const same = root.dataset.era === r.data.era || (newer(root.dataset.era) && newer(r.data.era));
-    const step = r.data.steps[r.at], one = type.cases?.[step[4] === 1 ? "node" : step[2] < 0 ? "gone" : "same"];
-    const [kernel, port] = one || [type.kernel, type.port.length ? type.port[late ? type.port.length - 1 : 0] : 0];
-    const lines = [same && kernel && `k${kernel}`, port && `p${port}`];
+    const lines = window.lens.lines(type, r.data.steps[r.at], window.lens.eraOf(r.data));
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
@@ -178,7 +168,7 @@
     const shown = catalogue.filter((each) => recordingOf(each.lesson, version) === each);
     lesson.replaceChildren(...shown.map((each) => make("option", { value: each.number }, each.title)));
     lesson.value = number;
-    const other = root.classList.contains("both") && root.dataset.era !== data.era && !(newer(root.dataset.era) && newer(data.era));
+    const other = root.classList.contains("both") && root.dataset.era !== window.lens.eraOf(data);
     story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
     const end = replay.length - 1;
     ticks.replaceChildren(...story.scenes.map((scene) => { const tick = make("i"); tick.style.left = `${100 * scene.step / end}%`; return tick; }));
@@ -330,7 +320,6 @@
     const one = catalogue.find((each) => each.number === loaded);
     if (root.dataset.view === "lessons" && one && chosenEra() !== era) open({ lesson: one.lesson, era: chosenEra(), step: undefined, scene: story.scenes[story.sceneAt(replay?.at ?? 0)]?.key });
   });
-  // What other parts of the page, and who reads it, may ask for
   // What other parts of the page, and who reads it, may ask for
   Object.assign(window, { player: {
     open, choose, glossary, get replay() { return replay; }, get stage() { return stage; }, go: (/** @type {number} */ at) => { pause(); go(at); },

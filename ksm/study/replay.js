@@ -3,8 +3,8 @@
 // @ts-check
 "use strict";
 
-/** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[],
- *   cases?: Record<string, number[]>}} StepType */
+/** @typedef {{name: string, text: string, kind: string, function: string, kernel: Record<string, string>,
+ *   port: Record<string, Record<string, string>>}} StepType the lines' ids, by case; the port's by era, too */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
  *   notes: string[], contents: string[], steps: number[][], lesson?: string, scenes?: SceneData[]}} RecordingData */
 /** @typedef {{key: string, step: number, title: string, text: string, question: string, answers: string[], right: number, why: string}} SceneData */

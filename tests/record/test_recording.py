@@ -7,7 +7,7 @@ import json
 import threading
 
 import pytest
-from played import BYTES, FRAME, ITEM, LINK, NODE, PTE, ROOT, counters, machine_of, of_kind, states
+from played import BYTES, FRAME, ITEM, LINK, NODE, PTE, ROOT, WIDTHS, counters, machine_of, of_kind, states
 
 import ksm
 from ksm.record.recorder import COUNTERS
@@ -132,6 +132,32 @@ def test_recording_changes_nothing(era):
             events = [(event.name, event.pfn, event.mm_id, event.error, event.seq) for event in machine.ksm.trace.read()]
             outcomes.append((of_machine(machine), machine.vmstat(), tables, events))
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("era", ["2.6.38", "6.1", "6.12", "7.3"])
+@pytest.mark.parametrize("pages", [None, 2])
+def test_unmerging_everything_is_recorded(era, pages):
+    """run=2 goes through the processes, and frees items to which the unstable tree of the last pass still leads."""
+    with machine_of(era) as machine:
+        for number in range(3):
+            process = machine.spawn()
+            at = process.mmap(2 * PAGE)
+            process.write(at, b"the same")
+            process.write(at + PAGE, b"another %d" % number)
+            process.madvise(at, 2 * PAGE, ksm.MADV_MERGEABLE)
+        with machine.record() as recording:
+            machine.ksm.scan(passes=2)
+            if pages:
+                machine.ksm.scan(pages=pages)       # in the middle of a pass the tree has items
+            machine.ksm.run = 2
+            recording.note("unmerged")
+            machine.ksm.run = 0
+            machine.ksm.scan(passes=2)
+        found = [(name, step, dict(things)) for name, step, things in states(recording.data())]
+        (at,) = (number for number, (name, step, _) in enumerate(found) if name == "NOTE" and 0 < number < len(found) - 1)
+        assert found[at][2] and not of_kind(found[at][2], ITEM) and counters(found[at][2])["pages_unshared"] == 0
+        assert counters(found[-1][2])["pages_sharing"] == 2
+        assert any(name == "LEFT_UNSTABLE" for name, _, _ in found[:at])
 
 
 # The lessons say what happens in them
@@ -404,3 +430,25 @@ def test_unmerging_does_not_look_at_the_tree_of_the_last_pass(before):
         in_tree = {number for number in unstable if things[number][1][2] == 1}
         assert linked == in_tree, name
     assert of_kind(steps[-1][2], ITEM) == of_kind(steps[-1][2], NODE) == []
+
+
+def test_unmerging_again_after_it_has_failed_does_not_look_at_the_tree_of_the_pass_that_was_broken_off():
+    with machine_of() as machine, machine.record() as recording:
+        for name in ("a", "b", "c"):
+            pages(machine.spawn(name), [f"{name}0", "same", "same", *(f"{name}{number}" for number in range(3, 8))])
+        machine.ksm.scan(passes=2)
+        machine.ksm.scan(pages=16)
+        machine.fail("page", 1)
+        with pytest.raises(OSError):
+            machine.ksm.run = 2
+        machine.ksm.run = 0
+        recording.take()
+        machine.ksm.run = 2
+        steps = recording.take()["steps"]
+        assert len(steps) > 3 and machine.check() == []
+        # Nobody has a root of an unstable tree.
+        for step in steps:
+            changes = iter(step[6:])
+            for code in changes:
+                number, *values = itertools.islice(changes, 1 + (WIDTHS[code - 1] if code > 0 else 0))
+                assert (code, values[:1]) != (ROOT + 1, [1]), number

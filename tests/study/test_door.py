@@ -198,7 +198,8 @@ def test_everything_is_in_the_window(door, width):
                 "const small = arguments[0]; return [...document.querySelectorAll('#bar :is(a, button), #door :is(button, select, input)')]"
                 ".filter(e => e.getClientRects().length && !e.closest('#door-log'))"
                 ".map(e => [e.id || e.textContent, (e.type === 'checkbox' ? e.closest('label') : e).getBoundingClientRect()])"
-                ".filter(([, box]) => box.left < 0 || box.right > innerWidth + .5 || (small && box.height < 40)).map(([name]) => name)", phone)
+                ".filter(([, box]) => box.left < 0 || box.right > innerWidth + .5 || (small && box.height < 40))"
+                ".map(([name]) => name)", phone)
             assert wrong == []
             assert door.execute_script("const d = document.getElementById('door'); return d.scrollWidth - d.clientWidth") <= 0
     finally:
@@ -215,8 +216,7 @@ def test_there_is_no_serious_barrier(door):
     for theme in ("light", "dark"):
         door.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
         result = Axe().run(door, {"include": [["#bar"], ["#door"]]})["violations"]
-        found = [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in result if each["impact"] in ("serious", "critical")]
-        assert found == []
+        assert [(each["id"], each["nodes"][0]["html"]) for each in result if each["impact"] in ("serious", "critical")] == []
 
 
 def test_it_is_small():
