@@ -184,25 +184,20 @@ def test_nothing_jumps(at):
 
 def test_what_changes_moves(at):
     """A rotation, an entry that swings over, and W that falls are movements; and none for readers who do not want them."""
-    moving = ("return document.querySelector(arguments[0]).getAnimations({subtree: true}).map("
-              "each => each.transitionProperty || each.animationName)")
-    data = record_lesson("equal")
-    third = [i for i, each in enumerate(data["steps"]) if NAMES[each[0]] == "UNSTABLE_INSERTED"][2]
+    moving = ("const [part, at] = arguments, found = document.querySelector(part); player.go(at - 1); found.getBoundingClientRect();"
+              "for (const each of found.getAnimations({subtree: true})) each.finish(); player.go(at);"
+              "return found.getAnimations({subtree: true}).map(each => each.transitionProperty || each.animationName)")
+    names = [NAMES[each[0]] for each in record_lesson("equal")["steps"]]
+    third = [i for i, name in enumerate(names) if name == "UNSTABLE_INSERTED"][2]
     for motion in ("no-preference", "reduce"):
-        browser = at(f"lessons/equal/6.12/{third}", motion=motion)
-        browser.execute_script("return document.querySelector('.of-unstable').getBoundingClientRect().width")
-        one(browser, "#step").click()
-        found = browser.execute_script(moving, ".of-unstable")
-        browser.execute_script("player.go(arguments[0])", [NAMES[each[0]] for each in data["steps"]].index("REPLACED") - 2)
-        browser.execute_script("return document.querySelector('.memory').getBoundingClientRect().width")
-        one(browser, "#step").click()
-        falls = browser.execute_script(moving, ".large")
-        one(browser, "#step").click()
-        swings = browser.execute_script(moving, ".arrows")
+        browser = at("lessons/equal/6.12/1", motion=motion)
+        turns = browser.execute_script(moving, "#stage .of-unstable", third)
+        falls = browser.execute_script(moving, "#stage .large", names.index("WRITE_PROTECTED"))
+        swings = browser.execute_script(moving, "#stage .arrows", names.index("REPLACED"))
         if motion == "reduce":
-            assert found == falls == swings == []
+            assert turns == falls == swings == []
         else:
-            assert found.count("transform") >= 2 and found.count("d") >= 1 and "appear" in found
+            assert turns.count("transform") >= 2 and turns.count("d") >= 1 and "appear" in turns
             assert "opacity" in falls and "transform" in falls and "d" in swings
 
 
