@@ -57,10 +57,11 @@ def preorder(nodes):
 
 def sharers(face, content):
     """Whether a node of the stable tree is drawn as it is."""
+    below = [line for line in face["below"] if not line.startswith("node ")]
     if content[0] == "chain":
         wanted = [f"dup {kpfn} × {length}" for kpfn, _, length, _ in content[1]]
-        return face["frame"] == "chain" and face["below"] == wanted
-    return (face["frame"], face["below"]) == (str(content[0]), [f"× {content[2]}"])
+        return face["frame"] == "chain" and below == wanted
+    return (face["frame"], below) == (str(content[0]), [f"× {content[2]}"])
 
 
 def wrong(seen, there, name, names):

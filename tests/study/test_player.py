@@ -213,7 +213,9 @@ def test_a_page_whose_life_is_read(at):
 
 OUTSIDE = """
 const least = arguments[0], width = document.documentElement.clientWidth, bad = [];
-if (document.documentElement.scrollWidth > innerWidth) bad.push("the page is wider than the window");
+for (const each of [document.documentElement, ...document.querySelectorAll("#player, #telling, .memory-side, #counters")]) {
+  if (each.scrollWidth > each.clientWidth && each.clientWidth) bad.push(`${each.id || each.className} is wider than its place`);
+}
 for (const each of document.querySelectorAll("#player :is(button, select, input, summary, a), #bar :is(a, button, select), #meaning")) {
   if (!each.checkVisibility({visibilityProperty: true})) continue;
   const box = each.getBoundingClientRect(), name = each.id || each.className || each.textContent;
