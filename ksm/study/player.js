@@ -303,13 +303,7 @@
   function settle() {
     const narrow = player.clientWidth < 760 || depth === "source";
     if (narrow !== (aside.parentElement === dock)) (narrow ? dock : telling)[narrow ? "prepend" : "append"](aside);
-    if (replay && player.clientWidth !== width) {
-      width = player.clientWidth;
-      stage.measure();
-      stage.draw(replay, chosen);
-    }
   }
-  let width = 0;
   new ResizeObserver(settle).observe(player);
 
   addEventListener("view", (event) => {

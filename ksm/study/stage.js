@@ -52,14 +52,15 @@ class Stage {
     this.chosen = "";
     this.width = 360;
     this.frame = 0;
+    if (!options.width) new ResizeObserver(() => this.measure()).observe(this.memory);
   }
 
   /** Begin with a recording, or go on with one that has become longer: all its pictures get the same room. @param {Replay} r */
   fit(r) {
     const extent = this.extent = extentOf(r), many = extent.pages.length > MOST_TILES, longer = r === this.replay && many === this.many && !many;
+    this.measure();
     this.length = r.length;
     this.replay = r;
-    this.measure();
     this.many = many;
     this.few = this.many || extent.frames.length > MOST_FRAMES;
     if (!longer) {
@@ -84,8 +85,12 @@ class Stage {
     }
   }
 
-  /** Take note of the room that there is. */
-  measure() { this.width = this.options.width || this.memory.clientWidth || 360; }
+  /** Take note of the room that there is, and draw anew if it is another one. */
+  measure() {
+    const before = this.width;
+    this.width = this.options.width || this.memory.clientWidth || 360;
+    if (this.width !== before && this.replay && this.length === this.replay.length) this.draw(this.replay, this.chosen);
+  }
 
   /** @param {number} place @param {number} id of a node or an item */
   pickItem(place, id) {
@@ -159,7 +164,7 @@ class Stage {
       put(flag, "class", write ? "w" : "w off");
       say(name, String(number));
       say(what, word);
-      say(small, (entry && entry[3] & BIT_HUGE ? "huge, " : "") + state + (skips ? `, skips ${skips}` : ""));
+      say(small, (this.many ? `${r.nameOf(mm)}, ` : "") + (entry && entry[3] & BIT_HUGE ? "huge, " : "") + state + (skips ? `, skips ${skips}` : ""));
       this.drawArrow(r, key, entry, frame, role(key));
     }
     for (const [number, box] of this.boxes) {

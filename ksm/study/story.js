@@ -83,6 +83,7 @@ class Story {
     this.data = data;
     this.scenes = data.scenes || [];
     this.shown = "";
+    this.more.children[0].textContent = data.lesson ? "About this lesson" : "About this recording";
     const paragraphs = data.text.split("\n\n").map((part) => make("p", {}, ...this.glossary.marked(part)));
     this.more.children[1].replaceChildren(...paragraphs, make("p", {}, make("small", {}, remark)));
     /** @type {HTMLDetailsElement} */ (this.more).open = !this.scenes.length && innerWidth > 760;
