@@ -167,7 +167,7 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
             found = aligned(theirs, range(function.first, function.last + 1), port, lines, same.get(function.name, ()), hooks)
             pair.row = compared.get(function.name)
             pair.labels = labels_of(function, mine, port, theirs)
-            pair.renamed = function.name if function.name != mine.name else ""
+            pair.renamed = function.name if function.name != name else ""
         else:
             found = Aligned(stacked(lines_of(function), lines_of(mine)))
             pair.reason = reason_of(name, function, file)
@@ -182,7 +182,8 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
         add(follower, None, own[follower])
     for name, function in theirs.functions.items():
         now = names.get(name, "")
-        add(now or name, function, own[now] if now else None)
+        # Two of the kernel's functions may be one of the port's.
+        add(name if now in theirs.functions else now or name, function, own[now] if now else None)
         for follower in followers.get(now, ()) if now else ():
             add(follower, None, own[follower])
     return pairs, [] if file.functions else stacked(tail(theirs), tail(port)), hooks

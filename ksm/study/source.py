@@ -7,10 +7,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from markupsafe import Markup, escape
-from pygments.lexer import Lexer
 from pygments.lexers.c_cpp import CLexer
 from pygments.lexers.python import CythonLexer
 from pygments.token import Token, _TokenType, is_token_subtype
@@ -40,10 +40,15 @@ def css_class(kind: _TokenType) -> str:
     return next((name for token, name in CLASSES if is_token_subtype(kind, token)), "")
 
 
-def highlighted(source: Source, lexer: Lexer, links: dict[str, str]) -> list[Markup]:
+@lru_cache(8)
+def tokens_of(text: str, is_c: bool) -> list[tuple[_TokenType, str]]:
+    lexer = (CLexer if is_c else CythonLexer)(stripnl=False)
+    return list(lexer.get_tokens(text))
+
+
+def highlighted(source: Source, is_c: bool, links: dict[str, str]) -> list[Markup]:
     """The lines of a file as HTML. A call of a function that is on the page is a link to it."""
-    text = "\n".join(source.lines)
-    tokens = list(lexer.get_tokens(text))
+    tokens = tokens_of("\n".join(source.lines), is_c)
     starts = {function.first for function in source.functions.values()}
     lines: list[Markup] = []
     current: list[Markup] = []
@@ -97,9 +102,8 @@ class Sheet:
     changed: dict[str, Change]
 
     def __post_init__(self) -> None:
-        lexer = CLexer(stripnl=False)  # type: ignore[no-untyped-call]  # types-Pygments says nothing of its options
-        self.left = highlighted(self.subject.theirs, lexer, self.links) if self.subject.theirs else []
-        self.right = highlighted(self.subject.port, CythonLexer(stripnl=False), self.links)
+        self.left = highlighted(self.subject.theirs, True, self.links) if self.subject.theirs else []
+        self.right = highlighted(self.subject.port, False, self.links)
         self.eras = running(self.subject.port)
         self.new_lines = {line for change in self.changed.values() for line in change.lines}
 
