@@ -194,7 +194,7 @@ def _tell(change: Change, now: str | None, before: str | None, paired: bool, bot
     if reason := IN_ANOTHER_FILE.get(change.name):
         change.kinds.append(MOVE)
         change.texts.append(f"{reason[0].upper()}{reason[1:]}.")
-    elif change.what in ("new", "gone") and (file := re.fullmatch(r"(\w+)_(show|store)", change.name)):
+    elif change.what != "changed" and (file := re.fullmatch(r"(\w+)_(show|store)", change.name)):
         change.kinds.append(READ)
         change.texts.append(f"The file /sys/kernel/mm/ksm/{file[1]}.")
     change.kinds = list(dict.fromkeys(change.kinds)) or [UNTOLD]

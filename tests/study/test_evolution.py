@@ -58,8 +58,8 @@ def test_two_functions_that_look_alike_are_no_renamed_one():
 def test_names_that_mean_the_same():
     old = "".join(("\tstruct page *page = get_ksm_page(one);\n\tlock_page(page);\n\tif (PageKsm(page))\n\t\tput_page(page);\n",
                    "\tdown_read(&mm->mmap_sem);\n"))
-    new = "".join(("\tstruct folio *folio = ksm_get_folio(one);\n\tfolio_lock(folio);\n\tif (folio_test_ksm(folio))\n\t\tfolio_put(folio);\n",
-                   "\tmmap_read_lock(mm);\n"))
+    new = "".join(("\tstruct folio *folio = ksm_get_folio(one);\n\tfolio_lock(folio);\n\tif (folio_test_ksm(folio))\n",
+                   "\t\tfolio_put(folio);\n\tmmap_read_lock(mm);\n"))
     assert with_one_name(old) == with_one_name(new)
     assert found(version(function("same", new)), version(function("same", old)))["same"].kinds == ["rename"]
     assert found(version(function("same", new)), version(function("same", old)))["same"].texts == ["Other names for the same steps."]

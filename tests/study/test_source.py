@@ -119,7 +119,8 @@ def test_a_statement_that_stands_for_one_of_the_kernels_is_no_hook():
         "cdef int f(int a):", "    ksm_step(a)", "    # OURS: it comes first", "    b = g(a)", "    h(a)        # OURS: wait_on_bit()",
         "    if a:       # OURS: for a test", "        c = 1", "    i(a)", "",
         "    WRITE_ONCE_int(a, 1)      # OURS: it is read elsewhere",
-        "    # Not here: copy: it cannot fail", "    j(a)        # OURS: a copy", "    if b:", "        k(a)", "    else:", "        ksm_step(b)"))
+        "    # Not here: copy: it cannot fail", "    j(a)        # OURS: a copy",
+        "    if b:", "        k(a)", "    else:", "        ksm_step(b)"))
     assert not_the_kernels(cython_source(text)) == {2, 3, 4, 6, 7, 15, 16}
 
 
