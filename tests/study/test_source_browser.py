@@ -63,7 +63,8 @@ def test_a_helper_folds(opened):
     browser = opened("f-write_protect_pte")
     result = run(browser, """
       await later();
-      const bar = document.getElementById('f-write_protect_pte'), lines = [...document.querySelectorAll('[data-part="write_protect_pte"]')];
+      const bar = document.getElementById('f-write_protect_pte');
+      const lines = [...document.querySelectorAll('[data-part="write_protect_pte"]')];
       const section = bar.closest('section').id, seen = inside(bar), before = lines.every(line => line.getClientRects().length);
       const kernel = [...bar.closest('.rows').querySelectorAll('code[id^=k]')], all = kernel.length;
       bar.click();
@@ -71,7 +72,8 @@ def test_a_helper_folds(opened):
       const still = kernel.filter(line => line.getClientRects().length).length;
       location.hash = lines[5].id;
       await later();
-      return {section, seen, before, folded, said, all, still, again: lines.every(line => line.getClientRects().length), asked: inside(lines[5])};
+      const again = lines.every(line => line.getClientRects().length);
+      return {section, seen, before, folded, said, all, still, again, asked: inside(lines[5])};
     """)
     assert result.pop("all") == result.pop("still") > 40
     assert result == {"section": "f-write_protect_page", "seen": True, "before": True, "folded": True, "said": "false", "again": True,
@@ -149,7 +151,7 @@ def test_the_search_goes_through_all_files(opened):
 def test_the_file_and_the_function_in_sight_are_marked(opened):
     result = run(opened("f-do_wp_page"), """
       await later();
-      const told = () => [document.querySelector('#files [aria-current]').textContent, document.querySelector('#index .here').textContent.trim()];
+      const told = () => ['#files [aria-current]', '#index .here'].map(each => document.querySelector(each).textContent.trim());
       const first = told();
       document.querySelector('#files a[href="#file-r"]').click();
       await later();
@@ -170,8 +172,8 @@ def test_a_change_is_told_at_its_function_and_in_the_line(opened):
       const section = document.getElementById('f-break_ksm'), line = section.querySelector('code[data-new]');
       const change = [...document.querySelectorAll('#changes details')].find(each => each.textContent.includes('break_ksm'));
       change.open = true;
-      return {since: section.querySelector('.since').textContent, line: line.textContent,
-              marks: [...change.querySelectorAll('mark')].map(each => each.textContent), kinds: document.querySelector('.kinds').textContent};
+      const marks = [...change.querySelectorAll('mark')].map(each => each.textContent), since = section.querySelector('.since').textContent;
+      return {since, line: line.textContent, marks, kinds: document.querySelector('.kinds').textContent};
     """)
     assert "behaviour" in result["since"] and "Since 6.2: A merged page is broken by an unshare fault" in result["since"]
     assert "FAULT_FLAG_UNSHARE" in result["line"] and result["marks"] == ["FAULT_FLAG_WRITE", "FAULT_FLAG_UNSHARE"]
@@ -185,10 +187,11 @@ def test_everything_is_in_the_window(opened, width, height):
     result = run(browser, """
       await later();
       const phone = innerWidth <= 700, bad = [];
-      const controls = [...document.querySelectorAll('#tools a, #tools button, #nav input, #nav button, .bar, .opening summary, #code h2 a')];
-      for (const each of controls) {
-        const box = each.getBoundingClientRect();
+      const controls = '#tools a, #tools button, #nav input, #nav button, .bar, .opening summary, #code h2 a';
+      for (const each of document.querySelectorAll(controls)) {
+        const box = each.getBoundingClientRect(), nav = each.closest('#nav')?.getBoundingClientRect();
         if (!box.width) continue;
+        if (nav && box.right > nav.right) bad.push([each.textContent, box.right, nav.right]);
         if (box.left < 0 || box.right > innerWidth + 1) bad.push([each.textContent, box.left, box.right]);
         if (phone && !each.matches('h2 a') && box.height < 39.5) bad.push([each.textContent, box.height]);
       }
@@ -207,11 +210,13 @@ def test_a_phone_shows_one_side(opened):
     result = run(opened("f-cmp_and_merge_page", 390, 844), """
       await later();
       const section = document.getElementById('f-cmp_and_merge_page');
-      const count = () => ['k', 'p'].map(side => [...section.querySelectorAll(`code[id^=${side}]`)].filter(each => each.getClientRects().length).length);
+      const seen = (side) => [...section.querySelectorAll(`code[id^=${side}]`)].filter(each => each.getClientRects().length).length;
+      const count = () => ['k', 'p'].map(seen);
       const first = count();
       document.querySelector('#sides [data-side="kernel"]').click();
       await later();
-      const second = count(), here = inside(section.querySelector('h2')), pressed = document.querySelector('#sides [aria-pressed="true"]').textContent;
+      const second = count(), here = inside(section.querySelector('h2'));
+      const pressed = document.querySelector('#sides [aria-pressed="true"]').textContent;
       const own = section.querySelector('code[id^=p]');
       location.hash = own.id;
       await later();
