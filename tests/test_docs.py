@@ -115,20 +115,34 @@ def test_every_flag_of_a_page_is_told_of():
     assert {name.strip("`") for name, _ in rows("api.md", "Words of page_table()")} == flags
 
 
+def every_command():
+    """Each command by its name, and each one of a command that has some by both names."""
+    found = {}
+    for name in COMMANDS:
+        command = found[name] = main.get_command(click.Context(main), name)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            found |= {f"{name} {own}": command.get_command(context, own) for own in command.list_commands(context)}
+    return found
+
+
 def test_every_command_has_its_place():
-    assert sorted(re.findall(r"^<!-- ksm (\w+) --help -->$", (DOCS / "commands.md").read_text(), re.MULTILINE)) == sorted(COMMANDS)
+    named = re.findall(r"^<!-- ksm (\w+(?: \w+)?) --help -->$", (DOCS / "commands.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(every_command())
 
 
 def test_options_that_are_named_exist():
+    commands = every_command()
+    names = "|".join(sorted(commands, key=len, reverse=True))
     used = set()
     outside = ("README.md", "CONTRIBUTING.md", "tests/kernel/README.md", "tests/truth/README.md")
     for page in (*DOCS.glob("*.md"), *(DOCS.parent / name for name in outside)):
-        for name, arguments in re.findall(rf"\bksm ({'|'.join(COMMANDS)})\b([^`\n|&]*)", page.read_text()):
+        for name, arguments in re.findall(rf"\bksm ({names})\b([^`\n|&]*)", page.read_text()):
             used |= {(name, option) for option in re.findall(r"(?<![^ ])--?[a-z][\w-]*", arguments)}
     assert {("scan", "--era"), ("verify", "--seed")} <= used
     for name, option in sorted(used):
-        command = main.get_command(click.Context(main), name)
-        assert option in {each for parameter in command.get_params(click.Context(command)) for each in parameter.opts}, (name, option)
+        context = click.Context(commands[name])
+        assert option in {each for parameter in commands[name].get_params(context) for each in parameter.opts}, (name, option)
 
 
 def test_traps_keep_their_numbers():

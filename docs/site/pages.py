@@ -2,6 +2,7 @@
 """What mkdocs calls: pages that stand outside of docs/, links between files that lead from page to page, and what --help says."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 
@@ -11,11 +12,11 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from ksm.cli.group import COMMANDS, main
+from ksm.cli.group import main
 
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "tests/kernel/README.md", "tests/truth/README.md",
            "tests/arm64/README.md")
-HELP = re.compile(r"^<!-- ksm (\w+) --help -->$", re.MULTILINE)
+HELP = re.compile(r"^<!-- ksm (\w+(?: \w+)?) --help -->$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -43,13 +44,28 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def with_help(markdown: str) -> str:
     """What each command prints for --help, where a comment asks for it."""
-    if sorted(HELP.findall(markdown)) != sorted(COMMANDS):
-        raise PluginError(f"docs/commands.md has {HELP.findall(markdown)}, and the commands are {list(COMMANDS)}")
-    return HELP.sub(lambda wanted: f"```text\n{help_of(wanted[1])}\n```", markdown)
+    helps = {name: help_of(context) for name, context in every_command()}
+    if sorted(HELP.findall(markdown)) != sorted(helps):
+        raise PluginError(f"docs/commands.md has {HELP.findall(markdown)}, and the commands are {list(helps)}")
+    return HELP.sub(lambda wanted: f"```text\n{helps[wanted[1]]}\n```", markdown)
 
 
-def help_of(name: str) -> str:
+def every_command() -> Iterator[tuple[str, click.Context]]:
+    """Each command, and each one of a command that has some: its name, and what it is called in."""
     above = click.Context(main, info_name="ksm", **main.context_settings)
-    command = main.get_command(above, name)
+    for name in main.list_commands(above):
+        context = context_of(main, name, above)
+        yield name, context
+        if isinstance(context.command, click.Group):
+            for own in context.command.list_commands(context):
+                yield f"{name} {own}", context_of(context.command, own, context)
+
+
+def context_of(group: click.Group, name: str, above: click.Context) -> click.Context:
+    command = group.get_command(above, name)
     assert command is not None
-    return command.get_help(click.Context(command, above, name, max_content_width=100, terminal_width=100))
+    return click.Context(command, above, name, max_content_width=100, terminal_width=100)
+
+
+def help_of(context: click.Context) -> str:
+    return context.command.get_help(context)

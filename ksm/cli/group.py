@@ -29,6 +29,9 @@ QUESTIONS: dict[str, dict[str, str]] = {
     "To understand the KSM of a running kernel": {
         "doctor": "What do these counters mean, and what is wrong?",
     },
+    "To compare many hosts": {
+        "fleet": "Who shares with whom, and who should live with whom?",
+    },
     "To keep memory for later": {
         "fingerprint": "Write fingerprints of pages into a file, which the commands above take.",
     },
@@ -42,8 +45,8 @@ QUESTIONS: dict[str, dict[str, str]] = {
 
 # Each command is the function of its name in this module of the folder, which is imported when the command is asked for.
 COMMANDS = {
-    "advise": "advise", "bench": "bench", "doctor": "doctor", "fingerprint": "fingerprint", "replay": "workloads", "scan": "scan",
-    "study": "study", "sweep": "sweep", "verify": "workloads", "watch": "watch", "why": "why",
+    "advise": "advise", "bench": "bench", "doctor": "doctor", "fingerprint": "fingerprint", "fleet": "fleet", "replay": "workloads",
+    "scan": "scan", "study": "study", "sweep": "sweep", "verify": "workloads", "watch": "watch", "why": "why",
 }  # fmt: skip
 
 # The exit code of a command for errors other than wrong usage. For verify, as for diff and cmp, 1 means that there is a difference.

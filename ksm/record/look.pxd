@@ -48,6 +48,6 @@ cdef struct longs:
 cdef bint put(longs *row, long value) noexcept nogil
 cdef void saw(longs *seen, int kind, unsigned long key, long a, long b, long c, long d, long e, long f) noexcept nogil
 cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int which) noexcept nogil
-cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil
+cdef void look_at_ksm(longs *seen, ksm_globals *g, int which, bint in_pass) noexcept nogil
 cdef bint look_at_mms(longs *seen, machine *m, bint wait, mm_struct *held) noexcept nogil
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil

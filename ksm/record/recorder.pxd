@@ -6,11 +6,14 @@ from linux.mm_types cimport machine, struct_page
 from linux.rbtree cimport rb_node
 from linux.spinlock cimport spinlock_t
 
-from ksm.record.look cimport VALUES, longs
+from ksm.record.look cimport NR_KINDS, VALUES, longs
 
 
 cdef enum:
     LABEL = 24                  # bytes of a page that are kept
+
+
+cdef int[NR_KINDS] widths       # how many values each kind has
 
 
 cdef struct entry:
@@ -42,6 +45,7 @@ cdef struct recorder:
     unsigned int looks
     long pfn                    # the page that is being scanned
     bint refresh                # the contents of all frames are to be read again
+    bint in_pass                # the unstable trees are those of the pass under way
     int last                    # the thread's last step
     rb_node *compared_at        # the node whose page was compared last, that page, and whether it was equal
     struct_page *compared_page

@@ -59,7 +59,6 @@ cdef enum:
     LOOK_TRY = 3                # as LOOK_ALL, if no other thread is in the way; else as LOOK_KSM
     LOOK_FAULT = 4              # as LOOK_TRY, if the thread holds ksm_thread_mutex, or gets it at once; else as LOOK_NOT
 
-cdef int[NR_KINDS] widths
 widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2, 0]
 
 cdef int[NR_STEPS] look
@@ -296,6 +295,8 @@ cdef void write_step(recorder *r, machine *m, int which, void *item, void *page,
     elif which == UNSTABLE_SEARCHED:
         which = unstable_searched(r, g, &item, &page, &node, &value)
     looked = look[which]
+    if which == STEP_PASS_BEGINS or which == STEP_PASS_ENDS:
+        r.in_pass = which == STEP_PASS_BEGINS
     pfn = -1 if page == NULL else <long>(<struct_page *>page - m.mem_map)
     if looked == LOOK_FAULT:
         held = <mm_struct *>item
@@ -309,7 +310,7 @@ cdef void write_step(recorder *r, machine *m, int which, void *item, void *page,
         if which not in (STEP_NODE_STALE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_BREAK_KSM, STEP_COW):
             r.last = which
         r.seen.n = 0
-        look_at_ksm(&r.seen, g, which)
+        look_at_ksm(&r.seen, g, which, r.in_pass)
         if which in (STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE):
             look_at_item(&r.seen, g, <ksm_rmap_item *>item, which)      # it may have left its process's list already, and be freed next
         of_ksm = r.seen.n
@@ -433,6 +434,7 @@ cdef class Recorder:
                 r.pfn = -1
                 mutex_lock(&of.g.ksm_thread_mutex)
                 busy = of.m.step != NULL
+                r.in_pass = of.g.ksm_scan.mm_slot != &of.g.ksm_mm_head
                 if not busy:
                     r.older = <recorder *>of.m.recorder
                     of.m.recorder = r

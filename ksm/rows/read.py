@@ -105,17 +105,25 @@ class RowsFile:
 
     def classes(self, place: int) -> Iterator[tuple[list[int], bytes]]:
         """Of the rows of a source: the first 8 bytes of each fingerprint, as numbers of this computer, and the classes. RowsError."""
+        for fingerprints, kinds in self.columns(place):
+            keys = memoryview(bytes(values(fingerprints, 16))).cast("Q")[::2].tolist()
+            yield keys, bytes(values(kinds, 1))
+
+    def columns(self, place: int) -> Iterator[tuple[pyarrow.Array, pyarrow.Array]]:
+        """Of the rows of a source: the fingerprints, and the classes as their places in CLASSES, numbers of 8 bits. RowsError."""
+        import pyarrow as pa
+
+        name = self.head.sources[place].name
         with errors():
             for group in self.groups[place]:
                 check_pages(self.fd, self.found[group])
-                for part in self.file.iter_batches(BATCH, [group], columns=["fingerprint", "class"], use_threads=False):
-                    if any(column.null_count for column in part.columns):
-                        raise RowsError("damaged: a row without a value")
-                    names = part.column("class").to_pylist()
+                for part in self.file.iter_batches(BATCH, [group], columns=["source", "fingerprint", "class"], use_threads=False):
+                    check_rows(part, name)
+                    kinds = part.column("class")
+                    names = kinds.dictionary.to_pylist()
                     if not PLACES.keys() >= set(names):
                         raise RowsError(f"damaged: a class {(set(names) - PLACES.keys()).pop()!r}"[:200])
-                    keys = memoryview(bytes(values(part.column("fingerprint"), 16))).cast("Q")[::2].tolist()
-                    yield keys, bytes(map(PLACES.__getitem__, names))
+                    yield part.column("fingerprint"), pa.array(map(PLACES.__getitem__, names), pa.uint8()).take(kinds.indices)
 
     def close(self) -> None:
         self.file.close(force=True)
@@ -123,16 +131,21 @@ class RowsFile:
 
 def batch_of(part: pyarrow.RecordBatch, name: str, least: int, most: int) -> Batch:
     """The rows of a record batch, which are all of the source of this name."""
-    if any(column.null_count for column in part.columns):
-        raise RowsError("damaged: a row without a value")
-    named = part.column("source").unique().to_pylist()
-    if named != [name]:
-        raise RowsError(f"damaged: rows of {', '.join(map(str, named))[:200]!r} among those of {name!r}")
+    check_rows(part, name)
     try:
         runs = runs_of(values(part.column("address"), 8), least, most)
     except ValueError as error:
         raise RowsError(f"damaged: {error} is not in the order of addresses, or cannot be there") from None
     return Batch(runs, frames_from(values(part.column("fingerprint"), 16), values(part.column("checksum"), 4)))
+
+
+def check_rows(part: pyarrow.RecordBatch, name: str) -> None:
+    """RowsError if a value is missing, or a row is not of the source of this name."""
+    if any(column.null_count for column in part.columns):
+        raise RowsError("damaged: a row without a value")
+    named = part.column("source").unique().to_pylist()
+    if named != [name]:
+        raise RowsError(f"damaged: rows of {', '.join(map(str, named))[:200]!r} among those of {name!r}")
 
 
 def values(column: pyarrow.Array, width: int) -> memoryview:

@@ -12,6 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import ksm
+from ksm.machine import ERAS
+from ksm.study import door
+from ksm.study.glossary import terms
 from ksm.study.kernel import Kernel
 from ksm.study.lens import section_eras, steps_for, table
 from ksm.study.source import context
@@ -19,9 +22,11 @@ from ksm.study.steps import era_of
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "source.css", "lens.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "booklet.css", "source.css", "lens.css", "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
-SCRIPTS = ("page.js", "source.js", "lens.js", "tree.js", "replay.js", "player.js")
+SCRIPTS = ("page.js", "source.js", "lens.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "booklet.js", "player.js",
+           "door_words.js", "door_draw.js", "door.js")
+LIVE = "door_live.js"  # only where a machine answers
 
 
 def as_script(data: Any) -> Markup:
@@ -29,8 +34,8 @@ def as_script(data: Any) -> Markup:
     return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kernel | None = None) -> str:
-    """The page. `older`: the reader's 6.12, to show what `kernel` has changed against it, line by line."""
+def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kernel | None = None, live: bool = False) -> str:
+    """The page. `older`: the reader's 6.12, to show what `kernel` has changed against it, line by line. `live`: for ksm.study.serve."""
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     template = environment.get_template("page.html")
@@ -38,9 +43,10 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     theirs = {file.subject.file.name: file.subject.theirs for file in source["files"][1:] if file.subject.theirs}
     steps, lens = steps_for(kernel, source["subject"].port, theirs), table(kernel, recordings)
     style = Markup("\n").join(Markup((HERE / name).read_text()) for name in STYLES)
-    scripts = [Markup((HERE / name).read_text()) for name in SCRIPTS]
+    scripts = [Markup((HERE / name).read_text()) for name in ((LIVE, *SCRIPTS) if live else SCRIPTS)]
     return template.render(
         **source, version=ksm.__version__, era=era_of(kernel.source) if kernel else "", style=style, view=Markup((HERE / VIEW).read_text()),
         article=Markup(""), scripts=scripts, steps=as_script(steps), lens=lens, lens_data=as_script(lens), section_eras=section_eras,
+        glossary=as_script(terms()), eras=list(ERAS), door="" if live else as_script(door.recorded()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

@@ -6,11 +6,12 @@
 /** @typedef {{name: string, text: string, kind: string, function: string, kernel: Record<string, string>,
  *   port: Record<string, Record<string, string>>}} StepType the lines' ids, by case; the port's by era, too */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
- *   notes: string[], contents: string[], steps: number[][]}} RecordingData */
+ *   notes: string[], contents: string[], steps: number[][], lesson?: string, scenes?: SceneData[]}} RecordingData */
+/** @typedef {{key: string, step: number, title: string, text: string, question: string, answers: string[], right: number, why: string}} SceneData */
 /** @typedef {{kind: number, v: number[]}} Thing */
 
-const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-const WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4];
+const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM, BYTES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2];
 const [IN_TREE, IN_CHAIN, MIGRATING, CHAIN] = [0, 1, 2, 3];
 const PLACES = ["volatile", "unstable", "stable", "stale"];
 const [BIT_KSM, BIT_ZERO, BIT_KSM_ZERO, BIT_SWAPPED, BIT_WRITE, BIT_HUGE] = [2, 4, 8, 32, 64, 256];
@@ -99,6 +100,13 @@ class Replay {
   /** @returns {Record<string, number>} */
   counters() {
     return Object.fromEntries(this.all(COUNTER).map(([, v]) => [this.data.counters[v[0]], v[1]]));
+  }
+
+  /** What the counters were before this step. @returns {Record<string, number>} */
+  countersBefore() {
+    const all = this.counters();
+    for (const [, was] of this.undo[this.at] || []) if (was && was.kind === COUNTER) all[this.data.counters[was.v[0]]] = was.v[1];
+    return all;
   }
 
   /** @param {number} mm */
@@ -224,6 +232,12 @@ class Replay {
     return replaced ? replaced[1] : this.things.get(id);
   }
 
+  /** The page whose page table entry the step has changed. */
+  entryOf() {
+    const moved = incrementsOf(this.data.steps[this.at]).find(([kind, , v]) => kind === PTE && v)?.[2];
+    return moved ? this.pageName(`${moved[0]}:${moved[1]}`) : "the page";
+  }
+
   /** Words that depend on more than the numbers of the step, by what stands for them in its text. @returns {Record<string, string>} */
   words() {
     const [, item, page, node, value] = this.data.steps[this.at], name = this.itemName(item);
@@ -239,7 +253,7 @@ class Replay {
       "{mapped}": entry && held && held.kind === NODE && entry[2] === held.v[1] && entry[3] & BIT_KSM ? "" : ": it does not map that page any more",
       "{gone}": value === 1 ? "its page is equal, but on another NUMA node" : page < 0 ? "its page is gone" : "its page is the scanned one, which both map",
       "{replaced}": value ? "The page table entry has changed meanwhile: it stays as it is. No merge."
-        : `The page table entry leads to frame ${page} now; the old frame loses a user.`,
+        : `The entry of ${this.entryOf()} leads to frame ${page} now; the old frame loses a user.`,
     };
   }
 

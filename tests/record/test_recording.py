@@ -134,6 +134,32 @@ def test_recording_changes_nothing(era):
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.parametrize("era", ["2.6.38", "6.1", "6.12", "7.3"])
+@pytest.mark.parametrize("pages", [None, 2])
+def test_unmerging_everything_is_recorded(era, pages):
+    """run=2 goes through the processes, and frees items to which the unstable tree of the last pass still leads."""
+    with machine_of(era) as machine:
+        for number in range(3):
+            process = machine.spawn()
+            at = process.mmap(2 * PAGE)
+            process.write(at, b"the same")
+            process.write(at + PAGE, b"another %d" % number)
+            process.madvise(at, 2 * PAGE, ksm.MADV_MERGEABLE)
+        with machine.record() as recording:
+            machine.ksm.scan(passes=2)
+            if pages:
+                machine.ksm.scan(pages=pages)       # in the middle of a pass the tree has items
+            machine.ksm.run = 2
+            recording.note("unmerged")
+            machine.ksm.run = 0
+            machine.ksm.scan(passes=2)
+        found = [(name, step, dict(things)) for name, step, things in states(recording.data())]
+        (at,) = (number for number, (name, step, _) in enumerate(found) if name == "NOTE" and 0 < number < len(found) - 1)
+        assert found[at][2] and not of_kind(found[at][2], ITEM) and counters(found[at][2])["pages_unshared"] == 0
+        assert counters(found[-1][2])["pages_sharing"] == 2
+        assert any(name == "LEFT_UNSTABLE" for name, _, _ in found[:at])
+
+
 # The lessons say what happens in them
 
 def steps_of(data, name):
@@ -383,3 +409,24 @@ def test_what_is_taken_piece_by_piece_is_the_whole():
     assert len(joined["steps"]) > 25
     assert (joined["steps"], joined["contents"]) == (whole["steps"][:-1], whole["contents"])
     assert joined["notes"] == whole["notes"][:-1] and parts[-1]["mms"] == whole["mms"]
+
+
+@pytest.mark.parametrize("before", ["between two passes", "in the middle of a pass"])
+def test_unmerging_does_not_look_at_the_tree_of_the_last_pass(before):
+    """Writing 2 to run moves the cursor, and the roots still lead to items that it frees."""
+    with machine_of() as machine:
+        for name in ("a", "b"):
+            pages(machine.spawn(name), ["same", f"{name} 1", f"{name} 2", f"{name} 3"])
+        machine.ksm.scan(passes=3)
+        if before != "between two passes":
+            machine.ksm.scan(pages=6)
+        with machine.record() as recording:
+            machine.ksm.run = 2
+        steps = list(states(recording.data()))[1:]
+        assert len(steps) > 5 and machine.check() == []
+    for name, _, things in steps:
+        unstable = {number for number, (kind, _) in things.items() if kind == ITEM}
+        linked = {values[0] for values in of_kind(things, LINK)} & unstable
+        in_tree = {number for number in unstable if things[number][1][2] == 1}
+        assert linked == in_tree, name
+    assert of_kind(steps[-1][2], ITEM) == of_kind(steps[-1][2], NODE) == []

@@ -75,7 +75,7 @@ def check_page(text):
     assert len(page.ids) == len(set(page.ids))
     assert [link for link in page.links if not (link.startswith("#") and link[1:] in page.ids)] == []
     assert page.sources == ["data:,"]
-    assert not re.search(r"url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
+    assert not re.search(r"url\((?!#)|@import|\bfetch\(|XMLHttpRequest|import\(", text)
     return page
 
 
@@ -97,7 +97,7 @@ def test_both_sides(linux):
     for source, side in ((kernel.source, "k"), (read_port(), "p")):
         assert [number for number, line in enumerate(source.lines, 1) if line.strip() and f"{side}{number}" not in shown] == []
     data = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
-    assert [each["title"] for each in data[1:-1]] == [lesson.title for lesson in LESSONS]
+    assert [each["title"] for each in data if "scenes" in each] == [lesson.title for lesson in LESSONS]
     assert all(step["kernel"] and step["port"]["6.12"] for step in data[0] if step["function"])
 
 
@@ -112,7 +112,7 @@ def test_nothing_in_a_recording_or_a_kernel_ends_the_script(tiny):
     evil = {**record_lesson("equal"), "title": "</script><script>alert(1)</script>", "notes": ["</script>", "<!--"]}
     (tiny / "mm/ksm.c").write_text((tiny / "mm/ksm.c").read_text() + "/* </code></script><img src=x onerror=y> & \" ' */\n")
     page = check_page(render(read_kernel(str(tiny)), [evil]))
-    assert json.loads(page.scripts[2][1])["title"] == evil["title"]
+    assert evil["title"] in [json.loads(text).get("title") for kind, text in page.scripts if kind == "application/json" and text.startswith("{")]
 
 
 # The command

@@ -115,11 +115,11 @@ def test_an_item_that_leaves_says_why(browser):
 
 def test_the_end_of_a_recording_says_what_is_still_counted(browser):
     browser.execute_script(
-        "const on = (id) => document.getElementById(id); if (on('player').hidden) on('watch').click();"
-        "on('lesson').value = '0'; on('lesson').dispatchEvent(new Event('change')); on('last').click()")
-    unshared = browser.find_element("css selector", '[data-counter="pages_unshared"] td').text
+        "location.hash = '#lessons'; showView(); player.show(0, 'steps'); document.getElementById('last').click()")
+    unshared = browser.find_element("css selector", '[data-counter="pages_unshared"] b').text
+    note = browser.find_element("css selector", ".of-unstable figcaption small:last-child").text
     assert unshared == "4"
-    assert "0 pages, 4 of the last pass's tree still in pages_unshared" in browser.find_element("css selector", "#unstable-note").text
+    assert "0 pages, 4 of the last pass's tree still in pages_unshared" in note
 
 
 def marked(browser):
@@ -129,7 +129,7 @@ def marked(browser):
 
 
 def test_the_index_marks_the_function_that_is_shown(browser):
-    browser.execute_script("if (!document.getElementById('player').hidden) document.getElementById('close').click()")
+    browser.execute_script("location.hash = '#source'; showView()")
     names = browser.execute_script("return [...document.querySelectorAll('#index a')].map(each => each.title)")
     for name in ("cmp_and_merge_page", "break_ksm", "ksm_init", "stable_tree_search", names[-1], names[0]):
         browser.execute_script("document.querySelector(`#index a[href='#f-${arguments[0]}']`).click()", name)
@@ -137,7 +137,7 @@ def test_the_index_marks_the_function_that_is_shown(browser):
 
 
 def test_the_index_marks_the_function_whose_line_is_lit(browser):
-    browser.execute_script("document.getElementById('watch').click(); document.getElementById('first').click()")
+    browser.execute_script("location.hash = '#lessons'; showView(); player.show(0, 'source'); document.getElementById('first').click()")
     for _ in range(25):
         browser.execute_script("document.getElementById('step').click()")
         lit = browser.execute_script(

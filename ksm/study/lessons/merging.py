@@ -20,8 +20,8 @@ def equal_pages(machine: ksm.Machine) -> Recording:
 
 EQUAL_SCENES = (
     Scene("two-memories", "NOTE", "Two memories, six frames", """
-        Alice and Bob each have three pages. Below each page is the number of the frame that holds its bytes, and W: its owner may write to
-        it. One text is in both memories, in two frames. madvise() has told KSM that it may look at these pages.""", nth=2,
+        Alice and Bob each have three pages. An arrow leads from each page to the frame that holds its bytes; W says that its owner may write
+        to it. One text is in both memories, in two frames. madvise() has told KSM that it may look at these pages.""", nth=2,
           question="ksmd comes to a page for the first time. What does it do with it?",
           answers=("It compares the page with all others", "It computes a checksum of it, and goes on", "It makes the page read-only"),
           right=1, why="A page that is being written to is not worth comparing, and one visit cannot tell whether it is."),

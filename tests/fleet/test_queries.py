@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The queries of a fleet beside a plain count in Python, on a made fleet."""
+
+from collections import Counter
+
+import pytest
+from made import class_of
+from plain import having, pairs_of
+
+from ksm.fleet import queries
+from ksm.fleet.asking import asking, bits_of, no_progress
+from ksm.fleet.engines.steps import Options
+
+pytestmark = pytest.mark.once
+
+
+def test_pairs_and_patterns_are_those_of_a_plain_count(machines, fleet, tmp_path):
+    pairs = pairs_of(machines)
+    patterns = Counter(tuple(sorted(numbers)) for numbers in having(machines).values() if len(numbers) > 1)
+    assert [member.own for member in fleet.members] == [machine.name for machine in machines]
+    with asking(fleet, Options(temp=str(tmp_path)), progress=no_progress) as asked:
+        answers = asked.ask([queries.PATTERNS])
+        assert answers["patterns"] == {(key,): (count,) for key, count in patterns.items()}
+        for dense in (20 * 10**6, 0):  # all by joining, or by bits as far as may be
+            answers = asked.ask([queries.pairs(dense)], narrow=True)
+            assert {(row["a"], row["b"]): row["contents"] for row in answers["pairs"].to_pylist()} == pairs
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_add_up(machines, fleet, tmp_path, monkeypatch):
+    """Whatever the number of parts and jobs, the answers are the same."""
+    asked_of = [queries.HELD, queries.COMMON, queries.MET, queries.HOSTS]
+    answers = []
+    for bits, batch in ((0, 1 << 30), (3, 4000)):
+        monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory, bits=bits: bits)
+        monkeypatch.setattr("ksm.fleet.asking.BATCH", batch)
+        with asking(fleet, Options(temp=str(tmp_path)), progress=no_progress) as asked:
+            assert asked.parts == 1 << bits
+            answers.append(asked.ask(asked_of))
+    assert answers[0] == answers[1]
+    own = Counter((number, class_of(content)) for number, machine in enumerate(machines) for content in set(machine.contents))
+    assert {key: contents for key, (_, contents) in answers[0]["held"].items()} == dict(own)
+
+
+def test_parts_fit_into_memory():
+    assert [bits_of(rows, 1 << 30) for rows in (0, 1 << 20, 1 << 25, 200_000_000)] == [0, 0, 3, 6]
