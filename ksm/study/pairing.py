@@ -99,6 +99,13 @@ class Study:
                 return self.pair(pair.within) if pair.within else pair
         raise StudyError(f"there is no function {name}() on either side")
 
+    def text(self, source: Source) -> str:
+        """What is shown of a file, on the lines where it is."""
+        if not self.file.functions:
+            return "\n".join(source.lines)
+        shown = {line for pair in self.pairs for row in (*pair.before, *pair.rows) for line in [row[source is self.port]] if line}
+        return "\n".join(line if number in shown else "" for number, line in enumerate(source.lines, 1))
+
     def twins(self) -> dict[str, tuple[int, int]]:
         """Of each function of the kernel that is paired: lines of code, and those of them that have a twin on their row."""
         return {pair.name: with_twins(self.theirs, pair.kernel, pair.twins) for pair in self.pairs

@@ -28,12 +28,6 @@ def subject(linux):
     return study(read_kernel(str(linux)))
 
 
-@pytest.fixture(scope="module")
-def whole(subject):
-    """The page with all files."""
-    return render(subject.kernel, [])
-
-
 def beside(subject, name):
     """The rows of a function as text: (line of the kernel, line of the port), each without the spaces around it."""
     return [(subject.theirs.lines[a - 1].strip() if a else "", subject.port.lines[b - 1].strip() if b else "")

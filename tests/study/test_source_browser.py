@@ -56,7 +56,8 @@ def opened(browser, page):
 
 
 def run(browser, script):
-    return browser.execute_async_script(VISIBLE + "const done = arguments[arguments.length - 1]; (async () => {" + script + "})().then(done)")
+    """What the body of an async function returns."""
+    return browser.execute_async_script(f"{VISIBLE} const done = arguments[arguments.length - 1]; (async () => {{ {script} }})().then(done)")
 
 
 def test_a_helper_folds(opened):
