@@ -24,6 +24,7 @@ from ksm.sources.work import usable_threads
 NUMBER = "%N"  # in a file's name: which snapshot it is
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = 31 * 86400  # seconds between two snapshots
+LONGEST_NAME = 255  # characters of a host's
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -39,12 +40,22 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     return result
 
 
+def host_in(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """What --host says: a name that can be told from others on a terminal."""
+    if value is not None and (not value or len(value) > LONGEST_NAME or printable(value) != value):
+        raise click.BadParameter(f"{printable(value)[:LONGEST_NAME]!r}: a host's name is needed", ctx, param)
+    return value
+
+
 @click.command(short_help="Write fingerprints of pages into a file.")
 @options.sources
 @click.option("-o", "output", required=True, metavar="FILE", help="The file that is written, or replaced when all went well.")
 @options.mappings
 @options.holes
 @click.option("--key", "key_file", metavar="FILE", help="Make fingerprints with the key in this file: 32 bytes, or 64 hex digits.")
+@click.option(
+    "--host", callback=host_in, metavar="NAME", help="Say that the memory is of this host, as ksm fleet takes it.  [default: this computer]"
+)
 @options.threads
 @options.gentle
 @click.option("--every", callback=seconds, metavar="TIME", help="Make a snapshot each time that so much time has passed: 30s, 10m, 2h, 1d.")
@@ -56,6 +67,7 @@ def fingerprint(
     advised: bool,
     holes: Holes | None,
     key_file: str | None,
+    host: str | None,
     threads: int | None,
     gentle: bool,
     every: float | None,
@@ -92,14 +104,14 @@ def fingerprint(
     opening = options.opened_sources(lambda host: open_sources(sources, host, which=mappings, holes=holes), gentle=gentle)
     try:
         need_pyarrow()
-        with opening as (opened, remarks, host):
+        with opening as (opened, remarks, reader):
             for source in opened:
                 source.threads = threads or usable_threads()
             with options.progress_bar() as progress:
                 if every is None or count is None:
-                    remarks += write(output, opened, key, progress)[1]
+                    remarks += write(output, opened, key, host, progress)[1]
                 else:
-                    snapshots(output, opened, key, every, count, host, progress)
+                    snapshots(output, opened, key, host, every, count, reader, progress)
     except RowsError as error:
         raise click.ClickException(str(error)) from None
     if any(source.standing.left for source in opened):
@@ -128,10 +140,12 @@ def names_of(output: str, count: int) -> Iterator[str]:
         yield os.path.join(folder, name.replace(NUMBER, f"{number:0{digits}}"))
 
 
-def write(path: str, sources: list[Source], key: bytes | None, progress: Progress) -> tuple[list[Source], list[str]]:
+def write(
+    path: str, sources: list[Source], key: bytes | None, host: str | None, progress: Progress
+) -> tuple[list[Source], list[str]]:
     """Write a file, and say so: the sources that are in it, and remarks on the others."""
     try:
-        saved = save_file(path, sources, key=key, progress=progress)
+        saved = save_file(path, sources, key=key, host=host, progress=progress)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror or error}") from None
     several = f" of {len(saved.sources):,} sources" if len(saved.sources) > 1 else ""
@@ -140,7 +154,7 @@ def write(path: str, sources: list[Source], key: bytes | None, progress: Progres
 
 
 def snapshots(
-    output: str, sources: list[Source], key: bytes | None, every: float, count: int, host: Host, progress: Progress
+    output: str, sources: list[Source], key: bytes | None, host: str | None, every: float, count: int, reader: Host, progress: Progress
 ) -> None:
     """Write `count` files, one each time that `every` seconds have passed, or until all processes have exited."""
     begun = time.monotonic()
@@ -149,9 +163,9 @@ def snapshots(
         if left > 0:
             progress(f"waiting for snapshot {number}", 0, 0)
             time.sleep(left)
-        host.begin(number)
+        reader.begin(number)
         try:
-            sources, remarks = write(path, sources, key, progress)
+            sources, remarks = write(path, sources, key, host, progress)
         except SourceGone as error:
             if not number:
                 raise

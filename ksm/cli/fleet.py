@@ -14,6 +14,8 @@ from ksm.cli.group import OneLine
 QUESTIONS = {
     "report": "What is shared within sources, on hosts and across hosts? By whom, and by which tenants?",
     "matrix": "How many contents has each source in common with each other one?",
+    "place": "Which source should live on which host, so that KSM saves most? How far from the best is that?",
+    "check": "What would KSM do on each host of a placement, with max_page_sharing and all?",
 }
 
 

@@ -237,8 +237,11 @@ def finder(members: Sequence[Member]) -> Callable[[str], list[Member]]:
     return find
 
 
-def rows_of_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file with a head: the number of each line, and the values of these columns. FleetError."""
+def rows_of_csv(path: str, columns: Sequence[str], more: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file with a head: the number of each line, and the values of these columns. FleetError.
+
+    Columns of `more` need not be there, and are "" then.
+    """
     try:
         data = read_file(path, LARGEST_CSV)
         text = data.decode("utf-8-sig")
@@ -251,13 +254,13 @@ def rows_of_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[int, list[s
         head = [name.strip() for name in next(reader, [])]
         if missing := [name for name in columns if name not in head]:
             raise FleetError(f"{path}: no column {missing[0]!r}: its first line has to name {', '.join(columns)}")
-        places = [head.index(name) for name in columns]
+        places = [head.index(name) if name in head else None for name in (*columns, *more)]
         for row in reader:
             if not row:
                 continue
             if len(row) != len(head):
                 raise FleetError(f"{path}:{reader.line_num}: {len(row)} values, and {len(head)} columns")
-            yield reader.line_num, [row[place].strip() for place in places]
+            yield reader.line_num, ["" if place is None else row[place].strip() for place in places]
     except csv.Error as error:
         raise FleetError(f"{path}:{reader.line_num}: {error}") from None
 

@@ -148,17 +148,19 @@ class Saved(NamedTuple):
     left: list[str]
 
 
-def save_file(path: str, sources: list[Source], *, key: bytes | None = None, progress: Progress) -> Saved:
+def save_file(
+    path: str, sources: list[Source], *, key: bytes | None = None, host: str | None = None, progress: Progress
+) -> Saved:
     """Write a fingerprint file, or leave what is there as it was. SourceError; RowsError without pyarrow; OSError of writing.
 
-    Of several processes, those that exit meanwhile are left out.
+    Of several processes, those that exit meanwhile are left out. The file says that it is of `host`, by default this computer.
     """
     for source in sources:
         if source.hash:
             raise SourceError(f"{source.name}: {NO_BYTES}: it has their fingerprints already")
     time = datetime.now(timezone.utc).isoformat(timespec="seconds")
     name = key_name(key) if key is not None else ""
-    head = Head(os.uname().nodename, time, KEYED_HASH if name else PLAIN_HASH, name, ksm.__version__, [])
+    head = Head(host or os.uname().nodename, time, KEYED_HASH if name else PLAIN_HASH, name, ksm.__version__, [])
     kept: list[Source] = []
     left: list[str] = []
     with replacing(path) as file:

@@ -17,6 +17,7 @@ pytest.importorskip("pyarrow")
 from pyarrow import parquet
 
 import ksm
+from ksm.rows.read import RowsFile
 
 HOME = Path(ksm.__file__).resolve().parents[1]
 
@@ -54,6 +55,16 @@ def test_a_file_and_its_scan(tmp_path, images):
         del source["name"]
     assert from_file == from_images
     assert invoke("scan", tmp_path / "f.parquet")[0].splitlines()[:11] == invoke("scan", *images)[0].splitlines()[:11]
+
+
+def test_the_host_that_a_file_names(tmp_path, images):
+    for arguments, host in (([], os.uname().nodename), (["--host", "rack 7, unit 3"], "rack 7, unit 3")):
+        invoke("fingerprint", *images, "-o", tmp_path / "f.parquet", *arguments)
+        with open(tmp_path / "f.parquet", "rb") as file:
+            assert RowsFile(file.fileno(), os.path.getsize(file.name)).head.host == host
+    invoke("fingerprint", *images, "-o", tmp_path / "s-%N", "--host", "one", "--every", "0s", "--count", "2")
+    with open(tmp_path / "s-1", "rb") as file:
+        assert RowsFile(file.fileno(), os.path.getsize(file.name)).head.host == "one"
 
 
 def test_a_process(tmp_path, sleeper):
@@ -107,6 +118,9 @@ def test_a_file_is_replaced_whole(tmp_path, images):
     (["-o", "folder", "--every", "1s", "--count", "2", "folder/1.parquet"], "-o folder/1.parquet: that is a source"),
     (["-o", "folder/1.parquet", "folder"], "-o folder/1.parquet: that is a source"),
     (["-o", "", "first"], "-o: the name of a file is needed"),
+    (["-o", "f", "--host", ""], "a host's name is needed"),
+    (["-o", "f", "--host", "a\nb"], "'a?b': a host's name is needed"),
+    (["-o", "f", "--host", "x" * 256], "a host's name is needed"),
     (["-o", "f", "--threads", "257"], "257 is not in the range"),
     (["-o", "f", "--threads", "0"], "0 is not in the range"),
 ])  # fmt: skip

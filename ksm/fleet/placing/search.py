@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# No twin in the kernel: it merges within one host, and knows no others.
+"""Going downhill from a placement: the best single move, and where there is none, the best exchange of two sources, until neither helps."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksm.fleet.placing.problem import Numbers
+from ksm.fleet.placing.state import State
+
+MOST_ROWS = 1024  # sources of which all exchanges are looked at, at once
+TRIED = 64  # exchanges that look good, of which the exact gain is computed
+
+
+def descend(state: State, deadline: float, chance: np.random.Generator) -> None:
+    """Until no move and no exchange makes the hosts smaller, or the deadline of time.monotonic() has passed."""
+    while time.monotonic() < deadline and (best_move(state) or best_exchange(state, chance)):
+        pass
+
+
+def gains_of(state: State) -> Numbers:
+    """For each source and host: by how many pages all hosts become smaller if it moves there."""
+    costs = state.costs
+    gains: Numbers = costs[np.arange(len(state.at)), state.at][:, None] - costs
+    return gains
+
+
+def may_leave(state: State) -> NDArray[np.bool_]:
+    """Which sources may have another host than now, by the number of moves and because they are not pinned."""
+    problem = state.problem
+    free = np.array([not source.pinned for source in problem.sources], np.bool_)
+    if state.moved >= state.most:
+        free &= state.at != problem.start
+    return free
+
+
+def best_move(state: State) -> bool:
+    """Make the move that gains most. Of those that gain nothing, one that brings a source back home counts, too."""
+    problem = state.problem
+    gains = gains_of(state)
+    added = state.costs if state.after else problem.pages[:, None]
+    fits = state.load + added <= problem.limits
+    home = np.zeros(gains.shape, np.bool_)
+    away = np.flatnonzero(state.at != problem.start)
+    home[away, problem.start[away]] = True
+    wanted = ((gains > 0) | (home & (gains == 0))) & fits & may_leave(state)[:, None]
+    sources, hosts = np.nonzero(wanted)
+    for place in np.argsort(-gains[sources, hosts], kind="stable"):
+        source, host = int(sources[place]), int(hosts[place])
+        if state.allowed(source)[host]:
+            state.move(source, host)
+            return True
+    return False
+
+
+def best_exchange(state: State, chance: np.random.Generator) -> bool:
+    """Let two sources change places, if that gains anything. The estimate of many is at most a page too good for each that they share."""
+    problem = state.problem
+    movable = np.flatnonzero([not source.pinned for source in problem.sources])
+    rows = movable
+    if len(rows) > MOST_ROWS:
+        rows = np.sort(chance.choice(movable, MOST_ROWS, replace=False))
+    gains = gains_of(state)
+    found = gains[np.ix_(rows, state.at[movable])] + gains[np.ix_(movable, state.at[rows])].T
+    found[state.at[rows][:, None] == state.at[movable]] = 0
+    if not state.after:
+        room = (problem.limits - state.load)[state.at]
+        more = problem.pages[movable] - problem.pages[rows][:, None]
+        found[(more > room[rows][:, None]) | (-more > room[movable])] = 0
+    places = np.flatnonzero(found > 0)
+    if len(places) > TRIED:
+        places = places[np.argpartition(-found.ravel()[places], TRIED)[:TRIED]]
+    places = places[np.argsort(-found.ravel()[places], kind="stable")]
+    best, chosen = 0, (0, 0)
+    for place in places:
+        first, second = int(rows[place // len(movable)]), int(movable[place % len(movable)])
+        if found.ravel()[place] <= best:
+            break
+        on_a, on_b = state.swap_of(first, second)
+        if -on_a - on_b > best and exchange_fits(state, first, second, on_a, on_b):
+            best, chosen = -on_a - on_b, (first, second)
+    if best:
+        exchange(state, *chosen)
+    return bool(best)
+
+
+def exchange_fits(state: State, first: int, second: int, on_a: int, on_b: int) -> bool:
+    problem = state.problem
+    a, b = int(state.at[first]), int(state.at[second])
+    if state.after and not (state.used[a] + on_a <= problem.limits[a] and state.used[b] + on_b <= problem.limits[b]):
+        return False
+    moved = state.moved - sum(int(state.at[each] != problem.start[each]) for each in (first, second))
+    if moved + int(b != problem.start[first]) + int(a != problem.start[second]) > state.most:
+        return False
+    if state.free:
+        return True
+    state.remove(first)
+    state.remove(second)
+    fine = bool(state.allowed(first)[b] and state.allowed(second)[a])
+    state.put(first, a)
+    state.put(second, b)
+    return fine
+
+
+def exchange(state: State, first: int, second: int) -> None:
+    a, b = int(state.at[first]), int(state.at[second])
+    state.remove(first)
+    state.remove(second)
+    state.put(first, b)
+    state.put(second, a)
