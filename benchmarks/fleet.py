@@ -3,13 +3,15 @@
 
     python benchmarks/fleet.py make FOLDER [--rows 200000000] [--sources 400]
     python benchmarks/fleet.py run FOLDER [--memory 4G] [--rounds 1] [--temp DIR]
+    python benchmarks/fleet.py steps FOLDER [--memory 4G] [--temp DIR]
 
 `make` writes a file for each source, ten of which are on a host. A tenth of the pages are zeros, four tenths are like no other, and a
 half are drawn from a tenth as many contents as there are rows, the n-th of which is drawn 1/n times as often as the first (Zipf). It needs
 numpy.
 
 `run` runs each command and the SQL that answers the same, alternating, each in a process of its own: processor time, wall time and the
-largest resident size.
+largest resident size. `steps` gives what benchmarks/fleet_plan.py computes with: bytes a row, of the files and of the working folder, and
+nanoseconds of processor time a row, of spreading them and of comparing them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ from statistics import median
 from typing import Any
 
 import ksm
+import ksm.machine
+from ksm.fleet import queries
+from ksm.fleet.asking import asking, no_progress
+from ksm.fleet.engines.steps import Options
+from ksm.fleet.files import open_fleet
 from ksm.rows import PLAIN_HASH
 from ksm.rows.format import GROUP, Head
 from ksm.rows.write import Writer
@@ -127,6 +134,22 @@ def run(folder: str, memory: str, rounds: int, temp: str) -> dict[str, dict[str,
     return result
 
 
+def steps(folder: str, memory: str, temp: str) -> dict[str, float]:
+    """Bytes and nanoseconds of processor time a row."""
+    fleet = open_fleet([folder])
+    options = Options(memory=ksm.machine.parse_size(memory), temp=temp)
+    began = time.process_time()
+    with asking(fleet, options, progress=no_progress) as asked:
+        spread = time.process_time() - began
+        work = sum(path.stat().st_size for each in asked.folders for path in Path(each).rglob("*.parquet"))
+        began = time.process_time()
+        asked.ask([queries.HELD, queries.COMMON, queries.MET, queries.HOSTS, queries.pairs(len(fleet.members))])
+        compared = time.process_time() - began
+    files = sum(os.stat(file).st_size for file in fleet.files)
+    rows = fleet.pages
+    return {"rows": rows, "file": files / rows, "spread": spread / rows * 1e9, "work": work / rows, "compare": compared / rows * 1e9}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="what", required=True)
@@ -134,12 +157,12 @@ def main() -> None:
     making.add_argument("folder", type=Path)
     making.add_argument("--rows", type=int, default=200_000_000)
     making.add_argument("--sources", type=int, default=400)
-    for name in ("run", "hand"):
+    for name in ("run", "hand", "steps"):
         running = commands.add_parser(name)
         running.add_argument("folder")
         if name == "hand":
             running.add_argument("command", choices=list(BY_HAND))
-        else:
+        if name == "run":
             running.add_argument("--rounds", type=int, default=1)
         running.add_argument("--memory", default="4G")
         running.add_argument("--temp", default=tempfile.gettempdir())
@@ -148,6 +171,8 @@ def main() -> None:
         make(given.folder, given.rows, given.sources)
     elif given.what == "hand":
         by_hand(given.folder, given.command, given.memory, given.temp)
+    elif given.what == "steps":
+        print(json.dumps(steps(given.folder, given.memory, given.temp), indent=2))
     else:
         print(json.dumps(run(given.folder, given.memory, given.rounds, given.temp), indent=2))
 
