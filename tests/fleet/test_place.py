@@ -171,6 +171,13 @@ def test_no_move_that_gains_nothing():
     assert found.at.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_moves_that_are_not_worth_it():
+    """A source stays if that costs less than is asked for; one that gains as much moves."""
+    problem = machines(["a0", "a1", "b2"])
+    assert problem.total(place(problem, least=20).at) == problem.total(problem.start) - 20
+    assert place(problem, least=21).at.tolist() == problem.start.tolist()
+
+
 def test_a_host_that_is_too_full_does_not_get_fuller():
     problem = Problem([Host("h0", 60, 20), Host("h1", 100, 90)], machines(["a0", "b0", "a1"]).sources, [((0, 2), 20)])
     found = place(problem)

@@ -101,6 +101,8 @@ def test_wishes(few):
     assert placed(few, "--moves", "1")["saving"] == 100
     assert len(placed(few, "--moves", "2")["moves"]) == 2
     assert placed(few, "--pin", "*")["moves"] == []
+    assert placed(few, "--least", "101")["moves"] == []
+    assert placed(few, "--least", "400KiB")["saving"] == 400
     apart = placed(few, "--apart", 'a1,"a2, old"')["placement"]
     assert apart["h0:a1"] != apart["h1:a2, old"]
     tenants = placed(few, "--tenant", "blue=a1,b1", "--tenants-apart")["placement"]

@@ -18,7 +18,7 @@ pytest.importorskip("numpy")
 
 @pytest.mark.kernel
 def test_a_host_of_a_new_placement(running, program, tmp_path):
-    """Two servers, each from another host, meet on one. A fingerprint is of one moment, so what goes on being written to is little beside it."""
+    """Two servers, each from another host, meet on one. What goes on being written to is little beside the rest."""
     path = program("redis-server", "redis-server")
     with running() as kernel, Programs() as programs:
         pids = servers.redis(programs, path, tmp_path)
