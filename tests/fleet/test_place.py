@@ -26,10 +26,10 @@ ENOUGH = 0.95  # of what the best placement saves
 
 @pytest.mark.parametrize("fit", ["before", "after"])
 def test_a_fleet_whose_best_is_known(fit):
-    """40 hosts, 400 machines of 8 to 64 MiB from 12 images."""
-    problem, best = planted.planted(fit=fit)
+    """40 hosts, 400 machines of 8 to 64 MiB from 12 images; half as many where the best is not proved at once."""
+    problem, best = planted.planted(*((40, 12) if fit == "before" else (20, 6)), fit=fit)
     now, least = problem.total(problem.start), problem.total(best)
-    found = place(problem, rounds=50)
+    found = place(problem, rounds=20)
     assert problem.faults(found.at) == []
     assert now - problem.total(found.at) >= ENOUGH * (now - least)
     assert found.least <= problem.total(found.at)
