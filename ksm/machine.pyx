@@ -769,6 +769,22 @@ pages="bytes", key=None, threads=1)
         from ksm.record.recording import Recording
         return Recording(self, steps)
 
+    def draw(self):
+        """A picture of the machine: page tables as tiles, the stable and the unstable tree. It is SVG, a str, and a notebook shows it.
+
+        Of a large machine it shows a part, and of one with more than 20,000 mapped pages nothing but that.
+        """
+        with nogil:
+            self.enter()        # as in record()
+            self.leave()
+        from ksm.draw.svg import draw
+        return draw(self)
+
+    def _repr_html_(self):
+        """What a notebook shows: counters, and the picture of draw()."""
+        from ksm.draw.html import html
+        return html(self)
+
     def check(self):
         """Verify every invariant of the machine: a list of what is wrong, empty when all is well. See ksm/check/invariants.pyx."""
         with nogil:

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
-    "include", "lib", "mm", "face", "record", "check", "rows", "sources", "estimate", "fleet", "pictures", "study", "oracle", "bench",
-    "cli",
+    "include", "lib", "mm", "face", "record", "draw", "check", "rows", "sources", "estimate", "fleet", "pictures", "study", "oracle",
+    "bench", "cli",
 ]  # fmt: skip
 
 # The layer of each room
@@ -25,8 +25,8 @@ ROOMS = {
     "ksm.fingerprint.store": "face", "ksm.fingerprint": "mm",
     # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",
-    "ksm.record": "record", "ksm.check": "check", "ksm.rows": "rows", "ksm.sources": "sources", "ksm.estimate": "estimate",
-    "ksm.fleet": "fleet", "ksm.pictures": "pictures", "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench",
+    "ksm.record": "record", "ksm.draw": "draw", "ksm.check": "check", "ksm.rows": "rows", "ksm.sources": "sources",
+    "ksm.estimate": "estimate", "ksm.fleet": "fleet", "ksm.pictures": "pictures", "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench",
     "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip
 FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace", "ksm.views"}
@@ -45,6 +45,8 @@ CALLED_BY_METHODS = {
     ("ksm.estimate.scanned", "ksm.pictures.html"),
     ("ksm.estimate.scanned", "ksm.pictures.page"),
     ("ksm.machine", "ksm.check"),
+    ("ksm.machine", "ksm.draw.html"),
+    ("ksm.machine", "ksm.draw.svg"),
     ("ksm.machine", "ksm.record.recording"),
 }
 

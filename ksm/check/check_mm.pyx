@@ -8,9 +8,9 @@ from linux.highmem cimport page_is_zero
 from linux.list cimport list_empty, list_head
 from linux.mm cimport VM_MERGEABLE, VM_SHARED, VM_WRITE, linear_page_index, vma_pages
 from linux.mm_types cimport (HPAGE_PMD_NR, MMF_HAS_PINNED, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_PAGE_ORDERS, PAGE_SIZE,
-                             PGDIR_SHIFT, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain, avc_of_rb,
-                             avc_of_same_vma, file, memory_block, mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page, vm_area_struct,
-                             zone)
+                             PGDIR_SHIFT, PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, PMD_SHIFT, PMD_SIZE, PSWPOUT, PUD_SHIFT, anon_vma_chain,
+                             avc_of_rb, avc_of_same_vma, file, memory_block, mm_struct, pmd_t, pte_t, struct_anon_vma, struct_page,
+                             vm_area_struct, zone)
 from linux.page_flags cimport (PAGE_MAPPING_ANON, PAGE_MAPPING_FLAGS, PAGE_MAPPING_KSM, PG_anon_exclusive, PG_buddy, PG_file, PG_head,
                                PG_hwpoison, PG_ksm_relatives, PG_locked, PG_node_shift, PG_offline, PG_plugged, PG_swapcache, PG_tail,
                                compound_head, page_to_pfn)
@@ -56,7 +56,7 @@ cdef void check_reverse(checker *c, vm_area_struct *vma, unsigned long addr, uns
     # A vma made by fork is linked to its parents' anon_vmas, too.
     if (not c.m.mem_map[pfn].flags & PG_ksm_relatives and not list_empty(&vma.anon_vma_chain)
             and vma.anon_vma_chain.next == vma.anon_vma_chain.prev and not c.m.vm_event[PSWPOUT]
-            and (c.g.ksm_merge_across_nodes or not c.m.vm_event[PGMIGRATE_SUCCESS])):
+            and not c.m.vm_event[PGMIGRATE_SUCCESS] and not c.m.vm_event[PGMIGRATE_FAIL]):
         at = 0
         item = find_item(c, addr, node, NULL, &at)
         while item != NULL:

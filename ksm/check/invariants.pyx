@@ -15,10 +15,11 @@ The following looks wrong, but is legal, because the kernel does the same:
 - A stable node whose page is gone ("stale") stays until a search comes across it, with all its rmap_items, which are counted as before.
 - A chain whose dups are all gone stays until then, too.
 - A merged page may have no node: its merge could not be completed, and there was no memory to undo it.
-- A merged page may have an entry that its node does not lead to, for three reasons. The process was forked, and ksmd has not seen the page
-  there yet. The page has gone to another NUMA node while pages merge on their own node only: ksmd takes its rmap_items away and gives them
-  back in the next pass, or never, if the page has one sharer and meets an equal on the new node. The page was in the swap cache when it
-  was merged: a process that comes back from swap maps it, and ksmd adds an rmap_item later, if the memory is mergeable at all.
+- A merged page may have an entry that its node does not lead to, for four reasons. The process was forked, and ksmd has not seen the page
+  there yet. The page was on its way to another frame when ksmd came by: ksmd sees no page there, frees the rmap_item, and gives the entry a
+  new one in the next pass. The page has gone to another NUMA node while pages merge on their own node only: ksmd takes its rmap_items away
+  and gives them back in the next pass, or never, if the page has one sharer and meets an equal on the new node. The page was in the swap
+  cache when it was merged: a process that comes back from swap maps it, and ksmd adds an rmap_item later, if the memory is mergeable.
 - An entry of a merged page may be dirty, lie in a vma that is not mergeable, or not be found from the node. This is so if relatives by fork
   shared the page when it was merged, or had its slot in the swap area: ksmd handles only the entry of the process that it looks at. It is
   also so for a page that was in the swap cache, where neither madvise() nor mremap() look for it. And it is so in the era 6.1 for a page

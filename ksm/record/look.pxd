@@ -17,6 +17,7 @@ cdef enum what:
     FRAME                       # frame, mapcount, references, contents, bits
     CURSOR                      # mm, page number, seqnr
     MM                          # mm, rmap_items, merging pages, registered
+    BYTES                       # of the scanned page and of the one that it is compared with, where they differ; gone at the next step
     CONTENT                     # the bytes of a page; never in a recording, where FRAME has their number
     NR_KINDS
 
@@ -45,7 +46,8 @@ cdef struct longs:
 
 
 cdef bint put(longs *row, long value) noexcept nogil
+cdef void saw(longs *seen, int kind, unsigned long key, long a, long b, long c, long d, long e, long f) noexcept nogil
 cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int which) noexcept nogil
-cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil
+cdef void look_at_ksm(longs *seen, ksm_globals *g, int which, bint in_pass) noexcept nogil
 cdef bint look_at_mms(longs *seen, machine *m, bint wait, mm_struct *held) noexcept nogil
 cdef struct_page *page_of(machine *m, ksm_rmap_item *item) noexcept nogil

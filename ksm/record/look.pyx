@@ -18,8 +18,9 @@ from ksm.fs.proc.task_mmu cimport (PAGE_ANON, PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_K
                                    pagemap_walk)
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_first, rb_next
-from ksm.mm.ksm cimport (ERA_2_6_38, ERA_7_3, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals, ksm_mm_slot,
-                         ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup, stable_node_of_list)
+from ksm.mm.ksm cimport (ERA_2_6_38, ERA_7_3, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals,
+                         ksm_mm_slot, ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup,
+                         stable_node_of_list)
 from ksm.step cimport STEP_PASS_ENDS
 
 
@@ -104,10 +105,11 @@ cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int whi
         item.oldchecksum if known else 0, item.age | item.remaining_skips << 8 if known else 0)
 
 
-cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
+cdef void look_at_ksm(longs *seen, ksm_globals *g, int which, bint in_pass) noexcept nogil:
     cdef unsigned long[12] counters
     cdef unsigned long in_trees = g.ksm_pages_shared + g.ksm_pages_sharing + g.ksm_pages_unshared
-    # Between two passes the unstable roots may lead to freed items. When a pass has just ended, they do not yet.
+    # Between two passes the unstable roots may lead to freed items, also while run 2 goes from slot to slot. When a pass has just ended,
+    # they do not yet.
     cdef bint between = g.ksm_scan.mm_slot == &g.ksm_mm_head
     cdef list_head *pos
     cdef ksm_mm_slot *slot
@@ -122,7 +124,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which) noexcept nogil:
         saw(seen, COUNTER, <unsigned long>i, i, <long>counters[i], 0, 0, 0, 0)
     for i in range(g.ksm_nr_node_ids):
         look_at_tree(seen, g, g.root_stable_tree + i, i, False)
-        if not between or which == STEP_PASS_ENDS:
+        if (in_pass and not between) or which == STEP_PASS_ENDS:
             look_at_tree(seen, g, g.root_unstable_tree + i, i, True)
     pos = g.migrate_nodes.next
     i = 0

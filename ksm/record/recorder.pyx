@@ -27,8 +27,7 @@ from linux.highmem cimport frame_size
 from linux.mm_types cimport PAGE_SHIFT, machine, mm_struct, struct_page
 from linux.page_flags cimport folio_raw_mapping, folio_test_ksm, page_address, page_folio
 from linux.rbtree cimport rb_node
-from linux.spinlock cimport (mutex_is_mine, mutex_lock, mutex_trylock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock,
-                             spinlock_t)
+from linux.spinlock cimport (mutex_is_mine, mutex_lock, mutex_trylock, mutex_unlock, spin_lock, spin_lock_init, spin_unlock)
 
 from ksm.lib.xxhash cimport xxhash
 from ksm.machine cimport Machine, oserror
@@ -42,8 +41,8 @@ from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED,
                        STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
                        STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, WRITE_ONCE_step)
-from ksm.record.look cimport (CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
-                              look_at_item, look_at_ksm, look_at_mms, page_of, put)
+from ksm.record.look cimport (BYTES, CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
+                              look_at_item, look_at_ksm, look_at_mms, page_of, put, saw)
 
 # How many kinds of steps ksm/step.pxd has
 KINDS_OF_STEP = NR_STEPS
@@ -53,7 +52,6 @@ COUNTERS = ("full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pag
             "ksm_zero_pages", "stable_node_chains", "stable_node_dups", "rmap_items", "cow_ksm")
 
 cdef enum:
-    LABEL = 24                  # bytes of a page that are kept
     # How far a step can look
     LOOK_NOT = 0                # at nothing: another lock is held, or ksm_thread_mutex is not
     LOOK_KSM = 1                # at what KSM keeps: the thread holds ksm_thread_mutex
@@ -61,8 +59,7 @@ cdef enum:
     LOOK_TRY = 3                # as LOOK_ALL, if no other thread is in the way; else as LOOK_KSM
     LOOK_FAULT = 4              # as LOOK_TRY, if the thread holds ksm_thread_mutex, or gets it at once; else as LOOK_NOT
 
-cdef int[NR_KINDS] widths
-widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 0]
+widths[:] = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2, 0]
 
 cdef int[NR_STEPS] look
 memset(look, 0, sizeof(look))
@@ -76,42 +73,6 @@ for _step in (STEP_NOTE, STEP_PASS_BEGINS, STEP_NEXT, STEP_PASS_ENDS, STEP_AT_IT
               STEP_STABLE_BUSY, STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED, STEP_MERGED,
               STEP_TWO_MERGED, STEP_BREAK_COW):
     look[<int>_step] = LOOK_ALL
-
-
-cdef struct entry:
-    unsigned long key
-    int kind
-    bint live
-    unsigned int seen           # the last look that saw the object
-    long v[VALUES]
-
-
-cdef struct label:
-    unsigned char bytes[LABEL]
-
-
-cdef struct recorder:
-    # One for each recording of a machine, freed with the machine: a step in another thread may come late.
-    spinlock_t lock             # all below
-    recorder *older
-    bint active, no_memory, truncated
-    unsigned long steps, most_steps
-    longs out
-    entry *entries              # an object's number is its index here
-    size_t nr_entries, room
-    unsigned int *index         # index in entries + 1, by hash
-    size_t index_size
-    label *labels               # by the number that FRAME has as contents
-    size_t nr_labels, labels_room
-    # Of the thread that holds ksm_thread_mutex
-    unsigned int looks
-    long pfn                    # the page that is being scanned
-    bint refresh                # the contents of all frames are to be read again
-    int last                    # the thread's last step
-    rb_node *compared_at        # the node whose page was compared last, that page, and whether it was equal
-    struct_page *compared_page
-    bint equal
-    longs seen                  # kind, key, values
 
 
 # Objects by what they are
@@ -261,6 +222,10 @@ cdef long difference(machine *m, long a, long b) noexcept nogil:
     return -1
 
 
+cdef long byte_of(machine *m, long pfn, long offset) noexcept nogil:
+    return (<const unsigned char *>page_address(m, m.mem_map + pfn))[offset]
+
+
 # Steps that ksm.pyx reports in part: the recorder finds out the rest
 
 cdef int compared(recorder *r, ksm_globals *g, void **item, void **page, void **node, long *value) noexcept nogil:
@@ -310,7 +275,10 @@ cdef int unstable_searched(recorder *r, ksm_globals *g, void **item, void **page
 
 
 cdef void record_step(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil:
-    cdef recorder *r = <recorder *>m.recorder
+    write_step(<recorder *>m.recorder, m, which, item, page, node, value)
+
+
+cdef void write_step(recorder *r, machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil:
     cdef ksm_globals *g = <ksm_globals *>m.ksm
     cdef long pfn, item_number = -1, node_number = -1, offset = -1
     cdef int looked
@@ -327,6 +295,8 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
     elif which == UNSTABLE_SEARCHED:
         which = unstable_searched(r, g, &item, &page, &node, &value)
     looked = look[which]
+    if which == STEP_PASS_BEGINS or which == STEP_PASS_ENDS:
+        r.in_pass = which == STEP_PASS_BEGINS
     pfn = -1 if page == NULL else <long>(<struct_page *>page - m.mem_map)
     if looked == LOOK_FAULT:
         held = <mm_struct *>item
@@ -340,7 +310,7 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
         if which not in (STEP_NODE_STALE, STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE, STEP_BREAK_KSM, STEP_COW):
             r.last = which
         r.seen.n = 0
-        look_at_ksm(&r.seen, g, which)
+        look_at_ksm(&r.seen, g, which, r.in_pass)
         if which in (STEP_LEFT_STABLE, STEP_LEFT_UNSTABLE):
             look_at_item(&r.seen, g, <ksm_rmap_item *>item, which)      # it may have left its process's list already, and be freed next
         of_ksm = r.seen.n
@@ -356,6 +326,8 @@ cdef void record_step(machine *m, int which, void *item, void *page, void *node,
             r.pfn = -1
         if (which == STEP_STABLE_COMPARE or which == STEP_UNSTABLE_COMPARE or which == STEP_INSERT_COMPARE) and r.pfn >= 0:
             offset = difference(m, r.pfn, pfn)
+            if offset >= 0:
+                saw(&r.seen, BYTES, 0, byte_of(m, r.pfn, offset), byte_of(m, pfn, offset), 0, 0, 0, 0)
 
     spin_lock(&r.lock)
     if r.active and r.steps >= r.most_steps:
@@ -425,6 +397,12 @@ cdef void free_recorders(machine *m) noexcept nogil:
     m.recorder = NULL
 
 
+cdef list labels_of(const label *labels, size_t n):
+    """The first bytes of each content."""
+    cdef size_t i
+    return [<bytes>(<const char *>labels[i].bytes)[:LABEL] for i in range(n)]
+
+
 @cython.no_gc_clear
 cdef class Recorder:
     """Recorder(of, most_steps)
@@ -456,6 +434,7 @@ cdef class Recorder:
                 r.pfn = -1
                 mutex_lock(&of.g.ksm_thread_mutex)
                 busy = of.m.step != NULL
+                r.in_pass = of.g.ksm_scan.mm_slot != &of.g.ksm_mm_head
                 if not busy:
                     r.older = <recorder *>of.m.recorder
                     of.m.recorder = r
@@ -502,10 +481,41 @@ cdef class Recorder:
             self.machine.leave()
         return active
 
+    def take(self):
+        """Take what was recorded since the last call of this: (words, all labels), and count the steps from 0 again."""
+        cdef longs taken
+        cdef label *labels = NULL       # a copy: another thread may record meanwhile
+        cdef size_t nr_labels = 0
+        memset(&taken, 0, sizeof(longs))
+        with nogil:
+            self.machine.enter()
+            mutex_lock(&self.machine.g.ksm_thread_mutex)
+            spin_lock(&self.r.lock)
+            if not self.r.no_memory:
+                memcpy(&taken, &self.r.out, sizeof(longs))
+                memset(&self.r.out, 0, sizeof(longs))
+                labels = <label *>calloc(self.r.nr_labels + 1, sizeof(label))
+                if labels != NULL:
+                    nr_labels = self.r.nr_labels
+                    memcpy(labels, self.r.labels, nr_labels * sizeof(label))
+            if self.r.active:
+                self.r.steps = 0
+            spin_unlock(&self.r.lock)
+            mutex_unlock(&self.machine.g.ksm_thread_mutex)
+            self.machine.leave()
+        try:
+            if labels == NULL:
+                raise MemoryError
+            words = array("l")
+            words.frombytes(<bytes>(<char *>taken.a)[:taken.n * sizeof(long)])
+            return words, labels_of(labels, nr_labels)
+        finally:
+            free(taken.a)
+            free(labels)
+
     def stop(self):
         """End the recording and move its data into `words` and `labels`: (steps, truncated). Stopping twice is no error."""
         cdef recorder taken
-        cdef size_t i
         with nogil:
             self.machine.enter()
             mutex_lock(&self.machine.g.ksm_thread_mutex)
@@ -524,7 +534,7 @@ cdef class Recorder:
             if taken.out.n:
                 words = array("l")
                 words.frombytes(<bytes>(<char *>taken.out.a)[:taken.out.n * sizeof(long)])
-                keep(self, words, [<bytes>(<char *>taken.labels[i].bytes)[:LABEL] for i in range(taken.nr_labels)])
+                keep(self, words, labels_of(taken.labels, taken.nr_labels))
             return taken.steps, bool(taken.truncated)
         finally:
             empty(&taken)

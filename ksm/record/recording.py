@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import operator
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from ksm.machine import Machine
 
-FORMAT = "ksm recording 1"
+FORMAT = "ksm recording 2"
+OLDER = ("ksm recording 1",)  # without the bytes that decide a comparison
 MOST_STEPS = 1_000_000
 HEADER = 7  # numbers before the changes of a step: recorder.pyx
 
@@ -48,6 +50,7 @@ class Recording:
         self.steps = 0
         self._names: dict[int, str] = {}
         self._notes: list[str] = []
+        self._taken = 0  # contents
         self._recorder = recorder = Recorder(machine, steps)
         self._words, self._labels = recorder.words, recorder.labels
         self.note("")
@@ -88,6 +91,23 @@ class Recording:
         self.steps, self.truncated = recorder.stop()
         self._words, self._labels = recorder.words, recorder.labels
 
+    def take(self) -> dict[str, Any]:
+        """What was recorded since the last call of this: "steps", "notes", "contents" and "mms" of data(), without those that were taken.
+
+        The steps that a recording may have count from 0 again, so that a program may follow a machine as long as it likes. ValueError after
+        the end.
+        """
+        if self._recorder is None:
+            raise ValueError("the recording has ended")
+        self._name_processes()
+        words, labels = self._recorder.take()
+        new, self._taken = labels[self._taken:], len(labels)
+        notes, self._notes = self._notes, []
+        return {"steps": steps_of(words), "notes": list(map(whole, notes)), "contents": list(map(label_of, new)), "mms": self._mms()}
+
+    def _mms(self) -> dict[str, str]:
+        return {str(number): whole(name) for number, name in self._names.items()}
+
     def _name_processes(self) -> None:
         for process in list(self.machine.processes.values()):
             with suppress(ProcessLookupError):
@@ -99,22 +119,27 @@ class Recording:
             raise ValueError("the recording is still under way")
         if not hasattr(self, "_words"):
             raise ValueError("the recording has not begun")
-        words, steps, at = self._words, [], 0
-        while at < len(words):
-            end = at + HEADER + words[at + HEADER - 1]
-            steps.append([*words[at:at + HEADER - 1], *words[at + HEADER:end]])
-            at = end
         return {
             "format": FORMAT, "title": whole(title), "text": whole(text), "era": self.era, "truncated": self.truncated,
-            "counters": list(COUNTERS), "mms": {str(number): whole(name) for number, name in self._names.items()},
+            "counters": list(COUNTERS), "mms": self._mms(),
             "notes": [whole(note) for note in self._notes],
-            "contents": [label_of(label) for label in self._labels], "steps": steps,
+            "contents": [label_of(label) for label in self._labels], "steps": steps_of(self._words),
         }
 
     def save(self, path: str | Path, title: str = "", text: str = "") -> None:
         """Write the recording to a file that `ksm study --recording` reads."""
         with open(open_to_write(path), "w", encoding="utf-8") as file:
             json.dump(self.data(title, text), file, separators=(",", ":"))
+
+
+def steps_of(words: array[int]) -> list[list[int]]:
+    """The records of recorder.pyx, one list for each, without their lengths."""
+    steps, at = [], 0
+    while at < len(words):
+        end = at + HEADER + words[at + HEADER - 1]
+        steps.append([*words[at:at + HEADER - 1], *words[at + HEADER:end]])
+        at = end
+    return steps
 
 
 def whole(text: str) -> str:
@@ -140,7 +165,7 @@ def load(path: str) -> dict[str, Any]:
         raise RecordingError(str(error)) from None
     except ValueError as error:
         raise RecordingError(f"{path} is not a recording: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in (FORMAT, *OLDER):
         raise RecordingError(f"{path} is not a recording of this version ({FORMAT})")
     if reason := damage(data):
         raise RecordingError(f"{path} is damaged: {reason}")

@@ -197,6 +197,7 @@ class Walk:
     port: Side
     differences: list[Difference] = field(default_factory=list)
     replaced: set[int] = field(default_factory=set)  # nodes of the kernel in whose place the port has something marked
+    lines: set[tuple[int, int]] = field(default_factory=set)  # lines of the kernel and of the port that say the same
     steps: int = 0
 
     def run(self) -> None:
@@ -244,7 +245,12 @@ class Walk:
     def match(self, k: Node, k_env: Env, o: Node, o_env: Env) -> list[tuple[Node, Env, Node, Env]]:
         self.kernel.matched.add(id(k))
         self.port.matched.add(id(o))
+        self.note(k, o)
         return self.both(k, k_env, o, o_env)
+
+    def note(self, k: Node, o: Node) -> None:
+        if k.source and o.source:
+            self.lines.add((line(k), line(o)))
 
     def step(self, k: Node, k_env: Env, o: Node, o_env: Env) -> list[tuple[Node, Env, Node, Env]]:
         if self.same(k, k_env, o, o_env):
@@ -259,6 +265,7 @@ class Walk:
         for other, env in marks:
             if self.stands(k, other) or (k.kind == other.kind == "end" and stood_for(k, reasons)):
                 self.replaced.add(id(k))
+                self.note(k, other)
                 self.port.passed |= nearer(ours, FAR)
                 return self.both(k, k_env, other, env)
         missing = list(self.kernel.around(k, k_env, lambda node: self.kernel.passable(node) or stood_for(node, reasons), FAR))

@@ -20,6 +20,7 @@ _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.)*", re.MULTILINE | re.DOTALL)
 _NO_FUNCTION = re.compile(r"typedef|enum|EXPORT")
 _LABEL = re.compile(r"^\s?(?!default\b|public\b)([a-z_]\w*):\s*(?:;|$)", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
+_KEYWORDS = frozenset(("if", "else", "for", "while", "do", "switch", "case", "default", "break", "continue", "return", "goto", "sizeof"))
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\d\w*|\S")
 
 
@@ -51,9 +52,19 @@ def blanked(text: str, noise: re.Pattern[str]) -> str:
     return noise.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
+def without_words(text: str) -> str:
+    """Cython with spaces for its comments and strings, so that every character stays at its place."""
+    return blanked(text, _CYTHON_NOISE)
+
+
 def bare(text: str) -> str:
     """C with one character for each comment and string."""
     return _C_NOISE.sub("x", text)
+
+
+def without_comments(text: str) -> str:
+    """C with spaces for comments: every other character stays at its place."""
+    return blanked(text, _C_COMMENT)
 
 
 class Lines:
@@ -157,6 +168,17 @@ def normalised(text: str) -> str:
 
 def code_hash(text: str) -> str:
     return hashlib.sha256(normalised(text).encode()).hexdigest()[:16]
+
+
+def shape(text: str) -> str:
+    """The code with a number for each name, in the order in which the names appear: equal for two texts that differ by names only."""
+    numbers: dict[str, int] = {}
+    return " ".join(f"${numbers.setdefault(token, len(numbers))}" if _WORD.fullmatch(token) and token not in _KEYWORDS else token
+                    for token in normalised(text).split(" "))
+
+
+def shape_hash(text: str) -> str:
+    return hashlib.sha256(shape(text).encode()).hexdigest()[:16]
 
 
 def words(line: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ksm.host.command import CommandError, output_of
@@ -17,8 +17,8 @@ from ksm.sources.formats import what_is
 from ksm.study.archive import ArchiveError, files_in, is_archive
 from ksm.study.functions import Source, bare, c_source
 
-FILE = "mm/ksm.c"
-BESIDE = ("Makefile", "lib/rbtree.c", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h")     # read if they are there
+FILE, MEMORY, RBTREE = "mm/ksm.c", "mm/memory.c", "lib/rbtree.c"
+BESIDE = ("Makefile", MEMORY, RBTREE, "include/linux/rbtree.h", "include/linux/rbtree_augmented.h")     # read if they are there
 MUST_HAVE = ("cmp_and_merge_page", "stable_tree_search", "unstable_tree_search_insert")     # in every version since 2009
 HEAD = 4096  # bytes that tell what a file is
 
@@ -36,12 +36,14 @@ class StudyError(Exception):
 
 @dataclass
 class Kernel:
-    """mm/ksm.c of one version. `version` is "6.12.117", or "" where no Makefile says it; `texts` has the files by name."""
+    """mm/ksm.c of one version. `version` is "6.12.117", or "" where no Makefile says it; `texts` has the files by name. `refused`: files
+    beside it that are no source, and why."""
 
     where: str
     version: str
     source: Source
     texts: dict[str, str]
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -73,10 +75,18 @@ def read_kernel(where: str) -> Kernel:
     for name in MUST_HAVE:
         if name not in source.functions:
             raise StudyError(f"{where} is not {FILE}: there is no function {name}() in it")
-    for name, function in source.functions.items():
-        if function.last - function.first >= LONGEST_FUNCTION:
-            raise StudyError(f"{where} is not {FILE}: {name}() has more than {LONGEST_FUNCTION:,} lines")
-    return Kernel(printable(where), version_of(texts.get("Makefile", "")), source, texts)
+    if reason := too_long(source):
+        raise StudyError(f"{where} is not {FILE}: {reason}")
+    refused = {name: reason for name in (MEMORY, RBTREE)
+               if name in texts and (reason := unlike(texts[name]) or too_long(c_source(texts[name])))}
+    texts = {name: text for name, text in texts.items() if name not in refused}
+    return Kernel(printable(where), version_of(texts.get("Makefile", "")), source, texts, refused)
+
+
+def too_long(source: Source) -> str:
+    """Why functions cannot be compared line by line; empty if they can."""
+    return next((f"{name}() has more than {LONGEST_FUNCTION:,} lines" for name, function in source.functions.items()
+                 if function.last - function.first >= LONGEST_FUNCTION), "")
 
 
 def unlike(code: str) -> str:

@@ -49,6 +49,15 @@ RENAMED = {
     "ksm_migrate_page": "folio_migrate_ksm",
 }
 
+# mm/memory.c: the functions on the way of a write fault, in the file's order. Other versions have some of them only.
+WRITE_FAULT = ("folio_prealloc", "__wp_page_copy_user", "wp_page_reuse", "wp_page_copy", "wp_can_reuse_anon_folio", "do_wp_page",
+               "do_anonymous_page", "do_pte_missing", "handle_pte_fault", "__handle_mm_fault", "handle_mm_fault")
+RENAMED_IN_MEMORY = {"__handle_mm_fault": "handle_mm_fault"}
+OMITTED_IN_MEMORY = {
+    "handle_mm_fault": "it asks and counts what is not here, and calls __handle_mm_fault(): the port has one function for both",
+    "__wp_page_copy_user": "left out: copy_highpage() in wp_page_copy() is enough, for a frame can always be read here",
+}
+
 # Labels whose place in the port needs a sentence, as function:label.
 LABELS = {
     "ksm_slab_init:out": "the last line: one return for all steps that can fail",

@@ -4,28 +4,43 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import ksm
-from ksm.study.functions import Function, Source, code_hash, cython_source, normalised, words
-from ksm.study.kernel import FILE, Kernel, StudyError
-from ksm.study.notes import IN_ANOTHER_FILE, LABELS, OMITTED, RENAMED
+from ksm.study.align import LABEL_NAMED, Aligned, Part, Row, aligned, placed, stacked, with_twins
+from ksm.study.base import base_hashes
+from ksm.study.functions import Function, Source, c_source, code_hash, cython_source, normalised, shape_hash, words
+from ksm.study.kernel import FILE, MEMORY, RBTREE, Kernel, StudyError
+from ksm.study.marks import helpers_of, not_the_kernels
+from ksm.study.notes import IN_ANOTHER_FILE, LABELS, OMITTED, OMITTED_IN_MEMORY, OMITTED_IN_RBTREE, RENAMED, RENAMED_IN_MEMORY, WRITE_FAULT
+from ksm.study.same import Row as Compared
+from ksm.study.same import compared_rows
 
-PORT = Path(ksm.__file__).parent / "mm/ksm.pyx"
-BASE = "6.12"
-HASHES = Path(__file__).with_name("hashes.json")
+PORT = Path(ksm.__file__).parent
 
-Row = tuple[int | None, int | None]  # a line of the kernel and one of the port
 
-_BARE = frozenset(("cdef", "struct", "int", "unsigned", "long", "bint", "static", "inline", "void", "const", "noexcept", "nogil", "goto"))
-_LABEL_LINE = re.compile(r"^\s?([a-z_]\w*):\s*;?\s*$")
-_LABEL_NAMED = re.compile(r"\b([a-z_]\w*):(?=\s|$|,)|goto (\w+)|\"(\w+)\"")
+@dataclass(frozen=True)
+class File:
+    """A file of the kernel, and the port's. `key` stands in front of the numbers of its lines in a page."""
+
+    name: str
+    port: str
+    key: str = ""
+    title: str = ""
+    functions: tuple[str, ...] = ()  # of the kernel; empty: all
+    renamed: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # of functions that the port's file does not have
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+KSM = File(FILE, "mm/ksm.pyx", renamed=RENAMED, reasons=OMITTED | IN_ANOTHER_FILE)
+FAULT = File(MEMORY, "mm/memory.pyx", "m", "A write fault", WRITE_FAULT, RENAMED_IN_MEMORY, OMITTED_IN_MEMORY)
+TREES = File(RBTREE, "lib/rbtree.pyx", "r", "Red-black trees", reasons=OMITTED_IN_RBTREE)
+BESIDE = (FAULT, TREES)
 
 
 @dataclass
@@ -47,7 +62,11 @@ class Pair:
     port: Function | None
     before: list[Row] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    twins: set[tuple[int, int]] = field(default_factory=set)  # rows whose two lines say the same
+    row: Compared | None = None  # what the comparing test says
     labels: list[Label] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)  # helpers of the port whose lines are among the rows
+    within: str = ""  # the function among whose rows this one's lines are
     reason: str = ""  # why one side is missing
     change: str = ""  # against 6.12: "", "changed", "new"
     renamed: str = ""  # the name in this version of the kernel, if it is another one
@@ -55,12 +74,15 @@ class Pair:
 
 @dataclass
 class Study:
-    """What a page shows."""
+    """What a page shows of one file. `theirs` is None where the reader has no such file."""
 
     kernel: Kernel | None
+    file: File
+    theirs: Source | None
     port: Source
     pairs: list[Pair]
     after: list[Row]
+    hooks: frozenset[int]  # lines of the port that are not the kernel's
     gone: list[str]  # functions of 6.12 that this version does not have
 
     @property
@@ -74,90 +96,148 @@ class Study:
     def pair(self, name: str) -> Pair:
         for pair in self.pairs:
             if name and name in (pair.name, pair.renamed):
-                return pair
+                return self.pair(pair.within) if pair.within else pair
         raise StudyError(f"there is no function {name}() on either side")
 
+    def twins(self) -> dict[str, tuple[int, int]]:
+        """Of each function of the kernel that is paired: lines of code, and those of them that have a twin on their row."""
+        return {pair.name: with_twins(self.theirs, pair.kernel, pair.twins) for pair in self.pairs
+                if self.theirs and pair.kernel and pair.port}
+
 
 @cache
-def read_port() -> Source:
-    return cython_source(PORT.read_text())
+def read_port(file: File = KSM) -> Source:
+    return cython_source((PORT / file.port).read_text())
 
 
-@cache
-def base_hashes() -> dict[str, str]:
-    hashes: dict[str, str] = json.loads(HASHES.read_text())["functions"]
-    return hashes
+def study(kernel: Kernel | None, file: File = KSM) -> Study:
+    """All of both files, in the kernel's order. A function that only the port has comes after the one that it follows in the port; a
+    helper that is a part of one of the kernel's functions is among the lines of that one."""
+    port = read_port(file)
+    theirs = (kernel.source if file is KSM else c_source(kernel.texts[file.name])) if kernel and file.name in kernel.texts else None
+    own = {name: function for name, function in port.functions.items() if not file.functions or name in own_names(file)}
+    if kernel is None or theirs is None:
+        return Study(kernel, file, None, port, *alone(file, port, own), [])
+    if file.functions:
+        theirs = Source(theirs.lines, {name: function for name, function in theirs.functions.items() if name in file.functions})
+        if not theirs.functions:
+            return Study(kernel, file, None, port, *alone(file, port, own), [])
+    return Study(kernel, file, theirs, port, *beside(kernel, file, theirs, port, own),
+                 [name for name in base_hashes() if name not in theirs.functions] if file is KSM else [])
 
 
-def base_version() -> str:
-    version: str = json.loads(HASHES.read_text())["version"]
-    return version
+Found = tuple[list[Pair], list[Row], frozenset[int]]  # the pairs, the lines behind the last of them, Study.hooks
 
 
-def study(kernel: Kernel | None) -> Study:
-    """All of both files, in the kernel's order. A function that only the port has comes after the one that it follows in the port."""
-    port = read_port()
-    if kernel is None:
-        return Study(None, port, *alone(port), [])
-    theirs = kernel.source
-    names = {name: now for name in theirs.functions if (now := name if name in port.functions else RENAMED.get(name, "")) in port.functions}
-    # An old name stands in only where the version does not have the new one.
-    names = {name: now for name, now in names.items() if name == now or now not in theirs.functions}
-    taken = set(names.values())
-    followers: dict[str, list[str]] = {}
-    last = ""
-    for name in port.functions:
-        if name in taken:
-            last = name
-        else:
-            followers.setdefault(last, []).append(name)
+def own_names(file: File) -> set[str]:
+    return {*file.functions} - file.renamed.keys() | {*file.renamed.values()}
+
+
+def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[str, Function]) -> Found:
+    """The pairs of two files."""
+    names = names_in_the_port(file, theirs, own)
+    compared = compared_rows(file.name, own_text(theirs, theirs.functions) if file.functions else kernel.texts[file.name],
+                             own_text(port, own))
+    same = {name: row.lines for name, row in compared.items()}
+    hooks = not_the_kernels(port, frozenset(line for pairs in same.values() for _, line in pairs))
+    helpers = helpers_of(port)
+    within = {part: host for host, parts in helpers.items() if host in names.values() for part in parts if part in own}
     heads = {"kernel": fronts(theirs), "port": fronts(port)}
     first = next(iter(theirs.functions.values()))
     opening = fronts_of(first, theirs, heads["kernel"])[0]
     pairs: list[Pair] = []
 
-    def add(name: str, function: Function | None, own: Function | None) -> None:
-        pair = Pair(name, function, own)
-        (far, near), (own_far, own_near) = (fronts_of(function, theirs, heads["kernel"]), fronts_of(own, port, heads["port"]))
+    def add(name: str, function: Function | None, mine: Function | None) -> None:
+        pair = Pair(name, function, mine, within=within.get(name, "") if not function else "")
+        pairs.append(pair)
+        (far, near), (own_far, own_near) = (fronts_of(function, theirs, heads["kernel"]), fronts_of(mine, port, heads["port"]))
+        if file.functions:
+            far = own_far = range(0)
         # The two files begin side by side, whichever of them has the first function.
-        pair.before = stacked(opening if not pairs else range(0) if function is first else far, own_far)
-        pair.rows = stacked(near, own_near) + aligned(theirs, function, port, own)
-        if function and own:
-            pair.labels = labels_of(function, own, port, theirs)
-            pair.renamed = function.name if function.name != own.name else ""
-        elif function:
-            pair.reason = (OMITTED | IN_ANOTHER_FILE).get(name) or ("not in Linux 6.12" if name not in base_hashes() else "left out")
+        pair.before = stacked(opening if not pairs[1:] and not file.functions else range(0) if function is first else far, own_far)
+        if pair.within:
+            pair.before = stacked(None, [*own_far, *own_near])
+            return
+        pair.rows = stacked(near, own_near)
+        if function and mine:
+            lines = list(range(mine.first, mine.last + 1))
+            if mine.name in helpers:
+                lines, pair.parts = placed(function, mine, [own[part] for part in helpers[mine.name] if part in own], port,
+                                           same.get(function.name, ()), theirs)
+            found = aligned(theirs, range(function.first, function.last + 1), port, lines, same.get(function.name, ()), hooks)
+            pair.row = compared.get(function.name)
+            pair.labels = labels_of(function, mine, port, theirs)
+            pair.renamed = function.name if function.name != mine.name else ""
         else:
-            pair.reason = "OURS" if name not in base_hashes() else "not in this version"
-        if function:
+            found = Aligned(stacked(lines_of(function), lines_of(mine)))
+            pair.reason = reason_of(name, function, file)
+        pair.rows += found.rows
+        pair.twins = found.twins
+        if function and file is KSM:
             known = base_hashes().get(name)
             pair.change = "new" if known is None else "changed" if known != code_hash(function.text) else ""
-        pairs.append(pair)
 
-    def add_followers(name: str) -> None:
-        for follower in followers.get(name, ()):
-            add(follower, None, port.functions[follower])
-
-    add_followers("")
+    followers = following(own, set(names.values()))
+    for follower in followers.get("", ()):
+        add(follower, None, own[follower])
     for name, function in theirs.functions.items():
         now = names.get(name, "")
-        add(now or name, function, port.functions[now] if now else None)
-        if now:
-            add_followers(now)
-    gone = [name for name in base_hashes() if name not in theirs.functions]
-    after = stacked(tail(theirs), tail(port))
-    return Study(kernel, port, pairs, after, gone)
+        add(now or name, function, own[now] if now else None)
+        for follower in followers.get(now, ()) if now else ():
+            add(follower, None, own[follower])
+    return pairs, [] if file.functions else stacked(tail(theirs), tail(port)), hooks
 
 
-def alone(port: Source) -> tuple[list[Pair], list[Row]]:
+def names_in_the_port(file: File, theirs: Source, own: dict[str, Function]) -> dict[str, str]:
+    """The kernel's functions that the port has, with their names there. An old name stands in only where the version does not have the new
+    one, or where the function of the new name is said to be left out."""
+    result: dict[str, str] = {}
+    for name in theirs.functions:
+        now = file.renamed.get(name, "")
+        if now in own and (now not in theirs.functions or now in file.reasons):
+            result[name] = now
+    return {name: result.get(name, name) for name in theirs.functions
+            if name in result or (name in own and name not in result.values())}
+
+
+def reason_of(name: str, function: Function | None, file: File) -> str:
+    """Why one side is missing."""
+    if function:
+        return file.reasons.get(name) or ("left out" if file is not KSM or name in base_hashes() else "not in Linux 6.12")
+    return "not in this version" if name in (base_hashes() if file is KSM else own_names(file)) else "OURS"
+
+
+def following(own: dict[str, Function], taken: set[str]) -> dict[str, list[str]]:
+    """The functions that only the port has, by the function of the kernel that they follow in the port."""
+    result: dict[str, list[str]] = {}
+    last = ""
+    for name in own:
+        if name in taken:
+            last = name
+        else:
+            result.setdefault(last, []).append(name)
+    return result
+
+
+def lines_of(function: Function | None) -> range:
+    return range(function.first, function.last + 1) if function else range(0)
+
+
+def own_text(source: Source, functions: dict[str, Function]) -> str:
+    """The text of a file with empty lines in place of what is not in one of these functions."""
+    shown = {line for function in functions.values() for line in lines_of(function)}
+    return "\n".join(line if number in shown else "" for number, line in enumerate(source.lines, 1))
+
+
+def alone(file: File, port: Source, own: dict[str, Function]) -> Found:
     heads = fronts(port)
     pairs = []
-    for name, function in port.functions.items():
+    for name, function in own.items():
         far, near = fronts_of(function, port, heads)
-        pair = Pair(name, None, function, stacked(None, far), [(None, line) for line in range(near.start, function.last + 1)])
-        pair.reason = "" if name in base_hashes() else "OURS"
+        pair = Pair(name, None, function, [] if file.functions else stacked(None, far), stacked(None, range(near.start, function.last + 1)))
+        pair.reason = "" if file is not KSM or name in base_hashes() else "OURS"
         pairs.append(pair)
-    return pairs, stacked(None, tail(port))
+    return pairs, [] if file.functions else stacked(None, tail(port)), not_the_kernels(port)
 
 
 def fronts(source: Source) -> dict[str, range]:
@@ -197,76 +277,6 @@ def stripped(source: Source, lines: range) -> range:
     return range(first, last)
 
 
-def stacked(left: range | None, right: range | None) -> list[Row]:
-    """Two blocks side by side from the top."""
-    left, right = left or range(0), right or range(0)
-    return [(left[i] if i < len(left) else None, right[i] if i < len(right) else None) for i in range(max(len(left), len(right)))]
-
-
-def tokens_of(lines: list[str], comment: str) -> list[Counter[str]]:
-    """What tells each line from others: its words and numbers outside of comments, and the labels that it is or names."""
-    result = []
-    inside = False
-    for line in lines:
-        code, _, remark = line.partition(comment)
-        if comment == "/*":
-            # A comment of C may have several lines, and does not count.
-            if inside:
-                inside = "*/" not in line
-                code = line.partition("*/")[2] if not inside else ""
-            elif remark:
-                inside = "*/" not in remark
-        found = Counter(word for word in re.findall(r"[A-Za-z_]\w+|\d+", code) if word not in _BARE)
-        label = _LABEL_LINE.match(code) if comment == "/*" else None
-        if label:
-            found = Counter({f"{label[1]}:": 3})
-        elif comment == "#" and remark:
-            for name in _LABEL_NAMED.findall(remark):
-                found[f"{name[0] or name[1] or name[2]}:"] += 3
-        result.append(found)
-    return result
-
-
-def aligned(theirs: Source, function: Function | None, port: Source, own: Function | None) -> list[Row]:
-    """The lines of two functions. Lines that say the same stand side by side: the pairs, in order, that have most words in common."""
-    left = list(range(function.first, function.last + 1)) if function else []
-    right = list(range(own.first, own.last + 1)) if own else []
-    if not left or not right:
-        return [(line, None) for line in left] or [(None, line) for line in right]
-    a = tokens_of([theirs.lines[line - 1] for line in left], "/*")
-    b = tokens_of([port.lines[line - 1] for line in right], "#")
-    frequency = Counter(word for line in (*a, *b) for word in line)
-    weight = {word: 1 / math.sqrt(count) for word, count in frequency.items()}
-    sums_a = [sum(weight[word] * count for word, count in line.items()) for line in a]
-    sums_b = [sum(weight[word] * count for word, count in line.items()) for line in b]
-    n, m = len(a), len(b)
-    best = [[0.0] * (m + 1) for _ in range(n + 1)]
-    score: dict[tuple[int, int], float] = {}
-    for i in range(n - 1, -1, -1):
-        for j in range(m - 1, -1, -1):
-            value = max(best[i + 1][j], best[i][j + 1])
-            if a[i] and b[j] and (common := a[i].keys() & b[j].keys()):
-                shared = sum(weight[word] * min(a[i][word], b[j][word]) for word in common)
-                likeness = 2 * shared / (sums_a[i] + sums_b[j])
-                if likeness >= 0.4:
-                    score[i, j] = shared * likeness
-                    value = max(value, best[i + 1][j + 1] + score[i, j])
-            best[i][j] = value
-    rows: list[Row] = []
-    i = j = top = start = 0
-    while i < n and j < m:
-        if (i, j) in score and best[i][j] == best[i + 1][j + 1] + score[i, j]:
-            rows += stacked(range(left[0] + top, left[0] + i), range(right[0] + start, right[0] + j))
-            rows.append((left[i], right[j]))
-            i, j = i + 1, j + 1
-            top, start = i, j
-        elif best[i][j] == best[i + 1][j]:
-            i += 1
-        else:
-            j += 1
-    return rows + stacked(range(left[0] + top, left[-1] + 1), range(right[0] + start, right[-1] + 1))
-
-
 def labels_of(function: Function, own: Function, port: Source, theirs: Source) -> list[Label]:
     """Each label of the kernel's function, and the comment that names it: in its twin, or in a helper of ours that stands in for a part."""
     helpers = [port.functions[name] for name in own.calls if name not in theirs.functions and name not in base_hashes()]
@@ -276,7 +286,7 @@ def labels_of(function: Function, own: Function, port: Source, theirs: Source) -
         for place in (own, *helpers):
             for number in range(place.first, place.last + 1):
                 remark = port.lines[number - 1].partition("#")[2]
-                if not label.port_line and name in {word for found in _LABEL_NAMED.findall(remark) for word in found}:
+                if not label.port_line and name in {word for found in LABEL_NAMED.findall(remark) for word in found}:
                     label.port_line = number
         if not label.port_line and not label.reason:
             for number in range(own.first, own.last + 1):
@@ -288,8 +298,9 @@ def labels_of(function: Function, own: Function, port: Source, theirs: Source) -
 
 def hashes_of(kernel: Kernel) -> dict[str, object]:
     """What hashes.json keeps of a version."""
-    functions = {name: code_hash(function.text) for name, function in kernel.source.functions.items()}
-    return {"file": FILE, "version": kernel.version, "functions": functions}
+    functions = kernel.source.functions
+    return {"file": FILE, "version": kernel.version, "functions": {name: code_hash(function.text) for name, function in functions.items()},
+            "shapes": {name: shape_hash(function.text) for name, function in functions.items()}}
 
 
 def differs(old: Function | None, new: Function | None) -> bool:

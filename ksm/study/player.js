@@ -1,43 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Playing a recording: buttons, trees, page tables, counters.
+// No twin in the kernel: the page of ksm study.
+// Playing a recording: the controls, the depth, the address, the lines of the source that are lit.
 // @ts-check
 "use strict";
+
+/** @typedef {"story" | "steps" | "source"} Depth */
 
 (() => {
   /** @type {StepType[]} */
   const types = JSON.parse(byId("steps", HTMLElement).textContent || "[]");
-  const panel = byId("player", HTMLElement), lesson = byId("lesson", HTMLSelectElement), slider = byId("slider", HTMLInputElement);
+  const root = document.documentElement, player = byId("player", HTMLElement);
+  const lesson = byId("lesson", HTMLSelectElement), slider = byId("slider", HTMLInputElement), chapter = byId("chapter", HTMLSelectElement);
   const playButton = byId("play", HTMLButtonElement), speed = byId("speed", HTMLSelectElement), life = byId("life", HTMLElement);
-  const watch = byId("watch", HTMLButtonElement);
+  const sentence = byId("sentence", HTMLElement), said = byId("said", HTMLElement), ticks = byId("ticks", HTMLElement), ask = byId("ask", HTMLElement);
+  const aside = byId("aside", HTMLElement), telling = byId("telling", HTMLElement), dock = byId("dock", HTMLElement), counterBox = byId("counters", HTMLElement);
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const glossary = new Glossary(JSON.parse(byId("glossary", HTMLElement).textContent || "{}"));
+  const story = new Story(telling, ask, glossary, () => onward());
+  const stage = new Stage(byId("stage", HTMLElement), { onPage: (key) => { chosen = chosen === key ? "" : key; draw(); } });
+  /** @type {{number: string, lesson: string, eras: string[], title: string}[]} */
+  const catalogue = [...lesson.options].map((option) => ({ number: option.value, lesson: option.dataset.lesson || "", eras: (option.dataset.eras || "").split(" "), title: option.text }));
   /** @type {Replay | undefined} */
   let replay;
-  let timer = 0, chosen = "";
-  /** @type {Record<string, number>} */
-  let before = {};
+  /** @type {Depth} */
+  let depth = "story";
+  /** @type {number[]} */
+  let events = [];
+  let timer = 0, chosen = "", loaded = "", era = "", goal = -1, told = 0, addressed = 0;
   /** @type {Element[]} */
   let lit = [];
-
-  /** @param {Replay} r @param {number} content @param {boolean} short */
-  function contentName(r, content, short) {
-    const name = content < 0 ? "" : r.data.contents[content] || "";
-    return short && name.length > 13 ? `${name.slice(0, 12)}…` : name;
-  }
-
-  /** Whether an era takes its steps in the order of 6.12. @param {string | undefined} era */
-  const newer = (era) => era === "6.12" || era === "7.3";
 
   /** @param {Replay} r */
   function light(r) {
     for (const line of lit) line.classList.remove("lit");
+    lit = [];
+    if (depth !== "source") return;
     const type = types[r.data.steps[r.at][0]];
-    // If the step is taken in two places, the later one is that of 2011, or of 6.1, which does these three after the stable tree.
-    const late = r.data.era === "2.6.38" ? type.name !== "AT_ITS_NODE" && type.name !== "UNSTABLE_GAVE_UP"
-      : r.data.era === "6.1" && ["CHANGED", "UNCHANGED", "ZERO_MERGED"].includes(type.name);
-    // In a version of another era the kernel's line did not run.
-    const same = document.documentElement.dataset.era === r.data.era || (newer(document.documentElement.dataset.era) && newer(r.data.era));
-    const step = r.data.steps[r.at], one = type.cases?.[step[4] === 1 ? "node" : step[2] < 0 ? "gone" : "same"];
-    const [kernel, port] = one || [type.kernel, type.port.length ? type.port[late ? type.port.length - 1 : 0] : 0];
-    const lines = [same && kernel && `k${kernel}`, port && `p${port}`];
+    const lines = window.lens.lines(type, r.data.steps[r.at], window.lens.eraOf(r.data));
     lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
@@ -45,206 +44,285 @@
   }
 
   /** @param {Replay} r */
-  function drawBoth(r) {
-    const frames = new Map(r.all(FRAME).map(([, v]) => [v[0], v]));
-    const nodes = new Map(r.all(NODE)), items = new Map(r.all(ITEM)), path = r.path();
-    const entries = new Map(r.all(PTE).map(([, v]) => [`${v[0]}:${v[1]}`, v]));
-    /** @type {Map<number, Link>} */
-    const links = new Map(r.all(LINK).map(([, v]) => [v[0], { parent: v[1], left: v[2], right: v[3], red: v[4] === 1 }]));
-    /** @type {Map<number, string[]>} */
-    const sharers = new Map();
-    for (const [, v] of items) if (v[2] === 2) sharers.set(v[3], [...(sharers.get(v[3]) || []), r.pageName(`${v[0]}:${v[1]}`)]);
-    /** @type {Map<number, [number, number[]][]>} */
-    const dups = new Map();
-    for (const [id, v] of nodes) if (v[0] === IN_CHAIN) dups.set(v[4], [...(dups.get(v[4]) || []), [id, v]]);
-    for (const list of dups.values()) list.sort((a, b) => a[1][5] - b[1][5]);
-
-    /** @param {number} id @returns {Face} */
-    const stableFace = (id) => {
-      const v = nodes.get(id) || [], hanging = dups.get(id) || [], first = v[0] === CHAIN ? hanging[0]?.[1] || [] : v;
-      const frame = frames.get(first[1]), name = frame ? contentName(r, frame[3], true) : "stale";
-      const list = v[0] === CHAIN ? hanging : [[id, v]];
-      return {
-        title: list.map(([key, dup]) => `frame ${/** @type {number[]} */ (dup)[1]}: ${(sharers.get(/** @type {number} */ (key)) || []).join(", ") || "nobody"}`).join("\n"),
-        name, inside: v[0] === CHAIN ? "chain" : String(v[1]), square: v[0] === CHAIN, lost: false, stale: !frame || !(frame[4] & BIT_KSM),
-        below: v[0] === CHAIN ? hanging.map(([, dup]) => `dup ${dup[1]} × ${dup[2]}`) : [`× ${v[2]}`],
-      };
-    };
-    /** @param {number} id @returns {Face} */
-    const unstableFace = (id) => {
-      const v = items.get(id) || [], key = `${v[0]}:${v[1]}`, entry = entries.get(key), frame = entry && frames.get(entry[2]);
-      const then = r.contentThen(id), lost = Boolean(frame) && then >= 0 && frame?.[3] !== then;
-      return { title: `${r.pageName(key)}${lost ? `: was ${contentName(r, then, false)} when it came here` : ""}`, name: frame ? contentName(r, frame[3], true) : "gone",
-        inside: entry ? String(entry[2]) : "", below: [r.nameOf(v[0]), ...(lost ? ["has changed"] : [])], square: false, lost, stale: !entry };
-    };
-    const roots = r.all(ROOT).sort((a, b) => a[1][1] - b[1][1]);
-    const rootsOf = (/** @type {number} */ tree) => roots.filter(([, v]) => v[0] === tree && v[2] >= 0).map(([, v]) => v[2]);
-    const heights = [drawTrees(byId("stable", HTMLElement), rootsOf(0), links, stableFace, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)),
-      (id) => choose([...items].find(([, v]) => v[2] === 2 && v[3] === id)?.[1])),
-    drawTrees(byId("unstable", HTMLElement), rootsOf(1), links, unstableFace, path.unstable, (id) => choose(items.get(id)))];
-    // The two trees share the room by what each needs. An empty tree needs none.
-    byId("trees", HTMLElement).style.gridTemplateRows = heights.map((height) => (height ? `minmax(0, ${height + 30}fr)` : "3.4rem")).join(" ");
-    const count = (/** @type {number} */ n, /** @type {string} */ what) => `${n} ${what}${n === 1 ? "" : "s"}`;
-    const waiting = [...nodes.values()].filter((v) => v[0] === MIGRATING).length;
-    byId("stable-note", HTMLElement).textContent = `${count([...nodes.values()].filter((v) => v[0] === IN_TREE || v[0] === IN_CHAIN).length, "merged page")}`
-      + (waiting ? `, ${waiting} waiting in migrate_nodes` : "") + "; inside: frame, below: sharers";
-    // Between two passes the tree is there no more, and its pages still count in pages_unshared.
-    const left = [...items.values()].filter((v) => v[2] === 3).length;
-    byId("unstable-note", HTMLElement).textContent = `${count([...items.values()].filter((v) => v[2] === 1).length, "page")}`
-      + (left ? `, ${left} of the last pass's tree still in pages_unshared` : "") + "; inside: frame, below: whose";
-    drawMemory(r, entries, frames, items);
+  function drawCounters(r) {
+    const counters = r.counters(), before = r.at ? r.countersBefore() : counters;
+    counterBox.replaceChildren(...r.data.counters.map((name) => {
+      const now = counters[name] ?? 0, was = before[name] ?? now, more = now - was;
+      return make("div", { "data-counter": name, class: more ? "moved" : "" }, make("span", {}, name), " ", make("b", {}, String(now)), make("i", {}, more ? `${more > 0 ? "+" : "−"}${Math.abs(more)}` : ""));
+    }));
   }
 
-  /** @param {number[] | undefined} item */
-  function choose(item) {
-    if (!item || !replay) return;
-    chosen = `${item[0]}:${item[1]}`;
-    draw();
-  }
-
-  /** @param {Replay} r @param {Map<string, number[]>} entries @param {Map<number, number[]>} frames @param {Map<number, number[]>} items */
-  function drawMemory(r, entries, frames, items) {
-    const itemOf = new Map([...items.values()].map((v) => [`${v[0]}:${v[1]}`, v]));
-    const keyOf = (/** @type {number} */ id) => (items.get(id) || []).slice(0, 2).join(":");
-    const nowKey = keyOf(r.current()), otherKey = keyOf(r.data.steps[r.at][1]);
-    const blocks = [];
-    for (const [mm, pages] of [...(r.pagesOf || [])].sort((a, b) => a[0] - b[0])) {
-      const saved = r.all(MM).find(([, v]) => v[0] === mm)?.[1], many = pages.length > 24;
-      const boxes = make("div", { class: `pages ${many ? "many" : ""} ${pages.length > 100 ? "more" : ""}` });
-      for (const [i, page] of pages.entries()) {
-        const key = `${mm}:${page}`, entry = entries.get(key), item = itemOf.get(key);
-        if (!entry) continue;
-        const [frame, bits] = [entry[2], entry[3]], frameInfo = frames.get(frame), swapped = Boolean(bits & BIT_SWAPPED);
-        const name = swapped ? "swapped" : bits & BIT_KSM_ZERO ? "KSM's zero page" : bits & BIT_ZERO ? "zero page" : contentName(r, frameInfo ? frameInfo[3] : -1, false);
-        const place = item ? PLACES[item[2]] : "";
-        const state = place === "volatile" && !(item && item[4]) ? "not looked at" : place || "not seen";
-        const box = make("button", { class: `page ${place} ${key === nowKey ? "now" : key === otherKey ? "other" : ""} ${swapped ? "swapped" : ""}`, type: "button", "data-page": key, "aria-pressed": String(key === chosen),
-          title: `page ${i + 1} of ${r.nameOf(mm)}, ${state}\nframe ${frame}${frameInfo ? `: mapcount ${frameInfo[1]}, references ${frameInfo[2]}` : ""}${bits & BIT_HUGE ? ", part of a huge page" : ""}\n${name}`
-            + (item ? `\nchecksum ${item[4].toString(16)}, age ${item[5] & 255}, skips ${item[5] >> 8}` : "") },
-          make("span", {}, name), make("br"), make("i", {}, swapped ? `slot ${frame}` : `${frame} ${bits & BIT_WRITE ? "W" : "-"}${bits & BIT_HUGE ? "H" : ""} ×${frameInfo ? frameInfo[1] : 1}`));
-        box.addEventListener("click", () => { chosen = chosen === key ? "" : key; draw(); });
-        boxes.append(box);
-      }
-      blocks.push(make("h4", {}, r.nameOf(mm), " ", make("small", {}, saved ? `${saved[1]} rmap_items, ${saved[2]} at nodes` : "not registered")), boxes);
-    }
-    byId("mms", HTMLElement).replaceChildren(...blocks);
+  /** @param {Replay} r */
+  function drawLife(r) {
     life.hidden = chosen === "";
-    if (!chosen) return follow();
-    const events = r.lives.get(chosen) || [];
+    if (!chosen) return life.replaceChildren();
+    const all = r.lives.get(chosen) || [];
     let last = -1;
-    events.forEach((event, i) => { if (event.at <= r.at) last = i; });
-    life.replaceChildren(make("b", {}, `The life of ${r.pageName(chosen)}`), ...events.map((event, i) => {
+    all.forEach((event, i) => { if (event.at <= r.at) last = i; });
+    const shut = make("button", { type: "button", class: "shut", "aria-label": "Close" }, "×");
+    shut.addEventListener("click", () => { chosen = ""; draw(); });
+    life.replaceChildren(make("h3", {}, `The life of ${r.pageName(chosen)}`), shut, ...all.map((event, i) => {
       const button = make("button", { type: "button", class: i === last ? "now" : "", "data-event": String(i) }, `${event.at + 1}: ${event.text}`);
-      button.addEventListener("click", () => go(event.at));
+      button.addEventListener("click", () => { pause(); go(event.at); });
       return button;
-    }), ...(events.length ? [] : [make("p", {}, "nothing happened to it")]));
+    }), ...(all.length ? [] : [make("p", {}, "nothing happened to it")]));
   }
 
-  /** Bring the page that the step is about into sight, where there are many pages. */
-  function follow() {
-    const box = document.querySelector("#mms .page.now") || document.querySelector("#mms .page.other"), frame = byId("memory", HTMLElement);
-    if (!box) return;
-    const spot = box.getBoundingClientRect(), bounds = frame.getBoundingClientRect();
-    if (spot.top < bounds.top || spot.bottom > bounds.bottom) frame.scrollTop += (spot.top + spot.bottom - bounds.top - bounds.bottom) / 2;
+  /** What a screen reader is told: the sentence, but not more often than it can be read. @param {string} text */
+  function tell(text) {
+    clearTimeout(told);
+    told = window.setTimeout(() => { said.textContent = text; }, timer ? 900 : 60);
   }
 
   function draw() {
     const r = replay;
-    if (!r) return;
-    // Pages and events are made anew. The one that has the keyboard's focus gets it back.
-    const { page, event } = document.activeElement instanceof HTMLElement ? document.activeElement.dataset : /** @type {DOMStringMap} */ ({});
+    if (!r || root.dataset.view !== "lessons") return;
+    // Some buttons are made anew. The one that has the keyboard's focus gets it back.
+    const { event } = document.activeElement instanceof HTMLElement ? document.activeElement.dataset : /** @type {DOMStringMap} */ ({});
+    player.classList.toggle("still", calm.matches || (timer > 0 && goal < 0 && speed.value === "0"));
     slider.value = String(r.at);
     byId("at", HTMLOutputElement).value = `${r.at + 1} / ${r.length}`;
-    const type = types[r.data.steps[r.at][0]];
-    byId("sentence", HTMLElement).replaceChildren(r.sentence(), ...(type.function ? [make("code", {}, `${type.function}()`)] : []));
-    const counters = r.counters();
-    byId("counters", HTMLElement).getElementsByTagName("tbody")[0].replaceChildren(...r.data.counters.map((name) =>
-      make("tr", { "data-counter": name, class: before[name] !== undefined && before[name] !== counters[name] ? "moved" : "" },
-        make("th", {}, name), make("td", {}, String(counters[name] ?? 0)))));
-    before = counters;
-    drawBoth(r);
+    const type = types[r.data.steps[r.at][0]], words = r.sentence(), where = make("button", { type: "button", class: "where", title: "Show the line that does it" }, `${type.function}()`);
+    where.addEventListener("click", () => choose("source"));
+    sentence.replaceChildren(make("span", {}, ...glossary.marked(words)), ...(type.function ? [" ", where] : []));
+    slider.setAttribute("aria-valuetext", `${r.at + 1} of ${r.length}: ${words}`);
+    const scene = story.sceneAt(r.at);
+    if (goal < 0) story.draw(r.at, depth === "story" && !timer);
+    chapter.value = String(scene);
+    byId("step", HTMLButtonElement).textContent = depth !== "story" ? "Next step" : story.scenes.some((each) => each.step > r.at) ? "Next scene"
+      : r.at < r.length - 1 ? "To the end" : following() ? "Next lesson" : "First lesson";
+    drawCounters(r);
+    stage.draw(r, chosen);
+    drawLife(r);
     light(r);
-    const again = page ? document.querySelector(`#mms [data-page="${page}"]`) : event ? document.querySelector(`#life [data-event="${event}"]`) : null;
+    tell(depth === "story" && story.scenes[scene]?.step === r.at && !timer ? `${story.scenes[scene].title}. ${words}` : words);
+    const again = event ? life.querySelector(`[data-event="${event}"]`) : null;
     if (again instanceof HTMLElement) again.focus({ preventScroll: true });
+    address();
   }
+
+  // The address: #lessons/LESSON/ERA/STEP, with a scene's key in the place of the step in a story
+
+  function place() {
+    const r = replay;
+    if (!r) return "#lessons";
+    const scene = story.scenes.find((each) => each.step === r.at), one = catalogue.find((each) => each.number === loaded);
+    const where = depth === "story" && scene ? scene.key : String(r.at + 1) + (depth === "source" ? "/source" : "");
+    return `#lessons/${one?.lesson}/${era}/${where}`;
+  }
+
+  /** Write where we are into the address: not at every step, which browsers refuse. @param {boolean} [now] */
+  function address(now) {
+    clearTimeout(addressed);
+    const write = () => {
+      if (root.dataset.view !== "lessons" || !replay) return;
+      if (location.hash !== place()) history.replaceState(null, "", place());
+      const link = document.querySelector('#views a[href^="#lessons"]');
+      if (link instanceof HTMLAnchorElement) link.dataset.place = place();
+    };
+    if (now) write(); else addressed = window.setTimeout(write, 250);
+  }
+  addEventListener("pagehide", () => address(true));
+
+  /** Go where the address says, or to the lesson that was shown. */
+  function arrive() {
+    const [, key = "", version = "", where = "", more = ""] = location.hash.split("/").map(decodeURIComponent);
+    const wanted = key || catalogue.find((each) => each.number === loaded)?.lesson || catalogue[0]?.lesson;
+    if (key && version && typeof window.lens !== "undefined" && window.lens.chosen !== version) window.lens.choose(version);
+    open({ lesson: wanted, era: version || era, step: /^\d+$/.test(where) ? Number(where) - 1 : undefined, scene: /^\d+$/.test(where) ? undefined : where, depth: !where ? undefined : more === "source" ? "source" : /^\d+$/.test(where) ? "steps" : "story" });
+  }
+
+  /** The recording of a lesson in an era, or in the nearest that there is. @param {string} key @param {string} version */
+  function recordingOf(key, version) {
+    const all = catalogue.filter((each) => each.lesson === key);
+    return all.find((each) => each.eras.includes(version)) || all.find((each) => each.eras.includes("6.12")) || all[0] || catalogue[0];
+  }
+
+  /** @param {{lesson?: string, era?: string, step?: number, scene?: string, depth?: Depth}} wanted */
+  function open(wanted) {
+    const version = wanted.era || chosenEra(), one = recordingOf(wanted.lesson || "", version);
+    if (!one) return;
+    if (one.number !== loaded || era !== version) load(one.number, version);
+    if (!replay) return;
+    if (wanted.depth && (wanted.depth !== "story" || story.scenes.length)) depth = wanted.depth;
+    const scene = story.scenes.find((each) => each.key === wanted.scene);
+    if (wanted.step !== undefined) replay.seek(wanted.step); else if (scene) replay.seek(scene.step);
+    setDepth();
+  }
+
+  /** @returns {string} */
+  const chosenEra = () => (typeof window.lens !== "undefined" && window.lens.chosen) || era || "6.12";
+
+  /** @param {string} number @param {string} version */
+  function load(number, version) {
+    pause();
+    const one = catalogue.find((each) => each.number === number);
+    /** @type {RecordingData} */
+    const data = JSON.parse(document.getElementById(`recording-${number}`)?.textContent || "null");
+    if (!data || !one) return;
+    if (!one.eras.includes(version)) version = data.era;
+    replay = new Replay(data, types);
+    events = eventsOf(replay);
+    [chosen, loaded, era] = ["", number, version];
+    slider.max = String(replay.length - 1);
+    const shown = catalogue.filter((each) => recordingOf(each.lesson, version) === each);
+    lesson.replaceChildren(...shown.map((each) => make("option", { value: each.number }, each.title)));
+    lesson.value = number;
+    const other = root.classList.contains("both") && root.dataset.era !== window.lens.eraOf(data);
+    story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
+    const end = replay.length - 1;
+    ticks.replaceChildren(...story.scenes.map((scene) => { const tick = make("i"); tick.style.left = `${100 * scene.step / end}%`; return tick; }));
+    chapter.replaceChildren(...(story.scenes.length ? [make("option", { value: "-1", hidden: "" }, "Before the first scene")] : []), ...story.scenes.map((scene, i) => make("option", { value: String(i) }, `Scene ${i + 1} of ${story.scenes.length}: ${scene.title}`)));
+    chapter.hidden = !story.scenes.length;
+    telling.scrollTop = 0;
+    if (depth === "story" && story.scenes.length) replay.seek(story.scenes[0].step);
+    setDepth();
+  }
+
+  function setDepth() {
+    if (depth === "story" && !story.scenes.length) depth = "steps";
+    root.dataset.depth = depth;
+    for (const button of document.querySelectorAll("#depths button")) {
+      const mine = /** @type {HTMLButtonElement} */ (button);
+      mine.setAttribute("aria-pressed", String(mine.dataset.depth === depth));
+      if (mine.dataset.depth === "story") mine.disabled = !story.scenes.length;
+    }
+    settle();
+    draw();
+  }
+
+  /** @param {Depth} wanted */
+  function choose(wanted) {
+    pause();
+    depth = wanted;
+    if (depth === "story" && replay && story.scenes.length) replay.seek(story.scenes[Math.max(0, story.sceneAt(replay.at))].step);
+    setDepth();
+  }
+
+  // Moving
 
   /** @param {number} target */
   function go(target) {
     if (!replay) return;
     replay.seek(target);
-    if (replay.at === replay.length - 1) pause();
+    if (replay.at === replay.length - 1 || (goal >= 0 && replay.at >= goal)) pause();
     draw();
   }
 
   function pause() {
     clearTimeout(timer);
-    timer = 0;
+    [timer, goal] = [0, -1];
     playButton.textContent = "Play";
   }
 
   function tick() {
     if (!replay) return;
-    // Very fast: so many steps for each picture that the recording ends after ten seconds, and at least one.
-    const wait = Number(speed.value), leap = wait ? 1 : Math.max(1, Math.round(replay.length / 400));
+    // Very fast: so many steps for each picture that the recording ends after ten seconds, and at least one. To the next scene in some two seconds.
+    const wait = goal >= 0 ? Math.max(60, Math.min(420, 2200 / Math.max(1, goal - replay.at))) : Number(speed.value);
+    const leap = goal >= 0 ? Math.max(1, Math.ceil((goal - replay.at) / 30)) : wait ? 1 : Math.max(1, Math.round(replay.length / 400));
     timer = window.setTimeout(tick, wait || 16);
-    go(replay.at + leap);
+    go(goal >= 0 ? Math.min(goal, replay.at + leap) : replay.at + leap);
+  }
+
+  /** Let the steps up to one be seen. @param {number} target */
+  function run(target) {
+    pause();
+    if (!replay) return;
+    if (calm.matches || target - replay.at < 2) return go(target);
+    [goal, timer] = [target, window.setTimeout(tick, 16)];
+    ask.hidden = true;
   }
 
   function play() {
     if (!replay) return;
-    if (timer) return pause();
+    if (timer) return pause(), draw();
     if (replay.at === replay.length - 1) replay.seek(0);
     playButton.textContent = "Pause";
     timer = window.setTimeout(tick, Number(speed.value) || 16);
+    story.draw(replay.at, false);
   }
 
-  /** @param {string} number */
-  function load(number) {
+  /** The lesson after this one. */
+  const following = () => catalogue.find((each) => each.number === lesson.options[lesson.selectedIndex + 1]?.value);
+
+  /** To the next scene of the story; after the last one to the end, and then to the next lesson. */
+  function onward() {
+    if (!replay) return;
+    const now = replay.at;
+    if (goal >= 0) return go(goal);
+    if (now === replay.length - 1) return load(following()?.number || lesson.options[0].value, era);
+    run(story.scenes.find((scene) => scene.step > now)?.step ?? replay.length - 1);
+  }
+
+  function backward() {
+    if (!replay) return;
+    const now = replay.at;
     pause();
-    /** @type {RecordingData} */
-    const data = JSON.parse(document.getElementById(`recording-${number}`)?.textContent || "null");
-    if (!data) return;
-    replay = new Replay(data, types);
-    [chosen, before] = ["", {}];
-    slider.max = String(replay.length - 1);
-    const era = document.documentElement.dataset.era, both = document.documentElement.classList.contains("both");
-    const other = both && era !== data.era && !(newer(era) && newer(data.era));
-    byId("text", HTMLElement).replaceChildren(make("h3", {}, data.title), ...data.text.split("\n\n").map((part) => make("p", {}, part)),
-      make("p", {}, make("small", {}, `${replay.length} steps, on the KSM of Linux ${data.era}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`)));
-    byId("text", HTMLElement).scrollTop = 0;
-    draw();
+    go([...story.scenes].reverse().find((scene) => scene.step < now)?.step ?? 0);
   }
 
-  /** @param {boolean} on */
-  function toggle(on) {
-    if (!on && panel.contains(document.activeElement)) watch.focus();
-    panel.hidden = !on;
-    if (on) playButton.focus();
-    if (on && !replay) load(lesson.value);
-    if (!on) {
-      pause();
-      for (const line of lit) line.classList.remove("lit");
-    } else if (replay) draw();
-  }
-
-  watch.hidden = !lesson.options.length;
-  watch.addEventListener("click", () => toggle(Boolean(panel.hidden)));
-  byId("close", HTMLButtonElement).addEventListener("click", () => toggle(false));
-  lesson.addEventListener("change", () => load(lesson.value));
-  slider.addEventListener("input", () => go(Number(slider.value)));
-  playButton.addEventListener("click", play);
-  const buttons = /** @type {[string, () => void][]} */ ([["first", () => go(0)], ["back", () => replay && go(replay.at - 1)], ["step", () => replay && go(replay.at + 1)],
-    ["last", () => replay && go(replay.length - 1)]]);
-  for (const [id, action] of buttons) byId(id, HTMLButtonElement).addEventListener("click", () => { pause(); action(); });
+  const moves = /** @type {Record<string, () => void>} */ ({
+    first: () => { pause(); go(0); },
+    back: () => { if (depth === "story") return backward(); pause(); if (replay) go(replay.at - 1); },
+    step: () => { if (depth === "story") return onward(); pause(); if (replay) go(replay.at + 1); },
+    "next-event": () => { pause(); const now = replay?.at ?? 0; go(events.find((each) => each > now) ?? (replay?.length ?? 1) - 1); },
+    last: () => { pause(); if (replay) go(replay.length - 1); },
+    play,
+  });
+  for (const [id, move] of Object.entries(moves)) byId(id, HTMLButtonElement).addEventListener("click", move);
+  slider.addEventListener("input", () => { if (goal >= 0) pause(); go(Number(slider.value)); });
+  chapter.addEventListener("change", () => { pause(); go(story.scenes[Number(chapter.value)]?.step ?? 0); });
+  lesson.addEventListener("change", () => load(lesson.value, chosenEra()));
+  byId("depths", HTMLElement).addEventListener("click", (event) => {
+    const wanted = event.target instanceof HTMLElement ? event.target.dataset.depth : "";
+    if (wanted) choose(/** @type {Depth} */ (wanted));
+  });
   document.addEventListener("keydown", (event) => {
-    if (panel.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (root.dataset.view !== "lessons" || event.ctrlKey || event.metaKey || event.altKey) return;
     // Keys that the slider or a list of choices uses itself are left to it.
     const theirs = event.target instanceof HTMLInputElement ? ["ArrowLeft", "ArrowRight", "Home", "End"]
-      : event.target instanceof HTMLSelectElement ? ["Home", "End", " ", "Escape"] : [];
+      : event.target instanceof HTMLSelectElement ? ["Home", "End", " ", "e"] : [];
     if (theirs.includes(event.key)) return;
-    const keys = /** @type {Record<string, string>} */ ({ ArrowLeft: "back", ArrowRight: "step", Home: "first", End: "last", " ": "play", Escape: "close" });
+    const keys = /** @type {Record<string, string>} */ ({ ArrowLeft: "back", ArrowRight: "step", Home: "first", End: "last", " ": "play", e: "next-event" });
     if (!keys[event.key] || (event.key === " " && event.target instanceof HTMLButtonElement)) return;
     event.preventDefault();
-    byId(keys[event.key], HTMLButtonElement).click();
+    moves[keys[event.key]]();
   });
+
+  // On paper: the lessons of the chosen era. A browser prints whenever the reader says so, not only by our button.
+  byId("print", HTMLButtonElement).addEventListener("click", () => print());
+  addEventListener("beforeprint", () => {
+    if (root.dataset.view !== "lessons") return;
+    const shown = [...lesson.options].map((option) => JSON.parse(document.getElementById(`recording-${option.value}`)?.textContent || "null"));
+    document.getElementById("booklet")?.remove();
+    document.body.append(bookletOf(shown, types));
+  });
+  addEventListener("afterprint", () => document.getElementById("booklet")?.remove());
+
+  /** Where questions and lives stand: beside the picture, or above the buttons of a phone. */
+  function settle() {
+    const narrow = player.clientWidth < 760 || depth === "source";
+    if (narrow !== (aside.parentElement === dock)) (narrow ? dock : telling)[narrow ? "prepend" : "append"](aside);
+    if (replay && player.clientWidth !== width) {
+      width = player.clientWidth;
+      stage.draw(replay, chosen);
+    }
+  }
+  let width = 0;
+  new ResizeObserver(settle).observe(player);
+
+  addEventListener("view", (event) => {
+    if (/** @type {CustomEvent} */ (event).detail === "lessons") return arrive();
+    pause();
+    for (const line of lit) line.classList.remove("lit");
+  });
+  document.addEventListener("lens", () => {
+    const one = catalogue.find((each) => each.number === loaded);
+    if (root.dataset.view === "lessons" && one && chosenEra() !== era) open({ lesson: one.lesson, era: chosenEra(), step: undefined, scene: story.scenes[story.sceneAt(replay?.at ?? 0)]?.key });
+  });
+  // What other parts of the page, and who reads it, may ask for
+  Object.assign(window, { player: {
+    open, choose, glossary, get replay() { return replay; }, get stage() { return stage; }, go: (/** @type {number} */ at) => { pause(); go(at); },
+    show: (/** @type {number} */ number, /** @type {Depth} */ wanted) => { depth = wanted; load(String(number), catalogue[number].eras[0]); },
+  } });
 })();

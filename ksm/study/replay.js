@@ -3,14 +3,15 @@
 // @ts-check
 "use strict";
 
-/** @typedef {{name: string, text: string, kind: string, function: string, kernel: number, port: number[],
- *   cases?: Record<string, number[]>}} StepType */
+/** @typedef {{name: string, text: string, kind: string, function: string, kernel: Record<string, string>,
+ *   port: Record<string, Record<string, string>>}} StepType the lines' ids, by case; the port's by era, too */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
- *   notes: string[], contents: string[], steps: number[][]}} RecordingData */
+ *   notes: string[], contents: string[], steps: number[][], lesson?: string, scenes?: SceneData[]}} RecordingData */
+/** @typedef {{key: string, step: number, title: string, text: string, question: string, answers: string[], right: number, why: string}} SceneData */
 /** @typedef {{kind: number, v: number[]}} Thing */
 
-const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-const WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4];
+const [COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM, BYTES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2];
 const [IN_TREE, IN_CHAIN, MIGRATING, CHAIN] = [0, 1, 2, 3];
 const PLACES = ["volatile", "unstable", "stable", "stale"];
 const [BIT_KSM, BIT_ZERO, BIT_KSM_ZERO, BIT_SWAPPED, BIT_WRITE, BIT_HUGE] = [2, 4, 8, 32, 64, 256];
@@ -31,9 +32,26 @@ class Replay {
     this.lives = new Map();
     /** @type {Map<number, {at: number, content: number}[]>} of each item, when it went into the unstable tree, and with what */
     this.inserted = new Map();
-    this.noteOf = new Map(data.steps.flatMap((step, i) => step[0] === 0 ? [i] : []).map((i, n) => [i, data.notes[n] || ""]));
+    /** @type {Map<number, string>} the text of each note, by its step */
+    this.noteOf = new Map();
+    /** @type {Map<number, number[]>} the pages of each process */
+    this.pagesOf = new Map();
+    /** What the steps up to here have left: of items by number, of entries by "mm:page", of frames.
+     * @type {{at: number, keys: Map<number, string>, places: Map<number, number>, bits: Map<string, number>, frameOf: Map<string, number>,
+     *   contentOf: Map<number, number>}} */
+    this.known = { at: 0, keys: new Map(), places: new Map(), bits: new Map(), frameOf: new Map(), contentOf: new Map() };
     this.findLives();
     this.seek(0);
+  }
+
+  /** What Recording.take() gives: the steps that followed, with what they need of notes, contents and names.
+   * @param {{steps: number[][], notes: string[], contents: string[], mms: Record<string, string>}} part */
+  extend(part) {
+    this.data.steps.push(...part.steps);
+    this.data.notes.push(...part.notes);
+    this.data.contents.push(...part.contents);
+    Object.assign(this.data.mms, part.mms);
+    this.findLives();
   }
 
   get length() { return this.data.steps.length; }
@@ -84,6 +102,13 @@ class Replay {
     return Object.fromEntries(this.all(COUNTER).map(([, v]) => [this.data.counters[v[0]], v[1]]));
   }
 
+  /** What the counters were before this step. @returns {Record<string, number>} */
+  countersBefore() {
+    const all = this.counters();
+    for (const [, was] of this.undo[this.at] || []) if (was && was.kind === COUNTER) all[this.data.counters[was.v[0]]] = was.v[1];
+    return all;
+  }
+
   /** @param {number} mm */
   nameOf(mm) { return this.data.mms[String(mm)] || `mm ${mm}`; }
 
@@ -94,27 +119,18 @@ class Replay {
     return `page ${pages.indexOf(page) + 1} of ${this.nameOf(mm)}`;
   }
 
-  /** Go through the whole recording once: the pages that there are, and what became of each. */
+  /** Go once through the steps that are new: the pages that there are, and what became of each. */
   findLives() {
-    /** @type {Map<number, number[]>} */
-    this.pagesOf = new Map();
-    /** @type {Map<number, string>} */
-    const keys = new Map();
-    /** @type {Map<string, number>} */
-    const bits = new Map();
-    /** @type {Map<number, number>} */
-    const places = new Map();
-    /** @type {Map<string, number>} */
-    const frameOf = new Map();
-    /** @type {Map<number, number>} */
-    const contentOf = new Map();
+    const { keys, places, bits, frameOf, contentOf } = this.known;
     /** @param {string} key @param {number} at @param {string} text */
     const note = (key, at, text) => {
       const life = this.lives.get(key) || [];
       if (!life.length || life[life.length - 1].text !== text) life.push({ at, text });
       this.lives.set(key, life);
     };
-    this.data.steps.forEach((step, at) => {
+    for (let at = this.known.at; at < this.length; at++) {
+      const step = this.data.steps[at];
+      if (step[0] === 0) this.noteOf.set(at, this.data.notes[this.noteOf.size] || "");
       for (let i = HEAD; i < step.length;) {
         const kind = Math.abs(step[i]) - 1, id = step[i + 1];
         if (step[i] > 0 && (kind === ITEM || kind === PTE)) {
@@ -149,7 +165,8 @@ class Replay {
         this.inserted.set(step[1], list);
       }
       if (type.name === "COW") note(`${step[3]}:${step[4]}`, at, this.askedFor(at) ? "a page fault, asked for by break_ksm()" : "written to: a page fault");
-    });
+    }
+    this.known.at = this.length;
     for (const pages of this.pagesOf.values()) pages.sort((a, b) => a - b);
   }
 
@@ -215,6 +232,12 @@ class Replay {
     return replaced ? replaced[1] : this.things.get(id);
   }
 
+  /** The page whose page table entry the step has changed. */
+  entryOf() {
+    const moved = incrementsOf(this.data.steps[this.at]).find(([kind, , v]) => kind === PTE && v)?.[2];
+    return moved ? this.pageName(`${moved[0]}:${moved[1]}`) : "the page";
+  }
+
   /** Words that depend on more than the numbers of the step, by what stands for them in its text. @returns {Record<string, string>} */
   words() {
     const [, item, page, node, value] = this.data.steps[this.at], name = this.itemName(item);
@@ -230,7 +253,7 @@ class Replay {
       "{mapped}": entry && held && held.kind === NODE && entry[2] === held.v[1] && entry[3] & BIT_KSM ? "" : ": it does not map that page any more",
       "{gone}": value === 1 ? "its page is equal, but on another NUMA node" : page < 0 ? "its page is gone" : "its page is the scanned one, which both map",
       "{replaced}": value ? "The page table entry has changed meanwhile: it stays as it is. No merge."
-        : `The page table entry leads to frame ${page} now; the old frame loses a user.`,
+        : `The entry of ${this.entryOf()} leads to frame ${page} now; the old frame loses a user.`,
     };
   }
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import ksm
+from ksm.study.base import base_hashes
 from ksm.study.c_reader import macros, read_c
 from ksm.study.compare import Difference, Side, Walk, told
 from ksm.study.cython_reader import read_cython
@@ -23,7 +24,6 @@ from ksm.study.kernel import FILE, Kernel
 from ksm.study.normalise import PortNormaliser, Rule, Small, asked, is_entry, kernel_normaliser, port_expression, port_rules
 from ksm.study.notes import OMITTED as OMITTED_IN_KSM
 from ksm.study.notes import OMITTED_IN_RBTREE, OMITTED_IN_RBTREE_H
-from ksm.study.pairing import base_hashes
 from ksm.study.standins import IN_THE_PORT, OMITTED
 from ksm.study.statements import Code, Statement
 
@@ -68,6 +68,8 @@ class Row:
     era: int = 0
     left_out: dict[str, str] = field(default_factory=dict)  # names in statements that are missing: why
     differences: list[Difference] = field(default_factory=list)
+    lines: set[tuple[int, int]] = field(default_factory=set)  # lines of the kernel and of the port that say the same
+    missing: dict[int, str] = field(default_factory=dict)  # lines of the kernel that are named as missing: why
 
     def counts(self) -> tuple[int, ...]:
         return self.statements, self.same, self.replaced, self.omitted, self.marked, self.recording, self.era
@@ -216,7 +218,8 @@ def _compare_function(theirs: Body, own: Body, parts: dict[str, Body]) -> Row:
     port.instead = lambda node: meant(node.source.mark or "") if node.source else None
     walk = Walk(name, kernel, port)
     walk.run()
-    row = Row(name, recording=sum(body.recording for body in bodies), era=sum(body.era for body in bodies), differences=walk.differences)
+    row = Row(name, recording=sum(body.recording for body in bodies), era=sum(body.era for body in bodies), differences=walk.differences,
+              lines=walk.lines)
     met = kernel.matched | kernel.folded
     for statement, nodes in by_statement(kernel, theirs.statements):
         row.statements += 1
@@ -226,7 +229,9 @@ def _compare_function(theirs: Body, own: Body, parts: dict[str, Body]) -> Row:
             row.replaced += 1
         elif id(statement) in named or (id(statement) in under and absent(under[id(statement)], kernel)):
             row.omitted += 1
-            row.left_out |= {word: not_here[word] for word in names_in(statement.expr or ZERO) & not_here.keys()}
+            reasons = {word: not_here[word] for word in names_in(statement.expr or ZERO) & not_here.keys()}
+            row.left_out |= reasons
+            row.missing[statement.line] = next(iter(reasons.values()), "it belongs to what is not here")
         else:
             row.differences.append(Difference(name, statement.line, 0, f"{told_of(statement, nodes)}: is missing"))
     for statement, nodes in by_statement(port, [each for body in bodies for each in body.statements]):
@@ -319,9 +324,28 @@ def port_texts(pair: Pair) -> list[str]:
     return [(include / name.removeprefix("include/") if name.startswith("include/") else PORT / name).read_text() for name in pair.port]
 
 
+@lru_cache(16)
+def compared(name: str, text: str) -> Table:
+    """The table of one of the kernel's files that PAIRS has alone."""
+    pair = next(pair for pair in PAIRS if pair.kernel == (name,))
+    return compare(pair, [text], port_texts(pair))
+
+
 def share(kernel: Kernel) -> Row:
     """The total of mm/ksm.c."""
-    return compare(PAIRS[0], [kernel.texts[FILE]], port_texts(PAIRS[0])).total()
+    return compared(FILE, kernel.texts[FILE]).total()
+
+
+@lru_cache(16)
+def compared_rows(name: str, text: str, own: str) -> dict[str, Row]:
+    """The rows of one of the kernel's files, by function. `own`: the port's text, for a file that is not in PAIRS. Then only the lines are
+    known that are the same, and not all of them, for nothing says what stands for what."""
+    if any(pair.kernel == (name,) for pair in PAIRS):
+        return {row.name: row for row in compared(name, text).rows}
+    try:
+        return {row.name: Row(row.name, lines=row.lines) for row in compare(Pair((name,), (), {}, True), [text], [own]).rows}
+    except (Unreadable, RecursionError):
+        return {}
 
 
 def tables(kernel: Kernel) -> list[Table]:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ksm.study import rows
 from ksm.study.kernel import Kernel, read_kernel
 from ksm.study.same import Row, Table, tables
 from ksm.study.standins import IN_THE_KERNEL, IN_THE_PORT, WITHOUT_READERS
@@ -119,7 +120,8 @@ def written(page: str, found: list[Table]) -> str:
 
 def main(where: str, page: str) -> None:
     path = Path(page)
-    path.write_text(written(path.read_text(encoding="utf-8"), tables(read_kernel(where))), encoding="utf-8")
+    kernel = read_kernel(where)
+    path.write_text(rows.written(written(path.read_text(encoding="utf-8"), tables(kernel)), kernel), encoding="utf-8")
 
 
 if __name__ == "__main__":

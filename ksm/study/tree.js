@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Drawing a red-black tree.
+// No twin in the kernel: the page of ksm study.
+// Drawing a red-black tree. Nodes and edges are kept from one picture to the next, so that rotations can be seen to move.
 // @ts-check
 "use strict";
 
 /** @typedef {{parent: number, left: number, right: number, red: boolean}} Link */
 /** @typedef {{title: string, name: string, inside: string, below: string[], square: boolean, lost: boolean, stale: boolean}} Face */
+/** @typedef {{columns: number, levels: number, below: number}} Room how many nodes side by side, levels, and lines below a node */
 /** @typedef {{x: number, y: number, id: number}} Place */
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -62,68 +64,118 @@ function placed(root, links) {
   return places;
 }
 
-/** Draw trees side by side into a box: one for each NUMA node.
- * @param {HTMLElement} box
- * @param {number[]} roots
- * @param {Map<number, Link>} links
- * @param {(id: number) => Face} faceOf
- * @param {number[]} path the nodes that a search has met, the last one now
- * @param {(id: number) => void} chosen
- * @returns {number} how high it would like to be; 0 without a tree */
-function drawTrees(box, roots, links, faceOf, path, chosen) {
-  /** @type {Place[]} */
-  const places = [];
-  const met = new Set(path), whole = links;
-  links = new Map();
-  for (const root of roots) {
-    const shown = sizeOf(root, whole) > LARGE ? pruned(root, whole, met) : whole;
-    for (const [id, link] of shown) links.set(id, link);
-    const tree = placed(root, shown), shift = places.length ? places[places.length - 1].x + 2 : 0;
-    for (const place of tree) places.push({ ...place, x: place.x + shift });
+/** How many levels of nodes a tree has. @param {number} root @param {Map<number, Link>} links @returns {number} */
+function heightOf(root, links) {
+  const link = links.get(root);
+  return link ? 1 + Math.max(heightOf(link.left, links), heightOf(link.right, links)) : 0;
+}
+
+/** The picture of the trees of one kind, side by side: one for each NUMA node. */
+class TreePicture {
+  /** @param {HTMLElement} box @param {string} name @param {(id: number) => void} chosen */
+  constructor(box, name, chosen) {
+    [this.box, this.name, this.chosen] = [box, name, chosen];
+    this.edges = svg("g", {});
+    this.knots = svg("g", {});
+    this.drawing = svg("svg", { role: "img" }, this.edges, this.knots);
+    box.replaceChildren(this.drawing);
+    /** @type {Map<number, SVGElement>} */
+    this.nodes = new Map();
+    /** @type {Map<number, SVGElement>} each edge by the child that it leads to */
+    this.lines = new Map();
+    this.fit(null);
   }
-  if (!places.length) {
-    box.replaceChildren(make("small", {}, "empty"));
-    return 0;
+
+  /** Keep room for all pictures of a recording; null: each picture takes what it needs. @param {Room | null} room */
+  fit(room) {
+    this.room = room;
+    this.high = room ? room.levels * 62 + 14 + room.below * 13 : 400;
   }
-  const wide = places.length > 12 ? 46 : 54, high = 62, r = 13;
-  const depth = Math.max(...places.map((place) => place.y)), dups = Math.max(...places.map(({ id }) => faceOf(id).below.length));
-  const width = (places[places.length - 1].x + 1) * wide + 50, height = (depth + 1) * high + 24 + dups * 16;
-  const at = new Map(places.map((place) => [place.id, { x: (place.x + 0.5) * wide + 25, y: place.y * high + 26 }]));
-  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMidYMin meet" });
-  // A small tree need not fill the box. A large one is so large that its names can be read, and the box scrolls.
-  drawing.style.minWidth = `${Math.round(width * 0.75)}px`;
-  drawing.style.minHeight = `${Math.round(height * 0.75)}px`;
-  drawing.style.maxHeight = `${Math.round(height * 1.2)}px`;
-  drawing.style.maxWidth = `${Math.round(width * 1.2)}px`;
-  for (const { id } of places) {
-    const from = at.get(id), link = links.get(id);
-    for (const child of link ? [link.left, link.right] : []) {
-      const to = at.get(child);
-      if (from && to) drawing.append(svg("line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: met.has(id) && met.has(child) ? "path" : "" }));
+
+  /** @param {number[]} roots @param {Map<number, Link>} whole @param {(id: number) => Face} faceOf
+   * @param {number[]} path the nodes that a search has met, the last one now
+   * @param {Set<number>} hot what the step has changed
+   * @returns {{n: number, height: number}} of the highest tree */
+  draw(roots, whole, faceOf, path, hot) {
+    const met = new Set(path), now = path[path.length - 1];
+    /** @type {Place[]} */
+    const places = [];
+    /** @type {Map<number, Link>} */
+    const links = new Map();
+    let most = { n: 0, height: 0 };
+    for (const root of roots) {
+      const n = sizeOf(root, whole), height = heightOf(root, whole);
+      if (height > most.height) most = { n, height };
+      const shown = n > LARGE ? pruned(root, whole, met) : whole;
+      for (const [id, link] of shown) links.set(id, link);
+      const shift = places.length ? places[places.length - 1].x + 2 : 0;
+      for (const place of placed(root, shown)) places.push({ ...place, x: place.x + shift });
     }
+    const columns = places.length ? places[places.length - 1].x + 1 : 0;
+    const room = this.room || { columns, levels: Math.max(1, ...places.map((place) => place.y + 1)), below: Math.max(1, ...places.map(({ id }) => faceOf(id).below.length)) };
+    const wide = room.columns > 12 ? 48 : 58, high = 62, r = 14;
+    const width = Math.max(3, room.columns) * wide + 40, height = room.levels * high + 14 + room.below * 13;
+    const left = (width - columns * wide) / 2;
+    const at = new Map(places.map((place) => [place.id, { x: left + (place.x + 0.5) * wide, y: place.y * high + 34 }]));
+    for (const [name, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, width, height,
+      "aria-label": `${this.name}: ${most.n} nodes, height ${most.height}` })) this.drawing.setAttribute(name, String(value));
+    // A tree takes the room that there is, within limits. A large one is so large that its names can be read, and the box scrolls.
+    const [least, largest] = this.room ? [0.6, 1.4] : [0.8, 1.2];
+    Object.assign(this.drawing.style, { minWidth: `${Math.round(width * (this.room ? 0 : least))}px`, minHeight: `${Math.round(height * least)}px`, maxWidth: `${Math.round(width * largest)}px`, maxHeight: `${Math.round(height * largest)}px` });
+    this.high = height;
+
+    for (const { id } of places) this.node(id, /** @type {Link} */ (links.get(id)), faceOf(id), whole, links)
+      .setAttribute("class", ["n", met.has(id) ? "path" : "", id === now ? "now" : "", faceOf(id).lost ? "lost" : "", faceOf(id).stale ? "stale" : "", hot.has(id) ? "hot" : ""].filter(Boolean).join(" "));
+    for (const [id, spot] of at) {
+      const node = /** @type {SVGElement} */ (this.nodes.get(id)), parent = links.get(id)?.parent ?? -1, from = at.get(parent);
+      node.style.transform = `translate(${spot.x}px, ${spot.y}px)`;
+      if (!from) continue;
+      let line = this.lines.get(id);
+      if (!line) this.edges.append(line = svg("path", {}));
+      this.lines.set(id, line);
+      line.setAttribute("d", `M ${from.x} ${from.y} L ${spot.x} ${spot.y}`);
+      line.setAttribute("class", met.has(id) && met.has(parent) ? "edge path" : "edge");
+    }
+    for (const [id, node] of this.nodes) if (!at.has(id)) { node.remove(); this.nodes.delete(id); }
+    for (const [id, line] of this.lines) if (!at.has(id) || !at.has(links.get(id)?.parent ?? -1)) { line.remove(); this.lines.delete(id); }
+    this.follow();
+    return most;
   }
-  for (const { id } of places) {
-    const spot = at.get(id), link = links.get(id), face = faceOf(id);
-    if (!spot || !link) continue;
-    const now = path.length > 0 && path[path.length - 1] === id;
-    const group = svg("g", { class: ["n", met.has(id) ? "path" : "", now ? "now" : "", face.lost ? "lost" : "", face.stale ? "stale" : ""].join(" "),
-      transform: `translate(${spot.x} ${spot.y})` }, svg("title", {}, face.title));
-    const colour = link.red ? "red" : "black";
-    group.append(face.square ? svg("rect", { x: -1.6 * r, y: -r, width: 3.2 * r, height: 2 * r, rx: 2, class: colour }) : svg("circle", { r, class: colour }));
-    group.append(svg("text", { class: "in", y: 4 }, face.inside), svg("text", { class: "name", y: -r - 4 }, face.name));
+
+  /** The group of a node, with its words as they are now. @param {number} id @param {Link} link @param {Face} face
+   * @param {Map<number, Link>} whole @param {Map<number, Link>} drawn */
+  node(id, link, face, whole, drawn) {
+    const r = 14, colour = link.red ? "red" : "black";
+    let group = this.nodes.get(id);
+    if (!group || (group.dataset.square === "1") !== face.square) {
+      group?.remove();
+      group = svg("g", { "data-id": id, "data-square": face.square ? "1" : "0" }, svg("title", {}),
+        face.square ? svg("rect", { x: -1.7 * r, y: -r, width: 3.4 * r, height: 2 * r, rx: 3 }) : svg("circle", { r }),
+        svg("text", { class: "in", y: 4 }), svg("text", { class: "name", y: -r - 5 }), svg("g", { class: "below" }));
+      group.addEventListener("click", () => this.chosen(id));
+      this.nodes.set(id, group);
+    }
+    if (group.parentNode !== this.knots) this.knots.append(group);
+    group.dataset.colour = colour;
+    group.dataset.parent = String(link.parent);
+    const [title, shape, inside, name, below] = group.children;
+    title.textContent = face.title;
+    shape.setAttribute("class", colour);
+    inside.textContent = face.inside;
+    name.textContent = face.name;
     // A child that is drawn takes the room below.
-    const hidden = [link.left, link.right].reduce((sum, child) => sum + (links.has(child) ? 0 : sizeOf(child, whole)), 0);
-    const below = hidden ? [...face.below, `+ ${hidden}`] : face.below;
-    below.forEach((line, i) => group.append(svg("text", { class: "sub", y: r + 11 + 12 * i }, line)));
-    group.addEventListener("click", () => chosen(id));
-    drawing.append(group);
+    const hidden = [link.left, link.right].reduce((sum, child) => sum + (drawn.has(child) ? 0 : sizeOf(child, whole)), 0);
+    const lines = hidden ? [...face.below, `+ ${hidden}`] : face.below;
+    below.replaceChildren(...lines.map((line, i) => svg("text", { class: "sub", y: r + 12 + 12 * i }, line)));
+    return group;
   }
-  box.replaceChildren(drawing);
-  const last = drawing.querySelector(".now");
-  if (last && (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight)) {
+
+  /** Bring the node that is compared into sight, where the tree is larger than its box. */
+  follow() {
+    const last = this.knots.querySelector(".now"), box = this.box;
+    if (!last || (box.scrollWidth <= box.clientWidth && box.scrollHeight <= box.clientHeight)) return;
     const spot = last.getBoundingClientRect(), frame = box.getBoundingClientRect();
-    box.scrollLeft += (spot.left + spot.right - frame.left - frame.right) / 2;
-    box.scrollTop += (spot.top + spot.bottom - frame.top - frame.bottom) / 2;
+    if (spot.left < frame.left || spot.right > frame.right) box.scrollLeft += (spot.left + spot.right - frame.left - frame.right) / 2;
+    if (spot.top < frame.top || spot.bottom > frame.bottom) box.scrollTop += (spot.top + spot.bottom - frame.top - frame.bottom) / 2;
   }
-  return height;
 }

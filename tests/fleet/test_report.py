@@ -152,7 +152,7 @@ def test_sample_is_for_pairs_and_groups(machines, folder, report):
     sampled = ksm.fleet.report([str(folder)], sample=2)
     assert sampled.ledger == report.ledger
     value = sampled.json()
-    assert value["sources"] == report.json()["sources"]
+    assert value["hosts"] == report.json()["hosts"]
     numbers = {source["name"]: place for place, source in enumerate(value["sources"])}
     pairs = pairs_of(machines)
     for pair in value["pairs"]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The fuzzer itself: lives come from their seeds, a shadow knows what memory has to be, and faults are found, reported and shrunk."""
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +25,7 @@ from fuzz.player import Player
 from fuzz.roll import FIXED
 from fuzz.shadow import PAGE, ZEROS, Area, Shared, Space
 from fuzz.shrink import shrink
+from fuzz.world import Finding
 from ksm.testing.corrupt import machine_fields
 
 pytestmark = pytest.mark.once
@@ -197,6 +200,19 @@ def test_findings_are_written_down(wrong, tmp_path, monkeypatch, capsys):
 def test_a_good_life_ends_well(tmp_path):
     result = live(life_of(MMAP, WRITE, LOOK), set(), tmp_path)
     assert (result.kind, result.actions) == ("", 3)
+
+
+@pytest.mark.parametrize(("era", "answers", "well"), [
+    ("6.12", [1, -errno.ENOENT, -errno.EBUSY, 1], True),
+    ("6.12", [1, -errno.EAGAIN, 0, 1], True),
+    ("6.12", [1, 0, -errno.EAGAIN], False),
+    ("6.12", [-errno.EAGAIN, 2], False),
+    ("2.6.38", [-errno.EAGAIN, 0], False),
+])  # fmt: skip
+def test_pages_behind_one_that_stayed_may_be_anywhere(era, answers, well):
+    player = SimpleNamespace(config={"machine": {"era": era, "nodes": 2}})
+    with contextlib.nullcontext() if well else pytest.raises(Finding):
+        Player.look_at_nodes(player, answers, 1)
 
 
 # The system

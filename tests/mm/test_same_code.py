@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from ksm.study import normalise
+from ksm.study.base import base_hashes
 from ksm.study.cython_reader import read_cython
 from ksm.study.flow import prepared
 from ksm.study.functions import code_hash, cython_source
 from ksm.study.kernel import read_kernel
 from ksm.study.normalise import kernel_normaliser
-from ksm.study.pairing import base_hashes
 from ksm.study.same import PAIRS, Port, compare, compare_function, kernel_bodies, port_texts, tables
 from ksm.study.share import differences, percent, written
 from ksm.study.standins import IN_THE_KERNEL, IN_THE_PORT, OMITTED, WITHOUT_READERS

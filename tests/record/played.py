@@ -12,8 +12,8 @@ from ksm.record.recorder import COUNTERS
 from ksm.record.recording import HEADER
 from ksm.study.steps import NAMES
 
-COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM = range(9)
-WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4]
+COUNTER, ROOT, LINK, NODE, ITEM, PTE, FRAME, CURSOR, MM, BYTES = range(10)
+WIDTHS = [2, 3, 5, 6, 6, 4, 5, 3, 4, 2]
 
 
 Things = dict[int, tuple[int, list[int]]]  # by number: the kind and the values

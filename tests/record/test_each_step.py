@@ -2,7 +2,7 @@
 """Every step of a recording has the state in which the step has left the machine: what a sentence names has changed when it is read."""
 
 import pytest
-from played import ITEM, MM, NODE, PTE, counters, machine_of, of_kind, states
+from played import ITEM, LINK, MM, NODE, PTE, counters, machine_of, of_kind, states
 
 import ksm
 from ksm.study.lessons import pages, record_lesson
@@ -90,3 +90,26 @@ def test_when_a_pass_ends_its_tree_is_there_once_more():
         assert [values[2] for values in of_kind(things, ITEM)] == [place] * 4
         assert counters(things)["pages_unshared"] == 4
     assert last == "NOTE"
+
+
+@pytest.mark.parametrize("era", ["2.6.38", "6.1", "6.12", "7.3"])
+def test_between_two_passes_nothing_is_looked_up_in_the_tree(era):
+    """Run 2 frees the items one after the other. The tree of the last pass still leads to them."""
+    with machine_of(era) as machine:
+        process = machine.spawn()
+        start = process.mmap(20 * PAGE)
+        for number in range(20):
+            process.write(start + number * PAGE, b"%d" % number)
+        process.madvise(start, 20 * PAGE, ksm.MADV_MERGEABLE)
+        machine.ksm.scan(passes=3)
+        with machine.record() as recording:
+            machine.ksm.run = 2
+        left = [things for name, _, things in states(recording.data()) if name == "LEFT_UNSTABLE"]
+        assert left
+        assert not any(of_kind(things, LINK) for things in left)
+        machine.ksm.run = 0
+        machine.ksm.scan()
+        with machine.record() as recording:
+            machine.ksm.scan(pages=10)
+            machine.ksm.run = 2
+        assert max(len(of_kind(things, LINK)) for _, _, things in states(recording.data())) == 10

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// No twin in the kernel: the page of ksm study.
+// The picture of the front door: memories, frames and what leads where, both trees, counters.
+// @ts-check
+"use strict";
+
+/** @typedef {{name: string, mm: number, first: number, pages: number, mergeable: boolean}} DoorProcess */
+
+const DOOR_COUNTERS = ["full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",
+  "ksm_zero_pages", "stable_node_chains", "stable_node_dups", "cow_ksm"];
+
+/** The words on a page. @param {Replay} r @param {number} content */
+function doorText(r, content) {
+  return content < 0 ? "" : r.data.contents[content] || "";
+}
+
+/** Draw the state of a recording at its step.
+ * @param {Replay} r
+ * @param {DoorProcess[]} processes
+ * @param {{write: (process: string, page: number, box: HTMLElement) => void, act: (action: object) => void, live: boolean}} hands */
+function drawDoor(r, processes, hands) {
+  const frames = new Map(r.all(FRAME).map(([, v]) => [v[0], v])), items = new Map(r.all(ITEM)), nodes = new Map(r.all(NODE));
+  const entries = new Map(r.all(PTE).map(([, v]) => [`${v[0]}:${v[1]}`, v]));
+  const byKey = new Map([...items.values()].map((v) => [`${v[0]}:${v[1]}`, v]));
+  const keyOf = (/** @type {number} */ id) => (items.get(id) || []).slice(0, 2).join(":");
+  const now = keyOf(r.current()), other = keyOf(r.data.steps[r.at][1]);
+  byId("door-processes", HTMLElement).replaceChildren(...processes.map((process) => card(process)));
+
+  /** @param {DoorProcess} process */
+  function card(process) {
+    const { name, mm, first, pages } = process;
+    const tiles = Array.from({ length: pages }, (_, i) => tile(process, i + 1, `${mm}:${first + i}`));
+    const box = /** @type {HTMLInputElement} */ (make("input", { type: "checkbox", ...(process.mergeable ? { checked: "" } : {}), ...(hands.live ? {} : { disabled: "" }) }));
+    box.addEventListener("change", () => hands.act({ do: "madvise", process: name, mergeable: box.checked }));
+    const buttons = ["fork", "exit"].map((what) => {
+      const button = make("button", { type: "button", class: "live", "data-do": what, "aria-label": `${name}: ${what}` }, what);
+      button.addEventListener("click", () => hands.act({ do: what, process: name }));
+      return button;
+    });
+    return make("article", { class: "process", "data-process": name }, make("header", {}, make("h3", {}, name), make("label", { title: "madvise(MADV_MERGEABLE): ksmd may look at these pages" }, box, " mergeable"), ...buttons),
+      make("div", { class: "tiles" }, ...tiles));
+  }
+
+  /** @param {DoorProcess} process @param {number} page @param {string} key */
+  function tile(process, page, key) {
+    const entry = entries.get(key), frame = entry && frames.get(entry[2]), item = byKey.get(key), bits = entry ? entry[3] : 0;
+    const zero = Boolean(bits & (BIT_ZERO | BIT_KSM_ZERO)), text = zero ? "zeros" : frame ? doorText(r, frame[3]) : "", place = item ? PLACES[item[2]] : "";
+    const shared = Boolean(bits & BIT_KSM);
+    const below = !entry ? "no frame yet" : zero ? "zero page" : `frame ${entry[2]}`;
+    const box = make("button", { type: "button", class: `tile ${place} ${shared ? "shared" : ""} ${key === now ? "now" : key === other ? "other" : ""}`, "data-key": key, "data-page": String(page),
+      "aria-label": `page ${page} of ${process.name}: ${text || "empty"}, ${below}${shared ? ", shared" : ""}. Write into it` },
+      make("b", {}, text || "\u00a0"), make("small", {}, below, " ", make("i", { class: bits & BIT_WRITE ? "w" : "no-w", title: bits & BIT_WRITE ? "its owner may write" : "write-protected" }, entry ? "W" : "")));
+    box.addEventListener("click", () => hands.write(process.name, page, box));
+    return box;
+  }
+
+  // Frames, in the order in which processes have them
+  const used = new Map();
+  for (const { mm, first, pages } of processes) for (let i = 0; i < pages; i++) {
+    const entry = entries.get(`${mm}:${first + i}`);
+    if (entry && frames.has(entry[2]) && !(entry[3] & BIT_ZERO)) used.set(entry[2], (used.get(entry[2]) || 0) + 1);
+  }
+  const boxes = [...used].sort((a, b) => a[0] - b[0]).map(([pfn, count]) => {
+    const frame = frames.get(pfn) || [], merged = Boolean(frame[4] & BIT_KSM);
+    return make("div", { class: `frame ${merged ? "shared" : ""}`, "data-frame": String(pfn) }, make("small", {}, `frame ${pfn}`), make("b", {}, doorText(r, frame[3])),
+      make("small", {}, count > 1 ? `for ${count} pages` : ""));
+  });
+  byId("door-frames", HTMLElement).replaceChildren(...boxes);
+  const mapped = [...used.values()].reduce((sum, count) => sum + count, 0);
+  byId("door-saved", HTMLElement).textContent = `${mapped} pages in ${used.size} frames` + (mapped > used.size ? `: ${4 * (mapped - used.size)} KiB saved` : "");
+  drawArrows(entries);
+  drawDoorTrees(r, frames, items, nodes, entries);
+  drawDoorCounters(r);
+}
+
+/** A line from each page to its frame, where they stand side by side. @param {Map<string, number[]>} entries */
+function drawArrows(entries) {
+  const grid = byId("door-grid", HTMLElement), base = grid.getBoundingClientRect(), drawing = document.getElementById("door-arrows");
+  if (!drawing) return;
+  const old = new Map([...drawing.children].map((path) => [path.getAttribute("data-key"), path]));
+  for (const box of document.querySelectorAll("#door-processes .tile")) {
+    const key = box.getAttribute("data-key") || "", entry = entries.get(key), target = entry && document.querySelector(`#door-frames [data-frame="${entry[2]}"]`);
+    if (!target) continue;
+    const a = box.getBoundingClientRect(), b = target.getBoundingClientRect();
+    if (b.left < a.right) continue;     // one below the other: the numbers have to do
+    const [x1, y1, x2, y2] = [a.right - base.left, (a.top + a.bottom) / 2 - base.top, b.left - base.left, (b.top + b.bottom) / 2 - base.top], bend = (x2 - x1) / 2;
+    const path = old.get(key) || svg("path", { "data-key": key });
+    old.delete(key);
+    path.setAttribute("class", target.classList.contains("shared") ? "shared" : "");
+    const line = `M ${x1} ${y1} C ${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
+    path.setAttribute("d", line);
+    /** @type {SVGElement} */ (path).style.setProperty("d", `path("${line}")`);
+    if (!path.parentNode) drawing.append(path);
+  }
+  for (const path of old.values()) path.remove();
+}
+
+/** @param {Replay} r @param {Map<number, number[]>} frames @param {Map<number, number[]>} items @param {Map<number, number[]>} nodes @param {Map<string, number[]>} entries */
+function drawDoorTrees(r, frames, items, nodes, entries) {
+  /** @type {Map<number, Link>} */
+  const links = new Map(r.all(LINK).map(([, v]) => [v[0], { parent: v[1], left: v[2], right: v[3], red: v[4] === 1 }]));
+  const path = r.path(), roots = r.all(ROOT), short = (/** @type {string} */ name) => (name.length > 13 ? `${name.slice(0, 12)}…` : name);
+  const rootsOf = (/** @type {number} */ tree) => roots.filter(([, v]) => v[0] === tree && v[2] >= 0).map(([, v]) => v[2]);
+  const dupsOf = (/** @type {number} */ id) => [...nodes.values()].filter((v) => v[0] === IN_CHAIN && v[4] === id).sort((a, b) => a[5] - b[5]);
+  /** @param {number} id @returns {Face} */
+  const stable = (id) => {
+    const v = nodes.get(id) || [], chain = v[0] === CHAIN, dups = chain ? dupsOf(id) : [v], frame = frames.get((dups[0] || [])[1]);
+    return { title: dups.map((dup) => `frame ${dup[1]}`).join(", "), name: frame ? short(doorText(r, frame[3])) : "nobody's", inside: chain ? "chain" : String(v[1]), square: chain, lost: false,
+      stale: !frame || !(frame[4] & BIT_KSM), below: dups.map((dup) => `${chain ? `frame ${dup[1]}: ` : ""}${dup[2]} share`) };
+  };
+  /** @param {number} id @returns {Face} */
+  const unstable = (id) => {
+    const v = items.get(id) || [], entry = entries.get(`${v[0]}:${v[1]}`), frame = entry && frames.get(entry[2]), then = r.contentThen(id), lost = Boolean(frame) && then >= 0 && frame?.[3] !== then;
+    return { title: r.pageName(`${v[0]}:${v[1]}`), name: frame ? short(doorText(r, frame[3])) : "gone", inside: entry ? String(entry[2]) : "", square: false, lost, stale: !entry,
+      below: [r.nameOf(v[0]), ...(lost ? ["has changed"] : [])] };
+  };
+  drawTrees(byId("door-stable", HTMLElement), rootsOf(0), links, stable, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)), () => {});
+  drawTrees(byId("door-unstable", HTMLElement), rootsOf(1), links, unstable, path.unstable, () => {});
+}
+
+/** @type {Record<string, number>} */
+let doorBefore = {};
+
+/** @param {Replay} r */
+function drawDoorCounters(r) {
+  const counters = r.counters();
+  byId("door-counters", HTMLElement).getElementsByTagName("tbody")[0].replaceChildren(...DOOR_COUNTERS.map((name) =>
+    make("tr", { "data-counter": name, class: doorBefore[name] !== undefined && doorBefore[name] !== counters[name] ? "moved" : "" }, make("th", { scope: "row" }, name), make("td", {}, String(counters[name] ?? 0)))));
+  doorBefore = counters;
+}
