@@ -70,3 +70,24 @@ def test_the_page_of_a_matrix(folder, tmp_path):
         assert [number(row[place]) for place in (2, 4, 5)] == [pair["contents"], pair["low"], pair["high"]]
     assert len(page.tables["Sources"]) == 1 + len(data["sources"])
     assert "contents that were looked at" in path.read_text()
+
+
+def test_the_page_of_a_placement(folder, tmp_path):
+    pytest.importorskip("highspy")
+    path = tmp_path / "place.html"
+    out, _ = invoke("fleet", "place", folder, "--capacity", "3M", "--seconds", 1, "--html", path, "--json")
+    data, page = json.loads(out), Reader(path.read_text())
+    assert json.loads(page.scripts["report"]) == data
+    hosts = {host["name"]: host for host in data["hosts"]}
+    rows = page.tables["Hosts, in MiB"][1:]
+    assert len(rows) == len(hosts)
+    for row in rows:
+        host = hosts[row[0]]
+        assert [number(row[place]) for place in (2, 3)] == [len(host[when]["sources"]) for when in ("before", "after")]
+        assert [number(row[place]) for place in (6, 7)] == [
+            pytest.approx(host[when]["used"] / 256, abs=0.051) for when in ("before", "after")
+        ]
+    moves = page.tables["Moves"][1:]
+    assert [row[1:4] for row in moves] == [[move["source"], move["from"], move["to"]] for move in data["moves"]]
+    assert number(moves[-1][5]) == pytest.approx(data["saving"] / 256, abs=0.051)
+    assert {"chart-hosts", "chart-moves"} <= page.scripts.keys()
