@@ -67,7 +67,9 @@ class Glossary {
 class Story {
   /** @param {HTMLElement} telling @param {HTMLElement} ask @param {Glossary} glossary @param {() => void} onward */
   constructor(telling, ask, glossary, onward) {
-    [this.ask, this.glossary, this.onward] = [ask, glossary, onward];
+    this.ask = ask;
+    this.glossary = glossary;
+    this.onward = onward;
     this.scene = make("div", { class: "scenes" });
     this.more = make("details", {}, make("summary", {}, "About this lesson"), make("div", {}));
     /** @type {HTMLElement} */ (telling.firstElementChild).after(this.scene, this.more);
