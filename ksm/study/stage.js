@@ -334,7 +334,7 @@ class Stage {
     const sums = checksumsOf(r), compared = comparisonOf(r), hex = (/** @type {number} */ sum) => (sum >>> 0).toString(16).padStart(8, "0");
     const row = (/** @type {string} */ name, /** @type {Node | string} */ value) => make("p", {}, make("span", {}, name), " ", make("code", {}, value));
     this.sums.replaceChildren(make("h4", {}, sums ? `Checksum of ${r.itemName(sums.item)}` : "Checksum"),
-      row("last visit", sums ? (sums.before || sums.now === null ? hex(sums.before) : "none yet") : "–"), row("now", sums ? (sums.now === null ? "not computed yet" : hex(sums.now)) : "–"));
+      row("last visit", sums ? (sums.before ? hex(sums.before) : "none yet") : "–"), row("now", sums ? (sums.now === null ? "not computed yet" : hex(sums.now)) : "–"));
     this.sums.className = `sums ${sums && sums.now !== null ? (sums.now === sums.before >>> 0 ? "holds" : "differs") : ""}`;
     /** @param {Side} side */
     const line = (side) => {
