@@ -278,6 +278,7 @@ def test_each_control_can_be_reached(at, size):
             assert one(browser, "#life").is_displayed()
         for scheme in ("light", "dark"):
             look_as(browser, size, scheme)
+            browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(arguments[0])))")
             assert browser.execute_script(OUTSIDE, least) == [], (address, scheme)
             screenshot(browser, f"player-{address.replace('/', '-')}-{size[0]}-{scheme}")
 
