@@ -317,7 +317,7 @@ class Stage {
       this.unstablePicture.draw(rootsOf(1), links, (id) => whose(id, unstableFace(id)), path.unstable, hot, path.last === "unstable")];
     [this.stable, this.unstable].forEach((side, i) => {
       const { n, height } = most[i], bound = 2 * Math.log2(n + 1);
-      side.height.textContent = n ? `height ${height} of at most 2 log₂(${n} + 1) = ${bound.toFixed(1)}` : "height 0";
+      side.height.textContent = n ? `height ${height} ≤ 2 log₂(${n} + 1) = ${bound.toFixed(1)}` : "height 0";
       side.meter.title = side.height.textContent;
       /** @type {HTMLElement} */ (side.meter.firstChild).style.width = n ? `${Math.round(100 * height / Math.max(bound, height))}%` : "0";
       Object.assign(side.all.dataset, { nodes: String(n), height: String(height) });

@@ -108,7 +108,7 @@ def wrong_trees(which, seen, there, same):
                  for (*_, face), (*_, content) in zip(drawn, real, strict=True)):
         yield f"nodes of the {which} tree"
     height, n = max(((max(each[0] for each in tree) + 1, len(tree)) for tree in trees), key=lambda each: each[0], default=(0, 0))
-    if seen[which]["said"] != (f"height {height} of at most 2 log₂({n} + 1) = {2 * math.log2(n + 1):.1f}" if n else "height 0"):
+    if seen[which]["said"] != (f"height {height} ≤ 2 log₂({n} + 1) = {2 * math.log2(n + 1):.1f}" if n else "height 0"):
         yield f"the height of the {which} tree"
 
 

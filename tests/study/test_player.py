@@ -261,6 +261,11 @@ for (const each of document.querySelectorAll("#player :is(button, select, input,
   // Words in a text are as wide as they are: only their height is asked for.
   if (box.height < least || (box.width < least && !each.classList.contains("term"))) bad.push(`${name}: ${box.width} × ${box.height}`);
 }
+for (const [part, least] of [[".memory", 250],
+  [".of-stable .tree", 90], [".of-unstable .tree", 90], [".sums", 90], [".bytes", 130], ["#counters", 300]]) {
+  const box = document.querySelector(`#player ${part}`).getBoundingClientRect();
+  if (box.width < least || box.left < 0 || box.right > width + 0.5) bad.push(`${part} has no room: ${box.left} ${box.width}`);
+}
 const dock = document.getElementById("dock").getBoundingClientRect();
 if (dock.bottom > innerHeight + 0.5 || dock.top < 0) bad.push("the buttons are out of sight");
 return bad;
