@@ -57,7 +57,7 @@ def opened(browser, page):
 
 def run(browser, script):
     """What the body of an async function returns."""
-    return browser.execute_async_script(f"{VISIBLE} const done = arguments[arguments.length - 1]; (async () => {{ {script} }})().then(done)")
+    return browser.execute_async_script(f"{VISIBLE} const done = arguments[arguments.length - 1]; (async () => {{{script}}})().then(done)")
 
 
 def test_a_helper_folds(opened):
