@@ -126,16 +126,16 @@
 
   /** Go where the address says, or to the lesson that was shown. */
   function arrive() {
-    const [, key = "", version = "", where = "", more = ""] = location.hash.split("/").map(decodeURIComponent);
+    const [, key = "", version = "", where = "", more = ""] = plainHash().split("/");
     const wanted = key || catalogue.find((each) => each.number === loaded)?.lesson || catalogue[0]?.lesson;
-    if (key && version && typeof window.lens !== "undefined" && window.lens.chosen !== version) window.lens.choose(version);
+    if (key && version && window.lens.chosen !== version) window.lens.choose(version);
     open({ lesson: wanted, era: version || era, step: /^\d+$/.test(where) ? Number(where) - 1 : undefined, scene: /^\d+$/.test(where) ? undefined : where, depth: !where ? undefined : more === "source" ? "source" : /^\d+$/.test(where) ? "steps" : "story" });
   }
 
   /** The recording of a lesson in an era, or in the nearest that there is. @param {string} key @param {string} version */
   function recordingOf(key, version) {
-    const all = catalogue.filter((each) => each.lesson === key);
-    return all.find((each) => each.eras.includes(version)) || all.find((each) => each.eras.includes("6.12")) || all[0] || catalogue[0];
+    const number = window.lens.recording(key, version);
+    return catalogue.find((each) => each.number === String(number)) || catalogue[0];
   }
 
   /** @param {{lesson?: string, era?: string, step?: number, scene?: string, depth?: Depth}} wanted */
@@ -151,7 +151,7 @@
   }
 
   /** @returns {string} */
-  const chosenEra = () => (typeof window.lens !== "undefined" && window.lens.chosen) || era || "6.12";
+  const chosenEra = () => window.lens.chosen;
 
   /** @param {string} number @param {string} version */
   function load(number, version) {
@@ -305,6 +305,7 @@
     if (narrow !== (aside.parentElement === dock)) (narrow ? dock : telling)[narrow ? "prepend" : "append"](aside);
     if (replay && player.clientWidth !== width) {
       width = player.clientWidth;
+      stage.measure();
       stage.draw(replay, chosen);
     }
   }
