@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 import ksm
 from ksm.cli.group import main
-from ksm.study.base import base_hashes
 from ksm.study.article import STATEMENTS
+from ksm.study.base import base_hashes
 from ksm.study.kernel import read_kernel
 from ksm.study.lens import steps_for
 from ksm.study.lessons import LESSONS, record_lesson
@@ -114,7 +114,8 @@ def test_nothing_in_a_recording_or_a_kernel_ends_the_script(tiny):
     evil = {**record_lesson("equal"), "title": "</script><script>alert(1)</script>", "notes": ["</script>", "<!--"]}
     (tiny / "mm/ksm.c").write_text((tiny / "mm/ksm.c").read_text() + "/* </code></script><img src=x onerror=y> & \" ' */\n")
     page = check_page(render(read_kernel(str(tiny)), [evil]))
-    assert evil["title"] in [json.loads(text).get("title") for kind, text in page.scripts if kind == "application/json" and text.startswith("{")]
+    data = [json.loads(text) for kind, text in page.scripts if kind == "application/json" and text.startswith("{")]
+    assert evil["title"] in [each.get("title") for each in data]
 
 
 # The command
