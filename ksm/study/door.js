@@ -46,14 +46,14 @@ const door = (() => {
   const types = JSON.parse(byId("steps", HTMLElement).textContent || "[]");
   const machine = typeof liveMachine === "function" ? liveMachine() : recordedMachine();
   const log = byId("door-log", HTMLOListElement), cards = byId("door-cards", HTMLElement), play = byId("door-play", HTMLButtonElement);
-  const era = byId("door-era", HTMLSelectElement), limit = byId("door-limit", HTMLSelectElement), pace = byId("door-pace", HTMLSelectElement);
+  const limit = byId("door-limit", HTMLSelectElement), pace = byId("door-pace", HTMLSelectElement);
   const hint = byId("door-hint", HTMLElement), sentence = byId("door-sentence", HTMLElement);
   /** @type {Replay | undefined} */
   let replay;
   /** @type {{from: number, processes: DoorProcess[], settings: Record<string, number>}[]} what is not in the recording, by the step from which on it holds */
   let epochs = [];
   const seen = new Set(), done = new Set();
-  let timer = 0, told = 0, answers = 0, busy = false;
+  let timer = 0, told = 0, answers = 0, busy = false, begun = false;
 
   document.documentElement.classList.add(machine.live ? "live" : "static");
 
@@ -181,9 +181,9 @@ const door = (() => {
   }, quickly);
 
   /** @param {string} [wanted] the era */
-  function begin(wanted = era.value) {
+  function begin(wanted = window.lens.chosen) {
     if (wanted !== "6.12") done.add("era");
-    era.value = wanted;
+    byId("door-kernel", HTMLElement).textContent = `of Linux ${wanted}`;
     return asked(() => machine.begin(wanted), true);
   }
 
@@ -241,11 +241,10 @@ const door = (() => {
   click("door-step", () => { stop(); tick(); stop(); draw(); });
   click("door-back", () => { stop(); replay?.seek(replay.at - 1); draw(); });
   click("door-play", () => { if (timer) { stop(); draw(); } else { if (replay && replay.at === replay.length - 1) replay.seek(epochs[epochs.length - 1].from - 1); tick(); } });
-  era.addEventListener("change", () => attempt({ do: "begin" }));
+  document.addEventListener("lens", () => { if (begun) attempt({ do: "begin" }); });
   limit.addEventListener("change", () => attempt({ do: "set", name: "max_page_sharing", value: Number(limit.value) }));
   addEventListener("resize", draw);
 
-  let begun = false;
   addEventListener("view", (event) => {
     const here = /** @type {CustomEvent} */ (event).detail === "door";
     if (!here) stop();

@@ -160,7 +160,7 @@ def test_what_was_not_recorded_is_said(door):
 
 def test_other_eras(door):
     for era in ("2.6.38", "6.1", "7.3"):
-        one(door, f'#door-era option:nth-child({["7.3", "6.12", "6.1", "2.6.38"].index(era) + 1})').click()
+        door.execute_script("lens.choose(arguments[0])", era)
         eventually(lambda era=era: door.execute_script("return door.replay.data.era") == era)
         assert act(door, *[CHOICES["scan"][1]] * 2) == ""
         assert shown_counters(door)["pages_sharing"] == 1
@@ -297,7 +297,7 @@ def test_200_actions_are_the_same_calls_in_python(live):
     begun = live.execute_script("return door.replay.length")
     for number, action in enumerate(twin.random(200, seed=16), 1):
         sent.append(action)
-        if number % 5 == 0:
+        if number % 8 == 0:
             *others, last = sent
             assert act(live, *others) == "", others
             answers = live.execute_script("return door.answers")
@@ -310,7 +310,7 @@ def test_200_actions_are_the_same_calls_in_python(live):
             sent = []
         if number % 40 == 0:
             compare(live, twin.machine)
-    assert clicked >= 15 and live.execute_script("return door.replay.length") > begun + 500
+    assert clicked >= 8 and live.execute_script("return door.replay.length") > begun + 500
     assert twin.machine.check() == []
     # Played back to the beginning and on again, it is the same.
     live.execute_script("door.replay.seek(0); door.replay.seek(door.replay.length - 1)")
