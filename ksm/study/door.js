@@ -70,7 +70,8 @@ const door = (() => {
     play.textContent = timer ? "Pause" : "Play";
     for (const line of log.children) line.classList.toggle("now", line.getAttribute("data-at") === String(r.at));
     const ended = r.at === r.length - 1;
-    hint.textContent = ended && !timer ? doorHint(seen, r.counters(), done) : "";
+    const nothing = !machine.live && !machine.choices().length;
+    hint.textContent = !ended || timer ? "" : nothing ? "This is as far as it was recorded. Begin anew, and go another way." : doorHint(seen, r.counters(), done);
     if (focused) /** @type {HTMLElement | null} */ (document.querySelector(`#door [data-key="${focused}"]`))?.focus({ preventScroll: true });
   }
 
