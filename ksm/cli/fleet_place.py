@@ -60,6 +60,10 @@ def sets_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 @click.option("--tenants-apart", is_flag=True, help="A host has sources of one tenant only; those that have none are one, too.")
 @click.option("--moves", type=click.IntRange(0, 1 << 31), metavar="K", help="Make K moves at most.  [default: any number]")
 @click.option(
+    "--least", metavar="SIZE", default="0", show_default=True, callback=read_by(pages_of),
+    help="A source stays where it is if that costs less than SIZE.",
+)
+@click.option(
     "--seconds", type=options.Seconds(0, 7 * 86400), default=SECONDS, show_default=True, metavar="S", help="Search for so long at most."
 )
 @click.option("--seed", type=click.IntRange(0, (1 << 32) - 1), default=0, show_default=True, metavar="N", help="Search in another order.")
@@ -80,6 +84,7 @@ def place(
     tenants: dict[str, list[str]],
     tenants_apart: bool,
     moves: int | None,
+    least: int,
     seconds: float,
     seed: int,
     sample: int,
@@ -113,7 +118,7 @@ def place(
         raise click.UsageError("the capacities of hosts are needed: --hosts CSV, or --capacity SIZE", click.get_current_context())
     asked = Asked(
         hosts=hosts, capacity=capacity, placement=placement, headroom=headroom, fit=fit, apart=apart, pinned=pinned,
-        tenants_apart=tenants_apart, moves=moves, sample=sample,
+        tenants_apart=tenants_apart, moves=moves, least=least, sample=sample,
     )  # fmt: skip
     with fleet_options.errors(), options.progress_bar() as progress:
         need_numpy()

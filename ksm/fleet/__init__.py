@@ -91,6 +91,7 @@ def place(
     tenants: Mapping[str, Sequence[str]] | None = None,
     tenants_apart: bool = False,
     moves: int | None = None,
+    least: str | int = 0,
     seconds: float = 60.0,
     seed: int = 0,
     sample: int = 1,
@@ -107,7 +108,8 @@ def place(
     sharing must fit into that, or all pages before. `placement` is a CSV file that says where sources are now.
 
     No two sources of a set in `apart` meet, those that are `pinned` stay, and with `tenants_apart` a host has sources of one tenant. At
-    most so many `moves` are made. The search takes `seconds` at most, and depends on the `seed`. The other arguments are as for report().
+    most so many `moves` are made, and a source stays where it is if that costs less than `least`, a size. The search takes `seconds` at
+    most, and depends on the `seed`. The other arguments are as for report().
 
     ValueError for arguments that make no sense, OSError(EIO) with the reason for a file that cannot be used or a placement that does not
     exist, ImportError without duckdb, pyarrow and numpy. What is equal is what ksm_do_scan() would merge, but for max_page_sharing.
@@ -116,8 +118,8 @@ def place(
 
     return place_of(
         files, hosts=hosts, capacity=capacity, placement=placement, headroom=headroom, fit=fit, apart=apart, pinned=pinned, tenants=tenants,
-        tenants_apart=tenants_apart, moves=moves, seconds=seconds, seed=seed, sample=sample, engine=engine, scheduler=scheduler,
-        memory=memory, threads=threads, temp=temp,
+        tenants_apart=tenants_apart, moves=moves, least=least, seconds=seconds, seed=seed, sample=sample, engine=engine,
+        scheduler=scheduler, memory=memory, threads=threads, temp=temp,
     )  # fmt: skip
 
 

@@ -152,7 +152,9 @@ def asking(fleet: Fleet, options: Options, *, sample: int = 1, progress: Progres
     except OSError as error:
         raise FleetError(f"{temp}: {error.strerror}") from None
     try:
-        engine = engine_of(options, os.path.join(work, "spilled"))
+        spilled = os.path.join(work, "spilled")
+        os.mkdir(spilled)
+        engine = engine_of(options, spilled)
         try:
             bits = bits_of(fleet.pages // sample, engine.memory())
             folders = engine.spread(jobs_of(fleet, sample, bits), work, progress)

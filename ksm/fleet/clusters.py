@@ -63,6 +63,42 @@ def clusters(count: int, pairs: Iterable[tuple[int, int, float]], least: float) 
     return Clusters([source for each in order.values() for source in each], groups)
 
 
+class Blocks(NamedTuple):
+    """Sources in the order of clusters, neighbours together: the numbers of each block's sources, and how alike those of two blocks are on
+    average, 0 to 1. Of a block itself it is that of its pairs; of a single source 1.
+    """
+
+    members: list[list[int]]
+    alike: list[list[float]]
+
+
+def blocks(order: Sequence[int], pairs: Any, most: int) -> Blocks:
+    """The sources in `most` blocks at most; `pairs` is a table of by_likeness()."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    count = min(most, len(order))
+    ends = [(place + 1) * len(order) // count for place in range(count)] if count else []
+    members = [list(order[first:end]) for first, end in zip([0, *ends], ends, strict=False)]
+    place_of = [0] * len(order)
+    for place, block in enumerate(members):
+        for source in block:
+            place_of[source] = place
+    places = pa.array(place_of, pa.int32())
+    table = pa.table({"i": compute.take(places, pairs["a"]), "j": compute.take(places, pairs["b"]), "alike": pairs["alike"]})
+    sums = [[0.0] * count for _ in range(count)]
+    for row in table.group_by(["i", "j"]).aggregate([("alike", "sum")]).to_pylist():
+        sums[row["i"]][row["j"]] += row["alike_sum"]
+    sizes = [len(block) for block in members]
+
+    def mean(i: int, j: int) -> float:
+        if i != j:
+            return (sums[i][j] + sums[j][i]) / (sizes[i] * sizes[j])
+        return sums[i][i] / (sizes[i] * (sizes[i] - 1) / 2) if sizes[i] > 1 else 1.0
+
+    return Blocks(members, [[mean(i, j) for j in range(count)] for i in range(count)])
+
+
 def several(joined: list[list[int]]) -> list[list[int]]:
     """The clusters of two sources and more, each once."""
     found = {id(each): sorted(each) for each in joined if len(each) > 1}

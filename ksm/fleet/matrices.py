@@ -10,11 +10,11 @@ from typing import IO, Any, NamedTuple
 
 from ksm.fleet import queries
 from ksm.fleet.asking import asking
-from ksm.fleet.clusters import MOST_JOINED, by_likeness, clusters, rows_of
+from ksm.fleet.clusters import MOST_JOINED, blocks, by_likeness, clusters, rows_of
 from ksm.fleet.engines.steps import Options, Progress
 from ksm.fleet.files import Fleet
 from ksm.fleet.sample import Estimate, estimate
-from ksm.fleet.sharing import ALIKE, ZERO
+from ksm.fleet.sharing import ALIKE, MOST_BLOCKS, ZERO
 
 FORMS = ("csv", "json", "parquet")
 SOME = 1 << 16  # pairs that are written at once
@@ -34,10 +34,13 @@ class Matrix(NamedTuple):
     sample: int
     order: list[int]
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The pairs, with names, and with the estimate and its error where there is a sample."""
+    def rows(self, most: int | None = None) -> Iterator[dict[str, Any]]:
+        """The pairs, with names, and with the estimate and its error where there is a sample; or the `most` that have most in common."""
         names = [member.name for member in self.fleet.members]
-        for part in self.pairs.to_batches(SOME):
+        pairs = self.pairs
+        if most is not None:
+            pairs = pairs.sort_by([("contents", "descending"), ("a", "ascending"), ("b", "ascending")]).slice(0, most)
+        for part in pairs.to_batches(SOME):
             for row in part.to_pylist():
                 yield {"a": names[row["a"]], "b": names[row["b"]], **common(row["contents"], self.sample), "alike": row["alike"]}
 
@@ -49,14 +52,24 @@ class Matrix(NamedTuple):
         found = self.pairs.filter(compute.and_(compute.equal(self.pairs["a"], a), compute.equal(self.pairs["b"], b)))
         return estimate(found["contents"][0].as_py() if len(found) else 0, self.sample)
 
-    def json(self) -> dict[str, Any]:
-        """All of it, as `ksm fleet matrix --json` prints it."""
+    def json(self, most: int | None = None) -> dict[str, Any]:
+        """All of it, as `ksm fleet matrix --form json` prints it; or of its pairs the `most` that have most in common."""
         sources = [
             {"name": member.name, "host": member.host, "tenant": member.tenant, "pages": member.pages, **common(some, self.sample)}
             for member, some in zip(self.fleet.members, self.contents, strict=True)
         ]
         order = [self.fleet.members[number].name for number in self.order]
-        return {"hash": self.fleet.hashed, "sample": self.sample, "sources": sources, "order": order, "pairs": list(self.rows())}
+        return {
+            "hash": self.fleet.hashed, "sample": self.sample, "sources": sources, "order": order,
+            "all_pairs": len(self.pairs), "pairs": list(self.rows(most)),
+        }  # fmt: skip
+
+    def blocks(self) -> dict[str, Any]:
+        """The sources in the order of clusters, neighbours together so that there are 48 blocks at most, and how alike these are: for a
+        picture.
+        """
+        found = blocks(self.order, self.pairs, MOST_BLOCKS)
+        return {"sources": [[self.fleet.members[number].name for number in block] for block in found.members], "alike": found.alike}
 
     def write(self, file: IO[bytes], form: str) -> None:
         """Write the pairs as "csv" or "parquet", or all as "json"."""

@@ -48,28 +48,27 @@ MET = Query("met", "SELECT c, count(*) FROM met GROUP BY c", 1)
 # Of each host and class: such contents that are there
 HOSTS = Query("hosts", "SELECT h, c, count(*) FROM (SELECT DISTINCT f, h, c FROM common JOIN place USING (s)) GROUP BY h, c", 1)
 
-# Of each class: contents that several tenants have, their pages, and how many copies are saved by merging across tenants: where all live
-# on one host, and where they live now
+# Of each class: contents that several tenants have, and their pages
 ACROSS = """
-    WITH own AS (SELECT f, t, c, sum(n) AS n, count(*) AS k FROM common JOIN place USING (s) GROUP BY f, t, c),
-         several AS (SELECT f, count(*) AS tenants FROM own GROUP BY f HAVING count(*) > 1)"""
+    WITH own AS (SELECT f, t, c, sum(n) AS n FROM common JOIN place USING (s) GROUP BY f, t, c),
+         several AS (SELECT f FROM own GROUP BY f HAVING count(*) > 1)"""
 TENANTS = Query("tenants", ACROSS + """
-    SELECT c, count(*), sum(pages)::HUGEINT, sum(tenants - 1)::HUGEINT FROM (
-        SELECT f, c, sum(n) AS pages, any_value(tenants) AS tenants FROM own JOIN several USING (f) GROUP BY f, c
-    ) GROUP BY c""", 3)  # fmt: skip
+    SELECT c, count(*), sum(pages)::HUGEINT FROM (
+        SELECT f, c, sum(n) AS pages FROM own JOIN several USING (f) GROUP BY f, c
+    ) GROUP BY c""", 2)  # fmt: skip
 # Of each tenant and class: his pages of such contents
 OWNERS = Query("owners", ACROSS + " SELECT t, c, sum(n)::HUGEINT FROM own JOIN several USING (f) GROUP BY t, c", 1)
-# Of each host: what merging across tenants saves there
+# Of each host: what merging across tenants saves there. Of n tenants with a contents, n - 1 have no page of their own for it
 TOGETHER = Query("together", """
     SELECT h, sum(tenants - 1)::HUGEINT FROM (
         SELECT f, h, count(DISTINCT t) AS tenants FROM common JOIN place USING (s) GROUP BY f, h
     ) WHERE tenants > 1 GROUP BY h""", 1)  # fmt: skip
 
-# Of each group: what its sources save on one host, and where they live now; pages of its contents that several of its sources have
+# Of each group: what merging across its sources saves if all live on one host, and where they live now
 GROUPS = Query("groups", """
-    SELECT g, sum(sources - 1)::HUGEINT, sum(sources - hosts)::HUGEINT, count(*) FROM (
+    SELECT g, sum(sources - 1)::HUGEINT, sum(sources - hosts)::HUGEINT FROM (
         SELECT f, g, count(*) AS sources, count(DISTINCT h) AS hosts FROM common JOIN place USING (s) WHERE g IS NOT NULL GROUP BY f, g
-    ) WHERE sources > 1 GROUP BY g""", 3)  # fmt: skip
+    ) WHERE sources > 1 GROUP BY g""", 2)  # fmt: skip
 
 # For all sets of sources: contents that exactly these have
 PATTERNS = Query("patterns", """

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 from ksm.fingerprint.classes import CLASSES
 from ksm.fleet import queries
 from ksm.fleet.asking import Asking, asking
-from ksm.fleet.clusters import MOST_JOINED, by_likeness, clusters, rows_of
+from ksm.fleet.clusters import MOST_JOINED, Blocks, blocks, by_likeness, clusters, rows_of
 from ksm.fleet.engines.steps import Options, Progress
 from ksm.fleet.files import Fleet
 from ksm.fleet.ledger import FleetLedger, ledger
 from ksm.fleet.sample import Estimate, estimate
 
 ZERO = CLASSES.index("zero")
-MOST = 20  # pairs, groups and sources that are listed
+MOST = 20  # pairs that are listed
+MOST_BLOCKS = 48  # of sources, in a picture
 ALIKE = 0.25  # the sources of a group are as alike, or more so
 
 
@@ -96,14 +97,11 @@ class Owner(NamedTuple):
 
 
 class FleetTenants(NamedTuple):
-    """What tenants share. In pages: `cost` is what merging across tenants saves where all live now, and so what it would cost to forbid it;
-    `possible` is what it saves if all lived on one host.
-    """
+    """What tenants share. `cost` are the pages that merging across tenants saves where all live, and so what it would cost to forbid it."""
 
     tenants: list[Owner]
     classes: list[TenantClass]
     cost: int
-    possible: int
 
 
 class FleetReport(NamedTuple):
@@ -118,7 +116,7 @@ class FleetReport(NamedTuple):
     groups: list[Group]
     alike: float
     sample: int
-    order: list[int]
+    blocks: Blocks
     tenants: FleetTenants | None
 
 
@@ -141,8 +139,8 @@ def make_report(fleet: Fleet, options: Options, *, sample: int = 1, least: float
     best = ranked.sort_by([("contents", "descending"), ("a", "ascending"), ("b", "ascending")]).slice(0, MOST)
     pairs = [Pair(row["a"], row["b"], estimate(row["contents"], sample), row["alike"]) for row in best.to_pylist()]
     return FleetReport(
-        fleet, totals.whole(), totals.classes(), totals.sources(), totals.hosts(), pairs, groups, least, sample, found.order,
-        tenants_of(fleet, answers) if fleet.has_tenants else None,
+        fleet, totals.whole(), totals.classes(), totals.sources(), totals.hosts(), pairs, groups, least, sample,
+        blocks(found.order, ranked, MOST_BLOCKS), tenants_of(fleet, answers) if fleet.has_tenants else None,
     )  # fmt: skip
 
 
@@ -155,7 +153,7 @@ def groups_of(asked: Asking, groups: Sequence[list[int]]) -> list[Group]:
     members = asked.fleet.members
     result = []
     for place, group in enumerate(groups):
-        together, now, _ = found.get((place,), (0, 0, 0))
+        together, now = found.get((place,), (0, 0))
         result.append(Group(group, len({members[source].host for source in group}), together, now))
     return sorted(result, key=lambda group: (-group.gain, group.members))
 
@@ -228,9 +226,8 @@ def tenants_of(fleet: Fleet, answers: Any) -> FleetTenants:
         owners.append(Owner(name, len(own), sum(own), common[place]))
     classes = []
     for kind, label in enumerate(CLASSES):
-        contents, pages, _ = answers["tenants"].get((kind,), (0, 0, 0))
+        contents, pages = answers["tenants"].get((kind,), (0, 0))
         if contents:
             each = [answers["owners"].get((place, kind), (0,))[0] for place in range(len(names))]
             classes.append(TenantClass(label, contents, pages, each))
-    cost = sum(saved for saved, in answers["together"].values())
-    return FleetTenants(owners, classes, cost, sum(row[2] for row in answers["tenants"].values()))
+    return FleetTenants(owners, classes, sum(saved for saved, in answers["together"].values()))

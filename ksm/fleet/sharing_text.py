@@ -164,10 +164,7 @@ def tenants_lines(tenants: FleetTenants, width: int) -> Lines:
     if not tenants.classes:
         yield "No contents are those of two tenants.", True
         return
-    said = (
-        f"Merging across tenants saves {in_bytes(tenants.cost)} where they live, which is what it would cost to forbid it; "
-        f"on one host it would save {in_bytes(tenants.possible)}."
-    )
+    said = f"Merging across tenants saves {in_bytes(tenants.cost)} where they live, which is what it would cost to forbid it."
     yield from ((line, True) for line in textwrap.wrap(said, width))
     yield "", False
     rows = [[each.name, f"{each.sources:,}", pages_mib(each.pages), pages_mib(each.common)] for each in tenants.tenants]
@@ -204,6 +201,9 @@ def as_json(report: FleetReport) -> dict[str, Any]:
              "now": group.now, "gain": group.gain}
             for group in report.groups
         ],
+        "blocks": {
+            "sources": [[members[source].name for source in block] for block in report.blocks.members], "alike": report.blocks.alike,
+        },
         "alike": report.alike,
         "sample": report.sample,
         "tenants": None,
@@ -214,7 +214,6 @@ def as_json(report: FleetReport) -> dict[str, Any]:
             "tenants": [each._asdict() for each in report.tenants.tenants],
             "classes": [{**each._asdict(), "tells": TELLS[each.name]} for each in report.tenants.classes],
             "cost": report.tenants.cost,
-            "possible": report.tenants.possible,
             "how": HOW,
         }
     return value

@@ -89,8 +89,10 @@ def connected(room: Room) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
     except duckdb.OutOfMemoryException:
         raise FleetError("out of memory: --memory has to be larger, or there is no room for temporary files (--temp)") from None
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if "interrupted" in str(error):  # what DuckDB makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
     except duckdb.Error as error:
         raise FleetError(printable(str(error).split("\n")[0])[:300]) from None
     finally:
@@ -123,13 +125,13 @@ def spread(job: Job, room: Room, work: str) -> str:
     number = {"ARROW:extension:name": "arrow.opaque", "ARROW:extension:metadata": '{"type_name":"uhugeint","vendor_name":"DuckDB"}'}
     schema = pa.schema([pa.field("f", pa.binary(16), metadata=number), pa.field("c", pa.uint8()), pa.field("s", pa.uint32())])
     folder = os.path.join(work, uuid.uuid4().hex)
-    broken: list[Exception] = []
+    broken: list[BaseException] = []
 
     def caught() -> Iterator[pyarrow.RecordBatch]:
         # DuckDB makes a text of what is raised here.
         try:
             yield from batches(job.members, schema, room.folder)
-        except Exception as error:
+        except BaseException as error:
             broken.append(error)
             raise
 
@@ -140,7 +142,7 @@ def spread(job: Job, room: Room, work: str) -> str:
             counts = f"WHERE {sampled('f', job.sample)}" if job.sample > 1 else ""
             query = f"SELECT {HALVES}, s, count(*)::UINTEGER AS n, min(c) AS c, {part} AS part FROM rows {counts} GROUP BY s, f"
             write(con, query, folder, ", PARTITION_BY (part)")
-        except Exception:
+        except BaseException:
             if broken:
                 raise broken[0] from None
             raise

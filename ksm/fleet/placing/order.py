@@ -81,23 +81,33 @@ def looked_at(state: State, sources: Numbers, targets: Numbers, capacity: Number
 
 def way_out(state: State, at: Numbers, movable: list[int], left: list[int], capacity: Numbers) -> tuple[int, int] | None:
     """A source that may wait on a third host, and that host, so that another move can be made: what takes the fewest pages."""
-    best: tuple[int, int, int] | None = None
+    ways = []
+    costs = state.costs
     for source in movable:
-        origin = int(state.at[source])
-        costs = state.costs[source].copy()
-        added = costs if state.after else np.full(len(costs), state.problem.pages[source])
+        added = costs[source] if state.after else state.problem.pages[source]
         fits = (state.load + added <= capacity) & state.allowed(source)
-        fits[[origin, at[source]]] = False
-        for host in np.flatnonzero(fits)[np.argsort(costs[fits], kind="stable")][:1]:
-            if best is not None and costs[host] >= best[0]:
-                continue
-            state.move(source, int(host))
-            others = [other for other in left if other != source]
-            targets = at[others]
-            _, over = looked_at(state, np.array(others, np.int64), targets, capacity)
-            rest = zip(others, targets.tolist(), over.tolist(), strict=True)
-            opens = any(not more and state.allowed(other)[target] for other, target, more in rest)
-            state.move(source, origin)
-            if opens:
-                best = int(costs[host]), source, int(host)
-    return None if best is None else best[1:]
+        fits[[state.at[source], at[source]]] = False
+        if fits.any():
+            host = int(np.flatnonzero(fits)[np.argmin(costs[source][fits])])
+            ways.append((int(costs[source, host]), source, host))
+    for _, source, host in sorted(ways):
+        if any(opens(state, source, other, capacity) for other in left if at[other] == state.at[source] and other != source):
+            return source, host
+    return None
+
+
+def opens(state: State, source: int, other: int, capacity: Numbers) -> bool:
+    """Whether another source may come to a host when this one has left it."""
+    host = int(state.at[source])
+    if state.after:
+        more, _ = state.swap_of(source, other)
+    else:
+        more = int(state.problem.pages[other] - state.problem.pages[source])
+    if state.load[host] + more > capacity[host]:
+        return False
+    if state.free:
+        return True
+    state.remove(source)
+    fine = bool(state.allowed(other)[host])
+    state.put(source, host)
+    return fine

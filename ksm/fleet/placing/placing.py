@@ -40,26 +40,29 @@ class Found(NamedTuple):
 
 
 def place(
-    problem: Problem, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS, progress: Progress = no_progress
+    problem: Problem, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS, least: int = 0, progress: Progress = no_progress
 ) -> Found:
-    """The best placement that was found. The same seed and rounds give the same one, unless the time is over first. PlaceError."""
+    """The best placement that was found. The same seed and rounds give the same one, unless the time is over first. PlaceError.
+
+    A source that could as well stay where it is, for less than `least` pages more, stays.
+    """
     began = time.monotonic()
     deadline = began + seconds
     chance = np.random.default_rng(seed)
     progress("looking for a bound", 0, 0)
-    least, copies = bound_of(problem, began + FOR_BOUND * seconds)
+    bound, copies = bound_of(problem, began + FOR_BOUND * seconds)
     best = best_of(problem, starts(problem, chance, deadline, progress))
-    if problem.total(best) > least and solver.usable(problem):
+    if problem.total(best) > bound and solver.usable(problem):
         progress("solving", 0, 0)
         until = time.monotonic() + FOR_SOLVER * (deadline - time.monotonic())
         solved = solver.solve(problem, copies, best, until, seed)
-        least = max(least, solved.least)
+        bound = max(bound, solved.least)
         if solved.at is not None and not problem.faults(solved.at):
             best = best_of(problem, iter([best, solved.at]))
     ended: Ended = "proved"
-    if problem.total(best) > least:
-        best, ended = shaken(problem, best, least, chance, deadline, rounds, progress)
-    return Found(settled(problem, best), least, ended)
+    if problem.total(best) > bound:
+        best, ended = shaken(problem, best, bound, chance, deadline, rounds, progress)
+    return Found(settled(problem, best, least), bound, ended)
 
 
 def best_of(problem: Problem, found: Iterator[Numbers]) -> Numbers:
@@ -139,16 +142,18 @@ def shaken(
     return best, "rounds"
 
 
-def settled(problem: Problem, at: Numbers) -> Numbers:
-    """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs nothing."""
+def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
+    """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs nothing, or less than
+    `least` pages.
+    """
     at = renamed(problem, at)
     state = State(problem, at)
-    for source in np.flatnonzero(at != problem.start).tolist():
+    for source in sorted(np.flatnonzero(at != problem.start).tolist(), key=lambda each: (problem.pages[each], each)):
         host, home = int(at[source]), int(problem.start[source])
         freed = state.remove(source)
         costs = int(state.costs_of(source)[home])
         fits = state.load[home] + (costs if state.after else problem.pages[source]) <= problem.limits[home]
-        state.put(source, home if costs <= freed and fits and state.allowed(source)[home] else host)
+        state.put(source, home if costs < freed + max(1, least) and fits and state.allowed(source)[home] else host)
     return state.at
 
 

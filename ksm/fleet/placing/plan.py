@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # moves, and hosts
 
 ENDED: dict[str, str] = {
-    "proved": "No placement saves more.",
+    "proved": "",
     "rounds": "The search ended because it found nothing better for long.",
     "time": "The search ended because its time was over (--seconds): with more, it may find more.",
 }
@@ -36,6 +36,7 @@ class Plan(NamedTuple):
 
     at       the host of each source, as a number
     least    pages that all hosts have at least in any placement that is as asked for
+    least_gain  pages for less than which a source stays
     error    the standard error of `saving` in pages, where contents are a sample
     """
 
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     steps: list[Step]
     seed: int
     headroom: Headroom
+    least_gain: int = 0
     sample: int = 1
     error: float = 0.0
 
@@ -102,7 +104,9 @@ class Plan(NamedTuple):
 
     def notes(self) -> list[str]:
         """What to know before believing the figures: a sentence each."""
-        notes = [f"{ENDED[self.ended]} {self.said_bound()}"]
+        notes = [self.said_bound()]
+        if self.least_gain:
+            notes.append(f"Sources stay where that costs less than {in_bytes(self.least_gain)}.")
         if self.sample > 1:
             notes.append(
                 f"Contents are one in {self.sample:,} of all: what is saved has a standard error of {in_bytes(round(self.error))}, and the "
@@ -132,9 +136,12 @@ class Plan(NamedTuple):
         return notes
 
     def said_bound(self) -> str:
-        if self.ended == "proved" or self.bound <= 0:
-            return "" if self.ended == "proved" else "No placement saves anything."
-        return f"None saves more than {in_bytes(self.bound)}, of which this is {100 * self.saving / self.bound:.1f} %."
+        if self.saving == self.bound:
+            return "No placement saves more."
+        if self.bound <= 0:
+            return f"{ENDED[self.ended]} No placement saves anything."
+        none = f"No placement saves more than {in_bytes(self.bound)}, of which this is {100 * self.saving / self.bound:.1f} %."
+        return f"{ENDED[self.ended]} {none}".lstrip()
 
     def unmerged(self) -> int:
         """Moves after which a host needs more than its capacity as long as nothing of what came is merged."""

@@ -33,6 +33,7 @@ class Asked:
     apart, pinned   names of sources, or patterns of them: in sets, and single ones
     tenants_apart   a host has sources of one tenant only
     moves           how many sources may move
+    least           pages: a source that could as well stay where it is, for less than that, stays
     """
 
     hosts: str | Mapping[str, int] | None = None
@@ -44,6 +45,7 @@ class Asked:
     pinned: Sequence[str] = ()
     tenants_apart: bool = False
     moves: int | None = None
+    least: int = 0
     sample: int = 1
 
 
@@ -68,7 +70,7 @@ def plan_for(
     try:
         problem = problem_of(fleet, asked, answers, rooms, wishes)
         check_room(problem, rooms)
-        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, progress=progress)
+        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, least=asked.least, progress=progress)
     except PlaceError as wrong:
         raise FleetError(str(wrong)) from None
     progress("bringing the moves into an order", 0, 0)
@@ -80,7 +82,7 @@ def plan_for(
         error = math.sqrt(asked.sample * (asked.sample - 1) * sum(count * change * change for count, change in shared))
     return Plan(
         problem=problem, at=found.at, least=found.least, ended=found.ended, steps=steps, seed=seed, headroom=asked.headroom,
-        sample=asked.sample, error=error,
+        least_gain=asked.least, sample=asked.sample, error=error,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from ksm.host.text import printable
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?(?:([KMGT])(?:iB)?|pages?)?")
 PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%")
-MOST = 1 << 50  # pages of a host
+MOST = 1 << 40  # pages of a host
 YES, NO = ("yes", "true", "1", "pinned"), ("", "no", "false", "0")
 
 

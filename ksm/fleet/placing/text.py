@@ -10,8 +10,7 @@ from ksm.constants import PAGE_SIZE
 from ksm.estimate.report import columns, shortened
 from ksm.estimate.terminal import amount
 
-NAME = 28  # columns of a name at most
-LEAST = 8  # and at least
+LEAST, MOST = 8, 60  # columns of a name
 
 
 def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], names: int, width: int) -> Iterator[tuple[str, bool]]:
@@ -19,18 +18,21 @@ def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], names: int, w
     head is bold.
     """
     widths = [max(map(columns, column)) for column in zip(heads, *rows, strict=True)]
-    figures = sum(widths[names:]) + 2 * (len(heads) - 1)
-    most = max(LEAST, min(NAME, (width - figures) // names))
+    rooms = shared_out(widths[:names], width - sum(widths[names:]) - 2 * (len(heads) - 1))
     for row in [heads, *rows]:
-        cells = []
-        for place, cell in enumerate(row):
-            if place < names:
-                room = min(most, widths[place])
-                short = shortened(cell, room)
-                cells.append(short + " " * (room - columns(short)))
-            else:
-                cells.append(f"{cell:>{widths[place]}}")
+        short = [shortened(cell, room) for cell, room in zip(row, rooms, strict=False)]
+        cells = [cell + " " * (room - columns(cell)) for cell, room in zip(short, rooms, strict=True)]
+        cells += [f"{cell:>{wide}}" for cell, wide in zip(row[names:], widths[names:], strict=True)]
         yield "  ".join(cells).rstrip(), row is heads
+
+
+def shared_out(wanted: Sequence[int], room: int) -> list[int]:
+    """Columns for each of some names: what it wants, or an equal share of what the shorter ones leave."""
+    given = [0] * len(wanted)
+    for left, place in zip(range(len(wanted), 0, -1), sorted(range(len(wanted)), key=wanted.__getitem__), strict=True):
+        given[place] = min(wanted[place], MOST, max(LEAST, room // left))
+        room -= given[place]
+    return given
 
 
 def rest(count: int, shown: int, what: str) -> Iterator[tuple[str, bool]]:
