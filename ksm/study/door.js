@@ -53,7 +53,9 @@ const door = (() => {
   /** @type {{from: number, processes: DoorProcess[], settings: Record<string, number>}[]} what is not in the recording, by the step from which on it holds */
   let epochs = [];
   const seen = new Set(), done = new Set();
-  let timer = 0, told = 0, answers = 0, busy = false, begun = false;
+  let timer = 0, told = 0, answers = 0, begun = false, writing = false;
+  /** @type {Promise<unknown>} what was asked for before: one thing is done after the other */
+  let queue = Promise.resolve();
 
   document.documentElement.classList.add(machine.live ? "live" : "static");
 
@@ -62,7 +64,7 @@ const door = (() => {
 
   function draw() {
     const r = replay;
-    if (!r) return;
+    if (!r || writing) return;
     const focused = document.activeElement?.getAttribute("data-key");
     drawDoor(r, epoch().processes, { write, act: (action) => { attempt(/** @type {Record<string, unknown>} */ (action)); }, live: machine.live });
     sentence.textContent = r.sentence();
@@ -141,7 +143,7 @@ const door = (() => {
       if (answer.era && i === answers.length - 1) quickly = true;
     });
     const last = answers[answers.length - 1], allowed = last.settings.max_page_sharing;
-    if (replay && last.era === undefined) for (const each of epochs.slice(-1)) replay.seek(each.from - 1);
+    if (replay && last.era === undefined) replay.seek(epochs[epochs.length - 1].from - 1);
     limit.disabled = allowed === undefined || (!machine.live && !machine.choices().some(({ action }) => action.do === "set"));
     if (allowed !== undefined) limit.value = String(allowed);
     choices();
@@ -161,18 +163,16 @@ const door = (() => {
   }
 
   /** @param {() => Promise<DoorAnswer[]>} ask @param {boolean} quickly @returns {Promise<DoorAnswer[]>} */
-  async function asked(ask, quickly) {
-    if (busy) throw new Error("The machine is busy.");
-    busy = true;
-    try {
+  function asked(ask, quickly) {
+    const given = queue.then(async () => {
       end();
-      const given = await ask();
-      take(given, quickly);
+      const found = await ask();
+      take(found, quickly);
       answers++;
-      return given;
-    } finally {
-      busy = false;
-    }
+      return found;
+    });
+    queue = given.catch(() => {});
+    return given;
   }
 
   /** @param {Record<string, unknown>} action @param {boolean} [quickly] without playing */
@@ -219,16 +219,22 @@ const door = (() => {
     const tile = document.querySelector(`#door [data-key="${box.dataset.key}"]`);
     if (!(tile instanceof HTMLElement)) return;
     const text = tile.querySelector("b")?.textContent || "";
-    const field = /** @type {HTMLInputElement} */ (make("input", { type: "text", maxlength: "20", class: "tile", "aria-label": `Text of page ${page} of ${process}`, value: text === "zeros" ? "" : text.trim() }));
+    const field = /** @type {HTMLInputElement} */ (make("input", { type: "text", maxlength: "20", class: "tile", "data-key": box.dataset.key || "", "aria-label": `Text of page ${page} of ${process}`, value: text === "zeros" ? "" : text.trim() }));
     let over = false;
     const finish = (/** @type {boolean} */ keep) => {
       if (over) return;
       over = true;
+      writing = false;
       if (keep) attempt({ do: "write", process, page, text: field.value }); else draw();
     };
-    field.addEventListener("keydown", (event) => { if (event.key === "Enter") finish(true); else if (event.key === "Escape") finish(false); });
+    field.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault();     // the tile that gets the focus back is not pressed
+      finish(event.key === "Enter");
+    });
     field.addEventListener("blur", () => finish(field.value !== text.trim()));
     tile.replaceWith(field);
+    writing = true;
     field.focus();
     field.select();
   }
