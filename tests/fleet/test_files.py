@@ -184,6 +184,10 @@ def test_arguments_that_make_no_sense(two):
     ):
         with pytest.raises(ValueError, match=words):
             ksm.fleet.report([str(two)], **options)
+    with pytest.raises(TypeError, match="sequences of str"):
+        ksm.fleet.report(str(two))
+    with pytest.raises(TypeError, match="sequences of str"):
+        ksm.fleet.report([str(two)], tenants={"blue": "vm1"})
     with pytest.raises(ValueError, match="least is 1 or more"):
         ksm.fleet.matrix([str(two)], least=0)
     with pytest.raises(OSError, match="No such file"):
