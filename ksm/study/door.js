@@ -53,7 +53,7 @@ const door = (() => {
   /** @type {{from: number, processes: DoorProcess[], settings: Record<string, number>}[]} what is not in the recording, by the step from which on it holds */
   let epochs = [];
   const seen = new Set(), done = new Set();
-  let timer = 0, told = 0, busy = false;
+  let timer = 0, told = 0, answers = 0, busy = false;
 
   document.documentElement.classList.add(machine.live ? "live" : "static");
 
@@ -91,6 +91,8 @@ const door = (() => {
     }
     log.scrollTop = log.scrollHeight;
     cards.scrollTop = 0;
+    const newest = cards.firstElementChild?.cloneNode(true);
+    if (newest) byId("door-why", HTMLElement).replaceChildren(newest);
     [...cards.children].forEach((card, i) => card.classList.toggle("new", i === 0));
     return cards.childElementCount > before;
   }
@@ -163,9 +165,10 @@ const door = (() => {
     busy = true;
     try {
       end();
-      const answers = await ask();
-      take(answers, quickly);
-      return answers;
+      const given = await ask();
+      take(given, quickly);
+      answers++;
+      return given;
     } finally {
       busy = false;
     }
@@ -258,6 +261,7 @@ const door = (() => {
     /** Whether there is something to play, for who waits for its end. */
     get playing() { return timer !== 0; },
     get replay() { return replay; },
+    get answers() { return answers; },
     get epoch() { return epoch(); },
   };
 })();

@@ -199,14 +199,18 @@ class Replay {
     return thing && thing.kind === ITEM ? this.pageName(`${thing.v[0]}:${thing.v[1]}`) : "the page";
   }
 
-  /** The nodes that the search under way has met, by the tree that it is in. @returns {{stable: number[], unstable: number[]}} */
+  /** The nodes that the search under way has met, by the tree that it is in, and the tree in which it was last.
+   * @returns {{stable: number[], unstable: number[], last: "stable" | "unstable"}} */
   path() {
-    /** @type {{stable: number[], unstable: number[]}} */
-    const path = { stable: [], unstable: [] };
+    /** @type {{stable: number[], unstable: number[], last: "stable" | "unstable"}} */
+    const path = { stable: [], unstable: [], last: "stable" };
     for (let i = this.at; i >= 0; i--) {
       const step = this.data.steps[i], name = this.types[step[0]].name;
       if (name === "STABLE_COMPARE" || name === "INSERT_COMPARE") path.stable.unshift(step[3]);
-      else if (name === "UNSTABLE_COMPARE") path.unstable.unshift(step[1]);
+      else if (name === "UNSTABLE_COMPARE") {
+        path.unstable.unshift(step[1]);
+        path.last = "unstable";
+      }
       else if (["NEXT", "NOTE", "PASS_BEGINS", "PASS_ENDS"].includes(name)) break;
       if (name === "INSERT_COMPARE" && i > 0 && this.types[this.data.steps[i - 1][0]].name !== "INSERT_COMPARE") {
         // The search for a place of the new node is another search than the one for an equal page.

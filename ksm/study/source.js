@@ -130,8 +130,11 @@ let mark = (section) => {};
     if (asked && code.scrollTop + code.clientHeight >= code.scrollHeight - 2 && asked.getBoundingClientRect().top >= top) return asked;
     let found = sections[0];
     for (const section of sections) {
-      if (section.getClientRects().length && section.getBoundingClientRect().top > top) break;
-      if (section.getClientRects().length) found = section;
+      if (!section.getClientRects().length) continue;
+      // The first one of a file counts as soon as the file's heading is there.
+      const begins = section.matches("section:first-of-type") && section.closest(".file") || section;
+      if (begins.getBoundingClientRect().top > top) break;
+      found = section;
     }
     return found;
   }

@@ -51,7 +51,8 @@ def test_every_step_of_a_lesson_is_told(browser, key, era):
     # At the first visit there is no checksum to be another one than.
     seen = set()
     for (name, sentence), step in zip(found, data["steps"], strict=True):
-        if name == "CHANGED" and key not in ("chain", "write"):
+        # In other lessons items go or lose their checksums, or the recording begins later.
+        if name == "CHANGED" and key in ("equal", "changing", "unstable", "anonymous", "huge"):
             assert ("no checksum of an earlier visit" in sentence) == (step[1] not in seen)
             seen.add(step[1])
     follows = "now its checksum counts." if era in ("2.6.38", "6.1") else "on to the unstable tree."
