@@ -56,14 +56,14 @@ def place(
     except PlaceError:
         if not solver.usable(problem):
             raise
-        solved = solver.solve(problem, copies, problem.start, began + FOR_SOLVER * seconds, seed)
+        solved = solver.solve(problem, copies, began + FOR_SOLVER * seconds, seed)
         if solved.at is None or problem.faults(solved.at):
             raise
         best = solved.at
     if problem.total(best) > bound and solver.usable(problem):
         progress("solving", 0, 0)
         until = time.monotonic() + FOR_SOLVER * (deadline - time.monotonic())
-        solved = solver.solve(problem, copies, best, until, seed)
+        solved = solver.solve(problem, copies, until, seed)
         bound = max(bound, solved.least)
         if solved.at is not None and not problem.faults(solved.at):
             best = best_of(problem, iter([best, solved.at]))
