@@ -26,8 +26,8 @@ ROOMS = {
     # A command, at the place where python -m looks for it
     "ksm.oracle.__main__": "cli",
     "ksm.record": "record", "ksm.draw": "draw", "ksm.check": "check", "ksm.rows": "rows", "ksm.sources": "sources",
-    "ksm.estimate": "estimate", "ksm.fleet": "fleet", "ksm.pictures": "pictures", "ksm.study": "study", "ksm.oracle": "oracle", "ksm.bench": "bench",
-    "ksm.cli": "cli", "ksm.__main__": "cli",
+    "ksm.estimate": "estimate", "ksm.fleet": "fleet", "ksm.pictures": "pictures", "ksm.study": "study", "ksm.oracle": "oracle",
+    "ksm.bench": "bench", "ksm.cli": "cli", "ksm.__main__": "cli",
 }  # fmt: skip
 FACE = {"ksm", "ksm.constants", "ksm.cpu", "ksm.gate", "ksm.machine", "ksm.process", "ksm.procfs", "ksm.sysfs", "ksm.trace", "ksm.views"}
 

@@ -19,6 +19,17 @@ else:
         return sorted(made(2), key=lambda machine: machine.host)
 
     @pytest.fixture(scope="session")
+    def few(machines):
+        """The machines of the first eight hosts."""
+        return machines[:80]
+
+    @pytest.fixture(scope="session")
+    def few_folder(few, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("few")
+        write_fleet(folder, few)
+        return folder
+
+    @pytest.fixture(scope="session")
     def folder(machines, tmp_path_factory):
         folder = tmp_path_factory.mktemp("fleet")
         write_fleet(folder, machines)

@@ -27,25 +27,26 @@ def cluster(tmp_path_factory):
         yield cluster
 
 
-def test_cluster_says_what_duckdb_says(cluster, folder, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_cluster_says_what_duckdb_says(cluster, few_folder, tmp_path, monkeypatch):
     """Also where there are several jobs and parts."""
-    here = ksm.fleet.report([str(folder)], tenants={"blue": ["vm00*"]}).json()
-    monkeypatch.setattr("ksm.fleet.asking.BATCH", 12000)
+    here = ksm.fleet.report([str(few_folder)], tenants={"blue": ["vm00*"]}).json()
+    monkeypatch.setattr("ksm.fleet.asking.BATCH", 4000)
     monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory: 1)
     there = ksm.fleet.report(
-        [str(folder)], tenants={"blue": ["vm00*"]}, engine="dask", scheduler=cluster.scheduler_address, memory="1G", temp=str(tmp_path)
+        [str(few_folder)], tenants={"blue": ["vm00*"]}, engine="dask", scheduler=cluster.scheduler_address, memory="1G", temp=str(tmp_path)
     )
     assert there.json() == here
-    matrix = ksm.fleet.matrix([str(folder)], engine="dask", scheduler=cluster.scheduler_address, temp=str(tmp_path))
-    assert matrix.json() == ksm.fleet.matrix([str(folder)]).json()
+    matrix = ksm.fleet.matrix([str(few_folder)], engine="dask", scheduler=cluster.scheduler_address, temp=str(tmp_path))
+    assert matrix.json() == ksm.fleet.matrix([str(few_folder)]).json()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("when", ["reading fingerprints", pytest.param("comparing", marks=pytest.mark.slow)])
-def test_a_worker_is_killed(cluster, folder, tmp_path, monkeypatch, when):
+def test_a_worker_is_killed(cluster, few_folder, tmp_path, monkeypatch, when):
     """The numbers are the same, and what the worker had begun is done by another one."""
-    monkeypatch.setattr("ksm.fleet.asking.BATCH", 6000)
-    monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory: 3)
+    monkeypatch.setattr("ksm.fleet.asking.BATCH", 1000)
+    monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory: 2)
     options = Options("dask", 1 << 30, None, str(tmp_path), cluster.scheduler_address)
     killed = []
 
@@ -54,8 +55,8 @@ def test_a_worker_is_killed(cluster, folder, tmp_path, monkeypatch, when):
             killed.append(worker_of(cluster))
             os.kill(killed[0], signal.SIGKILL)
 
-    found = make_report(open_fleet([str(folder)]), options, progress=progress)
-    assert as_json(found) == ksm.fleet.report([str(folder)]).json()
+    found = make_report(open_fleet([str(few_folder)]), options, progress=progress)
+    assert as_json(found) == ksm.fleet.report([str(few_folder)]).json()
     assert len(killed) == 1
     assert list(tmp_path.iterdir()) == []
 

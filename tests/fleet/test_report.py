@@ -87,10 +87,10 @@ def test_pairs_and_groups(machines, report):
         assert group["gain"] == group["together"] - group["now"]
 
 
-def test_a_group_is_a_matter_of_likeness(folder):
-    everything = ksm.fleet.report([str(folder)], alike=0.01).json()["groups"]
-    assert [len(group["sources"]) for group in everything] == [400]
-    assert ksm.fleet.report([str(folder)], alike=1).json()["groups"] == []
+def test_a_group_is_a_matter_of_likeness(few_folder):
+    everything = ksm.fleet.report([str(few_folder)], alike=0.01).json()["groups"]
+    assert [len(group["sources"]) for group in everything] == [80]
+    assert ksm.fleet.report([str(few_folder)], alike=1).json()["groups"] == []
 
 
 def test_tenants(machines, report):
@@ -131,29 +131,32 @@ def test_text_has_the_figures(report):
     assert "Merging across tenants saves" in text
 
 
-def test_command_says_what_the_library_says(folder, report, tenants, tmp_path):
-    options = [word for name, sources in tenants.items() for word in ("--tenant", f"{name}={','.join(sources)}")]
-    done = CliRunner().invoke(main, ["fleet", "report", str(folder), "--json", "--temp", str(tmp_path), *options])
+def test_command_says_what_the_library_says(few_folder, tmp_path):
+    report = ksm.fleet.report([str(few_folder)], tenants={"blue": ["host00:*", "host01:*"], "red": ["vm00*"]}, sample=3)
+    options = ["--tenant", "blue=host00:*,host01:*", "--tenant", "red=vm00*", "--sample", "1/3", "--temp", str(tmp_path)]
+    done = CliRunner().invoke(main, ["fleet", "report", str(few_folder), "--json", *options])
     assert done.exit_code == 0
     assert json.loads(done.stdout) == report.json()
+    assert CliRunner().invoke(main, ["fleet", "report", str(few_folder), *options]).stdout == str(report)
 
 
-def test_another_placement(machines, tmp_path, folder):
+def test_another_placement(few, few_folder, tmp_path):
     """Where each image lives alone, hosts save more."""
     path = tmp_path / "best.csv"
-    path.write_text("source,host,remark\n" + "".join(f"{machine.name},{machine.home},x\n" for machine in machines))
-    moved = ksm.fleet.report([str(folder)], placement=str(path))
-    assert whole(moved.json()["ledger"]) == ledger_of([machine._replace(host=machine.home) for machine in machines])
-    assert moved.ledger.saved > ksm.fleet.report([str(folder)]).ledger.saved
+    path.write_text("source,host,remark\n" + "".join(f"{machine.name},{machine.home},x\n" for machine in few))
+    moved = ksm.fleet.report([str(few_folder)], placement=str(path))
+    assert whole(moved.json()["ledger"]) == ledger_of([machine._replace(host=machine.home) for machine in few])
+    assert moved.ledger.saved > ksm.fleet.report([str(few_folder)]).ledger.saved
 
 
-def test_sample_is_for_pairs_and_groups(machines, folder, report):
-    sampled = ksm.fleet.report([str(folder)], sample=2)
+def test_sample_is_for_pairs_and_groups(few, few_folder):
+    report = ksm.fleet.report([str(few_folder)])
+    sampled = ksm.fleet.report([str(few_folder)], sample=2)
     assert sampled.ledger == report.ledger
     value = sampled.json()
     assert value["hosts"] == report.json()["hosts"]
     numbers = {source["name"]: place for place, source in enumerate(value["sources"])}
-    pairs = pairs_of(machines)
+    pairs = pairs_of(few)
     for pair in value["pairs"]:
         assert pair["contents"] % 2 == 0 < pair["error"]
         # Those that are listed are the largest estimates, which are too large rather than too small.
