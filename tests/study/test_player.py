@@ -11,7 +11,8 @@ from chromium import missing, screenshot, start
 from drawn import drawn, look_as
 from selenium.webdriver.common.by import By
 
-from ksm.study.lessons import record_all, record_lesson
+import ksm
+from ksm.study.lessons import pages, record_all, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.steps import NAMES
 
@@ -263,6 +264,26 @@ def test_a_page_whose_life_is_read(at):
     assert one(browser, "#life [data-event]").text.partition(": ")[2] == "first seen"
     one(browser, "#life .shut").click()
     assert not one(browser, "#life").is_displayed() and not every(browser, "#stage [aria-pressed=true]")
+
+
+def test_a_memory_of_many_pages_is_read_with_the_keyboard(at, driver, tmp_path):
+    with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True) as machine:
+        pages(machine.spawn("ann"), [f"text {number % 40}" for number in range(120)])
+        with machine.record() as recording:
+            machine.ksm.scan(passes=2)
+    (tmp_path / NAME).write_text(render(None, [recording.data("Many")]), encoding="utf-8")
+    at()
+    driver.get(f"file://{tmp_path / NAME}#lessons")
+    one(driver, "#last").click()
+    grid = one(driver, "#stage .grid")
+    assert "120 pages of ann" in grid.get_attribute("aria-label") and len(every(driver, "#stage .page")) == 3
+    for key, number in [("\ue014", 1), ("\ue014", 2), ("\ue010", 120), ("\ue012", 119), ("\ue011", 1)]:     # right, end, left, home
+        grid.send_keys(key)
+        assert one(driver, "#life h3").text == f"The life of page {number} of ann"
+        assert one(driver, "#stage [aria-pressed=true] b").text == str(number)
+    before = step(driver)
+    grid.send_keys("\ue015")            # down
+    assert one(driver, "#life h3").text != "The life of page 1 of ann" and step(driver) == before
 
 
 # Anywhere
