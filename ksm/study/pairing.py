@@ -17,7 +17,7 @@ from ksm.study.marks import helpers_of, not_the_kernels
 from ksm.study.notes import IN_ANOTHER_FILE, LABELS, OMITTED, OMITTED_IN_MEMORY, OMITTED_IN_RBTREE, RENAMED, RENAMED_IN_MEMORY, WRITE_FAULT
 from ksm.study.same import Row as Compared
 from ksm.study.same import compared_rows, same_with_one_name
-from ksm.study.told import with_one_name
+from ksm.study.told import steps_hash, with_one_name
 
 PORT = Path(ksm.__file__).parent
 
@@ -312,7 +312,8 @@ def hashes_of(kernel: Kernel) -> dict[str, object]:
     """What hashes.json keeps of a version."""
     functions = kernel.source.functions
     return {"file": FILE, "version": kernel.version, "functions": {name: code_hash(function.text) for name, function in functions.items()},
-            "shapes": {name: shape_hash(function.text) for name, function in functions.items()}}
+            "shapes": {name: shape_hash(function.text) for name, function in functions.items()},
+            "steps": {name: steps_hash(function.text) for name, function in functions.items()}}
 
 
 def differs(old: Function | None, new: Function | None) -> bool:
