@@ -112,7 +112,8 @@ def test_nothing_in_a_recording_or_a_kernel_ends_the_script(tiny):
     evil = {**record_lesson("equal"), "title": "</script><script>alert(1)</script>", "notes": ["</script>", "<!--"]}
     (tiny / "mm/ksm.c").write_text((tiny / "mm/ksm.c").read_text() + "/* </code></script><img src=x onerror=y> & \" ' */\n")
     page = check_page(render(read_kernel(str(tiny)), [evil]))
-    assert evil["title"] in [json.loads(text).get("title") for kind, text in page.scripts if kind == "application/json" and text.startswith("{")]
+    data = [json.loads(text) for kind, text in page.scripts if kind == "application/json" and text.startswith("{")]
+    assert evil["title"] in [each.get("title") for each in data]
 
 
 # The command
