@@ -213,7 +213,7 @@ def _tell(change: Change, now: str | None, before: str | None, newer: bool | Non
 
 
 def told(fact: Fact) -> str:
-    return fact.text if not fact.since else f"{'Until' if fact.old else 'Since'} {fact.since}: {fact.text}"
+    return f"Since {fact.since}: {fact.text}" if fact.since else fact.text
 
 
 # Lines, with the words that differ

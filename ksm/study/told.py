@@ -22,8 +22,8 @@ TRACE = "trace"  # trace events
 @dataclass(frozen=True)
 class Fact:
     """`text` says what holds where the sign is, and, where that is not plain, what held before. `since`: the version, if it is known.
-    `sign`: what is found in the function's code, "" if the function alone is the sign. `old`: only older versions have the sign.
-    `base`: Linux 6.12.117 has the sign."""
+    `sign`: what is found in the function's code, "" if the function alone is the sign. `old`: only older versions have the sign, and the
+    text says what is otherwise since. `base`: Linux 6.12.117 has the sign."""
 
     functions: tuple[str, ...]
     since: str
@@ -121,12 +121,16 @@ FACTS: tuple[Fact, ...] = (
          "nothing counted it."),
     Fact(("write_protect_page",), "", BEHAVIOUR, "PageAnonExclusive",
          "A page that is this process's alone is made a shared one first. In 2.6.38 no page is exclusive."),
-    Fact(("write_protect_page",), "", CODE, "^(?!.*savedwrite)",
-         "Entries of NUMA balancing need no care of their own: they keep their W."),
+    Fact(("write_protect_page",), "", CODE, "savedwrite",
+         "In 6.1 an entry of NUMA balancing keeps its W in another bit, which is asked for, too.", base=False),
     Fact(("write_protect_page",), "7.3", CODE, r"!pte_present\(entry\)",
          "It gives up at an entry that is not present: only pages of devices have such entries here.", base=False),
-    Fact(("try_to_merge_one_page",), "2.6.38", BEHAVIOUR, "split_huge_page",
+    Fact(("try_to_merge_one_page",), "2.6.38", BEHAVIOUR, "split_huge_page|anon_split",
          "A huge page is split to merge a part of it."),
+    Fact(("try_to_merge_one_page",), "", CODE, "anon_split",
+         "A huge page is split while the page is locked. In 2.6.38, before.", base=False, old=True),
+    Fact(("try_to_merge_one_page",), "", CODE, "VM_MERGEABLE",
+         "The callers ask whether the mapping is mergeable. In 2.6.38, this function does.", base=False, old=True),
     Fact(("try_to_merge_with_zero_page",), "6.11", CODE, "",
          "These lines were a part of cmp_and_merge_page()."),
     Fact(("should_skip_rmap_item",), "6.7", BEHAVIOUR, "",
@@ -176,7 +180,7 @@ FACTS: tuple[Fact, ...] = (
     Fact(("ksm_add_vma",), "6.4", BEHAVIOUR, "",
          "After prctl(PR_SET_MEMORY_MERGE), a new mapping is made mergeable once it is there."),
     Fact(("ksm_add_vma",), "6.17", BEHAVIOUR, "",
-         "ksm_vma_flags() makes a new mapping mergeable later on, before it is joined with its neighbours.", old=True),
+         "ksm_vma_flags() makes a new mapping mergeable, before it is joined with its neighbours.", old=True),
     Fact(("ksm_vma_flags", "__ksm_should_add_vma"), "6.17", BEHAVIOUR, "",
          "After prctl(), a new mapping is mergeable before it is joined with its neighbours; so it is joined, and huge pages fit "
          "across.", base=False),
@@ -245,7 +249,7 @@ FACTS: tuple[Fact, ...] = (
     Fact(("page_stable_node",), "", CODE, "",
          "Older versions have it in include/linux/ksm.h."),
     Fact(("page_stable_node",), "", CODE, "",
-         "Later on, folios are asked in place of pages.", old=True),
+         "Folios are asked in place of pages.", old=True),
     Fact(("ksm_madvise",), "", CODE, "VM_NONLINEAR",
          "Other flags keep a mapping from merging, for other flags exist.", base=False, old=True),
     Fact(("alloc_rmap_item",), "", CODE, "__GFP_NORETRY",
@@ -284,9 +288,9 @@ FACTS: tuple[Fact, ...] = (
     Fact(("alloc_mm_slot", "free_mm_slot", "get_mm_slot", "insert_to_mm_slots_hash"), "6.1", CODE, "",
          "Slots of processes are in mm/mm_slot.h, for khugepaged, too.", base=False, old=True),
     Fact(("remove_trailing_rmap_items",), "", CODE, "struct mm_slot",
-         "The parameter for the slot was not used.", base=False, old=True),
+         "A parameter that was not used is gone.", base=False, old=True),
     Fact(("in_stable_tree",), "", CODE, "",
-         "Only ksm_do_scan() of that time asks this.", base=False, old=True),
+         "Only ksm_do_scan() of 2.6.38 asks this.", base=False, old=True),
     Fact(("hold_anon_vma", "ksm_drop_anon_vma"), "", CODE, "",
          "get_anon_vma() and put_anon_vma() are called directly.", base=False, old=True),
     Fact(("page_trans_compound_anon", "page_trans_compound_anon_split"), "", CODE, "",

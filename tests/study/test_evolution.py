@@ -91,7 +91,7 @@ def test_what_came_and_what_went(monkeypatch):
     without, has = version(function("first", LONG)), version(function("first", LONG), function("some", "\tother(one);\n"))
     for new, old, versions, text in (
             (has, without, ("6.12", "6.1"), "Since 6.10: It came."), (without, has, ("6.1", "6.12"), "Since 6.10: It came."),
-            (without, has, ("7.3", "6.12"), "Until 6.20: It went."), (has, without, ("6.12", "7.3"), "Until 6.20: It went.")):
+            (without, has, ("7.3", "6.12"), "Since 6.20: It went."), (has, without, ("6.12", "7.3"), "Since 6.20: It went.")):
         new.version, old.version = versions
         assert found(new, old)["some"].texts == [text]
 
