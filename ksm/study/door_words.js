@@ -53,6 +53,6 @@ function doorHint(seen, counters, done) {
   if (!done.has("fork")) return "Try a fork: begin anew, or fork now, and let ksmd pass by.";
   if (!done.has("madvise")) return "Take a memory back: madvise(MADV_UNMERGEABLE).";
   if (!done.has("set")) return "Begin anew, set max_page_sharing to 2, and give more than two pages the same text.";
-  if (!done.has("era")) return "Begin anew with the KSM of 2011, 2.6.38: which step comes first there?";
+  if (!done.has("era")) return "Choose another era above: in 2.6.38, the KSM of 2011, which step comes first?";
   return "The lessons tell more, and the source shows each step in the kernel's code.";
 }

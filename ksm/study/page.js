@@ -48,6 +48,13 @@ function showView(before) {
   }
   dispatchEvent(new CustomEvent("view", { detail: view }));
 }
+// The lessons open where they were left.
+document.querySelector('#views a[href="#lessons"]')?.addEventListener("click", (event) => {
+  const place = /** @type {HTMLElement} */ (event.currentTarget).dataset.place;
+  if (!place) return;
+  event.preventDefault();
+  location.hash = place;
+});
 addEventListener("hashchange", () => showView(document.documentElement.dataset.view));
 
 (() => {

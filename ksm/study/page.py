@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import ksm
-from ksm.machine import ERAS
 from ksm.study import door
 from ksm.study.article.words import as_html
 from ksm.study.glossary import terms
@@ -50,7 +49,6 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     return template.render(
         **source, version=ksm.__version__, era=era_of(kernel.source) if kernel else "", style=style, view=Markup((HERE / VIEW).read_text()),
         article=as_html(functions, {recording.get("lesson", "") for recording in recordings}), scripts=scripts, steps=as_script(steps),
-        lens=lens, lens_data=as_script(lens), section_eras=section_eras, glossary=as_script(terms()), eras=list(ERAS),
-        door="" if live else as_script(door.recorded()),
+        lens=lens, lens_data=as_script(lens), section_eras=section_eras, glossary=as_script(terms()), door="" if live else as_script(door.recorded()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

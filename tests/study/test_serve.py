@@ -125,7 +125,7 @@ def test_every_step_and_note_comes_once(world):
     one = world.do({"do": "write", "process": "alice", "page": 1, "text": "x"})
     assert one["notes"] == ["alice has written “x” into page 1."] and one["contents"] == ["x"]
     (note,) = world.do({"do": "scan", "passes": 1})["notes"]
-    assert note.startswith("ksmd rests.")
+    assert note.startswith("ksmd rests")
     world.do({"do": "madvise", "process": "alice", "mergeable": False})
     world.do({"do": "madvise", "process": "bob", "mergeable": False})
     assert world.do({"do": "scan", "passes": 1})["notes"] == ["ksmd has nothing to look at: nobody has said madvise(MADV_MERGEABLE)."]

@@ -150,7 +150,7 @@ class World:
         """Whole passes of ksmd."""
         count = within("passes", passes, range(1, MOST_PASSES + 1))
         self.machine.ksm.scan(passes=count)
-        return self.after(RESTS)
+        return self.after(RESTS if self.machine.ksm.pages_unshared else "ksmd rests, until it is called again.")
 
     def visit(self, pages: Any) -> str:
         """ksmd looks at some pages, and stays where it is."""
