@@ -49,6 +49,7 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     return template.render(
         **source, version=ksm.__version__, era=era_of(kernel.source) if kernel else "", style=style, view=Markup((HERE / VIEW).read_text()),
         article=as_html(functions, {recording.get("lesson", "") for recording in recordings}), scripts=scripts, steps=as_script(steps),
-        lens=lens, lens_data=as_script(lens), section_eras=section_eras, glossary=as_script(terms()), door="" if live else as_script(door.recorded()),
+        lens=lens, lens_data=as_script(lens), section_eras=section_eras, glossary=as_script(terms()),
+        door="" if live else as_script(door.recorded()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )
