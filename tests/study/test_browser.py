@@ -371,7 +371,7 @@ def test_ten_thousand_steps_open_quickly_and_are_small(browser, page):
     screenshot(browser, "ten-thousand-steps")
     scale, sight = browser.execute_script(
         "const s = document.querySelector('#stage .of-unstable svg'), n = s.querySelector('.now').getBoundingClientRect(),"
-        " f = document.querySelector('.of-unstable .tree').getBoundingClientRect();"
+        " f = document.querySelector('#stage .of-unstable .tree').getBoundingClientRect();"
         "return [s.getScreenCTM().a, n.left >= f.left && n.right <= f.right && n.top >= f.top && n.bottom <= f.bottom]")
     assert scale >= 0.7 and sight
     assert opened < 3.0

@@ -4,12 +4,15 @@
 import pytest
 from chromium import start
 
+from ksm.study.anchors import KSM, MEMORY, OF_STEP, anchors, case_of, port_line
 from ksm.study.article import STATEMENTS
 from ksm.study.eras import ERAS
 from ksm.study.kernel import read_kernel
+from ksm.study.lens import PREFIX, memory
 from ksm.study.lessons import LESSONS, record_all, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.pairing import read_port
+from ksm.study.steps import NAMES
 
 pytestmark = pytest.mark.browser
 
@@ -66,13 +69,14 @@ def test_lines_that_do_not_run_in_the_era_are_hatched(browser):
 def test_the_lines_of_each_step_of_each_lesson_are_in_the_page(browser, era):
     """As the player asks for them: the port's line in each era, the kernel's too in the era of its file."""
     found = browser.execute_script("""
-        const [era] = arguments, types = JSON.parse(document.getElementById("steps").textContent), lost = [], ours = [], keys = [];
+        const [era] = arguments, types = JSON.parse(document.getElementById("steps").textContent), lost = [], ours = [], lit = {};
         for (const { key, recordings } of window.lens.lessons) {
             if (!(era in recordings)) continue;
-            keys.push(key);
+            lit[key] = [];
             const data = JSON.parse(document.getElementById(`recording-${recordings[era]}`).textContent);
             data.steps.forEach((step, i) => {
                 const type = types[step[0]], [kernel, port] = window.lens.lines(type, step, era);
+                lit[key].push(port);
                 if (type.name === "NOTE") return;
                 const line = document.getElementById(port);
                 if (!line || line.textContent.includes("ksm_step(")) lost.push([key, i, type.name, port]);
@@ -81,8 +85,13 @@ def test_the_lines_of_each_step_of_each_lesson_are_in_the_page(browser, era):
                 if (era !== window.lens.file && kernel) ours.push([key, i]);
             });
         }
-        return [lost, ours, keys];""", era)
-    assert found == [[], [], [lesson.key for lesson in LESSONS if era in lesson.eras]]
+        return [lost, ours, lit];""", era)
+    files = {KSM: read_port(), MEMORY: memory()}
+    lines = {(name, case): f"p{PREFIX[anchor.file]}{port_line(anchor, files[anchor.file], era)}"
+             for name in OF_STEP for case, anchor in anchors(name, era).items()}
+    assert found == [[], [], {
+        lesson.key: [lines.get((NAMES[step[0]], case_of(step)), "") for step in record_lesson(lesson.key, era)["steps"]]
+        for lesson in LESSONS if era in lesson.eras}]
 
 
 def test_the_lessons_of_the_era(browser):
