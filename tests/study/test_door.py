@@ -2,20 +2,18 @@
 """The front door of the page in headless Chromium: from a file, and with the machine of ksm study --serve."""
 
 import json
-import threading
 import time
 
 import pytest
 from chromium import LAPTOP, screenshot, start
 from played import COUNTER, COUNTERS, FRAME, ITEM, LINK, NODE, PTE, ROOT, WIDTHS
-from visitor import Twin
+from visitor import Twin, serving
 
 import ksm
 from ksm.record.snapshot import snapshot
 from ksm.study.door import CHOICES, RUNS, recorded
 from ksm.study.page import NAME, render
 from ksm.study.serve.actions import PAGES, World
-from ksm.study.serve.server import Server
 
 pytestmark = pytest.mark.browser
 
@@ -37,13 +35,8 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server():
-    made = Server(render(None, [], live=True))
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.close()
+    with serving(render(None, [], live=True)) as made:
+        yield made
 
 
 @pytest.fixture
