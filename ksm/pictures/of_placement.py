@@ -34,12 +34,13 @@ def page_of(plan: dict[str, Any], answer: str) -> Page:
 
 
 def change(host: dict[str, Any]) -> int:
-    return abs(int(host["after"]["used"]) - int(host["before"]["used"]))
+    """By how many pages a host's memory grows."""
+    return int(host["after"]["used"]) - int(host["before"]["used"])
 
 
 def hosts_section(hosts: list[dict[str, Any]]) -> Section:
     order = sorted(hosts, key=lambda host: (-change(host), host["name"]))
-    bars = order[:MOST_BARS]
+    bars = order if len(order) <= MOST_BARS else [*order[: MOST_BARS // 2], *order[-MOST_BARS // 2 :]]
     own = distinct([host["name"] for host in bars])
     names = [f"{name}, {words}" for name in own for words in WHEN.values()]
     rows = [
@@ -58,7 +59,7 @@ def hosts_section(hosts: list[dict[str, Any]]) -> Section:
     head = ["Host", "Capacity", "Sources now", "then", "Pages now", "then", "Memory now", "then", "Of capacity now", "then"]
     text = ["Two bars for each host: with the sources that it has now, and with those that it would have."]
     if len(bars) < len(hosts):
-        text.append(f"The chart has the {len(bars)} hosts of {len(hosts):,} that change most.")
+        text.append(f"The chart has {len(bars)} hosts of {len(hosts):,}: those that get most, and those that give most.")
     table = Table("Hosts, in MiB", head, cells)
     return Section("hosts", "Hosts, now and then", text, chart=chart, label="Two bars for each host", tables=[table], open=True)
 

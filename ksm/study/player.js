@@ -37,7 +37,7 @@
     if (depth !== "source") return;
     const type = types[r.data.steps[r.at][0]];
     const lines = window.lens.lines(type, r.data.steps[r.at], era);
-    lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
+    lit = lines.flatMap((/** @type {string} */ id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
     if (lit.length) mark(lit[lit.length - 1].closest("section.pair"));
@@ -303,13 +303,7 @@
   function settle() {
     const narrow = player.clientWidth < 760 || depth === "source";
     if (narrow !== (aside.parentElement === dock)) (narrow ? dock : telling)[narrow ? "prepend" : "append"](aside);
-    if (replay && player.clientWidth !== width) {
-      width = player.clientWidth;
-      stage.measure();
-      stage.draw(replay, chosen);
-    }
   }
-  let width = 0;
   new ResizeObserver(settle).observe(player);
 
   addEventListener("view", (event) => {

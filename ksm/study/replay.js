@@ -236,10 +236,13 @@ class Replay {
     return replaced ? replaced[1] : this.things.get(id);
   }
 
-  /** The page whose page table entry the step has changed. */
+  /** The page whose page table entry leads to another frame since this step, or has lost its W; "" if there is none. */
   entryOf() {
-    const moved = incrementsOf(this.data.steps[this.at]).find(([kind, , v]) => kind === PTE && v)?.[2];
-    return moved ? this.pageName(`${moved[0]}:${moved[1]}`) : "the page";
+    for (const [kind, id, now] of incrementsOf(this.data.steps[this.at])) {
+      const was = this.before(id)?.v;
+      if (kind === PTE && now && was && (was[2] !== now[2] || (was[3] & BIT_WRITE && !(now[3] & BIT_WRITE)))) return this.pageName(`${now[0]}:${now[1]}`);
+    }
+    return "";
   }
 
   /** Words that depend on more than the numbers of the step, by what stands for them in its text. @returns {Record<string, string>} */
@@ -256,8 +259,10 @@ class Replay {
         : "There is an equal, but its stable node has no items: a page that nobody is known to map may be freed at any time, and takes nobody.",
       "{mapped}": entry && held && held.kind === NODE && entry[2] === held.v[1] && entry[3] & BIT_KSM ? "" : ": it does not map that page any more",
       "{gone}": value === 1 ? "its page is equal, but on another NUMA node" : page < 0 ? "its page is gone" : "its page is the scanned one, which both map",
+      "{protected}": this.entryOf() ? `Frame ${page} is write-protected: the entry of ${this.entryOf()} loses its W, and nobody can change the frame now.`
+        : `Frame ${page} is read-only already: nobody can change it.`,
       "{replaced}": value ? "The page table entry has changed meanwhile: it stays as it is. No merge."
-        : `The entry of ${this.entryOf()} leads to frame ${page} now; the old frame loses a user.`,
+        : `The entry of ${this.entryOf() || "the page"} leads to frame ${page} now; the old frame loses a user.`,
     };
   }
 

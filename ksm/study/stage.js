@@ -52,14 +52,15 @@ class Stage {
     this.chosen = "";
     this.width = 360;
     this.frame = 0;
+    if (!options.width) new ResizeObserver(() => this.measure()).observe(this.memory);
   }
 
   /** Begin with a recording, or go on with one that has become longer: all its pictures get the same room. @param {Replay} r */
   fit(r) {
     const extent = this.extent = extentOf(r), many = extent.pages.length > MOST_TILES, longer = r === this.replay && many === this.many && !many;
+    this.measure();
     this.length = r.length;
     this.replay = r;
-    this.measure();
     this.many = many;
     this.few = this.many || extent.frames.length > MOST_FRAMES;
     if (!longer) {
@@ -84,8 +85,12 @@ class Stage {
     }
   }
 
-  /** Take note of the room that there is. */
-  measure() { this.width = this.options.width || this.memory.clientWidth || 360; }
+  /** Take note of the room that there is, and draw anew if it is another one. */
+  measure() {
+    const before = this.width;
+    this.width = this.options.width || this.memory.clientWidth || 360;
+    if (this.width !== before && this.replay && this.length === this.replay.length) this.draw(this.replay, this.chosen);
+  }
 
   /** @param {number} place @param {number} id of a node or an item */
   pickItem(place, id) {
@@ -159,7 +164,7 @@ class Stage {
       put(flag, "class", write ? "w" : "w off");
       say(name, String(number));
       say(what, word);
-      say(small, (entry && entry[3] & BIT_HUGE ? "huge, " : "") + state + (skips ? `, skips ${skips}` : ""));
+      say(small, (this.many ? `${r.nameOf(mm)}, ` : "") + (entry && entry[3] & BIT_HUGE ? "huge, " : "") + state + (skips ? `, skips ${skips}` : ""));
       this.drawArrow(r, key, entry, frame, role(key));
     }
     for (const [number, box] of this.boxes) {
@@ -186,7 +191,7 @@ class Stage {
     for (const heading of this.memory.querySelectorAll("h4")) {
       const mm = Number(/** @type {HTMLElement} */ (heading).dataset.mm), saved = r.all(MM).find(([, v]) => v[0] === mm)?.[1];
       if (!heading.firstChild) heading.append(make("span", {}, r.nameOf(mm)), " ", make("small"));
-      say(/** @type {Element} */ (heading.lastElementChild), saved ? `${saved[1]} rmap_items, ${saved[2]} at nodes` : "not registered");
+      say(/** @type {Element} */ (heading.lastElementChild), saved ? `${saved[1]} rmap_item${saved[1] === 1 ? "" : "s"}, ${saved[2]} at nodes` : "not registered");
     }
   }
 
@@ -303,11 +308,13 @@ class Stage {
       return { title: `${r.pageName(key)}${lost ? `: was ${this.contentName(r, then, false)} when it came here` : ""}`, name: frame ? this.contentName(r, frame[3], true) : "gone",
         inside: entry ? String(entry[2]) : "", below: [r.nameOf(v[0]), ...(lost ? ["changed"] : [])], square: false, lost, stale: !entry };
     };
-    const roots = r.all(ROOT).sort((a, b) => a[1][1] - b[1][1]);
+    const roots = r.all(ROOT).sort((a, b) => a[1][1] - b[1][1]), nodesOf = roots.length > 2 ? new Map(roots.map(([, v]) => [v[2], v[1]])) : new Map();
+    // With a tree for each NUMA node, its root says which one.
+    const whose = (/** @type {number} */ id, /** @type {Face} */ face) => (nodesOf.has(id) ? { ...face, below: [...face.below, `node ${nodesOf.get(id)}`] } : face);
     const rootsOf = (/** @type {number} */ tree) => roots.filter(([, v]) => v[0] === tree && v[2] >= 0).map(([, v]) => v[2]);
     const hot = new Set([...changes.objects].flatMap((id) => [id, nodes.get(id)?.[4] ?? id]));
-    const most = [this.stablePicture.draw(rootsOf(0), links, stableFace, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)), hot, path.last === "stable"),
-      this.unstablePicture.draw(rootsOf(1), links, unstableFace, path.unstable, hot, path.last === "unstable")];
+    const most = [this.stablePicture.draw(rootsOf(0), links, (id) => whose(id, stableFace(id)), path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)), hot, path.last === "stable"),
+      this.unstablePicture.draw(rootsOf(1), links, (id) => whose(id, unstableFace(id)), path.unstable, hot, path.last === "unstable")];
     [this.stable, this.unstable].forEach((side, i) => {
       const { n, height } = most[i], bound = 2 * Math.log2(n + 1);
       side.height.textContent = n ? `height ${height} of at most 2 log₂(${n} + 1) = ${bound.toFixed(1)}` : "height 0";
@@ -328,7 +335,7 @@ class Stage {
     const row = (/** @type {string} */ name, /** @type {Node | string} */ value) => make("p", {}, make("span", {}, name), " ", make("code", {}, value));
     this.sums.replaceChildren(make("h4", {}, sums ? `Checksum of ${r.itemName(sums.item)}` : "Checksum"),
       row("last visit", sums ? (sums.before || sums.now === null ? hex(sums.before) : "none yet") : "–"), row("now", sums ? (sums.now === null ? "not computed yet" : hex(sums.now)) : "–"));
-    this.sums.className = `sums ${sums && sums.now !== null ? (sums.now === sums.before >>> 0 ? "same" : "differs") : ""}`;
+    this.sums.className = `sums ${sums && sums.now !== null ? (sums.now === sums.before >>> 0 ? "holds" : "differs") : ""}`;
     /** @param {Side} side */
     const line = (side) => {
       const at = compared ? compared.at : -1, text = /^[0-9a-f]{16}$/.test(side.label) ? "" : side.label, from = Math.max(0, at - 8);

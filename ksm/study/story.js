@@ -67,7 +67,9 @@ class Glossary {
 class Story {
   /** @param {HTMLElement} telling @param {HTMLElement} ask @param {Glossary} glossary @param {() => void} onward */
   constructor(telling, ask, glossary, onward) {
-    [this.ask, this.glossary, this.onward] = [ask, glossary, onward];
+    this.ask = ask;
+    this.glossary = glossary;
+    this.onward = onward;
     this.scene = make("div", { class: "scenes" });
     this.more = make("details", {}, make("summary", {}, "About this lesson"), make("div", {}));
     /** @type {HTMLElement} */ (telling.firstElementChild).after(this.scene, this.more);
@@ -83,6 +85,7 @@ class Story {
     this.data = data;
     this.scenes = data.scenes || [];
     this.shown = "";
+    this.more.children[0].textContent = data.lesson ? "About this lesson" : "About this recording";
     const paragraphs = data.text.split("\n\n").map((part) => make("p", {}, ...this.glossary.marked(part)));
     this.more.children[1].replaceChildren(...paragraphs, make("p", {}, make("small", {}, remark)));
     /** @type {HTMLDetailsElement} */ (this.more).open = !this.scenes.length && innerWidth > 760;

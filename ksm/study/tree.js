@@ -86,7 +86,9 @@ function heightOf(root, links) {
 class TreePicture {
   /** @param {HTMLElement} box @param {string} name @param {(id: number) => void} chosen */
   constructor(box, name, chosen) {
-    [this.box, this.name, this.chosen] = [box, name, chosen];
+    this.box = box;
+    this.name = name;
+    this.chosen = chosen;
     this.edges = svg("g", {});
     this.knots = svg("g", {});
     this.drawing = svg("svg", { role: "img" }, this.edges, this.knots);

@@ -11,11 +11,12 @@ from linux.pgtable cimport pte_write
 from ksm.fs.proc.task_mmu cimport PAGE_FLAGS_SHIFT, PAGE_PRESENT, PAGE_ZERO, pagemap_walk
 from ksm.machine cimport Machine
 from ksm.mm.ksm cimport ksm_globals
-from ksm.step cimport READ_ONCE_step, WRITE_ONCE_step, step_function
+from ksm.step cimport READ_ONCE_step, STEP_PASS_BEGINS, STEP_PASS_ENDS, WRITE_ONCE_step, step_function
 from ksm.testing.trees import state
 
 cdef step_function recorded = NULL      # of the recorder
 cdef object looked = None               # is called after it
+cdef bint in_pass = False               # a pass is under way
 
 
 cdef void entry(vm_area_struct *vma, unsigned long addr, pte_t pte, unsigned long word, void *found) noexcept nogil:
@@ -39,8 +40,7 @@ def account(Machine m not None):
     while pos != &m.m.mmlist:
         mm = mm_of_mmlist(pos)
         for i in range(mm.map_count):
-            if mm.vmas[i].anon_vma != NULL:
-                pagemap_walk(mm.vmas[i], mm.vmas[i].vm_start, mm.vmas[i].vm_end, entry, <void *>words)
+            pagemap_walk(mm.vmas[i], mm.vmas[i].vm_start, mm.vmas[i].vm_end, entry, <void *>words)
         pos = pos.next
     entries, frames = {}, {}
     for mm_id, number, word, writable in words:
@@ -55,11 +55,14 @@ def account(Machine m not None):
         "stable_node_chains": g.ksm_stable_node_chains, "stable_node_dups": g.ksm_stable_node_dups, "rmap_items": g.ksm_rmap_items,
         "ksm_zero_pages": <unsigned long>m.m.ksm_zero_pages, "cow_ksm": m.m.vm_event[COW_KSM],
     }
-    return {"counters": counters, "entries": entries, "frames": frames, **state(m)}
+    return {"counters": counters, "entries": entries, "frames": frames, **state(m, in_pass)}
 
 
 cdef void stopped(machine *m, int which, void *item, void *page, void *node, long value) noexcept nogil:
+    global in_pass
     recorded(m, which, item, page, node, value)
+    if which == STEP_PASS_BEGINS or which == STEP_PASS_ENDS:
+        in_pass = which == STEP_PASS_BEGINS
     with gil:
         looked()
 
@@ -68,8 +71,8 @@ def stop_at_each_step(Machine m not None, look not None):
     """Call look() after each step that the recorder of this machine writes down, while the thread that takes the step waits. The recording's
     own notes are no steps of the machine. For one machine at a time, until its recording ends.
     """
-    global recorded, looked
-    recorded, looked = READ_ONCE_step(m.m.step), look
+    global recorded, looked, in_pass
+    recorded, looked, in_pass = READ_ONCE_step(m.m.step), look, m.g.ksm_scan.mm_slot != &m.g.ksm_mm_head
     if recorded == NULL:
         raise ValueError("the machine is not being recorded")
     WRITE_ONCE_step(m.m.step, stopped)

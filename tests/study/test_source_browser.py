@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The source in headless Chromium: folding, hiding, the three files, a phone: tox -e study. See chromium.py."""
 
+from pathlib import Path
+
 import pytest
-from chromium import screenshot, start
+from chromium import missing, screenshot, start
 
 from ksm.study.kernel import read_kernel
 from ksm.study.page import NAME, render
@@ -15,6 +17,8 @@ VISIBLE = """
 const inside = (e) => { const b = e.getBoundingClientRect(), c = document.getElementById('code').getBoundingClientRect();
   return b.height > 0 && b.bottom > c.top && b.top < c.bottom; };
 const shown = (id) => { const e = document.getElementById(id); return !!e && e.getClientRects().length > 0; };
+const settled = async () => { const code = document.getElementById('code');
+  for (let at = -1, still = 0; still < 6; still = code.scrollTop === at ? still + 1 : 0, at = code.scrollTop) await later(); };
 const later = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done))));
 """
 
@@ -57,7 +61,7 @@ def opened(browser, page):
 
 def run(browser, script):
     """What the body of an async function returns."""
-    return browser.execute_async_script(f"{VISIBLE} const done = arguments[arguments.length - 1]; (async () => {{ {script} }})().then(done)")
+    return browser.execute_async_script(f"{VISIBLE} const done = arguments[arguments.length - 1]; (async () => {{{script}}})().then(done)")
 
 
 def test_a_helper_folds(opened):
@@ -155,14 +159,14 @@ def test_the_file_and_the_function_in_sight_are_marked(opened):
       const told = () => ['#files [aria-current]', '#index .here'].map(each => document.querySelector(each).textContent.trim());
       const first = told();
       document.querySelector('#files a[href="#file-r"]').click();
-      await later();
-      await later();
-      const second = told()[0];
+      await settled();
+      const second = told()[0], frame = document.getElementById('code').getBoundingClientRect();
+      const high = document.getElementById('file-r').getBoundingClientRect().top - frame.top;
       document.querySelector('#f-stable_tree_search a[href="#f-rb_insert_color"]').click();
-      await later();
-      await later();
-      return [...first, second, ...told()];
+      await settled();
+      return [...first, second, ...told(), high >= 0 && high < 60];
     """)
+    assert result.pop()
     assert result == ["mm/memory.c", "do_wp_page", "lib/rbtree.c", "lib/rbtree.c", "rb_insert_color"]
 
 
@@ -253,3 +257,23 @@ def test_the_keyboard_reaches_the_code_and_folds_a_helper(opened):
     assert result == {"code": 0, "focused": True, "names": [["Ours", True], ["Helpers", True]]}
     browser.switch_to.active_element.send_keys(" ")
     assert run(browser, "return document.getElementById('f-write_protect_pte').getAttribute('aria-expanded')") == "false"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_rules_of_accessibility(opened, width, scheme):
+    try:
+        import axe_core_python
+    except ImportError:
+        missing("axe-core-python")
+    browser = opened("f-write_protect_page", width)
+    browser.execute_script(Path(axe_core_python.__file__).with_name("axe.min.js").read_text())
+    # A few functions are enough, and as many elements as the page has take ten seconds.
+    found = run(browser, f"""
+      document.documentElement.dataset.theme = '{scheme}';
+      const kept = ['f-write_protect_page', 'f-break_cow', 'f-do_wp_page', 'f-cond_resched'];
+      for (const each of document.querySelectorAll('section.pair')) if (!kept.includes(each.id)) each.remove();
+      await later();
+      const result = await axe.run({{ include: [['#source'], ['#nav > header']] }});
+      return result.violations.map(each => [each.id, each.nodes[0].html.slice(0, 200)]).concat(result.passes.length > 20 ? [] : ['few']);
+    """)
+    assert found == []

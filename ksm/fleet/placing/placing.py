@@ -51,11 +51,19 @@ def place(
     chance = np.random.default_rng(seed)
     progress("looking for a bound", 0, 0)
     bound, copies = bound_of(problem, began + FOR_BOUND * seconds)
-    best = best_of(problem, starts(problem, chance, deadline, progress))
+    try:
+        best = best_of(problem, starts(problem, chance, deadline, progress))
+    except PlaceError:
+        if not solver.usable(problem):
+            raise
+        solved = solver.solve(problem, copies, began + FOR_SOLVER * seconds, seed)
+        if solved.at is None or problem.faults(solved.at):
+            raise
+        best = solved.at
     if problem.total(best) > bound and solver.usable(problem):
         progress("solving", 0, 0)
         until = time.monotonic() + FOR_SOLVER * (deadline - time.monotonic())
-        solved = solver.solve(problem, copies, best, until, seed)
+        solved = solver.solve(problem, copies, until, seed)
         bound = max(bound, solved.least)
         if solved.at is not None and not problem.faults(solved.at):
             best = best_of(problem, iter([best, solved.at]))
@@ -74,8 +82,8 @@ def starts(problem: Problem, chance: np.random.Generator, deadline: float, progr
     """Placements to begin with: from the present one, and built from nothing."""
     progress("from the present placement", 0, 0)
     state = State(problem, problem.start)
-    if state.conflicts().any():
-        repair(state, chance)
+    if state.any_meet():
+        repair(state, chance, deadline)
     descend(state, deadline, chance)
     yield state.at.copy()
     movable = [source for source, each in enumerate(problem.sources) if not each.pinned]
@@ -93,21 +101,27 @@ def starts(problem: Problem, chance: np.random.Generator, deadline: float, progr
             yield state.at.copy()
 
 
-def repair(state: State, chance: np.random.Generator) -> None:
-    """Take apart what must not meet now. PlaceError if that is not possible, or was not found."""
+def repair(state: State, chance: np.random.Generator, deadline: float) -> None:
+    """Take apart what must not meet now. PlaceError if that is not possible, or was not found. One attempt is made in any case."""
     problem = state.problem
-    pinned = np.array([each.pinned for each in problem.sources], np.bool_)
+    movable = [source for source, each in enumerate(problem.sources) if not each.pinned]
     for number in range(REPAIRS):
-        conflicts = state.conflicts()
-        wrong = np.flatnonzero((conflicts > 0) & ~pinned).tolist()
-        if number > REPAIRS // 2:
-            wrong = np.flatnonzero(~pinned).tolist()
-        before = state.at[wrong].tolist()
-        for source in wrong:
-            state.remove(source)
-        if rebuild(state, wrong, EACH_HOW[number % len(EACH_HOW)], chance) and not state.conflicts().any():
+        before = state.at.copy()
+        if number < REPAIRS // 2:
+            off = []
+            for source in chance.permutation(movable).tolist():
+                if state.meets(source):
+                    state.remove(source)
+                    off.append(source)
+        else:
+            off = [*movable]
+            for source in off:
+                state.remove(source)
+        if rebuild(state, off, EACH_HOW[number % len(EACH_HOW)], chance) and not state.any_meet():
             return
-        state.restore(wrong, before)
+        state.restore(range(len(before)), before.tolist())
+        if time.monotonic() >= deadline:
+            break
     what = problem.faults(problem.start)[0]
     within = "" if problem.moves is None else f" with {problem.moves} moves"
     raise PlaceError(f"no placement was found{within} that is as asked for: now, {what}")

@@ -121,17 +121,20 @@ class Plan(NamedTuple):
             notes.append(f"{left:,} host{' has' if left == 1 else 's have'} no sources any more.")
         over = [step for step in self.steps if step.over]
         if over:
+            most = in_bytes(max(step.over for step in over))
             notes.append(
-                f"{len(over):,} of the moves exceed the capacity of a host, by {in_bytes(max(step.over for step in over))} at most, until"
-                " the next ones are made: no order was found in which all of them fit."
+                f"{len(over):,} of the moves exceed{'s' if len(over) == 1 else ''} the capacity of a host, by {most} at most, until the"
+                " next ones are made: no order was found in which all of them fit."
             )
         if any(step.waits for step in self.steps):
-            notes.append(f"{sum(step.waits for step in self.steps):,} sources wait on a third host until there is room.")
+            waits = sum(step.waits for step in self.steps)
+            notes.append(f"{waits:,} source{' waits' if waits == 1 else 's wait'} on a third host until there is room.")
         if any(step.meets for step in self.steps):
             notes.append("Some sources meet one that they must not meet, until that one moves.")
         if self.problem.fit == "after" and (loose := self.unmerged()):
             notes.append(
-                f"{loose:,} of the moves fit only when KSM has merged what came: until then, the host needs more than its capacity."
+                f"{loose:,} of the moves fit{'s' if loose == 1 else ''} only when KSM has merged what came: until then, the host needs more"
+                " than its capacity."
             )
         return notes
 

@@ -117,8 +117,8 @@ def program(problem: Problem, copies: Numbers) -> Any:
     return lp
 
 
-def solve(problem: Problem, copies: Numbers, at: Numbers, deadline: float, seed: int) -> Solved:
-    """See the top of the file. `at` is a placement that is known, from which HiGHS starts."""
+def solve(problem: Problem, copies: Numbers, deadline: float, seed: int) -> Solved:
+    """See the top of the file. HiGHS is given no placement to begin with: where its presolve finds the best one, 1.16 returns that one."""
     import highspy
 
     highs = quiet(highspy.Highs)
@@ -130,9 +130,6 @@ def solve(problem: Problem, copies: Numbers, at: Numbers, deadline: float, seed:
     for name, value in options.items():
         highs.setOptionValue(name, value)
     highs.passModel(program(problem, copies))
-    known = highspy.HighsSolution()
-    known.col_value = values_of(problem, at)
-    highs.setSolution(known)
     run(highs)
     info = highs.getInfo()
     least = int(problem.own.sum() + problem.weights.sum())
@@ -153,18 +150,6 @@ def quiet(kind: Any) -> Any:
         kind.enableCallbacks(highs)
 
     return type("Quiet", (kind,), {"enableCallbacks": enable})()
-
-
-def values_of(problem: Problem, at: Numbers) -> list[float]:
-    """The values of all variables for a placement."""
-    hosts = len(problem.hosts)
-    placed = np.zeros((len(problem.sources), hosts))
-    placed[np.arange(len(at)), at] = 1
-    parts = [placed, problem.counts(at) > 0]
-    if problem.tenants_apart:
-        parts.append(np.array([placed[problem.tenants == tenant].any(0) for tenant in range(int(problem.tenants.max(initial=0)) + 1)]))
-    values: list[float] = np.concatenate([part.ravel() for part in parts]).astype(float).tolist()
-    return values
 
 
 def run(highs: Any) -> None:

@@ -128,14 +128,16 @@ class State:
         fine: NDArray[np.bool_] = others == 0
         return fine
 
-    def conflicts(self) -> Numbers:
-        """How many others each source must not meet and meets."""
-        problem = self.problem
-        return np.array([
-            self.meet[problem.cliques[source], host].sum() - len(problem.cliques[source])
-            + self.tenant_counts[:, host].sum() - self.tenant_counts[problem.tenants[source], host]
-            for source, host in enumerate(self.at)
-        ], np.int64)  # fmt: skip
+    def meets(self, source: int) -> bool:
+        """Whether a source meets one that it must not meet. One that is nowhere does not."""
+        host, cliques = self.at[source], self.problem.cliques[source]
+        if host == NOWHERE or self.free:
+            return False
+        tenants = self.tenant_counts[:, host]
+        return bool(self.meet[cliques, host].sum() > len(cliques) or tenants.sum() > tenants[self.problem.tenants[source]])
+
+    def any_meet(self) -> bool:
+        return any(map(self.meets, range(len(self.at))))
 
     def swap_of(self, first: int, second: int) -> tuple[int, int]:
         """If two sources changed places: by how many pages the host of the first and that of the second would become larger."""
