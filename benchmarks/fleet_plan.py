@@ -10,8 +10,7 @@ import argparse
 from typing import NamedTuple
 
 from ksm.constants import PAGE_SIZE
-from ksm.fleet.asking import A_ROW, MOST_BITS, MOST_JOBS
-from ksm.fleet.engines.steps import OWN
+from ksm.fleet.asking import MOST_JOBS, bits_of
 
 
 class Measured(NamedTuple):
@@ -66,9 +65,7 @@ def plan(rows: int, workers: Workers = WORKERS, *, changed: float = 1.0, hosts: 
     read = rows * changed * (2 if changed < 1 else 1)
     files = read * measured.file
     work = rows * measured.work
-    bits = 0
-    while rows * A_ROW >> bits > workers.memory - OWN and bits < MOST_BITS:
-        bits += 1
+    bits = bits_of(rows, workers.memory)
     spread, compare = (count * each / 1e9 / 3600 for count, each in ((read, measured.spread), (rows, measured.compare)))
     # Files are read once, and what is spread is written once and read once.
     moved = (files + read * measured.work + work) / (workers.number * workers.network) / 3600

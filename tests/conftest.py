@@ -17,6 +17,7 @@ TARBALL = Path("/usr/src/linux-source-6.12.tar.xz")
 FILES = [
     "Makefile", "include/linux/hash.h", "include/linux/jhash.h", "include/linux/rbtree.h", "include/linux/rbtree_augmented.h",
     "include/linux/rbtree_types.h", "include/linux/xxhash.h", "include/trace/events/ksm.h", "lib/rbtree.c", "lib/xxhash.c", "mm/ksm.c",
+    "mm/memory.c",
 ]  # fmt: skip
 
 

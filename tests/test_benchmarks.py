@@ -107,3 +107,17 @@ def test_bench_refuses_more_than_there_is():
     done = bench("--pages", str(1 << 26))
     assert done.returncode == 1
     assert done.stderr.startswith("ksm: 67,108,864 pages need ")
+
+
+def test_fleet(tmp_path):
+    """Files are made, and what is measured makes sense: a row has 12 to 40 bytes in a file, and fewer than 60 in the working folder."""
+    pytest.importorskip("duckdb")
+    pytest.importorskip("numpy")
+    command = [sys.executable, str(PASSES.parent / "fleet.py")]
+    subprocess.run([*command, "make", str(tmp_path), "--rows", "40001", "--sources", "12"], check=True)
+    output = subprocess.run([*command, "steps", str(tmp_path), "--memory", "256M"], check=True, text=True, stdout=subprocess.PIPE).stdout
+    found = json.loads(output)
+    assert found["rows"] == 40001
+    assert 12 < found["file"] < 40
+    assert 0 < found["work"] < 60
+    assert min(found["spread"], found["compare"]) > 0

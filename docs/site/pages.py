@@ -2,6 +2,7 @@
 """What mkdocs calls: pages that stand outside of docs/, links between files that lead from page to page, and what --help says."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
@@ -14,6 +15,9 @@ from mkdocs.structure.pages import Page
 
 from ksm.cli.group import main
 
+sys.path.insert(0, str(Path(__file__).parent))
+from notebooks import page_of  # a hook's folder is no package
+
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "tests/kernel/README.md", "tests/truth/README.md",
            "tests/arm64/README.md")
 HELP = re.compile(r"^<!-- ksm (\w+(?: \w+)?) --help -->$", re.MULTILINE)
@@ -24,6 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     root = Path(config.docs_dir).parent
     for path in OUTSIDE:
         files.append(File.generated(config, path, abs_src_path=str(root / path)))
+    for notebook in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=page_of(notebook)))
     return files
 
 

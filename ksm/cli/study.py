@@ -30,10 +30,11 @@ DEBIAN = "/usr/src/linux-source-6.12.tar.xz"
 @click.option("--diff", "function", metavar="FUNCTION", help="Print both sides of this function here, instead of writing a page.")
 @click.option("--same", is_flag=True, help="Print how many statements of each function are the same, and what differs.")
 @click.option("--json", "as_json", is_flag=True, help="With --same: as JSON.")
+@click.option("--article", is_flag=True, help="Print an article of 2011, annotated: what is right, what is outdated, what never was so.")
 @click.option("--serve", is_flag=True, help="Serve the page on this computer, with a machine that does what you say. Ctrl-C ends it.")
 @click.option("--port", type=click.IntRange(1, 65535), help="With --serve: the port.  [default: one that is free]")
 def study(kernels: tuple[str, ...], output: str | None, recordings: tuple[str, ...], function: str | None, same: bool, as_json: bool,
-          serve: bool, port: int | None) -> None:
+          article: bool, serve: bool, port: int | None) -> None:
     """Read the port beside the kernel, and watch it run.
 
     Writes a page that stands on its own: mm/ksm.c on the left, the port on the right, function beside function, and recordings of what
@@ -58,8 +59,14 @@ def study(kernels: tuple[str, ...], output: str | None, recordings: tuple[str, .
     if serve and (output is not None or function is not None or same):
         raise click.UsageError("--serve goes with --kernel and --recording: it writes no file, and prints no function",
                                click.get_current_context())
+    if article and (kernels or recordings or output is not None or function is not None or same or serve):
+        raise click.UsageError("--article goes alone: it prints a text", click.get_current_context())
     try:
-        if function is not None:
+        if article:
+            from ksm.study.article.words import print_article
+
+            print_article(Console(highlight=False))
+        elif function is not None:
             from ksm.study.terminal import print_diff
 
             console = Console(highlight=False)

@@ -24,16 +24,20 @@ WORDS = {
     "merged": "merged", "unstable": "in the unstable tree", "volatile": "known to KSM",
     "shared": "shared with a forked process", "own": "not seen by KSM", "zero": "the zero page", "swapped": "swapped out",
 }
-STYLE = (
-    "text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#1b1d21}.h{font-weight:700;font-size:12px}.s{fill:#616873}"
-    ".m{text-anchor:middle}.i{fill:#fff;font-weight:700;font-size:10px}"
-)
+# Inside a page of HTML a style holds for all of the page, hence the class of the picture in each rule.
+STYLE = "".join(f".ksm-machine {rule}" for rule in (
+    "text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#1b1d21}", ".h{font-weight:700;font-size:12px}", ".s{fill:#616873}",
+    ".m{text-anchor:middle}", ".i{fill:#fff;font-weight:700;font-size:10px}",
+))
 
 
 class Drawing(str):
     """SVG as text. A notebook shows the picture; print() and a file have the text."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<a picture of {len(self):,} characters of SVG>"
 
     def _repr_svg_(self) -> str:
         return str(self)
@@ -61,8 +65,8 @@ def svg_of(state: State) -> Drawing:
             y = tree(name, nodes, out, y)
     width = max(WIDTH, *(32 + (max(node.x for node in nodes) + 1) * WIDE for nodes in (state.stable, state.unstable) if nodes), 0)
     return Drawing(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 8}" width="{width}" height="{y + 8}" role="img" '
-        f'aria-label="A machine with KSM: page tables, the stable tree, the unstable tree"><style>{STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="ksm-machine" viewBox="0 0 {width} {y + 8}" width="{width}" height="{y + 8}" '
+        f'role="img" aria-label="A machine with KSM: page tables, the stable tree, the unstable tree"><style>{STYLE}</style>'
         f'<rect width="100%" height="100%" rx="6" fill="#fff"/>{"".join(out)}</svg>'
     )
 

@@ -184,11 +184,13 @@ def fetched(address: str, only_foot: bool, folder: str | None) -> Iterator[int]:
 
 
 def open_fleet(texts: Sequence[str], *, placement: str | None = None, tenants: Mapping[str, Sequence[str]] | None = None) -> Fleet:
-    """The fleet of these files. Nothing but the end of each file is read. FleetError.
+    """The fleet of these files. Nothing but the end of each file is read. FleetError, TypeError.
 
     `placement` is a file with the columns source and host, in place of the hosts that the files name. `tenants` has the sources of each
     tenant.
     """
+    if isinstance(texts, str) or any(isinstance(each, str) for each in (tenants or {}).values()):
+        raise TypeError("files, and the sources of a tenant, are sequences of str")
     files = files_of(texts)
     if not files:
         raise FleetError("no file")

@@ -4,7 +4,7 @@
 
 from libc.stdlib cimport realloc
 
-from linux.atomic cimport atomic_inc_not_zero, atomic_read
+from linux.atomic cimport READ_ONCE_ulong, atomic_inc_not_zero, atomic_read
 from linux.list cimport list_head
 from linux.mm_types cimport COW_KSM, PAGE_SHIFT, machine, mm_of_mmlist, mm_struct, pmd_t, pte_t, struct_page, vm_area_struct
 from linux.mmap_lock cimport mmap_read_lock, mmap_read_trylock, mmap_read_unlock
@@ -18,7 +18,7 @@ from ksm.fs.proc.task_mmu cimport (PAGE_ANON, PAGE_FLAGS_SHIFT, PAGE_KSM, PAGE_K
                                    pagemap_walk)
 from ksm.kernel.fork cimport mmdrop
 from ksm.lib.rbtree cimport rb_first, rb_next
-from ksm.mm.ksm cimport (ERA_2_6_38, ERA_7_3, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals,
+from ksm.mm.ksm cimport (ERA_2_6_38, ERA_7_3, KSM_RUN_UNMERGE, SEQNR_MASK, STABLE_FLAG, STABLE_NODE_CHAIN, UNSTABLE_FLAG, ksm_globals,
                          ksm_mm_slot, ksm_rmap_item, ksm_stable_node, mm_slot_of, rmap_item_of, stable_node_of, stable_node_of_dup,
                          stable_node_of_list)
 from ksm.step cimport STEP_PASS_ENDS
@@ -105,6 +105,29 @@ cdef void look_at_item(longs *seen, ksm_globals *g, ksm_rmap_item *item, int whi
         item.oldchecksum if known else 0, item.age | item.remaining_skips << 8 if known else 0)
 
 
+cdef bint of_this_pass(ksm_globals *g, rb_root *root) noexcept nogil:
+    """Whether an unstable tree is that of the pass under way, while all is unmerged: after a run = 2 that has failed there is none.
+
+    The pass was broken off, and the root is still that of its tree, whose items the next run = 2 frees.
+    """
+    cdef list_head *pos
+    cdef ksm_rmap_item *item
+    cdef bint found = False
+    if not READ_ONCE_ulong(g.ksm_run) & KSM_RUN_UNMERGE or root.rb_node == NULL:
+        return True
+    spin_lock(&g.ksm_mmlist_lock)
+    pos = g.ksm_mm_head.slot.mm_node.next
+    while pos != &g.ksm_mm_head.slot.mm_node and not found:
+        item = mm_slot_of(pos).rmap_list
+        while item != NULL and not found:
+            found = (item == rmap_item_of(root.rb_node) and item.address & UNSTABLE_FLAG
+                     and (item.address & SEQNR_MASK) == (g.ksm_scan.seqnr & SEQNR_MASK))
+            item = item.rmap_list
+        pos = pos.next
+    spin_unlock(&g.ksm_mmlist_lock)
+    return found
+
+
 cdef void look_at_ksm(longs *seen, ksm_globals *g, int which, bint in_pass) noexcept nogil:
     cdef unsigned long[12] counters
     cdef unsigned long in_trees = g.ksm_pages_shared + g.ksm_pages_sharing + g.ksm_pages_unshared
@@ -124,7 +147,7 @@ cdef void look_at_ksm(longs *seen, ksm_globals *g, int which, bint in_pass) noex
         saw(seen, COUNTER, <unsigned long>i, i, <long>counters[i], 0, 0, 0, 0)
     for i in range(g.ksm_nr_node_ids):
         look_at_tree(seen, g, g.root_stable_tree + i, i, False)
-        if (in_pass and not between) or which == STEP_PASS_ENDS:
+        if (in_pass and not between and of_this_pass(g, g.root_unstable_tree + i)) or which == STEP_PASS_ENDS:
             look_at_tree(seen, g, g.root_unstable_tree + i, i, True)
     pos = g.migrate_nodes.next
     i = 0
@@ -178,8 +201,7 @@ cdef bint look_at_mm(longs *seen, mm_struct *mm, bint wait, mm_struct *held) noe
         return False
     for i in range(mm.map_count if atomic_read(&mm.mm_users) else 0):
         vma = mm.vmas[i]
-        if vma.anon_vma != NULL:
-            pagemap_walk(vma, vma.vm_start, vma.vm_end, look_at_entry, seen)
+        pagemap_walk(vma, vma.vm_start, vma.vm_end, look_at_entry, seen)
     if mm != held:
         mmap_read_unlock(mm)
     return True

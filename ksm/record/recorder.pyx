@@ -41,7 +41,7 @@ from ksm.step cimport (COMPARED, NR_STEPS, STABLE_SEARCHED, UNSTABLE_SEARCHED,
                        STEP_STABLE_FOUND, STEP_STABLE_FULL, STEP_STABLE_INSERTED, STEP_STABLE_MISS, STEP_TWO_MERGED, STEP_UNCHANGED,
                        STEP_UNSTABLE_COMPARE, STEP_UNSTABLE_FOUND, STEP_UNSTABLE_GAVE_UP, STEP_UNSTABLE_INSERTED,
                        STEP_WRITE_PROTECTED, STEP_ZERO_MERGED, WRITE_ONCE_step)
-from ksm.record.look cimport (BYTES, CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, NR_KINDS, PTE, ROOT, VALUES, longs,
+from ksm.record.look cimport (BYTES, CONTENT, FRAME, ITEM, ITEM_STABLE, LINK, NODE, PTE, ROOT, VALUES, longs,
                               look_at_item, look_at_ksm, look_at_mms, page_of, put, saw)
 
 # How many kinds of steps ksm/step.pxd has

@@ -35,6 +35,7 @@ def snapshot(Machine of not None):
             of.enter()
             mutex_lock(&of.g.ksm_thread_mutex)
             wait_while_offlining(of.g)
+            r.in_pass = of.g.ksm_scan.mm_slot != &of.g.ksm_mm_head
             write_step(r, of.m, STEP_NOTE, NULL, NULL, NULL, 0)
             mutex_unlock(&of.g.ksm_thread_mutex)
             of.leave()

@@ -3,7 +3,7 @@
 """The line that takes each step of a recording: in mm/ksm.c of each era's kernel, and in the port when it runs that era.
 
 A step has an anchor: a function, and a sign that finds one line of it. What a recording says of a step may decide between several anchors
-("case"). anchors.json has the line's number and hash in each version that was read, and nothing of its text.
+("case"). anchors.json has the line's number and hash in a version of each era, and nothing of its text.
 """
 
 from __future__ import annotations
@@ -182,6 +182,11 @@ def table_of(era: str, sources: Mapping[str, Source]) -> dict[str, list[object]]
 
 @cache
 def known() -> dict[str, dict[str, list[object]]]:
-    """anchors.json: the table of each era, with its version."""
-    found: dict[str, dict[str, list[object]]] = json.loads(ANCHORS.read_text())
+    """anchors.json: the table of each era."""
+    found: dict[str, dict[str, list[object]]] = {era: table["lines"] for era, table in json.loads(ANCHORS.read_text()).items()}
     return found
+
+
+def versions() -> dict[str, str]:
+    """The version that was read for each era. That of 2.6.38 was computed: docs/eras.md says how."""
+    return {era: table["version"] for era, table in json.loads(ANCHORS.read_text()).items()}

@@ -28,7 +28,8 @@ function changesOf(r) {
   const found = { pages: new Set(), frames: new Set(), objects: new Set(), counters: new Set(), kinds: new Set() };
   for (const [kind, id, now] of incrementsOf(r.data.steps[r.at])) {
     const was = r.before(id)?.v, v = now || was;
-    if (!v) continue;
+    // What a note finds there for the first time has not changed.
+    if (!v || (!was && r.data.steps[r.at][0] === 0)) continue;
     found.kinds.add(kind);
     if (kind === PTE || kind === ITEM) found.pages.add(`${v[0]}:${v[1]}`);
     if (kind === PTE) for (const each of [was, now]) if (each) found.frames.add(each[2]);

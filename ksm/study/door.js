@@ -46,14 +46,16 @@ const door = (() => {
   const types = JSON.parse(byId("steps", HTMLElement).textContent || "[]");
   const machine = typeof liveMachine === "function" ? liveMachine() : recordedMachine();
   const log = byId("door-log", HTMLOListElement), cards = byId("door-cards", HTMLElement), play = byId("door-play", HTMLButtonElement);
-  const era = byId("door-era", HTMLSelectElement), limit = byId("door-limit", HTMLSelectElement), pace = byId("door-pace", HTMLSelectElement);
+  const limit = byId("door-limit", HTMLSelectElement), pace = byId("door-pace", HTMLSelectElement);
   const hint = byId("door-hint", HTMLElement), sentence = byId("door-sentence", HTMLElement);
   /** @type {Replay | undefined} */
   let replay;
   /** @type {{from: number, processes: DoorProcess[], settings: Record<string, number>}[]} what is not in the recording, by the step from which on it holds */
   let epochs = [];
   const seen = new Set(), done = new Set();
-  let timer = 0, told = 0, busy = false;
+  let timer = 0, told = 0, answers = 0, begun = false, writing = false;
+  /** @type {Promise<unknown>} what was asked for before: one thing is done after the other */
+  let queue = Promise.resolve();
 
   document.documentElement.classList.add(machine.live ? "live" : "static");
 
@@ -62,7 +64,7 @@ const door = (() => {
 
   function draw() {
     const r = replay;
-    if (!r) return;
+    if (!r || writing) return;
     const focused = document.activeElement?.getAttribute("data-key");
     drawDoor(r, epoch().processes, { write, act: (action) => { attempt(/** @type {Record<string, unknown>} */ (action)); }, live: machine.live });
     sentence.textContent = r.sentence();
@@ -70,7 +72,8 @@ const door = (() => {
     play.textContent = timer ? "Pause" : "Play";
     for (const line of log.children) line.classList.toggle("now", line.getAttribute("data-at") === String(r.at));
     const ended = r.at === r.length - 1;
-    hint.textContent = ended && !timer ? doorHint(seen, r.counters(), done) : "";
+    const nothing = !machine.live && !machine.choices().length;
+    hint.textContent = !ended || timer ? "" : nothing ? "This is as far as it was recorded. Begin anew, and go another way." : doorHint(seen, r.counters(), done);
     if (focused) /** @type {HTMLElement | null} */ (document.querySelector(`#door [data-key="${focused}"]`))?.focus({ preventScroll: true });
   }
 
@@ -91,6 +94,8 @@ const door = (() => {
     }
     log.scrollTop = log.scrollHeight;
     cards.scrollTop = 0;
+    const newest = cards.firstElementChild?.cloneNode(true);
+    if (newest) byId("door-why", HTMLElement).replaceChildren(newest);
     [...cards.children].forEach((card, i) => card.classList.toggle("new", i === 0));
     return cards.childElementCount > before;
   }
@@ -138,7 +143,7 @@ const door = (() => {
       if (answer.era && i === answers.length - 1) quickly = true;
     });
     const last = answers[answers.length - 1], allowed = last.settings.max_page_sharing;
-    if (replay && last.era === undefined) for (const each of epochs.slice(-1)) replay.seek(each.from - 1);
+    if (replay && last.era === undefined) replay.seek(epochs[epochs.length - 1].from - 1);
     limit.disabled = allowed === undefined || (!machine.live && !machine.choices().some(({ action }) => action.do === "set"));
     if (allowed !== undefined) limit.value = String(allowed);
     choices();
@@ -158,17 +163,16 @@ const door = (() => {
   }
 
   /** @param {() => Promise<DoorAnswer[]>} ask @param {boolean} quickly @returns {Promise<DoorAnswer[]>} */
-  async function asked(ask, quickly) {
-    if (busy) throw new Error("The machine is busy.");
-    busy = true;
-    try {
+  function asked(ask, quickly) {
+    const given = queue.then(async () => {
       end();
-      const answers = await ask();
-      take(answers, quickly);
-      return answers;
-    } finally {
-      busy = false;
-    }
+      const found = await ask();
+      take(found, quickly);
+      answers++;
+      return found;
+    });
+    queue = given.catch(() => {});
+    return given;
   }
 
   /** @param {Record<string, unknown>} action @param {boolean} [quickly] without playing */
@@ -178,9 +182,9 @@ const door = (() => {
   }, quickly);
 
   /** @param {string} [wanted] the era */
-  function begin(wanted = era.value) {
+  function begin(wanted = window.lens.chosen) {
     if (wanted !== "6.12") done.add("era");
-    era.value = wanted;
+    byId("door-kernel", HTMLElement).textContent = `of Linux ${wanted}`;
     return asked(() => machine.begin(wanted), true);
   }
 
@@ -215,16 +219,22 @@ const door = (() => {
     const tile = document.querySelector(`#door [data-key="${box.dataset.key}"]`);
     if (!(tile instanceof HTMLElement)) return;
     const text = tile.querySelector("b")?.textContent || "";
-    const field = /** @type {HTMLInputElement} */ (make("input", { type: "text", maxlength: "20", class: "tile", "aria-label": `Text of page ${page} of ${process}`, value: text === "zeros" ? "" : text.trim() }));
+    const field = /** @type {HTMLInputElement} */ (make("input", { type: "text", maxlength: "20", class: "tile", "data-key": box.dataset.key || "", "aria-label": `Text of page ${page} of ${process}`, value: text === "zeros" ? "" : text.trim() }));
     let over = false;
     const finish = (/** @type {boolean} */ keep) => {
       if (over) return;
       over = true;
+      writing = false;
       if (keep) attempt({ do: "write", process, page, text: field.value }); else draw();
     };
-    field.addEventListener("keydown", (event) => { if (event.key === "Enter") finish(true); else if (event.key === "Escape") finish(false); });
+    field.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault();     // the tile that gets the focus back is not pressed
+      finish(event.key === "Enter");
+    });
     field.addEventListener("blur", () => finish(field.value !== text.trim()));
     tile.replaceWith(field);
+    writing = true;
     field.focus();
     field.select();
   }
@@ -238,11 +248,10 @@ const door = (() => {
   click("door-step", () => { stop(); tick(); stop(); draw(); });
   click("door-back", () => { stop(); replay?.seek(replay.at - 1); draw(); });
   click("door-play", () => { if (timer) { stop(); draw(); } else { if (replay && replay.at === replay.length - 1) replay.seek(epochs[epochs.length - 1].from - 1); tick(); } });
-  era.addEventListener("change", () => attempt({ do: "begin" }));
+  document.addEventListener("lens", () => { if (begun) attempt({ do: "begin" }); });
   limit.addEventListener("change", () => attempt({ do: "set", name: "max_page_sharing", value: Number(limit.value) }));
   addEventListener("resize", draw);
 
-  let begun = false;
   addEventListener("view", (event) => {
     const here = /** @type {CustomEvent} */ (event).detail === "door";
     if (!here) stop();
@@ -258,6 +267,7 @@ const door = (() => {
     /** Whether there is something to play, for who waits for its end. */
     get playing() { return timer !== 0; },
     get replay() { return replay; },
+    get answers() { return answers; },
     get epoch() { return epoch(); },
   };
 })();

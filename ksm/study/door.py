@@ -23,7 +23,8 @@ CHOICES: dict[str, tuple[str, dict[str, Any]]] = {
     "limit": ("max_page_sharing = 2", {"do": "set", "name": "max_page_sharing", "value": 2}),
 }
 EVERYWHERE = (
-    "scan scan scan",
+    "scan scan scan scan",
+    "scan scan write scan scan",
     "scan scan write scan back scan scan",
     "scan scan fork scan write scan",
 )

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // No twin in the kernel: the page of ksm study.
-// The picture of the front door: memories, frames and what leads where, both trees, counters.
+// The picture of the front door: memories, frames and what leads where, counters. Both trees are those of stage.js.
 // @ts-check
 "use strict";
 
@@ -8,6 +8,10 @@
 
 const DOOR_COUNTERS = ["full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",
   "ksm_zero_pages", "stable_node_chains", "stable_node_dups", "cow_ksm"];
+
+/** The lessons' picture: its trees and its looks stand here, its memory is not shown. */
+const doorStage = new Stage(document.createElement("div"), { width: 360 });
+byId("door-trees", HTMLElement).append(doorStage.trees, doorStage.looks);
 
 /** The words on a page. @param {Replay} r @param {number} content */
 function doorText(r, content) {
@@ -19,7 +23,7 @@ function doorText(r, content) {
  * @param {DoorProcess[]} processes
  * @param {{write: (process: string, page: number, box: HTMLElement) => void, act: (action: object) => void, live: boolean}} hands */
 function drawDoor(r, processes, hands) {
-  const frames = new Map(r.all(FRAME).map(([, v]) => [v[0], v])), items = new Map(r.all(ITEM)), nodes = new Map(r.all(NODE));
+  const frames = new Map(r.all(FRAME).map(([, v]) => [v[0], v])), items = new Map(r.all(ITEM));
   const entries = new Map(r.all(PTE).map(([, v]) => [`${v[0]}:${v[1]}`, v]));
   const byKey = new Map([...items.values()].map((v) => [`${v[0]}:${v[1]}`, v]));
   const keyOf = (/** @type {number} */ id) => (items.get(id) || []).slice(0, 2).join(":");
@@ -62,14 +66,14 @@ function drawDoor(r, processes, hands) {
   }
   const boxes = [...used].sort((a, b) => a[0] - b[0]).map(([pfn, count]) => {
     const frame = frames.get(pfn) || [], merged = Boolean(frame[4] & BIT_KSM);
-    return make("div", { class: `frame ${merged ? "shared" : ""}`, "data-frame": String(pfn) }, make("small", {}, `frame ${pfn}`), make("b", {}, doorText(r, frame[3])),
+    return make("div", { class: `dframe ${merged ? "shared" : ""}`, "data-frame": String(pfn) }, make("small", {}, `frame ${pfn}`), make("b", {}, doorText(r, frame[3])),
       make("small", {}, count > 1 ? `for ${count} pages` : ""));
   });
   byId("door-frames", HTMLElement).replaceChildren(...boxes);
   const mapped = [...used.values()].reduce((sum, count) => sum + count, 0);
   byId("door-saved", HTMLElement).textContent = `${mapped} pages in ${used.size} frames` + (mapped > used.size ? `: ${4 * (mapped - used.size)} KiB saved` : "");
   drawArrows(entries);
-  drawDoorTrees(r, frames, items, nodes, entries);
+  doorStage.draw(r);
   drawDoorCounters(r);
 }
 
@@ -93,29 +97,6 @@ function drawArrows(entries) {
     if (!path.parentNode) drawing.append(path);
   }
   for (const path of old.values()) path.remove();
-}
-
-/** @param {Replay} r @param {Map<number, number[]>} frames @param {Map<number, number[]>} items @param {Map<number, number[]>} nodes @param {Map<string, number[]>} entries */
-function drawDoorTrees(r, frames, items, nodes, entries) {
-  /** @type {Map<number, Link>} */
-  const links = new Map(r.all(LINK).map(([, v]) => [v[0], { parent: v[1], left: v[2], right: v[3], red: v[4] === 1 }]));
-  const path = r.path(), roots = r.all(ROOT), short = (/** @type {string} */ name) => (name.length > 13 ? `${name.slice(0, 12)}…` : name);
-  const rootsOf = (/** @type {number} */ tree) => roots.filter(([, v]) => v[0] === tree && v[2] >= 0).map(([, v]) => v[2]);
-  const dupsOf = (/** @type {number} */ id) => [...nodes.values()].filter((v) => v[0] === IN_CHAIN && v[4] === id).sort((a, b) => a[5] - b[5]);
-  /** @param {number} id @returns {Face} */
-  const stable = (id) => {
-    const v = nodes.get(id) || [], chain = v[0] === CHAIN, dups = chain ? dupsOf(id) : [v], frame = frames.get((dups[0] || [])[1]);
-    return { title: dups.map((dup) => `frame ${dup[1]}`).join(", "), name: frame ? short(doorText(r, frame[3])) : "nobody's", inside: chain ? "chain" : String(v[1]), square: chain, lost: false,
-      stale: !frame || !(frame[4] & BIT_KSM), below: dups.map((dup) => `${chain ? `frame ${dup[1]}: ` : ""}${dup[2]} share`) };
-  };
-  /** @param {number} id @returns {Face} */
-  const unstable = (id) => {
-    const v = items.get(id) || [], entry = entries.get(`${v[0]}:${v[1]}`), frame = entry && frames.get(entry[2]), then = r.contentThen(id), lost = Boolean(frame) && then >= 0 && frame?.[3] !== then;
-    return { title: r.pageName(`${v[0]}:${v[1]}`), name: frame ? short(doorText(r, frame[3])) : "gone", inside: entry ? String(entry[2]) : "", square: false, lost, stale: !entry,
-      below: [r.nameOf(v[0]), ...(lost ? ["has changed"] : [])] };
-  };
-  drawTrees(byId("door-stable", HTMLElement), rootsOf(0), links, stable, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)), () => {});
-  drawTrees(byId("door-unstable", HTMLElement), rootsOf(1), links, unstable, path.unstable, () => {});
 }
 
 /** @type {Record<string, number>} */

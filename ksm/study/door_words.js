@@ -49,10 +49,10 @@ function doorHint(seen, counters, done) {
   if (!done.has("scan")) return "Begin here: press the button.";
   if (!seen.has("UNSTABLE_FOUND") && !counters.pages_sharing) return "Nothing is merged yet: each page has been looked at once. Let ksmd pass by again.";
   if (!done.has("write")) return "Two of the pages are one now. What if bob writes into his?";
-  if (seen.has("COW") && !seen.has("LEFT_STABLE")) return "bob has a copy, and pages_sharing still counts him. ksmd does not know yet: let it pass by.";
+  if (seen.has("COW") && !seen.has("LEFT_STABLE")) return "The writer has a copy now, and pages_sharing still counts it. ksmd does not know yet: let it pass by.";
   if (!done.has("fork")) return "Try a fork: begin anew, or fork now, and let ksmd pass by.";
   if (!done.has("madvise")) return "Take a memory back: madvise(MADV_UNMERGEABLE).";
   if (!done.has("set")) return "Begin anew, set max_page_sharing to 2, and give more than two pages the same text.";
-  if (!done.has("era")) return "Begin anew with the KSM of 2011, 2.6.38: which step comes first there?";
+  if (!done.has("era")) return "Choose another era above: in 2.6.38, the KSM of 2011, which step comes first?";
   return "The lessons tell more, and the source shows each step in the kernel's code.";
 }

@@ -162,7 +162,7 @@ def asks(line: str) -> bool:
 
 
 @cache
-def functions_of() -> dict[str, dict[str, str]]:
-    """The functions that mm/ksm.c of each era's kernel has, with the hash of each: functions.json."""
-    known: dict[str, dict[str, str]] = json.loads(FUNCTIONS.read_text())
+def functions_of() -> dict[str, list[str]]:
+    """The functions that mm/ksm.c of each era's kernel has: functions.json. Those of 2.6.38 are from 3.0, less what came later."""
+    known: dict[str, list[str]] = json.loads(FUNCTIONS.read_text())
     return known

@@ -63,8 +63,10 @@ def _by_hash(source: Source) -> Iterator[Change]:
         was = names.get(name, "")
         if base_hashes().get(name) != code_hash(function.text):
             change = Change(name, "renamed" if was else "changed" if name in base_hashes() else "new", was=was)
-            if (was or name in base_shapes()) and base_shapes()[was or name] == shape_hash(function.text):
+            if was:
                 change.kinds.append(RENAME)
+            elif base_shapes().get(name) == shape_hash(function.text):
+                change.texts.append("Only names differ.")
             _tell(change, _code(function), None, name in base_hashes() or bool(was))
             yield change
     for name in gone:
@@ -128,10 +130,11 @@ def _compare(change: Change, now: Function | None, before: Function | None) -> N
     if not now or not before:
         return
     one, other = with_one_name(_code(now) or ""), with_one_name(_code(before) or "")
-    if shape(now.text) == shape(before.text) or normalised(one) == normalised(other):
+    names = other_names(before.text, now.text)
+    if names:
+        change.texts.append(f"Only names differ: {', '.join(f'{old} → {new}' for old, new in names)}.")
+    if normalised(one) == normalised(other) or (names and all(_means_the_same(*pair, change, now.text) for pair in names)):
         change.kinds.append(RENAME)
-        if names := other_names(before.text, now.text):
-            change.texts.append(f"Only names differ: {names}.")
     elif _without_trace(one) == _without_trace(other):
         change.kinds.append(TRACE)
     elif Counter(_statements(one)) == Counter(_statements(other)):
@@ -139,12 +142,19 @@ def _compare(change: Change, now: Function | None, before: Function | None) -> N
         change.texts.append("The same statements in another order.")
 
 
-def other_names(before: str, now: str) -> str:
+def other_names(before: str, now: str) -> list[tuple[str, str]]:
     """The names that another name has come in place of, if the texts differ by names only."""
     if shape(before) != shape(now):
-        return ""
+        return []
     pairs = zip(normalised(before).split(" "), normalised(now).split(" "), strict=True)
-    return ", ".join(f"{old} → {new}" for old, new in dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))
+    return list(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))
+
+
+def _means_the_same(old: str, new: str, change: Change, text: str) -> bool:
+    """Whether another name is no other thing: a variable, the function itself, or a name of SYNONYMS; not another flag or function."""
+    if with_one_name(old) == with_one_name(new) or (old, new) == (change.was, change.name):
+        return True
+    return not new.isupper() and not re.search(rf"\b{new}\s*\(", text)
 
 
 def _statements(code: str) -> list[str]:
@@ -184,10 +194,12 @@ def _tell(change: Change, now: str | None, before: str | None, paired: bool, bot
     if reason := IN_ANOTHER_FILE.get(change.name):
         change.kinds.append(MOVE)
         change.texts.append(f"{reason[0].upper()}{reason[1:]}.")
-    elif change.what in ("new", "gone") and (file := re.fullmatch(r"(\w+)_(show|store)", change.name)):
+    elif change.what != "changed" and (file := re.fullmatch(r"(\w+)_(show|store)", change.name)):
         change.kinds.append(READ)
         change.texts.append(f"The file /sys/kernel/mm/ksm/{file[1]}.")
     change.kinds = list(dict.fromkeys(change.kinds)) or [UNTOLD]
+    if change.kinds == [RENAME] and not change.texts:
+        change.texts.append("Other names for the same steps.")
 
 
 def told(fact: Fact) -> str:

@@ -45,10 +45,6 @@
       return found === undefined ? undefined : recordings[found];
     },
 
-    /** The era in which a recording is read: the chosen one, if the recording stands for it, too.
-     * @param {{era: string, eras?: string[]}} data */
-    eraOf(data) { return (data.eras || []).includes(lens.chosen) ? lens.chosen : data.era; },
-
     /** The ids of the lines that took a step: the kernel's, if its file is of that era, and the port's; "" for none.
      * @param {StepType} type @param {number[]} step @param {string} era @returns {[string, string]} */
     lines(type, step, era) {

@@ -35,11 +35,11 @@ def memory() -> Source:
 def kernels_of(name: str) -> list[str]:
     """The eras whose mm/ksm.c has the twin of a function of the port, by this name or the one that it had."""
     names = {name, *(old for old, now in RENAMED.items() if now == name)}
-    return [era for era in ERAS if not names.isdisjoint(functions_of().get(era, {name: ""}))]
+    return [era for era in ERAS if not names.isdisjoint(functions_of()[era])]
 
 
 def section_eras(name: str) -> str:
-    """The eras for the section of a function; "" if mm/ksm.c has it in all of them, or never."""
+    """The eras whose mm/ksm.c has the function of a section; "" if all have it. The port may call it in the others, too."""
     eras = kernels_of(name) if name in base_hashes() else []
     return "" if len(eras) in (0, len(ERAS)) else " ".join(eras)
 

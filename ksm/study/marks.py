@@ -93,6 +93,8 @@ def _dropped(statement: Statement, paired: frozenset[int], outer: str | None) ->
     if statement.body:
         # The head goes with its block, if nothing of either is the kernel's.
         empty = {each.line for each in statement.body} <= {*inner} and not statement.orelse
+        if statement.orelse and _ours(statement, paired, mark):
+            return [each.line for each in statement.body if _recording(each)] + rest    # a head without its else says something else
         own = empty and (all(_recording(each) for each in statement.body) or _ours(statement, paired, mark))
         return [statement.line, *inner] if own else inner + rest
     return [statement.line] if _recording(statement) or _ours(statement, paired, mark) else []

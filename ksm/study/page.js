@@ -26,6 +26,12 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** What the address names, without its escapes; as it is, if they are none. */
+function plainHash() {
+  const hash = location.hash.slice(1);
+  try { return decodeURIComponent(hash); } catch { return hash; }
+}
+
 /** Show the part of the page that the address says, and what the address names in it. The window gets an event "view" whenever the address
  * has changed, whose detail is the part. @param {string} [before] the part that was shown */
 function showView(before) {
@@ -35,13 +41,20 @@ function showView(before) {
     if (link.getAttribute("href") === `#${view}`) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
   // The browser could not scroll to what was not drawn, and does not when a page is loaded again. Sections that were not drawn yet may have another height than estimated: scroll twice.
-  const target = before === view ? null : document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = before === view ? null : document.getElementById(plainHash());
   if (target && target.id !== view) {
     target.scrollIntoView();
     requestAnimationFrame(() => { target.scrollIntoView(); requestAnimationFrame(() => target.scrollIntoView()); });
   }
   dispatchEvent(new CustomEvent("view", { detail: view }));
 }
+// The lessons open where they were left.
+document.querySelector('#views a[href="#lessons"]')?.addEventListener("click", (event) => {
+  const place = /** @type {HTMLElement} */ (event.currentTarget).dataset.place;
+  if (!place) return;
+  event.preventDefault();
+  location.hash = place;
+});
 addEventListener("hashchange", () => showView(document.documentElement.dataset.view));
 
 (() => {

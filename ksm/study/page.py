@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import ksm
-from ksm.machine import ERAS
 from ksm.study import door
+from ksm.study.article.words import as_html
 from ksm.study.glossary import terms
 from ksm.study.kernel import Kernel
 from ksm.study.lens import section_eras, steps_for, table
@@ -22,7 +22,8 @@ from ksm.study.steps import era_of
 
 HERE = Path(__file__).parent
 NAME = "ksm-study.html"
-STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "booklet.css", "source.css", "lens.css", "narrow.css")
+STYLES = ("page.css", "nav.css", "door.css", "player.css", "stage.css", "booklet.css", "source.css", "lens.css", "article/article.css",
+          "narrow.css")
 VIEW = "view.js"  # runs before the page is drawn
 SCRIPTS = ("page.js", "source.js", "lens.js", "tree.js", "replay.js", "changes.js", "stage.js", "story.js", "booklet.js", "player.js",
            "door_words.js", "door_draw.js", "door.js")
@@ -41,12 +42,14 @@ def render(kernel: Kernel | None, recordings: list[dict[str, Any]], older: Kerne
     template = environment.get_template("page.html")
     source = context(kernel, older)
     theirs = {file.subject.file.name: file.subject.theirs for file in source["files"][1:] if file.subject.theirs}
+    functions = {pair.name for file in source["files"] for pair in file.subject.pairs}
     steps, lens = steps_for(kernel, source["subject"].port, theirs), table(kernel, recordings)
     style = Markup("\n").join(Markup((HERE / name).read_text()) for name in STYLES)
     scripts = [Markup((HERE / name).read_text()) for name in ((LIVE, *SCRIPTS) if live else SCRIPTS)]
     return template.render(
         **source, version=ksm.__version__, era=era_of(kernel.source) if kernel else "", style=style, view=Markup((HERE / VIEW).read_text()),
-        article=Markup(""), scripts=scripts, steps=as_script(steps), lens=lens, lens_data=as_script(lens), section_eras=section_eras,
-        glossary=as_script(terms()), eras=list(ERAS), door="" if live else as_script(door.recorded()),
+        article=as_html(functions, {recording.get("lesson", "") for recording in recordings}), scripts=scripts, steps=as_script(steps),
+        lens=lens, lens_data=as_script(lens), section_eras=section_eras, glossary=as_script(terms()),
+        door="" if live else as_script(door.recorded()),
         recordings=[(number, recording, as_script(recording)) for number, recording in enumerate(recordings)],
     )

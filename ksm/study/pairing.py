@@ -16,7 +16,8 @@ from ksm.study.kernel import FILE, MEMORY, RBTREE, Kernel, StudyError
 from ksm.study.marks import helpers_of, not_the_kernels
 from ksm.study.notes import IN_ANOTHER_FILE, LABELS, OMITTED, OMITTED_IN_MEMORY, OMITTED_IN_RBTREE, RENAMED, RENAMED_IN_MEMORY, WRITE_FAULT
 from ksm.study.same import Row as Compared
-from ksm.study.same import compared_rows
+from ksm.study.same import compared_rows, same_with_one_name
+from ksm.study.told import with_one_name
 
 PORT = Path(ksm.__file__).parent
 
@@ -99,6 +100,13 @@ class Study:
                 return self.pair(pair.within) if pair.within else pair
         raise StudyError(f"there is no function {name}() on either side")
 
+    def text(self, source: Source) -> str:
+        """What is shown of a file, on the lines where it is."""
+        if not self.file.functions:
+            return "\n".join(source.lines)
+        shown = {line for pair in self.pairs for row in (*pair.before, *pair.rows) for line in [row[source is self.port]] if line}
+        return "\n".join(line if number in shown else "" for number, line in enumerate(source.lines, 1))
+
     def twins(self) -> dict[str, tuple[int, int]]:
         """Of each function of the kernel that is paired: lines of code, and those of them that have a twin on their row."""
         return {pair.name: with_twins(self.theirs, pair.kernel, pair.twins) for pair in self.pairs
@@ -139,6 +147,9 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
     compared = compared_rows(file.name, own_text(theirs, theirs.functions) if file.functions else kernel.texts[file.name],
                              own_text(port, own))
     same = {name: row.lines for name, row in compared.items()}
+    if file is KSM and any(base_hashes().get(name) != code_hash(function.text) for name, function in theirs.functions.items()):
+        others = same_with_one_name(kernel.texts[file.name])
+        same = {name: same.get(name, set()) | others.get(with_one_name(name), set()) for name in theirs.functions}
     hooks = not_the_kernels(port, frozenset(line for pairs in same.values() for _, line in pairs))
     helpers = helpers_of(port)
     within = {part: host for host, parts in helpers.items() if host in names.values() for part in parts if part in own}
@@ -167,7 +178,7 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
             found = aligned(theirs, range(function.first, function.last + 1), port, lines, same.get(function.name, ()), hooks)
             pair.row = compared.get(function.name)
             pair.labels = labels_of(function, mine, port, theirs)
-            pair.renamed = function.name if function.name != mine.name else ""
+            pair.renamed = function.name if function.name != name else ""
         else:
             found = Aligned(stacked(lines_of(function), lines_of(mine)))
             pair.reason = reason_of(name, function, file)
@@ -182,7 +193,8 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
         add(follower, None, own[follower])
     for name, function in theirs.functions.items():
         now = names.get(name, "")
-        add(now or name, function, own[now] if now else None)
+        # Two of the kernel's functions may be one of the port's.
+        add(name if now in theirs.functions else now or name, function, own[now] if now else None)
         for follower in followers.get(now, ()) if now else ():
             add(follower, None, own[follower])
     return pairs, [] if file.functions else stacked(tail(theirs), tail(port)), hooks

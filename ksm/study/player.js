@@ -36,8 +36,8 @@
     lit = [];
     if (depth !== "source") return;
     const type = types[r.data.steps[r.at][0]];
-    const lines = window.lens.lines(type, r.data.steps[r.at], window.lens.eraOf(r.data));
-    lit = lines.flatMap((id) => (id && document.getElementById(id)) || []);
+    const lines = window.lens.lines(type, r.data.steps[r.at], era);
+    lit = lines.flatMap((/** @type {string} */ id) => (id && document.getElementById(id)) || []);
     for (const line of lit) line.classList.add("lit");
     show(...lit);
     if (lit.length) mark(lit[lit.length - 1].closest("section.pair"));
@@ -126,16 +126,16 @@
 
   /** Go where the address says, or to the lesson that was shown. */
   function arrive() {
-    const [, key = "", version = "", where = "", more = ""] = location.hash.split("/").map(decodeURIComponent);
+    const [, key = "", version = "", where = "", more = ""] = plainHash().split("/");
     const wanted = key || catalogue.find((each) => each.number === loaded)?.lesson || catalogue[0]?.lesson;
-    if (key && version && typeof window.lens !== "undefined" && window.lens.chosen !== version) window.lens.choose(version);
+    if (key && version && window.lens.chosen !== version) window.lens.choose(version);
     open({ lesson: wanted, era: version || era, step: /^\d+$/.test(where) ? Number(where) - 1 : undefined, scene: /^\d+$/.test(where) ? undefined : where, depth: !where ? undefined : more === "source" ? "source" : /^\d+$/.test(where) ? "steps" : "story" });
   }
 
   /** The recording of a lesson in an era, or in the nearest that there is. @param {string} key @param {string} version */
   function recordingOf(key, version) {
-    const all = catalogue.filter((each) => each.lesson === key);
-    return all.find((each) => each.eras.includes(version)) || all.find((each) => each.eras.includes("6.12")) || all[0] || catalogue[0];
+    const number = window.lens.recording(key, version);
+    return catalogue.find((each) => each.number === String(number)) || catalogue[0];
   }
 
   /** @param {{lesson?: string, era?: string, step?: number, scene?: string, depth?: Depth}} wanted */
@@ -151,7 +151,7 @@
   }
 
   /** @returns {string} */
-  const chosenEra = () => (typeof window.lens !== "undefined" && window.lens.chosen) || era || "6.12";
+  const chosenEra = () => window.lens.chosen;
 
   /** @param {string} number @param {string} version */
   function load(number, version) {
@@ -168,7 +168,7 @@
     const shown = catalogue.filter((each) => recordingOf(each.lesson, version) === each);
     lesson.replaceChildren(...shown.map((each) => make("option", { value: each.number }, each.title)));
     lesson.value = number;
-    const other = root.classList.contains("both") && root.dataset.era !== window.lens.eraOf(data);
+    const other = root.classList.contains("both") && window.lens.file !== version;
     story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
     const end = replay.length - 1;
     ticks.replaceChildren(...story.scenes.map((scene) => { const tick = make("i"); tick.style.left = `${100 * scene.step / end}%`; return tick; }));
@@ -303,12 +303,7 @@
   function settle() {
     const narrow = player.clientWidth < 760 || depth === "source";
     if (narrow !== (aside.parentElement === dock)) (narrow ? dock : telling)[narrow ? "prepend" : "append"](aside);
-    if (replay && player.clientWidth !== width) {
-      width = player.clientWidth;
-      stage.draw(replay, chosen);
-    }
   }
-  let width = 0;
   new ResizeObserver(settle).observe(player);
 
   addEventListener("view", (event) => {

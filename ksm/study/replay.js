@@ -199,14 +199,18 @@ class Replay {
     return thing && thing.kind === ITEM ? this.pageName(`${thing.v[0]}:${thing.v[1]}`) : "the page";
   }
 
-  /** The nodes that the search under way has met, by the tree that it is in. @returns {{stable: number[], unstable: number[]}} */
+  /** The nodes that the search under way has met, by the tree that it is in, and the tree in which it was last.
+   * @returns {{stable: number[], unstable: number[], last: "stable" | "unstable"}} */
   path() {
-    /** @type {{stable: number[], unstable: number[]}} */
-    const path = { stable: [], unstable: [] };
+    /** @type {{stable: number[], unstable: number[], last: "stable" | "unstable"}} */
+    const path = { stable: [], unstable: [], last: "stable" };
     for (let i = this.at; i >= 0; i--) {
       const step = this.data.steps[i], name = this.types[step[0]].name;
       if (name === "STABLE_COMPARE" || name === "INSERT_COMPARE") path.stable.unshift(step[3]);
-      else if (name === "UNSTABLE_COMPARE") path.unstable.unshift(step[1]);
+      else if (name === "UNSTABLE_COMPARE") {
+        path.unstable.unshift(step[1]);
+        path.last = "unstable";
+      }
       else if (["NEXT", "NOTE", "PASS_BEGINS", "PASS_ENDS"].includes(name)) break;
       if (name === "INSERT_COMPARE" && i > 0 && this.types[this.data.steps[i - 1][0]].name !== "INSERT_COMPARE") {
         // The search for a place of the new node is another search than the one for an equal page.
@@ -232,10 +236,13 @@ class Replay {
     return replaced ? replaced[1] : this.things.get(id);
   }
 
-  /** The page whose page table entry the step has changed. */
+  /** The page whose page table entry leads to another frame since this step, or has lost its W; "" if there is none. */
   entryOf() {
-    const moved = incrementsOf(this.data.steps[this.at]).find(([kind, , v]) => kind === PTE && v)?.[2];
-    return moved ? this.pageName(`${moved[0]}:${moved[1]}`) : "the page";
+    for (const [kind, id, now] of incrementsOf(this.data.steps[this.at])) {
+      const was = this.before(id)?.v;
+      if (kind === PTE && now && was && (was[2] !== now[2] || (was[3] & BIT_WRITE && !(now[3] & BIT_WRITE)))) return this.pageName(`${now[0]}:${now[1]}`);
+    }
+    return "";
   }
 
   /** Words that depend on more than the numbers of the step, by what stands for them in its text. @returns {Record<string, string>} */
@@ -252,8 +259,10 @@ class Replay {
         : "There is an equal, but its stable node has no items: a page that nobody is known to map may be freed at any time, and takes nobody.",
       "{mapped}": entry && held && held.kind === NODE && entry[2] === held.v[1] && entry[3] & BIT_KSM ? "" : ": it does not map that page any more",
       "{gone}": value === 1 ? "its page is equal, but on another NUMA node" : page < 0 ? "its page is gone" : "its page is the scanned one, which both map",
+      "{protected}": this.entryOf() ? `Frame ${page} is write-protected: the entry of ${this.entryOf()} loses its W, and nobody can change the frame now.`
+        : `Frame ${page} is read-only already: nobody can change it.`,
       "{replaced}": value ? "The page table entry has changed meanwhile: it stays as it is. No merge."
-        : `The entry of ${this.entryOf()} leads to frame ${page} now; the old frame loses a user.`,
+        : `The entry of ${this.entryOf() || "the page"} leads to frame ${page} now; the old frame loses a user.`,
     };
   }
 

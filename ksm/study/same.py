@@ -26,6 +26,7 @@ from ksm.study.notes import OMITTED as OMITTED_IN_KSM
 from ksm.study.notes import OMITTED_IN_RBTREE, OMITTED_IN_RBTREE_H
 from ksm.study.standins import IN_THE_PORT, OMITTED
 from ksm.study.statements import Code, Statement
+from ksm.study.told import with_one_name
 
 PORT = Path(ksm.__file__).parent
 IN_FRONT = ("g", "m", "globals", "era")  # parameters that say whose KSM it is
@@ -334,6 +335,17 @@ def compared(name: str, text: str) -> Table:
 def share(kernel: Kernel) -> Row:
     """The total of mm/ksm.c."""
     return compared(FILE, kernel.texts[FILE]).total()
+
+
+@lru_cache(16)
+def same_with_one_name(text: str) -> dict[str, set[tuple[int, int]]]:
+    """Of each function of mm/ksm.c the lines of the kernel and of the port that say the same, if what versions call otherwise has one name.
+    The functions have that name, too."""
+    own = [with_one_name(each) for each in port_texts(PAIRS[0])]
+    # Two small functions of the port may have one name then, and call each other. That is an error unless the kernel has them, too.
+    with contextlib.suppress(Unreadable, RecursionError):
+        return {row.name: row.lines for row in compare(PAIRS[0], [with_one_name(text)], own).rows}
+    return {}
 
 
 @lru_cache(16)

@@ -60,6 +60,20 @@ function show(...lines) {
   requestAnimationFrame(settle);
 }
 
+/** Scroll to a function or a file. Sections that are drawn on the way have another height than estimated, and are drawn a frame later: so
+ * scroll until the place has been the right one for some frames.
+ * @param {Element} target */
+function bring(target) {
+  let frames = 60, still = 0;
+  const step = () => {
+    const before = code.scrollTop;
+    target.scrollIntoView();
+    still = Math.abs(code.scrollTop - before) > 1 ? 0 : still + 1;
+    if (--frames && still < 5) requestAnimationFrame(step);
+  };
+  step();
+}
+
 /** Mark the function in the index: this one, or without an argument the one that is in sight.
  * @param {Element | null} [section] */
 let mark = (section) => {};
@@ -130,8 +144,11 @@ let mark = (section) => {};
     if (asked && code.scrollTop + code.clientHeight >= code.scrollHeight - 2 && asked.getBoundingClientRect().top >= top) return asked;
     let found = sections[0];
     for (const section of sections) {
-      if (section.getClientRects().length && section.getBoundingClientRect().top > top) break;
-      if (section.getClientRects().length) found = section;
+      if (!section.getClientRects().length) continue;
+      // The first one of a file counts as soon as the file's heading is there.
+      const begins = section.matches("section:first-of-type") && section.closest(".file") || section;
+      if (begins.getBoundingClientRect().top > top) break;
+      found = section;
     }
     return found;
   }
@@ -157,6 +174,7 @@ let mark = (section) => {};
   addEventListener("view", () => {
     const target = location.hash.length > 1 ? document.getElementById(location.hash.slice(1)) : null;
     if (target?.matches(".rows code")) show(target);
+    else if (target && code.contains(target) && code.offsetParent) bring(target);
     if (code.offsetParent) mark();
   });
 

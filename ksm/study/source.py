@@ -7,10 +7,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from markupsafe import Markup, escape
-from pygments.lexer import Lexer
 from pygments.lexers.c_cpp import CLexer
 from pygments.lexers.python import CythonLexer
 from pygments.token import Token, _TokenType, is_token_subtype
@@ -36,29 +36,37 @@ CLASSES = (
 INCLUDE = re.compile(r"#\s*(?:include|define CREATE_TRACE)|(?:from\b.*\b)?c?import\b|from\b")
 
 
+@cache
 def css_class(kind: _TokenType) -> str:
     return next((name for token, name in CLASSES if is_token_subtype(kind, token)), "")
 
 
-def highlighted(source: Source, lexer: Lexer, links: dict[str, str]) -> list[Markup]:
-    """The lines of a file as HTML. A call of a function that is on the page is a link to it."""
-    text = "\n".join(source.lines)
-    tokens = list(lexer.get_tokens(text))
+@lru_cache(8)
+def tokens_of(text: str, is_c: bool) -> list[tuple[_TokenType, str]]:
+    lexer = (CLexer if is_c else CythonLexer)(stripnl=False)
+    return list(lexer.get_tokens(text))
+
+
+def highlighted(source: Source, text: str, is_c: bool, links: dict[str, str]) -> list[str]:
+    """The lines of a file as HTML. A call of a function that is on the page is a link to it. `text`: the file, or what is shown of it."""
+    tokens = tokens_of(text, is_c)
     starts = {function.first for function in source.functions.values()}
-    lines: list[Markup] = []
-    current: list[Markup] = []
+    lines: list[str] = []
+    current: list[str] = []
     for number, (kind, value) in enumerate(tokens):
         follows = tokens[number + 1][1] if number + 1 < len(tokens) else ""
         name = css_class(kind)
-        for part in re.split(r"(\n)", value):
-            if part == "\n":
-                lines.append(Markup("").join(current))
+        for at, part in enumerate(value.split("\n")):
+            if at:
+                lines.append("".join(current))
                 current = []
-            elif part in links and follows.startswith("(") and name not in ("co", "st") and len(lines) + 1 not in starts:
-                current.append(Markup('<a href="#f-{}">{}</a>').format(links[part], part))
+            if part in links and follows.startswith("(") and name not in ("co", "st") and len(lines) + 1 not in starts:
+                current.append(f'<a href="#f-{links[part]}">{part}</a>')
             elif part:
-                current.append(Markup('<b class="{}">{}</b>').format(name, part) if name and not part.isspace() else escape(part))
-    return [*lines, Markup("").join(current)]
+                # Behind empty lines the lexer does not know a head of C.
+                name = name or ("fn" if part in source.functions and len(lines) + 1 in starts else "")
+                current.append(f'<b class="{name}">{escape(part)}</b>' if name and not part.isspace() else str(escape(part)))
+    return [*lines, "".join(current)]
 
 
 def section_names(subjects: list[Study]) -> dict[str, str]:
@@ -97,9 +105,9 @@ class Sheet:
     changed: dict[str, Change]
 
     def __post_init__(self) -> None:
-        lexer = CLexer(stripnl=False)  # type: ignore[no-untyped-call]  # types-Pygments says nothing of its options
-        self.left = highlighted(self.subject.theirs, lexer, self.links) if self.subject.theirs else []
-        self.right = highlighted(self.subject.port, CythonLexer(stripnl=False), self.links)
+        theirs, port = self.subject.theirs, self.subject.port
+        self.left = highlighted(theirs, self.subject.text(theirs), True, self.links) if theirs else []
+        self.right = highlighted(port, self.subject.text(port), False, self.links)
         self.eras = running(self.subject.port)
         self.new_lines = {line for change in self.changed.values() for line in change.lines}
 
@@ -168,7 +176,7 @@ def includes(source: Source, lines: list[int]) -> int:
     return last
 
 
-def cell(side: str, number: int, lines: list[str], code: list[Markup], attributes: dict[str, str]) -> str:
+def cell(side: str, number: int, lines: list[str], code: list[str], attributes: dict[str, str]) -> str:
     """A line of code. When it has to be broken, its rest is indented a little more than the line."""
     line = lines[number - 1]
     indent = len(line) - len(line.lstrip())

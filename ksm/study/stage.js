@@ -50,17 +50,24 @@ class Stage {
     /** @type {Replay | undefined} */
     this.replay = undefined;
     this.chosen = "";
+    this.width = 360;
+    this.frame = 0;
+    if (!options.width) new ResizeObserver(() => this.measure()).observe(this.memory);
   }
 
   /** Begin with a recording, or go on with one that has become longer: all its pictures get the same room. @param {Replay} r */
   fit(r) {
-    const extent = this.extent = extentOf(r);
+    const extent = this.extent = extentOf(r), many = extent.pages.length > MOST_TILES, longer = r === this.replay && many === this.many && !many;
+    this.measure();
     this.length = r.length;
     this.replay = r;
-    this.many = extent.pages.length > MOST_TILES;
+    this.many = many;
     this.few = this.many || extent.frames.length > MOST_FRAMES;
-    for (const map of [this.tiles, this.boxes, this.lines, this.squares]) { for (const each of map.values()) each.remove(); map.clear(); }
-    this.grids.replaceChildren();
+    if (!longer) {
+      for (const map of [this.tiles, this.boxes, this.lines, this.squares]) { for (const each of map.values()) each.remove(); map.clear(); }
+      for (const heading of this.large.querySelectorAll("h4")) heading.remove();
+      this.grids.replaceChildren();
+    }
     for (const [room, picture] of /** @type {[Room, TreePicture][]} */ ([[extent.stable, this.stablePicture], [extent.unstable, this.unstablePicture]])) {
       picture.fit(room.columns > LARGE ? null : room);
     }
@@ -78,6 +85,13 @@ class Stage {
     }
   }
 
+  /** Take note of the room that there is, and draw anew if it is another one. */
+  measure() {
+    const before = this.width;
+    this.width = this.options.width || this.memory.clientWidth || 360;
+    if (this.width !== before && this.replay && this.length === this.replay.length) this.draw(this.replay, this.chosen);
+  }
+
   /** @param {number} place @param {number} id of a node or an item */
   pickItem(place, id) {
     const found = this.replay?.all(ITEM).find(([item, v]) => (place === 1 ? item === id : v[2] === 2 && v[3] === id));
@@ -93,7 +107,9 @@ class Stage {
     this.items = new Map(r.all(ITEM));
     this.changes = changesOf(r);
     this.drawMemory(r);
-    this.follow();
+    // Asking for places makes the browser lay out the page, so it is done once for each picture that is seen.
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => { this.follow(); this.stablePicture.follow(); this.unstablePicture.follow(); });
     this.drawTrees(r);
     this.drawLooks(r);
   }
@@ -137,41 +153,45 @@ class Stage {
       const number = (r.pagesOf.get(mm) || []).indexOf(page) + 1, place = item ? AGES[item[2]] : "", skips = item ? item[5] >> 8 : 0;
       const state = !entry ? "not mapped" : place === "volatile" && !item?.[4] && r.data.era !== "7.3" ? "not looked at" : place || "not seen";
       const word = entry ? this.wordOf(r, entry) : "", write = Boolean(entry && entry[3] & BIT_WRITE), frame = entry && frames.get(entry[2]);
-      tile.className = ["page", place, role(key), changes.pages.has(key) ? "hot" : "", entry ? "" : "none", entry && entry[3] & BIT_SWAPPED ? "swapped" : ""].filter(Boolean).join(" ");
-      tile.setAttribute("aria-pressed", String(key === this.chosen));
-      tile.title = `page ${number} of ${r.nameOf(mm)}, ${state}${entry ? `\nframe ${entry[2]}, ${write ? "writable" : "read-only"}${entry[3] & BIT_HUGE ? ", part of a huge page" : ""}` : ""}\n${word}`
-        + (item ? `\nchecksum ${item[4].toString(16)}, age ${item[5] & 255}, skips ${skips}` : "");
-      Object.assign(tile.dataset, { frame: entry && !(entry[3] & BIT_SWAPPED) ? String(entry[2]) : "", bits: entry ? String(entry[3]) : "", place: item ? String(item[2]) : "", word });
+      put(tile, "class", ["page", place, role(key), changes.pages.has(key) ? "hot" : "", entry ? "" : "none", entry && entry[3] & BIT_SWAPPED ? "swapped" : ""].filter(Boolean).join(" "));
+      put(tile, "aria-pressed", String(key === this.chosen));
+      put(tile, "title", `page ${number} of ${r.nameOf(mm)}, ${state}${entry ? `\nframe ${entry[2]}, ${write ? "writable" : "read-only"}${entry[3] & BIT_HUGE ? ", part of a huge page" : ""}` : ""}\n${word}`
+        + (item ? `\nchecksum ${item[4].toString(16)}, age ${item[5] & 255}, skips ${skips}` : ""));
+      put(tile, "data-frame", entry && !(entry[3] & BIT_SWAPPED) ? String(entry[2]) : "");
+      put(tile, "data-bits", entry ? String(entry[3]) : "");
+      put(tile, "data-place", item ? String(item[2]) : "");
       const [name, what, flag, small] = tile.children;
-      name.textContent = String(number);
-      what.textContent = word;
-      flag.className = write ? "w" : "w off";
-      small.textContent = (entry && entry[3] & BIT_HUGE ? "huge, " : "") + state + (skips ? `, skips ${skips}` : "");
+      put(flag, "class", write ? "w" : "w off");
+      say(name, String(number));
+      say(what, word);
+      say(small, (this.many ? `${r.nameOf(mm)}, ` : "") + (entry && entry[3] & BIT_HUGE ? "huge, " : "") + state + (skips ? `, skips ${skips}` : ""));
       this.drawArrow(r, key, entry, frame, role(key));
     }
     for (const [number, box] of this.boxes) {
       const frame = frames.get(number), zero = !frame && [...entries.values()].some((entry) => entry[2] === number && entry[3] & (BIT_ZERO | BIT_KSM_ZERO) && !(entry[3] & BIT_SWAPPED));
       const ksm = Boolean(frame && frame[4] & BIT_KSM);
-      box.className = ["frame", ksm ? "ksm" : "", frame || zero ? "" : "free", roles.get(number) || "", changes.frames.has(number) ? "hot" : ""].filter(Boolean).join(" ");
+      put(box, "class", ["pageframe", ksm ? "ksm" : "", frame || zero ? "" : "free", roles.get(number) || "", changes.frames.has(number) ? "hot" : ""].filter(Boolean).join(" "));
       const word = zero ? "the zero page" : frame ? this.contentName(r, frame[3], false) : "";
       const [name, what, count] = box.children;
-      name.textContent = String(number);
-      what.textContent = frame || zero ? word : "free";
-      count.textContent = frame ? `×${frame[1]}` : "";
-      box.title = frame ? `frame ${number}: ${word}\nmapcount ${frame[1]}, references ${frame[2]}${ksm ? ", a merged page" : ""}` : zero ? `frame ${number}: zeros` : `frame ${number}: free`;
-      Object.assign(box.dataset, { mapcount: frame ? String(frame[1]) : "", ksm: ksm ? "1" : "", word });
+      say(name, String(number));
+      say(what, frame || zero ? word : "free");
+      say(count, frame ? `×${frame[1]}` : "");
+      put(box, "title", frame ? `frame ${number}: ${word}\nmapcount ${frame[1]}, references ${frame[2]}${ksm ? ", a merged page" : ""}` : zero ? `frame ${number}: zeros` : `frame ${number}: free`);
+      put(box, "data-mapcount", frame ? String(frame[1]) : "");
+      put(box, "data-ksm", ksm ? "1" : "");
     }
     for (const [key, square] of this.squares) {
       const item = itemOf.get(key), entry = entries.get(key), look = ["square", item ? AGES[item[2]] : "", role(key), key === this.chosen ? "chosen" : "", entry ? "" : "none",
         entry && entry[3] & BIT_HUGE ? "huge" : "", changes.pages.has(key) ? "hot" : ""].filter(Boolean).join(" ");
-      if (square.className !== look) square.className = look;
-      const data = square.dataset, bits = entry ? String(entry[3]) : "", to = entry && !(entry[3] & BIT_SWAPPED) ? String(entry[2]) : "";
-      if (data.bits !== bits || data.frame !== to) [data.bits, data.frame] = [bits, to];
-      if (data.place !== (item ? String(item[2]) : "")) data.place = item ? String(item[2]) : "";
+      put(square, "class", look);
+      put(square, "data-bits", entry ? String(entry[3]) : "");
+      put(square, "data-frame", entry && !(entry[3] & BIT_SWAPPED) ? String(entry[2]) : "");
+      put(square, "data-place", item ? String(item[2]) : "");
     }
     for (const heading of this.memory.querySelectorAll("h4")) {
       const mm = Number(/** @type {HTMLElement} */ (heading).dataset.mm), saved = r.all(MM).find(([, v]) => v[0] === mm)?.[1];
-      heading.replaceChildren(r.nameOf(mm), " ", make("small", {}, saved ? `${saved[1]} rmap_items, ${saved[2]} at nodes` : "not registered"));
+      if (!heading.firstChild) heading.append(make("span", {}, r.nameOf(mm)), " ", make("small"));
+      say(/** @type {Element} */ (heading.lastElementChild), saved ? `${saved[1]} rmap_item${saved[1] === 1 ? "" : "s"}, ${saved[2]} at nodes` : "not registered");
     }
   }
 
@@ -185,7 +205,7 @@ class Stage {
 
   /** Put tiles and frames where they belong, and make those that are not there yet. @param {Replay} r @param {string[]} shown @param {number[]} frameList */
   place(r, shown, frameList) {
-    const width = this.options.width || this.memory.clientWidth || 360;
+    const width = this.width;
     const wide = Math.min(240, Math.round(width * 0.44)), box = Math.min(190, Math.round(width * 0.4));
     this.spots = { right: wide + 12, left: width - box, y: new Map() };
     /** @type {Map<string, number>} */
@@ -213,7 +233,7 @@ class Stage {
         this.tiles.set(key, tile);
         this.large.append(tile);
       }
-      tile.style.cssText = `top: ${top}px; left: 12px; width: ${wide}px`;
+      put(tile, "style", `top: ${top}px; left: 12px; width: ${wide}px`);
       this.spots.y.set(key, top + TILE / 2 - 2);
     }
     for (const [key, tile] of this.tiles) if (!rows.has(key)) { tile.remove(); this.tiles.delete(key); this.lines.get(key)?.remove(); this.lines.delete(key); }
@@ -227,13 +247,13 @@ class Stage {
         this.large.append(box);
       }
       const top = i < tops.length ? tops[i] : last + (i - tops.length + 1) * TILE;
-      box.style.cssText = `top: ${top}px; left: ${this.spots?.left}px; width: ${width - (this.spots?.left ?? 0)}px`;
+      put(box, "style", `top: ${top}px; left: ${this.spots?.left}px; width: ${width - (this.spots?.left ?? 0)}px`);
       this.spots?.y.set(`frame ${number}`, top + TILE / 2 - 2);
     });
     for (const [number, box] of this.boxes) if (!frameList.includes(number)) { box.remove(); this.boxes.delete(number); }
     const height = this.many ? Math.max(FEW, FEW + 2) * TILE : Math.max(y, last + Math.max(0, frameList.length - tops.length) * TILE + TILE);
-    this.large.style.height = `${height}px`;
-    for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) this.arrows.setAttribute(name, String(value));
+    put(this.large, "style", `height: ${height}px`);
+    for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) put(this.arrows, name, String(value));
   }
 
   /** The entry of a page as an arrow to its frame. @param {Replay} r @param {string} key @param {number[] | undefined} entry @param {number[] | undefined} frame @param {string} role */
@@ -251,9 +271,9 @@ class Stage {
       this.arrows.append(line);
     }
     const { right, left } = this.spots, bend = (left - right) / 2;
-    line.setAttribute("d", `M ${right + 1} ${from} C ${right + bend} ${from} ${left - bend} ${to} ${left - 2} ${to}`);
-    line.setAttribute("class", ["arrow", entry[3] & BIT_WRITE ? "writable" : "", frame && frame[4] & BIT_KSM && entry[3] & BIT_KSM ? "ksm" : "", role].filter(Boolean).join(" "));
-    line.setAttribute("data-frame", String(entry[2]));
+    put(line, "d", `M ${right + 1} ${from} C ${right + bend} ${from} ${left - bend} ${to} ${left - 2} ${to}`);
+    put(line, "class", ["arrow", entry[3] & BIT_WRITE ? "writable" : "", frame && frame[4] & BIT_KSM && entry[3] & BIT_KSM ? "ksm" : "", role].filter(Boolean).join(" "));
+    put(line, "data-frame", String(entry[2]));
   }
 
   /** @param {Replay} r */
@@ -288,11 +308,13 @@ class Stage {
       return { title: `${r.pageName(key)}${lost ? `: was ${this.contentName(r, then, false)} when it came here` : ""}`, name: frame ? this.contentName(r, frame[3], true) : "gone",
         inside: entry ? String(entry[2]) : "", below: [r.nameOf(v[0]), ...(lost ? ["changed"] : [])], square: false, lost, stale: !entry };
     };
-    const roots = r.all(ROOT).sort((a, b) => a[1][1] - b[1][1]);
+    const roots = r.all(ROOT).sort((a, b) => a[1][1] - b[1][1]), nodesOf = roots.length > 2 ? new Map(roots.map(([, v]) => [v[2], v[1]])) : new Map();
+    // With a tree for each NUMA node, its root says which one.
+    const whose = (/** @type {number} */ id, /** @type {Face} */ face) => (nodesOf.has(id) ? { ...face, below: [...face.below, `node ${nodesOf.get(id)}`] } : face);
     const rootsOf = (/** @type {number} */ tree) => roots.filter(([, v]) => v[0] === tree && v[2] >= 0).map(([, v]) => v[2]);
     const hot = new Set([...changes.objects].flatMap((id) => [id, nodes.get(id)?.[4] ?? id]));
-    const most = [this.stablePicture.draw(rootsOf(0), links, stableFace, path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)), hot),
-      this.unstablePicture.draw(rootsOf(1), links, unstableFace, path.unstable, hot)];
+    const most = [this.stablePicture.draw(rootsOf(0), links, (id) => whose(id, stableFace(id)), path.stable.map((id) => (nodes.get(id)?.[0] === IN_CHAIN ? nodes.get(id)?.[4] ?? id : id)), hot, path.last === "stable"),
+      this.unstablePicture.draw(rootsOf(1), links, (id) => whose(id, unstableFace(id)), path.unstable, hot, path.last === "unstable")];
     [this.stable, this.unstable].forEach((side, i) => {
       const { n, height } = most[i], bound = 2 * Math.log2(n + 1);
       side.height.textContent = n ? `height ${height} of at most 2 log₂(${n} + 1) = ${bound.toFixed(1)}` : "height 0";
@@ -313,7 +335,7 @@ class Stage {
     const row = (/** @type {string} */ name, /** @type {Node | string} */ value) => make("p", {}, make("span", {}, name), " ", make("code", {}, value));
     this.sums.replaceChildren(make("h4", {}, sums ? `Checksum of ${r.itemName(sums.item)}` : "Checksum"),
       row("last visit", sums ? (sums.before || sums.now === null ? hex(sums.before) : "none yet") : "–"), row("now", sums ? (sums.now === null ? "not computed yet" : hex(sums.now)) : "–"));
-    this.sums.className = `sums ${sums && sums.now !== null ? (sums.now === sums.before >>> 0 ? "same" : "differs") : ""}`;
+    this.sums.className = `sums ${sums && sums.now !== null ? (sums.now === sums.before >>> 0 ? "holds" : "differs") : ""}`;
     /** @param {Side} side */
     const line = (side) => {
       const at = compared ? compared.at : -1, text = /^[0-9a-f]{16}$/.test(side.label) ? "" : side.label, from = Math.max(0, at - 8);

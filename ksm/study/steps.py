@@ -55,7 +55,7 @@ STEPS = (
          "No equal on the way down: {item} becomes a leaf of the unstable tree, red at first.", "unstable"),
     Step("UNSTABLE_GAVE_UP", "unstable_tree_search_insert", "The search ends at {item}: {gone}. The scanned page is in no tree."),
     Step("UNSTABLE_FOUND", "unstable_tree_search_insert", "An equal: {item}, in frame {page}. The two can become one.", "merge"),
-    Step("WRITE_PROTECTED", "try_to_merge_one_page", "Frame {page} is write-protected: nobody can change it now."),
+    Step("WRITE_PROTECTED", "try_to_merge_one_page", "{protected}"),
     Step("NOT_PROTECTED", "try_to_merge_one_page",
          "Frame {page} cannot be write-protected: it has more references than mappings, and somebody may be writing to it; or "
          "its mapping has changed. No merge."),

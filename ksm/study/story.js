@@ -41,7 +41,10 @@ class Glossary {
   /** @param {string} word @param {{term: string, text: string}} entry */
   button(word, entry) {
     const button = make("button", { type: "button", class: "term", "aria-expanded": "false", "aria-controls": "meaning" }, word);
-    button.addEventListener("click", (event) => { event.stopPropagation(); this.show(button, entry); });
+    // A press outside of the box closes it, also one on the button that has opened it.
+    let closes = false;
+    button.addEventListener("pointerdown", () => { closes = this.asked === button && this.box.matches(":popover-open"); });
+    button.addEventListener("click", () => { if (!closes) this.show(button, entry); closes = false; });
     return button;
   }
 
@@ -64,7 +67,9 @@ class Glossary {
 class Story {
   /** @param {HTMLElement} telling @param {HTMLElement} ask @param {Glossary} glossary @param {() => void} onward */
   constructor(telling, ask, glossary, onward) {
-    [this.ask, this.glossary, this.onward] = [ask, glossary, onward];
+    this.ask = ask;
+    this.glossary = glossary;
+    this.onward = onward;
     this.scene = make("div", { class: "scenes" });
     this.more = make("details", {}, make("summary", {}, "About this lesson"), make("div", {}));
     /** @type {HTMLElement} */ (telling.firstElementChild).after(this.scene, this.more);
@@ -80,9 +85,10 @@ class Story {
     this.data = data;
     this.scenes = data.scenes || [];
     this.shown = "";
+    this.more.children[0].textContent = data.lesson ? "About this lesson" : "About this recording";
     const paragraphs = data.text.split("\n\n").map((part) => make("p", {}, ...this.glossary.marked(part)));
     this.more.children[1].replaceChildren(...paragraphs, make("p", {}, make("small", {}, remark)));
-    /** @type {HTMLDetailsElement} */ (this.more).open = !this.scenes.length;
+    /** @type {HTMLDetailsElement} */ (this.more).open = !this.scenes.length && innerWidth > 760;
     // All scenes lie in one place, so that it is as high as the longest one, and the picture stays where it is.
     const told = this.scenes.map((scene) => make("div", { "data-scene": scene.key }, make("h2", {}, scene.title), make("p", {}, ...this.glossary.marked(scene.text))));
     this.scene.replaceChildren(make("div", { "data-scene": "" }, make("h2", {}, data.title)), ...told);

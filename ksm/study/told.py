@@ -260,6 +260,7 @@ SYNONYMS = tuple((re.compile(old), new) for old, new in (
     (r"\bpage_to_pfn\b", "folio_pfn"), (r"\bpfn_to_page\b", "pfn_folio"),
     (r"\bget_ksm_page_flags\b", "ksm_get_folio_flags"), (r"\bget_ksm_page\b", "ksm_get_folio"), (r"\bGET_KSM_PAGE_", "KSM_GET_FOLIO_"),
     (r"\b(k|tree_|new_)?page\b", lambda found: f"{found[1] or ''}folio"), (r"\bPAGE_MAPPING_KSM\b", "FOLIO_MAPPING_KSM"),
+    (r"\bkmap_atomic\b", "kmap_local_page"), (r"\bkunmap_atomic\b", "kunmap_local"), (r"\bKSM_KMEM_CACHE\b", "KMEM_CACHE"),
     (r"\bksm_migrate_page\b", "folio_migrate_ksm"),
 ))
 

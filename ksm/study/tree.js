@@ -20,6 +20,18 @@ function svg(tag, attributes, ...children) {
   return element;
 }
 
+// What is as it should be already is left alone: a browser does not look what was written.
+
+/** @param {Element} element @param {string} name @param {string} value */
+function put(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}
+
+/** @param {Element} element @param {string} text */
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** How many nodes a subtree has. @param {number} root @param {Map<number, Link>} links @returns {number} */
 function sizeOf(root, links) {
   const link = links.get(root);
@@ -74,7 +86,9 @@ function heightOf(root, links) {
 class TreePicture {
   /** @param {HTMLElement} box @param {string} name @param {(id: number) => void} chosen */
   constructor(box, name, chosen) {
-    [this.box, this.name, this.chosen] = [box, name, chosen];
+    this.box = box;
+    this.name = name;
+    this.chosen = chosen;
     this.edges = svg("g", {});
     this.knots = svg("g", {});
     this.drawing = svg("svg", { role: "img" }, this.edges, this.knots);
@@ -94,10 +108,10 @@ class TreePicture {
 
   /** @param {number[]} roots @param {Map<number, Link>} whole @param {(id: number) => Face} faceOf
    * @param {number[]} path the nodes that a search has met, the last one now
-   * @param {Set<number>} hot what the step has changed
+   * @param {Set<number>} hot what the step has changed @param {boolean} here whether the search is in these trees
    * @returns {{n: number, height: number}} of the highest tree */
-  draw(roots, whole, faceOf, path, hot) {
-    const met = new Set(path), now = path[path.length - 1];
+  draw(roots, whole, faceOf, path, hot, here) {
+    const met = new Set(path), now = here ? path[path.length - 1] : -1;
     /** @type {Place[]} */
     const places = [];
     /** @type {Map<number, Link>} */
@@ -118,14 +132,13 @@ class TreePicture {
     const left = (width - columns * wide) / 2;
     const at = new Map(places.map((place) => [place.id, { x: left + (place.x + 0.5) * wide, y: place.y * high + 34 }]));
     for (const [name, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, width, height,
-      "aria-label": `${this.name}: ${most.n} nodes, height ${most.height}` })) this.drawing.setAttribute(name, String(value));
+      "aria-label": `${this.name}: ${most.n} nodes, height ${most.height}` })) put(this.drawing, name, String(value));
     // A tree takes the room that there is, within limits. A large one is so large that its names can be read, and the box scrolls.
     const [least, largest] = this.room ? [0.6, 1.4] : [0.8, 1.2];
     Object.assign(this.drawing.style, { minWidth: `${Math.round(width * (this.room ? 0 : least))}px`, minHeight: `${Math.round(height * least)}px`, maxWidth: `${Math.round(width * largest)}px`, maxHeight: `${Math.round(height * largest)}px` });
     this.high = height;
 
-    for (const { id } of places) this.node(id, /** @type {Link} */ (links.get(id)), faceOf(id), whole, links)
-      .setAttribute("class", ["n", met.has(id) ? "path" : "", id === now ? "now" : "", faceOf(id).lost ? "lost" : "", faceOf(id).stale ? "stale" : "", hot.has(id) ? "hot" : ""].filter(Boolean).join(" "));
+    for (const { id } of places) put(this.node(id, /** @type {Link} */ (links.get(id)), faceOf(id), whole, links), "class", ["n", met.has(id) ? "path" : "", id === now ? "now" : "", faceOf(id).lost ? "lost" : "", faceOf(id).stale ? "stale" : "", hot.has(id) ? "hot" : ""].filter(Boolean).join(" "));
     for (const [id, spot] of at) {
       const node = /** @type {SVGElement} */ (this.nodes.get(id)), parent = links.get(id)?.parent ?? -1, from = at.get(parent);
       node.style.transform = `translate(${spot.x}px, ${spot.y}px)`;
@@ -133,12 +146,11 @@ class TreePicture {
       let line = this.lines.get(id);
       if (!line) this.edges.append(line = svg("path", {}));
       this.lines.set(id, line);
-      line.setAttribute("d", `M ${from.x} ${from.y} L ${spot.x} ${spot.y}`);
-      line.setAttribute("class", met.has(id) && met.has(parent) ? "edge path" : "edge");
+      put(line, "d", `M ${from.x} ${from.y} L ${spot.x} ${spot.y}`);
+      put(line, "class", met.has(id) && met.has(parent) ? "edge path" : "edge");
     }
     for (const [id, node] of this.nodes) if (!at.has(id)) { node.remove(); this.nodes.delete(id); }
     for (const [id, line] of this.lines) if (!at.has(id) || !at.has(links.get(id)?.parent ?? -1)) { line.remove(); this.lines.delete(id); }
-    this.follow();
     return most;
   }
 
@@ -159,14 +171,15 @@ class TreePicture {
     group.dataset.colour = colour;
     group.dataset.parent = String(link.parent);
     const [title, shape, inside, name, below] = group.children;
-    title.textContent = face.title;
-    shape.setAttribute("class", colour);
-    inside.textContent = face.inside;
-    name.textContent = face.name;
+    say(title, face.title);
+    put(shape, "class", colour);
+    say(inside, face.inside);
+    say(name, face.name);
     // A child that is drawn takes the room below.
     const hidden = [link.left, link.right].reduce((sum, child) => sum + (drawn.has(child) ? 0 : sizeOf(child, whole)), 0);
     const lines = hidden ? [...face.below, `+ ${hidden}`] : face.below;
-    below.replaceChildren(...lines.map((line, i) => svg("text", { class: "sub", y: r + 12 + 12 * i }, line)));
+    while (below.children.length > lines.length) below.lastChild?.remove();
+    lines.forEach((line, i) => say(below.children[i] || below.appendChild(svg("text", { class: "sub", y: r + 12 + 12 * i })), line));
     return group;
   }
 

@@ -46,9 +46,9 @@ cdef list tree(rb_node *root, bint stable):
     return found
 
 
-def state(Machine machine not None):
+def state(Machine machine not None, bint in_pass=True):
     """The whole state, for comparing. No thread may be at work on the machine. The unstable trees are out of use between passes, and are
-    left out then.
+    left out then; `in_pass`: and they are left out without it. While everything is unmerged, roots lead to items that are gone.
     """
     cdef ksm_globals *g
     cdef list_head *pos
@@ -74,13 +74,13 @@ def state(Machine machine not None):
         while pos != &g.migrate_nodes:
             waiting.append(stable_node(stable_node_of_list(pos)))
             pos = pos.next
-        between = g.ksm_scan.mm_slot == &g.ksm_mm_head
+        between = not in_pass or g.ksm_scan.mm_slot == &g.ksm_mm_head
         return {
             "stable": [tree(g.root_stable_tree[nid].rb_node, True) for nid in range(g.ksm_nr_node_ids)],
             "unstable": [] if between else [tree(g.root_unstable_tree[nid].rb_node, False) for nid in range(g.ksm_nr_node_ids)],
             "waiting": waiting,
             "slots": slots,
-            "cursor": (None if between else g.ksm_scan.mm_slot.slot.mm.id, g.ksm_scan.address, g.ksm_scan.seqnr),
+            "cursor": (None if g.ksm_scan.mm_slot == &g.ksm_mm_head else g.ksm_scan.mm_slot.slot.mm.id, g.ksm_scan.address, g.ksm_scan.seqnr),
         }
     finally:
         machine.leave()

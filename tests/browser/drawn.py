@@ -20,7 +20,8 @@ function drawn() {
       at: n.style.transform}]);
     const figure = stage.querySelector(`.of-${side}`);
     return {nodes: sorted(nodes), edges: all(".edge", figure).length, note: text(figure, "figcaption small:last-child"),
-      height: figure.dataset.height,      said: text(figure, ".height"), box: figure.querySelector("svg").getAttribute("viewBox")};
+      height: figure.dataset.height,
+      said: text(figure, ".height"), box: figure.querySelector("svg").getAttribute("viewBox")};
   };
   return {
     at: document.getElementById("at").value, sentence: document.querySelector("#sentence > span").textContent,
@@ -31,7 +32,7 @@ function drawn() {
       place: each.dataset.place, marks: has(each, "now", "other", "none", "volatile", "unstable", "stable", "stale")}])),
     words: sorted(all(".page", stage).map(each => [each.dataset.page, text(each, "span")])),
     writable: all(".page", stage).filter(each => !each.querySelector(".w.off")).map(each => each.dataset.page).sort(),
-    frames: sorted(all(".frame", stage).map(each => [each.dataset.frame, {mapcount: each.dataset.mapcount, ksm: each.dataset.ksm,
+    frames: sorted(all(".pageframe", stage).map(each => [each.dataset.frame, {mapcount: each.dataset.mapcount, ksm: each.dataset.ksm,
       word: text(each, "span"),
       marks: has(each, "free", "now")}])),
     arrows: sorted(all(".arrow", stage).map(each => [each.dataset.page, each.dataset.frame])),
@@ -44,16 +45,24 @@ function drawn() {
 """
 
 
+def look_as(browser: Any, size: tuple[int, int], scheme: str = "light", motion: str = "reduce") -> None:
+    """Let the window have this size, and the reader want these colours, and motion or not."""
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                            {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 700})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme},
+                                                                        {"name": "prefers-reduced-motion", "value": motion}]})
+
+
 def drawn(browser: Any) -> dict[str, Any]:
     """The picture as it is now."""
     return dict(browser.execute_script(READ + "return drawn()"))
 
 
-def drawn_at_each_step(browser: Any, number: int, depth: str = "steps") -> list[dict[str, Any]]:
-    """Play a recording of the page from its first step to its last one: the picture at each of them."""
+def drawn_at_each_step(browser: Any, number: int, every: int = 1) -> list[dict[str, Any]]:
+    """Play a recording of the page from its first step to its last one: the picture at each of them, or at every so many and the last."""
     browser.set_script_timeout(240)
     return list(browser.execute_script(
-        READ + "player.show(arguments[0], arguments[1]); const n = player.replay.length, found = [];"
+        READ + "player.show(arguments[0], 'steps'); const n = player.replay.length, found = [], step = document.getElementById('step');"
         "document.getElementById('first').click();"
-        "for (let at = 0; at < n; at++) { if (at) document.getElementById('step').click(); found.push(drawn()); }"
-        "return found", number, depth))
+        "for (let at = 0; at < n; at++) { if (at) step.click(); if (at % arguments[1] === 0 || at === n - 1) found.push(drawn()); }"
+        "return found", number, every))

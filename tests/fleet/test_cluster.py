@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The same numbers from a Dask cluster of two worker processes, also when one of them is killed midway."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 
 import pytest
 
 pytest.importorskip("distributed")
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
+from pyarrow import parquet
 
 import ksm.fleet
 from ksm.fleet.engines.steps import Options
-from ksm.fleet.files import open_fleet
+from ksm.fleet.files import FleetError, open_fleet
 from ksm.fleet.sharing import make_report
 from ksm.fleet.sharing_text import as_json
 
@@ -59,6 +65,50 @@ def test_a_worker_is_killed(cluster, few_folder, tmp_path, monkeypatch, when):
     assert as_json(found) == ksm.fleet.report([str(few_folder)]).json()
     assert len(killed) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_on_a_worker_is_one_line(cluster, few_folder, tmp_path):
+    for path in few_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    bad = tmp_path / "host03.parquet"
+    column = parquet.read_metadata(bad).row_group(0).column(2)
+    data = bytearray(bad.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 20] ^= 0xFF
+    bad.write_bytes(data)
+    with pytest.raises(OSError, match=r"host03\.parquet: damaged"):
+        ksm.fleet.report([str(tmp_path)], engine="dask", scheduler=cluster.scheduler_address)
+
+
+@contextmanager
+def running(folder, *words):
+    """A command of dask, which ends with the test."""
+    with subprocess.Popen([sys.executable, "-m", *words], stderr=subprocess.DEVNULL, cwd=folder) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies(few_folder, tmp_path):
+    """One line, and no temporary file; one also says that there are no workers."""
+    (tmp_path / "temp").mkdir()
+    file = tmp_path / "scheduler.json"
+    command = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+    with running(tmp_path, *command) as scheduler:
+        while not file.exists():
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        with pytest.raises(OSError, match="a cluster without workers"):
+            ksm.fleet.report([str(few_folder)], engine="dask", scheduler=address)
+        with running(tmp_path, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"):
+            with Client(address, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+            options = Options("dask", 1 << 30, None, str(tmp_path / "temp"), address)
+            with pytest.raises(FleetError, match="the cluster has gone"):
+                make_report(open_fleet([str(few_folder)]), options, progress=lambda what, done, total: scheduler.kill())
+    assert list((tmp_path / "temp").iterdir()) == []
 
 
 def worker_of(cluster):

@@ -184,6 +184,10 @@ def test_arguments_that_make_no_sense(two):
     ):
         with pytest.raises(ValueError, match=words):
             ksm.fleet.report([str(two)], **options)
+    with pytest.raises(TypeError, match="sequences of str"):
+        ksm.fleet.report(str(two))
+    with pytest.raises(TypeError, match="sequences of str"):
+        ksm.fleet.report([str(two)], tenants={"blue": "vm1"})
     with pytest.raises(ValueError, match="least is 1 or more"):
         ksm.fleet.matrix([str(two)], least=0)
     with pytest.raises(OSError, match="No such file"):
@@ -233,11 +237,16 @@ SLOW_QUERY = """
 def progress(what, done, total):
     if what == "comparing":
         print("begun", flush=True)
-steps.PREPARE.append("SELECT count(*) FROM range(1000000) AS a, range(1000000) AS b WHERE a.range + b.range = 7")
+steps.PREPARE.append("SELECT count(*) FROM range(100000) AS a, range(100000) AS b WHERE a.range + b.range = 7")
 from contextlib import nullcontext
 from ksm.cli import options
 options.progress_bar = lambda: nullcontext(progress)
 """
+
+
+def heed_interrupts():
+    """A shell starts background commands with SIGINT ignored, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("slow", [SLOW_READING, SLOW_QUERY], ids=["reading", "comparing"])
@@ -248,11 +257,14 @@ def test_ctrl_c_leaves_nothing(tmp_path, slow):
     command = "from ksm.cli.start import main; sys.argv = ['ksm', 'fleet', 'report', *sys.argv[1:]]; main()"
     program = f"import sys, time\nfrom ksm.fleet.engines import steps\n{slow}\n{command}"
     words = [sys.executable, "-c", program, str(tmp_path), "--temp", str(tmp_path / "temp")]
-    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "begun\n"
-    time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as child:
+        try:
+            assert child.stdout.readline() == "begun\n"
+            time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert (child.returncode, said) == (130, "ksm: interrupted\n")
     assert os.listdir(tmp_path / "temp") == []
 

@@ -7,7 +7,7 @@ import json
 import threading
 
 import pytest
-from played import BYTES, FRAME, ITEM, LINK, NODE, PTE, ROOT, counters, machine_of, of_kind, states
+from played import BYTES, FRAME, ITEM, LINK, NODE, PTE, ROOT, WIDTHS, counters, machine_of, of_kind, states
 
 import ksm
 from ksm.record.recorder import COUNTERS
@@ -430,3 +430,25 @@ def test_unmerging_does_not_look_at_the_tree_of_the_last_pass(before):
         in_tree = {number for number in unstable if things[number][1][2] == 1}
         assert linked == in_tree, name
     assert of_kind(steps[-1][2], ITEM) == of_kind(steps[-1][2], NODE) == []
+
+
+def test_unmerging_again_after_it_has_failed_does_not_look_at_the_tree_of_the_pass_that_was_broken_off():
+    with machine_of() as machine, machine.record() as recording:
+        for name in ("a", "b", "c"):
+            pages(machine.spawn(name), [f"{name}0", "same", "same", *(f"{name}{number}" for number in range(3, 8))])
+        machine.ksm.scan(passes=2)
+        machine.ksm.scan(pages=16)
+        machine.fail("page", 1)
+        with pytest.raises(OSError):
+            machine.ksm.run = 2
+        machine.ksm.run = 0
+        recording.take()
+        machine.ksm.run = 2
+        steps = recording.take()["steps"]
+        assert len(steps) > 3 and machine.check() == []
+        # Nobody has a root of an unstable tree.
+        for step in steps:
+            changes = iter(step[6:])
+            for code in changes:
+                number, *values = itertools.islice(changes, 1 + (WIDTHS[code - 1] if code > 0 else 0))
+                assert (code, values[:1]) != (ROOT + 1, [1]), number

@@ -3,6 +3,9 @@
 
 import pytest
 
+from ksm.study.kernel import read_kernel
+from ksm.study.page import render
+
 # Functions with three names that every mm/ksm.c has, in our own words.
 TINY = """
 static void stable_tree_search(void)
@@ -29,6 +32,12 @@ MAKEFILE = "VERSION = 6\nPATCHLEVEL = 99\nSUBLEVEL = 3\nEXTRAVERSION = -rc1\n"
 def linux(kernel_source):
     """The folder of a tree of 6.12 with mm/ksm.c and its Makefile."""
     return kernel_source
+
+
+@pytest.fixture(scope="session")
+def whole(linux):
+    """The page of ksm study with all files of 6.12, and without recordings. Making it takes seconds."""
+    return render(read_kernel(str(linux)), [])
 
 
 @pytest.fixture

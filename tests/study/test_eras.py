@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which lines of the port run in which era."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 
+from ksm.study.anchors import hash_of
 from ksm.study.eras import ERAS, absent, asks, unreached
-from ksm.study.functions import cython_source
+from ksm.study.functions import c_source, cython_source
 from ksm.study.lens import running, section_eras
 from ksm.study.pairing import read_port
 
 pytestmark = pytest.mark.once
+
+ERAS_DOC = Path(__file__).parents[2] / "docs/eras.md"
 
 # Pieces of functions that run in some eras only: the function, the eras, the first line of the piece, and how many lines of code it has.
 PIECES = [
@@ -171,6 +176,33 @@ def test_branches_returns_and_calls(era, runs, not_there):
     assert [each for each in not_there.split() if each in lines] == []
 
 
+# The lines of 2.6.38 that docs/eras.md names, with the hash of each
+LINES = {
+    155: "2a33de8ffe7aa1ee", 354: "43f11e97d1cf8850", 518: "c26d1133585a0ac1", 526: "744aaab92f97111b",
+    572: "8645edfd79c22282", 673: "fb9bcb24ac33cb68", 689: "43924a2dc0f955ea", 731: "775e5cc05ad85e5e",
+    817: "12e68cdb8aa556a2", 905: "31f4ebb837e01379", 952: "95afd1502dffb930", 1004: "573f01d52fe52ef5",
+    1016: "7362c95474e5cc2b", 1028: "a5a9bab30fcf542a", 1054: "7362c95474e5cc2b", 1071: "fac41d6d417c6689",
+    1166: "fb9e975ac0d86c32", 1192: "1e24c407bde849bc", 1195: "cc095a62c977af61", 1218: "d909fa98bc309a15",
+    1235: "66be27d4d15ce9ba", 1426: "d1cdc6750f39e90f", 1523: "9adfb0d0260f0871",
+}
+
+
+def test_the_lines_of_2_6_38():
+    """Each function of the port that asks for 2011 has a row in docs/eras.md, with the line of 2.6.38 that says so."""
+    rows = re.findall(r"^\| `(\w+)\(\)` \| .* \| (?:`(\w+)\(\)`|\(at file level\)) \| (\d+) \|$", ERAS_DOC.read_text(), re.MULTILINE)
+    asking = {name for name, function in read_port().functions.items() for line in function.text.split("\n")
+              if re.search(r"\bera_2011\(|until_6_1\(|_2011\(|== ERA_2_6_38\b", line.partition("#")[0])}
+    assert asking - {"era_2011", "until_6_1"} <= {ours for ours, _, _ in rows} <= read_port().functions.keys()
+    assert {int(line) for _, _, line in rows} == LINES.keys()
+    found = sorted(Path(os.environ.get("KSM_KERNEL_SOURCES") or "/nowhere").glob("linux-source-2.6.38*/mm/ksm.c"))
+    if found:
+        source = c_source(found[0].read_text())
+        for _, name, line in rows:
+            assert hash_of(source.lines[int(line) - 1]) == LINES[int(line)]
+            if name:
+                assert source.functions[name].first <= int(line) <= source.functions[name].last
+
+
 def test_a_function_that_cannot_be_read_runs_in_every_era():
     source = cython_source("cdef void odd(ksm_globals *g) noexcept nogil:\n    if era_2011(g) ? 1 : 2:\n        pass\n")
     assert all(unreached(function, era) == frozenset() for function in source.functions.values() for era in ERAS)
@@ -181,5 +213,5 @@ def test_cells_and_sections_say_their_eras():
     cells = running(port)
     line = next(number for number, text in enumerate(port.lines, 1) if re.match(r" +return jhash2\(", text))
     assert cells[line] == {"data-era": "2.6.38"} and line - 2 not in cells
-    assert section_eras("should_skip_rmap_item").endswith("6.12 7.3") and "6.1 " not in section_eras("should_skip_rmap_item")
+    assert section_eras("should_skip_rmap_item") == "6.12 7.3" and section_eras("alloc_stable_node_chain") == "6.1 6.12 7.3"
     assert section_eras("cmp_and_merge_page") == section_eras("globals_of") == ""

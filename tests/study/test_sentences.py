@@ -51,7 +51,8 @@ def test_every_step_of_a_lesson_is_told(browser, key, era):
     # At the first visit there is no checksum to be another one than.
     seen = set()
     for (name, sentence), step in zip(found, data["steps"], strict=True):
-        if name == "CHANGED" and key not in ("chain", "write"):
+        # In other lessons items go or lose their checksums, or the recording begins later.
+        if name == "CHANGED" and key in ("equal", "changing", "unstable", "anonymous", "huge"):
             assert ("no checksum of an earlier visit" in sentence) == (step[1] not in seen)
             seen.add(step[1])
     follows = "now its checksum counts." if era in ("2.6.38", "6.1") else "on to the unstable tree."
@@ -117,7 +118,7 @@ def test_the_end_of_a_recording_says_what_is_still_counted(browser):
     browser.execute_script(
         "location.hash = '#lessons'; showView(); player.show(0, 'steps'); document.getElementById('last').click()")
     unshared = browser.find_element("css selector", '[data-counter="pages_unshared"] b').text
-    note = browser.find_element("css selector", ".of-unstable figcaption small:last-child").text
+    note = browser.find_element("css selector", "#stage .of-unstable figcaption small:last-child").text
     assert unshared == "4"
     assert "0 pages, 4 of the last pass's tree still in pages_unshared" in note
 

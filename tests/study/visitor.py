@@ -73,7 +73,8 @@ class Twin:
         choose = random.Random(seed)
         while count:
             names = list(self.at)
-            actions = [{"do": "scan", "passes": choose.choice((1, 1, 2))}, {"do": "visit", "pages": choose.randint(1, 7)}]
+            actions: list[dict[str, Any]] = [{"do": "scan", "passes": choose.choice((1, 1, 2))},
+                                             {"do": "visit", "pages": choose.randint(1, 7)}]
             if names:
                 who = choose.choice(names)
                 actions += 3 * [{"do": "write", "process": who, "page": choose.randint(1, 3), "text": choose.choice(TEXTS)}]
@@ -97,7 +98,7 @@ class Twin:
 
 
 def state_of(machine: ksm.Machine) -> Any:
-    """All that there is to see, by names that two machines have in common: objects of KSM are named by the page or the frame they are about."""
+    """All that there is to see, by names that two machines share: objects of KSM are named by the page or the frame they are about."""
     seen = snapshot(machine)
     nodes = {number: tuple(row[:4]) + tuple(row[5:]) for number, *row in seen["nodes"]}
     items = {number: tuple(row[:2]) for number, *row in seen["items"]}

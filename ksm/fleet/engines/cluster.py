@@ -8,6 +8,7 @@ left of an attempt that died is not read.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ class Cluster:
             self.client.close()
             raise FleetError(f"{options.scheduler}: a cluster without workers")
         # A worker does as many steps at the same time as it has threads.
-        each = min((options.memory or worker["memory_limit"] // 2 or USUAL) // worker["nthreads"] for worker in workers)
+        each = min((options.memory or (worker["memory_limit"] or 2 * USUAL) // 2) // worker["nthreads"] for worker in workers)
+        self.address = options.scheduler
         self.room = Room(each, options.threads or 1, folder)
 
     def memory(self) -> int:
@@ -63,6 +65,8 @@ class Cluster:
                 task.release()
         except KilledWorker as error:
             raise FleetError(f"a step has ended several workers: {one_line(error)}") from None
+        except (OSError, CancelledError):
+            raise FleetError(f"{self.address}: the cluster has gone") from None
         finally:
             self.client.cancel(tasks)
 

@@ -89,8 +89,8 @@ def connected(room: Room) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
     except duckdb.OutOfMemoryException:
         raise FleetError("out of memory: --memory has to be larger, or there is no room for temporary files (--temp)") from None
-    except RuntimeError as error:
-        if "interrupted" in str(error):  # what DuckDB makes of Ctrl-C
+    except (RuntimeError, duckdb.InterruptException) as error:
+        if "interrupt" in str(error).lower():  # what DuckDB makes of Ctrl-C
             raise KeyboardInterrupt from None
         raise
     except duckdb.Error as error:

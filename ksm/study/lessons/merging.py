@@ -4,7 +4,7 @@
 
 import ksm
 from ksm.record.recording import Recording
-from ksm.study.lessons.lesson import Lesson, by_era, pages
+from ksm.study.lessons.lesson import NEW, OLD, Lesson, by_era, pages
 from ksm.study.scenes import Scene
 
 
@@ -20,8 +20,8 @@ def equal_pages(machine: ksm.Machine) -> Recording:
 
 EQUAL_SCENES = (
     Scene("two-memories", "NOTE", "Two memories, six frames", """
-        Alice and Bob each have three pages. An arrow leads from each page to the frame that holds its bytes; W says that its owner may write
-        to it. One text is in both memories, in two frames. madvise() has told KSM that it may look at these pages.""", nth=2,
+        Alice and Bob each have three pages. An arrow leads from each page to the frame that holds its bytes; W says that its owner may
+        write to it. One text is in both memories, in two frames. madvise() has told KSM that it may look at these pages.""", nth=2,
           question="ksmd comes to a page for the first time. What does it do with it?",
           answers=("It compares the page with all others", "It computes a checksum of it, and goes on", "It makes the page read-only"),
           right=1, why="A page that is being written to is not worth comparing, and one visit cannot tell whether it is."),
@@ -134,6 +134,31 @@ CHANGING = Lesson(
             recording. It goes by age, not by change: after a few passes the pages that never change are skipped, too."""),
         "late": by_era(old="", new="That visit comes two passes late: this is what the skips cost."),
     },
+    scenes=(
+        Scene("twelve-one", "NOTE", "A clock, and somebody who copies it", """
+            Clock and Carol have the same bytes in a page each: 12:01. Each has another page, too, which never changes.""", nth=2,
+              question="ksmd makes a pass. Will it merge the two pages?",
+              answers=("Yes, they are equal", "No, it has not seen them before"), right=1,
+              why="A page has to keep still from one visit to the next before it is worth a search of the unstable tree."),
+        Scene("first-visit", "CHANGED", "The first visit", "12:01 gets a checksum. The page is left alone."),
+        Scene("twelve-two", "NOTE", "A minute later", "The clock has written 12:02, and Carol, too. The bytes are equal once more.", nth=3),
+        Scene("again", "CHANGED", "Another checksum", """
+            The checksum of 12:02 is not that of 12:01. The page is volatile: the new checksum is remembered, and that is all.""", nth=5),
+        Scene("brass", "UNCHANGED", "What does not change", "The clock's other page has kept still. It may be compared."),
+        Scene("leaf", "UNSTABLE_INSERTED", "Into the unstable tree", "It has no equal, and becomes the root of the unstable tree."),
+        Scene("skipped", "SKIPPED", "Smart scan", """
+            The page did not merge in its first visits, so this pass skips it. It goes by age alone: what never changes is skipped as
+            well.""",
+              eras=NEW),
+        Scene("every-pass", "PASS_ENDS", "Each page in each pass", """
+            Two pages have changed, and two have not. This kernel has no smart scan: all four were looked at.""", nth=5, eras=OLD),
+        Scene("stopped", "NOTE", "The clock has stopped", "From now on the two pages keep still.", nth=8,
+              question="How many visits of a page does it take now until the two are merged?",
+              answers=("One", "Two"), right=1, why="The next visit sees the last change. Only at the one after it the checksum holds."),
+        Scene("found", "UNSTABLE_FOUND", "They meet", "The checksums have held. Carol's page meets the clock's in the unstable tree."),
+        Scene("merged", "TWO_MERGED", "One frame", "Two pages that were equal all the time are one frame at last."),
+        Scene("end", "NOTE", "The end", "What changes costs little, and what has kept still is merged.", nth=-1),
+    ),
 )
 
 LESSONS = (EQUAL, CHANGING)

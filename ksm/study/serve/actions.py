@@ -86,8 +86,7 @@ class World:
             said = call(self, **{key: action[key] for key in keys})
         except OSError as error:
             raise ActionError(f"The kernel answers {name_of(error)}: {REFUSED.get(error.errno or 0, 'it cannot do that')}.") from None
-        if said:
-            self.recording.note(said)
+        self.recording.note(said)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class World:
         settings = {name: int(self.machine.ksm.show(name)) for name in SETTINGS if name in self.machine.ksm.names()}
         return {**part, "processes": processes, "settings": settings}
 
-    # Actions. Each gives the sentence that tells it, or "" where the steps tell it themselves.
+    # Actions. Each gives the sentence that tells it, or what its steps have led to.
 
     def write(self, process: Any, page: Any, text: Any) -> str:
         """A store of a whole page."""
@@ -150,12 +149,14 @@ class World:
     def scan(self, passes: Any) -> str:
         """Whole passes of ksmd."""
         count = within("passes", passes, range(1, MOST_PASSES + 1))
-        return self.scanned(lambda: self.machine.ksm.scan(passes=count))
+        self.machine.ksm.scan(passes=count)
+        return self.after(RESTS if self.machine.ksm.pages_unshared else "ksmd rests, until it is called again.")
 
     def visit(self, pages: Any) -> str:
         """ksmd looks at some pages, and stays where it is."""
         count = within("pages", pages, range(1, MOST_VISITS + 1))
-        return self.scanned(lambda: self.machine.ksm.scan(pages=count))
+        self.machine.ksm.scan(pages=count)
+        return self.after(STANDS)
 
     def unmerge(self) -> str:
         """run = 2, and ksmd stands still again."""
@@ -165,11 +166,8 @@ class World:
 
     # What they need
 
-    def scanned(self, call: Callable[[], object]) -> str:
-        call()
-        if not any(self.mergeable.values()):
-            return "ksmd has nothing to look at: nobody has said madvise(MADV_MERGEABLE)."
-        return ""
+    def after(self, said: str) -> str:
+        return said if any(self.mergeable.values()) else "ksmd has nothing to look at: nobody has said madvise(MADV_MERGEABLE)."
 
     def spawn(self, name: str) -> ksm.Process:
         process = self.machine.spawn(name)
@@ -199,6 +197,8 @@ class World:
         return next(name for name in NAMES if name not in taken)
 
 
+RESTS = "ksmd rests. The unstable tree has served its pass: the next pass begins with an empty one."
+STANDS = "ksmd stands still, and will go on from here."
 TOGETHER = "MADV_MERGEABLE): ksmd may look at these pages"
 ALONE = "MADV_UNMERGEABLE): what was merged has pages of its own again"
 ACTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
