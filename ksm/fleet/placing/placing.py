@@ -20,7 +20,7 @@ from ksm.fleet.placing.state import State
 ROUNDS = 2000
 PATIENCE = 400  # rounds that may find nothing better, and one for each source
 REPAIRS = 50
-FOR_BOUND, FOR_SOLVER = 0.2, 0.5  # of the time
+FOR_BOUND, FOR_PRESENT, FOR_SOLVER = 0.2, 0.3, 0.5  # of the time that is left
 SLACK = 0.002  # of all pages: as many more a round may take, at the beginning
 
 Ended = Literal["proved", "rounds", "time"]  # it is the best that there is; the search had its rounds; its time was over
@@ -84,11 +84,13 @@ def starts(problem: Problem, chance: np.random.Generator, deadline: float, progr
     state = State(problem, problem.start)
     if state.any_meet():
         repair(state, chance, deadline)
-    descend(state, deadline, chance)
-    yield state.at.copy()
     movable = [source for source, each in enumerate(problem.sources) if not each.pinned]
     if problem.moves is not None and 2 * problem.moves < len(movable):
+        descend(state, deadline, chance)
+        yield state.at.copy()
         return
+    descend(state, time.monotonic() + FOR_PRESENT * (deadline - time.monotonic()), chance)
+    yield state.at.copy()
     for how in EACH_HOW:
         if time.monotonic() >= deadline:
             return
