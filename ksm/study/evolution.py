@@ -31,7 +31,7 @@ SMALL = 20  # tokens: functions with fewer look like each other too easily
 RENAME, MOVE, UNTOLD = "rename", "move", "untold"
 KINDS = {
     RENAME: "rename", MOVE: "move", TRACE: "trace events", "behaviour": "behaviour", READ: "what can be read", "code": "code only",
-    UNTOLD: "not told",
+    UNTOLD: "meaning not known",
 }
 
 
