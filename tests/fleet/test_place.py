@@ -13,7 +13,7 @@ import planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.fleet.placing import solver
+from ksm.fleet.placing import search, shake, solver
 from ksm.fleet.placing.order import ordered
 from ksm.fleet.placing.placing import place
 from ksm.fleet.placing.problem import Host, PlaceError, Problem, Source, merge_groups, own_of
@@ -250,7 +250,37 @@ def test_groups_are_put_together():
     assert own_of([20, 20, 10], [((0, 1, 2), 9), ((0, 1), 7)]) == [4, 4, 1]
 
 
-def test_too_many_contents_for_the_table():
+def test_what_is_too_large_for_a_table():
     sources = [Source("s0", 1, 1, 0), Source("s1", 1, 1, 0)]
     with pytest.raises(PlaceError, match="take a sample"):
         Problem([Host("h", 1, 1)] * (1 << 20), sources, [((0, 1), 1)] * 1000)
+    with pytest.raises(PlaceError, match="take parts of the fleet"):
+        Problem([Host("h", 1, 1)] * (1 << 20), sources * 32, [])
+
+
+def test_many_sources(monkeypatch):
+    """What is done for thousands of sources, with a few: several moves for one look, and hosts filled in an order that is known."""
+    monkeypatch.setattr(search, "MANY", 1)
+    monkeypatch.setattr(search, "MOST_PAIRS", 1000)
+    monkeypatch.setattr(shake, "MANY", 10)
+    for fit in ("before", "after"):
+        problem, best = planted.planted(12, 4, fit=fit)
+        found = place(problem, rounds=100)
+        assert problem.faults(found.at) == []
+        now = problem.total(problem.start)
+        assert now - problem.total(found.at) >= ENOUGH * (now - problem.total(best))
+
+
+def test_ctrl_c_keeps_what_was_found():
+    problem, _ = planted.planted(12, 4, fit="after")
+
+    def interrupt(what, done, total):
+        if (what, done) == ("looking further", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place(problem, progress=interrupt)
+    found = place(problem, keep=True, progress=interrupt)
+    assert found.ended == "interrupted"
+    assert problem.faults(found.at) == []
+    assert problem.total(found.at) < problem.total(problem.start)

@@ -27,6 +27,7 @@ SHOWN = 20  # moves, and hosts
 ENDED: dict[str, str] = {
     "proved": "",
     "rounds": "The search ended because it found nothing better for long.",
+    "interrupted": "The search was interrupted, and may not have found much.",
     "time": "The search ended because its time was over (--seconds): with more, it may find more.",
 }
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 Fit = Literal["after", "before"]  # what must fit into a host: its memory after sharing, or all pages of its sources
 MOST_CELLS = 1 << 27  # of the table of contents and hosts: half a GiB
+MOST_PLACES = 1 << 25  # of the table of sources and hosts, of which there are several at times: 256 MiB
 
 
 class PlaceError(Exception):
@@ -73,6 +74,10 @@ class Problem:
         if len(self.groups) * len(self.hosts) > MOST_CELLS:
             raise PlaceError(
                 f"{len(self.groups):,} sets of sources have contents in common, too many for {len(self.hosts):,} hosts: take a sample"
+            )
+        if len(self.sources) * len(self.hosts) > MOST_PLACES:
+            raise PlaceError(
+                f"{len(self.sources):,} sources and {len(self.hosts):,} hosts are too many for one search: take parts of the fleet"
             )
         put = object.__setattr__
         put(self, "start", np.array([source.host for source in self.sources], np.int64))

@@ -56,9 +56,9 @@ class Asked:
 
 def plan_for(
     fleet: Fleet, asked: Asked, options: Options, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS,
-    progress: Progress = no_progress,
+    keep: bool = False,     progress: Progress = no_progress,
 ) -> Plan:  # fmt: skip
-    """A plan that saves more than the present placement. FleetError."""
+    """A plan that saves more than the present placement. FleetError. With `keep`, Ctrl-C ends the search, and the plan is what it found."""
     need_numpy()
     if asked.hosts is None and asked.capacity is None:
         raise FleetError("the capacities of hosts are needed: --hosts FILE with the columns host and capacity, or --capacity SIZE for all")
@@ -76,7 +76,7 @@ def plan_for(
     try:
         problem = problem_of(fleet, asked, sample, answers, rooms, wishes)
         check_room(problem, rooms, sample)
-        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, least=asked.least, progress=progress)
+        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, least=asked.least, keep=keep, progress=progress)
     except PlaceError as wrong:
         raise FleetError(str(wrong)) from None
     progress("bringing the moves into an order", 0, 0)

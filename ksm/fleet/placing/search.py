@@ -13,7 +13,7 @@ from ksm.fleet.placing.problem import Numbers
 from ksm.fleet.placing.state import State
 
 MANY = 1 << 18  # sources times hosts: from there on, a look at all is used for several moves
-MOST_ROWS = 1024  # sources of which all exchanges are looked at, at once
+MOST_PAIRS = 1 << 22  # of sources, whose exchanges are looked at, at once
 TRIED = 64  # exchanges that look good, of which the exact gain is computed
 
 
@@ -93,8 +93,8 @@ def best_exchange(state: State, chance: np.random.Generator) -> bool:
     problem = state.problem
     movable = np.flatnonzero([not source.pinned for source in problem.sources])
     rows = movable
-    if len(rows) > MOST_ROWS:
-        rows = np.sort(chance.choice(movable, MOST_ROWS, replace=False))
+    if len(rows) * len(rows) > MOST_PAIRS:
+        rows = np.sort(chance.choice(movable, MOST_PAIRS // len(movable), replace=False))
     gains = gains_of(state)
     found = gains[np.ix_(rows, state.at[movable])] + gains[np.ix_(movable, state.at[rows])].T
     found[state.at[rows][:, None] == state.at[movable]] = 0
