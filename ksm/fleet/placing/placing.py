@@ -176,7 +176,7 @@ def shaken(
 
 def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
     """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs nothing, or less than
-    `least` pages.
+    `least` pages. All of them stay if nothing is saved then.
     """
     at = renamed(problem, at)
     state = State(problem, at)
@@ -186,7 +186,8 @@ def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
         costs = int(state.costs_of(source)[home])
         fits = state.load[home] + (costs if state.after else problem.pages[source]) <= problem.limits[home]
         state.put(source, home if costs < freed + max(1, least) and fits and state.allowed(source)[home] else host)
-    return state.at
+    saves = state.total < problem.total(problem.start)
+    return state.at if saves or problem.faults(problem.start) else problem.start
 
 
 def renamed(problem: Problem, at: Numbers) -> Numbers:

@@ -43,8 +43,8 @@ ANONYMOUS = Lesson(
     may merge. (Machines of this page have no files.)""",
     scenes=(
         Scene("three-sorts", "NOTE", "Three sorts of memory", """
-            The text "the news" is there three times: in Judy's own page, in her shared page, and in Kurt's page. Judy also has a page that
-            she never wrote to.""", nth=2,
+            The text "the news" is there three times: in Judy's own page, which is her third, in her shared page, the second, and in Kurt's.
+            Her first page she has only read.""", nth=2,
               question="How many of Judy's three pages does ksmd look at?",
               answers=("One", "Two", "Three"), right=0,
               why="Her own page only. Shared memory cannot be merged, and a page that was never written to is the zero page already."),
