@@ -66,7 +66,7 @@ def sets_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 @click.option("--moves", type=click.IntRange(0, 1 << 31), metavar="K", help="Make K moves at most.  [default: any number]")
 @click.option(
     "--least", metavar="SIZE", default="0", show_default=True, callback=read_by(pages_of),
-    help="A source stays where it is if that costs less than SIZE.",
+    help="A move has to be worth SIZE: the search counts that for each.",
 )
 @click.option(
     "--seconds", type=options.Seconds(0, 7 * 86400), default=SECONDS, show_default=True, metavar="S", help="Search for so long at most."

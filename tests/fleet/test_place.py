@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """ksm.fleet.placing: a placement that takes less memory, within what was asked for."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -177,9 +178,27 @@ def test_no_move_that_gains_nothing():
 
 def test_moves_that_are_not_worth_it():
     """A source stays if that costs less than is asked for; one that gains as much moves."""
-    problem = machines(["a0", "a1", "b2"])
-    assert problem.total(place(problem, least=20).at) == problem.total(problem.start) - 20
-    assert place(problem, least=21).at.tolist() == problem.start.tolist()
+    start = ["a0", "a1", "b2"]
+    problem = machines(start, least=19)
+    assert problem.total(place(problem).at) == problem.total(problem.start) - 20
+    assert place(machines(start, least=21)).at.tolist() == problem.start.tolist()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1 << 32), fit=fits, least=st.integers(1, 30))
+def test_each_move_is_worth_something(seed, fit, least):
+    """What all moves save is as much for each of them as a move has to be worth, and no placement of a small fleet is better by that."""
+    problem = replace(planted.small(seed, fit, sources=4), least=least)
+    try:
+        found = place(problem, rounds=100)
+    except PlaceError:
+        return
+    priced = [problem.price(np.array(at)) for at in itertools.product(range(len(problem.hosts)), repeat=len(problem.sources))
+              if planted.plain_faults(problem, at) == 0]  # fmt: skip
+    assert problem.faults(found.at) == []
+    assert problem.price(found.at) - min(priced) <= (1 - ENOUGH) * max(0, problem.price(problem.start) - min(priced))
+    if not problem.faults(problem.start):
+        assert problem.total(problem.start) - problem.total(found.at) >= least * problem.moved(found.at)
 
 
 def test_staying_never_costs_more_than_moving_saves():
@@ -187,7 +206,7 @@ def test_staying_never_costs_more_than_moving_saves():
     sources = [*(Source(f"s{number}", 100, 1, 0) for number in range(3)), Source("s3", 100, 1, 1, pinned=True)]
     problem = Problem([Host("h0", 200, 200), Host("h1", 200, 200)], sources, [((0, 1, 2), 9), ((1, 2), 50), ((1, 2, 3), 5)])
     assert place(problem).at.tolist() == [1, 1, 1, 1]
-    assert place(problem, least=10).at.tolist() == problem.start.tolist()
+    assert place(replace(problem, least=10)).at.tolist() == problem.start.tolist()
 
 
 def test_a_host_that_is_too_full_does_not_get_fuller():

@@ -41,13 +41,12 @@ class Found(NamedTuple):
 
 
 def place(
-    problem: Problem, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS, least: int = 0, keep: bool = False,
+    problem: Problem, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS, keep: bool = False,
     progress: Progress = no_progress,
 ) -> Found:  # fmt: skip
     """The best placement that was found. The same seed and rounds give the same one, unless the time is over first. PlaceError.
 
-    A source that could as well stay where it is, for less than `least` pages more, stays. With `keep`, Ctrl-C ends the search, and what it
-    has found is kept.
+    With `keep`, Ctrl-C ends the search, and what it has found is kept.
     """
     began = time.monotonic()
     deadline = began + seconds
@@ -71,8 +70,8 @@ def place(
         if solved.at is not None and not problem.faults(solved.at):
             best = best_of(problem, iter([best, solved.at]))
     ended: Ended = "proved"
-    if problem.total(best) > bound:
-        search = Shaken(best, problem.total(best))
+    if problem.total(best) > bound or problem.least:
+        search = Shaken(best, problem.price(best))
         try:
             ended = shaken(problem, search, bound, chance, deadline, rounds, progress)
         except KeyboardInterrupt:
@@ -80,12 +79,12 @@ def place(
                 raise
             ended = "interrupted"
         best = search.best
-    return Found(settled(problem, best, least), bound, ended)
+    return Found(settled(problem, best), bound, ended)
 
 
 def best_of(problem: Problem, found: Iterator[Numbers]) -> Numbers:
-    """The placement that takes least, and of those the one with the fewest moves."""
-    return min(found, key=lambda at: (problem.total(at), problem.moved(at)))
+    """The placement with the least price, and of those the one with the fewest moves."""
+    return min(found, key=lambda at: (problem.price(at), problem.moved(at)))
 
 
 def starts(problem: Problem, chance: np.random.Generator, deadline: float, progress: Progress) -> Iterator[Numbers]:
@@ -142,8 +141,8 @@ def repair(state: State, chance: np.random.Generator, deadline: float) -> None:
 class Shaken:
     """The best placement of a search that goes on."""
 
-    def __init__(self, best: Numbers, total: int) -> None:
-        self.best, self.total = best, total
+    def __init__(self, best: Numbers, price: int) -> None:
+        self.best, self.price = best, price
 
 
 def shaken(
@@ -151,7 +150,7 @@ def shaken(
 ) -> Ended:
     """Many rounds in which some sources are taken off and put back. Why it ended."""
     state = State(problem, search.best)
-    slack = SLACK * search.total
+    slack = SLACK * state.total
     calm = 0
     for number in range(rounds):
         progress("looking further", number, rounds)
@@ -164,19 +163,19 @@ def shaken(
         if not shake(state, chance, int(slack * left * left)):
             continue
         descend(state, deadline, chance)
-        if (state.total, state.moved) < (search.total, problem.moved(search.best)):
-            calm = calm if state.total == search.total else 0
-            search.best, search.total = state.at.copy(), state.total
-            if search.total <= bound:
+        if (state.price, state.moved) < (search.price, problem.moved(search.best)):
+            calm = calm if state.price == search.price else 0
+            search.best, search.price = state.at.copy(), state.price
+            if search.price <= bound:
                 return "proved"
-        elif state.total > search.total + slack:
+        elif state.price > search.price + slack:
             state.restore(range(len(search.best)), search.best.tolist())
     return "rounds"
 
 
-def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
-    """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs nothing, or less than
-    `least` pages. All of them stay if nothing is saved then.
+def settled(problem: Problem, at: Numbers) -> Numbers:
+    """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs less than a move has to be
+    worth. All of them stay if nothing is saved then.
     """
     at = renamed(problem, at)
     state = State(problem, at)
@@ -185,7 +184,7 @@ def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
         freed = state.remove(source)
         costs = int(state.costs_of(source)[home])
         fits = state.load[home] + (costs if state.after else problem.pages[source]) <= problem.limits[home]
-        state.put(source, home if costs < freed + max(1, least) and fits and state.allowed(source)[home] else host)
+        state.put(source, home if costs < freed + max(1, problem.least) and fits and state.allowed(source)[home] else host)
     saves = state.total < problem.total(problem.start)
     return state.at if saves or problem.faults(problem.start) else problem.start
 

@@ -54,6 +54,7 @@ class Problem:
     apart         sets of sources, of which no two may meet on a host
     tenants_apart  a host has sources of one tenant at most; those of none count as those of one more
     moves         as many sources may have another host than now; None for all
+    least         what a move has to be worth: the placement is sought with the least memory and so many pages for each move
     fit           what must fit into `limit`: see Fit
     """
 
@@ -63,6 +64,7 @@ class Problem:
     apart: Sequence[frozenset[int]] = ()
     tenants_apart: bool = False
     moves: int | None = None
+    least: int = 0
     fit: Fit = "after"
     # What follows is made of the fields above.
     start: Numbers = field(init=False, compare=False)  # the host of each source, now
@@ -144,6 +146,10 @@ class Problem:
 
     def moved(self, at: Numbers) -> int:
         return int((at != self.start).sum())
+
+    def price(self, at: Numbers) -> int:
+        """What a placement is judged by: the less, the better."""
+        return self.total(at) + self.least * self.moved(at)
 
     def faults(self, at: Numbers) -> list[str]:
         """What is not as it was asked for: a line each. Of a placement that place() gives, there are none."""

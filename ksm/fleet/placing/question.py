@@ -34,7 +34,7 @@ class Asked:
     apart, pinned   names of sources, or patterns of them: in sets, and single ones
     tenants_apart   a host has sources of one tenant only
     moves           how many sources may move
-    least           pages: a source that could as well stay where it is, for less than that, stays
+    least           pages that a move has to be worth
     """
 
     hosts: str | Mapping[str, int] | None = None
@@ -76,7 +76,7 @@ def plan_for(
     try:
         problem = problem_of(fleet, asked, sample, answers, rooms, wishes)
         check_room(problem, rooms, sample)
-        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, least=asked.least, keep=keep, progress=progress)
+        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, keep=keep, progress=progress)
     except PlaceError as wrong:
         raise FleetError(str(wrong)) from None
     progress("bringing the moves into an order", 0, 0)
@@ -88,7 +88,7 @@ def plan_for(
         error = math.sqrt(sample * (sample - 1) * sum(count * change * change for count, change in shared))
     return Plan(
         problem=problem, at=found.at, least=found.least, ended=found.ended, steps=steps, seed=seed, headroom=asked.headroom,
-        least_gain=asked.least, sample=sample, error=error,
+        sample=sample, error=error,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def problem_of(
                    member.number in wishes.pinned)
             for member in fleet.members
         ],
-        groups, apart=wishes.apart, tenants_apart=asked.tenants_apart, moves=asked.moves, fit=asked.fit,
+        groups, apart=wishes.apart, tenants_apart=asked.tenants_apart, moves=asked.moves, least=asked.least, fit=asked.fit,
     )  # fmt: skip
 
 
