@@ -21,7 +21,7 @@ PHONE, SMALL, LAPTOP, LARGE = (390, 844), (1000, 750), (1440, 900), (2560, 1440)
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    recordings = record_all(["6.12", "2.6.38"])
+    recordings = record_all(["2.6.38", "6.12"])
     path = tmp_path_factory.mktemp("page") / NAME
     path.write_text(render(None, recordings), encoding="utf-8")
     return path
@@ -247,6 +247,24 @@ def test_a_page_whose_life_is_read(at):
     assert not one(browser, "#life").is_displayed() and not every(browser, "#stage [aria-pressed=true]")
 
 
+@pytest.mark.parametrize("address", ["nope/6.12/found", "equal/9/found", "__proto__/6.12/constructor", "equal//found"])
+def test_an_address_of_nothing_leads_to_the_lesson_in_the_chosen_era(at, address):
+    browser = at(f"lessons/{address}")
+    told = browser.execute_script("player.go(player.replay.at); return [player.replay.data.lesson, player.replay.data.era, lens.chosen]")
+    assert told == ["equal", "6.12", "6.12"]
+
+
+def test_a_lesson_that_the_era_does_not_have_says_which_it_runs_in(at):
+    browser = at("lessons/smart/2.6.38/first-skip")
+    titles = [each.text.strip() for each in every(browser, "#lesson option")]
+    assert titles[0] == "Two equal pages become one" and "Smart scan: pages that are skipped (6.12)" in titles
+    assert "One sharer too many, and the chain (6.12)" in titles and len(titles) == 13
+    # The lens stays: a lesson that the era has runs in it.
+    told = browser.execute_script("const box = document.getElementById('lesson'); box.selectedIndex = 0; box.dispatchEvent(new Event('change'));"
+                                  "return [player.replay.data.lesson, player.replay.data.era, lens.chosen]")
+    assert told == ["equal", "2.6.38", "2.6.38"]
+
+
 # Anywhere
 
 OUTSIDE = """
@@ -260,6 +278,10 @@ for (const each of document.querySelectorAll("#player :is(button, select, input,
   if (box.left < -0.5 || box.right > width + 0.5) bad.push(`${name} is outside: ${box.left} ${box.right}`);
   // Words in a text are as wide as they are: only their height is asked for.
   if (box.height < least || (box.width < least && !each.classList.contains("term"))) bad.push(`${name}: ${box.width} × ${box.height}`);
+}
+for (const each of document.querySelectorAll("#stage figcaption small")) {
+  const box = each.getBoundingClientRect(), all = each.closest("figure").getBoundingClientRect();
+  if (box.width && box.right > all.right + 0.5) bad.push(`${each.textContent} is cut off: ${box.right} > ${all.right}`);
 }
 const dock = document.getElementById("dock").getBoundingClientRect();
 if (dock.bottom > innerHeight + 0.5 || dock.top < 0) bad.push("the buttons are out of sight");
