@@ -294,13 +294,14 @@
     moves[keys[event.key]]();
   });
 
-  // On paper: the lessons of the chosen era. A browser prints whenever the reader says so, not only by our button.
+  // On paper: the lessons of the chosen era, also in place of the front door, where nothing moves on paper. A browser prints whenever the reader says so, not only by our button.
   byId("print", HTMLButtonElement).addEventListener("click", () => print());
   addEventListener("beforeprint", () => {
-    if (root.dataset.view !== "lessons") return;
+    if (root.dataset.view !== "lessons" && root.dataset.view !== "door") return;
+    if (!loaded) arrive();
     const shown = [...lesson.options].map((option) => JSON.parse(document.getElementById(`recording-${option.value}`)?.textContent || "null"));
     document.getElementById("booklet")?.remove();
-    document.body.append(bookletOf(shown, types));
+    document.body.append(bookletOf(shown, types, chosenEra()));
   });
   addEventListener("afterprint", () => document.getElementById("booklet")?.remove());
 

@@ -10,7 +10,7 @@ from chromium import missing, screenshot, start
 from drawn import drawn, look_as
 from selenium.webdriver.common.by import By
 
-from ksm.study.lessons import record_all, record_lesson
+from ksm.study.lessons import LESSONS, record_all, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.steps import NAMES
 
@@ -21,7 +21,7 @@ PHONE, SMALL, LAPTOP, LARGE = (390, 844), (1000, 750), (1440, 900), (2560, 1440)
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    recordings = record_all(["2.6.38", "6.12"])
+    recordings = record_all(["2.6.38", "6.12", "7.3"])
     path = tmp_path_factory.mktemp("page") / NAME
     path.write_text(render(None, recordings), encoding="utf-8")
     return path
@@ -346,6 +346,27 @@ def test_the_lessons_are_a_booklet(at):
         "return [all, ids.length === new Set(ids).size, document.querySelectorAll('#booklet').length]")
     assert len(told[0]) == sum(len(each["scenes"]) for each in record_all(["6.12"])) and told[1:] == [True, 0]
     assert all(pages and arrows for _, pages, arrows in told[0])
+
+
+@pytest.mark.parametrize(("address", "printed"), [
+    ("door", "booklet"), ("lessons/write/6.12/cow", "booklet"), ("source", "source"), ("f-break_cow", "source"), ("article-memcmp", "article")])
+def test_the_part_that_is_shown_is_printed(at, address, printed):
+    browser = at(address)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        seen = browser.execute_script(
+            "dispatchEvent(new Event('beforeprint')); const seen = ['door', 'player', 'source', 'article', 'booklet']"
+            ".filter(id => document.getElementById(id)?.getClientRects().length); dispatchEvent(new Event('afterprint')); return seen")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert seen == [printed]
+
+
+def test_the_booklet_is_that_of_the_chosen_era(at):
+    browser = at("lessons/equal/7.3/two-memories")
+    told = browser.execute_script("dispatchEvent(new Event('beforeprint')); const all = [...document.querySelectorAll('#booklet .era')]"
+                                  ".map(each => each.textContent); dispatchEvent(new Event('afterprint')); return all")
+    assert told == [f"On the KSM of Linux {'7.3' if '7.3' in each.eras else '6.12'}." for each in LESSONS]
 
 
 @pytest.mark.slow
