@@ -33,6 +33,11 @@ def read_by(read: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     return callback
 
 
+def sample_in(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """What --sample says, or None."""
+    return None if value is None else fleet_options.sample_in(ctx, param, value)
+
+
 def sets_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[list[str]]:
     """What --apart says."""
     try:
@@ -67,7 +72,9 @@ def sets_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     "--seconds", type=options.Seconds(0, 7 * 86400), default=SECONDS, show_default=True, metavar="S", help="Search for so long at most."
 )
 @click.option("--seed", type=click.IntRange(0, (1 << 32) - 1), default=0, show_default=True, metavar="N", help="Search in another order.")
-@fleet_options.sample
+@click.option(
+    "--sample", metavar="1/N", callback=sample_in, help="Look at one of N contents.  [default: all, of a large fleet 20 million pages]"
+)
 @fleet_options.engines
 @click.option("-o", "output", metavar="CSV", help="Write the new placement into this file, which --placement takes.")
 @options.page
@@ -87,7 +94,7 @@ def place(
     least: int,
     seconds: float,
     seed: int,
-    sample: int,
+    sample: int | None,
     engine: str,
     scheduler: str | None,
     memory: int | None,

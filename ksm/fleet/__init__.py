@@ -94,7 +94,7 @@ def place(
     least: str | int = 0,
     seconds: float = 60.0,
     seed: int = 0,
-    sample: int = 1,
+    sample: int | None = None,
     engine: Literal["duckdb", "dask"] = "duckdb",
     scheduler: str | None = None,
     memory: str | int | None = None,
@@ -109,7 +109,8 @@ def place(
 
     No two sources of a set in `apart` meet, those that are `pinned` stay, and with `tenants_apart` a host has sources of one tenant. At
     most so many `moves` are made, and a source stays where it is if that costs less than `least`, a size. The search takes `seconds` at
-    most, and depends on the `seed`. The other arguments are as for report().
+    most, and depends on the `seed`. One of `sample` contents is looked at; by default all, or 20 million pages of a large fleet. The other
+    arguments are as for report().
 
     ValueError for arguments that make no sense, OSError(EIO) with the reason for a file that cannot be used or a placement that does not
     exist, ImportError without duckdb, pyarrow and numpy. What is equal is what ksm_do_scan() would merge, but for max_page_sharing.

@@ -10,7 +10,7 @@ from typing import Any
 
 from ksm.constants import PAGE_SIZE
 from ksm.estimate.found import HOW, KINDS
-from ksm.estimate.report import columns, mib, percent, shortened
+from ksm.estimate.report import FULL_WIDTH, columns, laid_out, mib, percent, shortened
 from ksm.estimate.terminal import amount
 from ksm.fleet.ledger import FleetLedger
 from ksm.fleet.sharing import FleetReport, FleetTenants, Group, Pair
@@ -99,9 +99,12 @@ def ledger_lines(ledger: FleetLedger, width: int) -> Lines:
     rows = [("Saved where they live", ledger.saved, True), *(("  " + text, values[name], False) for name, text in LINES[:2])]
     rows += [("Left", ledger.left, True), *(("  " + text, values[name], False) for name, text in LINES[2:4])]
     rows += [("Pages of zeros", ledger.zero, True), ("All", ledger.pages, True)]
-    cells = [[text, f"{pages:,}", pages_mib(pages), percent(pages, ledger.pages).replace(" %", "")] for text, pages, _ in rows]
-    for number, (line, _) in enumerate(table(["", "Pages", "MiB", "%"], cells, width, most=len(cells))):
-        yield line, number == 0 or rows[number - 1][2]
+    cells = [(text, f"{pages:,}", pages_mib(pages), percent(pages, ledger.pages).replace(" %", ""), bold) for text, pages, bold in rows]
+    if width < FULL_WIDTH:
+        yield from laid_out([("", "Pages", "MiB", "%", True), *cells], width)
+        return
+    for number, (line, _) in enumerate(table(["", "Pages", "MiB", "%"], [cell[:4] for cell in cells], width, most=len(cells))):
+        yield line, number == 0 or cells[number - 1][4]
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, names: int = 1, most: int = SHOWN) -> Lines:

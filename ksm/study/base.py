@@ -31,6 +31,12 @@ def base_shapes() -> dict[str, str]:
     return shapes
 
 
+def base_steps() -> dict[str, str]:
+    """The functions of 6.12, each with the hash of its code in which what versions call otherwise has one name (told.py)."""
+    steps: dict[str, str] = known()["steps"]
+    return steps
+
+
 def base_version() -> str:
     version: str = known()["version"]
     return version

@@ -165,7 +165,7 @@ const door = (() => {
   /** @param {() => Promise<DoorAnswer[]>} ask @param {boolean} quickly @returns {Promise<DoorAnswer[]>} */
   function asked(ask, quickly) {
     const given = queue.then(async () => {
-      end();
+      if (replay && replay.at < replay.length - 1) end();
       const found = await ask();
       take(found, quickly);
       answers++;
@@ -199,6 +199,8 @@ const door = (() => {
       return;
     }
     hint.classList.remove("wrong");
+    // On a phone the memories are brought below what is said.
+    if (action.do !== "begin" && matchMedia("(max-width: 860px)").matches) byId("door-memories", HTMLElement).scrollIntoView({ block: "start" });
   }
 
   /** A setting that was refused shows what it still is. */

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from ksm.study.base import base_hashes, base_shapes
+from ksm.study.base import base_hashes, base_shapes, base_steps, base_version
 from ksm.study.functions import Function, Source, code_hash, normalised, shape, shape_hash, without_comments
 from ksm.study.kernel import Kernel
 from ksm.study.notes import IN_ANOTHER_FILE, RENAMED
-from ksm.study.told import FACTS, READ, Fact, with_one_name
+from ksm.study.told import FACTS, READ, TRACE, Fact, steps_hash, with_one_name
 
 LONGEST = 300  # characters of a line in which the differing words are marked
 LEAST = 4  # lines of code that have to have moved together
 MOVED = 0.6  # of a function's lines, that have come from one other function
 SMALL = 20  # tokens: functions with fewer look like each other too easily
 
-RENAME, MOVE, TRACE, UNTOLD = "rename", "move", "trace", "untold"
+RENAME, MOVE, UNTOLD = "rename", "move", "untold"
 KINDS = {
     RENAME: "rename", MOVE: "move", TRACE: "trace events", "behaviour": "behaviour", READ: "what can be read", "code": "code only",
     UNTOLD: "not told",
@@ -51,32 +51,40 @@ def changes(kernel: Kernel | None, older: Kernel | None) -> list[Change]:
     """What a version has changed, function by function: against the reader's other tree, else by the hashes of 6.12's functions."""
     if kernel is None:
         return []
-    return list(_by_text(kernel.source, older.source) if older else _by_hash(kernel.source))
+    newer = is_newer(kernel.version, older.version if older else base_version())
+    return list(_by_text(kernel.source, older.source, newer) if older else _by_hash(kernel.source, newer))
 
 
-def _by_hash(source: Source) -> Iterator[Change]:
+def is_newer(version: str, other: str) -> bool | None:
+    """Whether a version is newer than another one; None if it is the same, or one of them is not known."""
+    numbers, others = ([int(number) for number in re.findall(r"\d{1,6}", each)[:3]] for each in (version, other))
+    return None if not numbers or not others or numbers == others else numbers > others
+
+
+def _by_hash(source: Source, newer: bool | None) -> Iterator[Change]:
     new = source.functions
     gone = [name for name in base_hashes() if name not in new]
     names = renamed({name: shape_hash(new[name].text) for name in new if name not in base_hashes() and _large(new[name].text)},
                     {name: base_shapes()[name] for name in gone})
+    names |= {name: now for name in new if name not in base_hashes() and (now := RENAMED.get(name, "")) in gone}
     for name, function in new.items():
         was = names.get(name, "")
         if base_hashes().get(name) != code_hash(function.text):
             change = Change(name, "renamed" if was else "changed" if name in base_hashes() else "new", was=was)
-            if was:
+            if base_steps().get(was or name) == steps_hash(function.text) or (was and base_shapes()[was] == shape_hash(function.text)):
                 change.kinds.append(RENAME)
             elif base_shapes().get(name) == shape_hash(function.text):
                 change.texts.append("Only names differ.")
-            _tell(change, _code(function), None, name in base_hashes() or bool(was))
+            _tell(change, _code(function), None, newer)
             yield change
     for name in gone:
         if name not in names.values():
             change = Change(name, "gone")
-            _tell(change, None, None, True)
+            _tell(change, None, None, newer)
             yield change
 
 
-def _by_text(now: Source, before: Source) -> Iterator[Change]:
+def _by_text(now: Source, before: Source, newer: bool | None) -> Iterator[Change]:
     new, old = now.functions, before.functions
     names = renamed({name: shape(new[name].text) for name in new if name not in old and _large(new[name].text)},
                     {name: shape(old[name].text) for name in old if name not in new})
@@ -93,7 +101,7 @@ def _by_text(now: Source, before: Source) -> Iterator[Change]:
             if other is None and (source := _came_from(function, lost)):
                 change.kinds.append(MOVE)
                 change.texts.append(f"Most of its lines were in {source}() before.")
-            _tell(change, _code(function), _code(other), other is not None, both=True)
+            _tell(change, _code(function), _code(other), newer, both=True)
             yield change
     gained = {name: _lines_without(new[name], old.get(names.get(name, name))) for name in new}
     for name, function in old.items():
@@ -103,7 +111,7 @@ def _by_text(now: Source, before: Source) -> Iterator[Change]:
             if target := _came_from(function, gained):
                 change.kinds.append(MOVE)
                 change.texts.append(f"Most of its lines are in {target}() now.")
-            _tell(change, None, _code(function), True, both=True)
+            _tell(change, None, _code(function), newer, both=True)
             yield change
 
 
@@ -180,12 +188,14 @@ def _came_from(function: Function, places: dict[str, Counter[str]]) -> str:
     return best if most >= LEAST and most >= MOVED * own.total() else ""
 
 
-def _tell(change: Change, now: str | None, before: str | None, paired: bool, both: bool = False) -> None:
-    """Add what is known of the change. `both`: both versions can be read; else the other one is 6.12."""
+def _tell(change: Change, now: str | None, before: str | None, newer: bool | None, both: bool = False) -> None:
+    """Add what is known of the change. `newer`: whether the version is newer than the other one, if that is known. `both`: both can be
+    read; else the other one is 6.12."""
     found = [fact for fact in FACTS if {change.name, change.was} & {*fact.functions}
              and fact.found(now) != (fact.found(before) if both else fact.base)]
-    if not paired or change.what in ("new", "gone"):
-        found = [fact for fact in found if not fact.sign] or found
+    if change.what in ("new", "gone"):
+        # The function itself is the sign. What is gone from a newer version is not what came with it once.
+        found = [fact for fact in found if not fact.sign and (newer is None or fact.old == ((change.what == "new") != newer))]
     for fact in found:
         if fact.kind not in change.kinds:
             change.kinds.append(fact.kind)
@@ -203,7 +213,7 @@ def _tell(change: Change, now: str | None, before: str | None, paired: bool, bot
 
 
 def told(fact: Fact) -> str:
-    return fact.text if not fact.since else f"{'Until' if fact.old else 'Since'} {fact.since}: {fact.text}"
+    return f"Since {fact.since}: {fact.text}" if fact.since else fact.text
 
 
 # Lines, with the words that differ

@@ -13,8 +13,8 @@
 
   /** What the reader has to know of the two sides: which of them is of the chosen era. @param {string} era */
   function told(era) {
-    if (!table.name || table.file === era) return "";
-    return `mm/ksm.c here is ${table.name}. In the era ${era} the port's lines alone are lit; those that do not run in it are faint.`;
+    const other = table.name && table.file !== era ? `mm/ksm.c here is ${table.name}: in the era ${era} the port's lines alone are lit. ` : "";
+    return `${other}Lines of the port that do not run in the era ${era} are hatched.`;
   }
 
   const lens = {
@@ -31,7 +31,7 @@
       const other = era !== lens.chosen;
       lens.chosen = root.dataset.lens = select.value = era;
       note.textContent = told(era);
-      note.hidden = !note.textContent;
+      note.hidden = false;
       if (other) document.dispatchEvent(new CustomEvent("lens", { detail: era }));
     },
 

@@ -17,7 +17,7 @@ from ksm.study.marks import helpers_of, not_the_kernels
 from ksm.study.notes import IN_ANOTHER_FILE, LABELS, OMITTED, OMITTED_IN_MEMORY, OMITTED_IN_RBTREE, RENAMED, RENAMED_IN_MEMORY, WRITE_FAULT
 from ksm.study.same import Row as Compared
 from ksm.study.same import compared_rows, same_with_one_name
-from ksm.study.told import with_one_name
+from ksm.study.told import steps_hash, with_one_name
 
 PORT = Path(ksm.__file__).parent
 
@@ -147,9 +147,10 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
     compared = compared_rows(file.name, own_text(theirs, theirs.functions) if file.functions else kernel.texts[file.name],
                              own_text(port, own))
     same = {name: row.lines for name, row in compared.items()}
-    if file is KSM and any(base_hashes().get(name) != code_hash(function.text) for name, function in theirs.functions.items()):
-        others = same_with_one_name(kernel.texts[file.name])
-        same = {name: same.get(name, set()) | others.get(with_one_name(name), set()) for name in theirs.functions}
+    changed = {name for name, function in theirs.functions.items() if base_hashes().get(name) != code_hash(function.text)}
+    if file is KSM and changed:
+        others = same_with_one_name(kernel.texts[file.name], frozenset(map(with_one_name, changed)))
+        same |= {name: same.get(name, set()) | others.get(with_one_name(name), set()) for name in changed}
     hooks = not_the_kernels(port, frozenset(line for pairs in same.values() for _, line in pairs))
     helpers = helpers_of(port)
     within = {part: host for host, parts in helpers.items() if host in names.values() for part in parts if part in own}
@@ -312,7 +313,8 @@ def hashes_of(kernel: Kernel) -> dict[str, object]:
     """What hashes.json keeps of a version."""
     functions = kernel.source.functions
     return {"file": FILE, "version": kernel.version, "functions": {name: code_hash(function.text) for name, function in functions.items()},
-            "shapes": {name: shape_hash(function.text) for name, function in functions.items()}}
+            "shapes": {name: shape_hash(function.text) for name, function in functions.items()},
+            "steps": {name: steps_hash(function.text) for name, function in functions.items()}}
 
 
 def differs(old: Function | None, new: Function | None) -> bool:

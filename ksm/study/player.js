@@ -117,8 +117,6 @@
     const write = () => {
       if (root.dataset.view !== "lessons" || !replay) return;
       if (location.hash !== place()) history.replaceState(null, "", place());
-      const link = document.querySelector('#views a[href^="#lessons"]');
-      if (link instanceof HTMLAnchorElement) link.dataset.place = place();
     };
     if (now) write(); else addressed = window.setTimeout(write, 250);
   }

@@ -153,12 +153,15 @@ def kernel_bodies(texts: tuple[str, ...], stores: bool) -> dict[str, Body | Unre
     return result
 
 
-def compare(pair: Pair, kernel: Iterable[str], port: Iterable[str]) -> Table:
-    """Compare the texts of the kernel's files with those of the port's. Unreadable, if one of the port's cannot be read."""
+def compare(pair: Pair, kernel: Iterable[str], port: Iterable[str], only: frozenset[str] | None = None) -> Table:
+    """Compare the texts of the kernel's files with those of the port's. Unreadable, if one of the port's cannot be read. `only`: rows of
+    these functions are enough."""
     theirs = kernel_bodies(tuple(kernel), pair.stores)
     own = Port(port, set(theirs))
     table = Table(pair, [], [], own.normaliser.used)
     for name, body in theirs.items():
+        if only is not None and name not in only:
+            continue
         if isinstance(body, Unreadable):
             table.rows.append(unreadable(name, body))
         elif name in own.bodies:
@@ -338,13 +341,13 @@ def share(kernel: Kernel) -> Row:
 
 
 @lru_cache(16)
-def same_with_one_name(text: str) -> dict[str, set[tuple[int, int]]]:
-    """Of each function of mm/ksm.c the lines of the kernel and of the port that say the same, if what versions call otherwise has one name.
-    The functions have that name, too."""
+def same_with_one_name(text: str, functions: frozenset[str]) -> dict[str, set[tuple[int, int]]]:
+    """Of some functions of mm/ksm.c the lines of the kernel and of the port that say the same, if what versions call otherwise has one
+    name. The functions have that name, too."""
     own = [with_one_name(each) for each in port_texts(PAIRS[0])]
     # Two small functions of the port may have one name then, and call each other. That is an error unless the kernel has them, too.
     with contextlib.suppress(Unreadable, RecursionError):
-        return {row.name: row.lines for row in compare(PAIRS[0], [with_one_name(text)], own).rows}
+        return {row.name: row.lines for row in compare(PAIRS[0], [with_one_name(text)], own, functions).rows}
     return {}
 
 

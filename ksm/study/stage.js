@@ -74,7 +74,9 @@ class Stage {
     this.trees.style.setProperty("--rows", `minmax(7.2rem, ${this.stablePicture.high}fr) minmax(7.2rem, ${this.unstablePicture.high}fr)`);
     if (!this.many) return;
     for (const [mm, pages] of [...r.pagesOf].sort((a, b) => a[0] - b[0])) {
-      const grid = make("div", { class: `grid ${pages.length > 100 ? "more" : ""}` });
+      const grid = make("div", { class: `grid ${pages.length > 100 ? "more" : ""}`, tabindex: "0", role: "application",
+        "aria-label": `${pages.length} pages of ${r.nameOf(mm)}: the arrow keys choose one, and its life is shown` });
+      grid.addEventListener("keydown", (event) => this.choose(event, grid, pages.map((page) => `${mm}:${page}`)));
       for (const page of pages) {
         const key = `${mm}:${page}`, square = make("i", { class: "square", "data-page": key });
         square.addEventListener("click", () => this.options.onPage?.(key));
@@ -83,6 +85,17 @@ class Stage {
       }
       this.grids.append(make("h4", { "data-mm": String(mm) }), grid);
     }
+  }
+
+  /** The keys of a grid of pages. @param {KeyboardEvent} event @param {HTMLElement} grid @param {string[]} keys */
+  choose(event, grid, keys) {
+    const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length, now = keys.indexOf(this.chosen);
+    const moves = /** @type {Record<string, number>} */ ({ ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -keys.length, End: keys.length });
+    if (!moves[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const next = now < 0 ? 0 : Math.max(0, Math.min(keys.length - 1, now + moves[event.key]));
+    if (next !== now) this.options.onPage?.(keys[next]);
   }
 
   /** Take note of the room that there is, and draw anew if it is another one. */
@@ -317,7 +330,7 @@ class Stage {
       this.unstablePicture.draw(rootsOf(1), links, (id) => whose(id, unstableFace(id)), path.unstable, hot, path.last === "unstable")];
     [this.stable, this.unstable].forEach((side, i) => {
       const { n, height } = most[i], bound = 2 * Math.log2(n + 1);
-      side.height.textContent = n ? `height ${height} of at most 2 log₂(${n} + 1) = ${bound.toFixed(1)}` : "height 0";
+      side.height.textContent = n ? `height ${height} ≤ 2 log₂(${n} + 1) = ${bound.toFixed(1)}` : "height 0";
       side.meter.title = side.height.textContent;
       /** @type {HTMLElement} */ (side.meter.firstChild).style.width = n ? `${Math.round(100 * height / Math.max(bound, height))}%` : "0";
       Object.assign(side.all.dataset, { nodes: String(n), height: String(height) });
@@ -334,7 +347,7 @@ class Stage {
     const sums = checksumsOf(r), compared = comparisonOf(r), hex = (/** @type {number} */ sum) => (sum >>> 0).toString(16).padStart(8, "0");
     const row = (/** @type {string} */ name, /** @type {Node | string} */ value) => make("p", {}, make("span", {}, name), " ", make("code", {}, value));
     this.sums.replaceChildren(make("h4", {}, sums ? `Checksum of ${r.itemName(sums.item)}` : "Checksum"),
-      row("last visit", sums ? (sums.before || sums.now === null ? hex(sums.before) : "none yet") : "–"), row("now", sums ? (sums.now === null ? "not computed yet" : hex(sums.now)) : "–"));
+      row("last visit", sums ? (sums.before ? hex(sums.before) : "none yet") : "–"), row("now", sums ? (sums.now === null ? "not computed yet" : hex(sums.now)) : "–"));
     this.sums.className = `sums ${sums && sums.now !== null ? (sums.now === sums.before >>> 0 ? "holds" : "differs") : ""}`;
     /** @param {Side} side */
     const line = (side) => {

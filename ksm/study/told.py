@@ -11,16 +11,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ksm.study.functions import code_hash, without_comments
+
 BEHAVIOUR = "behaviour"  # what a page meets
 READ = "read"  # what can be read or asked
 CODE = "code"  # neither
+TRACE = "trace"  # trace events
 
 
 @dataclass(frozen=True)
 class Fact:
     """`text` says what holds where the sign is, and, where that is not plain, what held before. `since`: the version, if it is known.
-    `sign`: what is found in the function's code, "" if the function alone is the sign. `old`: the sign is that of older versions.
-    `base`: Linux 6.12.117 has the sign."""
+    `sign`: what is found in the function's code, "" if the function alone is the sign. `old`: only older versions have the sign, and the
+    text says what is otherwise since. `base`: Linux 6.12.117 has the sign."""
 
     functions: tuple[str, ...]
     since: str
@@ -118,12 +121,16 @@ FACTS: tuple[Fact, ...] = (
          "nothing counted it."),
     Fact(("write_protect_page",), "", BEHAVIOUR, "PageAnonExclusive",
          "A page that is this process's alone is made a shared one first. In 2.6.38 no page is exclusive."),
-    Fact(("write_protect_page",), "", CODE, "^(?!.*savedwrite)",
-         "Entries of NUMA balancing need no care of their own: they keep their W."),
+    Fact(("write_protect_page",), "", CODE, "savedwrite",
+         "In 6.1 an entry of NUMA balancing keeps its W in another bit, which is asked for, too.", base=False),
     Fact(("write_protect_page",), "7.3", CODE, r"!pte_present\(entry\)",
          "It gives up at an entry that is not present: only pages of devices have such entries here.", base=False),
-    Fact(("try_to_merge_one_page",), "2.6.38", BEHAVIOUR, "split_huge_page",
+    Fact(("try_to_merge_one_page",), "2.6.38", BEHAVIOUR, "split_huge_page|anon_split",
          "A huge page is split to merge a part of it."),
+    Fact(("try_to_merge_one_page",), "", CODE, "anon_split",
+         "A huge page is split while the page is locked. In 2.6.38, before.", base=False, old=True),
+    Fact(("try_to_merge_one_page",), "", CODE, "VM_MERGEABLE",
+         "The callers ask whether the mapping is mergeable. In 2.6.38, this function does.", base=False, old=True),
     Fact(("try_to_merge_with_zero_page",), "6.11", CODE, "",
          "These lines were a part of cmp_and_merge_page()."),
     Fact(("should_skip_rmap_item",), "6.7", BEHAVIOUR, "",
@@ -170,9 +177,10 @@ FACTS: tuple[Fact, ...] = (
           "__ksm_del_vma"),
          "6.4", BEHAVIOUR, "",
          "prctl(PR_SET_MEMORY_MERGE): all memory of a process may merge, without madvise()."),
-    Fact(("ksm_add_vma",), "", BEHAVIOUR, "",
-         "After prctl(PR_SET_MEMORY_MERGE), which came with 6.4, a new mapping is made mergeable. Since 6.17 ksm_vma_flags() "
-         "does it before the mapping is joined with its neighbours."),
+    Fact(("ksm_add_vma",), "6.4", BEHAVIOUR, "",
+         "After prctl(PR_SET_MEMORY_MERGE), a new mapping is made mergeable once it is there."),
+    Fact(("ksm_add_vma",), "6.17", BEHAVIOUR, "",
+         "ksm_vma_flags() makes a new mapping mergeable, before it is joined with its neighbours.", old=True),
     Fact(("ksm_vma_flags", "__ksm_should_add_vma"), "6.17", BEHAVIOUR, "",
          "After prctl(), a new mapping is mergeable before it is joined with its neighbours; so it is joined, and huge pages fit "
          "across.", base=False),
@@ -236,8 +244,69 @@ FACTS: tuple[Fact, ...] = (
          "Memory for the trees is taken by another function.", base=False),
     Fact(("__ksm_enter",), "", CODE, r"spin_lock\(&ksm_mmlist_lock\);.*needs_wakeup = ",
          "Whether the list is empty is asked with the lock held, so that ksmd does not sleep on.", base=False),
+    Fact(("try_to_merge_with_ksm_page", "__ksm_enter", "__ksm_exit"), "6.4", TRACE, "trace_ksm",
+         "A trace event."),
+    Fact(("page_stable_node",), "", CODE, "",
+         "Older versions have it in include/linux/ksm.h."),
     Fact(("page_stable_node",), "", CODE, "",
          "Folios are asked in place of pages.", old=True),
+    Fact(("ksm_madvise",), "", CODE, "VM_NONLINEAR",
+         "Other flags keep a mapping from merging, for other flags exist.", base=False, old=True),
+    Fact(("alloc_rmap_item",), "", CODE, "__GFP_NORETRY",
+         "Memory for an item is not tried for at any price: without it the page waits for a later pass, and nothing is logged."),
+    Fact(("free_rmap_item", "get_next_rmap_item"), "6.1", READ, "mm->ksm_rmap_items",
+         "/proc/PID/ksm_stat counts the items of the process."),
+    Fact(("remove_node_from_stable_tree", "remove_rmap_item_from_tree", "stable_tree_append"), "5.19", READ, "ksm_merging_pages",
+         "/proc/PID/ksm_merging_pages counts the merged pages of the process."),
+    Fact(("alloc_stable_node",), "", CODE, "__GFP_HIGH",
+         "A node may come from the kernel's reserve of memory."),
+    Fact(("free_stable_node",), "4.13", CODE, "rmap_hlist_len",
+         "A debug build checks that no item is left at the node."),
+    Fact(("find_mergeable_vma",), "", CODE, "",
+         "These lines were in break_cow(), in get_mergeable_page(), and in part in try_to_merge_with_ksm_page()."),
+    Fact(("break_cow", "get_mergeable_page", "try_to_merge_with_ksm_page"), "", CODE, "find_mergeable_vma",
+         "Whether the mapping is still there, and mergeable, is asked of find_mergeable_vma()."),
+    Fact(("try_to_merge_with_ksm_page",), "3.9", CODE, "remove_rmap_item_from_tree",
+         "The item leaves the unstable tree here, for its anon_vma takes the place of the number of the NUMA node."),
+    Fact(("ksm_get_folio", "get_ksm_page"), "3.9", BEHAVIOUR, "goto again",
+         "The frame may have moved meanwhile: it is looked for once more, at its new place. In 2.6.38 a merged page does not "
+         "move."),
+    Fact(("ksm_get_folio", "get_ksm_page"), "", CODE, "_LOCK",
+         "The caller may ask for the page's lock, too."),
+    Fact(("remove_node_from_stable_tree",), "3.9", BEHAVIOUR, "migrate_nodes",
+         "The node may be in no tree: it waits in migrate_nodes."),
+    Fact(("remove_node_from_stable_tree",), "4.13", BEHAVIOUR, "stable_node_dup_del",
+         "The node may be a dup of a chain."),
+    Fact(("remove_rmap_item_from_tree", "unstable_tree_search_insert"), "3.9", BEHAVIOUR, r"root_unstable_tree \+",
+         "There is an unstable tree for each NUMA node."),
+    Fact(("unstable_tree_search_insert",), "3.9", BEHAVIOUR, "ksm_merge_across_nodes",
+         "With merge_across_nodes 0, the search ends at an item whose page has moved to another node."),
+    Fact(("stable_tree_append",), "4.13", BEHAVIOUR, "rmap_hlist_len",
+         "The sharers of a node are counted, for max_page_sharing."),
+    Fact(("get_next_rmap_item", "ksmd_should_run"), "6.1", CODE, r"slot\.mm",
+         "The list of processes is made of slots as khugepaged has them."),
+    Fact(("alloc_mm_slot", "free_mm_slot", "get_mm_slot", "insert_to_mm_slots_hash"), "6.1", CODE, "",
+         "Slots of processes are in mm/mm_slot.h, for khugepaged, too.", base=False, old=True),
+    Fact(("remove_trailing_rmap_items",), "", CODE, "struct mm_slot",
+         "A parameter that was not used is gone.", base=False, old=True),
+    Fact(("in_stable_tree",), "", CODE, "",
+         "Only ksm_do_scan() of 2.6.38 asks this.", base=False, old=True),
+    Fact(("hold_anon_vma", "ksm_drop_anon_vma"), "", CODE, "",
+         "get_anon_vma() and put_anon_vma() are called directly.", base=False, old=True),
+    Fact(("page_trans_compound_anon", "page_trans_compound_anon_split"), "", CODE, "",
+         "split_huge_page() asks what these asked.", base=False, old=True),
+    Fact(("ksm_scan_thread",), "3.9", BEHAVIOUR, "wait_while_offlining",
+         "ksmd waits while memory is unplugged. In 2.6.38 it is locked out."),
+    Fact(("wait_while_offlining",), "3.9", BEHAVIOUR, "",
+         "KSM waits while memory is unplugged. In 2.6.38 it is locked out."),
+    Fact(("ksm_scan_thread",), "", READ, "ksm_iter_wait",
+         "Another value of sleep_millisecs ends the sleep."),
+    Fact(("folio_stable_node",), "", CODE, "",
+         "The node of a folio, as page_stable_node() gives that of a page."),
+    Fact(("set_page_stable_node", "folio_set_stable_node"), "", CODE, "",
+         "Older versions have it in include/linux/ksm.h."),
+    Fact(("ksm_next_page_pmd_entry",), "", CODE, "",
+         "It looks through a table for the next page: holes cost nothing."),
 )
 
 # Names of other versions, and those of 6.12 or newer for the same: a function that differs by these alone does the same steps.
@@ -270,3 +339,8 @@ def with_one_name(code: str) -> str:
     for old, new in SYNONYMS:
         code = old.sub(new, code)
     return code
+
+
+def steps_hash(text: str) -> str:
+    """The same for two texts of a function that differ by such names alone."""
+    return code_hash(with_one_name(without_comments(text)))

@@ -32,10 +32,13 @@ function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** How many nodes a subtree has. @param {number} root @param {Map<number, Link>} links @returns {number} */
-function sizeOf(root, links) {
+/** How many nodes a subtree has. In a damaged recording a node may be below itself: it counts once.
+ * @param {number} root @param {Map<number, Link>} links @param {Set<number>} seen @returns {number} */
+function sizeOf(root, links, seen = new Set()) {
   const link = links.get(root);
-  return link ? 1 + sizeOf(link.left, links) + sizeOf(link.right, links) : 0;
+  if (!link || seen.has(root)) return 0;
+  seen.add(root);
+  return 1 + sizeOf(link.left, links, seen) + sizeOf(link.right, links, seen);
 }
 
 /** The nodes of a large tree that are drawn: its top, and the nodes that the search has met, with their children. The nodes below the
@@ -47,7 +50,7 @@ function pruned(root, links, met) {
   /** @param {number} id @param {number} depth @param {boolean} wanted */
   const keep = (id, depth, wanted) => {
     const link = links.get(id);
-    if (!link || !(wanted || depth < TOP)) return;
+    if (!link || kept.has(id) || !(wanted || depth < TOP)) return;
     kept.set(id, link);
     for (const child of [link.left, link.right]) keep(child, depth + 1, met.has(id) || met.has(child));
   };
@@ -76,10 +79,12 @@ function placed(root, links) {
   return places;
 }
 
-/** How many levels of nodes a tree has. @param {number} root @param {Map<number, Link>} links @returns {number} */
-function heightOf(root, links) {
+/** How many levels of nodes a tree has. @param {number} root @param {Map<number, Link>} links @param {Set<number>} seen @returns {number} */
+function heightOf(root, links, seen = new Set()) {
   const link = links.get(root);
-  return link ? 1 + Math.max(heightOf(link.left, links), heightOf(link.right, links)) : 0;
+  if (!link || seen.has(root)) return 0;
+  seen.add(root);
+  return 1 + Math.max(heightOf(link.left, links, seen), heightOf(link.right, links, seen));
 }
 
 /** The picture of the trees of one kind, side by side: one for each NUMA node. */

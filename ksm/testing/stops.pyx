@@ -55,6 +55,8 @@ def account(Machine m not None):
         "stable_node_chains": g.ksm_stable_node_chains, "stable_node_dups": g.ksm_stable_node_dups, "rmap_items": g.ksm_rmap_items,
         "ksm_zero_pages": <unsigned long>m.m.ksm_zero_pages, "cow_ksm": m.m.vm_event[COW_KSM],
     }
+    in_trees = counters["pages_shared"] + counters["pages_sharing"] + counters["pages_unshared"]
+    counters["pages_volatile"] = max(0, counters["rmap_items"] - in_trees)
     return {"counters": counters, "entries": entries, "frames": frames, **state(m, in_pass)}
 
 

@@ -182,6 +182,14 @@ def test_moves_that_are_not_worth_it():
     assert place(problem, least=21).at.tolist() == problem.start.tolist()
 
 
+def test_staying_never_costs_more_than_moving_saves():
+    """The three of h0 save 5 pages if they join the pinned one. If one of them stayed, for 9 more, it would be worse than now."""
+    sources = [*(Source(f"s{number}", 100, 1, 0) for number in range(3)), Source("s3", 100, 1, 1, pinned=True)]
+    problem = Problem([Host("h0", 200, 200), Host("h1", 200, 200)], sources, [((0, 1, 2), 9), ((1, 2), 50), ((1, 2, 3), 5)])
+    assert place(problem).at.tolist() == [1, 1, 1, 1]
+    assert place(problem, least=10).at.tolist() == problem.start.tolist()
+
+
 def test_a_host_that_is_too_full_does_not_get_fuller():
     problem = Problem([Host("h0", 60, 20), Host("h1", 100, 90)], machines(["a0", "b0", "a1"]).sources, [((0, 2), 20)])
     found = place(problem)

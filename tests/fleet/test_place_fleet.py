@@ -16,6 +16,7 @@ from made import SIZES, Machine, write_file, write_fleet
 import ksm
 import ksm.fleet
 from ksm.fleet.engines.steps import Options
+from ksm.fleet.placing import question
 from ksm.fleet.placing.question import Asked, plan_for
 from ksm.fleet.placing.tables import Headroom, headroom_of, pages_of, split_names
 
@@ -239,6 +240,15 @@ def test_a_sample_and_its_error(tmp_path):
     assert 0 < abs(plan.saving - exact) <= 4 * plan.error
     assert any("standard error" in note for note in plan.notes())
     assert plan.json()["sample"] == 8
+
+
+def test_a_large_fleet_is_sampled(few, monkeypatch):
+    """More pages than are looked at if nobody says: one of as many contents as are too many."""
+    assert placed(few)["sample"] == 1
+    monkeypatch.setattr(question, "MOST_PAGES", 300)  # of 720
+    assert placed(few)["sample"] == 3
+    assert placed(few, "--sample", "1/1")["sample"] == 1
+    assert ksm.fleet.place([str(few)], capacity=1000).sample == 3
 
 
 def test_the_function(few):

@@ -131,6 +131,15 @@ def test_text_has_the_figures(report):
     assert "Merging across tenants saves" in text
 
 
+def test_a_narrow_terminal_has_all_words_of_the_ledger(report):
+    table = report.text(40).split("\n\n")[1].split("\n")
+    assert max(map(len, table)) <= 40
+    words = " ".join(" ".join(table).split())
+    assert "Saved where they live" in words
+    assert "duplicates across sources of a host" in " ".join(word for word in words.split() if not word[0].isdigit())
+    assert "…" not in words
+
+
 def test_command_says_what_the_library_says(few_folder, tmp_path):
     report = ksm.fleet.report([str(few_folder)], tenants={"blue": ["host00:*", "host01:*"], "red": ["vm00*"]}, sample=3)
     options = ["--tenant", "blue=host00:*,host01:*", "--tenant", "red=vm00*", "--sample", "1/3", "--temp", str(tmp_path)]

@@ -2,20 +2,18 @@
 """The front door of the page in headless Chromium: from a file, and with the machine of ksm study --serve."""
 
 import json
-import threading
 import time
 
 import pytest
 from chromium import LAPTOP, screenshot, start
 from played import COUNTER, COUNTERS, FRAME, ITEM, LINK, NODE, PTE, ROOT, WIDTHS
-from visitor import Twin
+from visitor import Twin, serving
 
 import ksm
 from ksm.record.snapshot import snapshot
 from ksm.study.door import CHOICES, RUNS, recorded
 from ksm.study.page import NAME, render
 from ksm.study.serve.actions import PAGES, World
-from ksm.study.serve.server import Server
 
 pytestmark = pytest.mark.browser
 
@@ -37,13 +35,8 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server():
-    made = Server(render(None, [], live=True))
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.close()
+    with serving(render(None, [], live=True)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -196,7 +189,7 @@ def test_everything_is_in_the_window(door, width):
             screenshot(door, f"door-{width}-{theme}")
             wrong = door.execute_script(
                 "const small = arguments[0]; return [...document.querySelectorAll('#bar :is(a, button), #door :is(button, select, input)')]"
-                ".filter(e => e.getClientRects().length && !e.closest('#door-log'))"
+                ".filter(e => e.getClientRects().length && !e.closest('#door-log, #door-choices'))"
                 ".map(e => [e.id || e.textContent, (e.type === 'checkbox' ? e.closest('label') : e).getBoundingClientRect()])"
                 ".filter(([, box]) => box.left < 0 || box.right > innerWidth + .5 || (small && box.height < 40))"
                 ".map(([name]) => name)", phone)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The picture of every step of every lesson is that of a machine which was stopped there, and each sentence tells of what has changed."""
 
+import math
+import re
+
 import pytest
 from chromium import screenshot, start
 from drawn import drawn_at_each_step, look_as
@@ -66,8 +69,7 @@ def sharers(face, content):
 
 def wrong(seen, there, name, names):
     """What the picture has otherwise than the machine, in words."""
-    counters = {key: value for key, value in seen["counters"].items() if key in there["counters"]}
-    if counters != {key: there["counters"][key] for key in counters}:
+    if seen["counters"] != there["counters"]:
         yield "counters"
     entries = {f"{mm}:{number}": each for (mm, number), each in there["entries"].items()}
     drawn = {key: each for key, each in seen["pages"].items() if "none" not in each["marks"]}
@@ -105,6 +107,47 @@ def wrong_trees(which, seen, there, same):
     elif not all(same(face, content) for drawn, real in zip(pictured, trees, strict=True)
                  for (*_, face), (*_, content) in zip(drawn, real, strict=True)):
         yield f"nodes of the {which} tree"
+    height, n = max(((max(each[0] for each in tree) + 1, len(tree)) for tree in trees), key=lambda each: each[0], default=(0, 0))
+    if seen[which]["said"] != (f"height {height} ≤ 2 log₂({n} + 1) = {2 * math.log2(n + 1):.1f}" if n else "height 0"):
+        yield f"the height of the {which} tree"
+
+
+def wrong_words(seen, there, name, step, pages, names):
+    """What the sentence and the looks say otherwise than the machine. `pages`: the pages of each process, in their order."""
+    owners = {names[mm]: int(mm) for mm in names}
+
+    def frame_of(number, owner):
+        return there["entries"][owners[owner], pages[owners[owner]][int(number) - 1]][0]
+
+    for number, owner, frame in re.findall(r"page (\d+) of (\w+)(?:, in|, which is in) frame (\d+)", seen["sentence"], re.IGNORECASE):
+        if frame_of(number, owner) != int(frame):
+            yield "the frame in the sentence"
+    here = cursor(seen)
+    items = {f"{mm}:{item[1] >> 12}": item for mm, slot in there["slots"] for item in slot}
+    if name == "NEXT" and not items[here[0]][1] & STABLE_FLAG:
+        old = items[here[0]][2]
+        if seen["checksum"][0] != (f"{old & 0xffffffff:08x}" if old else "none yet"):
+            yield "the checksum of the last visit"
+    if name.endswith("_COMPARE"):
+        mine = there["frames"][there["entries"][tuple(map(int, here[0].split(":")))][0]][2]
+        other = there["frames"][step[2]][2]
+        at = next((i for i in range(24) if mine[i] != other[i]), None)
+        if at is None:
+            told = seen["bytes"] == "-1 -1" and ": equal." in seen["sentence"]
+        else:
+            side = "smaller" if mine[at] < other[at] else "greater"
+            told = seen["bytes"] == f"{mine[at]} {other[at]}" and f"it is {side} at byte {at}, so on to the" in seen["sentence"]
+        if not told:
+            yield "the comparison"
+
+
+def pages_of(there):
+    """The pages that each process ever has, in their order."""
+    found = {}
+    for mm, number in {key for each in there for key in each["entries"]} | {
+            (mm, item[1] >> 12) for each in there for mm, slot in each["slots"] for item in slot}:
+        found.setdefault(mm, []).append(number)
+    return {mm: sorted(numbers) for mm, numbers in found.items()}
 
 
 # What the sentence of a step says has changed since the step before, by its kind. `s` is the step's numbers, `a` and `b` the pictures.
@@ -169,11 +212,13 @@ def compare(browser, page, numbers):
     for number in numbers:
         data = page[1][number]
         seen, there = drawn_at_each_step(browser, number), accounts(data["lesson"], data["eras"][0])
+        pages = pages_of(there)
         assert len(seen) == len(there) == len(data["steps"])
         for at, (picture, machine, step) in enumerate(zip(seen, there, data["steps"], strict=True)):
             name, where = NAMES[step[0]], (data["lesson"], data["eras"], at, picture["sentence"])
             assert picture["at"] == f"{at + 1} / {len(seen)}" and (picture["sentence"] or name == "NOTE"), where
             assert [*wrong(picture, machine, name, data["mms"])] == [], (*where, name)
+            assert [*wrong_words(picture, machine, name, step, pages, data["mms"])] == [], (*where, name)
             assert name in NOTHING or CHANGED[name](step, seen[at - 1], picture), (*where, name)
         found[number] = seen
     return found

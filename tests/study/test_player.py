@@ -2,6 +2,7 @@
 """The lessons as a reader has them: stories with questions, steps, addresses, words; on a phone, on paper, with a keyboard, read aloud."""
 
 import base64
+import random
 import re
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from chromium import missing, screenshot, start
 from drawn import drawn, look_as
 from selenium.webdriver.common.by import By
 
-from ksm.study.lessons import LESSONS, record_all, record_lesson
+import ksm
+from ksm.study.lessons import LESSONS, pages, record_all, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.steps import NAMES
 
@@ -185,6 +187,23 @@ def test_a_term_says_what_it_means(at):
 
 # The picture
 
+def test_a_damaged_recording_does_not_hold_up_the_page(at):
+    """Numbers of its steps are others: it is drawn somehow, or not, and in a moment."""
+    browser = at()
+    browser.set_script_timeout(30)
+    random.seed(7)
+    for number in range(12):
+        data = record_lesson("unstable" if number % 2 else "write")
+        for step in data["steps"]:
+            for place in range(1, len(step)):
+                if random.random() < 0.02:
+                    step[place] = random.choice([*step[6:], -1, 0, 1, 2, 3, 40, 2 ** 31, -5])
+        browser.execute_script(
+            "const r = new Replay(arguments[0], JSON.parse(document.getElementById('steps').textContent));"
+            "const stage = new Stage(document.createElement('div'), {width: 300});"
+            "for (let i = 0; i < r.length; i++) { r.seek(i); try { stage.draw(r); r.sentence(); } catch { } }", data)
+
+
 def test_the_bytes_that_decide_are_read_from_labels_in_older_recordings(at):
     browser = at()
     data = record_lesson("unstable")
@@ -265,6 +284,26 @@ def test_a_lesson_that_the_era_does_not_have_says_which_it_runs_in(at):
     assert told == ["equal", "2.6.38", "2.6.38"]
 
 
+def test_a_memory_of_many_pages_is_read_with_the_keyboard(at, driver, tmp_path):
+    with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True) as machine:
+        pages(machine.spawn("ann"), [f"text {number % 40}" for number in range(120)])
+        with machine.record() as recording:
+            machine.ksm.scan(passes=2)
+    (tmp_path / NAME).write_text(render(None, [recording.data("Many")]), encoding="utf-8")
+    at()
+    driver.get(f"file://{tmp_path / NAME}#lessons")
+    one(driver, "#last").click()
+    grid = one(driver, "#stage .grid")
+    assert "120 pages of ann" in grid.get_attribute("aria-label") and len(every(driver, "#stage .page")) == 3
+    for key, number in [("\ue014", 1), ("\ue014", 2), ("\ue010", 120), ("\ue012", 119), ("\ue011", 1)]:     # right, end, left, home
+        grid.send_keys(key)
+        assert one(driver, "#life h3").text == f"The life of page {number} of ann"
+        assert one(driver, "#stage [aria-pressed=true] b").text == str(number)
+    before = step(driver)
+    grid.send_keys("\ue015")            # down
+    assert one(driver, "#life h3").text != "The life of page 1 of ann" and step(driver) == before
+
+
 # Anywhere
 
 OUTSIDE = """
@@ -283,6 +322,11 @@ for (const each of document.querySelectorAll("#stage figcaption small")) {
   const box = each.getBoundingClientRect(), all = each.closest("figure").getBoundingClientRect();
   if (box.width && box.right > all.right + 0.5) bad.push(`${each.textContent} is cut off: ${box.right} > ${all.right}`);
 }
+for (const [part, least] of [[".memory", 250],
+  [".of-stable .tree", 90], [".of-unstable .tree", 90], [".sums", 90], [".bytes", 130], ["#counters", 300]]) {
+  const box = document.querySelector(`#player ${part}`).getBoundingClientRect();
+  if (box.width < least || box.left < 0 || box.right > width + 0.5) bad.push(`${part} has no room: ${box.left} ${box.width}`);
+}
 const dock = document.getElementById("dock").getBoundingClientRect();
 if (dock.bottom > innerHeight + 0.5 || dock.top < 0) bad.push("the buttons are out of sight");
 return bad;
@@ -300,6 +344,7 @@ def test_each_control_can_be_reached(at, size):
             assert one(browser, "#life").is_displayed()
         for scheme in ("light", "dark"):
             look_as(browser, size, scheme)
+            browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(arguments[0])))")
             assert browser.execute_script(OUTSIDE, least) == [], (address, scheme)
             screenshot(browser, f"player-{address.replace('/', '-')}-{size[0]}-{scheme}")
 

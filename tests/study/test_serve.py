@@ -16,7 +16,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from visitor import Twin, state_of
+from visitor import Twin, serving, state_of
 
 from ksm.study.serve.actions import ACTIONS, MOST_ACTIONS, MOST_PROCESSES, ActionError, World
 from ksm.study.serve.server import LARGEST, MOST_CONNECTIONS, Server
@@ -225,13 +225,8 @@ def test_visits_that_were_left_cost_no_memory():
 
 @pytest.fixture
 def server():
-    made = Server("<!doctype html><p>the page</p>", idle=60.0)
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.close()
+    with serving("<!doctype html><p>the page</p>", idle=60.0) as made:
+        yield made
 
 
 def ask(server, method="POST", path=None, body=None, **headers):

@@ -4,14 +4,31 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ksm
 from ksm.record.snapshot import snapshot
+from ksm.study.serve.server import Server
 
 PAGE = ksm.PAGE_SIZE
 TEXTS = ("the same page", "a diary", "x", "", "my own words")
+
+
+@contextmanager
+def serving(page: str, **more: Any) -> Iterator[Server]:
+    """A server of the page, in a thread of its own."""
+    server = Server(page, **more)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.close()
 
 
 class Twin:

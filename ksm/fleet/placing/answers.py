@@ -32,7 +32,7 @@ def place_of(
     files: Sequence[str], *, hosts: str | Mapping[str, str | int] | None, capacity: str | int | None, placement: str | None,
     headroom: str | int, fit: str, apart: Sequence[Sequence[str]], pinned: Sequence[str],
     tenants: Mapping[str, Sequence[str]] | None, tenants_apart: bool, moves: int | None, least: str | int, seconds: float, seed: int,
-    sample: int, engine: str, scheduler: str | None, memory: str | int | None, threads: int | None, temp: str | None,
+    sample: int | None, engine: str, scheduler: str | None, memory: str | int | None, threads: int | None, temp: str | None,
 ) -> Plan:  # fmt: skip
     """See ksm.fleet.place()."""
     try:
@@ -57,7 +57,8 @@ def place_of(
         hosts={name: size_in(value) for name, value in hosts.items()} if isinstance(hosts, Mapping) else hosts,
         capacity=None if capacity is None else size_in(capacity), placement=placement, headroom=headroom_of(str(headroom)),
         fit=fit,  # type: ignore[arg-type]  # it was checked above
-        apart=apart, pinned=pinned, tenants_apart=tenants_apart, moves=moves, least=size_in(least), sample=checked(sample),
+        apart=apart, pinned=pinned, tenants_apart=tenants_apart, moves=moves, least=size_in(least),
+        sample=None if sample is None else checked(sample),
     )  # fmt: skip
     options = options_of(engine, scheduler, memory, threads, temp)
     with refusals():

@@ -20,7 +20,7 @@ from ksm.fleet.placing.state import State
 ROUNDS = 2000
 PATIENCE = 400  # rounds that may find nothing better, and one for each source
 REPAIRS = 50
-FOR_BOUND, FOR_SOLVER = 0.2, 0.5  # of the time
+FOR_BOUND, FOR_PRESENT, FOR_SOLVER = 0.2, 0.3, 0.5  # of the time that is left
 SLACK = 0.002  # of all pages: as many more a round may take, at the beginning
 
 Ended = Literal["proved", "rounds", "time"]  # it is the best that there is; the search had its rounds; its time was over
@@ -84,11 +84,13 @@ def starts(problem: Problem, chance: np.random.Generator, deadline: float, progr
     state = State(problem, problem.start)
     if state.any_meet():
         repair(state, chance, deadline)
-    descend(state, deadline, chance)
-    yield state.at.copy()
     movable = [source for source, each in enumerate(problem.sources) if not each.pinned]
     if problem.moves is not None and 2 * problem.moves < len(movable):
+        descend(state, deadline, chance)
+        yield state.at.copy()
         return
+    descend(state, time.monotonic() + FOR_PRESENT * (deadline - time.monotonic()), chance)
+    yield state.at.copy()
     for how in EACH_HOW:
         if time.monotonic() >= deadline:
             return
@@ -158,7 +160,7 @@ def shaken(
 
 def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
     """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs nothing, or less than
-    `least` pages.
+    `least` pages. All of them stay if nothing is saved then.
     """
     at = renamed(problem, at)
     state = State(problem, at)
@@ -168,7 +170,8 @@ def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
         costs = int(state.costs_of(source)[home])
         fits = state.load[home] + (costs if state.after else problem.pages[source]) <= problem.limits[home]
         state.put(source, home if costs < freed + max(1, least) and fits and state.allowed(source)[home] else host)
-    return state.at
+    saves = state.total < problem.total(problem.start)
+    return state.at if saves or problem.faults(problem.start) else problem.start
 
 
 def renamed(problem: Problem, at: Numbers) -> Numbers:

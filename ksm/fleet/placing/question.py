@@ -22,6 +22,7 @@ from ksm.fleet.placing.tables import Headroom, Room, Wishes, apart_of, numbers_o
 from ksm.host.text import printable, size
 
 USUAL = Headroom(share=0.1)
+MOST_PAGES = 20_000_000  # that are looked at if nobody says: sets of sources may be nearly as many, and are kept in memory
 ZERO = 0  # the class of pages of zeros, as a number
 
 
@@ -46,7 +47,11 @@ class Asked:
     tenants_apart: bool = False
     moves: int | None = None
     least: int = 0
-    sample: int = 1
+    sample: int | None = None
+
+    def sample_of(self, fleet: Fleet) -> int:
+        """One of so many contents is looked at: if nobody says, as few of a large fleet that MOST_PAGES are."""
+        return self.sample or max(1, -(-fleet.pages // MOST_PAGES))
 
 
 def plan_for(
@@ -65,24 +70,25 @@ def plan_for(
         named = {name: Room(pages, where) for name, pages in (asked.hosts or {}).items()}
     rooms = rooms_of(fleet, named, asked.capacity, where)
     wishes = wishes_of(fleet, asked)
-    with asking(fleet, options, sample=asked.sample, progress=progress) as question:
+    sample = asked.sample_of(fleet)
+    with asking(fleet, options, sample=sample, progress=progress) as question:
         answers = question.ask([queries.HELD, queries.PATTERNS])
     try:
-        problem = problem_of(fleet, asked, answers, rooms, wishes)
-        check_room(problem, rooms)
+        problem = problem_of(fleet, asked, sample, answers, rooms, wishes)
+        check_room(problem, rooms, sample)
         found = place(problem, seed=seed, seconds=seconds, rounds=rounds, least=asked.least, progress=progress)
     except PlaceError as wrong:
         raise FleetError(str(wrong)) from None
     progress("bringing the moves into an order", 0, 0)
     steps = ordered(problem, found.at)
     error = 0.0
-    if asked.sample > 1:
+    if sample > 1:
         shared = [(count[0], len({found.at[source] for source in sources}) - len({problem.start[source] for source in sources}))
                   for (sources,), count in answers["patterns"].items()]
-        error = math.sqrt(asked.sample * (asked.sample - 1) * sum(count * change * change for count, change in shared))
+        error = math.sqrt(sample * (sample - 1) * sum(count * change * change for count, change in shared))
     return Plan(
         problem=problem, at=found.at, least=found.least, ended=found.ended, steps=steps, seed=seed, headroom=asked.headroom,
-        least_gain=asked.least, sample=asked.sample, error=error,
+        least_gain=asked.least, sample=sample, error=error,
     )  # fmt: skip
 
 
@@ -106,7 +112,9 @@ def tenant_of(fleet: Fleet, wishes: Wishes, number: int) -> str:
     return wishes.tenants.get(number, NO_TENANT) if named == NO_TENANT else named
 
 
-def problem_of(fleet: Fleet, asked: Asked, answers: Answers, rooms: Mapping[str, Room], wishes: Wishes) -> Problem:
+def problem_of(
+    fleet: Fleet, asked: Asked, sample: int, answers: Answers, rooms: Mapping[str, Room], wishes: Wishes
+) -> Problem:
     """Of a sample, contents stand for `sample` of them; pages of zeros are one content, and in each sample. PlaceError."""
     names = {name: number for number, name in enumerate(rooms)}
     distinct = [0] * len(fleet.members)
@@ -115,8 +123,8 @@ def problem_of(fleet: Fleet, asked: Asked, answers: Answers, rooms: Mapping[str,
         if kind == ZERO:
             zeros.append(number)
         else:
-            distinct[number] += contents * asked.sample
-    groups = merge_groups((sources, count[0] * asked.sample) for (sources,), count in answers["patterns"].items())
+            distinct[number] += contents * sample
+    groups = merge_groups((sources, count[0] * sample) for (sources,), count in answers["patterns"].items())
     own = own_of(distinct, groups)
     if len(zeros) == 1:
         own[zeros[0]] += 1
@@ -133,11 +141,12 @@ def problem_of(fleet: Fleet, asked: Asked, answers: Answers, rooms: Mapping[str,
     )  # fmt: skip
 
 
-def check_room(problem: Problem, rooms: Mapping[str, Room]) -> None:
-    """FleetError if a host has less than its sources take now."""
+def check_room(problem: Problem, rooms: Mapping[str, Room], sample: int) -> None:
+    """FleetError if a host has less than its sources take now; of a sample, if that is sure."""
     load = problem.used(problem.start) if problem.fit == "after" else problem.filled(problem.start)
     for host, pages in zip(problem.hosts, load.tolist(), strict=True):
-        if pages > host.capacity:
+        doubt = 4 * math.sqrt((sample - 1) * pages) if problem.fit == "after" else 0
+        if pages - doubt > host.capacity:
             when = "after sharing" if problem.fit == "after" else "before sharing"
             raise FleetError(
                 f"{rooms[host.name].said}: {printable(host.name)} has {size(host.capacity * PAGE_SIZE)}, and its sources take"

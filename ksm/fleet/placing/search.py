@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ksm.fleet.placing.problem import Numbers
 from ksm.fleet.placing.state import State
 
+MANY = 1 << 18  # sources times hosts: from there on, a look at all is used for several moves
 MOST_ROWS = 1024  # sources of which all exchanges are looked at, at once
 TRIED = 64  # exchanges that look good, of which the exact gain is computed
 
@@ -39,7 +40,9 @@ def may_leave(state: State) -> NDArray[np.bool_]:
 
 
 def best_move(state: State) -> bool:
-    """Make the move that gains most. Of those that gain nothing, one that brings a source back home counts, too."""
+    """Make the move that gains most; of a large fleet, for each source its best one, if it still gains. Of moves that gain nothing, one
+    that brings a source back home counts, too. Whether there was one.
+    """
     problem = state.problem
     gains = gains_of(state)
     added = state.costs if state.after else problem.pages[:, None]
@@ -48,17 +51,45 @@ def best_move(state: State) -> bool:
     away = np.flatnonzero(state.at != problem.start)
     home[away, problem.start[away]] = True
     wanted = ((gains > 0) | (home & (gains == 0))) & fits & may_leave(state)[:, None]
-    sources, hosts = np.nonzero(wanted)
+    several = gains.size > MANY
+    if several:
+        best = np.argmax(np.where(wanted, gains, -1), 1)
+        sources = np.flatnonzero(wanted[np.arange(len(best)), best])
+        hosts = best[sources]
+    else:
+        sources, hosts = np.nonzero(wanted)
+    made = False
     for place in np.argsort(-gains[sources, hosts], kind="stable"):
         source, host = int(sources[place]), int(hosts[place])
+        if made and not still_gains(state, source, host):
+            continue
         if state.allowed(source)[host]:
             state.move(source, host)
-            return True
-    return False
+            made = True
+            if not several:
+                return True
+    return made
+
+
+def still_gains(state: State, source: int, host: int) -> bool:
+    """Whether a move gains anything, or brings a source home for nothing, after others were made."""
+    problem = state.problem
+    origin = int(state.at[source])
+    if origin == host or (state.moved >= state.most and origin == problem.start[source]):
+        return False
+    freed = state.remove(source)
+    taken = state.costs_on(source, host)
+    added = taken if state.after else int(problem.pages[source])
+    fine = state.load[host] + added <= problem.limits[host] and (taken < freed or (taken == freed and host == problem.start[source]))
+    state.put(source, origin)
+    return bool(fine)
 
 
 def best_exchange(state: State, chance: np.random.Generator) -> bool:
-    """Let two sources change places, if that gains anything. The estimate of many is at most a page too good for each that they share."""
+    """Let the two sources change places of which that gains most; of a large fleet, several pairs. Whether there were any.
+
+    What is computed for all pairs is the exact gain and, of contents that both have and no other source of their hosts, their pages.
+    """
     problem = state.problem
     movable = np.flatnonzero([not source.pinned for source in problem.sources])
     rows = movable
@@ -67,25 +98,34 @@ def best_exchange(state: State, chance: np.random.Generator) -> bool:
     gains = gains_of(state)
     found = gains[np.ix_(rows, state.at[movable])] + gains[np.ix_(movable, state.at[rows])].T
     found[state.at[rows][:, None] == state.at[movable]] = 0
-    if not state.after:
+    if not state.after:  # pages in advance, which costs less than asking for each pair
         room = (problem.limits - state.load)[state.at]
         more = problem.pages[movable] - problem.pages[rows][:, None]
         found[(more > room[rows][:, None]) | (-more > room[movable])] = 0
     places = np.flatnonzero(found > 0)
-    if len(places) > TRIED:
-        places = places[np.argpartition(-found.ravel()[places], TRIED)[:TRIED]]
+    tried = 8 * TRIED if gains.size > MANY else TRIED
+    if len(places) > tried:
+        places = places[np.argpartition(-found.ravel()[places], tried)[:tried]]
     places = places[np.argsort(-found.ravel()[places], kind="stable")]
+    several = gains.size > MANY
+    made = False
     best, chosen = 0, (0, 0)
     for place in places:
         first, second = int(rows[place // len(movable)]), int(movable[place % len(movable)])
         if found.ravel()[place] <= best:
             break
+        if state.at[first] == state.at[second]:
+            continue
         on_a, on_b = state.swap_of(first, second)
         if -on_a - on_b > best and exchange_fits(state, first, second, on_a, on_b):
+            if several:
+                exchange(state, first, second)
+                made = True
+                continue
             best, chosen = -on_a - on_b, (first, second)
     if best:
         exchange(state, *chosen)
-    return bool(best)
+    return made or bool(best)
 
 
 def exchange_fits(state: State, first: int, second: int, on_a: int, on_b: int) -> bool:

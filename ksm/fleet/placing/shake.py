@@ -16,6 +16,7 @@ from ksm.fleet.placing.state import State, sums
 
 How = Literal["regret", "largest", "chance"]  # who is next: whose second choice is much worse, the largest, anybody
 EACH_HOW: tuple[How, ...] = ("regret", "largest", "chance")
+MANY = 500  # sources
 MOST_OFF = 40  # sources that are taken off at once
 NEVER = 1 << 60  # pages
 
@@ -24,6 +25,8 @@ def rebuild(
     state: State, sources: Sequence[int], how: How, chance: np.random.Generator, deadline: float = float("inf")
 ) -> bool:
     """Put sources that are nowhere on hosts. False if one of them fits nowhere, or it takes too long; then some are still nowhere."""
+    if len(sources) > MANY:
+        return rebuild_many(state, sources, how, chance, deadline)
     waiting = Waiting(state, sources)
     while waiting.sources:
         if time.monotonic() >= deadline:
@@ -39,6 +42,30 @@ def rebuild(
         else:
             place = int(chance.integers(len(waiting.sources)))
         waiting.put(place, int(np.argmin(choices[place])))
+    return True
+
+
+def rebuild_many(state: State, sources: Sequence[int], how: How, chance: np.random.Generator, deadline: float) -> bool:
+    """The same for so many sources that what each of them would add to each host is not kept. Regret is that of a group: its sources come
+    one after the other, the largest groups first.
+    """
+    problem = state.problem
+    order = np.array(sources)[np.argsort(-problem.pages[[*sources]], kind="stable")]
+    if how == "chance":
+        order = chance.permutation(order)
+    elif how == "regret":
+        value = problem.weights / np.maximum(1, [len(members) for members in problem.members])
+        firsts = [max(problem.groups_of(source).tolist(), key=value.__getitem__, default=-1) for source in order.tolist()]
+        order = order[np.argsort(firsts, kind="stable")]
+    for source in order.tolist():
+        costs = state.costs_of(source)
+        fine = state.allowed(source) & (state.load + (costs if state.after else problem.pages[source]) <= problem.limits)
+        if state.moved >= state.most:
+            fine &= np.arange(len(fine)) == problem.start[source]
+        if not fine.any() or time.monotonic() >= deadline:
+            return False
+        away = np.arange(len(fine)) != problem.start[source]
+        state.put(source, int(np.argmin(np.where(fine, 2 * costs + away, NEVER))))
     return True
 
 

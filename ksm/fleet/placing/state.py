@@ -73,6 +73,12 @@ class State:
         costs: Numbers = problem.own[source] + problem.weights[groups] @ (self.counts[groups] == 0)
         return costs
 
+    def costs_on(self, source: int, host: int) -> int:
+        """What a source that is nowhere adds to one host."""
+        problem = self.problem
+        groups = problem.groups_of(source)
+        return int(problem.own[source] + problem.weights[groups] @ (self.counts[groups, host] == 0))
+
     def remove(self, source: int) -> int:
         """Take a source off its host: how many pages that frees."""
         problem = self.problem
@@ -92,7 +98,7 @@ class State:
         """Put a source that is nowhere on a host: how many pages that takes."""
         problem = self.problem
         groups = problem.groups_of(source)
-        taken = int(problem.own[source] + problem.weights[groups] @ (self.counts[groups, host] == 0))
+        taken = self.costs_on(source, host)
         self.counts[groups, host] += 1
         self.used[host] += taken
         self.filled[host] += problem.pages[source]

@@ -135,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(HTTPStatus.BAD_REQUEST, str(error))
         except GoneError as error:
             self.refuse(HTTPStatus.GONE, str(error))
-        except MemoryError:
+        except (MemoryError, OSError):  # a machine could not be made
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "There is no memory for this now.")
         else:
             self.answer(HTTPStatus.OK, json.dumps(answer, separators=(",", ":")).encode(), "application/json")
