@@ -279,8 +279,8 @@ def test_a_lesson_that_the_era_does_not_have_says_which_it_runs_in(at):
     assert titles[0] == "Two equal pages become one" and "Smart scan: pages that are skipped (6.12)" in titles
     assert "One sharer too many, and the chain (6.12)" in titles and len(titles) == 13
     # The lens stays: a lesson that the era has runs in it.
-    told = browser.execute_script("const box = document.getElementById('lesson'); box.selectedIndex = 0; box.dispatchEvent(new Event('change'));"
-                                  "return [player.replay.data.lesson, player.replay.data.era, lens.chosen]")
+    told = browser.execute_script("const box = document.getElementById('lesson'); box.selectedIndex = 0;"
+                                  "box.dispatchEvent(new Event('change')); return [player.replay.data.lesson, player.replay.data.era, lens.chosen]")
     assert told == ["equal", "2.6.38", "2.6.38"]
 
 
@@ -394,7 +394,8 @@ def test_the_lessons_are_a_booklet(at):
 
 
 @pytest.mark.parametrize(("address", "printed"), [
-    ("door", "booklet"), ("lessons/write/6.12/cow", "booklet"), ("source", "source"), ("f-break_cow", "source"), ("article-memcmp", "article")])
+    ("door", "booklet"), ("lessons/write/6.12/cow", "booklet"), ("source", "source"), ("f-break_cow", "source"),
+    ("article-memcmp", "article")])
 def test_the_part_that_is_shown_is_printed(at, address, printed):
     browser = at(address)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
