@@ -80,7 +80,8 @@ def state(Machine machine not None, bint in_pass=True):
             "unstable": [] if between else [tree(g.root_unstable_tree[nid].rb_node, False) for nid in range(g.ksm_nr_node_ids)],
             "waiting": waiting,
             "slots": slots,
-            "cursor": (None if g.ksm_scan.mm_slot == &g.ksm_mm_head else g.ksm_scan.mm_slot.slot.mm.id, g.ksm_scan.address, g.ksm_scan.seqnr),
+            "cursor": (None if g.ksm_scan.mm_slot == &g.ksm_mm_head else g.ksm_scan.mm_slot.slot.mm.id, g.ksm_scan.address,
+                       g.ksm_scan.seqnr),
         }
     finally:
         machine.leave()

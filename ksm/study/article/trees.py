@@ -13,8 +13,8 @@ TREES = Part("The two trees", (
         ("numa", "6.12", "second-tree"), "get_kpfn_nid", "3.9"),
     Statement(
         "bound", "A search takes 2 log2(n + 1) comparisons at most, if n pages are in the tree.", RIGHT,
-        {ALL: """No path of a red-black tree is longer. A comparison is a memcmp() of two pages: it may end at the first byte, or at the last
-         one. So the number of comparisons is no measure of the time."""},
+        {ALL: """No path of a red-black tree is longer. A comparison is a memcmp() of two pages: it may end at the first byte, or at the
+         last one. So the number of comparisons is no measure of the time."""},
         ("equal", "6.12", "rotation"), "unstable_tree_search_insert"),
     Statement(
         "stable", "The stable tree has the merged pages. They are write-protected, so their order holds.", RIGHT,
