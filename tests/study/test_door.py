@@ -312,6 +312,18 @@ def test_what_is_proposed_and_what_is_said_to_be_saved_holds(live):
     assert "already" not in said("hint") and one(live, "#door-hint").get_attribute("class") == ""
 
 
+def test_a_phone_shows_the_sentence_below_the_buttons(live):
+    live.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True})
+    try:
+        act(live, {"do": "fork", "process": "alice"})
+        places = live.execute_script(
+            "document.getElementById('door').scrollTop = 300;"
+            "return ['door-tools', 'door-sentence'].map(id => document.getElementById(id).getBoundingClientRect().toJSON())")
+        assert 0 <= places[0]["bottom"] <= places[1]["top"] and places[1]["bottom"] < 844 / 3
+    finally:
+        live.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_200_actions_are_the_same_calls_in_python(live):
     twin = Twin()
     clicked, sent = 0, []
