@@ -25,9 +25,9 @@ class Measured(NamedTuple):
     compare: float
 
 
-# `file` and `make` are from docs/fingerprint-files.md: pages that are all different, and processes. The others are of 200 million rows of
-# 400 sources.
-MEASURED = Measured(file=20.0, work=10.8, make=235, spread=230, compare=260)
+# `file` and `make` are from docs/fingerprint-files.md: pages that are all different, and processes, whose pages have to be read, too. The
+# others are of 200 million rows of 400 sources.
+MEASURED = Measured(file=20.0, work=10.8, make=865, spread=230, compare=260)
 
 
 class Workers(NamedTuple):
@@ -66,7 +66,7 @@ def plan(rows: int, workers: Workers = WORKERS, *, changed: float = 1.0, hosts: 
     read = rows * changed * (2 if changed < 1 else 1)
     files = read * measured.file
     work = rows * measured.work
-    bits = bits_of(rows, workers.memory)
+    bits = bits_of(rows, workers.memory, workers.number)
     spread, compare = (count * each / 1e9 / 3600 for count, each in ((read, measured.spread), (rows, measured.compare)))
     # Files are read once, and what is spread is written once and read once.
     busy = min(workers.number, 1 << bits)  # a part is compared by one worker
