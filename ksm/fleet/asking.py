@@ -148,7 +148,7 @@ def asking(fleet: Fleet, options: Options, *, sample: int = 1, progress: Progres
     steps.need_duckdb()
     temp = options.temp or tempfile.gettempdir()
     try:
-        work = tempfile.mkdtemp(prefix="ksm-fleet-", dir=temp)
+        work = tempfile.mkdtemp(prefix="ksm-fleet-", dir=os.path.abspath(temp))
     except OSError as error:
         raise FleetError(f"{temp}: {error.strerror}") from None
     try:

@@ -50,10 +50,12 @@ def test_cluster_says_what_duckdb_says(cluster, few_folder, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("when", ["reading fingerprints", pytest.param("comparing", marks=pytest.mark.slow)])
 def test_a_worker_is_killed(cluster, few_folder, tmp_path, monkeypatch, when):
-    """The numbers are the same, and what the worker had begun is done by another one."""
+    """The numbers are the same, and what the worker had begun is done by another one. Workers have another current folder."""
+    monkeypatch.chdir(tmp_path.parent)
     monkeypatch.setattr("ksm.fleet.asking.BATCH", 1000)
     monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory: 2)
-    options = Options("dask", 1 << 30, None, str(tmp_path), cluster.scheduler_address)
+    options = Options("dask", 1 << 30, None, tmp_path.name, cluster.scheduler_address)
+    named = os.path.relpath(few_folder)
     killed = []
 
     def progress(what, done, total):
@@ -61,8 +63,8 @@ def test_a_worker_is_killed(cluster, few_folder, tmp_path, monkeypatch, when):
             killed.append(worker_of(cluster))
             os.kill(killed[0], signal.SIGKILL)
 
-    found = make_report(open_fleet([str(few_folder)]), options, progress=progress)
-    assert as_json(found) == ksm.fleet.report([str(few_folder)]).json()
+    found = make_report(open_fleet([named]), options, progress=progress)
+    assert as_json(found) == ksm.fleet.report([named]).json()
     assert len(killed) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,8 @@ from plain import having, pairs_of
 
 from ksm.fleet import queries
 from ksm.fleet.asking import asking, bits_of, no_progress
-from ksm.fleet.engines.steps import Options
+from ksm.fleet.engines.steps import Asked, Job, Options, Room, ask, spread
+from ksm.fleet.files import FleetError
 
 pytestmark = pytest.mark.once
 
@@ -40,6 +41,24 @@ def test_parts_add_up(machines, fleet, tmp_path, monkeypatch):
     assert answers[0] == answers[1]
     own = Counter((number, class_of(content)) for number, machine in enumerate(machines) for content in set(machine.contents))
     assert {key: contents for key, (_, contents) in answers[0]["held"].items()} == dict(own)
+
+
+def test_a_working_folder_that_is_not_seen(fleet, tmp_path):
+    """As on a worker whose /tmp is its own: an error on each way, and never the numbers of what happens to be there."""
+    room = Room(None, 1, str(tmp_path))
+    seen, unseen = tmp_path / "seen", tmp_path / "unseen"
+    seen.mkdir()
+    job = Job(fleet.members[:10], 1, 0)
+    folder = spread(job, room, str(seen))
+    asked = Asked([folder], [(number, 0, 0, -1) for number in range(10)], [queries.HELD], keep=True)
+    with pytest.raises(FleetError, match=r"unseen: it is not there .*--temp"):
+        spread(job, room, str(unseen))
+    with pytest.raises(FleetError, match=r"unseen: it is not there .*--temp"):
+        ask(0, asked, room, str(unseen))
+    seen.rename(unseen)
+    with pytest.raises(FleetError, match=r"seen.*: it is not there .*--temp"):
+        ask(0, asked, room, str(unseen))
+    assert ask(0, asked._replace(folders=[folder.replace("/seen/", "/unseen/")]), room, str(unseen)).found["held"]
 
 
 def test_parts_fit_into_memory():

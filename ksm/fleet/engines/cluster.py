@@ -8,12 +8,13 @@ left of an attempt that died is not read.
 
 from __future__ import annotations
 
+import os
 from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ksm.fleet.engines.steps import Answer, Asked, Job, Options, Progress, Room, ask, spread
-from ksm.fleet.files import FleetError, one_line
+from ksm.fleet.files import FleetError, is_address, one_line
 
 NEEDED = "a cluster needs dask and distributed: pip install 'ksm[cluster]'"
 WAIT = 10  # seconds for the scheduler to answer
@@ -45,7 +46,7 @@ class Cluster:
         return self.room.memory
 
     def spread(self, jobs: Sequence[Job], work: str, progress: Progress) -> list[str]:
-        tasks = [self.client.submit(spread, job, self.room, work, pure=False) for job in jobs]
+        tasks = [self.client.submit(spread, for_all(job), self.room, work, pure=False) for job in jobs]
         return list(self.results(tasks, "reading fingerprints", progress))
 
     def ask(self, parts: int, asked: Asked, work: str, progress: Progress) -> Iterator[Answer]:
@@ -72,3 +73,9 @@ class Cluster:
 
     def close(self) -> None:
         self.client.close()
+
+
+def for_all(job: Job) -> Job:
+    """The same, also in another current folder than this one."""
+    files = {member.file: member.file if is_address(member.file) else os.path.abspath(member.file) for member in job.members}
+    return job._replace(members=[member._replace(file=files[member.file]) for member in job.members])

@@ -124,7 +124,7 @@ def spread(job: Job, room: Room, work: str) -> str:
     # How Arrow says that 16 bytes are a number of 128 bits, which DuckDB takes without a copy
     number = {"ARROW:extension:name": "arrow.opaque", "ARROW:extension:metadata": '{"type_name":"uhugeint","vendor_name":"DuckDB"}'}
     schema = pa.schema([pa.field("f", pa.binary(16), metadata=number), pa.field("c", pa.uint8()), pa.field("s", pa.uint32())])
-    folder = os.path.join(work, uuid.uuid4().hex)
+    folder = new_folder(work)
     broken: list[BaseException] = []
 
     def caught() -> Iterator[pyarrow.RecordBatch]:
@@ -169,6 +169,9 @@ class Answer(NamedTuple):
 
 def ask(part: int, asked: Asked, room: Room, work: str) -> Answer:
     """The answers of one part."""
+    for folder in asked.folders:
+        if not os.path.isdir(folder):
+            raise unseen(folder)
     own = [os.path.join(folder, f"part={part}") for folder in asked.folders]
     files = [os.path.join(folder, name) for folder in own if os.path.isdir(folder) for name in os.listdir(folder)]
     with connected(room) as con:
@@ -181,16 +184,32 @@ def ask(part: int, asked: Asked, room: Room, work: str) -> Answer:
         con.execute("INSERT INTO place SELECT unnest($1), unnest($2), unnest($3), nullif(unnest($4), -1)", columns)
         for text in PREPARE:
             con.execute(text)
-        folder = None
+        kept = None
         if asked.keep:
-            folder = os.path.join(work, uuid.uuid4().hex)
-            os.makedirs(os.path.join(folder, f"part={part}"))
-            write(con, f"SELECT {HALVES}, s, n, c FROM common", os.path.join(folder, f"part={part}", "common.parquet"), "")
+            kept = new_folder(work)
+            os.mkdir(os.path.join(kept, f"part={part}"))
+            write(con, f"SELECT {HALVES}, s, n, c FROM common", os.path.join(kept, f"part={part}", "common.parquet"), "")
         found: dict[str, Any] = {}
         for query in asked.queries:
             answer = con.sql(query.text)
             found[query.name] = answer.to_arrow_table() if query.table else answer.fetchall()
-        return Answer(found, folder)
+        return Answer(found, kept)
+
+
+def new_folder(work: str) -> str:
+    """FleetError where there is no working folder, rather than one that only this process sees."""
+    folder = os.path.join(work, uuid.uuid4().hex)
+    try:
+        os.mkdir(folder)
+    except FileNotFoundError:
+        raise unseen(work) from None
+    except OSError as error:
+        raise FleetError(f"{folder}: {error.strerror}") from None
+    return folder
+
+
+def unseen(folder: str) -> FleetError:
+    return FleetError(f"{folder}: it is not there for a step: all workers have to see the folder of --temp")
 
 
 def write(con: duckdb.DuckDBPyConnection, query: str, path: str, options: str) -> None:
