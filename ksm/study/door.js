@@ -5,7 +5,7 @@
 "use strict";
 
 /** @typedef {{steps: number[][], notes: string[], contents: string[], mms: Record<string, string>, processes: DoorProcess[],
- *   settings: Record<string, number>, visit?: string, era?: string, counters?: string[]}} DoorAnswer */
+ *   settings: Record<string, number>, visit?: string, era?: string, counters?: string[], files?: string[]}} DoorAnswer files: the counters that the era shows */
 /** Who answers: the machine behind the page (door_live.js), or what was recorded (below). An answer that begins anew has its era.
  * @typedef {{live: boolean, begin: (era: string) => Promise<DoorAnswer[]>, act: (action: Record<string, unknown>) => Promise<DoorAnswer[]>,
  *   choices: () => {label: string, action: Record<string, unknown>}[]}} DoorMachine */
@@ -75,7 +75,8 @@ const door = (() => {
     for (const line of log.children) line.classList.toggle("now", line.getAttribute("data-at") === String(r.at));
     const ended = r.at === r.length - 1;
     const nothing = !machine.live && !machine.choices().length;
-    hint.textContent = !ended || timer ? "" : nothing ? "This is as far as it was recorded. Begin anew, and go another way." : doorHint(seen, r.counters(), done);
+    hint.textContent = !ended || timer ? "" : nothing ? "This is as far as it was recorded. Begin anew, and go another way." : doorHint(seen, r.counters(), done, epoch().processes.map(({ name }) => name));
+    hint.classList.remove("wrong");
     if (focused) /** @type {HTMLElement | null} */ (document.querySelector(`#door [data-key="${focused}"]`))?.focus({ preventScroll: true });
   }
 
@@ -136,7 +137,7 @@ const door = (() => {
       if (answer.era) {
         replay = new Replay({ title: "", text: "", truncated: false, era: answer.era, counters: answer.counters || [], steps: [...answer.steps], notes: [...answer.notes],
           contents: [...answer.contents], mms: { ...answer.mms } }, types);
-        [epochs, told, doorBefore] = [[], 0, {}];
+        [epochs, told, doorBefore, doorFiles] = [[], 0, {}, answer.files || []];
         log.replaceChildren();
       } else {
         // Only the last answer is new: the others are there already, or are told in one go.
@@ -200,9 +201,7 @@ const door = (() => {
       hint.textContent = error instanceof Error ? error.message : String(error);
       hint.classList.add("wrong");
       showLimit();
-      return;
     }
-    hint.classList.remove("wrong");
     // On a phone the memories are brought below what is said.
     if (action.do !== "begin" && matchMedia("(max-width: 860px)").matches) byId("door-memories", HTMLElement).scrollIntoView({ block: "start" });
   }

@@ -6,8 +6,8 @@
 
 /** @typedef {{name: string, mm: number, first: number, pages: number, mergeable: boolean}} DoorProcess */
 
-const DOOR_COUNTERS = ["full_scans", "pages_scanned", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped",
-  "ksm_zero_pages", "stable_node_chains", "stable_node_dups", "cow_ksm"];
+/** The counters that the era has as files @type {string[]} */
+let doorFiles = [];
 
 /** The lessons' picture: its trees and its looks stand here, its memory is not shown. */
 const doorStage = new Stage(document.createElement("div"), { width: 360 });
@@ -71,7 +71,9 @@ function drawDoor(r, processes, hands) {
   });
   byId("door-frames", HTMLElement).replaceChildren(...boxes);
   const mapped = [...used.values()].reduce((sum, count) => sum + count, 0);
-  byId("door-saved", HTMLElement).textContent = `${mapped} pages in ${used.size} frames` + (mapped > used.size ? `: ${4 * (mapped - used.size)} KiB saved` : "");
+  const merged = [...used].reduce((sum, [pfn, count]) => sum + ((frames.get(pfn) || [])[4] & BIT_KSM ? count - 1 : 0), 0), forked = mapped - used.size - merged;
+  const saved = [merged && `${4 * merged} KiB saved by merging`, forked && `${4 * forked} KiB ${merged ? "" : "saved "}by fork`].filter(Boolean);
+  byId("door-saved", HTMLElement).textContent = `${mapped} pages in ${used.size} frames` + (saved.length ? `: ${saved.join(", ")}` : "");
   drawArrows(entries);
   doorStage.draw(r);
   drawDoorCounters(r);
@@ -104,8 +106,8 @@ let doorBefore = {};
 
 /** @param {Replay} r */
 function drawDoorCounters(r) {
-  const counters = r.counters();
-  byId("door-counters", HTMLElement).getElementsByTagName("tbody")[0].replaceChildren(...DOOR_COUNTERS.map((name) =>
-    make("tr", { "data-counter": name, class: doorBefore[name] !== undefined && doorBefore[name] !== counters[name] ? "moved" : "" }, make("th", { scope: "row" }, name), make("td", {}, String(counters[name] ?? 0)))));
+  const counters = r.counters(), shown = [...doorFiles, ...(r.data.era === "2.6.38" ? [] : ["cow_ksm"])];
+  byId("door-counters", HTMLElement).getElementsByTagName("tbody")[0].replaceChildren(...shown.map((name) =>
+    make("tr", { "data-counter": name, class: doorBefore[name] !== undefined && doorBefore[name] !== counters[name] ? "moved" : "" }, make("th", { scope: "row" }, name, ...(doorFiles.includes(name) ? [] : [make("small", {}, " of /proc/vmstat")])), make("td", {}, String(counters[name] ?? 0)))));
   doorBefore = counters;
 }

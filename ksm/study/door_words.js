@@ -44,11 +44,14 @@ const DOOR_WORDS = {
 };
 
 /** What to try next, from what has happened already.
- * @param {Set<string>} seen names of steps @param {Record<string, number>} counters @param {Set<string>} done what the visitor has done */
-function doorHint(seen, counters, done) {
-  if (!done.has("scan")) return "Begin here: press the button.";
-  if (!seen.has("UNSTABLE_FOUND") && !counters.pages_sharing) return "Nothing is merged yet: each page has been looked at once. Let ksmd pass by again.";
-  if (!done.has("write")) return "Two of the pages are one now. What if bob writes into his?";
+ * @param {Set<string>} seen names of steps @param {Record<string, number>} counters @param {Set<string>} done what the visitor has done
+ * @param {string[]} names of the processes */
+function doorHint(seen, counters, done, names) {
+  const merged = counters.pages_sharing;
+  if (!done.has("scan") || !counters.pages_scanned) return "Begin here: press the button.";
+  if (!merged && counters.full_scans < 2) return "Nothing is merged yet: a page has to be looked at twice. Let ksmd pass by again.";
+  if (!done.has("write")) return !merged ? "Nothing is merged. Write the same text into two pages, and let ksmd pass by twice."
+    : names.includes("bob") ? "Two of the pages are one now. What if bob writes into his?" : "Pages are shared. What if somebody writes into one of them?";
   if (seen.has("COW") && !seen.has("LEFT_STABLE")) return "The writer has a copy now, and pages_sharing still counts it. ksmd does not know yet: let it pass by.";
   if (!done.has("fork")) return "Try a fork: begin anew, or fork now, and let ksmd pass by.";
   if (!done.has("madvise")) return "Take a memory back: madvise(MADV_UNMERGEABLE).";

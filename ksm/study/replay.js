@@ -283,7 +283,7 @@ class Replay {
       .replace("{item}", this.itemName(item)).replace("{current}", this.itemName(this.current()))
       .replaceAll("{page}", String(page)).replace("{node}", String(node)).replace("{process}", this.nameOf(node))
       .replace("{value}", type.name === "COW" || type.name === "BREAK_KSM" ? String((this.pagesOf?.get(node) || []).indexOf(value) + 1) : String(value))
-      .replace("{left}", value ? "was in the tree of the last pass, which is gone: only its mark goes, too" : "comes out of the unstable tree")
+      .replace("{left}", value ? "was in the tree of the last pass, which was dropped: now it loses its mark of that tree" : "comes out of the unstable tree")
       .replace("{compared}", equal).replace("{merged}", value ? "could not be merged into" : "maps")
       .replace("{became}", value ? "could not be made one" : `are one now, in frame ${page}`);
     return text[0].toUpperCase() + text.slice(1);

@@ -33,7 +33,7 @@ STEPS = (
     Step("PASS_ENDS", "scan_get_next_rmap_item", "The pass ends. Passes so far: {value}.", "pass"),
     Step("AT_ITS_NODE", "cmp_and_merge_page", "{item} is merged already, and its item is at the node of frame {page}: nothing to do."),
     Step("FORKED", "cmp_and_merge_page",
-         "{item} maps the merged frame {page}, and its item is not there yet: a fork's, or the page's of a moved node."),
+         "{item} maps the merged frame {page}, and its item is not at the node yet: after a fork, or because the node has moved."),
     Step("NODE_MOVED", "cmp_and_merge_page", "Frame {page} is on another NUMA node than its tree: its stable node waits in migrate_nodes."),
     Step("CHANGED", "cmp_and_merge_page", "{checksum} It is remembered, and the page left alone.", "volatile"),
     Step("UNCHANGED", "cmp_and_merge_page",

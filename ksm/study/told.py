@@ -92,20 +92,12 @@ FACTS: tuple[Fact, ...] = (
          "break_ksm() takes a range: this loop over single pages is gone.", old=True),
     Fact(("break_ksm_pmd_entry",), "6.19", CODE, "",
          "It looks at a whole table for the next merged page: holes cost nothing.", base=False),
-    Fact(("break_cow",), "7.3", BEHAVIOUR, "linear_page_index",
-         "The item gets its checksum and its age anew: they share their place with the index of the merged page. A page that is "
-         "no longer merged needs one more visit before it merges again, and smart scan does not skip it by its old age.", base=False),
-    Fact(("remove_rmap_item_from_tree",), "7.3", BEHAVIOUR, "linear_page_index",
-         "The item gets its checksum and its age anew: they share their place with the index of the merged page. A page that is "
-         "no longer merged needs one more visit before it merges again, and smart scan does not skip it by its old age.", base=False),
-    Fact(("remove_node_from_stable_tree",), "7.3", BEHAVIOUR, "linear_page_index",
+    Fact(("break_cow", "remove_rmap_item_from_tree", "remove_node_from_stable_tree"), "7.3", BEHAVIOUR, "linear_page_index",
          "The item gets its checksum and its age anew: they share their place with the index of the merged page. A page that is "
          "no longer merged needs one more visit before it merges again, and smart scan does not skip it by its old age.", base=False),
     Fact(("try_to_merge_with_ksm_page",), "7.3", BEHAVIOUR, "linear_page_index",
          "The item takes the page's index, by which those who map the page are found. It lies over the checksum and the age.", base=False),
-    Fact(("rmap_walk_ksm",), "7.3", CODE, "linear_page_index|index, index",
-         "Only the mappings that have the page's index are asked. The same ones are found, sooner.", base=False),
-    Fact(("collect_procs_ksm",), "7.3", CODE, "linear_page_index|index, index",
+    Fact(("rmap_walk_ksm", "collect_procs_ksm"), "7.3", CODE, "linear_page_index|index, index",
          "Only the mappings that have the page's index are asked. The same ones are found, sooner.", base=False),
     Fact(("calc_checksum",), "5.0", CODE, "xxhash",
          "xxh64 in place of jhash2: other numbers, for the same question."),

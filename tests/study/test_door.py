@@ -11,7 +11,7 @@ from visitor import Twin, serving
 
 import ksm
 from ksm.record.snapshot import snapshot
-from ksm.study.door import CHOICES, RUNS, recorded
+from ksm.study.door import CHOICES, EVERYWHERE, RUNS, recorded
 from ksm.study.page import NAME, render
 from ksm.study.serve.actions import PAGES, World
 
@@ -134,7 +134,7 @@ def test_a_first_visit(door):
 def test_each_choice_that_was_recorded_can_be_taken(door):
     """And its end is that of a machine which does the same."""
     for era in ("6.12", "2.6.38"):
-        for keys in map(str.split, RUNS.get(era, ())):
+        for keys in map(str.split, RUNS.get(era, EVERYWHERE)):
             door.execute_async_script("door.begin(arguments[0]).then(arguments[1])", era)
             assert act(door, *(CHOICES[key][1] for key in keys)) == ""
             world = World(era)
@@ -158,6 +158,9 @@ def test_other_eras(door):
         assert act(door, *[CHOICES["scan"][1]] * 2) == ""
         assert shown_counters(door)["pages_sharing"] == 1
         assert one(door, "#door-limit").is_enabled() is False
+        with ksm.Machine(memory="4M", era=era) as machine:      # only files that there were; cow_ksm came with 5.19, to /proc/vmstat
+            shown = {*shown_counters(door)}
+            assert shown - {"cow_ksm"} == {*COUNTERS} & {*machine.ksm.names()} and ("cow_ksm" in shown) == (era != "2.6.38")
 
 
 def test_one_may_go_back_and_look_again(door):
@@ -282,6 +285,43 @@ def by_hand(browser, action):
     else:
         return False
     return True
+
+
+def test_what_is_proposed_and_what_is_said_to_be_saved_holds(live):
+    def said(name):
+        return one(live, f"#door-{name}").text
+
+    act(live, {"do": "fork", "process": "alice"})
+    assert said("saved") == "9 pages in 6 frames: 12 KiB saved by fork"
+    act(live, *[{"do": "scan", "passes": 1}] * 2)
+    assert said("saved") == "9 pages in 5 frames: 8 KiB saved by merging, 8 KiB by fork" and "bob" in said("hint")
+    act(live, {"do": "exit", "process": "bob"})
+    assert "bob" not in said("hint")
+    live.execute_async_script("door.begin().then(arguments[0])")
+    assert said("hint").startswith("Begin here")
+    # What went wrong is marked, and is so no longer than it is said.
+    one(live, "#door-pass").click()
+    eventually(lambda: live.execute_script("return door.playing"))
+    live.execute_script("door.end()")
+    for _ in range(3):
+        one(live, "[data-process=alice] [data-do=fork]").click()
+        live.execute_script("return new Promise(done => setTimeout(done, 300))")
+    eventually(lambda: "4 processes already" in said("hint"))
+    one(live, "#door-back").click()
+    one(live, "#door-step").click()
+    assert "already" not in said("hint") and one(live, "#door-hint").get_attribute("class") == ""
+
+
+def test_a_phone_shows_the_sentence_below_the_buttons(live):
+    live.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True})
+    try:
+        act(live, {"do": "fork", "process": "alice"})
+        places = live.execute_script(
+            "document.getElementById('door').scrollTop = 300;"
+            "return ['door-tools', 'door-sentence'].map(id => document.getElementById(id).getBoundingClientRect().toJSON())")
+        assert 0 <= places[0]["bottom"] <= places[1]["top"] and places[1]["bottom"] < 844 / 3
+    finally:
+        live.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_200_actions_are_the_same_calls_in_python(live):

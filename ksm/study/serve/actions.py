@@ -69,7 +69,8 @@ class World:
     def begun(self) -> dict[str, Any]:
         """What the page needs to begin with, as do() gives it."""
         self.recording.note("alice and bob have written their pages, and said madvise(MADV_MERGEABLE). No page is shared.")
-        return {"era": self.era, "counters": list(COUNTERS), **self.answer()}
+        return {"era": self.era, "counters": list(COUNTERS), "files": [name for name in COUNTERS if name in self.machine.ksm.names()],
+                **self.answer()}
 
     def do(self, action: Any) -> dict[str, Any]:
         if not isinstance(action, dict) or not isinstance(action.get("do"), str):
