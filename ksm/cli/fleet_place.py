@@ -66,7 +66,7 @@ def sets_in(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 @click.option("--moves", type=click.IntRange(0, 1 << 31), metavar="K", help="Make K moves at most.  [default: any number]")
 @click.option(
     "--least", metavar="SIZE", default="0", show_default=True, callback=read_by(pages_of),
-    help="A source stays where it is if that costs less than SIZE.",
+    help="A move has to be worth SIZE: the search counts that for each.",
 )
 @click.option(
     "--seconds", type=options.Seconds(0, 7 * 86400), default=SECONDS, show_default=True, metavar="S", help="Search for so long at most."
@@ -116,7 +116,7 @@ def place(
     The file of --placement may have more columns: pinned (yes or no), tenant, and apart, with the names of sets (divided by ";") of which
     no two sources may meet. A SOURCE is HOST:SOURCE, SOURCE, or a pattern of either; one with a comma stands in quotes.
 
-    ksm fleet check says what KSM itself would do on these hosts.
+    Ctrl-C ends the search, and prints what it has found. ksm fleet check says what KSM itself would do on these hosts.
     """
     from ksm.fleet.placing.question import Asked, need_numpy, plan_for  # numpy is there where it is needed
 
@@ -130,7 +130,7 @@ def place(
     with fleet_options.errors(), options.progress_bar() as progress:
         need_numpy()
         fleet = open_fleet(files, placement=placement, tenants=tenants)
-        plan = plan_for(fleet, asked, how, seed=seed, seconds=seconds, progress=progress)
+        plan = plan_for(fleet, asked, how, seed=seed, seconds=seconds, keep=True, progress=progress)
     if html is not None:
         options.write_page(html, plan)
     if output is not None:
@@ -142,3 +142,5 @@ def place(
         click.echo(json.dumps(plan.json(), indent=2))
     else:
         print_lines(plan.lines(terminal_width()))
+    if plan.ended == "interrupted":
+        raise KeyboardInterrupt

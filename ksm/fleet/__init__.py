@@ -108,7 +108,7 @@ def place(
     sharing must fit into that, or all pages before. `placement` is a CSV file that says where sources are now.
 
     No two sources of a set in `apart` meet, those that are `pinned` stay, and with `tenants_apart` a host has sources of one tenant. At
-    most so many `moves` are made, and a source stays where it is if that costs less than `least`, a size. The search takes `seconds` at
+    most so many `moves` are made, and each has to be worth `least`, a size. The search takes `seconds` at
     most, and depends on the `seed`. One of `sample` contents is looked at; by default all, or 20 million pages of a large fleet. The other
     arguments are as for report().
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """ksm.fleet.placing: a placement that takes less memory, within what was asked for."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ import planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm.fleet.placing import solver
+from ksm.fleet.placing import search, shake, solver
 from ksm.fleet.placing.order import ordered
 from ksm.fleet.placing.placing import place
 from ksm.fleet.placing.problem import Host, PlaceError, Problem, Source, merge_groups, own_of
@@ -177,9 +178,27 @@ def test_no_move_that_gains_nothing():
 
 def test_moves_that_are_not_worth_it():
     """A source stays if that costs less than is asked for; one that gains as much moves."""
-    problem = machines(["a0", "a1", "b2"])
-    assert problem.total(place(problem, least=20).at) == problem.total(problem.start) - 20
-    assert place(problem, least=21).at.tolist() == problem.start.tolist()
+    start = ["a0", "a1", "b2"]
+    problem = machines(start, least=19)
+    assert problem.total(place(problem).at) == problem.total(problem.start) - 20
+    assert place(machines(start, least=21)).at.tolist() == problem.start.tolist()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1 << 32), fit=fits, least=st.integers(1, 30))
+def test_each_move_is_worth_something(seed, fit, least):
+    """What all moves save is as much for each of them as a move has to be worth, and no placement of a small fleet is better by that."""
+    problem = replace(planted.small(seed, fit, sources=4), least=least)
+    try:
+        found = place(problem, rounds=100)
+    except PlaceError:
+        return
+    priced = [problem.price(np.array(at)) for at in itertools.product(range(len(problem.hosts)), repeat=len(problem.sources))
+              if planted.plain_faults(problem, at) == 0]  # fmt: skip
+    assert problem.faults(found.at) == []
+    assert problem.price(found.at) - min(priced) <= (1 - ENOUGH) * max(0, problem.price(problem.start) - min(priced))
+    if not problem.faults(problem.start):
+        assert problem.total(problem.start) - problem.total(found.at) >= least * problem.moved(found.at)
 
 
 def test_staying_never_costs_more_than_moving_saves():
@@ -187,7 +206,7 @@ def test_staying_never_costs_more_than_moving_saves():
     sources = [*(Source(f"s{number}", 100, 1, 0) for number in range(3)), Source("s3", 100, 1, 1, pinned=True)]
     problem = Problem([Host("h0", 200, 200), Host("h1", 200, 200)], sources, [((0, 1, 2), 9), ((1, 2), 50), ((1, 2, 3), 5)])
     assert place(problem).at.tolist() == [1, 1, 1, 1]
-    assert place(problem, least=10).at.tolist() == problem.start.tolist()
+    assert place(replace(problem, least=10)).at.tolist() == problem.start.tolist()
 
 
 def test_a_host_that_is_too_full_does_not_get_fuller():
@@ -258,7 +277,37 @@ def test_groups_are_put_together():
     assert own_of([20, 20, 10], [((0, 1, 2), 9), ((0, 1), 7)]) == [4, 4, 1]
 
 
-def test_too_many_contents_for_the_table():
+def test_what_is_too_large_for_a_table():
     sources = [Source("s0", 1, 1, 0), Source("s1", 1, 1, 0)]
     with pytest.raises(PlaceError, match="take a sample"):
         Problem([Host("h", 1, 1)] * (1 << 20), sources, [((0, 1), 1)] * 1000)
+    with pytest.raises(PlaceError, match="take parts of the fleet"):
+        Problem([Host("h", 1, 1)] * (1 << 20), sources * 32, [])
+
+
+def test_many_sources(monkeypatch):
+    """What is done for thousands of sources, with a few: several moves for one look, and hosts filled in an order that is known."""
+    monkeypatch.setattr(search, "MANY", 1)
+    monkeypatch.setattr(search, "MOST_PAIRS", 1000)
+    monkeypatch.setattr(shake, "MANY", 10)
+    for fit in ("before", "after"):
+        problem, best = planted.planted(12, 4, fit=fit)
+        found = place(problem, rounds=100)
+        assert problem.faults(found.at) == []
+        now = problem.total(problem.start)
+        assert now - problem.total(found.at) >= ENOUGH * (now - problem.total(best))
+
+
+def test_ctrl_c_keeps_what_was_found():
+    problem, _ = planted.planted(12, 4, fit="after")
+
+    def interrupt(what, done, total):
+        if (what, done) == ("looking further", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place(problem, progress=interrupt)
+    found = place(problem, keep=True, progress=interrupt)
+    assert found.ended == "interrupted"
+    assert problem.faults(found.at) == []
+    assert problem.total(found.at) < problem.total(problem.start)

@@ -17,6 +17,7 @@ pytest.importorskip("numpy")
 
 
 @pytest.mark.kernel
+@pytest.mark.slow
 def test_a_host_of_a_new_placement(running, program, tmp_path):
     """Two servers, each from another host, meet on one. What goes on being written to is little beside the rest."""
     path = program("redis-server", "redis-server")

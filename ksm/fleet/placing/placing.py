@@ -23,7 +23,8 @@ REPAIRS = 50
 FOR_BOUND, FOR_PRESENT, FOR_SOLVER = 0.2, 0.3, 0.5  # of the time that is left
 SLACK = 0.002  # of all pages: as many more a round may take, at the beginning
 
-Ended = Literal["proved", "rounds", "time"]  # it is the best that there is; the search had its rounds; its time was over
+# It is the best that there is; the search found nothing better for long; its time was over; Ctrl-C
+Ended = Literal["proved", "rounds", "time", "interrupted"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -40,11 +41,12 @@ class Found(NamedTuple):
 
 
 def place(
-    problem: Problem, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS, least: int = 0, progress: Progress = no_progress
-) -> Found:
+    problem: Problem, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS, keep: bool = False,
+    progress: Progress = no_progress,
+) -> Found:  # fmt: skip
     """The best placement that was found. The same seed and rounds give the same one, unless the time is over first. PlaceError.
 
-    A source that could as well stay where it is, for less than `least` pages more, stays.
+    With `keep`, Ctrl-C ends the search, and what it has found is kept.
     """
     began = time.monotonic()
     deadline = began + seconds
@@ -68,14 +70,21 @@ def place(
         if solved.at is not None and not problem.faults(solved.at):
             best = best_of(problem, iter([best, solved.at]))
     ended: Ended = "proved"
-    if problem.total(best) > bound:
-        best, ended = shaken(problem, best, bound, chance, deadline, rounds, progress)
-    return Found(settled(problem, best, least), bound, ended)
+    if problem.total(best) > bound or problem.least:
+        search = Shaken(best, problem.price(best))
+        try:
+            ended = shaken(problem, search, bound, chance, deadline, rounds, progress)
+        except KeyboardInterrupt:
+            if not keep:
+                raise
+            ended = "interrupted"
+        best = search.best
+    return Found(settled(problem, best), bound, ended)
 
 
 def best_of(problem: Problem, found: Iterator[Numbers]) -> Numbers:
-    """The placement that takes least, and of those the one with the fewest moves."""
-    return min(found, key=lambda at: (problem.total(at), problem.moved(at)))
+    """The placement with the least price, and of those the one with the fewest moves."""
+    return min(found, key=lambda at: (problem.price(at), problem.moved(at)))
 
 
 def starts(problem: Problem, chance: np.random.Generator, deadline: float, progress: Progress) -> Iterator[Numbers]:
@@ -129,18 +138,24 @@ def repair(state: State, chance: np.random.Generator, deadline: float) -> None:
     raise PlaceError(f"no placement was found{within} that is as asked for: now, {what}")
 
 
+class Shaken:
+    """The best placement of a search that goes on."""
+
+    def __init__(self, best: Numbers, price: int) -> None:
+        self.best, self.price = best, price
+
+
 def shaken(
-    problem: Problem, at: Numbers, least: int, chance: np.random.Generator, deadline: float, rounds: int, progress: Progress
-) -> tuple[Numbers, Ended]:
-    """The best of many rounds in which some sources are taken off and put back."""
-    state = State(problem, at)
-    best, total = at.copy(), state.total
-    slack = SLACK * total
+    problem: Problem, search: Shaken, bound: int, chance: np.random.Generator, deadline: float, rounds: int, progress: Progress
+) -> Ended:
+    """Many rounds in which some sources are taken off and put back. Why it ended."""
+    state = State(problem, search.best)
+    slack = SLACK * state.total
     calm = 0
     for number in range(rounds):
         progress("looking further", number, rounds)
         if time.monotonic() >= deadline:
-            return best, "time"
+            return "time"
         if calm > PATIENCE + len(problem.sources):
             break
         calm += 1
@@ -148,19 +163,19 @@ def shaken(
         if not shake(state, chance, int(slack * left * left)):
             continue
         descend(state, deadline, chance)
-        if (state.total, state.moved) < (total, problem.moved(best)):
-            calm = calm if state.total == total else 0
-            best, total = state.at.copy(), state.total
-            if total <= least:
-                return best, "proved"
-        elif state.total > total + slack:
-            state.restore(range(len(best)), best.tolist())
-    return best, "rounds"
+        if (state.price, state.moved) < (search.price, problem.moved(search.best)):
+            calm = calm if state.price == search.price else 0
+            search.best, search.price = state.at.copy(), state.price
+            if search.price <= bound:
+                return "proved"
+        elif state.price > search.price + slack:
+            state.restore(range(len(search.best)), search.best.tolist())
+    return "rounds"
 
 
-def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
-    """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs nothing, or less than
-    `least` pages. All of them stay if nothing is saved then.
+def settled(problem: Problem, at: Numbers) -> Numbers:
+    """The same placement with fewer moves: hosts of one kind change names, and sources go home where that costs less than a move has to be
+    worth. All of them stay if nothing is saved then.
     """
     at = renamed(problem, at)
     state = State(problem, at)
@@ -169,7 +184,7 @@ def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
         freed = state.remove(source)
         costs = int(state.costs_of(source)[home])
         fits = state.load[home] + (costs if state.after else problem.pages[source]) <= problem.limits[home]
-        state.put(source, home if costs < freed + max(1, least) and fits and state.allowed(source)[home] else host)
+        state.put(source, home if costs < freed + max(1, problem.least) and fits and state.allowed(source)[home] else host)
     saves = state.total < problem.total(problem.start)
     return state.at if saves or problem.faults(problem.start) else problem.start
 
@@ -177,23 +192,22 @@ def settled(problem: Problem, at: Numbers, least: int) -> Numbers:
 def renamed(problem: Problem, at: Numbers) -> Numbers:
     """What is planned for a host may as well be on any other one with as much room. Where most of it is already is best."""
     hosts = len(problem.hosts)
-    pinned = {int(problem.start[source]) for source, each in enumerate(problem.sources) if each.pinned}
-    stay = np.zeros((hosts, hosts), np.int64)
-    np.add.at(stay, (at, problem.start), 1)
     load = problem.used(at) if problem.fit == "after" else problem.filled(at)
-    # Of each planned set of sources, its room and where it may go
-    name = np.full(hosts, -1)
-    taken: set[int] = set()
-    for planned in pinned:
-        name[planned] = planned
-        taken.add(planned)
-    order = sorted(((int(stay[planned, host]), planned, host) for planned in range(hosts) for host in range(hosts)),
-                   key=lambda each: (-each[0], each[1] != each[2], each))  # fmt: skip
-    for _, planned, host in order:
-        if name[planned] < 0 and host not in taken and load[planned] <= problem.limits[host]:
+    name = {int(host): int(host) for source, host in enumerate(problem.start) if problem.sources[source].pinned}
+    free = set(range(hosts)) - set(name.values())
+    both, counts = np.unique(at * hosts + problem.start, return_counts=True)
+    for place in np.argsort(-counts, kind="stable"):
+        planned, host = divmod(int(both[place]), hosts)
+        if planned not in name and host in free and load[planned] <= problem.limits[host]:
             name[planned] = host
-            taken.add(host)
-    if (name < 0).any():
-        return at
-    result = name[at]
+            free.remove(host)
+    # What nobody has now: on its own host, or on the least that is free and has the room
+    left = sorted((planned for planned in range(hosts) if planned not in name and load[planned]), key=lambda each: -load[each])
+    for planned in left:
+        fits = [host for host in free if load[planned] <= problem.limits[host]]
+        if not fits:
+            return at
+        name[planned] = min(fits, key=lambda host: (host != planned, problem.limits[host], host))
+        free.remove(name[planned])
+    result = np.array([name.get(host, host) for host in range(hosts)], np.int64)[at]
     return result if problem.moved(result) <= problem.moved(at) and not problem.faults(result) else at

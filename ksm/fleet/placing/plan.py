@@ -27,6 +27,7 @@ SHOWN = 20  # moves, and hosts
 ENDED: dict[str, str] = {
     "proved": "",
     "rounds": "The search ended because it found nothing better for long.",
+    "interrupted": "The search was interrupted, and may not have found much.",
     "time": "The search ended because its time was over (--seconds): with more, it may find more.",
 }
 
@@ -36,7 +37,6 @@ class Plan(NamedTuple):
 
     at       the host of each source, as a number
     least    pages that all hosts have at least in any placement that is as asked for
-    least_gain  pages for less than which a source stays
     error    the standard error of `saving` in pages, where contents are a sample
     """
 
@@ -47,7 +47,6 @@ class Plan(NamedTuple):
     steps: list[Step]
     seed: int
     headroom: Headroom
-    least_gain: int = 0
     sample: int = 1
     error: float = 0.0
 
@@ -105,8 +104,8 @@ class Plan(NamedTuple):
     def notes(self) -> list[str]:
         """What to know before believing the figures: a sentence each."""
         notes = [self.said_bound()]
-        if self.least_gain:
-            notes.append(f"Sources stay where that costs less than {in_bytes(self.least_gain)}.")
+        if self.problem.least:
+            notes.append(f"A move has to be worth {in_bytes(self.problem.least)}: the search counts that for each.")
         if self.sample > 1:
             notes.append(
                 f"Contents are one in {self.sample:,} of all: what is saved has a standard error of {in_bytes(round(self.error))}, and the "

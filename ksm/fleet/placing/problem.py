@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 Fit = Literal["after", "before"]  # what must fit into a host: its memory after sharing, or all pages of its sources
 MOST_CELLS = 1 << 27  # of the table of contents and hosts: half a GiB
+MOST_PLACES = 1 << 25  # of the table of sources and hosts, of which there are several at times: 256 MiB
 
 
 class PlaceError(Exception):
@@ -53,6 +54,7 @@ class Problem:
     apart         sets of sources, of which no two may meet on a host
     tenants_apart  a host has sources of one tenant at most; those of none count as those of one more
     moves         as many sources may have another host than now; None for all
+    least         what a move has to be worth: the placement is sought with the least memory and so many pages for each move
     fit           what must fit into `limit`: see Fit
     """
 
@@ -62,6 +64,7 @@ class Problem:
     apart: Sequence[frozenset[int]] = ()
     tenants_apart: bool = False
     moves: int | None = None
+    least: int = 0
     fit: Fit = "after"
     # What follows is made of the fields above.
     start: Numbers = field(init=False, compare=False)  # the host of each source, now
@@ -73,6 +76,10 @@ class Problem:
         if len(self.groups) * len(self.hosts) > MOST_CELLS:
             raise PlaceError(
                 f"{len(self.groups):,} sets of sources have contents in common, too many for {len(self.hosts):,} hosts: take a sample"
+            )
+        if len(self.sources) * len(self.hosts) > MOST_PLACES:
+            raise PlaceError(
+                f"{len(self.sources):,} sources and {len(self.hosts):,} hosts are too many for one search: take parts of the fleet"
             )
         put = object.__setattr__
         put(self, "start", np.array([source.host for source in self.sources], np.int64))
@@ -139,6 +146,10 @@ class Problem:
 
     def moved(self, at: Numbers) -> int:
         return int((at != self.start).sum())
+
+    def price(self, at: Numbers) -> int:
+        """What a placement is judged by: the less, the better."""
+        return self.total(at) + self.least * self.moved(at)
 
     def faults(self, at: Numbers) -> list[str]:
         """What is not as it was asked for: a line each. Of a placement that place() gives, there are none."""

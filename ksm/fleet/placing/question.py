@@ -34,7 +34,7 @@ class Asked:
     apart, pinned   names of sources, or patterns of them: in sets, and single ones
     tenants_apart   a host has sources of one tenant only
     moves           how many sources may move
-    least           pages: a source that could as well stay where it is, for less than that, stays
+    least           pages that a move has to be worth
     """
 
     hosts: str | Mapping[str, int] | None = None
@@ -56,9 +56,9 @@ class Asked:
 
 def plan_for(
     fleet: Fleet, asked: Asked, options: Options, *, seed: int = 0, seconds: float = SECONDS, rounds: int = ROUNDS,
-    progress: Progress = no_progress,
+    keep: bool = False,     progress: Progress = no_progress,
 ) -> Plan:  # fmt: skip
-    """A plan that saves more than the present placement. FleetError."""
+    """A plan that saves more than the present placement. FleetError. With `keep`, Ctrl-C ends the search, and the plan is what it found."""
     need_numpy()
     if asked.hosts is None and asked.capacity is None:
         raise FleetError("the capacities of hosts are needed: --hosts FILE with the columns host and capacity, or --capacity SIZE for all")
@@ -76,7 +76,7 @@ def plan_for(
     try:
         problem = problem_of(fleet, asked, sample, answers, rooms, wishes)
         check_room(problem, rooms, sample)
-        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, least=asked.least, progress=progress)
+        found = place(problem, seed=seed, seconds=seconds, rounds=rounds, keep=keep, progress=progress)
     except PlaceError as wrong:
         raise FleetError(str(wrong)) from None
     progress("bringing the moves into an order", 0, 0)
@@ -88,7 +88,7 @@ def plan_for(
         error = math.sqrt(sample * (sample - 1) * sum(count * change * change for count, change in shared))
     return Plan(
         problem=problem, at=found.at, least=found.least, ended=found.ended, steps=steps, seed=seed, headroom=asked.headroom,
-        least_gain=asked.least, sample=sample, error=error,
+        sample=sample, error=error,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def problem_of(
                    member.number in wishes.pinned)
             for member in fleet.members
         ],
-        groups, apart=wishes.apart, tenants_apart=asked.tenants_apart, moves=asked.moves, fit=asked.fit,
+        groups, apart=wishes.apart, tenants_apart=asked.tenants_apart, moves=asked.moves, least=asked.least, fit=asked.fit,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ksm.fleet.placing.problem import Numbers
 from ksm.fleet.placing.state import State
 
 MANY = 1 << 18  # sources times hosts: from there on, a look at all is used for several moves
-MOST_ROWS = 1024  # sources of which all exchanges are looked at, at once
+MOST_PAIRS = 1 << 22  # of sources, whose exchanges are looked at, at once
 TRIED = 64  # exchanges that look good, of which the exact gain is computed
 
 
@@ -24,9 +24,12 @@ def descend(state: State, deadline: float, chance: np.random.Generator) -> None:
 
 
 def gains_of(state: State) -> Numbers:
-    """For each source and host: by how many pages all hosts become smaller if it moves there."""
-    costs = state.costs
+    """For each source and host: by how many pages the price becomes less if it moves there."""
+    costs, problem = state.costs, state.problem
     gains: Numbers = costs[np.arange(len(state.at)), state.at][:, None] - costs
+    if problem.least:
+        away = problem.start[:, None] != np.arange(len(problem.hosts))
+        gains += problem.least * ((state.at != problem.start).astype(np.int64)[:, None] - away)
     return gains
 
 
@@ -80,7 +83,8 @@ def still_gains(state: State, source: int, host: int) -> bool:
     freed = state.remove(source)
     taken = state.costs_on(source, host)
     added = taken if state.after else int(problem.pages[source])
-    fine = state.load[host] + added <= problem.limits[host] and (taken < freed or (taken == freed and host == problem.start[source]))
+    gain = freed - taken + problem.least * (int(origin != problem.start[source]) - int(host != problem.start[source]))
+    fine = state.load[host] + added <= problem.limits[host] and (gain > 0 or (gain == 0 and host == problem.start[source]))
     state.put(source, origin)
     return bool(fine)
 
@@ -93,8 +97,8 @@ def best_exchange(state: State, chance: np.random.Generator) -> bool:
     problem = state.problem
     movable = np.flatnonzero([not source.pinned for source in problem.sources])
     rows = movable
-    if len(rows) > MOST_ROWS:
-        rows = np.sort(chance.choice(movable, MOST_ROWS, replace=False))
+    if len(rows) * len(rows) > MOST_PAIRS:
+        rows = np.sort(chance.choice(movable, MOST_PAIRS // len(movable), replace=False))
     gains = gains_of(state)
     found = gains[np.ix_(rows, state.at[movable])] + gains[np.ix_(movable, state.at[rows])].T
     found[state.at[rows][:, None] == state.at[movable]] = 0
@@ -117,15 +121,22 @@ def best_exchange(state: State, chance: np.random.Generator) -> bool:
         if state.at[first] == state.at[second]:
             continue
         on_a, on_b = state.swap_of(first, second)
-        if -on_a - on_b > best and exchange_fits(state, first, second, on_a, on_b):
+        gain = -on_a - on_b - problem.least * moves_more(state, first, second)
+        if gain > best and exchange_fits(state, first, second, on_a, on_b):
             if several:
                 exchange(state, first, second)
                 made = True
                 continue
-            best, chosen = -on_a - on_b, (first, second)
+            best, chosen = gain, (first, second)
     if best:
         exchange(state, *chosen)
     return made or bool(best)
+
+
+def moves_more(state: State, first: int, second: int) -> int:
+    """How many more sources are not where they were, if two change places."""
+    start, a, b = state.problem.start, int(state.at[first]), int(state.at[second])
+    return int(b != start[first]) + int(a != start[second]) - int(a != start[first]) - int(b != start[second])
 
 
 def exchange_fits(state: State, first: int, second: int, on_a: int, on_b: int) -> bool:
@@ -133,8 +144,7 @@ def exchange_fits(state: State, first: int, second: int, on_a: int, on_b: int) -
     a, b = int(state.at[first]), int(state.at[second])
     if state.after and not (state.used[a] + on_a <= problem.limits[a] and state.used[b] + on_b <= problem.limits[b]):
         return False
-    moved = state.moved - sum(int(state.at[each] != problem.start[each]) for each in (first, second))
-    if moved + int(b != problem.start[first]) + int(a != problem.start[second]) > state.most:
+    if state.moved + moves_more(state, first, second) > state.most:
         return False
     if state.free:
         return True

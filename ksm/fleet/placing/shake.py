@@ -65,7 +65,7 @@ def rebuild_many(state: State, sources: Sequence[int], how: How, chance: np.rand
         if not fine.any() or time.monotonic() >= deadline:
             return False
         away = np.arange(len(fine)) != problem.start[source]
-        state.put(source, int(np.argmin(np.where(fine, 2 * costs + away, NEVER))))
+        state.put(source, int(np.argmin(np.where(fine, 2 * costs + (2 * problem.least + 1) * away, NEVER))))
     return True
 
 
@@ -98,7 +98,7 @@ class Waiting:
         np.cumsum([len(groups) for groups in each], out=self.starts[1:])
 
     def choices(self) -> Numbers:
-        """Twice what each source would add to each host, and one more where it was not before; NEVER where it must not be."""
+        """Twice what each source would add to the price on each host, and one more where it was not before; NEVER where it must not be."""
         state, problem = self.state, self.state.problem
         sources = np.array(self.sources)
         added = self.costs if state.after else problem.pages[sources][:, None]
@@ -106,7 +106,7 @@ class Waiting:
         home = problem.start[sources][:, None] == np.arange(len(problem.hosts))
         if state.moved >= state.most:
             fine &= home
-        return np.where(fine, 2 * self.costs + ~home, NEVER)
+        return np.where(fine, 2 * self.costs + (2 * problem.least + 1) * ~home, NEVER)
 
     def put(self, place: int, host: int) -> None:
         state, problem = self.state, self.state.problem
@@ -151,11 +151,11 @@ def some(sources: Sequence[int], count: int, chance: np.random.Generator) -> lis
 def shake(state: State, chance: np.random.Generator, slack: int) -> bool:
     """Take some sources off and put them back. What becomes larger by more than `slack` pages is taken back: False."""
     off = taken_off(state, chance)
-    before, total = state.at[off].tolist(), state.total
+    before, price = state.at[off].tolist(), state.price
     for source in off:
         state.remove(source)
     how = EACH_HOW[int(chance.integers(len(EACH_HOW)))]
-    if rebuild(state, off, how, chance) and state.total <= total + slack:
+    if rebuild(state, off, how, chance) and state.price <= price + slack:
         return True
     state.restore(off, before)
     return False

@@ -42,6 +42,11 @@ class State:
         return int(self.used.sum())
 
     @property
+    def price(self) -> int:
+        """See Problem.price()."""
+        return self.total + self.problem.least * self.moved
+
+    @property
     def load(self) -> Numbers:
         """What must fit into the limits."""
         return self.used if self.after else self.filled
