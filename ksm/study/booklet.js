@@ -15,13 +15,14 @@ function scenePrinted(replay, scene, number) {
   return make("section", { class: "scene" }, make("h3", {}, `${number}. ${scene.title}`), make("p", {}, scene.text), make("p", { class: "said" }, replay.sentence()), picture, ...asked);
 }
 
-/** All lessons that have scenes, one after the other. @param {RecordingData[]} recordings @param {StepType[]} types @returns {HTMLElement} */
-function bookletOf(recordings, types) {
+/** All lessons that have scenes, one after the other. @param {RecordingData[]} recordings @param {StepType[]} types
+ * @param {string} era that the reader has chosen: a recording may be the same in several @returns {HTMLElement} */
+function bookletOf(recordings, types, era) {
   const book = make("div", { id: "booklet" }, make("h1", {}, "Kernel samepage merging, in pictures"));
   for (const data of recordings) {
     if (!data.scenes?.length) continue;
     const replay = new Replay(data, types);
-    book.append(make("h2", {}, data.title), make("p", { class: "era" }, `On the KSM of Linux ${data.era}.`),
+    book.append(make("h2", {}, data.title), make("p", { class: "era" }, `On the KSM of Linux ${data.eras?.includes(era) ? era : data.era}.`),
       make("div", { class: "scenes-printed" }, ...data.scenes.map((scene, i) => scenePrinted(replay, scene, i + 1))));
   }
   return book;

@@ -12,14 +12,14 @@ const DOOR_WORDS = {
   PASS_BEGINS: ["A pass", "ksmd goes through all pages of all processes that have said madvise(MADV_MERGEABLE), and then begins again. One such round "
     + "is a pass. Here it goes when you press the button; a kernel's ksmd looks at 100 pages, sleeps for 20 milliseconds, and so on."],
   CHANGED: ["Why two visits", "At the first visit ksmd takes a checksum of the page, and goes on. A page that somebody writes to all the time would be "
-    + "merged, and taken apart again at once. So only a page whose checksum is the same at the next visit is worth a search."],
+    + "merged, and taken apart again at once. So a page gets into the unstable tree only if its checksum is the same at the next visit."],
   STABLE_MISS: ["What the stable tree is for", "It holds the pages that are merged already, sorted by their bytes. They are write-protected, so they never "
     + "change, and the tree is always in order. A page is searched for here first: a single search finds its equal among millions."],
   UNSTABLE_INSERTED: ["What the unstable tree is for", "A page without an equal waits here, sorted by its bytes, until an equal one comes by. It is not "
     + "write-protected: its owner may write to it, and then it stands in the wrong place. So nobody relies on this tree. It is thrown away after each "
     + "pass, and made anew."],
   UNSTABLE_COMPARE: ["Left or right", "Two pages are compared byte by byte, as memcmp() does. If the page that is scanned is smaller, the search goes to the "
-    + "left; if it is greater, to the right. Ten comparisons are enough for a thousand pages."],
+    + "left; if it is greater, to the right. A thousand pages take ten comparisons or a few more, and never more than twenty."],
   UNSTABLE_FOUND: ["An equal is found", "Both pages were in use by their owners until now. Each is write-protected first, so that nobody can change it, and then "
     + "they are compared once more."],
   REPLACED: ["How a page is merged", "The entry in the owner's page table is turned to the other frame. Nothing is copied. The owner reads the same bytes "

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from markupsafe import Markup, escape
 
@@ -24,12 +25,13 @@ from ksm.study.told import FACTS, READ, TRACE, Fact, steps_hash, with_one_name
 LONGEST = 300  # characters of a line in which the differing words are marked
 LEAST = 4  # lines of code that have to have moved together
 MOVED = 0.6  # of a function's lines, that have come from one other function
+COMMON = 20  # functions that a statement may be in
 SMALL = 20  # tokens: functions with fewer look like each other too easily
 
 RENAME, MOVE, UNTOLD = "rename", "move", "untold"
 KINDS = {
     RENAME: "rename", MOVE: "move", TRACE: "trace events", "behaviour": "behaviour", READ: "what can be read", "code": "code only",
-    UNTOLD: "not told",
+    UNTOLD: "meaning not known",
 }
 
 
@@ -77,8 +79,9 @@ def _by_hash(source: Source, newer: bool | None) -> Iterator[Change]:
                 change.texts.append("Only names differ.")
             _tell(change, _code(function), None, newer)
             yield change
+    kept = set(names.values())
     for name in gone:
-        if name not in names.values():
+        if name not in kept:
             change = Change(name, "gone")
             _tell(change, None, None, newer)
             yield change
@@ -91,7 +94,8 @@ def _by_text(now: Source, before: Source, newer: bool | None) -> Iterator[Change
     for was, name in [*RENAMED.items(), *((name, was) for was, name in RENAMED.items())]:
         if name in new and name not in old and was in old and was not in new:
             names.setdefault(name, was)
-    lost = {name: _lines_without(old[name], new.get(name)) for name in old if name not in names.values()}
+    kept = set(names.values())
+    lost = _places({name: _lines_without(old[name], new.get(name)) for name in old if name not in kept})
     for name, function in new.items():
         was = names.get(name, name)
         other = old.get(was)
@@ -103,9 +107,9 @@ def _by_text(now: Source, before: Source, newer: bool | None) -> Iterator[Change
                 change.texts.append(f"Most of its lines were in {source}() before.")
             _tell(change, _code(function), _code(other), newer, both=True)
             yield change
-    gained = {name: _lines_without(new[name], old.get(names.get(name, name))) for name in new}
+    gained = _places({name: _lines_without(new[name], old.get(names.get(name, name))) for name in new})
     for name, function in old.items():
-        if name not in new and name not in names.values():
+        if name not in new and name not in kept:
             change = Change(name, "gone")
             _compare(change, None, function)
             if target := _came_from(function, gained):
@@ -117,8 +121,9 @@ def _by_text(now: Source, before: Source, newer: bool | None) -> Iterator[Change
 
 def renamed(new: dict[str, str], old: dict[str, str]) -> dict[str, str]:
     """Functions of the one version that are the same code, but for names, as one function of the other: the new name and the old one."""
-    one = {code: name for name, code in old.items() if Counter(old.values())[code] == 1}
-    return {name: one[code] for name, code in new.items() if code in one and Counter(new.values())[code] == 1}
+    once, often = Counter(old.values()), Counter(new.values())
+    one = {code: name for name, code in old.items() if once[code] == 1}
+    return {name: one[code] for name, code in new.items() if code in one and often[code] == 1}
 
 
 def _large(text: str) -> bool:
@@ -178,21 +183,30 @@ def _lines_without(function: Function, other: Function | None) -> Counter[str]:
     return Counter(_statements(with_one_name(_code(function) or ""))) - Counter(_statements(with_one_name(_code(other) or "")))
 
 
-def _came_from(function: Function, places: dict[str, Counter[str]]) -> str:
+def _places(functions: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    """Of each statement the functions that it is in, and how often. What is in many functions tells nothing."""
+    result: dict[str, dict[str, int]] = {}
+    for name, statements in functions.items():
+        for statement, number in statements.items():
+            result.setdefault(statement, {})[name] = number
+    return {statement: places for statement, places in result.items() if len(places) <= COMMON}
+
+
+def _came_from(function: Function, places: dict[str, dict[str, int]]) -> str:
     """The function that has lost, or won, most of the statements of this one; "" if there is none."""
     own = Counter(_statements(with_one_name(_code(function) or ""))[1:])
-    best, most = "", 0
-    for name, statements in places.items():
-        if name != function.name and (common := (own & statements).total()) > most:
-            best, most = name, common
+    common: Counter[str] = Counter()
+    for statement, number in own.items():
+        common.update({name: min(number, there) for name, there in places.get(statement, {}).items() if name != function.name})
+    best, most = common.most_common(1)[0] if common else ("", 0)
     return best if most >= LEAST and most >= MOVED * own.total() else ""
 
 
 def _tell(change: Change, now: str | None, before: str | None, newer: bool | None, both: bool = False) -> None:
     """Add what is known of the change. `newer`: whether the version is newer than the other one, if that is known. `both`: both can be
     read; else the other one is 6.12."""
-    found = [fact for fact in FACTS if {change.name, change.was} & {*fact.functions}
-             and fact.found(now) != (fact.found(before) if both else fact.base)]
+    found = [fact for fact in dict.fromkeys((*_facts(FACTS).get(change.name, ()), *_facts(FACTS).get(change.was, ())))
+             if fact.found(now) != (fact.found(before) if both else fact.base)]
     if change.what in ("new", "gone"):
         # The function itself is the sign. What is gone from a newer version is not what came with it once.
         found = [fact for fact in found if not fact.sign and (newer is None or fact.old == ((change.what == "new") != newer))]
@@ -210,6 +224,16 @@ def _tell(change: Change, now: str | None, before: str | None, newer: bool | Non
     change.kinds = list(dict.fromkeys(change.kinds)) or [UNTOLD]
     if change.kinds == [RENAME] and not change.texts:
         change.texts.append("Other names for the same steps.")
+
+
+@lru_cache(4)
+def _facts(facts: tuple[Fact, ...]) -> dict[str, list[Fact]]:
+    """The facts of each function."""
+    result: dict[str, list[Fact]] = {}
+    for fact in facts:
+        for name in fact.functions:
+            result.setdefault(name, []).append(fact)
+    return result
 
 
 def told(fact: Fact) -> str:
@@ -273,7 +297,7 @@ def changed_lines(before: list[str], now: list[str]) -> Iterator[int]:
     """The lines of code that are new or changed, counted from 0. Comments do not count."""
     old, new = (without_comments("\n".join(lines)).split("\n") for lines in (before, now))
     matcher = difflib.SequenceMatcher(None, [" ".join(line.split()) for line in old],
-                                      [" ".join(line.split()) for line in new], autojunk=False)
+                                      [" ".join(line.split()) for line in new])
     for kind, _, _, first, last in matcher.get_opcodes():
         if kind != "equal":
             yield from (line for line in range(first, last) if re.search(r"\w", new[line]))

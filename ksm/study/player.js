@@ -124,10 +124,12 @@
 
   /** Go where the address says, or to the lesson that was shown. */
   function arrive() {
-    const [, key = "", version = "", where = "", more = ""] = plainHash().split("/");
+    const [, name = "", asked = "", where = "", more = ""] = plainHash().split("/");
+    // A lesson or an era that there is not: the one that is shown, or chosen
+    const key = catalogue.some((each) => each.lesson === name) ? name : "", version = window.lens.eras.includes(asked) ? asked : "";
     const wanted = key || catalogue.find((each) => each.number === loaded)?.lesson || catalogue[0]?.lesson;
     if (key && version && window.lens.chosen !== version) window.lens.choose(version);
-    open({ lesson: wanted, era: version || era, step: /^\d+$/.test(where) ? Number(where) - 1 : undefined, scene: /^\d+$/.test(where) ? undefined : where, depth: !where ? undefined : more === "source" ? "source" : /^\d+$/.test(where) ? "steps" : "story" });
+    open({ lesson: wanted, era: version || (key ? "" : era), step: /^\d+$/.test(where) ? Number(where) - 1 : undefined, scene: /^\d+$/.test(where) ? undefined : where, depth: !where ? undefined : more === "source" ? "source" : /^\d+$/.test(where) ? "steps" : "story" });
   }
 
   /** The recording of a lesson in an era, or in the nearest that there is. @param {string} key @param {string} version */
@@ -163,8 +165,11 @@
     events = eventsOf(replay);
     [chosen, loaded, era] = ["", number, version];
     slider.max = String(replay.length - 1);
-    const shown = catalogue.filter((each) => recordingOf(each.lesson, version) === each);
-    lesson.replaceChildren(...shown.map((each) => make("option", { value: each.number }, each.title)));
+    const shown = catalogue.filter((each) => recordingOf(each.lesson, chosenEra()) === each);
+    lesson.replaceChildren(...shown.map((each) => {
+      const runs = each.eras.includes(chosenEra()) ? "" : each.eras.includes("6.12") ? "6.12" : each.eras[0];
+      return make("option", { value: each.number }, runs ? `${each.title} (${runs})` : each.title);
+    }));
     lesson.value = number;
     const other = root.classList.contains("both") && window.lens.file !== version;
     story.load(data, `${replay.length} steps, on the KSM of Linux ${version}.${other ? " mm/ksm.c on this page is of another version, so only the port's lines are lit." : ""}`);
@@ -248,7 +253,7 @@
     if (!replay) return;
     const now = replay.at;
     if (goal >= 0) return go(goal);
-    if (now === replay.length - 1) return load(following()?.number || lesson.options[0].value, era);
+    if (now === replay.length - 1) return load(following()?.number || lesson.options[0].value, chosenEra());
     run(story.scenes.find((scene) => scene.step > now)?.step ?? replay.length - 1);
   }
 
@@ -287,13 +292,14 @@
     moves[keys[event.key]]();
   });
 
-  // On paper: the lessons of the chosen era. A browser prints whenever the reader says so, not only by our button.
+  // On paper: the lessons of the chosen era, also in place of the front door, where nothing moves on paper. A browser prints whenever the reader says so, not only by our button.
   byId("print", HTMLButtonElement).addEventListener("click", () => print());
   addEventListener("beforeprint", () => {
-    if (root.dataset.view !== "lessons") return;
+    if (root.dataset.view !== "lessons" && root.dataset.view !== "door") return;
+    if (!loaded) arrive();
     const shown = [...lesson.options].map((option) => JSON.parse(document.getElementById(`recording-${option.value}`)?.textContent || "null"));
     document.getElementById("booklet")?.remove();
-    document.body.append(bookletOf(shown, types));
+    document.body.append(bookletOf(shown, types, chosenEra()));
   });
   addEventListener("afterprint", () => document.getElementById("booklet")?.remove());
 

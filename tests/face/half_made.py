@@ -15,12 +15,13 @@ from ksm.estimate.savings import Tally
 from ksm.process import processes_by_mm, spawn
 from ksm.record.recorder import Recorder
 from ksm.record.recording import Recording
+from ksm.record.snapshot import snapshot
 from ksm.trace import Trace
 from ksm.views import Processes, frame_of
 
 MACHINE = {
     "advance": lambda m: m.advance(1), "check": lambda m: m.check(), "clock": lambda m: m.clock,
-    "drain_all_pages": lambda m: m.drain_all_pages(), "era": lambda m: m.era, "frame": lambda m: m.frame(0),
+    "drain_all_pages": lambda m: m.drain_all_pages(), "draw": lambda m: m.draw(), "era": lambda m: m.era, "frame": lambda m: m.frame(0),
     "fail": lambda m: m.fail("page"), "free_pages": lambda m: m.free_pages(), "ksm": lambda m: m.ksm.run,
     "lru_add_drain_all": lambda m: m.lru_add_drain_all(), "memory_failure": lambda m: m.memory_failure(1),
     "soft_offline": lambda m: m.soft_offline(1),
@@ -48,7 +49,7 @@ MORE = {
     "migrate to a node": lambda m: m.migrate(1, 0), "spawn on a node": lambda m: m.spawn(None, 0), "_get_page": lambda m: m._get_page(1),
     "_put_page": lambda m: m._put_page(1), "_count_as_written": lambda m: m._count_as_written(), "check()": check, "Tally": Tally,
     "spawn()": lambda m: spawn(m, None, 0), "Recorder": lambda m: Recorder(m, 10), "Recording": Recording,
-    "frame_of()": lambda m: frame_of(m, 0),
+    "frame_of()": lambda m: frame_of(m, 0), "snapshot()": snapshot,
     "len(Trace)": lambda m: len(Trace(m)), "Ksm.run": lambda m: ksm.Ksm(m).run, "Ksm.run = 1": lambda m: setattr(ksm.Ksm(m), "run", 1),
     "Ksm.scan(pages)": lambda m: ksm.Ksm(m).scan(pages=5), "dir(Ksm)": lambda m: dir(ksm.Ksm(m)),
     "with": lambda m: m.__enter__().free_pages(),

@@ -3,6 +3,7 @@
 
 import html
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,18 @@ def test_what_came_and_what_went(monkeypatch):
     ("6.12", "6.12", None)])
 def test_which_version_is_newer(version, other, newer):
     assert evolution.is_newer(version, other) is newer
+
+
+def test_thousands_of_functions():
+    """Each with another name and other lines: what is compared with what does not grow with the square of their number."""
+    def body(name, n):
+        return f"\tcall_{n % 7}(one, {n});\n\tmore_{name}(two, {n});\n" * (2 if name == "new" else 1)
+
+    new, old = (version(*(function(f"{name}_{n}", body(name, n)) for n in range(1200))) for name in ("new", "old"))
+    began = time.process_time()
+    assert len(found(new, old)) == 2400
+    assert len(found(new, None)) == 1200 + len(base_hashes())
+    assert time.process_time() - began < 10
 
 
 def test_a_comment_is_no_change():

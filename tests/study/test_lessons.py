@@ -20,6 +20,7 @@ ENDS = {
               {"CHAIN_MADE": 1, "DUP_ADDED": 1, "STABLE_FULL": 2}),
     "write": ({"pages_shared": 0, "pages_sharing": 0, "cow_ksm": 3}, {"COW": 3, "BREAK_KSM": 1, "BREAK_COW": 0, "NODE_STALE": 1}),
     "break-cow": ({"pages_shared": 1, "pages_sharing": 0, "cow_ksm": 3}, {"BREAK_COW": 2, "BREAK_KSM": 2, "COW": 3, "TWO_MERGED": 2}),
+    "fork": ({"pages_shared": 1, "pages_sharing": 1, "rmap_items": 5, "cow_ksm": 1}, {"FORKED": 1, "UNSTABLE_GAVE_UP": 2, "COW": 1}),
     "anonymous": ({"pages_shared": 1, "pages_sharing": 1, "rmap_items": 2, "cow_ksm": 0}, {"NEXT": 6, "COW": 0}),
     "huge": ({"pages_shared": 1, "pages_sharing": 1, "pages_unshared": 2}, {"TWO_MERGED": 1, "NOT_PROTECTED": 0}),
     "madvise": ({"pages_shared": 1, "pages_sharing": 0, "cow_ksm": 1, "rmap_items": 2}, {"BREAK_KSM": 1, "BREAK_COW": 0}),

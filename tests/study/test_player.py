@@ -12,7 +12,7 @@ from drawn import drawn, look_as
 from selenium.webdriver.common.by import By
 
 import ksm
-from ksm.study.lessons import pages, record_all, record_lesson
+from ksm.study.lessons import LESSONS, pages, record_all, record_lesson
 from ksm.study.page import NAME, render
 from ksm.study.steps import NAMES
 
@@ -23,7 +23,7 @@ PHONE, SMALL, LAPTOP, LARGE = (390, 844), (1000, 750), (1440, 900), (2560, 1440)
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    recordings = record_all(["6.12", "2.6.38"])
+    recordings = record_all(["2.6.38", "6.12", "7.3"])
     path = tmp_path_factory.mktemp("page") / NAME
     path.write_text(render(None, recordings), encoding="utf-8")
     return path
@@ -266,6 +266,24 @@ def test_a_page_whose_life_is_read(at):
     assert not one(browser, "#life").is_displayed() and not every(browser, "#stage [aria-pressed=true]")
 
 
+@pytest.mark.parametrize("address", ["nope/6.12/found", "equal/9/found", "__proto__/6.12/constructor", "equal//found"])
+def test_an_address_of_nothing_leads_to_the_lesson_in_the_chosen_era(at, address):
+    browser = at(f"lessons/{address}")
+    told = browser.execute_script("player.go(player.replay.at); return [player.replay.data.lesson, player.replay.data.era, lens.chosen]")
+    assert told == ["equal", "6.12", "6.12"]
+
+
+def test_a_lesson_that_the_era_does_not_have_says_which_it_runs_in(at):
+    browser = at("lessons/smart/2.6.38/first-skip")
+    titles = [each.text.strip() for each in every(browser, "#lesson option")]
+    assert titles[0] == "Two equal pages become one" and "Smart scan: pages that are skipped (6.12)" in titles
+    assert "One sharer too many, and the chain (6.12)" in titles and len(titles) == 13
+    # The lens stays: a lesson that the era has runs in it.
+    told = browser.execute_script("const box = document.getElementById('lesson'); box.selectedIndex = 0;"
+                                  "box.dispatchEvent(new Event('change')); return [player.replay.data.lesson, player.replay.data.era, lens.chosen]")
+    assert told == ["equal", "2.6.38", "2.6.38"]
+
+
 def test_a_memory_of_many_pages_is_read_with_the_keyboard(at, driver, tmp_path):
     with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True) as machine:
         pages(machine.spawn("ann"), [f"text {number % 40}" for number in range(120)])
@@ -299,6 +317,10 @@ for (const each of document.querySelectorAll("#player :is(button, select, input,
   if (box.left < -0.5 || box.right > width + 0.5) bad.push(`${name} is outside: ${box.left} ${box.right}`);
   // Words in a text are as wide as they are: only their height is asked for.
   if (box.height < least || (box.width < least && !each.classList.contains("term"))) bad.push(`${name}: ${box.width} × ${box.height}`);
+}
+for (const each of document.querySelectorAll("#stage figcaption small")) {
+  const box = each.getBoundingClientRect(), all = each.closest("figure").getBoundingClientRect();
+  if (box.width && box.right > all.right + 0.5) bad.push(`${each.textContent} is cut off: ${box.right} > ${all.right}`);
 }
 for (const [part, least] of [[".memory", 250],
   [".of-stable .tree", 90], [".of-unstable .tree", 90], [".sums", 90], [".bytes", 130], ["#counters", 300]]) {
@@ -369,6 +391,28 @@ def test_the_lessons_are_a_booklet(at):
         "return [all, ids.length === new Set(ids).size, document.querySelectorAll('#booklet').length]")
     assert len(told[0]) == sum(len(each["scenes"]) for each in record_all(["6.12"])) and told[1:] == [True, 0]
     assert all(pages and arrows for _, pages, arrows in told[0])
+
+
+@pytest.mark.parametrize(("address", "printed"), [
+    ("door", "booklet"), ("lessons/write/6.12/cow", "booklet"), ("source", "source"), ("f-break_cow", "source"),
+    ("article-memcmp", "article")])
+def test_the_part_that_is_shown_is_printed(at, address, printed):
+    browser = at(address)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        seen = browser.execute_script(
+            "dispatchEvent(new Event('beforeprint')); const seen = ['door', 'player', 'source', 'article', 'booklet']"
+            ".filter(id => document.getElementById(id)?.getClientRects().length); dispatchEvent(new Event('afterprint')); return seen")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert seen == [printed]
+
+
+def test_the_booklet_is_that_of_the_chosen_era(at):
+    browser = at("lessons/equal/7.3/two-memories")
+    told = browser.execute_script("dispatchEvent(new Event('beforeprint')); const all = [...document.querySelectorAll('#booklet .era')]"
+                                  ".map(each => each.textContent); dispatchEvent(new Event('afterprint')); return all")
+    assert told == [f"On the KSM of Linux {'7.3' if '7.3' in each.eras else '6.12'}." for each in LESSONS]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import ksm
-from ksm.study.lessons import breaking, candidates, choices, merging, trees
+from ksm.study.lessons import breaking, candidates, choices, forking, merging, trees
 from ksm.study.lessons.lesson import ERAS, PAGE, Lesson, pages
 from ksm.study.scenes import resolve
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ERAS", "LESSONS", "PAGE", "Lesson", "lesson", "pages", "record_all", "record_lesson"]
 
 LESSONS: tuple[Lesson, ...] = (
-    *merging.LESSONS, *trees.LESSONS, *breaking.LESSONS, *candidates.LESSONS, *choices.LESSONS)
+    *merging.LESSONS, *trees.LESSONS, *breaking.LESSONS, *forking.LESSONS, *candidates.LESSONS, *choices.LESSONS)
 # For each recording, what tells it from that of another era
 _SAME = ("lesson", "title", "text", "scenes", "counters", "mms", "notes", "contents", "steps", "truncated")
 

@@ -94,7 +94,7 @@ HUGE_PAGES = Lesson(
     So one equal page of 4096 bytes costs the huge page with all that it was good for: one entry in place of 512, and fewer misses of the
     processor's table of addresses. KSM saves memory, and does not ask what it costs in time.""",
     words={"zeros": {
-        "2.6.38": """Before 2.6.38 huge pages did not merge at all.""",
+        "2.6.38": "The kernel has such pages since 2.6.38, and KSM has split them from the first.",
         "6.1": "",
         **dict.fromkeys(NEW, """Parts that hold nothing but zeros become the zero page when the huge page is split, whatever use_zero_pages
         says."""),
@@ -113,7 +113,7 @@ HUGE_PAGES = Lesson(
             Laura's first part is compared with Mike's page, and is equal. The huge page is still whole.""",
               question="What has to happen before the part's entry can lead to another frame?",
               answers=("Nothing: an entry is an entry", "The huge page is split into small ones", "All 512 parts are merged"), right=1,
-              why="KSM merges small pages only. try_to_merge_one_page() splits the huge page first, under the page's lock."),
+              why="KSM merges small pages only, so try_to_merge_one_page() splits the huge page first."),
         Scene("split", "WRITE_PROTECTED", "Split, and then W falls", """
             The huge page is no more: its parts are small pages. The first of them is write-protected."""),
         Scene("swung", "REPLACED", "Mike's entry swings over", """

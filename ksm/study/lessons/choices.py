@@ -98,7 +98,7 @@ NUMA = Lesson(
 
     Tina's page is on node 0, the equal pages of Uwe and Vera are on node 1. Theirs merge, and hers stays alone in its tree.
 
-    The files say EBUSY if merge_across_nodes is changed while anything is merged, because the trees would have to be sorted anew. So run is
+    merge_across_nodes cannot be changed while anything is merged (EBUSY), because the trees would have to be sorted anew. So run is
     set to 2 first, which unmerges everything. Then all three share one frame.""",
     eras=WITH_LIMIT,
     options={"memory": "8M", "max_memory": "8M", "nodes": 2},

@@ -75,7 +75,7 @@ EQUAL_SCENES = (
         Four pages had no equal. Their tree is dropped at once, by setting its root to nothing, and is built again in this pass from what
         the pages hold now.""", nth=3),
     Scene("at-home", "AT_ITS_NODE", "Merged pages are passed over", """
-        Alice's first page is at its node already: nothing to do. The four others are compared and sorted again, pass after pass.""",
+        Alice's first page is at its node already: nothing to do. The four others are compared and sorted again.""",
           eras=("6.1", "6.12", "7.3")),
 )
 EQUAL = Lesson(
