@@ -70,8 +70,8 @@ cdef void stopped(machine *m, int which, void *item, void *page, void *node, lon
 
 
 def stop_at_each_step(Machine m not None, look not None):
-    """Call look() after each step that the recorder of this machine writes down, while the thread that takes the step waits. Notes of
-    the recording's own are no steps of the machine. For one machine at a time, until its recording ends.
+    """Call look() after each step that the recorder of this machine writes down, while the thread that takes the step waits. The
+    recording's own notes are no steps of the machine. For one machine at a time, until its recording ends.
     """
     global recorded, looked, in_pass
     recorded, looked, in_pass = READ_ONCE_step(m.m.step), look, m.g.ksm_scan.mm_slot != &m.g.ksm_mm_head

@@ -74,14 +74,14 @@ def state(Machine machine not None, bint in_pass=True):
         while pos != &g.migrate_nodes:
             waiting.append(stable_node(stable_node_of_list(pos)))
             pos = pos.next
-        between = not in_pass or g.ksm_scan.mm_slot == &g.ksm_mm_head
+        mm_id = None if g.ksm_scan.mm_slot == &g.ksm_mm_head else g.ksm_scan.mm_slot.slot.mm.id
+        between = mm_id is None or not in_pass
         return {
             "stable": [tree(g.root_stable_tree[nid].rb_node, True) for nid in range(g.ksm_nr_node_ids)],
             "unstable": [] if between else [tree(g.root_unstable_tree[nid].rb_node, False) for nid in range(g.ksm_nr_node_ids)],
             "waiting": waiting,
             "slots": slots,
-            "cursor": (None if g.ksm_scan.mm_slot == &g.ksm_mm_head else g.ksm_scan.mm_slot.slot.mm.id, g.ksm_scan.address,
-                       g.ksm_scan.seqnr),
+            "cursor": (mm_id, g.ksm_scan.address, g.ksm_scan.seqnr),
         }
     finally:
         machine.leave()
