@@ -25,8 +25,9 @@ class Measured(NamedTuple):
     compare: float
 
 
-# `file` and `make` are from docs/fingerprint-files.md: pages that are all different, and processes, whose pages have to be read, too.
-MEASURED = Measured(file=20.0, work=10.0, make=865, spread=212, compare=154)
+# `file` and `make` are from docs/fingerprint-files.md: pages that are all different, and processes, whose pages have to be read, too. The
+# others are of 200 million rows of 400 sources.
+MEASURED = Measured(file=20.0, work=10.8, make=865, spread=230, compare=260)
 
 
 class Workers(NamedTuple):
@@ -65,11 +66,12 @@ def plan(rows: int, workers: Workers = WORKERS, *, changed: float = 1.0, hosts: 
     read = rows * changed * (2 if changed < 1 else 1)
     files = read * measured.file
     work = rows * measured.work
-    bits = bits_of(rows, workers.memory)
+    bits = bits_of(rows, workers.memory, workers.number)
     spread, compare = (count * each / 1e9 / 3600 for count, each in ((read, measured.spread), (rows, measured.compare)))
     # Files are read once, and what is spread is written once and read once.
-    moved = (files + read * measured.work + work) / (workers.number * workers.network) / 3600
-    computed = (spread + compare) / (workers.number * workers.processors)
+    busy = min(workers.number, 1 << bits)  # a part is compared by one worker
+    moved = (files + read * measured.work + work) / (busy * workers.network) / 3600
+    computed = (spread + compare) / (busy * workers.processors)
     return Plan(
         rows, files, rows * measured.make / 1e9 / 3600 / hosts, work, bits, rows / (1 << bits), MOST_JOBS << bits, spread, compare, moved,
         max(computed, moved),

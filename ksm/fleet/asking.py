@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ksm.fleet.engines import steps
 from ksm.fleet.engines.steps import Answer, Asked, Job, Options, Progress
 from ksm.fleet.files import Fleet, FleetError, Member
-from ksm.fleet.queries import Query
+from ksm.fleet.queries import HELD, Query
 
 Answers = dict[str, Any]
 
@@ -35,14 +35,21 @@ class Engine(Protocol):
         """Bytes that a step may use."""
         ...
 
+    def at_once(self) -> int:
+        """How many steps are done at the same time."""
+        ...
+
     def close(self) -> None: ...
 
 
 class Asking:
-    """A fleet that was spread, and can be asked. `folders` are below `work`."""
+    """A fleet that was spread, and can be asked. `folders` are below `work`; `pages` are in them, if that is known."""
 
-    def __init__(self, fleet: Fleet, engine: Engine, parts: int, work: str, folders: list[str], progress: Progress) -> None:
+    def __init__(
+        self, fleet: Fleet, engine: Engine, parts: int, work: str, folders: list[str], pages: int | None, progress: Progress
+    ) -> None:
         self.fleet, self.engine, self.parts, self.work, self.folders, self.progress = fleet, engine, parts, work, folders, progress
+        self.pages = pages
 
     def ask(self, queries: Sequence[Query], groups: Mapping[int, int] | None = None, *, narrow: bool = False) -> Answers:
         """What all parts answer to each query, added up: {columns in front: sums}, or a table of Arrow where a query says so.
@@ -67,7 +74,14 @@ class Asking:
             for folder in self.folders:
                 steps.forget(folder)
             self.folders = folders
-        return {each.query.name: each.result() for each in sums}
+        answers = {each.query.name: each.result() for each in sums}
+        if self.pages is not None and HELD.name in answers:
+            there = sum(pages for pages, _ in answers[HELD.name].values())
+            if there != self.pages:
+                raise FleetError(f"{self.work}: {there:,} pages are there of {self.pages:,}: all workers have to see the same files")
+        if narrow:
+            self.pages = None
+        return answers
 
 
 class Sums:
@@ -124,10 +138,12 @@ def jobs_of(fleet: Fleet, sample: int, bits: int) -> list[Job]:
     return [*jobs, Job(some, sample, bits)] if some else jobs
 
 
-def bits_of(rows: int, memory: int) -> int:
-    """How many first bits of fingerprints divide so many rows, so that each part fits into memory."""
+def bits_of(rows: int, memory: int, at_once: int = 1) -> int:
+    """How many first bits of fingerprints divide so many rows, so that each part fits into memory, and there are parts enough for so many
+    steps at the same time.
+    """
     bits = 0
-    while rows * A_ROW >> bits > memory and bits < MOST_BITS:
+    while bits < MOST_BITS and (rows * A_ROW >> bits > memory or (1 << bits < at_once and rows >> bits > BATCH)):
         bits += 1
     return bits
 
@@ -156,9 +172,9 @@ def asking(fleet: Fleet, options: Options, *, sample: int = 1, progress: Progres
         os.mkdir(spilled)
         engine = engine_of(options, spilled)
         try:
-            bits = bits_of(fleet.pages // sample, engine.memory())
+            bits = bits_of(fleet.pages // sample, engine.memory(), engine.at_once())
             folders = engine.spread(jobs_of(fleet, sample, bits), work, progress)
-            yield Asking(fleet, engine, 1 << bits, work, folders, progress)
+            yield Asking(fleet, engine, 1 << bits, work, folders, fleet.pages if sample == 1 else None, progress)
         finally:
             engine.close()
     finally:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ksm.host.files import FileError, open_to_read, read_file
 from ksm.host.text import printable
 from ksm.rows.foot import TAIL
-from ksm.rows.format import MOST_FOOT, Head, RowsError
+from ksm.rows.format import MOST_FOOT, Head, OtherRowsError, RowsError
 from ksm.rows.read import RowsFile
 
 SUFFIX = ".parquet"  # of the files of a folder that count
@@ -27,6 +27,10 @@ NO_TENANT = "no tenant"  # the name of all sources that no tenant has
 
 class FleetError(Exception):
     """A fleet cannot be asked. The text is one line."""
+
+
+class OtherFileError(FleetError):
+    """A fingerprint file that was made in another way than this ksm reads."""
 
 
 class Member(NamedTuple):
@@ -149,6 +153,8 @@ def open_rows(file: str, *, only_foot: bool = False, folder: str | None = None) 
                 yield rows
             finally:
                 rows.close()
+    except OtherRowsError as error:
+        raise OtherFileError(f"{printable(file)}: {error}") from None
     except (RowsError, OSError) as error:
         raise FleetError(f"{printable(file)}: {error.strerror if isinstance(error, OSError) and error.strerror else error}") from None
     except FileError as error:
@@ -198,8 +204,12 @@ def open_fleet(texts: Sequence[str], *, placement: str | None = None, tenants: M
     first: tuple[str, Head] | None = None
     seen: dict[str, str] = {}
     for file in files:
-        with open_rows(file, only_foot=True) as rows:
-            head = rows.head
+        try:
+            with open_rows(file, only_foot=True) as rows:
+                head = rows.head
+        except OtherFileError as error:
+            others = [each for each in files if each != file]
+            raise FleetError(f"{error}: it cannot be compared with {printable(others[0])}" if others else str(error)) from None
         if first is None:
             first = file, head
         elif head.hashed != first[1].hashed:

@@ -43,7 +43,8 @@ def answer(report: FleetReport) -> str:
     where = f"{len(fleet.members):,} source{'' if len(fleet.members) == 1 else 's'} on {len(report.hosts):,} "
     where += "host" if len(report.hosts) == 1 else "hosts"
     saved = f"Of {in_bytes(ledger.pages)} in {where}, merging saves {in_bytes(ledger.saved)} where they live"
-    return f"{saved}; {in_bytes(ledger.across_hosts)} more are equal to pages of other hosts."
+    more = f"; {in_bytes(ledger.across_hosts)} more are equal to pages of other hosts" if len(report.hosts) > 1 else ""
+    return f"{saved}{more}."
 
 
 def notes(report: FleetReport) -> list[str]:

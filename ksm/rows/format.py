@@ -34,6 +34,10 @@ class RowsError(Exception):
     """A fingerprint file cannot be read or written. The text is one line, without the file's name."""
 
 
+class OtherRowsError(RowsError):
+    """A file that was made in another way than this ksm reads: in another format, of other pages, with another hash."""
+
+
 class SourceHead(NamedTuple):
     """What a file says of one of its sources. `pages` are its rows, one source after the other; the rest is as in ksm.sources.Source."""
 
@@ -109,17 +113,17 @@ def from_json(text: bytes) -> Head:
     if not isinstance(found, str):
         raise damaged("format")
     if found != FORMAT:
-        raise RowsError(f"of the format {found[:MOST_NAME]!r}, and this ksm reads {FORMAT!r}")
+        raise OtherRowsError(f"of the format {found[:MOST_NAME]!r}, and this ksm reads {FORMAT!r}")
     size = number(value, "page_size")
     if size != PAGE_SIZE:
-        raise RowsError(f"of pages of {size} bytes, and this ksm has pages of {PAGE_SIZE}")
+        raise OtherRowsError(f"of pages of {size} bytes, and this ksm has pages of {PAGE_SIZE}")
     sources = value.get("sources")
     if not isinstance(sources, list):
         raise damaged("sources")
     host, time, hash, key, version = (string(value, name) for name in ("host", "time", "hash", "key", "version"))
     head = Head(host, time, hash, key, version, [source_from(each) for each in sources])
     if head.hash not in (PLAIN_HASH, KEYED_HASH) or bool(head.key) != (head.hash == KEYED_HASH):
-        raise RowsError(f"of the hash {head.hash!r}, and this ksm knows {PLAIN_HASH}, and {KEYED_HASH} with a key")
+        raise OtherRowsError(f"of the hash {head.hash!r}, and this ksm knows {PLAIN_HASH}, and {KEYED_HASH} with a key")
     if len({source.name for source in head.sources}) < len(head.sources):
         raise RowsError("damaged: two sources have one name")
     return head

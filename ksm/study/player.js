@@ -46,7 +46,7 @@
   /** @param {Replay} r */
   function drawCounters(r) {
     const counters = r.counters(), before = r.at ? r.countersBefore() : counters;
-    counterBox.replaceChildren(...r.data.counters.map((name) => {
+    counterBox.replaceChildren(...(r.data.files || r.data.counters).map((name) => {
       const now = counters[name] ?? 0, was = before[name] ?? now, more = now - was;
       return make("div", { "data-counter": name, class: more ? "moved" : "" }, make("span", {}, name), " ", make("b", {}, String(now)), make("i", {}, more ? `${more > 0 ? "+" : "−"}${Math.abs(more)}` : ""));
     }));

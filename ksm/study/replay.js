@@ -6,7 +6,7 @@
 /** @typedef {{name: string, text: string, kind: string, function: string, kernel: Record<string, string>,
  *   port: Record<string, Record<string, string>>}} StepType the lines' ids, by case; the port's by era, too */
 /** @typedef {{title: string, text: string, era: string, truncated: boolean, counters: string[], mms: Record<string, string>,
- *   notes: string[], contents: string[], steps: number[][], lesson?: string, eras?: string[], scenes?: SceneData[]}} RecordingData */
+ *   notes: string[], contents: string[], steps: number[][], lesson?: string, eras?: string[], files?: string[], scenes?: SceneData[]}} RecordingData */
 /** @typedef {{key: string, step: number, title: string, text: string, question: string, answers: string[], right: number, why: string}} SceneData */
 /** @typedef {{kind: number, v: number[]}} Thing */
 

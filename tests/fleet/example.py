@@ -52,7 +52,7 @@ def check_what_is_left(folder: Path, output: str, guests: int) -> dict[str, Any]
     for host in plan["hosts"]:
         assert host["after"]["used"] <= host["limit"] == host["capacity"] * 9 // 10
     # Workers of an application that meet save 24 MiB, once for each of the two. Two guests save more than that.
-    assert len(plan["moves"]) == 2 + guests // 2
+    assert len(plan["moves"]) == 2 + guests // 2, output
     assert all(move["gain"] >= (24 << 20) // 4096 for move in plan["moves"])
     assert plan["saving"] >= 0.95 * plan["bound"]
     check = asked("check", folder / "fleet", "--placement", folder / "new.csv", "--compare")

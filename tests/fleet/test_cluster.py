@@ -38,7 +38,7 @@ def test_cluster_says_what_duckdb_says(cluster, few_folder, tmp_path, monkeypatc
     """Also where there are several jobs and parts."""
     here = ksm.fleet.report([str(few_folder)], tenants={"blue": ["vm00*"]}).json()
     monkeypatch.setattr("ksm.fleet.asking.BATCH", 4000)
-    monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory: 1)
+    monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda *_: 1)
     there = ksm.fleet.report(
         [str(few_folder)], tenants={"blue": ["vm00*"]}, engine="dask", scheduler=cluster.scheduler_address, memory="1G", temp=str(tmp_path)
     )
@@ -53,7 +53,7 @@ def test_a_worker_is_killed(cluster, few_folder, tmp_path, monkeypatch, when):
     """The numbers are the same, and what the worker had begun is done by another one. Workers have another current folder."""
     monkeypatch.chdir(tmp_path.parent)
     monkeypatch.setattr("ksm.fleet.asking.BATCH", 1000)
-    monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory: 2)
+    monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda *_: 2)
     options = Options("dask", 1 << 30, None, tmp_path.name, cluster.scheduler_address)
     named = os.path.relpath(few_folder)
     killed = []

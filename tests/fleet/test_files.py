@@ -113,7 +113,9 @@ def test_what_cannot_be_compared_is_refused_with_both_names(two, tmp_path):
     ):
         write_file(tmp_path / "other", "h8", [machine("x", 1)])
         changed(tmp_path / "other", **entries)
-        assert refused(one, tmp_path / "other") == f"{tmp_path}/other: {words}"
+        said = f"{tmp_path}/other: {words}: it cannot be compared with {one}"
+        assert refused(one, tmp_path / "other") == refused(tmp_path / "other", one) == said
+        assert refused(tmp_path / "other") == f"{tmp_path}/other: {words}"
 
 
 def test_a_source_has_one_moment(two, tmp_path):

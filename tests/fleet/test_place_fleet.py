@@ -4,6 +4,7 @@
 import csv
 import io
 import json
+import math
 import re
 
 import pytest
@@ -252,8 +253,15 @@ def test_a_sample_and_its_error(tmp_path):
     assert exact == 2 * 3 * 600 + 2
     assert 0 < plan.error < 600
     assert 0 < abs(plan.saving - exact) <= 4 * plan.error
-    assert any("standard error" in note for note in plan.notes())
+    [bound, error, room, *_] = plan.notes()
+    assert bound.startswith("By the sample, no placement saves more")
+    assert "standard error" in error
+    # Of 8 * c contents the error is sqrt(8 * c * 7); there are 602 to 1,803 on the fullest host, give or take
+    assert (needs := re.search(r"fullest host has a standard error of ([0-9.]+) KiB: it may not fit", room))
+    assert 0.7 * 4 * math.sqrt(602 * 7) < float(needs[1]) < 1.3 * 4 * math.sqrt(1803 * 7)
     assert plan.json()["sample"] == 8
+    before = ksm.fleet.place([str(tmp_path)], capacity="100M", sample=8, fit="before").notes()
+    assert not any("fullest" in note for note in before)
 
 
 def test_a_large_fleet_is_sampled(few, monkeypatch):

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from made import class_of
 from plain import having, pairs_of
+from pyarrow import parquet
 
 from ksm.fleet import queries
 from ksm.fleet.asking import asking, bits_of, no_progress
@@ -33,7 +34,7 @@ def test_parts_add_up(machines, fleet, tmp_path, monkeypatch):
     asked_of = [queries.HELD, queries.COMMON, queries.MET, queries.HOSTS]
     answers = []
     for bits, batch in ((0, 1 << 30), (3, 4000)):
-        monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda rows, memory, bits=bits: bits)
+        monkeypatch.setattr("ksm.fleet.asking.bits_of", lambda *_, bits=bits: bits)
         monkeypatch.setattr("ksm.fleet.asking.BATCH", batch)
         with asking(fleet, Options(temp=str(tmp_path)), progress=no_progress) as asked:
             assert asked.parts == 1 << bits
@@ -63,3 +64,15 @@ def test_a_working_folder_that_is_not_seen(fleet, tmp_path):
 
 def test_parts_fit_into_memory():
     assert [bits_of(rows, 1 << 30) for rows in (0, 1 << 20, 1 << 25, 200_000_000)] == [0, 0, 3, 6]
+    # There is something to do for each worker of a cluster, unless there is little to do.
+    assert [bits_of(rows, 1 << 40, 8) for rows in (0, 1 << 20, 1 << 22, 1 << 25)] == [0, 0, 2, 3]
+
+
+def test_rows_that_are_missing_are_noticed(fleet, tmp_path):
+    """As on a file system that does not show all files to all."""
+    with asking(fleet, Options(temp=str(tmp_path)), progress=no_progress) as asked:
+        [file] = (tmp_path / asked.folders[0]).rglob("*.parquet")
+        rows = parquet.read_table(file)
+        parquet.write_table(rows.slice(1), file)
+        with pytest.raises(FleetError, match=r"pages are there of 26,880: all workers have to see the same files"):
+            asked.ask([queries.HELD])

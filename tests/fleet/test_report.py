@@ -87,6 +87,15 @@ def test_pairs_and_groups(machines, report):
         assert group["gain"] == group["together"] - group["now"]
 
 
+def test_one_host_has_no_others(few, few_folder):
+    report = ksm.fleet.report([str(few_folder / "host00.parquet")])
+    assert whole(report.json()["ledger"]) == ledger_of(few[:10])
+    saved = f"{report.ledger.saved * 4:,.1f} KiB"
+    assert report.answer.endswith(f" in 10 sources on 1 host, merging saves {saved} where they live.")
+    assert report.ledger.across_hosts == 0
+    assert "other hosts" not in report.text()
+
+
 def test_a_group_is_a_matter_of_likeness(few_folder):
     everything = ksm.fleet.report([str(few_folder)], alike=0.01).json()["groups"]
     assert [len(group["sources"]) for group in everything] == [80]

@@ -267,7 +267,8 @@ def test_the_counters_are_the_ports(opened, page):
         with ksm.Machine(memory="4M", max_memory="4M", clock="manual", plain=True, era=era) as machine:
             lesson(key).run(machine).stop()
             wanted = {name: int(machine.ksm.show(name)) for name in machine.ksm.names() if name in COUNTERS}
-            wanted["cow_ksm"] = machine.vmstat()["cow_ksm"]
+            if era != "2.6.38":
+                wanted["cow_ksm"] = machine.vmstat()["cow_ksm"]
         assert {name: value for name, value in counters(opened).items() if name in wanted} == wanted, key
         screenshot(opened, f"lesson-{key}-{era}-end")
 

@@ -69,7 +69,7 @@ def sharers(face, content):
 
 def wrong(seen, there, name, names):
     """What the picture has otherwise than the machine, in words."""
-    if seen["counters"] != there["counters"]:
+    if seen["counters"] != {name: there["counters"][name] for name in seen["counters"]}:
         yield "counters"
     entries = {f"{mm}:{number}": each for (mm, number), each in there["entries"].items()}
     drawn = {key: each for key, each in seen["pages"].items() if "none" not in each["marks"]}
@@ -187,7 +187,7 @@ CHANGED = {
     "STABLE_INSERTED": lambda s, a, b: a["stable"]["nodes"].keys() != b["stable"]["nodes"].keys(),
     "CHAIN_MADE": lambda s, a, b: "stable_node_chains" in b["moved"] and a["stable"] != b["stable"],
     "DUP_ADDED": lambda s, a, b: "stable_node_dups" in b["moved"] and a["stable"] != b["stable"],
-    "COW": lambda s, a, b: a["arrows"] != b["arrows"] and "cow_ksm" in b["moved"],
+    "COW": lambda s, a, b: a["arrows"] != b["arrows"] and ("cow_ksm" in b["moved"] or "cow_ksm" not in b["counters"]),
     "NODE_MOVED": lambda s, a, b: a["stable"] != b["stable"],
 }
 # Sentences that tell what was found or decided: nothing has changed yet, or what has was told already.
@@ -213,7 +213,7 @@ def compare(browser, page, numbers):
         data = page[1][number]
         seen, there = drawn_at_each_step(browser, number), accounts(data["lesson"], data["eras"][0])
         pages = pages_of(there)
-        assert len(seen) == len(there) == len(data["steps"])
+        assert len(seen) == len(there) == len(data["steps"]) and list(seen[0]["counters"]) == sorted(data["files"])
         for at, (picture, machine, step) in enumerate(zip(seen, there, data["steps"], strict=True)):
             name, where = NAMES[step[0]], (data["lesson"], data["eras"], at, picture["sentence"])
             assert picture["at"] == f"{at + 1} / {len(seen)}" and (picture["sentence"] or name == "NOTE"), where

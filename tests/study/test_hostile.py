@@ -359,7 +359,7 @@ def test_a_member_that_is_larger_than_mm_ksm_c(tmp_path):
 # Recordings
 
 def recording(**changes):
-    ours = ("lesson", "eras", "function", "scenes")
+    ours = ("lesson", "eras", "files", "function", "scenes")
     return {key: value for key, value in {**record_lesson("equal"), **changes}.items() if key not in ours}
 
 

@@ -54,4 +54,7 @@ def test_a_wrong_scene_is_an_error_with_its_key(wrong, says):
 def test_the_first_lesson_is_told_in_scenes(era):
     data = record_lesson("equal", era)
     assert data["lesson"] == "equal" and 8 <= len(data["scenes"]) <= 16
+    later = {"cow_ksm", "pages_skipped", "ksm_zero_pages", "stable_node_chains"} & set(data["files"])
+    assert later == {"2.6.38": set(), "6.1": {"cow_ksm", "stable_node_chains"}}.get(
+        era, {"cow_ksm", "pages_skipped", "ksm_zero_pages", "stable_node_chains"})
     assert sum(bool(each["question"]) for each in data["scenes"]) >= 3

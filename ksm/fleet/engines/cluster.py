@@ -39,11 +39,15 @@ class Cluster:
         # A worker does as many steps at the same time as it has threads.
         each = min((options.memory or (worker["memory_limit"] or 2 * USUAL) // 2) // worker["nthreads"] for worker in workers)
         self.address = options.scheduler
+        self.threads: int = sum(worker["nthreads"] for worker in workers)
         self.room = Room(each, options.threads or 1, folder)
 
     def memory(self) -> int:
         assert self.room.memory is not None
         return self.room.memory
+
+    def at_once(self) -> int:
+        return self.threads
 
     def spread(self, jobs: Sequence[Job], work: str, progress: Progress) -> list[str]:
         tasks = [self.client.submit(spread, for_all(job), self.room, work, pure=False) for job in jobs]

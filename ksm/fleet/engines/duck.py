@@ -20,6 +20,9 @@ class Duck:
         assert self.room.memory is not None
         return self.room.memory
 
+    def at_once(self) -> int:
+        return 1
+
     def spread(self, jobs: Sequence[Job], work: str, progress: Progress) -> list[str]:
         folders = []
         for number, job in enumerate(jobs):

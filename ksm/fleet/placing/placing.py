@@ -23,7 +23,7 @@ REPAIRS = 50
 FOR_BOUND, FOR_PRESENT, FOR_SOLVER = 0.2, 0.3, 0.5  # of the time that is left
 SLACK = 0.002  # of all pages: as many more a round may take, at the beginning
 
-# It is the best that there is; the search found nothing better for long; its time was over; Ctrl-C
+# It is the best that there is; the search found nothing better for a long time; its time was over; Ctrl-C
 Ended = Literal["proved", "rounds", "time", "interrupted"]
 Progress = Callable[[str, int, int], None]
 

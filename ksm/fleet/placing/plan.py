@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,7 @@ SHOWN = 20  # moves, and hosts
 
 ENDED: dict[str, str] = {
     "proved": "",
-    "rounds": "The search ended because it found nothing better for long.",
+    "rounds": "The search ended because it found nothing better for a long time.",
     "interrupted": "The search was interrupted, and may not have found much.",
     "time": "The search ended because its time was over (--seconds): with more, it may find more.",
 }
@@ -111,6 +112,9 @@ class Plan(NamedTuple):
                 f"Contents are one in {self.sample:,} of all: what is saved has a standard error of {in_bytes(round(self.error))}, and the "
                 "bound is one of the sample. ksm fleet check counts all."
             )
+            if self.problem.fit == "after":
+                doubt = math.sqrt(int(self.problem.used(self.at).max()) * (self.sample - 1))
+                notes.append(f"The memory of the fullest host has a standard error of {in_bytes(round(doubt))}: it may not fit.")
         notes.append(
             "What must fit into a host is " + (
                 "its memory after sharing" if self.problem.fit == "after" else "all pages of its sources, before sharing"
@@ -138,11 +142,12 @@ class Plan(NamedTuple):
         return notes
 
     def said_bound(self) -> str:
+        none = "No placement saves" if self.sample == 1 else "By the sample, no placement saves"
         if self.saving == self.bound:
-            return "No placement saves more."
+            return f"{none} more."
         if self.bound <= 0:
-            return f"{ENDED[self.ended]} No placement saves anything."
-        none = f"No placement saves more than {in_bytes(self.bound)}, of which this is {100 * self.saving / self.bound:.1f} %."
+            return f"{ENDED[self.ended]} {none} anything.".lstrip()
+        none += f" more than {in_bytes(self.bound)}, of which this is {100 * self.saving / self.bound:.1f} %."
         return f"{ENDED[self.ended]} {none}".lstrip()
 
     def unmerged(self) -> int:

@@ -8,7 +8,7 @@ of which `ksm fleet check` knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -208,7 +208,3 @@ def own_of(distinct: Sequence[int], groups: Iterable[tuple[Sequence[int], int]])
         for source in members:
             own[source] -= count
     return own
-
-
-def by_name(names: Iterable[str]) -> Mapping[str, int]:
-    return {name: number for number, name in enumerate(names)}

@@ -21,7 +21,7 @@ __all__ = ["ERAS", "LESSONS", "PAGE", "Lesson", "lesson", "pages", "record_all",
 LESSONS: tuple[Lesson, ...] = (
     *merging.LESSONS, *trees.LESSONS, *breaking.LESSONS, *forking.LESSONS, *candidates.LESSONS, *choices.LESSONS)
 # For each recording, what tells it from that of another era
-_SAME = ("lesson", "title", "text", "scenes", "counters", "mms", "notes", "contents", "steps", "truncated")
+_SAME = ("lesson", "title", "text", "scenes", "counters", "mms", "notes", "contents", "steps", "truncated", "files")
 
 
 def lesson(key: str) -> Lesson:
@@ -38,10 +38,13 @@ def record_lesson(key: str, era: Era = "6.12") -> dict[str, Any]:
     with ksm.Machine(**{"memory": "4M", "max_memory": "4M", "clock": "manual", "plain": True, **chosen.options}, era=era) as machine:
         with chosen.run(machine) as recording:
             pass
-        wrong = machine.check()
+        wrong, shown = machine.check(), set(machine.ksm.names())
     assert not wrong, wrong
     data = recording.data(chosen.title, chosen.text_of(era))
-    return {"lesson": key, "function": chosen.function, "eras": [era], **data, "scenes": resolve(chosen.scenes, data["steps"], era)}
+    # The counters that this kernel shows: cow_ksm is in /proc/vmstat, and came after 2.6.38; rmap_items is a variable of mm/ksm.c.
+    files = [name for name in data["counters"] if name in shown or name == "rmap_items" or (name == "cow_ksm" and era != "2.6.38")]
+    scenes = resolve(chosen.scenes, data["steps"], era)
+    return {"lesson": key, "function": chosen.function, "eras": [era], **data, "files": files, "scenes": scenes}
 
 
 def record_all(eras: Iterable[Era] = ERAS, keys: Iterable[str] = ()) -> list[dict[str, Any]]:
