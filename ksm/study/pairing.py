@@ -17,7 +17,8 @@ from ksm.study.marks import helpers_of, not_the_kernels
 from ksm.study.notes import IN_ANOTHER_FILE, LABELS, OMITTED, OMITTED_IN_MEMORY, OMITTED_IN_RBTREE, RENAMED, RENAMED_IN_MEMORY, WRITE_FAULT
 from ksm.study.same import Row as Compared
 from ksm.study.same import compared_rows, same_with_one_name
-from ksm.study.told import steps_hash, with_one_name
+from ksm.study.steps import era_of
+from ksm.study.told import OF_2011, steps_hash, with_one_name
 
 PORT = Path(ksm.__file__).parent
 
@@ -95,7 +96,8 @@ class Study:
         return sum(pair.kernel is not None for pair in self.pairs)
 
     def pair(self, name: str) -> Pair:
-        for pair in self.pairs:
+        # The kernel's own function first: the port may have it as 2.6.38 has it, and as 6.12 has it.
+        for pair in sorted(self.pairs, key=lambda each: each.kernel is None):
             if name and name in (pair.name, pair.renamed):
                 return self.pair(pair.within) if pair.within else pair
         raise StudyError(f"there is no function {name}() on either side")
@@ -149,7 +151,8 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
     same = {name: row.lines for name, row in compared.items()}
     changed = {name for name, function in theirs.functions.items() if base_hashes().get(name) != code_hash(function.text)}
     if file is KSM and changed:
-        others = same_with_one_name(kernel.texts[file.name], frozenset(map(with_one_name, changed)))
+        others = same_with_one_name(kernel.texts[file.name], frozenset(map(with_one_name, changed)),
+                                    frozenset(name for name in changed if names.get(name) == name + OF_2011))
         same |= {name: same.get(name, set()) | others.get(with_one_name(name), set()) for name in changed}
     hooks = not_the_kernels(port, frozenset(line for pairs in same.values() for _, line in pairs))
     helpers = helpers_of(port)
@@ -177,7 +180,7 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
                 lines, pair.parts = placed(function, mine, [own[part] for part in helpers[mine.name] if part in own], port,
                                            same.get(function.name, ()), theirs)
             found = aligned(theirs, range(function.first, function.last + 1), port, lines, same.get(function.name, ()), hooks)
-            pair.row = compared.get(function.name)
+            pair.row = compared.get(function.name) if mine.name != function.name + OF_2011 else None
             pair.labels = labels_of(function, mine, port, theirs)
             pair.renamed = function.name if function.name != name else ""
         else:
@@ -186,7 +189,7 @@ def beside(kernel: Kernel, file: File, theirs: Source, port: Source, own: dict[s
         pair.rows += found.rows
         pair.twins = found.twins
         if function and file is KSM:
-            known = base_hashes().get(name)
+            known = base_hashes().get(name.removesuffix(OF_2011))
             pair.change = "new" if known is None else "changed" if known != code_hash(function.text) else ""
 
     followers = following(own, set(names.values()))
@@ -205,8 +208,9 @@ def names_in_the_port(file: File, theirs: Source, own: dict[str, Function]) -> d
     """The kernel's functions that the port has, with their names there. An old name stands in only where the version does not have the new
     one, or where the function of the new name is said to be left out."""
     result: dict[str, str] = {}
+    old = file is KSM and era_of(theirs) == "2.6.38"
     for name in theirs.functions:
-        now = file.renamed.get(name, "")
+        now = name + OF_2011 if old and name + OF_2011 in own else file.renamed.get(name, "")
         if now in own and (now not in theirs.functions or now in file.reasons):
             result[name] = now
     return {name: result.get(name, name) for name in theirs.functions

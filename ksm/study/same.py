@@ -26,7 +26,7 @@ from ksm.study.notes import OMITTED as OMITTED_IN_KSM
 from ksm.study.notes import OMITTED_IN_RBTREE, OMITTED_IN_RBTREE_H
 from ksm.study.standins import IN_THE_PORT, OMITTED
 from ksm.study.statements import Code, Statement
-from ksm.study.told import with_one_name
+from ksm.study.told import OF_2011, with_one_name
 
 PORT = Path(ksm.__file__).parent
 IN_FRONT = ("g", "m", "globals", "era")  # parameters that say whose KSM it is
@@ -341,10 +341,13 @@ def share(kernel: Kernel) -> Row:
 
 
 @lru_cache(16)
-def same_with_one_name(text: str, functions: frozenset[str]) -> dict[str, set[tuple[int, int]]]:
+def same_with_one_name(text: str, functions: frozenset[str], of_2011: frozenset[str]) -> dict[str, set[tuple[int, int]]]:
     """Of some functions of mm/ksm.c the lines of the kernel and of the port that say the same, if what versions call otherwise has one
-    name. The functions have that name, too."""
-    own = [with_one_name(each) for each in port_texts(PAIRS[0])]
+    name. The functions have that name, too. Of those `of_2011`, the port's function is the one of that era."""
+    own = port_texts(PAIRS[0])
+    for name in of_2011:
+        own = [re.sub(rf"\b{name}{OF_2011}\b", name, re.sub(rf"\b{name}\b", f"{name}_now", each)) for each in own]
+    own = [with_one_name(each) for each in own]
     # Two small functions of the port may have one name then, and call each other. That is an error unless the kernel has them, too.
     with contextlib.suppress(Unreadable, RecursionError):
         return {row.name: row.lines for row in compare(PAIRS[0], [with_one_name(text)], own, functions).rows}

@@ -326,6 +326,9 @@ SYNONYMS = tuple((re.compile(old), new) for old, new in (
 ))
 
 
+OF_2011 = "_2011"  # what the port adds to the name of a function that it has once more, as 2.6.38 has it
+
+
 def with_one_name(code: str) -> str:
     """The code with the names of one version for what other versions call otherwise."""
     for old, new in SYNONYMS:

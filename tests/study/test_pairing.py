@@ -199,3 +199,13 @@ def test_a_folder_or_nothing_gets_one_clear_line(tmp_path):
         file.add(__file__, "other/file.py")
     with pytest.raises(StudyError, match=r"no mm/ksm\.c in it"):
         read_kernel(str(archive))
+
+
+def test_a_function_of_2011_stands_beside_the_ports_for_2011(tiny):
+    subject = study(read_kernel(str(tiny)))
+    pair = subject.pair("cmp_and_merge_page")
+    assert (pair.kernel.name, pair.port.name, pair.row) == ("cmp_and_merge_page", "cmp_and_merge_page_2011", None)
+    assert subject.pair("stable_tree_search").port.name == "stable_tree_search"
+    text = (tiny / "mm/ksm.c").read_text()
+    (tiny / "mm/ksm.c").write_text(text + "\nstatic int is_page_sharing_candidate(void)\n{\n\treturn 0;\n}\n")
+    assert study(read_kernel(str(tiny))).pair("cmp_and_merge_page").port.name == "cmp_and_merge_page"
