@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from chromium import missing, screenshot, start
 from drawn import drawn, look_as
-from selenium.webdriver.common.by import By
 
 import ksm
 from ksm.study.lessons import LESSONS, pages, record_all, record_lesson
@@ -51,11 +50,11 @@ def at(driver, page):
 
 
 def one(browser, selector):
-    return browser.find_element(By.CSS_SELECTOR, selector)
+    return browser.find_element("css selector", selector)
 
 
 def every(browser, selector):
-    return browser.find_elements(By.CSS_SELECTOR, selector)
+    return browser.find_elements("css selector", selector)
 
 
 def visit(browser, address):
