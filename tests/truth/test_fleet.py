@@ -12,8 +12,12 @@ from columns import compare
 from commands import invoke
 from running import Programs, scanned
 
-pytest.importorskip("pyarrow")
-pytest.importorskip("numpy")
+
+@pytest.fixture(autouse=True)
+def libraries():
+    """Where these tests are left out, nothing says that they were skipped."""
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("numpy")
 
 
 @pytest.mark.kernel
