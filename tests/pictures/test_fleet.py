@@ -10,8 +10,6 @@ from reader import Reader
 
 pytest.importorskip("vl_convert")
 pytest.importorskip("ksm.pictures.of_fleet")  # which needs altair
-pytest.importorskip("duckdb")
-pytest.importorskip("pyarrow")
 
 pytestmark = pytest.mark.once
 
@@ -19,6 +17,8 @@ pytestmark = pytest.mark.once
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Sixty machines on all hosts, one of which has a hostile name."""
+    pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
     folder = tmp_path_factory.mktemp("fleet")
     machines = made(1)
     write_fleet(folder, [*machines[:59], machines[60]._replace(name="<img src=x onerror=alert(1)>", host="odd")])
