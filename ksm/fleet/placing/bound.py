@@ -96,7 +96,7 @@ class Finder:
         if problem.fit == "after":
             return 1
         sizes = np.sort(problem.pages[members])[::-1]
-        largest = int(problem.limits.max())
+        largest = int(np.max(problem.limits))
         count = int((2 * sizes > largest).sum())
         if 0 < count < len(sizes) and sizes[count - 1] + sizes[count] > largest:
             count += 1

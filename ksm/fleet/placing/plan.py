@@ -113,7 +113,7 @@ class Plan(NamedTuple):
                 "bound is one of the sample. ksm fleet check counts all."
             )
             if self.problem.fit == "after":
-                doubt = math.sqrt(int(self.problem.used(self.at).max()) * (self.sample - 1))
+                doubt = math.sqrt(max(map(int, self.problem.used(self.at))) * (self.sample - 1))
                 notes.append(f"The memory of the fullest host has a standard error of {in_bytes(round(doubt))}: it may not fit.")
         notes.append(
             "What must fit into a host is " + (

@@ -33,7 +33,7 @@ def rebuild(
             return False
         choices = waiting.choices()
         best = choices.min(1)
-        if best.max() >= NEVER:
+        if np.max(best) >= NEVER:
             return False
         if how == "regret":
             place = int(np.argmax(regrets(choices, best, waiting)))

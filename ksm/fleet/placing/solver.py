@@ -69,7 +69,7 @@ def program(problem: Problem, copies: Numbers) -> Any:
 
     hosts = range(len(problem.hosts))
     sources, groups = len(problem.sources), len(problem.groups)
-    tenants = int(problem.tenants.max(initial=0)) + 1 if problem.tenants_apart else 0
+    tenants = int(np.max(problem.tenants, initial=0)) + 1 if problem.tenants_apart else 0
     wide = len(hosts)
     x = [[source * wide + host for host in hosts] for source in range(sources)]
     y = [[(sources + group) * wide + host for host in hosts] for group in range(groups)]

@@ -30,7 +30,7 @@ class State:
         self.most = len(problem.sources) if problem.moves is None else problem.moves
         hosts = len(problem.hosts)
         self.meet = np.zeros((len(problem.apart), hosts), np.int64)
-        self.tenant_counts = np.zeros((int(problem.tenants.max(initial=0)) + 1, hosts), np.int64)
+        self.tenant_counts = np.zeros((int(np.max(problem.tenants, initial=0)) + 1, hosts), np.int64)
         self.free = not problem.apart and not problem.tenants_apart
         for source, host in enumerate(at):
             self.note(source, int(host), 1)
