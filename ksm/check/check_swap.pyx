@@ -49,7 +49,9 @@ cdef void check_cached(checker *c, unsigned long slot, struct_page *page) noexce
         finding(&c.found, b"swap cache: slot %lu has frame %lu, which is exclusive, and %u entries", slot, pfn, c.slots[slot])
     c.use[pfn].held += 1
     c.use[pfn].cached = True
-    if page.flags & (PG_swapcache | PG_dirty) == PG_swapcache and not c.use[pfn].dirty:
+    # A page that no entry leads to, nor to its slot, is freed when it is reclaimed, whatever it holds.
+    if (page.flags & (PG_swapcache | PG_dirty) == PG_swapcache and not c.use[pfn].dirty
+            and (c.use[pfn].mapped or c.use[pfn].entire or c.slots[slot])):
         check_clean(c, slot, pfn)
 
 

@@ -26,7 +26,8 @@ The following looks wrong, but is legal, because the kernel does the same:
   that its process may not access when it is to be unmerged: break_ksm() does not see it.
 - A node may have more sharers than max_page_sharing, when forks brought them.
 - A slot may hold other bytes than its page in the swap cache, as long as the page or an entry of it is dirty: the page is written before it
-  leaves memory again. If neither is dirty, the page leaves without being written, and check() reports it.
+  leaves memory again. If neither is dirty, the page leaves without being written, and check() reports it. Nor does it matter if no entry
+  leads to the page or to the slot: a page that was locked when its process gave it up stays until it is reclaimed.
 - The number of KSM zero pages may be too large or too small after a fork that left mappings out, or failed half way.
 """
 

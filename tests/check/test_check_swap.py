@@ -15,7 +15,7 @@ PAGE = ksm.PAGE_SIZE
 # Pages of the process, all swapped out once. CLEAN, ZEROS: read back; WRITTEN: read back, then written; FORCED: read back, then written by
 # a debugger; OUT: not read back; BOTH: not read back, and a child has it, too
 CLEAN, ZEROS, WRITTEN, FORCED, OUT, BOTH = range(6)
-DIRTY, SWAPCACHE, EXCLUSIVE = 0x8, 0x20, 0x400
+LOCKED, DIRTY, SWAPCACHE, EXCLUSIVE = 0x1, 0x8, 0x20, 0x400
 ENTRY_DIRTY = ENTRY_EXCLUSIVE = 0x40
 NEVER_USED = 9
 
@@ -120,6 +120,24 @@ def test_one_dirty_entry_of_two_is_enough():
             assert machine.check() == ([finding] if len(cleaned) == 2 else [])
             for i in cleaned:
                 ctypes.c_ulong.from_address(entries[i]).value ^= ENTRY_DIRTY
+
+
+def test_a_page_that_nobody_needs_may_differ():
+    """It was locked when its process gave it up, and stays in the swap cache until it is reclaimed. Nobody reads the slot any more."""
+    with ksm.Machine(memory="1M", swap="64K") as machine:
+        process = machine.spawn()
+        addr = process.mmap(PAGE)
+        process.write(addr, b"old")
+        process.swap_out(addr, PAGE)
+        process.read(addr, 1)
+        process.write(addr, b"new")
+        fields = frame_fields(machine, process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT)
+        flags = ctypes.c_uint.from_address(fields["page.flags"].address)
+        flags.value |= LOCKED
+        process.madvise(addr, PAGE, ksm.MADV_DONTNEED)
+        flags.value &= ~LOCKED
+        assert flags.value & SWAPCACHE and not flags.value & DIRTY
+        assert machine.check() == []
 
 
 def test_exclusive_and_wanted_by_others(scene):
