@@ -6,6 +6,8 @@ Needs Debian's chromium and chromium-driver, and selenium. In CI, tests fail whe
 
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,3 +45,18 @@ def screenshot(browser: Any, name: str) -> None:
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(f"{folder}/{name}.png")
+
+
+def one(browser: Any, selector: str) -> Any:
+    return browser.find_element("css selector", selector)
+
+
+def every(browser: Any, selector: str) -> Any:
+    return browser.find_elements("css selector", selector)
+
+
+def eventually(true: Callable[[], Any], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)

@@ -103,14 +103,20 @@ def test_a_dirty_page_may_differ(scene, page):
     assert scene.damage(page, "slot.zeromap", 1) == []
 
 
+def written_since(machine):
+    """A process with a page in the swap cache that it has written to since: the process, the page's address."""
+    process = machine.spawn()
+    addr = process.mmap(PAGE)
+    process.write(addr, b"old")
+    process.swap_out(addr, PAGE)
+    process.read(addr, 1)
+    process.write(addr, b"new")
+    return process, addr
+
+
 def test_one_dirty_entry_of_two_is_enough():
     with ksm.Machine(memory="1M", swap="64K") as machine:
-        process = machine.spawn()
-        addr = process.mmap(PAGE)
-        process.write(addr, b"old")
-        process.swap_out(addr, PAGE)
-        process.read(addr, 1)
-        process.write(addr, b"new")
+        process, addr = written_since(machine)
         child = process.fork()
         entries = [page_fields(machine, each.mm_id, addr)["pte"].address for each in (process, child)]
         finding = "swap cache: slot 1 holds other bytes than its frame 1, which is clean"
@@ -125,12 +131,7 @@ def test_one_dirty_entry_of_two_is_enough():
 def test_a_page_that_nobody_needs_may_differ():
     """It was locked when its process gave it up, and stays in the swap cache until it is reclaimed. Nobody reads the slot any more."""
     with ksm.Machine(memory="1M", swap="64K") as machine:
-        process = machine.spawn()
-        addr = process.mmap(PAGE)
-        process.write(addr, b"old")
-        process.swap_out(addr, PAGE)
-        process.read(addr, 1)
-        process.write(addr, b"new")
+        process, addr = written_since(machine)
         fields = frame_fields(machine, process.page_table(addr, PAGE)[0] >> ksm.PAGE_FLAGS_SHIFT)
         flags = ctypes.c_uint.from_address(fields["page.flags"].address)
         flags.value |= LOCKED

@@ -4,11 +4,10 @@
 import base64
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
-from chromium import missing, screenshot, start
+from chromium import eventually, missing, one, screenshot, start
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("altair")
@@ -51,17 +50,6 @@ def look_as(browser, width, scheme, media=""):
     )
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
-
-
-def one(browser, selector):
-    return browser.find_element("css selector", selector)
-
-
-def eventually(true, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 def brightness(browser, colour):

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chromium import LAPTOP, screenshot, start
+from chromium import LAPTOP, eventually, every, one, screenshot, start
 from drawn import drawn
 
 import ksm
@@ -70,25 +70,10 @@ def opened(browser, page):
     assert browser.get_log("browser") == []
 
 
-def one(browser, selector):
-    return browser.find_element("css selector", selector)
-
-
-def every(browser, selector):
-    return browser.find_elements("css selector", selector)
-
-
 def visible(browser, element):
     return browser.execute_script(
         "const e = arguments[0].getBoundingClientRect(), c = document.getElementById('code').getBoundingClientRect();"
         "return e.height > 0 && e.bottom > c.top && e.top < c.bottom", element)
-
-
-def eventually(true, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 def watch(browser, number, depth="steps"):

@@ -2,10 +2,9 @@
 """The front door of the page in headless Chromium: from a file, and with the machine of ksm study --serve."""
 
 import json
-import time
 
 import pytest
-from chromium import LAPTOP, screenshot, start
+from chromium import LAPTOP, eventually, every, one, screenshot, start
 from played import COUNTER, COUNTERS, FRAME, ITEM, LINK, NODE, PTE, ROOT, WIDTHS
 from visitor import Twin, serving
 
@@ -56,21 +55,6 @@ def opened(browser, address):
     eventually(lambda: browser.execute_script("return Boolean(door.replay)"))
     yield browser
     assert [line for line in browser.get_log("browser") if "status of 4" not in line["message"]] == []
-
-
-def eventually(true, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-
-
-def one(browser, selector):
-    return browser.find_element("css selector", selector)
-
-
-def every(browser, selector):
-    return browser.find_elements("css selector", selector)
 
 
 def act(browser, *actions):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from chromium import missing, screenshot, start
+from chromium import every, missing, one, screenshot, start
 from drawn import drawn, look_as
 
 import ksm
@@ -47,14 +47,6 @@ def at(driver, page):
     driver.get_log("browser")
     yield go
     assert driver.get_log("browser") == []
-
-
-def one(browser, selector):
-    return browser.find_element("css selector", selector)
-
-
-def every(browser, selector):
-    return browser.find_elements("css selector", selector)
 
 
 def visit(browser, address):
